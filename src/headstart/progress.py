@@ -1,0 +1,155 @@
+"""How long work tells what it does: notes, and progress with rate and remaining time.
+
+Lower floors call a :class:`Reporter` and know nothing of terminals. The console is reached only
+through :func:`console_reporter`, which imports rich when it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Task(Protocol):
+    """One piece of long work. Call ``advance`` as units are finished."""
+
+    def advance(self, count: int = 1) -> None:
+        """Say that ``count`` more units are done."""
+
+
+class Reporter(Protocol):
+    """Receives what a person should be told while work goes on."""
+
+    def note(self, text: str) -> None:
+        """Tell one fact: a default and its reason, something handled on the user's behalf."""
+
+    def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Task]:
+        """Begin work of ``total`` units named ``unit`` ("images"); leave the context to end it."""
+
+
+class _SilentTask:
+    def advance(self, count: int = 1) -> None:
+        pass
+
+
+class SilentReporter:
+    """Says nothing; the default of every Python function below the jobs."""
+
+    def note(self, text: str) -> None:
+        """Drop the note."""
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+        """Count nothing."""
+        yield _SilentTask()
+
+
+class _PlainTask:
+    """One line at the start, then at most one every ten seconds, then one at the end."""
+
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done = 0
+        self.begun = self.last = time.monotonic()
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.last >= 10.0 and self.done < self.total:
+            self.last = now
+            self._print(now)
+
+    def finish(self) -> None:
+        self._print(time.monotonic())
+
+    def _print(self, now: float) -> None:
+        seconds = max(now - self.begun, 1e-9)
+        rate = self.done / seconds
+        left = (self.total - self.done) / rate if rate > 0 else float("nan")
+        tail = f", {left:.0f} s left" if self.done < self.total else f", {seconds:.1f} s"
+        print(
+            f"{self.name}: {self.done:,} of {self.total:,} {self.unit}"
+            f" ({rate:,.0f} {self.unit}/s{tail})",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class PlainReporter:
+    """Plain lines on standard error, for logs and pipes."""
+
+    def note(self, text: str) -> None:
+        """Print the note as one line."""
+        print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+        """Print rare lines with rate and remaining time."""
+        task = _PlainTask(name, total, unit)
+        try:
+            yield task
+        finally:
+            task.finish()
+
+
+class _RichTask:
+    def __init__(self, progress: object, task_id: int) -> None:
+        self._progress, self._id = progress, task_id
+
+    def advance(self, count: int = 1) -> None:
+        self._progress.advance(self._id, count)  # type: ignore[attr-defined]
+
+
+class RichReporter:
+    """A live bar on a terminal, on standard error so that standard output stays clean."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Print the note, never interpreting it as markup."""
+        self._console.print(text, markup=False)
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+        """Show name, bar, count, rate and remaining time."""
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Task as RichProgressTask
+        from rich.text import Text
+
+        class Rate(ProgressColumn):
+            def render(self, task: RichProgressTask) -> Text:
+                speed = task.finished_speed or task.speed
+                return Text("" if speed is None else f"{speed:,.0f} {unit}/s")
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit, markup=False),
+            Rate(),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            yield _RichTask(progress, progress.add_task(name, total=total))
+
+
+def console_reporter() -> Reporter:
+    """Return the reporter for standard error: live on a terminal, plain lines elsewhere."""
+    return RichReporter() if sys.stderr.isatty() else PlainReporter()

@@ -1,0 +1,151 @@
+"""The frozen dataclasses that cross rooms. Plain values only: no tensors, no modules, no files."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+IntervalMethod = Literal["wilson", "bootstrap", "t", "normal"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval and what it rests on.
+
+    Attributes:
+        low, high: the bounds, in the unit of the score (accuracies are fractions in [0, 1]).
+        level: the confidence level, 0.95 unless said otherwise.
+        method: ``wilson`` (one split, a proportion), ``bootstrap`` (over items) or ``t`` /
+            ``normal`` (over repetitions).
+        n: the number of items (wilson, bootstrap) or of repetitions (t, normal).
+    """
+
+    low: float
+    high: float
+    level: float
+    method: IntervalMethod
+    n: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure with its interval; ``interval`` is None where none can be given (n < 2)."""
+
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One row of the per-class table. Fractions in [0, 1]; ``support`` is the number of items."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One bin of the reliability curve: mean confidence against observed accuracy."""
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a classifier scored on one split.
+
+    Attributes:
+        n: number of items.
+        classes: class names, in the order of the confusion matrix.
+        accuracy, balanced_accuracy, macro_f1: fractions in [0, 1] with 95 % intervals.
+        log_loss: mean negative log likelihood in nats.
+        ece: expected calibration error (fraction; equal-width bins of the top probability).
+        per_class: one row a class, in the order of ``classes``.
+        confusion: ``confusion[i][j]`` counts items of class i predicted as class j.
+        reliability: the bins behind ``ece``; empty bins are left out.
+    """
+
+    n: int
+    classes: tuple[str, ...]
+    accuracy: Score
+    balanced_accuracy: Score
+    macro_f1: Score
+    log_loss: float
+    ece: float
+    per_class: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    reliability: tuple[ReliabilityBin, ...] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A series of points that a report draws.
+
+    Attributes:
+        name: what the line is ("train loss", "validation accuracy").
+        x, y: the points, of equal length.
+        x_label, y_label: axis titles, with units.
+        low, high: optional band around ``y``.
+        log_x: whether the x axis is logarithmic.
+        chosen: the x that was chosen from the curve, if any.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    x_label: str
+    y_label: str
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    log_x: bool = False
+    chosen: float | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A figure to beat: its name, what it is, its accuracy on the same test items."""
+
+    name: str
+    description: str
+    accuracy: Score
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """How many rows were found (``hits``) and how many were computed (``misses``)."""
+
+    hits: int
+    misses: int
+
+
+def to_plain(value: Any) -> Any:
+    """Turn records into what ``json.dumps`` takes: dataclasses to dicts, tuples to lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+__all__ = [
+    "Baseline",
+    "CacheUse",
+    "ClassScores",
+    "Curve",
+    "Evaluation",
+    "Interval",
+    "IntervalMethod",
+    "ReliabilityBin",
+    "Score",
+    "to_plain",
+]
