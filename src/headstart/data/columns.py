@@ -1,0 +1,187 @@
+"""Which column of a table holds the images, and which the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as types
+
+from headstart.data.decoding import SUFFIXES
+from headstart.data.wording import did_you_mean, few
+from headstart.errors import DataError
+
+_LABEL_NAMES = (
+    "label", "labels", "class", "class_name", "classname", "class_label", "class_id", "category",
+    "target", "targets", "y", "species", "label_name", "category_name", "fine_label",
+)  # fmt: skip
+_IMAGE_NAMES = (
+    "image", "img", "images", "image_path", "img_path", "path", "filepath", "file_path", "file",
+    "filename", "file_name", "image_name", "image_file",
+)  # fmt: skip
+_NOT_LABELS = frozenset({"", "id", "index", "idx", "uid", "uuid", "split", "subset", "partition"})
+_SAMPLE = 200
+
+
+def image_column(table: Any, where: str, asked: str | None) -> str:
+    """Return the name of the column that holds image bytes or paths.
+
+    A column of bytes wins over a column of paths; among several of a kind a customary name
+    decides, if it is one alone.
+
+    Args:
+        table: ``pyarrow.Table``; some first rows are looked at.
+        where: the table's name, for messages.
+        asked: the name the user gave, if any.
+
+    Raises:
+        DataError: no such column, no candidate, or several.
+    """
+    if asked is not None:
+        _require(table, asked, where, "--image-column")
+        if not (is_bytes(table.schema.field(asked).type) or _is_text(table, asked)):
+            raise DataError(
+                f"column '{asked}' of {where} has the type {table.schema.field(asked).type},"
+                " expected image bytes or paths",
+                hint=_columns_hint(table),
+            )
+        return asked
+    with_bytes = [f.name for f in table.schema if is_bytes(f.type)]
+    with_paths = [f.name for f in table.schema if _holds_paths(table, f.name)]
+    for candidates in (with_bytes, with_paths):
+        if len(candidates) == 1:
+            return str(candidates[0])
+        if candidates:
+            named = [name for name in candidates if name.casefold() in _IMAGE_NAMES]
+            if len(named) == 1:
+                return str(named[0])
+            raise DataError(
+                f"{where} has several columns that could hold the images: {few(candidates)}",
+                hint="choose one with --image-column (image_column=...)",
+            )
+    raise DataError(
+        f"{where} has no column of images: expected image bytes, or paths that end in .jpg,"
+        " .png or the like",
+        hint=f"{_columns_hint(table)}; choose one with --image-column (image_column=...)",
+    )
+
+
+def label_column(
+    table: Any, where: str, asked: str | None, image: str, *, required: bool
+) -> str | None:
+    """Return the name of the column that holds the labels.
+
+    A customary name (label, class, category, target, y, ...) decides if it is one alone; else the
+    only column of text, whole numbers or truth values that is left.
+
+    Args:
+        table: ``pyarrow.Table``.
+        where: the table's name, for messages.
+        asked: the name the user gave, if any.
+        image: the image column.
+        required: whether it is an error that there is none, or that several could be meant.
+
+    Raises:
+        DataError: no such column; or ``required`` and no or several candidates.
+    """
+    if asked is not None:
+        _require(table, asked, where, "--label-column")
+        return asked
+    rest = [f.name for f in table.schema if f.name != image and _may_label(f.type)]
+    rest = [name for name in rest if not _is_index(name) and not _holds_paths(table, name)]
+    named = [name for name in rest if name.casefold() in _LABEL_NAMES]
+    candidates = named or rest
+    if len(candidates) == 1:
+        return str(candidates[0])
+    if not required:
+        return None
+    if candidates:
+        raise DataError(
+            f"{where} has several columns that could hold the labels: {few(candidates, 12)}",
+            hint="choose one with --label-column (label_column=...)",
+        )
+    raise DataError(
+        f"{where} has no column of labels beside '{image}': expected text, whole numbers or truth"
+        " values",
+        hint=f"{_columns_hint(table)}; choose one with --label-column (label_column=...)",
+    )
+
+
+def split_column(table: Any, taken: Sequence[str | None]) -> str | None:
+    """Return the column that says for each row which split it belongs to, if there is one."""
+    for name in table.schema.names:
+        if name.casefold() in ("split", "subset", "partition") and name not in taken:
+            kind = table.schema.field(name).type
+            if is_text(kind):
+                return str(name)
+    return None
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether an Arrow type holds text, dictionary-encoded or not."""
+    if types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def is_bytes(kind: Any) -> bool:
+    """Return whether an Arrow type holds image bytes: binary, or a struct with ``bytes``."""
+    if types.is_struct(kind):
+        return any(field.name == "bytes" and is_bytes(field.type) for field in kind)
+    return bool(
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+        or types.is_binary_view(kind)
+    )
+
+
+def _is_text(table: Any, name: str) -> bool:
+    return is_text(table.schema.field(name).type)
+
+
+def _holds_paths(table: Any, name: str) -> bool:
+    if not _is_text(table, name):
+        return False
+    sample = [v for v in table.column(name).slice(0, _SAMPLE).to_pylist() if v]
+    images = sum(PurePosixPath(v.replace("\\", "/")).suffix.lower() in SUFFIXES for v in sample)
+    return images > len(sample) // 2
+
+
+def _may_label(kind: Any) -> bool:
+    return is_text(kind) or bool(types.is_integer(kind) or types.is_boolean(kind))
+
+
+def _is_index(name: str) -> bool:
+    folded = name.casefold()
+    return folded in _NOT_LABELS or folded.startswith(("unnamed:", "__index_level_"))
+
+
+def _require(table: Any, name: str, where: str, option: str) -> None:
+    if name not in table.schema.names:
+        raise DataError(
+            f"{where} has no column '{name}', asked for with {option}",
+            hint=did_you_mean(name, table.schema.names) or _columns_hint(table),
+        )
+
+
+def _columns_hint(table: Any) -> str:
+    columns = ", ".join(f"'{field.name}' ({field.type})" for field in table.schema)
+    return f"its columns are {columns}" if columns else "it has no columns"
+
+
+def text_column(values: Any) -> Any:
+    """Return a chunked array of plain strings from one of any text type."""
+    return values.cast(pa.string()) if not types.is_string(values.type) else values
+
+
+def image_parts(column: Any) -> tuple[Any, Any]:
+    """Return (bytes or None, paths or None) of an image column, without copying the bytes."""
+    if not types.is_struct(column.type):
+        return (None, text_column(column)) if is_text(column.type) else (column, None)
+    names = [field.name for field in column.type]
+    data = pc.struct_field(column, "bytes")
+    return data, (text_column(pc.struct_field(column, "path")) if "path" in names else None)

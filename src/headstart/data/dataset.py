@@ -1,0 +1,142 @@
+"""Split and Dataset: items with labels, and the splits of one source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from headstart.data.decoding import UndecodableError
+from headstart.data.items import Items
+from headstart.data.wording import count, few
+from headstart.errors import BadFilesError, DataError
+from headstart.progress import Reporter, SilentReporter
+
+UNLABELLED = -1
+"""The label of an item whose class is not known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Items in an order, with labels.
+
+    Attributes:
+        items: the contents; several splits may share them.
+        rows: ``(n,) int64``, which of ``items``, in order; duplicates are allowed.
+        labels: ``(n,) int64``, indices into ``classes``; −1 for an unlabelled item.
+        classes: class names; empty for unlabelled data.
+        reporter: shown the progress of computing ids.
+    """
+
+    items: Items
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...] = ()
+    reporter: Reporter = field(default_factory=SilentReporter, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Content digests, 32 hexadecimal characters each; computed when first asked for.
+
+        Equal ids mean equal content. An unreadable item has an id of its own and fails on
+        decoding.
+        """
+        return self.items.digests(self.rows, self.reporter)
+
+    @cached_property
+    def origins(self) -> tuple[str, ...]:
+        """Where each item stands: a path relative to the source, or ``"train.parquet row 12"``.
+
+        Rows count from 0, as in pandas and pyarrow.
+        """
+        return tuple(self.items.origin(int(row)) for row in self.rows)
+
+    def image(self, i: int) -> Image.Image:
+        """Return item ``i`` of this split as an ``RGB`` image.
+
+        Raises:
+            BadFilesError: naming the item and the reason.
+        """
+        try:
+            return self.items.image(int(self.rows[i]))
+        except UndecodableError as error:
+            raise BadFilesError(((self.items.origin(int(self.rows[i])), str(error)),)) from error
+
+    def take(self, indices: ArrayLike) -> Split:
+        """Return the split of the items at ``indices`` (integers or a boolean mask), in order."""
+        index = np.asarray(indices)
+        if index.dtype != bool:
+            index = index.astype(np.int64)
+        return Split(self.items, self.rows[index], self.labels[index], self.classes, self.reporter)
+
+    def aligned_to(self, classes: Sequence[str]) -> Split:
+        """Return this split with labels that index ``classes``, as a trained head has them.
+
+        Raises:
+            DataError: the split has a class that is not among ``classes``.
+        """
+        present = set(np.unique(self.labels).tolist()) - {UNLABELLED}
+        position = {name: i for i, name in enumerate(classes)}
+        unknown = [self.classes[i] for i in sorted(present) if self.classes[i] not in position]
+        if unknown:
+            raise DataError(
+                f"the head knows {count(len(classes), 'class', 'classes')} ({few(classes)}),"
+                f" but the data holds {few(unknown)} as well",
+                hint="leave those items out, or train a head that knows them",
+            )
+        mapping = np.array([position.get(name, UNLABELLED) for name in self.classes] + [-1])
+        # the last entry serves UNLABELLED, which indexes from the end
+        labels = mapping[self.labels].astype(np.int64)
+        return Split(self.items, self.rows, labels, tuple(classes), self.reporter)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The splits of one source, sharing one list of classes.
+
+    Attributes:
+        name: a short name: the folder's, the file's, ``digits``, ...
+        classes: class names; numbers in numerical order, others in the order of text.
+        splits: ``train`` and ``test``, and ``validation`` where the source has one to spare.
+        notes: what was decided on the user's behalf or looks odd; one sentence each, with the
+            reason.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def train(self) -> Split:
+        """The split that everything is learnt and chosen from."""
+        return self.splits["train"]
+
+    @property
+    def test(self) -> Split:
+        """The split that is evaluated once and chooses nothing."""
+        return self.splits["test"]
+
+    def leaks(self) -> tuple[tuple[str, str], ...]:
+        """Return the test items whose very content is also a training item.
+
+        Needs the ids of both splits, so it reads every item whose id is not known yet.
+
+        Returns:
+            Pairs (origin in test, origin in train), in the order of the test split.
+        """
+        if "train" not in self.splits or "test" not in self.splits:
+            return ()
+        first = dict(zip(reversed(self.train.ids), reversed(self.train.origins), strict=True))
+        return tuple(
+            (origin, first[key])
+            for key, origin in zip(self.test.ids, self.test.origins, strict=True)
+            if key in first
+        )

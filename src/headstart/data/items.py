@@ -1,0 +1,296 @@
+"""Items: where the content of each item comes from, and its id.
+
+An item's *content* is either the bytes of an image file or an array of RGB samples. Its *id* is a
+digest of the content and of nothing else: no name, no position, no label. So renamed, re-ordered
+or duplicated items keep their ids, and the same file found in a folder and in a Parquet table has
+the same id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.data.decoding import UndecodableError, decode
+from headstart.progress import Reporter, SilentReporter
+
+Content: TypeAlias = bytes | NDArray[np.uint8]
+"""Bytes of an image file, or samples ``(h, w, 3) uint8`` in RGB order."""
+
+_CHUNK = 64  # items per task: small images cost less than handing one task to a thread
+
+
+class DigestMemo(Protocol):
+    """Remembers the digests of files that have not changed, so that they are not read again."""
+
+    def lookup(self, path: Path) -> str | None:
+        """Return the digest of the file as it is now, or None if it is not known."""
+
+    def remember(self, path: Path, digest: str) -> None:
+        """Keep the digest of the file as it is now."""
+
+
+def digest(content: Content) -> str:
+    """Return the id of a content: SHA-256, truncated to 128 bits.
+
+    File bytes are hashed as they are. Samples are hashed behind their type and shape, so that an
+    array and a file can share an id only if SHA-256 collides.
+
+    Returns:
+        32 lower-case hexadecimal characters.
+    """
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()[:32]
+    head = f"headstart samples uint8 {'x'.join(map(str, content.shape))}\0".encode()
+    state = hashlib.sha256(head)
+    state.update(np.ascontiguousarray(content).data)
+    return state.hexdigest()[:32]
+
+
+class Items(ABC):
+    """A fixed sequence of contents. Splits select from it; digests are computed once."""
+
+    verify = True
+    """Whether :meth:`image` checks that the content is still what the id was computed from."""
+
+    def __init__(self, length: int) -> None:
+        self._digests: list[str | None] = [None] * length
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    @abstractmethod
+    def content(self, i: int) -> Content:
+        """Return the content of item ``i``.
+
+        Raises:
+            UndecodableError: with the reason.
+        """
+
+    @abstractmethod
+    def origin(self, i: int) -> str:
+        """Return where item ``i`` stands, as a person would look for it."""
+
+    def digest(self, i: int) -> str:
+        """Return the id of item ``i``; computed at the first call.
+
+        An item that cannot even be read gets an id made from its origin: unique, and never that
+        of any content. Decoding it fails, so no row is ever stored under this id.
+        """
+        known = self._digests[i]
+        if known is None:
+            try:
+                known = self._compute_digest(i)
+            except UndecodableError:
+                known = hashlib.sha256(f"unreadable\0{self.origin(i)}".encode()).hexdigest()[:32]
+            self._digests[i] = known
+        return known
+
+    def _compute_digest(self, i: int) -> str:
+        return digest(self.content(i))
+
+    def image(self, i: int) -> Image.Image:
+        """Return item ``i`` as an ``RGB`` image.
+
+        Raises:
+            UndecodableError: with the reason.
+        """
+        content = self.content(i)
+        known = self._digests[i]
+        if self.verify and known is not None and digest(content) != known:
+            raise UndecodableError("its content has changed since it was identified")
+        return decode(content) if isinstance(content, bytes) else Image.fromarray(content)
+
+    def digests(self, rows: NDArray[np.int64], reporter: Reporter | None = None) -> tuple[str, ...]:
+        """Return the ids of ``rows``, computing in threads those not known yet."""
+        todo = [int(i) for i in np.unique(rows) if self._digests[i] is None]
+        if todo:
+            chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
+            with (
+                (reporter or SilentReporter()).task("Identifying", len(todo), "items") as task,
+                ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+            ):
+                for chunk in pool.map(self._digest_chunk, chunks):
+                    task.advance(chunk)
+        return tuple(self.digest(int(i)) for i in rows)
+
+    def _digest_chunk(self, chunk: list[int]) -> int:
+        for i in chunk:
+            self.digest(i)
+        return len(chunk)
+
+
+class FileItems(Items):
+    """Image files.
+
+    Args:
+        paths: the files.
+        origins: what to call them.
+        memo: remembers digests between sessions.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], origins: Sequence[str], memo: DigestMemo | None = None
+    ) -> None:
+        super().__init__(len(paths))
+        self._paths = tuple(paths)
+        self._origins = tuple(origins)
+        self._memo = memo
+
+    def content(self, i: int) -> bytes:
+        """Read the file."""
+        return read_file(self._paths[i])
+
+    def origin(self, i: int) -> str:
+        """Return the path, relative to the source where it lies below it."""
+        return self._origins[i]
+
+    def _compute_digest(self, i: int) -> str:
+        path = self._paths[i]
+        known = self._memo.lookup(path) if self._memo is not None else None
+        if known is None:
+            known = digest(self.content(i))
+            if self._memo is not None:
+                self._memo.remember(path, known)
+        return known
+
+
+class ArrowItems(Items):
+    """Image bytes in a column of an Arrow table, with paths where a row has no bytes.
+
+    Args:
+        data: chunked array of ``binary`` / ``large_binary``, or None.
+        paths: chunked array of ``string``, or None.
+        folder: what relative paths start from.
+        table: the table's name, for origins.
+        memo: remembers digests of files between sessions.
+    """
+
+    verify = False  # the table in memory is immutable
+
+    def __init__(
+        self, data: Any, paths: Any, folder: Path, table: str, memo: DigestMemo | None = None
+    ) -> None:
+        super().__init__(len(data if data is not None else paths))
+        self._data, self._paths = data, paths
+        self._folder, self._table, self._memo = folder, table, memo
+
+    def content(self, i: int) -> bytes:
+        """Copy the bytes out of the table, or read the file it names."""
+        if self._data is not None:
+            data: bytes | None = self._data[i].as_py()
+            if data is not None:
+                return data
+        path = self._path(i)
+        if path is None:
+            raise UndecodableError("the table has no image in this row")
+        return read_file(path)
+
+    def origin(self, i: int) -> str:
+        """Return ``"train.parquet row 12"``, or the path where the table holds paths only."""
+        if self._data is None and (path := self._paths[i].as_py()):
+            return str(path)
+        return f"{self._table} row {i}"
+
+    def _path(self, i: int) -> Path | None:
+        text: str | None = self._paths[i].as_py() if self._paths is not None else None
+        if not text:
+            return None
+        if "://" in text:
+            raise UndecodableError("an address on the network, not a local file; download it first")
+        # tables written on Windows name their files with backslashes
+        return self._folder / (text if os.sep == "\\" else text.replace("\\", "/"))
+
+    def _compute_digest(self, i: int) -> str:
+        if self._memo is None or (self._data is not None and self._data[i].is_valid):
+            return digest(self.content(i))
+        path = self._path(i)
+        known = self._memo.lookup(path) if path is not None else None
+        if known is None:
+            known = digest(self.content(i))
+            if path is not None:
+                self._memo.remember(path, known)
+        return known
+
+
+class SampleItems(Items):
+    """Samples in one array; each item is converted when it is asked for.
+
+    Args:
+        arrays: ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``.
+        convert: one array → ``(h, w, 3) uint8``.
+        name: what to call the array, for origins.
+    """
+
+    verify = False
+
+    def __init__(self, arrays: NDArray[Any], convert: Any, name: str) -> None:
+        super().__init__(len(arrays))
+        self._arrays, self._convert, self._name = arrays, convert, name
+
+    def content(self, i: int) -> NDArray[np.uint8]:
+        """Convert one array to RGB samples."""
+        samples: NDArray[np.uint8] = self._convert(self._arrays[i])
+        return samples
+
+    def origin(self, i: int) -> str:
+        """Return ``"train item 12"``."""
+        return f"{self._name} item {i}"
+
+
+class ObjectItems(Items):
+    """Items of a user's own sequence, fetched one at a time: its code need not be thread-safe.
+
+    Args:
+        length: number of items.
+        fetch: index → content; may raise anything.
+        name: what to call the sequence, for origins.
+    """
+
+    def __init__(self, length: int, fetch: Any, name: str) -> None:
+        super().__init__(length)
+        self._fetch, self._name = fetch, name
+        self._lock = threading.Lock()
+
+    def content(self, i: int) -> Content:
+        """Fetch and convert one item."""
+        try:
+            with self._lock:
+                content: Content = self._fetch(i)
+        except (UndecodableError, MemoryError):
+            raise
+        except Exception as error:
+            raise UndecodableError(f"{type(error).__name__}: {error}") from error
+        return content
+
+    def origin(self, i: int) -> str:
+        """Return ``"train item 12"``."""
+        return f"{self._name} item {i}"
+
+
+def read_file(path: Path) -> bytes:
+    """Read a whole file; the reason of a failure in plain words.
+
+    Raises:
+        UndecodableError: missing, unreadable, a folder, ...
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UndecodableError("no such file") from None
+    except IsADirectoryError:
+        raise UndecodableError("a folder, not a file") from None
+    except PermissionError:
+        raise UndecodableError("no permission to read it") from None
+    except (OSError, ValueError) as error:
+        raise UndecodableError(getattr(error, "strerror", None) or str(error)) from None

@@ -1,0 +1,154 @@
+"""Raw label values → class names and integer labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.dataset import UNLABELLED
+from headstart.data.wording import count, few
+from headstart.errors import DataError
+
+MISSING_TEXT = frozenset({"", "nan", "null", "na", "n/a", "<na>"})
+"""Texts (lower case) that a CSV file writes for a missing value."""
+
+
+def plain_values(values: Sequence[Any] | NDArray[Any]) -> list[Any]:
+    """Return Python values; None for whatever stands for a missing one (None, NaN, NaT)."""
+    plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return [None if value is None or value != value else value for value in plain]  # NaN != NaN
+
+
+def class_names(
+    values: Sequence[Any] | NDArray[Any], where: str, names: Sequence[str] | None = None
+) -> list[str | None]:
+    """Return the class name of every raw value; None for a missing one.
+
+    Whole numbers become ``"3"`` whether they came as 3, 3.0 or ``"3.0"``; truth values ``"True"``
+    and ``"False"``; texts lose surrounding white space.
+
+    Args:
+        values: text, integers, truth values or whole floats; None, NaN or −1 under ``names`` for
+            a missing label.
+        where: what the values are, for messages ("column 'label' of train.csv").
+        names: names of the integers 0, 1, ... where the source declares them.
+
+    Raises:
+        DataError: fractional numbers, values of another type, or an integer without a name.
+    """
+    plain = plain_values(values)
+    if names is not None:
+        return [_declared(value, names, where) for value in plain]
+    as_text = [None if value is None else _text(value, where) for value in plain]
+    return _whole_number_texts(as_text, where)
+
+
+def encode(
+    parts: Mapping[str, Sequence[str | None]], declared: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
+    """Number the classes of all parts together.
+
+    Args:
+        parts: class name of every item, None for unlabelled, by split.
+        declared: the classes in the source's own order, where it declares one; those without any
+            item are dropped.
+
+    Returns:
+        The class names, and ``(n,) int64`` labels by split (−1 for unlabelled).
+    """
+    present = {name for values in parts.values() for name in values if name is not None}
+    if declared is not None and present <= set(declared):
+        classes = tuple(dict.fromkeys(name for name in declared if name in present))
+    else:
+        classes = sorted_classes(present)
+    position: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
+    labels = {
+        split: np.fromiter((position.get(v, UNLABELLED) for v in values), np.int64, len(values))
+        for split, values in parts.items()
+    }
+    return classes, labels
+
+
+def sorted_classes(names: set[str]) -> tuple[str, ...]:
+    """Sort class names: by value where all are numbers, as text otherwise."""
+    try:
+        return tuple(sorted(names, key=lambda name: (float(name), name)))
+    except ValueError:
+        return tuple(sorted(names))
+
+
+def require_labels(names: Sequence[str | None], origins: Sequence[str], where: str) -> None:
+    """Refuse missing labels.
+
+    Raises:
+        DataError: with the number of missing labels and the first few items.
+    """
+    missing = [origin for origin, name in zip(origins, names, strict=True) if name is None]
+    if missing:
+        raise DataError(
+            f"{count(len(missing), 'item')} of {len(names):,} in {where} without a label"
+            f" (missing, empty or NaN): {few(missing)}",
+            hint="give those items a label, or remove them",
+        )
+
+
+def _declared(value: Any, names: Sequence[str], where: str) -> str | None:
+    if value is None or value == UNLABELLED:
+        return None
+    if isinstance(value, str) and value in names:
+        return value
+    if isinstance(value, int | float) and value == int(value) and 0 <= value < len(names):
+        return names[int(value)]
+    raise DataError(
+        f"{where} holds the label {value!r}, but only {count(len(names), 'class', 'classes')}"
+        f" are declared ({few(names)})",
+        hint="correct the label, or declare its class",
+    )
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool | int):
+        return str(value)
+    if isinstance(value, float):
+        if math.isfinite(value) and value.is_integer():
+            return str(int(value))
+        raise _fractional(value, where)
+    if isinstance(value, bytes):
+        try:
+            return value.decode().strip()
+        except UnicodeDecodeError:
+            pass
+    raise DataError(
+        f"{where} holds {type(value).__name__} values, expected one class per item: text, whole"
+        " numbers or truth values",
+        hint="name the column that holds the class (--label-column)",
+    )
+
+
+def _whole_number_texts(texts: list[str | None], where: str) -> list[str | None]:
+    """Turn "3.0" into "3" where every text is a number: what a table writes beside NaNs."""
+    present = {text for text in texts if text is not None}
+    if not any("." in text for text in present):
+        return texts
+    try:
+        numbers = {text: float(text) for text in present}
+    except ValueError:
+        return texts
+    for number in numbers.values():
+        if not (math.isfinite(number) and number.is_integer()):
+            raise _fractional(number, where)
+    return [None if text is None else str(int(numbers[text])) for text in texts]
+
+
+def _fractional(value: float, where: str) -> DataError:
+    return DataError(
+        f"{where} holds fractional numbers such as {value:g}, expected classes",
+        hint="headstart classifies; name another column (--label-column), or turn the values into"
+        " classes first",
+    )

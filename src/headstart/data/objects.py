@@ -1,0 +1,328 @@
+"""Data sets that are Python objects: Hugging Face ``datasets`` and map-style torch data sets.
+
+Neither library is imported here unless the user has brought such an object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from headstart.data import columns
+from headstart.data.arrays import as_array, sample
+from headstart.data.decoding import UndecodableError, to_rgb
+from headstart.data.items import ArrowItems, Content, DigestMemo, Items, ObjectItems, read_file
+from headstart.data.items import digest as content_digest
+from headstart.data.labels import class_names
+from headstart.data.source import WHOLE, Part, Source, roles
+from headstart.data.wording import few
+from headstart.errors import DataError, MissingExtraError
+from headstart.progress import Reporter
+
+
+def is_hub_dataset(source: Any) -> bool:
+    """Return whether this is an object of the package ``datasets``, without importing it."""
+    module = sys.modules.get("datasets")
+    if module is None:
+        return False
+    kinds = ("Dataset", "DatasetDict", "IterableDataset", "IterableDatasetDict")
+    return isinstance(source, tuple(getattr(module, kind) for kind in kinds))
+
+
+def is_saved_hub_dataset(folder: Path) -> bool:
+    """Return whether ``save_to_disk`` of the package ``datasets`` has written this folder."""
+    return (folder / "dataset_dict.json").is_file() or (
+        (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()
+    )
+
+
+def read_saved_hub_dataset(folder: Path, **options: Any) -> Source:
+    """Read what ``save_to_disk`` wrote (Arrow files and JSON; no code).
+
+    Args:
+        folder: the folder.
+        options: those of :func:`read_hub_dataset`.
+
+    Raises:
+        MissingExtraError: the package ``datasets`` is not installed.
+        DataError: the folder is damaged, and as for :func:`read_hub_dataset`.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", "datasets", f"the saved data set '{folder}'") from None
+    try:
+        source = datasets.load_from_disk(str(folder))
+    except Exception as error:  # the library raises what the damage happens to cause
+        raise DataError(
+            f"the saved data set '{folder}' cannot be opened: {error}", hint="save it again"
+        ) from error
+    return dataclasses.replace(read_hub_dataset(source, **options), name=folder.resolve().name)
+
+
+def is_map_style(source: Any) -> bool:
+    """Return whether this is a map-style data set in PyTorch's sense."""
+    return hasattr(source, "__getitem__") and hasattr(source, "__len__")
+
+
+def are_map_style(values: Iterable[Any]) -> bool:
+    """Return whether all of these are map-style data sets, and none a pair or an array."""
+    return all(
+        is_map_style(v) and not isinstance(v, tuple | list | np.ndarray) and not hasattr(v, "shape")
+        for v in values
+    )
+
+
+def read_hub_dataset(
+    source: Any,
+    *,
+    image: str | None,
+    label: str | None,
+    train: str | None,
+    test: str | None,
+    memo: DigestMemo | None,
+    labels_required: bool = True,
+) -> Source:
+    """Read a ``datasets.Dataset`` or ``DatasetDict``.
+
+    Raises:
+        DataError: a streamed data set, no image or label column, no known split.
+    """
+    import datasets
+
+    if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
+        raise DataError(
+            "this is a streamed data set, which has no length and no random access",
+            hint="load it with streaming=False",
+        )
+    ask = (image, label, memo, labels_required)
+    if not isinstance(source, Mapping):
+        part, declared = _hub_part(source, "the data set", *ask)
+        return Source(_hub_name(source), {WHOLE: part}, declared)
+    chosen = roles(list(source), train, test)
+    if not chosen and len(source) == 1:
+        chosen = {next(iter(source)): WHOLE}
+    if not chosen:
+        raise DataError(
+            f"none of the splits {few(list(source))} is called train",
+            hint="say which is which with train=... and test=...",
+        )
+    parts, order = {}, None
+    for name, role in chosen.items():
+        parts[role], order = _hub_part(source[name], name, *ask)
+    left = [name for name in source if name not in chosen]
+    notes = (f"Beside the splits stand {few(left)}: not read.",) if left else ()
+    return Source(_hub_name(next(iter(source.values()))), parts, order, notes)
+
+
+def _hub_name(dataset: Any) -> str:
+    return str(getattr(dataset.info, "dataset_name", None) or "dataset")
+
+
+def _hub_part(
+    dataset: Any,
+    name: str,
+    image: str | None,
+    label: str | None,
+    memo: DigestMemo | None,
+    labels_required: bool,
+) -> tuple[Part, tuple[str, ...] | None]:
+    import datasets
+
+    if len(dataset) == 0:
+        raise DataError(f"{name} has no rows", hint="expected one row per image")
+    features = dataset.features
+    decoded = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
+    schema = dataset.with_format("arrow")[:200]
+    if image is None and len(decoded) == 1:
+        image = decoded[0]
+    image = columns.image_column(schema, name, image)
+    label = columns.label_column(schema, name, label, image, required=labels_required)
+    items = _hub_items(dataset, image, name, memo)
+    if label is None:
+        return Part(items, (None,) * len(items), name), None
+    kind = features[label]
+    declared = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
+    where = f"column '{label}' of {name}"
+    values = dataset.with_format("arrow").select_columns([label])[:].column(label).to_pylist()
+    return Part(items, tuple(class_names(values, where, declared)), where), declared
+
+
+def _hub_items(dataset: Any, image: str, name: str, memo: DigestMemo | None) -> Items:
+    plain = dataset.select_columns([image]).with_format("arrow")
+    kind = dataset.features[image]
+    type_ = plain[:1].column(image).type
+    has_bytes = columns.is_bytes(type_)
+    if not has_bytes and not columns.is_text(type_):
+        raise DataError(f"column '{image}' of {name} has the type {kind}, expected images")
+
+    def fetch(i: int) -> Content:
+        value = plain[i].column(image)[0].as_py()
+        if isinstance(value, dict):
+            value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+        if value is None:
+            raise UndecodableError("the data set has no image in this row")
+        return read_file(Path(value)) if isinstance(value, str) else value
+
+    # without a selection on top, the table itself is the data set: no copy, no row-wise detour
+    if getattr(dataset, "_indices", True) is None:
+        data, paths = columns.image_parts(dataset.data.column(image))
+        return ArrowItems(data, paths, Path(), name, memo)
+    return ObjectItems(len(dataset), fetch, name)
+
+
+def read_torch_dataset(
+    source: Any, *, reporter: Reporter, labels_required: bool = True, name: str | None = None
+) -> tuple[Part, tuple[str, ...] | None]:
+    """Read a map-style data set of pairs (image, label).
+
+    Images are PIL images, arrays or tensors: ``uint8``, or floats in [0, 1] as ``ToTensor`` makes
+    them. Labels come from ``targets`` where the data set has them, else from one pass over it.
+
+    Returns:
+        The part, and the data set's own order of classes where it declares one.
+
+    Raises:
+        DataError: items that are not pairs, that change between two reads, or are not images.
+    """
+    name = name or type(source).__name__
+    length = len(source)
+    if length == 0:
+        raise DataError(f"{name} has no items", hint="expected pairs (image, label)")
+    items = ObjectItems(length, lambda i: _content(_pair(source[i], name, i)[0]), name)
+    _require_constant(source, name)
+    declared = _declared_classes(source)
+    where = f"the labels of {name}"
+    targets = _targets(source)
+    if targets is None and labels_required:
+        targets = _read_targets(source, name, reporter)
+    if targets is None:
+        return Part(items, (None,) * length, where), None
+    return Part(items, tuple(class_names(targets, where, declared)), where), declared
+
+
+def read_torch_datasets(
+    source: Mapping[str, Any],
+    *,
+    train: str | None,
+    test: str | None,
+    reporter: Reporter,
+    labels_required: bool = True,
+) -> Source:
+    """Read a mapping from split names to map-style data sets.
+
+    Raises:
+        DataError: no key names a split, and as for :func:`read_torch_dataset`.
+    """
+    chosen = roles(list(source), train, test)
+    if not chosen:
+        raise DataError(
+            f"none of the keys {few(list(source))} names a split",
+            hint="expected {'train': ..., 'test': ...}",
+        )
+    parts, order = {}, None
+    for key, role in chosen.items():
+        parts[role], order = read_torch_dataset(
+            source[key], reporter=reporter, labels_required=labels_required, name=key
+        )
+    return Source(type(next(iter(source.values()))).__name__, parts, order)
+
+
+def _pair(item: Any, name: str, i: int) -> tuple[Any, Any]:
+    if isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], item[1]
+    if isinstance(item, Mapping):
+        keys = {str(key).casefold(): key for key in item}
+        image = next((keys[k] for k in ("image", "img", "pixel_values", "x") if k in keys), None)
+        label = next((keys[k] for k in ("label", "labels", "target", "y") if k in keys), None)
+        if image is not None and label is not None:
+            return item[image], item[label]
+    raise DataError(
+        f"item {i} of {name} is a {type(item).__name__}, expected a pair (image, label)",
+        hint="wrap the data set so that each item is (image, label)",
+    )
+
+
+def _content(image: Any) -> Content:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        return np.asarray(to_rgb(image))
+    try:
+        return sample(image)
+    except DataError as error:
+        raise UndecodableError(str(error)) from error
+
+
+def _require_constant(source: Any, name: str) -> None:
+    """Refuse items that differ between two reads: a stored row could not belong to them."""
+    for i in sorted({0, len(source) // 2, len(source) - 1}):
+        first = _content_or_none(source, name, i)
+        again = _content_or_none(source, name, i)
+        if first is not None and again is not None and _differ(first, again):
+            raise DataError(
+                f"item {i} of {name} changes from one read to the next, expected the same image"
+                " each time",
+                hint="remove the random transforms from the data set; numbered views are the"
+                " cacheable kind of augmentation",
+            )
+
+
+def _content_or_none(source: Any, name: str, i: int) -> Content | None:
+    try:
+        return _content(_pair(source[i], name, i)[0])
+    except DataError:
+        raise
+    except Exception:  # a bad item: listed with the others when it is read in earnest
+        return None
+
+
+def _differ(a: Content, b: Content) -> bool:
+    return content_digest(a) != content_digest(b)
+
+
+def _declared_classes(source: Any) -> tuple[str, ...] | None:
+    classes = getattr(source, "classes", None)
+    if classes is None and hasattr(source, "indices") and hasattr(source, "dataset"):
+        return _declared_classes(source.dataset)  # torch.utils.data.Subset
+    if isinstance(classes, Sequence) and not isinstance(classes, str):
+        return tuple(str(c) for c in classes)
+    return None
+
+
+def _targets(source: Any) -> Any:
+    """Return all labels without reading any image, or None if the data set does not offer them."""
+    if hasattr(source, "indices") and hasattr(source, "dataset"):
+        below = _targets(source.dataset)
+        return None if below is None else below[np.asarray(source.indices, np.int64)]
+    targets = getattr(source, "targets", None)
+    # torchvision keeps the labels as they are on disk there, before any target_transform
+    if targets is None or getattr(source, "target_transform", None) is not None:
+        return None
+    array = as_array(targets)
+    return array if array.ndim == 1 and len(array) == len(source) else None
+
+
+def _read_targets(source: Any, name: str, reporter: Reporter) -> list[Any]:
+    targets = []
+    with reporter.task("Reading labels", len(source), "items") as task:
+        for i in range(len(source)):
+            try:
+                label = _pair(source[i], name, i)[1]
+            except DataError:
+                raise
+            except Exception as error:
+                raise DataError(
+                    f"item {i} of {name} cannot be read: {type(error).__name__}: {error}",
+                    hint="give the data set an attribute 'targets' with all labels, so that bad"
+                    " items can be skipped",
+                ) from error
+            targets.append(label.item() if hasattr(label, "item") else label)
+            task.advance()
+    return targets

@@ -1,0 +1,76 @@
+"""What every reader of a source returns: named parts of items with raw labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headstart.data.items import Items
+
+ROLES = {
+    "train": ("train", "training", "trn"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing", "tst"),
+}
+"""The names under which sources keep their splits."""
+
+_ROLE_OF = {name: role for role, names in ROLES.items() for name in names}
+WHOLE = "all"
+"""The name of the only part of a source that is not divided."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split as the source gives it.
+
+    Attributes:
+        items: its items, in the source's order.
+        names: class name of every item; None for one without a label.
+        where: what to call the labels in messages.
+    """
+
+    items: Items
+    names: tuple[str | None, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that has been read.
+
+    Attributes:
+        name: short name.
+        parts: by role (``train``, ``validation``, ``test``), or one part named ``all``.
+        classes: the source's own order of classes, where it declares one.
+        notes: what was decided or skipped.
+    """
+
+    name: str
+    parts: dict[str, Part]
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def role_of(name: str) -> str | None:
+    """Return the role that a split's or a file's name stands for, or None.
+
+    >>> role_of("Val"), role_of("train-00000-of-00002"), role_of("trainyard")
+    ('validation', 'train', None)
+    """
+    first = name.casefold().split(".")[0].split("-")[0].split("_")[0]
+    return _ROLE_OF.get(name.casefold()) or (_ROLE_OF.get(first) if first != name else None)
+
+
+def roles(names: Sequence[str], train: str | None, test: str | None) -> dict[str, str]:
+    """Return the role of each name; ``train`` and ``test`` override what names say.
+
+    Names that mean nothing are left out, and so is a name that lost its role to an override.
+    """
+    chosen = {name: "train" for name in names if name == train}
+    chosen |= {name: "test" for name in names if name == test}
+    for name in names:
+        role = role_of(name)
+        overridden = (role == "train" and train) or (role == "test" and test)
+        if role and name not in chosen and not overridden:
+            chosen[name] = role
+    return chosen

@@ -1,0 +1,303 @@
+"""Tables of images: CSV, TSV and Parquet files, and whatever speaks Arrow's C stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from headstart.data import columns
+from headstart.data.decoding import SUFFIXES as IMAGE_SUFFIXES
+from headstart.data.items import ArrowItems, DigestMemo
+from headstart.data.labels import MISSING_TEXT, class_names
+from headstart.data.source import WHOLE, Part, Source, role_of, roles
+from headstart.data.wording import did_you_mean, few
+from headstart.errors import DataError
+
+SUFFIXES = (".parquet", ".csv", ".tsv")
+_FROM_TEXT = {b"headstart.from": b"text"}  # marks tables whose every value was written as text
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file's name is that of a table."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def table_files(folder: Path) -> list[Path]:
+    """Return the tables directly in a folder, sorted by name."""
+    return sorted(
+        path for path in folder.iterdir() if is_table(path) and not path.name.startswith(".")
+    )
+
+
+def read_table_file(
+    path: Path,
+    *,
+    image: str | None,
+    label: str | None,
+    memo: DigestMemo | None,
+    labels_required: bool = True,
+    test: Path | None = None,
+) -> Source:
+    """Read one table; a column ``split`` divides it if it names train and test.
+
+    Args:
+        path: an existing file.
+        image: name of the image column, where it cannot be found or is not to be guessed.
+        label: the same for the label column.
+        memo: remembers digests of files that the table names.
+        labels_required: whether a table without a label column is an error.
+        test: a second table that is the test split.
+
+    Raises:
+        DataError: unreadable, empty, or no such or several possible columns.
+    """
+    table = _read(path, image, label)
+    options = _Options(image, label, memo, labels_required)
+    if test is not None:
+        parts = {
+            "train": _part(table, path.name, path.parent, options),
+            "test": _part(_read(test, image, label), test.name, test.parent, options),
+        }
+        return Source(path.stem, parts)
+    return _divided(table, path.name, path.parent, options, path.stem)
+
+
+def read_table_folder(
+    folder: Path,
+    *,
+    image: str | None,
+    label: str | None,
+    train: str | None,
+    test: str | None,
+    memo: DigestMemo | None,
+    labels_required: bool = True,
+) -> Source:
+    """Read a folder of tables named ``train.*``, ``val.*``, ``test.*``, in one or more shards.
+
+    Raises:
+        DataError: as for :func:`read_table_file`; or no table's name says which split it is.
+    """
+    files = table_files(folder)
+    by_name = roles([f.name for f in files] + [f.stem for f in files], train, test)
+    shards: dict[str, list[Path]] = {}
+    for file in files:
+        role = by_name.get(file.name) or by_name.get(file.stem)
+        if role:
+            shards.setdefault(role, []).append(file)
+    for option, name in (("train", train), ("test", test)):
+        if name is not None and option not in shards:
+            names = [file.name for file in files]
+            raise DataError(
+                f"'{folder}' holds no table '{name}', expected the {option} split there",
+                hint=did_you_mean(name, names) or f"it holds {few(names)}",
+            )
+    options = _Options(image, label, memo, labels_required)
+    if not shards:
+        if len(files) == 1:
+            return read_table_file(
+                files[0], image=image, label=label, memo=memo, labels_required=labels_required
+            )
+        raise DataError(
+            f"'{folder}' holds the tables {few([f.name for f in files])}, none of which is called"
+            " train",
+            hint="name one file, or say which is which with --train and --test",
+        )
+    notes = []
+    left = [f.name for f in files if not any(f in group for group in shards.values())]
+    if left:
+        notes.append(f"Beside the splits stand {few(left)}: not splits by name, so not read.")
+    parts = {
+        role: _part(_concatenated(group, image, label), _joint_name(group), folder, options)
+        for role, group in shards.items()
+    }
+    return Source(folder.resolve().name, parts, notes=tuple(notes))
+
+
+def read_arrow(
+    data: Any,
+    *,
+    name: str,
+    image: str | None,
+    label: str | None,
+    memo: DigestMemo | None,
+    labels_required: bool = True,
+) -> Source:
+    """Read a table in memory: pyarrow, pandas, polars, ... Relative paths start from here."""
+    table = data if isinstance(data, pa.Table) else pa.table(data)
+    options = _Options(image, label, memo, labels_required)
+    return _divided(table, name, Path(), options, name)
+
+
+class _Options:
+    def __init__(
+        self, image: str | None, label: str | None, memo: DigestMemo | None, required: bool
+    ) -> None:
+        self.image, self.label, self.memo, self.required = image, label, memo, required
+
+
+def _divided(table: Any, name: str, folder: Path, options: _Options, short: str) -> Source:
+    """Divide a table by its split column, if it has one that makes sense."""
+    column = columns.split_column(table, (options.image, options.label))
+    if column is not None:
+        values = table.column(column)
+        kinds = {value: role_of(value) for value in pc.unique(values).to_pylist() if value}
+        found = {role for role in kinds.values() if role}
+        if "train" in found and len(found) > 1:
+            parts = {}
+            for role in sorted(found):
+                wanted = [value for value, r in kinds.items() if r == role]
+                rows = pc.is_in(values, value_set=pa.array(wanted).cast(values.type))
+                parts[role] = _part(table.filter(rows), f"{role} of {name}", folder, options)
+            unused = [value for value, role in kinds.items() if role is None]
+            notes = [f"Split by the column '{column}' of {name}."]
+            if unused:
+                notes.append(f"Rows whose '{column}' is {few(unused)} left out.")
+            return Source(short, parts, notes=tuple(notes))
+    return Source(short, {WHOLE: _part(table, name, folder, options)})
+
+
+def _part(table: Any, name: str, folder: Path, options: _Options) -> Part:
+    if table.num_rows == 0:
+        raise DataError(f"{name} has no rows", hint="expected one row per image")
+    image = columns.image_column(table, name, options.image)
+    label = columns.label_column(table, name, options.label, image, required=options.required)
+    data, paths = columns.image_parts(table.column(image))
+    items = ArrowItems(data, paths, folder, name, options.memo)
+    if label is None:
+        return Part(items, (None,) * len(items), name)
+    where = f"column '{label}' of {name}"
+    return Part(items, tuple(class_names(_label_values(table, label), where)), where)
+
+
+def _label_values(table: Any, label: str) -> list[Any]:
+    """Return Python values; None for empty texts and, in CSV, for "NaN" and its like."""
+    values: list[Any] = table.column(label).to_pylist()
+    if columns.is_text(table.schema.field(label).type):
+        missing = (
+            MISSING_TEXT if _FROM_TEXT.items() <= (table.schema.metadata or {}).items() else {""}
+        )
+        return [None if v is None or v.strip().lower() in missing else v for v in values]
+    return values
+
+
+def _concatenated(files: Sequence[Path], image: str | None, label: str | None) -> Any:
+    tables = [_read(file, image, label) for file in files]
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"the tables {few([f.name for f in files])} do not have the same columns: {error}",
+            hint="make their columns equal",
+        ) from error
+
+
+def _joint_name(files: Sequence[Path]) -> str:
+    return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
+
+
+def _read(path: Path, image: str | None, label: str | None) -> Any:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return _read_parquet(path, image, label)
+        return _read_text(path)
+    except FileNotFoundError:
+        raise DataError(f"'{path}' does not exist") from None
+    except PermissionError:
+        raise DataError(f"no permission to read '{path}'", hint="grant it") from None
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        kind = path.suffix.lower().lstrip(".")
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"'{path}' cannot be read as {kind}: {reason}",
+            hint="check that the file is whole and of the kind its name says",
+        ) from error
+
+
+def _read_parquet(path: Path, image: str | None, label: str | None) -> Any:
+    with pq.ParquetFile(path, memory_map=True) as file:
+        schema = file.schema_arrow
+        wanted = [name for name in (image, label) if name in schema.names]
+        # with both columns known, the others need not be read
+        chosen = wanted if len(wanted) == 2 else None
+        needed = _uncompressed(file.metadata, chosen)
+        free = psutil.virtual_memory().available
+        if needed > free:
+            raise DataError(
+                f"the images in '{path}' need {needed / 1e9:.1f} GB of memory, but only"
+                f" {free / 1e9:.1f} GB are free",
+                hint="divide the table into several, or store the images as files",
+            )
+        return file.read(columns=chosen)
+
+
+def _uncompressed(metadata: Any, chosen: Sequence[str] | None) -> int:
+    total = 0
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for i in range(row_group.num_columns):
+            column = row_group.column(i)
+            if chosen is None or column.path_in_schema.split(".")[0] in chosen:
+                total += column.total_uncompressed_size
+    return total
+
+
+def _read_text(path: Path) -> Any:
+    """Read a CSV or TSV file with every column as text, so that ``007`` stays ``007``."""
+    with path.open("rb") as file:
+        first = file.readline(1 << 20)
+    if not first.strip():
+        raise DataError(f"'{path}' is empty", hint="expected a line of column names, then rows")
+    delimiter = _delimiter(path, first)
+    names = [name.strip().strip('"') for name in _decoded(path, first).split(delimiter)]
+    if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
+        raise DataError(
+            f"the first line of '{path}' holds data ({few(names)}), expected column names",
+            hint="add a first line with names, such as: path,label",
+        )
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in names}, strings_can_be_null=False
+            ),
+        )
+        return table.replace_schema_metadata(_FROM_TEXT)
+    except pa.ArrowInvalid as error:
+        if "UTF8" in str(error):
+            raise _not_utf8(path) from error
+        raise
+
+
+def _delimiter(path: Path, first: bytes) -> str:
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    return max(",;\t", key=lambda mark: (first.count(mark.encode()), mark == ","))
+
+
+def _decoded(path: Path, line: bytes) -> str:
+    try:
+        return line.decode("utf-8-sig").strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path) from error
+
+
+def _not_utf8(path: Path) -> DataError:
+    return DataError(f"'{path}' is not UTF-8 text", hint="save it with the encoding UTF-8")
+
+
+__all__ = [
+    "SUFFIXES",
+    "is_table",
+    "read_arrow",
+    "read_table_file",
+    "read_table_folder",
+    "table_files",
+]
