@@ -1,0 +1,299 @@
+"""Figures of a comparison: accuracy, drift of the statistics, and cost, by configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from headstart.records import Interval
+from headstart.report.figures.scales import (
+    finite_range,
+    log_ticks,
+    nice_ticks,
+    percent_range,
+    tick_label,
+)
+from headstart.report.figures.style import (
+    BLUE,
+    INK,
+    MUTED,
+    RULE,
+    SIZE,
+    SMALL,
+    WIDE,
+    Margins,
+    foot,
+    frame,
+    heading,
+    key,
+    key_height,
+    label,
+    line,
+    marks,
+    panel,
+    series,
+    set_ticks,
+    text_width,
+    widest,
+)
+from headstart.report.wording import format_percent, shorten
+
+_ROW = 34  # pixels a configuration
+_LOG_SPAN = 30  # values that span more than this factor get a logarithmic axis
+
+
+def comparison_figure(
+    names: Sequence[str],
+    accuracies: Sequence[Sequence[float]],
+    intervals: Sequence[Interval | None] = (),
+    *,
+    reference: int | None = None,
+    x_label: str = "accuracy on the test items, %",
+) -> Figure:
+    """Draw the accuracy of every configuration: each repetition, their mean, its interval.
+
+    Args:
+        names: one a configuration; drawn from top to bottom in this order.
+        accuracies: for every configuration the accuracy of each repetition, fractions in [0, 1].
+            Values that are not finite are left out.
+        intervals: for every configuration the interval of the mean, or None; empty for none.
+        reference: the row that the others are compared with; a dashed line goes through its mean.
+        x_label: what the axis shows, with its unit.
+    """
+    bands = padded(intervals, len(names))
+    kept = [[value for value in values if math.isfinite(value)] for values in accuracies]
+    means = [sum(values) / len(values) if values else math.nan for values in kept]
+    shown = [shorten(name, 30) for name in names]
+    texts = [format_percent(mean) for mean in means]
+    margins = Margins(left=widest(shown) + 18, right=widest(texts) + 26, top=14, bottom=48)
+    figure = frame(WIDE, margins.top + margins.bottom + _ROW * max(len(names), 1))
+    axes = panel(figure, margins)
+    low, high = percent_range([value for values in kept for value in values] + bounds(bands))
+    axes.set(xlim=(low, high), ylim=(len(names) - 0.5, -0.5))
+    ticks = nice_ticks(low, high)
+    set_ticks(axes, "x", ticks, [tick_label(tick) for tick in ticks])
+    _row_names(axes, shown)
+    if reference is not None and math.isfinite(means[reference]):
+        through = 100 * means[reference]
+        line(axes, [through] * 2, axes.get_ylim(), MUTED, width=1, dashed=True, zorder=1)
+    for row, (values, mean, band) in enumerate(zip(kept, means, bands, strict=True)):
+        _repetitions(axes, row, values, mean, band)
+        label(
+            axes,
+            1,
+            row,
+            texts[row],
+            dx=margins.right - 8,
+            ha="right",
+            at=axes.get_yaxis_transform(),
+            bold=row == reference,
+        )
+    foot(axes, x_label)
+    return figure
+
+
+def padded(intervals: Sequence[Interval | None], count: int) -> list[Interval | None]:
+    """Return ``count`` intervals, None where there is none."""
+    return [*intervals, *[None] * (count - len(intervals))]
+
+
+def bounds(bands: Sequence[Interval | None]) -> list[float]:
+    """Return the bounds of all intervals there are, as fractions."""
+    return [bound for band in bands if band is not None for bound in (band.low, band.high)]
+
+
+def _row_names(axes: Axes, names: Sequence[str], *, step: int = 1, size: float = SIZE) -> None:
+    """Name every row (with ``step``, every so many) at the left of the panel."""
+    positions = [float(step * place) for place in range(len(names))]
+    set_ticks(
+        axes, "y", positions, names, grid=False, size=size, color=INK, ha="right",
+        va="center_baseline",
+    )  # fmt: skip
+
+
+def _repetitions(
+    axes: Axes, row: float, values: Sequence[float], mean: float, band: Interval | None
+) -> None:
+    if len(values) > 1:
+        # Fixed offsets instead of chance: the same study gives the same picture.
+        heights = [row + 0.16 * (index % 3 - 1) for index in range(len(values))]
+        marks(axes, [100 * value for value in values], heights, BLUE, size=5, alpha=0.4, zorder=2)
+    if band is not None:
+        line(axes, [100 * band.low, 100 * band.high], [row, row], BLUE, width=2.5)
+    if math.isfinite(mean):
+        marks(axes, [100 * mean], [row], BLUE, shape="D", size=8)
+
+
+def drift_figure(
+    layers: Sequence[str],
+    drifts: Mapping[str, Sequence[float]],
+    *,
+    x_label: str = "drift from the running statistics",
+    limit: float | None = None,
+) -> Figure:
+    """Draw the drift of every normalisation layer, one series a configuration.
+
+    The axis is logarithmic where values span more than a factor of 30. Layers stand in the order
+    of the network; beyond 40 only some are named. Values that are not finite are left out.
+
+    Args:
+        layers: the names of the layers, from the input to the output.
+        drifts: for every configuration one value a layer, in the same order, ≥ 0.
+        x_label: what the axis shows, with its unit.
+        limit: where values begin to be suspicious; a dashed line, if given.
+    """
+    names = [shorten(name, 30) for name in drifts]
+    gap = 20.0 if len(layers) <= 40 else max(7.0, 800 / len(layers))
+    step = math.ceil(14 / gap)
+    shown = [shorten(layer, 34) for layer in layers[::step]]
+    left = widest(shown, SMALL) + 16
+    room = WIDE - left - 24
+    margins = Margins(left=left, right=24, top=22 + key_height(names, room), bottom=48)
+    figure = frame(WIDE, margins.top + margins.bottom + gap * max(len(layers), 1))
+    axes = panel(figure, margins)
+    axes.set_ylim(len(layers) - 0.5, -0.5)
+    known = [value for values in drifts.values() for value in values if math.isfinite(value)]
+    _value_axis(axes, [*known, *([limit] if limit else [])])
+    _row_names(axes, shown, step=step, size=SMALL)
+    if limit:  # muted: the eye belongs to the configurations
+        line(axes, [limit] * 2, axes.get_ylim(), MUTED, width=1, dashed=True, zorder=1)
+        label(axes, limit, 0, "limit", at=axes.get_xaxis_transform(), dx=4, dy=6, size=SMALL,
+              color=MUTED)  # fmt: skip
+    for index, values in enumerate(drifts.values()):
+        color, shape = series(index)
+        line(axes, values, range(len(values)), color, width=1.25)
+        marks(axes, values, range(len(values)), color, shape=shape, size=min(6, 0.7 * gap))
+    key(axes, names, y=14, width=room)
+    foot(axes, x_label)
+    return figure
+
+
+def _value_axis(axes: Axes, values: Sequence[float]) -> None:
+    """Give the x axis to values ≥ 0: from zero, or logarithmic where they span much."""
+    positive = [value for value in values if value > 0]
+    if positive and max(positive) / min(positive) > _LOG_SPAN:
+        _log_axis(axes, min(positive) / 1.3, max(positive) * 1.3)
+        return
+    high = 1.06 * max(positive, default=1.0)
+    axes.set_xlim(0, high)
+    ticks = nice_ticks(0, high)
+    set_ticks(axes, "x", ticks, [tick_label(tick) for tick in ticks])
+
+
+def _log_axis(axes: Axes, low: float, high: float) -> None:
+    axes.set_xscale("log", nonpositive="mask")
+    axes.minorticks_off()
+    axes.set_xlim(low, high)
+    ticks = log_ticks(low, high)
+    set_ticks(axes, "x", ticks, [tick_label(tick) for tick in ticks])
+
+
+@dataclass(frozen=True)
+class _Point:
+    name: str
+    cost: float
+    accuracy: float
+    band: Interval | None
+
+
+def cost_figure(
+    names: Sequence[str],
+    seconds: Sequence[float],
+    accuracies: Sequence[float],
+    intervals: Sequence[Interval | None] = (),
+    *,
+    x_label: str = "time per image, ms",
+) -> Figure:
+    """Draw accuracy against the time of extraction; cheap and accurate is top left.
+
+    Args:
+        names: one a configuration.
+        seconds: for every configuration, seconds per image (drawn in milliseconds).
+        accuracies: for every configuration, the mean accuracy, a fraction in [0, 1].
+        intervals: for every configuration the interval of the accuracy, or None; empty for none.
+        x_label: what the x axis shows, with its unit.
+    """
+    points = [
+        _Point(shorten(name, 26), 1000 * cost, 100 * accuracy, band)
+        for name, cost, accuracy, band in zip(
+            names, seconds, accuracies, padded(intervals, len(names)), strict=True
+        )
+        if math.isfinite(cost) and math.isfinite(accuracy)
+    ]
+    bands = [point.band for point in points]
+    low, high = percent_range([point.accuracy / 100 for point in points] + bounds(bands))
+    figure = frame(WIDE, 360)
+    axes = panel(figure, Margins(left=44, right=30, top=34, bottom=48))
+    axes.set_ylim(low, high)
+    costs = [point.cost for point in points]
+    if costs and min(costs) > 0 and max(costs) / min(costs) > _LOG_SPAN / 3:
+        _log_axis(axes, min(costs) / 1.5, max(costs) * 1.5)
+    else:
+        left, right = finite_range(costs, pad=0.15)
+        axes.set_xlim(max(0.0, left), right)
+        across = nice_ticks(max(0.0, left), right)
+        set_ticks(axes, "x", across, [tick_label(tick) for tick in across])
+    ticks = nice_ticks(low, high)
+    set_ticks(axes, "y", ticks, [tick_label(tick) for tick in ticks])
+    for point in points:
+        if point.band is not None:
+            ends = [100 * point.band.low, 100 * point.band.high]
+            line(axes, [point.cost] * 2, ends, BLUE, width=1.5, alpha=0.5, zorder=2)
+        marks(axes, [point.cost], [point.accuracy], BLUE, size=8)
+    _name_points(axes, points)
+    heading(axes, "accuracy, %", dx=-40)
+    foot(axes, x_label)
+    return figure
+
+
+_Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
+_PLACES = tuple(
+    (dx, dy) for dy in (0, 14, -14, 28, -28, 42, -42, 56, -56, 70, -70) for dx in (10, -10)
+)
+
+
+def _name_points(axes: Axes, points: Sequence[_Point]) -> None:
+    """Write each name beside its point, at the first place where it touches nothing drawn.
+
+    A name that had to move up or down is tied to its point by a hairline.
+    """
+    within = axes.get_window_extent()
+    spots = [axes.transData.transform((point.cost, point.accuracy)) for point in points]
+    taken: list[_Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
+    for point, (x, y) in zip(points, spots, strict=True):
+        width = text_width(point.name, SMALL)
+
+        def box(place: tuple[float, float], x: float = x, y: float = y, w: float = width) -> _Box:
+            left = x + place[0] - (w if place[0] < 0 else 0)
+            return left, y + place[1] - 7, left + w, y + place[1] + 7
+
+        def trouble(place: tuple[float, float]) -> float:
+            left, bottom, right, top = spot = box(place)
+            outside = max(0.0, within.x0 - left) + max(0.0, right - within.x1 - 28)
+            outside += max(0.0, within.y0 - bottom) + max(0.0, top - within.y1 - 8)
+            return 40 * outside + sum(_overlap(spot, other) for other in taken)
+
+        dx, dy = min(_PLACES, key=trouble)  # the first of the best
+        taken.append(box((dx, dy)))
+        if dy:
+            _tie(axes, (x, y), (x + 0.8 * dx, y + dy))
+        label(axes, point.cost, point.accuracy, point.name, dx=dx, dy=dy,
+              ha="left" if dx > 0 else "right", size=SMALL)  # fmt: skip
+
+
+def _tie(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    ends = axes.transData.inverted().transform([start, end])
+    line(axes, ends[:, 0].tolist(), ends[:, 1].tolist(), RULE, width=1, zorder=1)
+
+
+def _overlap(one: _Box, other: _Box) -> float:
+    across = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
+    along = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+    return across * along
+
+
+__all__ = ["bounds", "comparison_figure", "cost_figure", "drift_figure", "padded"]

@@ -1,0 +1,322 @@
+"""A page as plain values, and the one self-contained HTML file it becomes.
+
+A :class:`Page` is text, tables and figures. It never holds markup: every string is escaped when
+the page is rendered, and a picture is a figure or the bytes of an image, never a piece of HTML.
+So nothing in a data set (a class name, a file name, a note) can become part of the document's
+structure.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from headstart._version import __version__
+from headstart.errors import ConfigError, HeadstartError
+from headstart.report.wording import NOT_DEFINED, clean, format_number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Cell: TypeAlias = str | int | float | None
+
+# The browser itself refuses whatever is not named here: scripts, frames, forms, any request.
+CONTENT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none';"
+    " form-action 'none'"
+)
+
+_IMAGE_KINDS = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One of the few figures at the top of a page: ``value`` large, ``detail`` small below."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Text:
+    """One paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command or lines of code, shown as they are."""
+
+    code: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Callout:
+    """A remark that stands out. The kind is also said in words, not by its colour alone."""
+
+    text: str
+    kind: Literal["note", "advice", "warning"] = "note"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of strings and numbers.
+
+    Attributes:
+        header: the names of the columns.
+        rows: one tuple a row, as long as ``header``. Numbers are written with three significant
+            digits, None as a dash; give a string to word a value otherwise.
+        caption: what the table shows.
+        align: one letter a column, ``l`` or ``r``; empty aligns a column of numbers right.
+        folded: whether the table stands closed under its caption until a reader opens it.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+    align: str = ""
+    folded: bool = False
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"row {number} of the table '{clean(self.caption)}' has {len(row)} cells,"
+            f" expected {len(self.header)}"
+            for number, row in enumerate(self.rows, start=1)
+            if len(row) != len(self.header)
+        ]
+        if self.align and (len(self.align) != len(self.header) or set(self.align) - set("lr")):
+            faults.append(
+                f"align of the table '{clean(self.caption)}' is {self.align!r},"
+                f" expected {len(self.header)} letters, each l or r"
+            )
+        if faults:
+            raise ConfigError(tuple(faults))
+
+    @property
+    def alignment(self) -> str:
+        """One letter a column: as given, or right where every cell is a number or None."""
+        return self.align or "".join(
+            "r" if self.rows and not any(isinstance(row[column], str) for row in self.rows) else "l"
+            for column in range(len(self.header))
+        )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure or an image.
+
+    Attributes:
+        content: a figure of ``headstart.report.figures``, or the bytes of a PNG, JPEG or GIF.
+        alt: what it shows, in words, for those who do not see it.
+        caption: a sentence below it.
+    """
+
+    content: Figure | bytes
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item of a :class:`Gallery`: a thumbnail (None for items that are not images)."""
+
+    name: str
+    lines: tuple[str, ...]
+    image: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Small examples side by side."""
+
+    examples: tuple[Example, ...]
+    caption: str = ""
+
+
+Block: TypeAlias = str | Text | Code | Callout | Table | Picture | Gallery
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of a page. A plain string among the blocks is a paragraph."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report. ``footer`` adds to the line that names the version of headstart."""
+
+    title: str
+    subtitle: str = ""
+    headlines: tuple[Headline, ...] = ()
+    sections: tuple[Section, ...] = ()
+    footer: str = field(default="")
+
+
+def render_page(page: Page) -> str:
+    """Return the page as one HTML document that refers to nothing outside itself.
+
+    The document holds no script, and its content policy forbids the browser to run or to fetch
+    anything. The same page gives the same text.
+
+    Raises:
+        HeadstartError: a picture is neither a figure nor a PNG, JPEG or GIF.
+    """
+    document: str = _template().render(
+        page=page,
+        sections=[(section.title, _grouped(section.blocks)) for section in page.sections],
+        policy=CONTENT_POLICY,
+        style=Markup(_resource("page.css")),  # noqa: S704 - our own file, no user data
+        version=__version__,
+    )
+    # A name that is not valid text (a file name in an unknown encoding) must not fail the report.
+    return document.encode("utf-8", "replace").decode("utf-8")
+
+
+def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
+    """Render the page and write it to ``path``; a reader never sees half of a file.
+
+    Returns:
+        The path.
+
+    Raises:
+        HeadstartError: the file cannot be written.
+    """
+    return write_bytes(Path(path), render_page(page).encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write ``data`` beside ``path`` and move it there, so that the file is whole or absent."""
+    part: str | None = None
+    try:
+        handle, part = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp"
+        )
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        mode = 0o666 & ~_umask()
+        Path(part).chmod(mode)  # mkstemp makes files private
+        Path(part).replace(path)
+    except OSError as error:
+        if part is not None:
+            Path(part).unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise HeadstartError(
+            f"cannot write {path}: {reason}", hint="choose a folder that exists and is writable"
+        ) from error
+    return path
+
+
+@functools.cache
+def _umask() -> int:
+    before = os.umask(0o022)
+    os.umask(before)
+    return before
+
+
+def _grouped(blocks: Iterable[Block]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Turn blocks into what the template shows; neighbouring pictures stand in one row."""
+    shown = [_view(block) for block in blocks]
+    return [
+        (kind, list(members)) for kind, members in groupby(shown, key=lambda view: view["kind"])
+    ]
+
+
+def _view(block: Block) -> dict[str, Any]:
+    match block:
+        case str():
+            return {"kind": "text", "text": block}
+        case Text():
+            return {"kind": "text", "text": block.text}
+        case Code():
+            return {"kind": "code", "block": block, "lines": _lines(block.code)}
+        case Callout():
+            return {"kind": "callout", "block": block}
+        case Table():
+            return {"kind": "table", "block": block, "rows": [_cells(block, r) for r in block.rows]}
+        case Picture():
+            return {"kind": "picture", "block": block, "drawing": _drawing(block)}
+        case Gallery():
+            sources = [None if e.image is None else data_uri(e.image) for e in block.examples]
+            pairs = list(zip(block.examples, sources, strict=True))
+            return {"kind": "gallery", "block": block, "examples": pairs}
+
+
+def _lines(code: str) -> str:
+    return "\n".join(clean(line) for line in code.rstrip().splitlines())
+
+
+def _cells(table: Table, row: Sequence[Cell]) -> list[tuple[str, str]]:
+    return list(zip(table.alignment, [_cell(cell) for cell in row], strict=True))
+
+
+def _cell(cell: Cell) -> str:
+    if cell is None:
+        return NOT_DEFINED
+    return cell if isinstance(cell, str) else format_number(cell)
+
+
+def _drawing(picture: Picture) -> Markup:
+    """Return the only markup that the template does not write itself."""
+    if isinstance(picture.content, bytes):
+        source = data_uri(picture.content)
+        return Markup('<img src="{}" alt="{}">').format(source, clean(picture.alt))
+    from headstart.report.figures.output import inline
+
+    return Markup(inline(picture.content, alt=picture.alt))  # noqa: S704 - escaped by inline
+
+
+def data_uri(image: bytes) -> str:
+    """Return the image as a data address.
+
+    Raises:
+        HeadstartError: the bytes are not those of a PNG, JPEG or GIF.
+    """
+    for magic, kind in _IMAGE_KINDS:
+        if image.startswith(magic):
+            return f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
+    raise HeadstartError(
+        f"a picture of a report must be PNG, JPEG or GIF bytes, found {image[:8]!r}…",
+        hint="encode it with Pillow: image.save(buffer, 'PNG')",
+    )
+
+
+def _finalize(value: object) -> object:
+    return value if isinstance(value, Markup) else clean(value)
+
+
+def _resource(name: str) -> str:
+    return resources.files("headstart.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _template() -> Any:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["listing"] = lambda text: Markup.escape(text)  # keeps its line breaks
+    return environment.from_string(_resource("page.html.jinja"))
