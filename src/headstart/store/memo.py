@@ -1,0 +1,143 @@
+"""A memo of content digests: (path, size, mtime, inode) → digest, so that files are hashed once.
+
+Losing the memo costs time, never truth, so it is written lazily and its faults are overlooked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from headstart.store.layout import is_hex32
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS memo (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
+    inode INTEGER NOT NULL, digest TEXT NOT NULL
+) WITHOUT ROWID
+"""
+_RACY_NANOSECONDS = 2_000_000_000
+_FLUSH_EVERY = 1000
+
+
+class Memo:
+    """Digests of files, remembered between runs.
+
+    A file counts as unchanged if its size, modification time and inode are those it was hashed
+    with. A file modified less than two seconds ago is not remembered: it could change again
+    within the resolution of its time stamp.
+
+    May be used from several threads and, after a fork, from the child.
+
+    Args:
+        path: the SQLite file; it and its folder are created by the first write.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._pending: dict[str, tuple[int, int, int, str]] = {}
+        self._connection: sqlite3.Connection | None = None
+        self._pid = -1
+        self._dead = False
+
+    def __enter__(self) -> Memo:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def lookup(self, file: Path | str) -> str | None:
+        """Return the digest of an unchanged file; None if it is unknown, changed or gone."""
+        try:
+            key, stat = _identity(file)
+        except OSError:
+            return None
+        with self._lock:
+            found = self._pending.get(key) or self._select(key)
+        if found is None or found[:3] != (stat.st_size, stat.st_mtime_ns, stat.st_ino):
+            return None
+        return found[3] if is_hex32(found[3]) else None
+
+    def remember(self, file: Path | str, digest: str) -> None:
+        """Remember the digest of a file that was just hashed.
+
+        Args:
+            file: the file.
+            digest: 32 lowercase hexadecimal characters.
+        """
+        try:
+            key, stat = _identity(file)
+        except OSError:
+            return
+        if time.time_ns() - stat.st_mtime_ns < _RACY_NANOSECONDS:
+            return
+        with self._lock:
+            self._pending[key] = (stat.st_size, stat.st_mtime_ns, stat.st_ino, digest)
+            if len(self._pending) >= _FLUSH_EVERY:
+                self._write()
+
+    def flush(self) -> None:
+        """Write what was remembered."""
+        with self._lock:
+            self._write()
+
+    def close(self) -> None:
+        """Write what was remembered and close the file."""
+        with self._lock:
+            self._write()
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def _select(self, key: str) -> tuple[int, int, int, str] | None:
+        connection = self._open(create=False)
+        if connection is None:
+            return None
+        try:
+            query = "SELECT size, mtime, inode, digest FROM memo WHERE path = ?"
+            row: tuple[int, int, int, str] | None = connection.execute(query, (key,)).fetchone()
+        except sqlite3.Error:
+            return None
+        return row
+
+    def _write(self) -> None:
+        if not self._pending:
+            return
+        connection = self._open(create=True)
+        if connection is not None:
+            rows = [(key, *value) for key, value in self._pending.items()]
+            with contextlib.suppress(sqlite3.Error), connection:
+                connection.executemany("INSERT OR REPLACE INTO memo VALUES (?, ?, ?, ?, ?)", rows)
+        self._pending.clear()
+
+    def _open(self, *, create: bool) -> sqlite3.Connection | None:
+        if self._connection is not None and self._pid == os.getpid():
+            return self._connection
+        if self._dead or (not create and not self.path.exists()):
+            return None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(_SCHEMA)
+        except (OSError, sqlite3.Error):
+            self._dead = True
+            return None
+        self._connection, self._pid = connection, os.getpid()
+        return connection
+
+
+def _identity(file: Path | str) -> tuple[str, os.stat_result]:
+    path = os.path.abspath(file)  # noqa: PTH100 (resolve() would ask the disk for every part)
+    return path, os.stat(path)  # noqa: PTH116

@@ -1,0 +1,267 @@
+"""One shard: a bounded, immutable Arrow IPC file of one record batch, named by its digest.
+
+The writer knows nothing of spaces or indexes; the reader trusts nothing it has not checked.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from headstart.errors import StoreError
+from headstart.store.layout import FORMAT, ID_LENGTH, REPAIR_HINT, PackedIds, pack_ids
+from headstart.store.precision import Array, ColumnSpec, Encoded, decode, spec_from_json
+
+_METADATA = b"headstart"
+SCALE_SUFFIX = ".scale"
+
+# Files whose digest this process has checked, by everything that changes when a file does.
+_VERIFIED: set[tuple[str, int, int, int, int, int]] = set()
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """What a shard says about itself."""
+
+    space: str
+    view: int
+    rows: int
+    columns: tuple[ColumnSpec, ...]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An open, verified shard. Its arrays are views into the mapped file and cannot be written to.
+
+    Attributes:
+        path: the file.
+        header: what it says about itself.
+        ids: (m, 2) uint64, 16 bytes an id.
+        stored: column name → (m, *shape) as stored.
+        scales: column name → (m,) float32, for int8-coded columns.
+    """
+
+    path: Path
+    header: ShardHeader
+    ids: PackedIds
+    stored: Mapping[str, Array]
+    scales: Mapping[str, Array]
+    offsets: Mapping[str, int] = field(repr=False)
+
+    def rows(self, spec: ColumnSpec, where: slice | Array) -> Array:
+        """Return rows of a column, decoded; a slice of a plain column is not copied."""
+        scale = self.scales.get(spec.name)
+        return decode(spec, self.stored[spec.name][where], None if scale is None else scale[where])
+
+    def column(self, name: str) -> ColumnSpec:
+        """Return the specification of a column of this shard."""
+        return next(spec for spec in self.header.columns if spec.name == name)
+
+    def private_copy(self, name: str) -> Array:
+        """Return a plain column as a writable array whose changes stay in this one array.
+
+        The pages are shared with the file until they are written to, so this costs nothing.
+        """
+        values = self.stored[name]
+        with self.path.open("rb") as file:
+            private = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        flat = np.frombuffer(private, values.dtype, values.size, self.offsets[name])
+        return flat.reshape(values.shape)
+
+
+def write_shard(
+    path: Path, space: str, view: int, ids: PackedIds, columns: Sequence[Encoded]
+) -> None:
+    """Write a shard to a new file. The caller makes it durable.
+
+    Args:
+        path: a file that does not exist yet.
+        space: key of the space.
+        view: number of the view.
+        ids: (m, 2) uint64 without duplicates.
+        columns: the encoded columns, each (m, ...).
+    """
+    header = {
+        "format": FORMAT,
+        "space": space,
+        "view": view,
+        "rows": len(ids),
+        "columns": [column.spec.to_json() for column in columns],
+    }
+    fields = [pa.field("id", pa.string(), False), pa.field("view", pa.int32(), False)]
+    arrays = [_id_array(ids), pa.array(np.full(len(ids), view, np.int32))]
+    for column in columns:
+        array = _column_array(column.values)
+        fields.append(pa.field(column.spec.name, array.type, False))
+        arrays.append(array)
+        if column.scale is not None:
+            fields.append(pa.field(column.spec.name + SCALE_SUFFIX, pa.float32(), False))
+            arrays.append(pa.array(column.scale))
+    schema = pa.schema(fields, {_METADATA: json.dumps(header)})
+    batch = pa.record_batch(arrays, schema=schema)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(batch)
+
+
+def file_digest(path: Path) -> str:
+    """Return the xxh3-128 digest of a file as 32 hexadecimal characters.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return str(xxhash.xxh3_128(b"").hexdigest())
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            return str(xxhash.xxh3_128(mapped).hexdigest())
+
+
+def open_shard(path: Path, space: str, *, trust_earlier: bool = True) -> Shard:
+    """Map a shard, check its digest against its name, and check everything it says about itself.
+
+    Args:
+        path: the file; its stem is the digest of its bytes.
+        space: key of the space it must belong to.
+        trust_earlier: skip the digest if this process has checked this very file before.
+
+    Raises:
+        StoreError: the file is missing, altered, or not a shard of this space.
+    """
+    try:
+        if path.is_symlink():
+            raise _bad(path, "it is a symbolic link")
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            if stat.st_size == 0:
+                raise _bad(path, "it is empty")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise _bad(path, "the file is missing") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"shard {path.name} in {path.parent} cannot be read: {reason}") from error
+    identity = (
+        str(path),
+        stat.st_dev,
+        stat.st_ino,
+        stat.st_size,
+        stat.st_mtime_ns,
+        stat.st_ctime_ns,
+    )
+    if identity not in _VERIFIED or not trust_earlier:
+        if xxhash.xxh3_128(mapped).hexdigest() != path.stem:
+            raise _bad(path, "its content does not match its digest")
+        _VERIFIED.add(identity)
+    try:
+        return _parse(path, space, mapped)
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise _bad(path, str(error) or type(error).__name__) from error
+
+
+def _parse(path: Path, space: str, mapped: mmap.mmap) -> Shard:
+    buffer = pa.py_buffer(mapped)
+    reader = pa.ipc.open_file(buffer)
+    if reader.num_record_batches != 1:
+        raise ValueError(f"it has {reader.num_record_batches} record batches instead of 1")
+    batch = reader.get_batch(0)
+    batch.validate()
+    header = _header(reader.schema.metadata or {}, space, batch.num_rows)
+    names = ["id", "view"]
+    for spec in header.columns:
+        names += [spec.name] + [spec.name + SCALE_SUFFIX] * (spec.encoding == "int8")
+    if batch.schema.names != names:
+        raise ValueError("its columns are not those of its header")
+    ids = _read_ids(batch.column(0))
+    views = _values(batch.column(1), np.dtype(np.int32), (), batch.num_rows)
+    if (views != header.view).any():
+        raise ValueError("its views are not those of its header")
+    stored, scales, offsets = {}, {}, {}
+    for spec in header.columns:
+        column = batch.column(names.index(spec.name))
+        values = _values(column, spec.stored_dtype, spec.shape, batch.num_rows)
+        stored[spec.name] = values
+        offsets[spec.name] = values.ctypes.data - buffer.address
+        if spec.encoding == "int8":
+            scale = batch.column(names.index(spec.name + SCALE_SUFFIX))
+            scales[spec.name] = _values(scale, np.dtype(np.float32), (), batch.num_rows)
+    return Shard(path, header, ids, stored, scales, offsets)
+
+
+def _header(metadata: Mapping[bytes, bytes], space: str, rows: int) -> ShardHeader:
+    header = json.loads(metadata[_METADATA])
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError("it is not of this version of the format")
+    if header["space"] != space:
+        raise ValueError(f"it belongs to another space ({header['space']!r:.40})")
+    if header["rows"] != rows or type(header["view"]) is not int:
+        raise ValueError("it has another number of rows than its header says")
+    columns = tuple(spec_from_json(entry) for entry in header["columns"])
+    return ShardHeader(space, header["view"], rows, columns)
+
+
+def _id_array(ids: PackedIds) -> pa.Array:
+    text = ids.tobytes().hex().encode("ascii")
+    offsets = np.arange(0, ID_LENGTH * (len(ids) + 1), ID_LENGTH, dtype=np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
+    return pa.Array.from_buffers(pa.string(), len(ids), buffers)
+
+
+def _read_ids(column: pa.Array) -> PackedIds:
+    if column.type != pa.string() or column.null_count:
+        raise ValueError("its ids are not strings")
+    column.validate(full=True)
+    # The fast road holds for every shard of ours; pack_ids decides about all others.
+    _, offsets, text = column.buffers()
+    places = np.frombuffer(offsets, np.int32, len(column) + 1)
+    if places[0] == 0 and (np.diff(places) == ID_LENGTH).all():
+        joined = text.to_pybytes()[: int(places[-1])].decode("ascii")
+        raw = bytes.fromhex(joined)
+        if raw.hex() == joined:
+            return np.frombuffer(raw, np.uint64).reshape(-1, 2)
+    try:
+        return pack_ids(column.to_pylist())
+    except StoreError as error:
+        raise ValueError(error.message) from error
+
+
+def _column_array(values: Array) -> pa.Array:
+    rows, shape = len(values), values.shape[1:]
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    if not shape:
+        return flat
+    listed = pa.FixedSizeListArray.from_arrays(flat, flat.__len__() // rows)
+    if len(shape) == 1:
+        return listed
+    kind = pa.fixed_shape_tensor(flat.type, shape)
+    return pa.ExtensionArray.from_storage(kind, listed)
+
+
+def _values(column: pa.Array, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int) -> Array:
+    flat = column
+    if len(shape) > 1:
+        if not isinstance(flat, pa.ExtensionArray) or tuple(flat.type.shape) != shape:
+            raise ValueError(f"a column does not have rows of shape {shape}")
+        flat = flat.storage
+    if shape:
+        if not pa.types.is_fixed_size_list(flat.type) or flat.null_count:
+            raise ValueError(f"a column does not have rows of shape {shape}")
+        flat = flat.flatten()
+    count = rows * int(np.prod(shape, dtype=np.int64))
+    if flat.type != pa.from_numpy_dtype(dtype) or flat.null_count or len(flat) != count:
+        raise ValueError(f"a column is not {count} values of type {dtype.name}")
+    data = flat.buffers()[1]
+    offset = flat.offset * dtype.itemsize
+    return cast(Array, np.frombuffer(data, dtype, count, offset).reshape(rows, *shape))
+
+
+def _bad(path: Path, why: str) -> StoreError:
+    return StoreError(f"shard {path.name} in {path.parent} is damaged: {why}", hint=REPAIR_HINT)

@@ -1,0 +1,503 @@
+"""One feature space: rows known by (item id, view), appended by shards and read back by id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.errors import StoreError
+from headstart.progress import Reporter, SilentReporter
+from headstart.store.claims import Claims
+from headstart.store.describe import checked_description, space_key
+from headstart.store.durable import clear_errors, fsync_folder, sweep_temporary, write_if_absent
+from headstart.store.features import FeatureSet
+from headstart.store.index import Index, ShardEntry, id_blobs
+from headstart.store.layout import (
+    FORMAT,
+    REPAIR_HINT,
+    SHARD_SUFFIX,
+    Layout,
+    PackedIds,
+    checked_view,
+    pack_ids,
+    unpack_ids,
+)
+from headstart.store.locks import FileLock, new_locked_file, try_lock
+from headstart.store.precision import Array, ColumnSpec, Encoded, Precision, encode
+from headstart.store.shard import SCALE_SUFFIX, Shard, file_digest, open_shard, write_shard
+
+MAX_SHARD_BYTES = 512 * 2**20
+"""A call that appends more than this is divided into several shards, each committed by itself."""
+
+_TARGET_SHARD_BYTES = 32 * 2**20
+_OPEN_SHARDS = 2048  # mapped at once in a process; Linux allows 65,530 mappings by default
+
+
+def rows_per_shard(row_bytes: int, *, most: int = 8192) -> int:
+    """Return how many rows of ``row_bytes`` bytes make a shard of a good size.
+
+    About 32 MiB: large enough that random batches touch few shards and a commit costs little
+    beside the write, small enough that a kill loses seconds of work.
+    """
+    return max(1, min(most, _TARGET_SHARD_BYTES // max(1, row_bytes)))
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a run would find: rows ``present`` and ``missing`` (unique items), and disk space.
+
+    ``bytes_needed`` is None while the size of a row is not known.
+    """
+
+    present: int
+    missing: int
+    bytes_needed: int | None
+    bytes_free: int
+
+
+class Space:
+    """The rows of one description. Get it from :meth:`Store.space`.
+
+    Nothing exists on disk until the first append. From its first use of the disk until it is
+    garbage collected, a space holds a shared lock, so that ``gc`` in any process leaves it alone.
+    A space may be used by several threads, survives forks, and can be pickled.
+    """
+
+    def __init__(self, root: Path, description: Mapping[str, Any]) -> None:
+        self._description = checked_description(description)
+        self._layout = Layout(Path(root), space_key(self._description))
+        self._lease: FileLock | None = None
+        self._index: Index | None = None
+        self._claims: Claims | None = None
+        self._guard = threading.RLock()
+        self._shards: OrderedDict[str, Shard] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"Space({str(self._layout.folder)!r})"
+
+    def __reduce__(self) -> tuple[type[Space], tuple[Path, dict[str, Any]]]:
+        return (Space, (self._layout.root, self._description))
+
+    @property
+    def key(self) -> str:
+        """The key: 32 hexadecimal characters."""
+        return self._layout.key
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The description, as a copy."""
+        return checked_description(self._description)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the space; it may not exist yet."""
+        return self._layout.folder
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def missing(self, ids: Sequence[str], view: int = 0) -> list[str]:
+        """Return the ids that have no committed row: each once, in order of first occurrence.
+
+        Args:
+            ids: item ids, 32 lowercase hexadecimal characters each; duplicates are allowed.
+            view: number of the view.
+
+        Raises:
+            StoreError: an id or the view is malformed, or the space cannot be read.
+        """
+        unique = list(dict.fromkeys(ids))
+        packed, view = pack_ids(unique), checked_view(view)
+        if not self._open(create=False):
+            return unique
+        known = self._require_index().known(packed, view)
+        blobs = id_blobs(packed)
+        return [text for text, blob in zip(unique, blobs, strict=True) if blob not in known]
+
+    def columns(self) -> tuple[ColumnSpec, ...] | None:
+        """Return the columns of the space as first committed; None while it is empty."""
+        return self._require_index().first_columns() if self._open(create=False) else None
+
+    def __len__(self) -> int:
+        """The number of committed rows, over all views."""
+        return self._require_index().totals()[0] if self._open(create=False) else 0
+
+    def preflight(
+        self, ids: Sequence[str], view: int = 0, *, row_bytes: int | None = None
+    ) -> Preflight:
+        """Return what is there, what is missing, and the bytes needed and free.
+
+        Args:
+            ids: the wanted item ids; duplicates count once.
+            view: number of the view.
+            row_bytes: bytes of a row, for a space that has none yet.
+        """
+        unique = list(dict.fromkeys(ids))
+        missing = len(self.missing(unique, view))
+        columns = self.columns()
+        if columns is not None:
+            row_bytes = sum(spec.row_bytes for spec in columns)
+        place = self._layout.folder.absolute()
+        while not place.exists():
+            place = place.parent
+        # Beside its values a row costs its id in the shard and in the index.
+        needed = None if row_bytes is None else missing * (row_bytes + 80)
+        return Preflight(len(unique) - missing, missing, needed, shutil.disk_usage(place).free)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def append(
+        self,
+        ids: Sequence[str],
+        columns: Mapping[str, Array],
+        view: int = 0,
+        *,
+        precision: Precision | None = None,
+        reporter: Reporter | None = None,
+    ) -> int:
+        """Publish rows: all of a shard or nothing, durably, before this returns.
+
+        Rows that are committed already are skipped: the first publication wins, and it makes no
+        difference, since a row is a function of its key.
+
+        Args:
+            ids: m item ids; of duplicates the first row counts.
+            columns: layer name → (m, ...) array. All shards of a space have the same names,
+                row shapes and precision.
+            view: number of the view.
+            precision: how floating columns are stored (``float32``, ``float16``, ``int8``); None
+                keeps their type. Put it into the description too: rows differ by it.
+            reporter: told where float16 or int8 could not hold the values of a shard, which is
+                then stored as float32.
+
+        Returns:
+            The number of rows newly published.
+
+        Raises:
+            StoreError: ids, columns or view are malformed or disagree with the space, or the disk
+                is full, read-only or forbidden. What was committed stays.
+        """
+        reporter = reporter or SilentReporter()
+        arrays = checked_columns(columns, len(ids))
+        packed, view = pack_ids(ids), checked_view(view)
+        if len(ids) == 0:
+            return 0
+        self._open(create=True)
+        known = self._require_index().known(packed, view)
+        fresh: dict[bytes, int] = {}
+        for place, blob in enumerate(id_blobs(packed)):
+            if blob not in known:
+                fresh.setdefault(blob, place)
+        keep = np.fromiter(fresh.values(), np.int64, len(fresh))
+        total = 0
+        row_bytes = sum(array.nbytes for array in arrays.values()) // len(ids)
+        step = max(1, MAX_SHARD_BYTES // max(1, row_bytes))
+        for start in range(0, len(keep), step):
+            where: Any = keep[start : start + step]
+            if len(where) == len(ids):
+                where = slice(None)
+            encoded = [encode(name, array[where], precision) for name, array in arrays.items()]
+            for note in (column.note for column in encoded if column.note):
+                reporter.note(note)
+            total += self._publish(packed[where], view, encoded)
+        return total
+
+    def _publish(self, ids: PackedIds, view: int, columns: Sequence[Encoded]) -> int:
+        specs = tuple(column.spec for column in columns)
+        self._check_contract(specs)
+        with clear_errors("write a shard", self._layout.folder):
+            lock = new_locked_file(self._layout.tmp, SHARD_SUFFIX)
+            temporary = lock.path
+            try:
+                write_shard(temporary, self.key, view, ids, columns)
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                name, size = file_digest(temporary), temporary.stat().st_size
+                entry = ShardEntry(0, name, len(ids), size, specs, time.time())
+                return self._commit(temporary, entry, ids, view)
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                lock.release()
+
+    def _commit(self, temporary: Path, entry: ShardEntry, ids: PackedIds, view: int) -> int:
+        index = self._require_index()
+        with index.transaction() as connection:
+            # Another process may have committed the first shard a moment ago.
+            self._check_contract(entry.columns)
+            new = index.register(connection, entry, ids, view)
+            if new:
+                temporary.replace(self._layout.shard(entry.name))
+                fsync_folder(self._layout.shards)
+            else:
+                connection.execute(
+                    "DELETE FROM shards WHERE name = ? AND created = ?", (entry.name, entry.created)
+                )
+            connection.executemany(
+                "DELETE FROM claims WHERE id = ? AND view = ?",
+                ((blob, view) for blob in id_blobs(ids)),
+            )
+        return new
+
+    def _check_contract(self, specs: tuple[ColumnSpec, ...]) -> None:
+        first = self._require_index().first_columns()
+        if first is None:
+            return
+        expected, found = [s.contract for s in first], [s.contract for s in specs]
+        if sorted(expected) != sorted(found):
+            raise StoreError(
+                f"the space {self.key} has the columns {_list(expected)}, not {_list(found)}",
+                hint="describe a space by all that its rows depend on, layers and precision too",
+            )
+
+    def claim(self, ids: Sequence[str], view: int = 0, *, limit: int | None = None) -> list[str]:
+        """Reserve missing rows for this process, so that several can share one space.
+
+        A claim ends when its row is appended, when :meth:`release` is called (do so in a
+        ``finally``), or when this process dies, however it dies.
+
+        Args:
+            ids: the wanted item ids, in order of preference.
+            view: number of the view.
+            limit: the most ids to reserve; None reserves all that can be had.
+
+        Returns:
+            The ids that were neither committed nor claimed by a live process, this one included. Empty while
+            others work on the rest: ask :meth:`missing` whether anything is left to wait for.
+        """
+        packed, view = pack_ids(list(dict.fromkeys(ids))), checked_view(view)
+        self._open(create=True)
+        with self._guard:
+            if self._claims is None:
+                self._claims = Claims(self._layout, self._require_index())
+        return unpack_ids(self._claims.take(packed, view, limit))
+
+    def release(self) -> None:
+        """Give back all claims of this process that were not appended."""
+        if self._claims is not None:
+            self._claims.release()
+            self._claims = None
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def read(self, ids: Sequence[str], view: int = 0) -> FeatureSet:
+        """Return the rows of ``ids``, in their order; duplicates are allowed.
+
+        Nothing is loaded: rows are mapped, and a shard's digest is checked on its first touch in
+        a process.
+
+        Raises:
+            StoreError: a row is missing, or a shard is gone.
+        """
+        packed, view = pack_ids(ids), checked_view(view)
+        if not self._open(create=False):
+            if len(ids):
+                raise self._missing_rows(list(ids), view)
+            return FeatureSet(self, packed, np.zeros(0, np.int64), np.zeros(0, np.int64), ())
+        places = self._require_index().locate(packed, view)
+        if (places.shard < 0).any():
+            raise self._missing_rows([ids[i] for i in np.flatnonzero(places.shard < 0)], view)
+        numbers, slot = np.unique(places.shard, return_inverse=True)
+        entries = self._require_index().shard_entries(int(n) for n in numbers)
+        if len(entries) != len(numbers):
+            raise StoreError(
+                f"the index {self._layout.index} is damaged: it names shards it does not know",
+                hint=REPAIR_HINT,
+            )
+        chosen = tuple(entries[int(n)] for n in numbers)
+        self._check_files(chosen)
+        if not chosen:
+            first = self._require_index().first_columns()
+            return FeatureSet(self, packed, slot, places.position, (), first or ())
+        return FeatureSet(self, packed, slot, places.position, chosen)
+
+    def shard(self, entry: ShardEntry) -> Shard:
+        """Return an open shard whose digest and header have been checked.
+
+        Raises:
+            StoreError: the shard is missing or damaged, or is not what the index says.
+        """
+        shard = self._shards.get(entry.name)
+        if shard is not None:
+            return shard
+        shard = open_shard(self._layout.shard(entry.name), self.key)
+        if shard.header.columns != entry.columns or shard.header.rows != entry.rows:
+            raise StoreError(
+                f"shard {shard.path.name} in {shard.path.parent} is not what the index says",
+                hint=REPAIR_HINT,
+            )
+        with self._guard:
+            self._shards[entry.name] = shard
+            while len(self._shards) > _OPEN_SHARDS:
+                self._shards.popitem(last=False)
+        return shard
+
+    def _check_files(self, entries: Sequence[ShardEntry]) -> None:
+        for entry in entries:
+            path = self._layout.shard(entry.name)
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise StoreError(
+                    f"shard {path.name} in {path.parent} is damaged: {error.strerror}",
+                    hint=REPAIR_HINT,
+                ) from error
+            if size != entry.bytes:
+                raise StoreError(
+                    f"shard {path.name} in {path.parent} is damaged: it has {size:,} bytes instead"
+                    f" of {entry.bytes:,}",
+                    hint=REPAIR_HINT,
+                )
+
+    def _missing_rows(self, ids: Sequence[str], view: int) -> StoreError:
+        unique = list(dict.fromkeys(ids))
+        shown = ", ".join(unique[:3]) + (", …" if len(unique) > 3 else "")
+        rows = "1 row" if len(unique) == 1 else f"{len(unique):,} rows"
+        which = f" of view {view}" if view else ""
+        return StoreError(
+            f"the space {self._layout.folder} lacks {rows}{which}: {shown}",
+            hint="compute and append what missing() returns first",
+        )
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def _require_index(self) -> Index:
+        assert self._index is not None
+        return self._index
+
+    def _open(self, *, create: bool) -> bool:
+        """Take the lease and open the index; return False if there is nothing and not ``create``."""
+        if self._lease is not None:
+            return True
+        with self._guard:
+            while self._lease is None:
+                if not self._prepare_folder(create):
+                    return False
+                try:
+                    with clear_errors("open the space", self._layout.folder):
+                        lease = try_lock(self._layout.lock, exclusive=False)
+                except StoreError:
+                    if self._layout.folder.exists():
+                        raise
+                    continue  # gc removed the folder in between
+                if lease is None:
+                    time.sleep(0.02)  # gc is deciding about this very space
+                    continue
+                self._index = self._open_index()
+                self._lease = lease
+            with contextlib.suppress(OSError):
+                os.utime(self._layout.lock)  # the time of the last use, for gc
+        return True
+
+    def _prepare_folder(self, create: bool) -> bool:
+        layout = self._layout
+        if not create:
+            with clear_errors("open the space", layout.folder):
+                if not layout.description.exists() and not layout.index.exists():
+                    return False
+        if create and not (layout.index.exists() and layout.shards.exists()):
+            with clear_errors("create the space", layout.folder):
+                for folder in (layout.shards, layout.tmp, layout.claims):
+                    folder.mkdir(parents=True, exist_ok=True)
+                fsync_folder(layout.root)
+        return True
+
+    def _open_index(self) -> Index:
+        layout = self._layout
+        writable = os.access(layout.folder, os.W_OK)
+        if not writable and not layout.index.exists():
+            raise StoreError(f"cannot open the space {layout.folder}: it has no index", hint=None)
+        if writable:
+            with clear_errors("create the space", layout.folder):
+                layout.tmp.mkdir(exist_ok=True)
+                write_if_absent(layout.description, self._description_text(), layout.tmp)
+        check_description(layout, self._description)
+        index = Index(layout.index, read_only=not writable)
+        if writable and index.create(self.key) and any(layout.shards.glob(f"*{SHARD_SUFFIX}")):
+            index.close()
+            layout.index.unlink(missing_ok=True)
+            raise StoreError(
+                f"the index of {layout.folder} is missing, but it has shards",
+                hint=REPAIR_HINT.replace("only what is bad is", "it is rebuilt and nothing is"),
+            )
+        index.check(self.key)
+        if writable:
+            fsync_folder(layout.folder)
+            sweep_temporary(layout.tmp)
+        return index
+
+    def _description_text(self) -> bytes:
+        content = {"format": FORMAT, "key": self.key, "description": self._description}
+        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def check_description(
+    layout: Layout, description: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Read ``space.json`` and check that it hashes to the name of its folder.
+
+    Args:
+        layout: the space.
+        description: what it must be equal to, if known.
+
+    Returns:
+        The description.
+
+    Raises:
+        StoreError: it is missing, altered or of another version.
+    """
+    try:
+        content = json.loads(layout.description.read_bytes())
+        found = content["description"]
+        sound = content["format"] == FORMAT and space_key(found) == layout.key == content["key"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, StoreError):
+        sound, found = False, None
+    if not sound or (description is not None and found != description):
+        raise StoreError(
+            f"{layout.description} is damaged: it does not hash to the key {layout.key}",
+            hint=REPAIR_HINT,
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def checked_columns(columns: Mapping[str, Array], rows: int) -> dict[str, Array]:
+    """Check the columns of an append and return them as contiguous arrays of native byte order.
+
+    Raises:
+        StoreError: there is none, a name is unusable, or a length is wrong. All are named.
+    """
+    faults, arrays = [], {}
+    if not columns:
+        faults.append("there is no column")
+    taken = {"id", "view"} | {f"{name}{SCALE_SUFFIX}" for name in columns}
+    for name, values in columns.items():
+        if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
+            faults.append(f"{name!r:.80} is not a name of 1 to 200 printable characters")
+        elif name in taken:
+            faults.append(f"the name '{name}' is taken by the format")
+        if not isinstance(values, np.ndarray):
+            faults.append(f"column {name!r:.80} is a {type(values).__name__}, not a NumPy array")
+        elif values.ndim == 0 or len(values) != rows:
+            faults.append(f"column {name!r:.80} has shape {values.shape} for {rows} ids")
+        elif 0 in values.shape[1:]:
+            faults.append(f"column {name!r:.80} has rows of shape {values.shape[1:]}")
+        else:
+            native = values.dtype.newbyteorder("=")
+            arrays[name] = np.ascontiguousarray(values, dtype=native)
+    if faults:
+        raise StoreError("these columns cannot be stored: " + "; ".join(faults))
+    return arrays
+
+
+def _list(contracts: Sequence[tuple[str, tuple[int, ...], str]]) -> str:
+    return ", ".join(f"'{name}' {shape} {precision}" for name, shape, precision in contracts)
