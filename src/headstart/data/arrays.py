@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headstart.data.items import SampleItems
 from headstart.data.labels import class_names
-from headstart.data.source import WHOLE, Part, Source, roles
+from headstart.data.source import WHOLE, Part, Request, Source, roles
 from headstart.data.wording import few
 from headstart.errors import DataError
 
@@ -50,18 +50,16 @@ def read_pair(pair: Any, name: str, labels_required: bool = True) -> tuple[Part,
     return Part(items, tuple(class_names(_flat_labels(y, where, notes), where)), where), notes
 
 
-def read_arrays(
-    source: Any, *, train: str | None, test: str | None, labels_required: bool = True
-) -> Source:
+def read_arrays(source: Any, request: Request) -> Source:
     """Read ``(x, y)`` or a mapping from split names to such pairs.
 
     Raises:
         DataError: as for :func:`read_pair`, or a mapping without known split names.
     """
     if not isinstance(source, Mapping):
-        part, notes = read_pair(source, "the arrays", labels_required)
+        part, notes = read_pair(source, "the arrays", request.labels_required)
         return Source("arrays", {WHOLE: part}, notes=tuple(notes))
-    chosen = roles([str(key) for key in source], train, test)
+    chosen = roles([str(key) for key in source], request)
     if not chosen:
         raise DataError(
             f"none of the keys {few(list(source))} names a split",
@@ -70,14 +68,12 @@ def read_arrays(
     parts: dict[str, Part] = {}
     all_notes: list[str] = []
     for key, role in chosen.items():
-        parts[role], notes = read_pair(source[key], key, labels_required)
+        parts[role], notes = read_pair(source[key], key, request.labels_required)
         all_notes += notes
     return Source("arrays", parts, notes=tuple(all_notes))
 
 
-def read_npz(
-    path: Path, *, train: str | None, test: str | None, labels_required: bool = True
-) -> Source:
+def read_npz(path: Path, request: Request) -> Source:
     """Read a numpy archive with ``x``, ``y`` or ``x_train``, ``y_train``, ``x_test``, ``y_test``.
 
     ``images`` and ``labels`` may stand for x and y, before or after the split's name, as in
@@ -102,14 +98,14 @@ def read_npz(
         if len(kinds) == 1:
             pairs.setdefault(rest or WHOLE, {})[kinds[0]] = value
     whole = {key: (p["x"], p.get("y")) for key, p in pairs.items() if "x" in p}
-    if not whole or (labels_required and any(y is None for _, y in whole.values())):
+    if not whole or (request.labels_required and any(y is None for _, y in whole.values())):
         raise DataError(
             f"'{path}' holds the arrays {few(list(contents))}, expected x and y, or x_train,"
             " y_train, x_test and y_test",
             hint="save it with such names",
         )
     source = whole[WHOLE] if set(whole) == {WHOLE} else whole
-    found = read_arrays(source, train=train, test=test, labels_required=labels_required)
+    found = read_arrays(source, request)
     return dataclasses.replace(found, name=path.stem)
 
 

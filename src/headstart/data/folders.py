@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headstart.data.decoding import SUFFIXES
 from headstart.data.items import DigestMemo, FileItems
-from headstart.data.source import WHOLE, Part, Source, roles
+from headstart.data.source import WHOLE, Part, Request, Source, roles
 from headstart.data.wording import count, did_you_mean, few
 from headstart.errors import DataError
 
@@ -26,31 +26,22 @@ class _Found:
     skipped: list[str]
 
 
-def read_folder(
-    root: Path, *, train: str | None, test: str | None, memo: DigestMemo | None
-) -> Source:
-    """Read a folder of class folders.
-
-    Args:
-        root: an existing folder.
-        train: name of the folder below ``root`` that is the training split, where the name does
-            not say so.
-        test: the same for the test split.
-        memo: remembers digests of files.
+def read_folder(root: Path, request: Request) -> Source:
+    """Read a folder of class folders, or of split folders that hold class folders.
 
     Raises:
         DataError: no class folders, no images, no permission, no such split folder.
     """
     names = [path.name for path in subfolders(root)]
-    for option, name in (("train", train), ("test", test)):
+    for option, name in (("train", request.train), ("test", request.test)):
         if name is not None and name not in names:
             raise DataError(
                 f"'{root}' holds no folder '{name}', expected the {option} split there",
                 hint=did_you_mean(name, names) or f"it holds {few(names)}",
             )
-    split_folders = _split_folders(root, names, train, test)
+    split_folders = _split_folders(root, names, request)
     if not split_folders:
-        part, notes = _read_classes(root, root, memo)
+        part, notes = _read_classes(root, root, request.memo)
         return Source(root.resolve().name, {WHOLE: part}, notes=tuple(notes))
     parts: dict[str, Part] = {}
     notes = []
@@ -61,16 +52,14 @@ def read_folder(
                 f"'{root}' holds more than one {role} split: {few(twins)}",
                 hint="keep one of them, or merge them",
             )
-        parts[role], found = _read_classes(root / name, root, memo)
+        parts[role], found = _read_classes(root / name, root, request.memo)
         notes += found
     if others := [name for name in names if name not in split_folders]:
         notes.append(f"Beside the splits stand {few(others)}: not splits, so not read.")
     return Source(root.resolve().name, parts, notes=tuple(notes))
 
 
-def _split_folders(
-    root: Path, names: list[str], train: str | None, test: str | None
-) -> dict[str, str]:
+def _split_folders(root: Path, names: list[str], request: Request) -> dict[str, str]:
     """Return folder name → role where the folder is divided into splits, {} where it is not.
 
     A folder called "train" is a split only if it holds folders itself; a picture collection of
@@ -78,8 +67,8 @@ def _split_folders(
     """
     found = {
         name: role
-        for name, role in roles(names, train, test).items()
-        if subfolders(root / name) or name in (train, test)
+        for name, role in roles(names, request).items()
+        if subfolders(root / name) or name in (request.train, request.test)
     }
     return found if "train" in found.values() or set(found) == set(names) else {}
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from headstart.data import arrays, folders, objects, tables
+from headstart.data.assembly import assemble, assemble_test
 from headstart.data.dataset import Dataset, Split
 from headstart.data.decoding import SUFFIXES
 from headstart.data.items import DigestMemo
-from headstart.data.labels import encode, require_labels
-from headstart.data.source import WHOLE, Part, Source
-from headstart.data.splits import stratified_split
-from headstart.data.wording import count, did_you_mean, few
+from headstart.data.labels import encode
+from headstart.data.source import WHOLE, Request, Source
+from headstart.data.wording import did_you_mean, few
 from headstart.errors import DataError
 from headstart.progress import Reporter, SilentReporter
 
@@ -69,14 +69,8 @@ def load_data(
     if not 0 < test_fraction < 1:
         raise DataError(f"test_fraction must lie in (0, 1), not {test_fraction}")
     reporter = reporter or SilentReporter()
-    found = _read(
-        source, image_column, label_column, train, test, digest_memo, reporter, labelled=True
-    )
-    notes = list(found.notes)
-    classes, splits = _splits(found, notes, reporter)
-    _settle_splits(splits, test_fraction, seed, notes)
-    _note_classes(classes, splits, notes)
-    return Dataset(found.name, classes, splits, tuple(notes))
+    request = Request(image_column, label_column, train, test, True, digest_memo, reporter)
+    return assemble(_read(source, request), test_fraction, seed, reporter)
 
 
 def load_test_data(
@@ -102,16 +96,8 @@ def load_test_data(
         DataError, MissingExtraError: as for :func:`load_data`.
     """
     reporter = reporter or SilentReporter()
-    found = _read(
-        source, image_column, label_column, None, test, digest_memo, reporter, labelled=True
-    )
-    role = next(r for r in ("test", "validation", WHOLE, "train") if r in found.parts)
-    notes = list(found.notes)
-    if len(found.parts) > 1:
-        notes.append(f"Evaluating on the {role} split, because the source is divided.")
-    only = Source(found.name, {role: found.parts[role]}, found.classes)
-    classes, splits = _splits(only, notes, reporter)
-    return Dataset(found.name, classes, {"test": splits[role]}, tuple(notes))
+    request = Request(image_column, label_column, None, test, True, digest_memo, reporter)
+    return assemble_test(_read(source, request), reporter)
 
 
 def load_items(
@@ -147,9 +133,8 @@ def load_items(
             items = folders.read_images(path, digest_memo)
             rows = np.arange(len(items), dtype=np.int64)
             return Split(items, rows, np.full(len(items), -1, np.int64), (), reporter)
-    found = _read(
-        source, image_column, label_column, None, None, digest_memo, reporter, labelled=False
-    )
+    request = Request(image_column, label_column, None, None, False, digest_memo, reporter)
+    found = _read(source, request)
     if len(found.parts) > 1:
         raise DataError(
             f"the source is divided into {few(list(found.parts))}, expected one list of items",
@@ -161,46 +146,22 @@ def load_items(
     return Split(part.items, rows, labels["all"], classes, reporter)
 
 
-def _read(
-    source: Any,
-    image: str | None,
-    label: str | None,
-    train: str | None,
-    test: str | None,
-    memo: DigestMemo | None,
-    reporter: Reporter,
-    *,
-    labelled: bool,
-) -> Source:
+def _read(source: Any, request: Request) -> Source:
     """Hand the source to the reader of its kind."""
     if isinstance(source, str) and source == "digits":
         return arrays.read_digits()
     if isinstance(source, str | Path):
-        return _read_path(Path(source).expanduser(), image, label, train, test, memo, labelled)
+        return _read_path(Path(source).expanduser(), request)
     if objects.is_hub_dataset(source):
-        return objects.read_hub_dataset(
-            source,
-            image=image,
-            label=label,
-            train=train,
-            test=test,
-            memo=memo,
-            labels_required=labelled,
-        )
+        return objects.read_hub_dataset(source, request)
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "to_parquet"):
-        return tables.read_arrow(
-            source, name="table", image=image, label=label, memo=memo, labels_required=labelled
-        )
+        return tables.read_arrow(source, "table", request)
     if isinstance(source, Mapping) and objects.are_map_style(source.values()):
-        return objects.read_torch_datasets(
-            source, train=train, test=test, reporter=reporter, labels_required=labelled
-        )
+        return objects.read_torch_datasets(source, request)
     if isinstance(source, Mapping | tuple | list | np.ndarray) or hasattr(source, "detach"):
-        return arrays.read_arrays(source, train=train, test=test, labels_required=labelled)
+        return arrays.read_arrays(source, request)
     if objects.is_map_style(source):
-        part, declared = objects.read_torch_dataset(
-            source, reporter=reporter, labels_required=labelled
-        )
+        part, declared = objects.read_torch_dataset(source, request)
         return Source(type(source).__name__, {WHOLE: part}, declared)
     raise DataError(
         f"data of type {type(source).__name__} cannot be read",
@@ -209,57 +170,31 @@ def _read(
     )
 
 
-def _read_path(
-    path: Path,
-    image: str | None,
-    label: str | None,
-    train: str | None,
-    test: str | None,
-    memo: DigestMemo | None,
-    labelled: bool,
-) -> Source:
+def _read_path(path: Path, request: Request) -> Source:
     path = _existing(path)
     if path.is_dir():
         if objects.is_saved_hub_dataset(path):
-            return objects.read_saved_hub_dataset(
-                path,
-                image=image,
-                label=label,
-                train=train,
-                test=test,
-                memo=memo,
-                labels_required=labelled,
-            )
+            return objects.read_saved_hub_dataset(path, request)
         if tables.table_files(path) and not folders.has_class_folders(path):
-            return tables.read_table_folder(
-                path,
-                image=image,
-                label=label,
-                train=train,
-                test=test,
-                memo=memo,
-                labels_required=labelled,
-            )
-        return folders.read_folder(path, train=train, test=test, memo=memo)
+            return tables.read_table_folder(path, request)
+        return folders.read_folder(path, request)
     if path.suffix.lower() == ".npz":
-        return arrays.read_npz(path, train=train, test=test, labels_required=labelled)
+        return arrays.read_npz(path, request)
     if not tables.is_table(path):
         kind = "one image" if path.suffix.lower() in SUFFIXES else "a file of unknown kind"
         raise DataError(
             f"'{path}' is {kind}, expected labelled data",
             hint="give a folder of class folders, or a .csv, .tsv, .parquet or .npz file",
         )
-    other = _other_table(path, train, test)
-    return tables.read_table_file(
-        path, image=image, label=label, memo=memo, labels_required=labelled, test=other
-    )
+    return tables.read_table_file(path, request, _other_table(path, request))
 
 
-def _other_table(path: Path, train: str | None, test: str | None) -> Path | None:
+def _other_table(path: Path, request: Request) -> Path | None:
     """Return the second table that ``test`` names, beside the first or from here."""
-    if train is not None:
+    test = request.test
+    if request.train is not None:
         raise DataError(
-            f"'{path}' is one table, so train='{train}' has no meaning",
+            f"'{path}' is one table, so train='{request.train}' has no meaning",
             hint="give the training table as the source, and the test table as test",
         )
     if test is None:
@@ -290,103 +225,3 @@ def _existing(path: Path) -> Path:
         near = []
     hint = did_you_mean(missing, near) or "expected the path of the data, or the word digits"
     raise DataError(f"'{path}' does not exist ('{parent}' holds no '{missing}')", hint=hint)
-
-
-def _splits(
-    found: Source, notes: list[str], reporter: Reporter
-) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """Number the classes; drop held-out parts that come without labels; refuse missing labels."""
-    parts = dict(found.parts)
-    for role in ("test", "validation"):
-        if len(parts) > 1 and role in parts and set(parts[role].names) == {None}:
-            notes.append(f"The {role} split has no labels at all, so it is left out.")
-            del parts[role]
-    for part in parts.values():
-        _require_labels(part)
-    classes, labels = encode({role: part.names for role, part in parts.items()}, found.classes)
-    splits = {
-        role: Split(
-            part.items, np.arange(len(part.items), dtype=np.int64), labels[role], classes, reporter
-        )
-        for role, part in parts.items()
-    }
-    return classes, splits
-
-
-def _require_labels(part: Part) -> None:
-    if None in part.names:
-        origins = [part.items.origin(i) for i in range(len(part.items))]
-        require_labels(part.names, origins, part.where)
-
-
-def _settle_splits(splits: dict[str, Split], fraction: float, seed: int, notes: list[str]) -> None:
-    """Turn what the source has into a training and a test split, in place."""
-    if WHOLE in splits:
-        splits["train"] = splits.pop(WHOLE)
-    if "train" not in splits:
-        raise DataError(
-            f"the source has {few(list(splits))} but no training split",
-            hint="expected a folder, table or split called train, or name it with --train",
-        )
-    if "test" not in splits and "validation" in splits:
-        splits["test"] = splits.pop("validation")
-        notes.append("The validation split serves as the test split, because there is no other.")
-    if "test" not in splits:
-        _set_aside(splits, fraction, seed, notes)
-    for role in ("train", "validation", "test"):  # the customary order
-        if role in splits:
-            splits[role] = splits.pop(role)
-
-
-def _set_aside(splits: dict[str, Split], fraction: float, seed: int, notes: list[str]) -> None:
-    whole = splits["train"]
-    first, second = stratified_split(whole.labels, fraction, seed=seed, groups=whole.ids)
-    if len(second) == 0:
-        raise DataError(
-            f"{count(len(whole), 'item')} in {count(len(whole.classes), 'class', 'classes')} are"
-            " too few to set a test split aside: no class has two different items",
-            hint="add items, or give a test split",
-        )
-    splits["train"], splits["test"] = whole.take(first), whole.take(second)
-    notes.append(
-        f"The source has no test split, so {count(len(second), 'item')} of {len(whole):,}"
-        f" ({fraction:.0%} of each class, seed {seed}) were set aside as one."
-    )
-    repeated = len(whole) - len(set(whole.ids))
-    if repeated:
-        notes.append(
-            f"{count(repeated, 'item')} repeat the content of another; such items stay together"
-            " on one side of the split."
-        )
-    label_of: dict[str, set[int]] = {}
-    for key, label in zip(whole.ids, whole.labels.tolist(), strict=True):
-        label_of.setdefault(key, set()).add(label)
-    contradictory = sum(len(labels) > 1 for labels in label_of.values())
-    if contradictory:
-        notes.append(
-            f"{count(contradictory, 'image')} stand under more than one class; one of the labels"
-            " must be wrong."
-        )
-
-
-def _note_classes(classes: tuple[str, ...], splits: dict[str, Split], notes: list[str]) -> None:
-    """Say which classes a split lacks."""
-    if len(classes) == 1:
-        notes.append(f"There is only one class, '{classes[0]}': nothing to tell apart.")
-        return
-    missing = {
-        role: [name for i, name in enumerate(classes) if i not in present]
-        for role, split in splits.items()
-        for present in [set(np.unique(split.labels).tolist())]
-    }
-    if names := missing["train"]:
-        wrong = int(np.isin(splits["test"].labels, [classes.index(n) for n in names]).sum())
-        notes.append(
-            f"{count(len(names), 'class', 'classes')} without any training item: {few(names)};"
-            f" {count(wrong, 'test item')} of such classes can only be classified wrongly."
-        )
-    if names := missing["test"]:
-        notes.append(
-            f"{count(len(names), 'class', 'classes')} without any test item: {few(names)}; the"
-            " test figures say nothing about them."
-        )

@@ -20,7 +20,7 @@ from headstart.data.decoding import UndecodableError, to_rgb
 from headstart.data.items import ArrowItems, Content, DigestMemo, Items, ObjectItems, read_file
 from headstart.data.items import digest as content_digest
 from headstart.data.labels import class_names
-from headstart.data.source import WHOLE, Part, Source, roles
+from headstart.data.source import WHOLE, Part, Request, Source, roles
 from headstart.data.wording import few
 from headstart.errors import DataError, MissingExtraError
 from headstart.progress import Reporter
@@ -42,12 +42,8 @@ def is_saved_hub_dataset(folder: Path) -> bool:
     )
 
 
-def read_saved_hub_dataset(folder: Path, **options: Any) -> Source:
+def read_saved_hub_dataset(folder: Path, request: Request) -> Source:
     """Read what ``save_to_disk`` wrote (Arrow files and JSON; no code).
-
-    Args:
-        folder: the folder.
-        options: those of :func:`read_hub_dataset`.
 
     Raises:
         MissingExtraError: the package ``datasets`` is not installed.
@@ -63,7 +59,7 @@ def read_saved_hub_dataset(folder: Path, **options: Any) -> Source:
         raise DataError(
             f"the saved data set '{folder}' cannot be opened: {error}", hint="save it again"
         ) from error
-    return dataclasses.replace(read_hub_dataset(source, **options), name=folder.resolve().name)
+    return dataclasses.replace(read_hub_dataset(source, request), name=folder.resolve().name)
 
 
 def is_map_style(source: Any) -> bool:
@@ -79,16 +75,7 @@ def are_map_style(values: Iterable[Any]) -> bool:
     )
 
 
-def read_hub_dataset(
-    source: Any,
-    *,
-    image: str | None,
-    label: str | None,
-    train: str | None,
-    test: str | None,
-    memo: DigestMemo | None,
-    labels_required: bool = True,
-) -> Source:
+def read_hub_dataset(source: Any, request: Request) -> Source:
     """Read a ``datasets.Dataset`` or ``DatasetDict``.
 
     Raises:
@@ -101,11 +88,10 @@ def read_hub_dataset(
             "this is a streamed data set, which has no length and no random access",
             hint="load it with streaming=False",
         )
-    ask = (image, label, memo, labels_required)
     if not isinstance(source, Mapping):
-        part, declared = _hub_part(source, "the data set", *ask)
+        part, declared = _hub_part(source, "the data set", request)
         return Source(_hub_name(source), {WHOLE: part}, declared)
-    chosen = roles(list(source), train, test)
+    chosen = roles(list(source), request)
     if not chosen and len(source) == 1:
         chosen = {next(iter(source)): WHOLE}
     if not chosen:
@@ -115,7 +101,7 @@ def read_hub_dataset(
         )
     parts, order = {}, None
     for name, role in chosen.items():
-        parts[role], order = _hub_part(source[name], name, *ask)
+        parts[role], order = _hub_part(source[name], name, request)
     left = [name for name in source if name not in chosen]
     notes = (f"Beside the splits stand {few(left)}: not read.",) if left else ()
     return Source(_hub_name(next(iter(source.values()))), parts, order, notes)
@@ -125,14 +111,7 @@ def _hub_name(dataset: Any) -> str:
     return str(getattr(dataset.info, "dataset_name", None) or "dataset")
 
 
-def _hub_part(
-    dataset: Any,
-    name: str,
-    image: str | None,
-    label: str | None,
-    memo: DigestMemo | None,
-    labels_required: bool,
-) -> tuple[Part, tuple[str, ...] | None]:
+def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[str, ...] | None]:
     import datasets
 
     if len(dataset) == 0:
@@ -140,11 +119,12 @@ def _hub_part(
     features = dataset.features
     decoded = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
     schema = dataset.with_format("arrow")[:200]
-    if image is None and len(decoded) == 1:
-        image = decoded[0]
-    image = columns.image_column(schema, name, image)
-    label = columns.label_column(schema, name, label, image, required=labels_required)
-    items = _hub_items(dataset, image, name, memo)
+    asked = request.image_column or (decoded[0] if len(decoded) == 1 else None)
+    image = columns.image_column(schema, name, asked)
+    label = columns.label_column(
+        schema, name, request.label_column, image, required=request.labels_required
+    )
+    items = _hub_items(dataset, image, name, request.memo)
     if label is None:
         return Part(items, (None,) * len(items), name), None
     kind = features[label]
@@ -178,7 +158,7 @@ def _hub_items(dataset: Any, image: str, name: str, memo: DigestMemo | None) -> 
 
 
 def read_torch_dataset(
-    source: Any, *, reporter: Reporter, labels_required: bool = True, name: str | None = None
+    source: Any, request: Request, name: str | None = None
 ) -> tuple[Part, tuple[str, ...] | None]:
     """Read a map-style data set of pairs (image, label).
 
@@ -200,27 +180,20 @@ def read_torch_dataset(
     declared = _declared_classes(source)
     where = f"the labels of {name}"
     targets = _targets(source)
-    if targets is None and labels_required:
-        targets = _read_targets(source, name, reporter)
+    if targets is None and request.labels_required:
+        targets = _read_targets(source, name, request.reporter)
     if targets is None:
         return Part(items, (None,) * length, where), None
     return Part(items, tuple(class_names(targets, where, declared)), where), declared
 
 
-def read_torch_datasets(
-    source: Mapping[str, Any],
-    *,
-    train: str | None,
-    test: str | None,
-    reporter: Reporter,
-    labels_required: bool = True,
-) -> Source:
+def read_torch_datasets(source: Mapping[str, Any], request: Request) -> Source:
     """Read a mapping from split names to map-style data sets.
 
     Raises:
         DataError: no key names a split, and as for :func:`read_torch_dataset`.
     """
-    chosen = roles(list(source), train, test)
+    chosen = roles(list(source), request)
     if not chosen:
         raise DataError(
             f"none of the keys {few(list(source))} names a split",
@@ -228,9 +201,7 @@ def read_torch_datasets(
         )
     parts, order = {}, None
     for key, role in chosen.items():
-        parts[role], order = read_torch_dataset(
-            source[key], reporter=reporter, labels_required=labels_required, name=key
-        )
+        parts[role], order = read_torch_dataset(source[key], request, key)
     return Source(type(next(iter(source.values()))).__name__, parts, order)
 
 

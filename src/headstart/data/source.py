@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from headstart.data.items import Items
+from headstart.data.items import DigestMemo, Items
+from headstart.progress import Reporter, SilentReporter
 
 ROLES = {
     "train": ("train", "training", "trn"),
@@ -17,6 +18,29 @@ ROLES = {
 _ROLE_OF = {name: role for role, names in ROLES.items() for name in names}
 WHOLE = "all"
 """The name of the only part of a source that is not divided."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, beside the source itself.
+
+    Attributes:
+        image_column: the column of images; None: find it.
+        label_column: the column of labels; None: find it.
+        train: what holds the training split, where its name does not say so.
+        test: what holds the test split, where its name does not say so.
+        labels_required: whether it is an error that there are no labels.
+        memo: remembers digests of files between sessions.
+        reporter: shown the progress of reading.
+    """
+
+    image_column: str | None = None
+    label_column: str | None = None
+    train: str | None = None
+    test: str | None = None
+    labels_required: bool = True
+    memo: DigestMemo | None = None
+    reporter: Reporter = field(default_factory=SilentReporter)
 
 
 @dataclass(frozen=True)
@@ -61,11 +85,12 @@ def role_of(name: str) -> str | None:
     return _ROLE_OF.get(name.casefold()) or (_ROLE_OF.get(first) if first != name else None)
 
 
-def roles(names: Sequence[str], train: str | None, test: str | None) -> dict[str, str]:
-    """Return the role of each name; ``train`` and ``test`` override what names say.
+def roles(names: Sequence[str], request: Request) -> dict[str, str]:
+    """Return the role of each name; the request's ``train`` and ``test`` override what it says.
 
     Names that mean nothing are left out, and so is a name that lost its role to an override.
     """
+    train, test = request.train, request.test
     chosen = {name: "train" for name in names if name == train}
     chosen |= {name: "test" for name in names if name == test}
     for name in names:

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from headstart.data import columns
 from headstart.data.decoding import SUFFIXES as IMAGE_SUFFIXES
-from headstart.data.items import ArrowItems, DigestMemo
+from headstart.data.items import ArrowItems
 from headstart.data.labels import MISSING_TEXT, class_names
-from headstart.data.source import WHOLE, Part, Source, role_of, roles
+from headstart.data.source import WHOLE, Part, Request, Source, role_of, roles
 from headstart.data.wording import did_you_mean, few
 from headstart.errors import DataError
 
@@ -36,115 +36,77 @@ def table_files(folder: Path) -> list[Path]:
     )
 
 
-def read_table_file(
-    path: Path,
-    *,
-    image: str | None,
-    label: str | None,
-    memo: DigestMemo | None,
-    labels_required: bool = True,
-    test: Path | None = None,
-) -> Source:
+def read_table_file(path: Path, request: Request, test: Path | None = None) -> Source:
     """Read one table; a column ``split`` divides it if it names train and test.
 
     Args:
         path: an existing file.
-        image: name of the image column, where it cannot be found or is not to be guessed.
-        label: the same for the label column.
-        memo: remembers digests of files that the table names.
-        labels_required: whether a table without a label column is an error.
+        request: what the user asked for.
         test: a second table that is the test split.
 
     Raises:
         DataError: unreadable, empty, or no such or several possible columns.
     """
-    table = _read(path, image, label)
-    options = _Options(image, label, memo, labels_required)
-    if test is not None:
-        parts = {
-            "train": _part(table, path.name, path.parent, options),
-            "test": _part(_read(test, image, label), test.name, test.parent, options),
-        }
-        return Source(path.stem, parts)
-    return _divided(table, path.name, path.parent, options, path.stem)
+    table = _read(path, request)
+    if test is None:
+        return _divided(table, path.name, path.parent, request, path.stem)
+    parts = {
+        "train": _part(table, path.name, path.parent, request),
+        "test": _part(_read(test, request), test.name, test.parent, request),
+    }
+    return Source(path.stem, parts)
 
 
-def read_table_folder(
-    folder: Path,
-    *,
-    image: str | None,
-    label: str | None,
-    train: str | None,
-    test: str | None,
-    memo: DigestMemo | None,
-    labels_required: bool = True,
-) -> Source:
+def read_table_folder(folder: Path, request: Request) -> Source:
     """Read a folder of tables named ``train.*``, ``val.*``, ``test.*``, in one or more shards.
 
     Raises:
         DataError: as for :func:`read_table_file`; or no table's name says which split it is.
     """
     files = table_files(folder)
-    by_name = roles([f.name for f in files] + [f.stem for f in files], train, test)
+    names = [file.name for file in files]
+    shards = _shards(files, request)
+    for option, name in (("train", request.train), ("test", request.test)):
+        if name is not None and option not in shards:
+            raise DataError(
+                f"'{folder}' holds no table '{name}', expected the {option} split there",
+                hint=did_you_mean(name, names) or f"it holds {few(names)}",
+            )
+    if not shards and len(files) == 1:
+        return read_table_file(files[0], request)
+    if not shards:
+        raise DataError(
+            f"'{folder}' holds the tables {few(names)}, none of which is called train",
+            hint="name one file, or say which is which with --train and --test",
+        )
+    left = [f.name for f in files if not any(f in group for group in shards.values())]
+    notes = [f"Beside the splits stand {few(left)}: not splits by name, so not read."]
+    parts = {
+        role: _part(_concatenated(group, request), _joint_name(group), folder, request)
+        for role, group in shards.items()
+    }
+    return Source(folder.resolve().name, parts, notes=tuple(notes if left else ()))
+
+
+def read_arrow(data: Any, name: str, request: Request) -> Source:
+    """Read a table in memory: pyarrow, pandas, polars, ... Relative paths start from here."""
+    table = data if isinstance(data, pa.Table) else pa.table(data)
+    return _divided(table, name, Path(), request, name)
+
+
+def _shards(files: Sequence[Path], request: Request) -> dict[str, list[Path]]:
+    by_name = roles([f.name for f in files] + [f.stem for f in files], request)
     shards: dict[str, list[Path]] = {}
     for file in files:
         role = by_name.get(file.name) or by_name.get(file.stem)
         if role:
             shards.setdefault(role, []).append(file)
-    for option, name in (("train", train), ("test", test)):
-        if name is not None and option not in shards:
-            names = [file.name for file in files]
-            raise DataError(
-                f"'{folder}' holds no table '{name}', expected the {option} split there",
-                hint=did_you_mean(name, names) or f"it holds {few(names)}",
-            )
-    options = _Options(image, label, memo, labels_required)
-    if not shards:
-        if len(files) == 1:
-            return read_table_file(
-                files[0], image=image, label=label, memo=memo, labels_required=labels_required
-            )
-        raise DataError(
-            f"'{folder}' holds the tables {few([f.name for f in files])}, none of which is called"
-            " train",
-            hint="name one file, or say which is which with --train and --test",
-        )
-    notes = []
-    left = [f.name for f in files if not any(f in group for group in shards.values())]
-    if left:
-        notes.append(f"Beside the splits stand {few(left)}: not splits by name, so not read.")
-    parts = {
-        role: _part(_concatenated(group, image, label), _joint_name(group), folder, options)
-        for role, group in shards.items()
-    }
-    return Source(folder.resolve().name, parts, notes=tuple(notes))
+    return shards
 
 
-def read_arrow(
-    data: Any,
-    *,
-    name: str,
-    image: str | None,
-    label: str | None,
-    memo: DigestMemo | None,
-    labels_required: bool = True,
-) -> Source:
-    """Read a table in memory: pyarrow, pandas, polars, ... Relative paths start from here."""
-    table = data if isinstance(data, pa.Table) else pa.table(data)
-    options = _Options(image, label, memo, labels_required)
-    return _divided(table, name, Path(), options, name)
-
-
-class _Options:
-    def __init__(
-        self, image: str | None, label: str | None, memo: DigestMemo | None, required: bool
-    ) -> None:
-        self.image, self.label, self.memo, self.required = image, label, memo, required
-
-
-def _divided(table: Any, name: str, folder: Path, options: _Options, short: str) -> Source:
+def _divided(table: Any, name: str, folder: Path, request: Request, short: str) -> Source:
     """Divide a table by its split column, if it has one that makes sense."""
-    column = columns.split_column(table, (options.image, options.label))
+    column = columns.split_column(table, (request.image_column, request.label_column))
     if column is not None:
         values = table.column(column)
         kinds = {value: role_of(value) for value in pc.unique(values).to_pylist() if value}
@@ -154,22 +116,24 @@ def _divided(table: Any, name: str, folder: Path, options: _Options, short: str)
             for role in sorted(found):
                 wanted = [value for value, r in kinds.items() if r == role]
                 rows = pc.is_in(values, value_set=pa.array(wanted).cast(values.type))
-                parts[role] = _part(table.filter(rows), f"{role} of {name}", folder, options)
+                parts[role] = _part(table.filter(rows), f"{role} of {name}", folder, request)
             unused = [value for value, role in kinds.items() if role is None]
             notes = [f"Split by the column '{column}' of {name}."]
             if unused:
                 notes.append(f"Rows whose '{column}' is {few(unused)} left out.")
             return Source(short, parts, notes=tuple(notes))
-    return Source(short, {WHOLE: _part(table, name, folder, options)})
+    return Source(short, {WHOLE: _part(table, name, folder, request)})
 
 
-def _part(table: Any, name: str, folder: Path, options: _Options) -> Part:
+def _part(table: Any, name: str, folder: Path, request: Request) -> Part:
     if table.num_rows == 0:
         raise DataError(f"{name} has no rows", hint="expected one row per image")
-    image = columns.image_column(table, name, options.image)
-    label = columns.label_column(table, name, options.label, image, required=options.required)
+    image = columns.image_column(table, name, request.image_column)
+    label = columns.label_column(
+        table, name, request.label_column, image, required=request.labels_required
+    )
     data, paths = columns.image_parts(table.column(image))
-    items = ArrowItems(data, paths, folder, name, options.memo)
+    items = ArrowItems(data, paths, folder, name, request.memo)
     if label is None:
         return Part(items, (None,) * len(items), name)
     where = f"column '{label}' of {name}"
@@ -187,8 +151,8 @@ def _label_values(table: Any, label: str) -> list[Any]:
     return values
 
 
-def _concatenated(files: Sequence[Path], image: str | None, label: str | None) -> Any:
-    tables = [_read(file, image, label) for file in files]
+def _concatenated(files: Sequence[Path], request: Request) -> Any:
+    tables = [_read(file, request) for file in files]
     try:
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:
@@ -202,10 +166,10 @@ def _joint_name(files: Sequence[Path]) -> str:
     return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
 
 
-def _read(path: Path, image: str | None, label: str | None) -> Any:
+def _read(path: Path, request: Request) -> Any:
     try:
         if path.suffix.lower() == ".parquet":
-            return _read_parquet(path, image, label)
+            return _read_parquet(path, request)
         return _read_text(path)
     except FileNotFoundError:
         raise DataError(f"'{path}' does not exist") from None
@@ -220,10 +184,12 @@ def _read(path: Path, image: str | None, label: str | None) -> Any:
         ) from error
 
 
-def _read_parquet(path: Path, image: str | None, label: str | None) -> Any:
+def _read_parquet(path: Path, request: Request) -> Any:
     with pq.ParquetFile(path, memory_map=True) as file:
         schema = file.schema_arrow
-        wanted = [name for name in (image, label) if name in schema.names]
+        wanted = [
+            name for name in (request.image_column, request.label_column) if name in schema.names
+        ]
         # with both columns known, the others need not be read
         chosen = wanted if len(wanted) == 2 else None
         needed = _uncompressed(file.metadata, chosen)
@@ -291,13 +257,3 @@ def _decoded(path: Path, line: bytes) -> str:
 
 def _not_utf8(path: Path) -> DataError:
     return DataError(f"'{path}' is not UTF-8 text", hint="save it with the encoding UTF-8")
-
-
-__all__ = [
-    "SUFFIXES",
-    "is_table",
-    "read_arrow",
-    "read_table_file",
-    "read_table_folder",
-    "table_files",
-]

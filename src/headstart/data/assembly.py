@@ -1,0 +1,149 @@
+"""From a source as it was read to a Dataset: classes numbered, splits settled, notes taken."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.data.dataset import Dataset, Split
+from headstart.data.labels import encode, require_labels
+from headstart.data.source import WHOLE, Part, Source
+from headstart.data.splits import stratified_split
+from headstart.data.wording import count, few
+from headstart.errors import DataError
+from headstart.progress import Reporter
+
+
+def assemble(found: Source, test_fraction: float, seed: int, reporter: Reporter) -> Dataset:
+    """Return the data set of a source, with a training and a test split.
+
+    Args:
+        found: the source.
+        test_fraction: share of each class to set aside where there is no test split.
+        seed: decides which items.
+        reporter: shown the progress of computing ids.
+
+    Raises:
+        DataError: missing labels, no training split, or too few items to set any aside.
+    """
+    notes = list(found.notes)
+    classes, splits = _splits(found, notes, reporter)
+    splits = _settled(splits, test_fraction, seed, notes)
+    _note_classes(classes, splits, notes)
+    return Dataset(found.name, classes, splits, tuple(notes))
+
+
+def assemble_test(found: Source, reporter: Reporter) -> Dataset:
+    """Return the data set of the one part of a source to evaluate on, under the name ``test``."""
+    role = next(r for r in ("test", "validation", WHOLE, "train") if r in found.parts)
+    notes = list(found.notes)
+    if len(found.parts) > 1:
+        notes.append(f"The {role} split is evaluated, because the source is divided.")
+    only = Source(found.name, {role: found.parts[role]}, found.classes)
+    classes, splits = _splits(only, notes, reporter)
+    return Dataset(found.name, classes, {"test": splits[role]}, tuple(notes))
+
+
+def _splits(
+    found: Source, notes: list[str], reporter: Reporter
+) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Number the classes; drop held-out parts that come without labels; refuse missing labels."""
+    parts = dict(found.parts)
+    for role in ("test", "validation"):
+        if len(parts) > 1 and role in parts and set(parts[role].names) == {None}:
+            notes.append(f"The {role} split has no labels at all, so it is left out.")
+            del parts[role]
+    for part in parts.values():
+        _require_labels(part)
+    classes, labels = encode({role: part.names for role, part in parts.items()}, found.classes)
+    splits = {
+        role: Split(
+            part.items, np.arange(len(part.items), dtype=np.int64), labels[role], classes, reporter
+        )
+        for role, part in parts.items()
+    }
+    return classes, splits
+
+
+def _require_labels(part: Part) -> None:
+    if None in part.names:
+        origins = [part.items.origin(i) for i in range(len(part.items))]
+        require_labels(part.names, origins, part.where)
+
+
+def _settled(
+    splits: dict[str, Split], fraction: float, seed: int, notes: list[str]
+) -> dict[str, Split]:
+    """Return a training and a test split, made from what the source has."""
+    splits = dict(splits)
+    if WHOLE in splits:
+        splits["train"] = splits.pop(WHOLE)
+    if "train" not in splits:
+        raise DataError(
+            f"the source has {few(list(splits))} but no training split",
+            hint="expected a folder, table or split called train, or name it with --train",
+        )
+    if "test" not in splits and "validation" in splits:
+        splits["test"] = splits.pop("validation")
+        notes.append("The validation split serves as the test split, because there is no other.")
+    if "test" not in splits:
+        splits["train"], splits["test"] = _set_aside(splits["train"], fraction, seed, notes)
+    return {role: splits[role] for role in ("train", "validation", "test") if role in splits}
+
+
+def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tuple[Split, Split]:
+    """Divide a split in two by content, and say so."""
+    first, second = stratified_split(whole.labels, fraction, seed=seed, groups=whole.ids)
+    if len(second) == 0:
+        raise DataError(
+            f"{count(len(whole), 'item')} in {count(len(whole.classes), 'class', 'classes')} are"
+            " too few to set a test split aside: no class has two different items",
+            hint="add items, or give a test split",
+        )
+    notes.append(
+        f"The source has no test split, so {count(len(second), 'item')} of {len(whole):,}"
+        f" ({fraction:.0%} of each class, seed {seed}) were set aside as one."
+    )
+    repeated = len(whole) - len(set(whole.ids))
+    if repeated:
+        notes.append(
+            f"{count(repeated, 'item')} repeat the content of another; such items stay together"
+            " on one side of the split."
+        )
+    _note_contradictions(whole, notes)
+    return whole.take(first), whole.take(second)
+
+
+def _note_contradictions(whole: Split, notes: list[str]) -> None:
+    """Say that equal content stands under different classes."""
+    label_of: dict[str, set[int]] = {}
+    for key, label in zip(whole.ids, whole.labels.tolist(), strict=True):
+        label_of.setdefault(key, set()).add(label)
+    contradictory = sum(len(labels) > 1 for labels in label_of.values())
+    if contradictory:
+        notes.append(
+            f"{count(contradictory, 'image')} stand under more than one class; one of the labels"
+            " must be wrong."
+        )
+
+
+def _note_classes(classes: tuple[str, ...], splits: dict[str, Split], notes: list[str]) -> None:
+    """Say which classes a split lacks."""
+    if len(classes) == 1:
+        notes.append(f"There is only one class, '{classes[0]}': nothing to tell apart.")
+        return
+    missing = {
+        role: [name for i, name in enumerate(classes) if i not in present]
+        for role, split in splits.items()
+        for present in [set(np.unique(split.labels).tolist())]
+    }
+    if names := missing["train"]:
+        wrong = int(np.isin(splits["test"].labels, [classes.index(n) for n in names]).sum())
+        notes.append(
+            f"{count(len(names), 'class', 'classes')} without any training item: {few(names)};"
+            f" {count(wrong, 'test item')} of such classes can only be classified wrongly."
+        )
+    if names := missing["test"]:
+        notes.append(
+            f"{count(len(names), 'class', 'classes')} without any test item: {few(names)}; the"
+            " test figures say nothing about them."
+        )
