@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 
 import numpy as np
 
@@ -48,7 +49,8 @@ class Claims:
         with self._index.transaction() as connection:
             for start in range(0, len(blobs), _CHUNK):
                 chunk = blobs[start : start + _CHUNK]
-                known = self._index.known(ids[start : start + _CHUNK], view)
+                places = self._index.locate(ids[start : start + _CHUNK], view)
+                known = places.shard >= 0
                 marks = ",".join("?" * len(chunk))
                 query = f"SELECT id, owner FROM claims WHERE view = ? AND id IN ({marks})"  # noqa: S608
                 owners = dict(connection.execute(query, (view, *chunk)).fetchall())
@@ -56,7 +58,7 @@ class Claims:
                     if len(granted) >= wanted:
                         break
                     owner = owners.get(blob)
-                    if blob in known or (owner is not None and self._is_alive(owner, alive)):
+                    if known[place - start] or (owner is not None and self._is_alive(owner, alive)):
                         continue
                     granted.append(place)
                 if len(granted) >= wanted:
@@ -66,6 +68,12 @@ class Claims:
                 ((blobs[place], view, self._owner) for place in granted),
             )
         return ids[np.array(granted, np.int64)]
+
+    def drop(self, connection: sqlite3.Connection, ids: PackedIds, view: int) -> None:
+        """Drop the claims of rows that are being committed, inside the transaction."""
+        connection.executemany(
+            "DELETE FROM claims WHERE id = ? AND view = ?", ((blob, view) for blob in id_blobs(ids))
+        )
 
     def release(self) -> None:
         """Drop all claims of this process."""

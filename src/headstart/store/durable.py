@@ -1,4 +1,4 @@
-"""Durable files: written under a temporary name, fsynced, then renamed; errors in one clear line."""
+"""Durable files: temporary name, fsync, rename; and their errors in one clear line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def clear_errors(doing: str, path: Path) -> Iterator[None]:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` survive a loss of power; where folders cannot be opened, nothing."""
+    """Make renames in ``folder`` survive a loss of power (where the system can)."""
     if os.name == "nt":
         return
     fd = os.open(folder, os.O_RDONLY)
@@ -74,7 +74,7 @@ def write_if_absent(path: Path, data: bytes, tmp: Path) -> bool:
         except OSError:
             # Some file systems have no hard links. The content of a name is the same whoever
             # writes it, so a rename that overwrites is as good.
-            os.replace(temporary, path)
+            temporary.replace(path)
         fsync_folder(path.parent)
         return True
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -276,7 +277,7 @@ class FeatureSet:
         if 16 * len(breaks) > len(slots):
             return False
         edges = [0, *breaks.tolist(), len(slots)] if len(slots) else []
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in itertools.pairwise(edges):
             shard = self._shard(int(slots[start]))
             first = int(positions[start])
             place = slice(first, first + stop - start)

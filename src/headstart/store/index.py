@@ -1,4 +1,4 @@
-"""The index of a space: which row lies in which shard. SQLite in WAL mode, one file, many processes.
+"""The index of a space: which row lies in which shard. SQLite in WAL mode, for many processes.
 
 The index only says where to look. Whatever it answers is checked against the shard itself, so a
 wrong index can cost time but never yield a wrong row.
@@ -6,15 +6,10 @@ wrong index can cost time but never yield a wrong row.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import json
-import os
 import sqlite3
-import threading
-import time
-import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import StoreError
-from headstart.store.layout import FORMAT, ID_BYTES, REPAIR_HINT, PackedIds, is_hex32
+from headstart.store.database import Database
+from headstart.store.layout import FORMAT, ID_BYTES, PackedIds, is_hex32
 from headstart.store.precision import ColumnSpec, spec_from_json
 
 _SCHEMA = """
@@ -40,43 +35,18 @@ CREATE TABLE IF NOT EXISTS claims (
     id BLOB NOT NULL, view INTEGER NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (id, view)
 ) WITHOUT ROWID;
 """
-_BUSY_SECONDS = 60.0
-_LOOKUP_CHUNK = 1024
-_DISK_FULL, _READ_ONLY, _BUSY = ("full",), ("readonly", "read-only"), ("locked", "busy")
-
-
-class _Connection(sqlite3.Connection):
-    """A connection that can be known weakly and is closed when nobody holds it."""
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
-
-
-# A connection must not be used, nor closed, on the other side of a fork: closing it there would
-# disturb the parent's locks. A child keeps the inherited ones here, out of reach of the collector.
-_OPEN: weakref.WeakSet[_Connection] = weakref.WeakSet()
-_INHERITED: list[_Connection] = []
-
-
-@functools.cache
-def _watch_forks() -> None:
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: _INHERITED.extend(_OPEN))
-
-
-def _connect(target: str | Path, *, uri: bool = False) -> _Connection:
-    _watch_forks()
-    connection = sqlite3.connect(
-        target,
-        timeout=_BUSY_SECONDS,
-        isolation_level=None,
-        uri=uri,
-        factory=_Connection,
-        check_same_thread=False,  # each is used by one thread, but may be closed by another
-    )
-    _OPEN.add(connection)
-    return connection
+# Ids travel as one blob that SQLite cuts up itself: a third of the time of a parameter each.
+_EACH_ID = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1) "
+_LOCATE = (
+    f"{_EACH_ID} SELECT i, shard, position FROM n"  # noqa: S608 (constants only)
+    " CROSS JOIN rows ON rows.id = substr(?2, 1 + 16 * i, 16) AND rows.view = ?3"
+)
+_INSERT = (
+    f"{_EACH_ID} INSERT OR IGNORE INTO rows"  # noqa: S608 (constants only)
+    " SELECT substr(?2, 1 + 16 * i, 16) AS id, ?3, ?4, i FROM n ORDER BY id"
+)
+_SHARDS = "SELECT number, name, rows, bytes, columns, created, present FROM shards"
+_CHUNK = 65_536
 
 
 @dataclass(frozen=True)
@@ -104,116 +74,30 @@ class Places:
 
 
 class Index:
-    """Access to one index file from any thread and, after a fork, from any process.
+    """The tables of one space.
 
     Args:
-        path: the SQLite file; its folder must exist unless nothing is written.
-        read_only: never write, not even to recover; for disks that cannot be written to.
+        path: the SQLite file; its folder must exist.
+        read_only: never write; for disks that cannot be written to.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self.path = path
-        self.read_only = read_only
-        self._local = threading.local()
+        self.database = Database(path, read_only=read_only)
 
-    # -- connections -----------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            text = str(error).lower()
-            where = f"the index {self.path}"
-            if any(word in text for word in _DISK_FULL):
-                hint = "free some space and run again; what is committed stays"
-                raise StoreError(f"cannot write {where}: the disk is full", hint=hint) from error
-            if any(word in text for word in _READ_ONLY):
-                hint = "choose another location or mend the permissions"
-                raise StoreError(f"cannot write {where}: it is read-only", hint=hint) from error
-            if any(word in text for word in _BUSY):
-                hint = "wait for the other process, or end it"
-                raise StoreError(f"{where} stays locked by another process", hint=hint) from error
-            if "unable to open" in text or "disk i/o" in text:
-                hint = "check the disk, its space and the permissions"
-                raise StoreError(f"{where} cannot be opened: {error}", hint=hint) from error
-            raise StoreError(f"{where} is damaged: {error}", hint=REPAIR_HINT) from error
-
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is not None and self._local.pid != os.getpid():
-            connection = None
-        if connection is None:
-            connection = self._connect()
-            self._local.connection, self._local.pid = connection, os.getpid()
-        return connection
-
-    def _connect(self) -> sqlite3.Connection:
-        if self.read_only:
-            return self._connect_read_only()
-        connection = _connect(self.path)
-        try:
-            # Switching to WAL is not covered by the busy timeout, so several processes that
-            # create one index together take turns here.
-            deadline = time.monotonic() + _BUSY_SECONDS
-            while True:
-                try:
-                    connection.execute("PRAGMA journal_mode=WAL")
-                    break
-                except sqlite3.OperationalError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.005)
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA cache_size=-16000")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _connect_read_only(self) -> sqlite3.Connection:
-        uri = self.path.absolute().as_uri() + "?mode=ro"
-        connection = _connect(uri, uri=True)
-        try:
-            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
-            connection.close()
-            # Beside a database that cannot be written to, WAL has no shared memory. With an empty
-            # log the file itself is the whole truth.
-            log = self.path.with_name(self.path.name + "-wal")
-            if log.exists() and log.stat().st_size:
-                raise
-            uri += "&immutable=1"
-            connection = _connect(uri, uri=True)
-        return connection
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Hold the only write transaction; commit at the end, roll back on any exception."""
+        return self.database.transaction()
 
     def close(self) -> None:
         """Close this thread's connection; the next use opens another."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None and self._local.pid == os.getpid():
-            connection.close()
-        self._local.connection = None
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the only write transaction; commit at the end, roll back on any exception."""
-        with self._errors():
-            connection = self._connection()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
+        self.database.close()
 
     # -- life ------------------------------------------------------------------------------------
 
     def create(self, key: str) -> bool:
         """Create the tables if they are missing; return whether the index was new."""
-        with self._errors():
-            connection = self._connection()
+        with self.database.errors():
+            connection = self.database.connection()
             if self._stored_key(connection) == key:
                 return False
         with self.transaction() as connection:
@@ -231,12 +115,10 @@ class Index:
         Raises:
             StoreError: otherwise, or it cannot be read.
         """
-        with self._errors():
-            found = self._stored_key(self._connection())
+        with self.database.errors():
+            found = self._stored_key(self.database.connection())
         if found != key:
-            raise StoreError(
-                f"the index {self.path} is damaged: it has no tables", hint=REPAIR_HINT
-            )
+            raise self.database.damaged("it has no tables")
 
     def _stored_key(self, connection: sqlite3.Connection) -> str | None:
         tables = "SELECT count(*) FROM sqlite_master WHERE type='table'"
@@ -244,21 +126,17 @@ class Index:
             return None
         meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
         if meta.get("format") != str(FORMAT) or not is_hex32(meta.get("key")):
-            raise StoreError(
-                f"the index {self.path} is damaged, or of another version of the format "
-                f"({meta.get('format')!r:.20}, this is {FORMAT})",
-                hint=REPAIR_HINT,
+            raise self.database.damaged(
+                f"its format is {meta.get('format')!r:.20} instead of {FORMAT}"
             )
-        if meta["key"] != self.path.parent.name:
-            raise StoreError(
-                f"the index {self.path} is damaged: it belongs to another space", hint=REPAIR_HINT
-            )
+        if meta["key"] != self.database.path.parent.name:
+            raise self.database.damaged("it belongs to another space")
         return str(meta["key"])
 
     def integrity_faults(self) -> list[str]:
         """Return what SQLite itself finds wrong with the file; empty if nothing."""
-        with self._errors():
-            found = self._connection().execute("PRAGMA integrity_check(20)").fetchall()
+        with self.database.errors():
+            found = self.database.connection().execute("PRAGMA integrity_check(20)").fetchall()
         return [str(row[0]) for row in found if row[0] != "ok"]
 
     # -- rows ------------------------------------------------------------------------------------
@@ -275,36 +153,25 @@ class Index:
         """
         shard = np.full(len(ids), -1, np.int64)
         position = np.zeros(len(ids), np.int64)
-        if len(ids) == 0:
-            return Places(shard, position)
-        with self._errors():
-            found = dict(self._found(self._connection(), id_blobs(ids), view))
-        for i, blob in enumerate(id_blobs(ids)):
-            place = found.get(blob)
-            if place is not None:
-                shard[i], position[i] = place
+        # In the order of the tree, so that neighbours share its pages.
+        tree_order = np.lexsort(ids.astype(np.uint64).view(">u8").T[::-1])
+        with self.database.errors():
+            connection = self.database.connection()
+            for start in range(0, len(ids), _CHUNK):
+                part = tree_order[start : start + _CHUNK]
+                values = (len(part), ids[part].tobytes(), view)
+                found = connection.execute(_LOCATE, values).fetchall()
+                if not found:
+                    continue
+                try:
+                    places = np.array(found, dtype=np.int64)
+                except (TypeError, ValueError, OverflowError) as error:
+                    raise self.database.damaged("a row has no place") from error
+                where = part[places[:, 0]]
+                shard[where], position[where] = places[:, 1], places[:, 2]
+                if (places[:, 1] < 0).any():
+                    raise self.database.damaged("a row has no place")
         return Places(shard, position)
-
-    def known(self, ids: PackedIds, view: int) -> set[bytes]:
-        """Return the ids, as 16 bytes each, that are committed."""
-        with self._errors():
-            return {blob for blob, _ in self._found(self._connection(), id_blobs(ids), view)}
-
-    def _found(
-        self, connection: sqlite3.Connection, blobs: Iterable[bytes], view: int
-    ) -> Iterator[tuple[bytes, tuple[int, int]]]:
-        # Sorted, neighbours share the pages of the tree.
-        wanted = sorted(set(blobs))
-        for start in range(0, len(wanted), _LOOKUP_CHUNK):
-            chunk = wanted[start : start + _LOOKUP_CHUNK]
-            marks = ",".join("?" * len(chunk))
-            query = f"SELECT id, shard, position FROM rows WHERE view = ? AND id IN ({marks})"  # noqa: S608
-            for blob, shard, position in connection.execute(query, (view, *chunk)):
-                if type(shard) is not int or type(position) is not int or shard < 0:
-                    raise StoreError(
-                        f"the index {self.path} is damaged: a row has no place", hint=REPAIR_HINT
-                    )
-                yield blob, (shard, position)
 
     def register(
         self, connection: sqlite3.Connection, entry: ShardEntry, ids: PackedIds, view: int
@@ -332,26 +199,20 @@ class Index:
                 ),
             ).lastrowid
         before = connection.total_changes
-        # In the order of the tree: faster, and its pages fill better.
-        placed = sorted(zip(id_blobs(ids), range(len(ids)), strict=True))
-        connection.executemany(
-            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?)",
-            ((blob, view, number, position) for blob, position in placed),
-        )
+        connection.execute(_INSERT, (len(ids), ids.tobytes(), view, number))
         return connection.total_changes - before
 
     def shard_entries(self, numbers: Iterable[int] | None = None) -> dict[int, ShardEntry]:
         """Return registered shards by number: those of ``numbers``, or all."""
-        query = "SELECT number, name, rows, bytes, columns, created, present FROM shards"
-        with self._errors():
-            connection = self._connection()
+        with self.database.errors():
+            connection = self.database.connection()
             if numbers is None:
-                found = connection.execute(query + " ORDER BY number").fetchall()
+                found = connection.execute(f"{_SHARDS} ORDER BY number").fetchall()
             else:
                 found = [
                     row
                     for number in numbers
-                    for row in connection.execute(query + " WHERE number = ?", (int(number),))
+                    for row in connection.execute(f"{_SHARDS} WHERE number = ?", (int(number),))
                 ]
         return {entry.number: entry for entry in map(self._entry, found)}
 
@@ -363,14 +224,12 @@ class Index:
             specs = columns_from_json(columns)
             return ShardEntry(number, name, rows, size, specs, float(created), present == 1)
         except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"the index {self.path} is damaged: {error}", hint=REPAIR_HINT
-            ) from error
+            raise self.database.damaged(str(error)) from error
 
     def totals(self) -> tuple[int, int, int]:
         """Return the numbers of rows and shards, and the bytes of all shards."""
-        with self._errors():
-            connection = self._connection()
+        with self.database.errors():
+            connection = self.database.connection()
             rows = connection.execute("SELECT count(*) FROM rows").fetchone()[0]
             shards, size = connection.execute(
                 "SELECT count(*), coalesce(sum(bytes), 0) FROM shards"
@@ -378,15 +237,10 @@ class Index:
         return int(rows), int(shards), int(size)
 
     def first_columns(self) -> tuple[ColumnSpec, ...] | None:
-        """Return the columns of the first shard, which all others must agree with; None if empty."""
-        with self._errors():
+        """Return the columns of the first shard, with which all agree; None if empty."""
+        with self.database.errors():
             row = (
-                self._connection()
-                .execute(
-                    "SELECT number, name, rows, bytes, columns, created, present FROM shards"
-                    " ORDER BY number LIMIT 1"
-                )
-                .fetchone()
+                self.database.connection().execute(f"{_SHARDS} ORDER BY number LIMIT 1").fetchone()
             )
         return None if row is None else self._entry(row).columns
 

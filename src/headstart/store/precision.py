@@ -6,8 +6,9 @@ The error of every stored shard is measured when it is written and travels with 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from headstart.errors import StoreError
 Array = npt.NDArray[Any]
 Precision = Literal["float32", "float16", "int8"]
 Encoding = Literal["plain", "int8", "bool"]
+
+SCALE_SUFFIX = ".scale"
 
 _DTYPES = frozenset(
     ["float16", "float32", "float64", "bool"]
@@ -154,10 +157,10 @@ def decode(spec: ColumnSpec, values: Array, scale: Array | None) -> Array:
     if spec.encoding == "plain":
         return values
     if spec.encoding == "bool":
-        return cast(Array, values.view(np.bool_))
+        return values.view(np.bool_)
     assert scale is not None
     factor = scale.reshape(scale.shape + (1,) * len(spec.shape))
-    return cast(Array, np.multiply(values, factor, dtype=np.float32))
+    return np.multiply(values, factor, dtype=np.float32)
 
 
 def _encode_float(name: str, values: Array, shape: tuple[int, ...], precision: str) -> Encoded:
@@ -207,3 +210,32 @@ def _errors(values: Array, stored: Array) -> tuple[float, float]:
     power = float(np.mean(exact**2))
     rms = math.sqrt(float(np.mean(error**2)) / power) if power > 0 else 0.0
     return float(np.abs(error).max()), rms
+
+
+def checked_columns(columns: Mapping[str, Any], rows: int) -> dict[str, Array]:
+    """Check the columns of an append and return them as contiguous arrays of native byte order.
+
+    Raises:
+        StoreError: there is none, a name is unusable, or a length is wrong. All are named.
+    """
+    faults, arrays = [], {}
+    if not columns:
+        faults.append("there is no column")
+    taken = {"id", "view"} | {f"{name}{SCALE_SUFFIX}" for name in columns}
+    for name, values in columns.items():
+        if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
+            faults.append(f"{name!r:.80} is not a name of 1 to 200 printable characters")
+        elif name in taken:
+            faults.append(f"the name '{name}' is taken by the format")
+        if not isinstance(values, np.ndarray):
+            faults.append(f"column {name!r:.80} is a {type(values).__name__}, not a NumPy array")
+        elif values.ndim == 0 or len(values) != rows:
+            faults.append(f"column {name!r:.80} has shape {values.shape} for {rows} ids")
+        elif 0 in values.shape[1:]:
+            faults.append(f"column {name!r:.80} has rows of shape {values.shape[1:]}")
+        else:
+            native = values.dtype.newbyteorder("=")
+            arrays[name] = np.ascontiguousarray(values, dtype=native)
+    if faults:
+        raise StoreError("these columns cannot be stored: " + "; ".join(faults))
+    return arrays

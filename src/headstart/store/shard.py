@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +19,16 @@ import xxhash
 
 from headstart.errors import StoreError
 from headstart.store.layout import FORMAT, ID_LENGTH, REPAIR_HINT, PackedIds, pack_ids
-from headstart.store.precision import Array, ColumnSpec, Encoded, decode, spec_from_json
+from headstart.store.precision import (
+    SCALE_SUFFIX,
+    Array,
+    ColumnSpec,
+    Encoded,
+    decode,
+    spec_from_json,
+)
 
 _METADATA = b"headstart"
-SCALE_SUFFIX = ".scale"
-
 # Files whose digest this process has checked, by everything that changes when a file does.
 _VERIFIED: set[tuple[str, int, int, int, int, int]] = set()
 
@@ -97,7 +102,7 @@ def write_shard(
         "rows": len(ids),
         "columns": [column.spec.to_json() for column in columns],
     }
-    fields = [pa.field("id", pa.string(), False), pa.field("view", pa.int32(), False)]
+    fields: list[Any] = [pa.field("id", pa.string(), False), pa.field("view", pa.int32(), False)]
     arrays = [_id_array(ids), pa.array(np.full(len(ids), view, np.int32))]
     for column in columns:
         array = _column_array(column.values)
@@ -208,14 +213,14 @@ def _header(metadata: Mapping[bytes, bytes], space: str, rows: int) -> ShardHead
     return ShardHeader(space, header["view"], rows, columns)
 
 
-def _id_array(ids: PackedIds) -> pa.Array:
+def _id_array(ids: PackedIds) -> Any:
     text = ids.tobytes().hex().encode("ascii")
-    offsets = np.arange(0, ID_LENGTH * (len(ids) + 1), ID_LENGTH, dtype=np.int32)
+    offsets: Any = np.arange(0, ID_LENGTH * (len(ids) + 1), ID_LENGTH, dtype=np.int32)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
     return pa.Array.from_buffers(pa.string(), len(ids), buffers)
 
 
-def _read_ids(column: pa.Array) -> PackedIds:
+def _read_ids(column: Any) -> PackedIds:
     if column.type != pa.string() or column.null_count:
         raise ValueError("its ids are not strings")
     column.validate(full=True)
@@ -233,22 +238,23 @@ def _read_ids(column: pa.Array) -> PackedIds:
         raise ValueError(error.message) from error
 
 
-def _column_array(values: Array) -> pa.Array:
+def _column_array(values: Array) -> Any:
     rows, shape = len(values), values.shape[1:]
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    flat: Any = pa.array(np.ascontiguousarray(values).reshape(-1))
     if not shape:
         return flat
-    listed = pa.FixedSizeListArray.from_arrays(flat, flat.__len__() // rows)
+    listed = pa.FixedSizeListArray.from_arrays(flat, len(flat) // rows)
     if len(shape) == 1:
         return listed
     kind = pa.fixed_shape_tensor(flat.type, shape)
     return pa.ExtensionArray.from_storage(kind, listed)
 
 
-def _values(column: pa.Array, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int) -> Array:
+def _values(column: Any, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int) -> Array:
     flat = column
+    kind = pa.from_numpy_dtype(dtype)
     if len(shape) > 1:
-        if not isinstance(flat, pa.ExtensionArray) or tuple(flat.type.shape) != shape:
+        if flat.type != pa.fixed_shape_tensor(kind, shape):
             raise ValueError(f"a column does not have rows of shape {shape}")
         flat = flat.storage
     if shape:
@@ -256,11 +262,11 @@ def _values(column: pa.Array, dtype: np.dtype[Any], shape: tuple[int, ...], rows
             raise ValueError(f"a column does not have rows of shape {shape}")
         flat = flat.flatten()
     count = rows * int(np.prod(shape, dtype=np.int64))
-    if flat.type != pa.from_numpy_dtype(dtype) or flat.null_count or len(flat) != count:
+    if flat.type != kind or flat.null_count or len(flat) != count:
         raise ValueError(f"a column is not {count} values of type {dtype.name}")
     data = flat.buffers()[1]
     offset = flat.offset * dtype.itemsize
-    return cast(Array, np.frombuffer(data, dtype, count, offset).reshape(rows, *shape))
+    return np.frombuffer(data, dtype, count, offset).reshape(rows, *shape)
 
 
 def _bad(path: Path, why: str) -> StoreError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import threading
@@ -20,11 +19,11 @@ from headstart.errors import StoreError
 from headstart.progress import Reporter, SilentReporter
 from headstart.store.claims import Claims
 from headstart.store.describe import checked_description, space_key
-from headstart.store.durable import clear_errors, fsync_folder, sweep_temporary, write_if_absent
+from headstart.store.durable import clear_errors, fsync_folder
 from headstart.store.features import FeatureSet
-from headstart.store.index import Index, ShardEntry, id_blobs
+from headstart.store.folder import SpaceFolder
+from headstart.store.index import ShardEntry
 from headstart.store.layout import (
-    FORMAT,
     REPAIR_HINT,
     SHARD_SUFFIX,
     Layout,
@@ -33,9 +32,16 @@ from headstart.store.layout import (
     pack_ids,
     unpack_ids,
 )
-from headstart.store.locks import FileLock, new_locked_file, try_lock
-from headstart.store.precision import Array, ColumnSpec, Encoded, Precision, encode
-from headstart.store.shard import SCALE_SUFFIX, Shard, file_digest, open_shard, write_shard
+from headstart.store.locks import new_locked_file
+from headstart.store.precision import (
+    Array,
+    ColumnSpec,
+    Encoded,
+    Precision,
+    checked_columns,
+    encode,
+)
+from headstart.store.shard import Shard, file_digest, open_shard, write_shard
 
 MAX_SHARD_BYTES = 512 * 2**20
 """A call that appends more than this is divided into several shards, each committed by itself."""
@@ -47,10 +53,12 @@ _OPEN_SHARDS = 2048  # mapped at once in a process; Linux allows 65,530 mappings
 def rows_per_shard(row_bytes: int, *, most: int = 8192) -> int:
     """Return how many rows of ``row_bytes`` bytes make a shard of a good size.
 
-    About 32 MiB: large enough that random batches touch few shards and a commit costs little
-    beside the write, small enough that a kill loses seconds of work.
+    At most 32 MiB: large enough that random batches touch few shards and a commit costs little
+    beside the write, small enough that a kill loses little work. A power of two, so that batches
+    of the usual sizes, read in the order of appending, lie in one shard and need no copy.
     """
-    return max(1, min(most, _TARGET_SHARD_BYTES // max(1, row_bytes)))
+    rows = max(1, min(most, _TARGET_SHARD_BYTES // max(1, row_bytes)))
+    return 1 << (rows.bit_length() - 1)
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,7 @@ class Space:
     def __init__(self, root: Path, description: Mapping[str, Any]) -> None:
         self._description = checked_description(description)
         self._layout = Layout(Path(root), space_key(self._description))
-        self._lease: FileLock | None = None
-        self._index: Index | None = None
+        self._folder = SpaceFolder(self._layout, self._description)
         self._claims: Claims | None = None
         self._guard = threading.RLock()
         self._shards: OrderedDict[str, Shard] = OrderedDict()
@@ -118,19 +125,20 @@ class Space:
         """
         unique = list(dict.fromkeys(ids))
         packed, view = pack_ids(unique), checked_view(view)
-        if not self._open(create=False):
+        index = self._folder.existing()
+        if index is None:
             return unique
-        known = self._require_index().known(packed, view)
-        blobs = id_blobs(packed)
-        return [text for text, blob in zip(unique, blobs, strict=True) if blob not in known]
+        return [unique[i] for i in np.flatnonzero(index.locate(packed, view).shard < 0).tolist()]
 
     def columns(self) -> tuple[ColumnSpec, ...] | None:
         """Return the columns of the space as first committed; None while it is empty."""
-        return self._require_index().first_columns() if self._open(create=False) else None
+        index = self._folder.existing()
+        return None if index is None else index.first_columns()
 
     def __len__(self) -> int:
         """The number of committed rows, over all views."""
-        return self._require_index().totals()[0] if self._open(create=False) else 0
+        index = self._folder.existing()
+        return 0 if index is None else index.totals()[0]
 
     def preflight(
         self, ids: Sequence[str], view: int = 0, *, row_bytes: int | None = None
@@ -192,13 +200,9 @@ class Space:
         packed, view = pack_ids(ids), checked_view(view)
         if len(ids) == 0:
             return 0
-        self._open(create=True)
-        known = self._require_index().known(packed, view)
-        fresh: dict[bytes, int] = {}
-        for place, blob in enumerate(id_blobs(packed)):
-            if blob not in known:
-                fresh.setdefault(blob, place)
-        keep = np.fromiter(fresh.values(), np.int64, len(fresh))
+        _, first = np.unique(packed, axis=0, return_index=True)
+        first.sort()
+        keep = first[self._folder.created().locate(packed[first], view).shard < 0]
         total = 0
         row_bytes = sum(array.nbytes for array in arrays.values()) // len(ids)
         step = max(1, MAX_SHARD_BYTES // max(1, row_bytes))
@@ -231,7 +235,7 @@ class Space:
                 lock.release()
 
     def _commit(self, temporary: Path, entry: ShardEntry, ids: PackedIds, view: int) -> int:
-        index = self._require_index()
+        index = self._folder.created()
         with index.transaction() as connection:
             # Another process may have committed the first shard a moment ago.
             self._check_contract(entry.columns)
@@ -243,14 +247,12 @@ class Space:
                 connection.execute(
                     "DELETE FROM shards WHERE name = ? AND created = ?", (entry.name, entry.created)
                 )
-            connection.executemany(
-                "DELETE FROM claims WHERE id = ? AND view = ?",
-                ((blob, view) for blob in id_blobs(ids)),
-            )
+            if self._claims is not None:
+                self._claims.drop(connection, ids, view)
         return new
 
     def _check_contract(self, specs: tuple[ColumnSpec, ...]) -> None:
-        first = self._require_index().first_columns()
+        first = self._folder.created().first_columns()
         if first is None:
             return
         expected, found = [s.contract for s in first], [s.contract for s in specs]
@@ -272,14 +274,14 @@ class Space:
             limit: the most ids to reserve; None reserves all that can be had.
 
         Returns:
-            The ids that were neither committed nor claimed by a live process, this one included. Empty while
-            others work on the rest: ask :meth:`missing` whether anything is left to wait for.
+            The ids that were neither committed nor claimed by a live process, this one included.
+            Empty while others work on the rest: ask :meth:`missing` whether to wait for them.
         """
         packed, view = pack_ids(list(dict.fromkeys(ids))), checked_view(view)
-        self._open(create=True)
+        index = self._folder.created()
         with self._guard:
             if self._claims is None:
-                self._claims = Claims(self._layout, self._require_index())
+                self._claims = Claims(self._layout, index)
         return unpack_ids(self._claims.take(packed, view, limit))
 
     def release(self) -> None:
@@ -300,15 +302,16 @@ class Space:
             StoreError: a row is missing, or a shard is gone.
         """
         packed, view = pack_ids(ids), checked_view(view)
-        if not self._open(create=False):
+        index = self._folder.existing()
+        if index is None:
             if len(ids):
                 raise self._missing_rows(list(ids), view)
             return FeatureSet(self, packed, np.zeros(0, np.int64), np.zeros(0, np.int64), ())
-        places = self._require_index().locate(packed, view)
+        places = index.locate(packed, view)
         if (places.shard < 0).any():
-            raise self._missing_rows([ids[i] for i in np.flatnonzero(places.shard < 0)], view)
+            raise self._missing_rows([ids[int(i)] for i in np.flatnonzero(places.shard < 0)], view)
         numbers, slot = np.unique(places.shard, return_inverse=True)
-        entries = self._require_index().shard_entries(int(n) for n in numbers)
+        entries = index.shard_entries(int(n) for n in numbers)
         if len(entries) != len(numbers):
             raise StoreError(
                 f"the index {self._layout.index} is damaged: it names shards it does not know",
@@ -317,7 +320,7 @@ class Space:
         chosen = tuple(entries[int(n)] for n in numbers)
         self._check_files(chosen)
         if not chosen:
-            first = self._require_index().first_columns()
+            first = index.first_columns()
             return FeatureSet(self, packed, slot, places.position, (), first or ())
         return FeatureSet(self, packed, slot, places.position, chosen)
 
@@ -368,135 +371,6 @@ class Space:
             f"the space {self._layout.folder} lacks {rows}{which}: {shown}",
             hint="compute and append what missing() returns first",
         )
-
-    # -- life ------------------------------------------------------------------------------------
-
-    def _require_index(self) -> Index:
-        assert self._index is not None
-        return self._index
-
-    def _open(self, *, create: bool) -> bool:
-        """Take the lease and open the index; return False if there is nothing and not ``create``."""
-        if self._lease is not None:
-            return True
-        with self._guard:
-            while self._lease is None:
-                if not self._prepare_folder(create):
-                    return False
-                try:
-                    with clear_errors("open the space", self._layout.folder):
-                        lease = try_lock(self._layout.lock, exclusive=False)
-                except StoreError:
-                    if self._layout.folder.exists():
-                        raise
-                    continue  # gc removed the folder in between
-                if lease is None:
-                    time.sleep(0.02)  # gc is deciding about this very space
-                    continue
-                self._index = self._open_index()
-                self._lease = lease
-            with contextlib.suppress(OSError):
-                os.utime(self._layout.lock)  # the time of the last use, for gc
-        return True
-
-    def _prepare_folder(self, create: bool) -> bool:
-        layout = self._layout
-        if not create:
-            with clear_errors("open the space", layout.folder):
-                if not layout.description.exists() and not layout.index.exists():
-                    return False
-        if create and not (layout.index.exists() and layout.shards.exists()):
-            with clear_errors("create the space", layout.folder):
-                for folder in (layout.shards, layout.tmp, layout.claims):
-                    folder.mkdir(parents=True, exist_ok=True)
-                fsync_folder(layout.root)
-        return True
-
-    def _open_index(self) -> Index:
-        layout = self._layout
-        writable = os.access(layout.folder, os.W_OK)
-        if not writable and not layout.index.exists():
-            raise StoreError(f"cannot open the space {layout.folder}: it has no index", hint=None)
-        if writable:
-            with clear_errors("create the space", layout.folder):
-                layout.tmp.mkdir(exist_ok=True)
-                write_if_absent(layout.description, self._description_text(), layout.tmp)
-        check_description(layout, self._description)
-        index = Index(layout.index, read_only=not writable)
-        if writable and index.create(self.key) and any(layout.shards.glob(f"*{SHARD_SUFFIX}")):
-            index.close()
-            layout.index.unlink(missing_ok=True)
-            raise StoreError(
-                f"the index of {layout.folder} is missing, but it has shards",
-                hint=REPAIR_HINT.replace("only what is bad is", "it is rebuilt and nothing is"),
-            )
-        index.check(self.key)
-        if writable:
-            fsync_folder(layout.folder)
-            sweep_temporary(layout.tmp)
-        return index
-
-    def _description_text(self) -> bytes:
-        content = {"format": FORMAT, "key": self.key, "description": self._description}
-        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def check_description(
-    layout: Layout, description: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Read ``space.json`` and check that it hashes to the name of its folder.
-
-    Args:
-        layout: the space.
-        description: what it must be equal to, if known.
-
-    Returns:
-        The description.
-
-    Raises:
-        StoreError: it is missing, altered or of another version.
-    """
-    try:
-        content = json.loads(layout.description.read_bytes())
-        found = content["description"]
-        sound = content["format"] == FORMAT and space_key(found) == layout.key == content["key"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, StoreError):
-        sound, found = False, None
-    if not sound or (description is not None and found != description):
-        raise StoreError(
-            f"{layout.description} is damaged: it does not hash to the key {layout.key}",
-            hint=REPAIR_HINT,
-        )
-    return found  # type: ignore[no-any-return]
-
-
-def checked_columns(columns: Mapping[str, Array], rows: int) -> dict[str, Array]:
-    """Check the columns of an append and return them as contiguous arrays of native byte order.
-
-    Raises:
-        StoreError: there is none, a name is unusable, or a length is wrong. All are named.
-    """
-    faults, arrays = [], {}
-    if not columns:
-        faults.append("there is no column")
-    taken = {"id", "view"} | {f"{name}{SCALE_SUFFIX}" for name in columns}
-    for name, values in columns.items():
-        if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
-            faults.append(f"{name!r:.80} is not a name of 1 to 200 printable characters")
-        elif name in taken:
-            faults.append(f"the name '{name}' is taken by the format")
-        if not isinstance(values, np.ndarray):
-            faults.append(f"column {name!r:.80} is a {type(values).__name__}, not a NumPy array")
-        elif values.ndim == 0 or len(values) != rows:
-            faults.append(f"column {name!r:.80} has shape {values.shape} for {rows} ids")
-        elif 0 in values.shape[1:]:
-            faults.append(f"column {name!r:.80} has rows of shape {values.shape[1:]}")
-        else:
-            native = values.dtype.newbyteorder("=")
-            arrays[name] = np.ascontiguousarray(values, dtype=native)
-    if faults:
-        raise StoreError("these columns cannot be stored: " + "; ".join(faults))
-    return arrays
 
 
 def _list(contracts: Sequence[tuple[str, tuple[int, ...], str]]) -> str:

@@ -1,0 +1,163 @@
+"""SQLite from many threads and processes: a connection each, and errors in one clear line."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from headstart.errors import StoreError
+from headstart.store.layout import REPAIR_HINT
+
+_BUSY_SECONDS = 60.0
+_DISK_FULL, _READ_ONLY, _BUSY = ("full",), ("readonly", "read-only"), ("locked", "busy")
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that can be known weakly and is closed when nobody holds it."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+
+# A connection must not be used, nor closed, on the other side of a fork: closing it there would
+# disturb the parent's locks. A child keeps the inherited ones here, out of reach of the collector.
+_OPEN: weakref.WeakSet[_Connection] = weakref.WeakSet()
+_INHERITED: list[_Connection] = []
+
+
+@functools.cache
+def _watch_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: _INHERITED.extend(_OPEN))
+
+
+def _connect(target: str | Path, *, uri: bool = False) -> _Connection:
+    _watch_forks()
+    connection = sqlite3.connect(
+        target,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        uri=uri,
+        factory=_Connection,
+        check_same_thread=False,  # each is used by one thread, but may be closed by another
+    )
+    _OPEN.add(connection)
+    return connection
+
+
+class Database:
+    """Access to one SQLite file from any thread and, after a fork, from any process.
+
+    Args:
+        path: the file; its folder must exist.
+        read_only: never write, not even to recover; for disks that cannot be written to.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._local = threading.local()
+
+    def damaged(self, why: str) -> StoreError:
+        """Return the error to raise where the file does not make sense."""
+        return StoreError(f"the index {self.path} is damaged: {why}", hint=REPAIR_HINT)
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn SQLite's errors into a :class:`StoreError` of one line."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            text = str(error).lower()
+            where = f"the index {self.path}"
+            if any(word in text for word in _DISK_FULL):
+                hint = "free some space and run again; what is committed stays"
+                raise StoreError(f"cannot write {where}: the disk is full", hint=hint) from error
+            if any(word in text for word in _READ_ONLY):
+                hint = "choose another location or mend the permissions"
+                raise StoreError(f"cannot write {where}: it is read-only", hint=hint) from error
+            if any(word in text for word in _BUSY):
+                hint = "wait for the other process, or end it"
+                raise StoreError(f"{where} stays locked by another process", hint=hint) from error
+            if "unable to open" in text or "disk i/o" in text:
+                hint = "check the disk, its space and the permissions"
+                raise StoreError(f"{where} cannot be opened: {error}", hint=hint) from error
+            raise self.damaged(str(error)) from error
+
+    def connection(self) -> sqlite3.Connection:
+        """Return the connection of this thread in this process."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is not None and self._local.pid != os.getpid():
+            connection = None
+        if connection is None:
+            connection = self._connect()
+            self._local.connection, self._local.pid = connection, os.getpid()
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.read_only:
+            return self._connect_read_only()
+        connection = _connect(self.path)
+        try:
+            # Switching to WAL is not covered by the busy timeout, so several processes that
+            # create one index together take turns here.
+            deadline = time.monotonic() + _BUSY_SECONDS
+            while True:
+                try:
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    break
+                except sqlite3.OperationalError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.005)
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA cache_size=-16000")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect_read_only(self) -> sqlite3.Connection:
+        uri = self.path.absolute().as_uri() + "?mode=ro"
+        connection = _connect(uri, uri=True)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            connection.close()
+            # Beside a database that cannot be written to, WAL has no shared memory. With an empty
+            # log the file itself is the whole truth.
+            log = self.path.with_name(self.path.name + "-wal")
+            if log.exists() and log.stat().st_size:
+                raise
+            uri += "&immutable=1"
+            connection = _connect(uri, uri=True)
+        return connection
+
+    def close(self) -> None:
+        """Close this thread's connection; the next use opens another."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None and self._local.pid == os.getpid():
+            connection.close()
+        self._local.connection = None
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the only write transaction; commit at the end, roll back on any exception."""
+        with self.errors():
+            connection = self.connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise

@@ -1,0 +1,154 @@
+"""The folder of one space: made when first written to, kept from removal while it is in use."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from headstart.errors import StoreError
+from headstart.store.describe import space_key
+from headstart.store.durable import clear_errors, fsync_folder, sweep_temporary, write_if_absent
+from headstart.store.index import Index
+from headstart.store.layout import FORMAT, REPAIR_HINT, SHARD_SUFFIX, Layout
+from headstart.store.locks import FileLock, try_lock
+
+
+class SpaceFolder:
+    """A space on disk, opened on first use.
+
+    From then on a shared lock is held until this object is garbage collected, so that ``gc`` in
+    any process leaves the space alone.
+
+    Args:
+        layout: the paths.
+        description: the checked description.
+    """
+
+    def __init__(self, layout: Layout, description: Mapping[str, Any]) -> None:
+        self.layout = layout
+        self._description = description
+        self._lease: FileLock | None = None
+        self._index: Index | None = None
+        self._guard = threading.RLock()
+
+    def existing(self) -> Index | None:
+        """Return the index, or None where the space is not on disk yet.
+
+        Raises:
+            StoreError: the space is there but damaged, or may not be read.
+        """
+        layout = self.layout
+        if self._index is None:
+            with clear_errors("open the space", layout.folder):
+                # exists() would take a folder that may not be entered for one that is not there.
+                for path in (layout.description, layout.index):
+                    try:
+                        path.stat()
+                    except FileNotFoundError:
+                        continue
+                    return self.created()
+            return None
+        return self._index
+
+    def created(self) -> Index:
+        """Return the index, creating folder, description and index where they are missing.
+
+        Raises:
+            StoreError: the folder cannot be made, or the space is damaged.
+        """
+        with self._guard:
+            while self._index is None:
+                lease = self._take_lease()
+                if lease is None:
+                    time.sleep(0.02)  # gc is deciding about this very space
+                    continue
+                self._index = self._open_index()
+                self._lease = lease
+                with contextlib.suppress(OSError):
+                    os.utime(self.layout.lock)  # the time of the last use, for gc
+        return self._index
+
+    def close(self) -> None:
+        """Close the index and give back the lock; the next use opens them again."""
+        with self._guard:
+            if self._index is not None:
+                self._index.close()
+            if self._lease is not None:
+                self._lease.release()
+            self._index = self._lease = None
+
+    def _take_lease(self) -> FileLock | None:
+        layout = self.layout
+        while True:
+            if not layout.shards.exists():
+                with clear_errors("create the space", layout.folder):
+                    layout.shards.mkdir(parents=True, exist_ok=True)
+                    fsync_folder(layout.root)
+            try:
+                with clear_errors("open the space", layout.folder):
+                    return try_lock(layout.lock, exclusive=False)
+            except StoreError:
+                if layout.folder.exists():
+                    raise
+                # gc removed the folder in between: make it again
+
+    def _open_index(self) -> Index:
+        layout = self.layout
+        writable = os.access(layout.folder, os.W_OK)
+        if writable:
+            with clear_errors("create the space", layout.folder):
+                layout.tmp.mkdir(exist_ok=True)
+                layout.claims.mkdir(exist_ok=True)
+                write_if_absent(layout.description, description_text(self._description), layout.tmp)
+        check_description(layout, self._description)
+        index = Index(layout.index, read_only=not writable)
+        if writable and index.create(layout.key) and any(layout.shards.glob(f"*{SHARD_SUFFIX}")):
+            index.close()
+            layout.index.unlink(missing_ok=True)
+            raise StoreError(f"the index of {layout.folder} is missing", hint=REPAIR_HINT)
+        index.check(layout.key)
+        if writable:
+            with clear_errors("open the space", layout.folder):
+                fsync_folder(layout.folder)
+            sweep_temporary(layout.tmp)
+        return index
+
+
+def description_text(description: Mapping[str, Any]) -> bytes:
+    """Return the content of ``space.json``."""
+    content = {"format": FORMAT, "key": space_key(description), "description": description}
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def check_description(
+    layout: Layout, description: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Read ``space.json`` and check that it hashes to the name of its folder.
+
+    Args:
+        layout: the space.
+        description: what it must be equal to, if known.
+
+    Returns:
+        The description.
+
+    Raises:
+        StoreError: it is missing, altered or of another version.
+    """
+    try:
+        content = json.loads(layout.description.read_bytes())
+        found = content["description"]
+        sound = content["format"] == FORMAT and space_key(found) == layout.key == content["key"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, StoreError):
+        sound, found = False, None
+    if not sound or (description is not None and found != description):
+        raise StoreError(
+            f"{layout.description} is damaged: it does not hash to the key {layout.key}",
+            hint=REPAIR_HINT,
+        )
+    return found  # type: ignore[no-any-return]
