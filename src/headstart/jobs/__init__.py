@@ -1,1 +1,18 @@
-"""TODO."""
+"""Whole jobs, from data to a run folder; the command line and Python call the same ones."""
+
+from headstart.jobs.fit import FitConfig, fit
+from headstart.jobs.predict import Predictions, evaluate, predict
+from headstart.jobs.runs import Run, SavedRun, open_run
+from headstart.jobs.spec import BackboneSpec
+
+__all__ = [
+    "BackboneSpec",
+    "FitConfig",
+    "Predictions",
+    "Run",
+    "SavedRun",
+    "evaluate",
+    "fit",
+    "open_run",
+    "predict",
+]

@@ -1,0 +1,207 @@
+"""A backbone: a module with its preprocessing and its cut."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.backbones.cut import (
+    Prefix,
+    call_order,
+    capture,
+    evaluation_mode,
+    find_layer,
+    trace_prefix,
+)
+from headstart.backbones.identity import describe_structure
+from headstart.backbones.pooling import (
+    POOLINGS,
+    Pooling,
+    channels_last,
+    pool,
+    prefix_tokens,
+)
+from headstart.data.preprocessing import Preprocessing
+from headstart.errors import BackboneError
+from headstart.freezing.digests import digest
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place where a backbone can be cut.
+
+    Attributes:
+        name: what ``--layer`` takes.
+        shape: the output for one item, without the batch dimension.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A pre-trained module that turns images into features.
+
+    Attributes:
+        name: how it was asked for ("timm/resnet18.a1_in1k").
+        module: the network; run in evaluation mode by the extraction, whatever mode it is in.
+        preprocessing: what its weights expect of an image.
+        layer: the submodule whose output is the feature, or None for the output of the module.
+        pooling: how that output becomes one row an item.
+        blocks: names of the main blocks in forward order, for listing; any submodule can be cut.
+        origin: plain values that say where architecture and weights come from, for records.
+        notes: what was decided on the user's behalf, one sentence each.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    layer: str | None = None
+    pooling: Pooling = "none"
+    blocks: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise BackboneError(
+                f"pooling must be one of {', '.join(POOLINGS)}, not '{self.pooling}'"
+            )
+        if self.layer is not None:
+            find_layer(self.module, self.layer)
+
+    def at(self, layer: str | None, pooling: Pooling | None = None) -> Backbone:
+        """Return the same network cut elsewhere.
+
+        Args:
+            layer: name of a submodule; None for the output of the whole module.
+            pooling: None means ``avg`` at a layer and ``none`` at the output.
+        """
+        chosen: Pooling = pooling or ("none" if layer is None else "avg")
+        return dataclasses.replace(self, layer=layer, pooling=chosen)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Run the network up to the cut.
+
+        Args:
+            inputs: ``(n, 3, h, w) float32``, normalised, on the module's device.
+
+        Returns:
+            ``(n, d)``, or ``(n, ...)`` with pooling ``none``. Modes and autograd are the caller's.
+        """
+        return features_of([self], inputs)[0]
+
+    def pool(self, output: Tensor) -> Tensor:
+        """Pool the raw output of the cut; see :func:`headstart.backbones.pooling.pool`."""
+        last = output.ndim == 4 and channels_last(self.module, self.layer or "")
+        prefix = prefix_tokens(self.module) if output.ndim == 3 else 0
+        return pool(output, self.pooling, last=last, prefix=prefix)
+
+    def probe(self, count: int = 2) -> Tensor:
+        """Return a fixed batch of plausible inputs, ``(count, 3, h, w) float32``, on the device."""
+        height, width = self.preprocessing.size
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(
+            0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator
+        )
+        return self.preprocessing.normalise(pixels.to(self.device))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first parameter or buffer; the CPU for a module without any."""
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    @cached_property
+    def prefix(self) -> Prefix:
+        """The modules and tensors that take part up to the cut."""
+        return trace_prefix(self.module, self.layer, self.probe())
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every submodule that runs exactly once, in the order in which they finish."""
+        return tuple(
+            Layer(name, shape)
+            for name, count, shape in call_order(self.module, self.probe())
+            if count == 1
+        )
+
+    def check_layer(self) -> None:
+        """Refuse a cut at a module that runs several times: which of its outputs is meant?"""
+        if self.layer is None:
+            return
+        runs = {name: count for name, count, _ in call_order(self.module, self.probe())}
+        if runs.get(self.layer, 0) > 1:
+            raise BackboneError(
+                f"layer '{self.layer}' runs {runs[self.layer]} times in one forward pass",
+                hint="choose a layer that runs once",
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Describe the function from normalised input to features, for cache keys.
+
+        Weights and buffers enter by content digest, but only those up to the cut: another head,
+        or other blocks behind the cut, find the same rows.
+
+        Raises:
+            BackboneError: part of the module has no plain description.
+        """
+        tensors = {
+            **dict(self.module.named_parameters(remove_duplicate=False)),
+            **dict(self.module.named_buffers(remove_duplicate=False)),
+        }
+        lines = [f"{name} {digest(tensors[name])}" for name in sorted(self.prefix.tensors)]
+        return {
+            **describe_structure(self.module, self.prefix.modules),
+            "weights": hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32],
+            "layer": self.layer,
+            "pooling": self.pooling,
+        }
+
+    def feature_shape(self) -> tuple[int, ...]:
+        """Return the shape of one row, by running the probe."""
+        with torch.no_grad(), evaluation_mode(self.module):
+            return tuple(self.features(self.probe()).shape[1:])
+
+    def parameter_count(self) -> int:
+        """Return the number of parameters up to the cut."""
+        parameters = dict(self.module.named_parameters(remove_duplicate=False))
+        return sum(
+            math.prod(parameters[name].shape) for name in self.prefix.tensors if name in parameters
+        )
+
+
+def features_of(cuts: Sequence[Backbone], inputs: Tensor) -> list[Tensor]:
+    """Run one network once and return the features at several of its cuts.
+
+    Args:
+        cuts: the same network, cut at several places or pooled in several ways.
+        inputs: ``(n, 3, h, w) float32``, normalised, on the module's device.
+
+    Returns:
+        One tensor a cut, as :meth:`Backbone.features` gives it.
+    """
+    module = cuts[0].module
+    by_layer: dict[str | None, list[int]] = {}
+    for position, cut in enumerate(cuts):
+        if cut.module is not module:
+            raise ValueError("features_of takes cuts of one network")
+        by_layer.setdefault(cut.layer, []).append(position)
+
+    def read(layer: str | None, output: Tensor) -> dict[int, Tensor]:
+        return {position: cuts[position].pool(output) for position in by_layer[layer]}
+
+    pooled: dict[int, Tensor] = {}
+    for rows in capture(module, by_layer, inputs, read).values():
+        pooled.update(rows)
+    return [pooled[position] for position in range(len(cuts))]

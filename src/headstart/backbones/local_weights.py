@@ -1,0 +1,75 @@
+"""Weights from a file into an architecture, up to the cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from headstart.backbones.cut import trace_prefix
+from headstart.backbones.weights import load_weights
+
+
+def load_up_to(
+    module: nn.Module,
+    file: Path,
+    layer: str | None,
+    example: Tensor,
+    *,
+    classifier: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Load a checkpoint of which only the part up to ``layer`` needs to be complete.
+
+    Args:
+        module: the network, changed in place.
+        file: a safetensors file, or a torch file of tensors.
+        layer: the cut; None means the whole module.
+        example: a batch that the module takes, to find out what runs before the cut.
+        classifier: names of removed classifiers; the file may have them.
+
+    Returns:
+        Notes: what the file lacks or has beyond the cut, one sentence each.
+
+    Raises:
+        BackboneError: a tensor before the cut is missing or misshaped, or the file has unexpected
+            names; all of them are listed.
+    """
+    allow_missing: list[str] = []
+    if layer is not None:
+        used = set(trace_prefix(module, layer, example).tensors)
+        names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+        names += [name for name, _ in module.named_buffers()]
+        allow_missing = [name for name in names if name not in used]
+    present = _names_in(file)
+    extra = [
+        name
+        for name in classifier
+        if any(key == name or key.startswith(name + ".") for key in present)
+    ]
+    report = load_weights(module, file, allow_missing=allow_missing, allow_unexpected=extra)
+    module.eval()
+    beyond = sorted({name.split(".")[0] for name in report.allowed if name in set(allow_missing)})
+    notes = [f"{len(report.matched)} tensors loaded from {file.name}"]
+    if beyond:
+        notes.append(
+            f"{file.name} has no weights for some of {', '.join(beyond)}, "
+            f"which lie behind the cut at {layer} and do not run"
+        )
+    return tuple(notes)
+
+
+def _names_in(file: Path) -> set[str]:
+    """Names in a safetensors header; empty for other files (load_weights reports on them)."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return set(handle.keys())
+    except (OSError, SafetensorError):
+        try:
+            content = torch.load(file, map_location="meta", weights_only=True)
+        except Exception:
+            return set()  # load_weights says what is wrong with the file
+        return {str(key) for key in content} if isinstance(content, dict) else set()

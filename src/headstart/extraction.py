@@ -1,0 +1,299 @@
+"""Extraction: backbone + items → batches of rows. Knows no disk.
+
+The network runs once an item, in evaluation mode (running statistics, no dropout) under
+``inference_mode``; modes are given back afterwards. Every batch has the same shape: the last one is
+filled up and the surplus dropped, so that no row is computed by other kernels than its neighbours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headstart.backbones.backbone import Backbone, features_of
+from headstart.backbones.cut import evaluation_mode
+from headstart.data import Split, read_batches
+from headstart.data.reading import BadItem, OnBad
+from headstart.errors import BackboneError, ConfigError
+from headstart.progress import Reporter, SilentReporter
+
+Precision = Literal["float32", "bfloat16", "float16"]
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1, "float16": 2e-2}
+"""The largest change of a row, relative to the largest feature of the batch, that is rounding.
+
+Kernels chosen by batch shape change float32 features by about 1e-6 and bfloat16 ones by about
+1e-2; statistics taken from the batch change them by 0.1 and more.
+"""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How to run a backbone over items.
+
+    Attributes:
+        batch_size: items a forward pass; 64 keeps activations of a ResNet-50 at 224 px under 2 GB.
+        precision: of the forward pass. ``float32`` (the default) is reproducible to rounding on
+            every machine; ``bfloat16`` and ``float16`` run under autocast and are part of the
+            cache key. Features are stored as float32 in any case.
+        device: ``auto`` takes a CUDA device if there is one, else the CPU.
+        compile: compile the prefix with ``torch.compile``; pays for tens of thousands of images.
+        workers: threads that decode; None: the processors of this process, at most 8.
+    """
+
+    batch_size: int = 64
+    precision: Precision = "float32"
+    device: str = "auto"
+    compile: bool = False
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.batch_size < 1:
+            faults.append(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.precision not in _DTYPES:
+            faults.append(f"precision must be one of {', '.join(_DTYPES)}, not {self.precision!r}")
+        if self.workers is not None and self.workers < 1:
+            faults.append(f"workers must be at least 1, not {self.workers}")
+        if faults:
+            raise ConfigError(tuple(faults))
+
+    def resolve_device(self) -> torch.device:
+        """Return the device to run on.
+
+        Raises:
+            ConfigError: torch does not know it, or it is not there.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                (f"device '{self.device}' cannot be used: {reason}",), hint="use --device cpu"
+            ) from error
+        return device
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Features of some items.
+
+    Attributes:
+        indices: ``(m,) int64``, positions in the split.
+        features: for every cut asked for, ``(m, d) float32`` or ``(m, ...) float32``.
+    """
+
+    indices: NDArray[np.int64]
+    features: tuple[NDArray[np.float32], ...]
+
+
+@dataclass(eq=False)
+class RowStream(Iterator[Rows]):
+    """The iterator that :func:`extract_rows` returns; ``bad`` fills up as it runs."""
+
+    _rows: Iterator[Rows]
+    bad: list[BadItem] = field(default_factory=list)
+
+    def __next__(self) -> Rows:
+        return next(self._rows)
+
+
+def extract_rows(
+    cuts: Sequence[Backbone],
+    split: Split,
+    indices: NDArray[np.int64] | None = None,
+    *,
+    settings: Extraction | None = None,
+    on_bad: OnBad = "raise",
+    reporter: Reporter | None = None,
+) -> RowStream:
+    """Run one network over items and give its features at one or several cuts.
+
+    Args:
+        cuts: the same network with the same preprocessing, cut at one or several places.
+        split: the items.
+        indices: positions in the split, in the order wanted; None: all.
+        settings: batch size, precision, device.
+        on_bad: ``raise`` raises after the last batch, naming every unreadable item; ``skip``
+            leaves them out; both list them in ``bad``.
+        reporter: shown progress.
+
+    Returns:
+        An iterator of :class:`Rows`, in order.
+
+    Raises:
+        BackboneError: rows depend on the batch or on chance: such a network cannot be embedded
+            once. The first batch is tested for it.
+        BadFilesError: after the last batch (``on_bad="raise"``).
+    """
+    stream = RowStream(iter(()))
+    stream._rows = _run(
+        tuple(cuts),
+        split,
+        np.arange(len(split)) if indices is None else indices,
+        settings or Extraction(),
+        on_bad,
+        reporter or SilentReporter(),
+        stream.bad,
+    )
+    return stream
+
+
+def _run(
+    cuts: tuple[Backbone, ...],
+    split: Split,
+    indices: NDArray[np.int64],
+    settings: Extraction,
+    on_bad: OnBad,
+    reporter: Reporter,
+    bad: list[BadItem],
+) -> Iterator[Rows]:
+    device = settings.resolve_device()
+    first = cuts[0]
+    if first.device != device:
+        first.module.to(device)
+    reader = read_batches(
+        split,
+        indices,
+        first.preprocessing,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        on_bad=on_bad,
+        reporter=reporter,
+    )
+    forward = _forward(cuts, settings, device)
+    checked = False
+    try:
+        with reporter.task("extract features", len(indices), "images") as task:
+            for batch in reader:
+                inputs = first.preprocessing.normalise(batch.pixels.to(device, non_blocking=True))
+                with running_mode(first.module, settings.precision, device):
+                    if not checked:
+                        _check_rows(cuts, inputs, settings.precision)
+                        checked = True
+                    outputs = forward(_filled(inputs, settings.batch_size))
+                count = len(batch)
+                yield Rows(
+                    batch.indices,
+                    tuple(out[:count].float().cpu().numpy() for out in outputs),
+                )
+                task.advance(count)
+    finally:
+        bad[:] = reader.bad
+        reader.close()
+
+
+@contextlib.contextmanager
+def running_mode(module: nn.Module, precision: Precision, device: torch.device) -> Iterator[None]:
+    """Evaluation mode, no autograd, and the precision asked for; modes are restored."""
+    half = precision != "float32"
+    with (
+        evaluation_mode(module),
+        torch.inference_mode(),
+        torch.autocast(device.type, dtype=_DTYPES[precision] if half else None, enabled=half),
+    ):
+        yield
+
+
+def _filled(inputs: Tensor, size: int) -> Tensor:
+    """Repeat the first item until the batch is full, so that all batches have one shape."""
+    missing = size - len(inputs)
+    if missing <= 0:
+        return inputs
+    return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])])
+
+
+def _forward(
+    cuts: tuple[Backbone, ...], settings: Extraction, device: torch.device
+) -> Callable[[Tensor], Sequence[Tensor]]:
+    channels_last = device.type in {"cpu", "cuda"}
+
+    def prepared(inputs: Tensor) -> Tensor:
+        # Convolutions run faster on channels-last inputs; the values are the same.
+        return inputs.contiguous(memory_format=torch.channels_last) if channels_last else inputs
+
+    if not settings.compile:
+        return lambda inputs: features_of(cuts, prepared(inputs))
+    compiled = compile_prefix(cuts)
+    return lambda inputs: compiled(prepared(inputs))
+
+
+def compile_prefix(cuts: Sequence[Backbone]) -> Callable[[Tensor], list[Tensor]]:
+    """Compile the part of the network that the cuts need.
+
+    The hooks of an ordinary cut would break the compiled graph, so the prefix is first traced
+    into a graph of its own, which shares the parameters.
+
+    Raises:
+        BackboneError: the network cannot be traced.
+    """
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    module = cuts[0].module
+    whole = any(cut.layer is None for cut in cuts)
+    names = sorted({cut.layer for cut in cuts if cut.layer is not None})
+    try:
+        prefix: Any = module if whole else create_feature_extractor(module, names)
+    except Exception as error:  # tracing runs the user's code
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise BackboneError(
+            f"{cuts[0].name} cannot be traced for compilation: {lines[0]}",
+            hint="leave --compile out",
+        ) from error
+    if whole and names:
+        raise BackboneError(
+            "a compiled network gives either its output or layers, not both",
+            hint="leave --compile out",
+        )
+    run = torch.compile(prefix)
+
+    def forward(inputs: Tensor) -> list[Tensor]:
+        outputs = run(inputs)
+        return [cut.pool(outputs if cut.layer is None else outputs[cut.layer]) for cut in cuts]
+
+    return forward
+
+
+def _check_rows(cuts: Sequence[Backbone], inputs: Tensor, precision: Precision) -> None:
+    """Refuse a network whose rows depend on the batch they are computed in, or on chance."""
+    some = inputs[: min(len(inputs), 8)]
+    together = features_of(cuts, some)
+    again = features_of(cuts, some)
+    apart = features_of(cuts, some[:1])
+    for cut, rows, repeated, alone in zip(cuts, together, again, apart, strict=True):
+        where = cut.name if cut.layer is None else f"{cut.name} at {cut.layer}"
+        scale = float(rows.float().abs().max()) or 1.0
+        if not torch.isfinite(rows).all():
+            raise BackboneError(
+                f"{where} gives features that are not finite",
+                hint="check the preprocessing, or use --precision float32",
+            )
+        if float((rows - repeated).float().abs().max()) / scale > TOLERANCE[precision]:
+            raise BackboneError(
+                f"{where} gives other features on a second pass over the same images: it draws "
+                "random numbers even in evaluation mode",
+                hint="features that depend on chance are not cached; remove the randomness",
+            )
+        change = float((rows[:1] - alone).float().abs().max()) / scale
+        if change > TOLERANCE[precision]:
+            raise BackboneError(
+                f"{where} gives an image other features in another batch "
+                f"(they change by {change:.2g} of the largest feature): it computes statistics "
+                "from the batch even in evaluation mode",
+                hint="look for norms with track_running_stats=False; such features are not cached",
+            )

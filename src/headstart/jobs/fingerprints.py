@@ -1,0 +1,24 @@
+"""Content digests that tie a run to its backbone and its data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from headstart.backbones import Backbone
+from headstart.cache import describe_space
+from headstart.data import Split
+from headstart.extraction import Precision
+from headstart.store.describe import space_key
+
+
+def backbone_fingerprint(backbone: Backbone, precision: Precision) -> str:
+    """Return the key of the backbone's feature space: weights, code, preprocessing, cut."""
+    return space_key(describe_space(backbone, precision))
+
+
+def split_fingerprint(split: Split) -> str:
+    """Return the digest of a split's items and labels, in order."""
+    lines = [[key, int(label)] for key, label in zip(split.ids, split.labels, strict=True)]
+    text = json.dumps([list(split.classes), lines])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,303 @@
+"""The main job: embed once, train a head, evaluate once, and leave a run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones import Backbone
+from headstart.cache import CachedFeatures, FeatureCache
+from headstart.data import Dataset, Split, load_data
+from headstart.data.reading import OnBad
+from headstart.errors import BadFilesError, ConfigError, DataError
+from headstart.extraction import Extraction
+from headstart.heads import Head
+from headstart.heads.mlp import fit_mlp
+from headstart.jobs.baselines import majority_baseline, pixel_baseline
+from headstart.jobs.environment import describe_environment
+from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.jobs.run_report import write_run
+from headstart.jobs.runs import Run, prepare_folder
+from headstart.jobs.spec import BackboneSpec, resolve_backbone
+from headstart.metrics import evaluate as score
+from headstart.progress import Reporter, console_reporter
+from headstart.records import Baseline, CacheUse, Curve, to_plain
+from headstart.selection import choose_linear
+
+HeadKind = Literal["linear", "mlp"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """The settings of :func:`fit`.
+
+    Attributes:
+        head: ``linear`` (multinomial logistic regression, its regularisation chosen by
+            cross-validation inside the training split; the default, since it is hard to beat on
+            good features) or ``mlp`` (one hidden layer, dropout, early stopping on a part of the
+            training split).
+        head_options: further arguments of the head's training function.
+        folds: folds of the cross-validation.
+        seed: of every random choice.
+        extraction: batch size, precision and device of the backbone.
+        on_bad: ``raise`` at the end of reading if items cannot be read, or ``skip`` them.
+        baselines: whether to compute figures to beat.
+    """
+
+    head: HeadKind = "linear"
+    head_options: Mapping[str, Any] = field(default_factory=dict)
+    folds: int = 5
+    seed: int = 0
+    extraction: Extraction = field(default_factory=Extraction)
+    on_bad: OnBad = "raise"
+    baselines: bool = True
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.head not in ("linear", "mlp"):
+            faults.append(f"head must be linear or mlp, not {self.head!r}")
+        if self.on_bad not in ("raise", "skip"):
+            faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
+        if self.folds < 2:
+            faults.append(f"folds must be at least 2, not {self.folds}")
+        if faults:
+            raise ConfigError(tuple(faults))
+
+
+def fit(
+    data: Any,
+    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    *,
+    config: FitConfig | None = None,
+    out: Path | str | None = None,
+    write: bool = True,
+    cache: Path | str | FeatureCache | None = None,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a head on frozen features and evaluate it once on the test split.
+
+    The backbone runs once an item, in evaluation mode; its features are kept in the cache, so
+    that another head, another split or added images cost only what is new.
+
+    Args:
+        data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
+        backbone: a name, a :class:`~headstart.backbones.Backbone`, or how to build one.
+        config: all settings at once.
+        out: the run folder; None makes ``runs/TIME-NAME``.
+        write: whether to write a run folder at all.
+        cache: folder of the feature cache; None: ``$HEADSTART_CACHE`` or the platform's.
+        reporter: where notes and progress go; None: standard error.
+        **settings: single fields of :class:`FitConfig`, such as ``head="mlp"`` or ``seed=1``.
+
+    Returns:
+        The run: head, scores with 95 % intervals, baselines, and where it was written.
+
+    Raises:
+        DataError: the data cannot be read or has one class only.
+        BadFilesError: items cannot be read; everything readable has been embedded and kept.
+        BackboneError, StoreError, HeadError, ConfigError: see the rooms they come from.
+    """
+    config = _settle(config, settings)
+    reporter = reporter or console_reporter()
+    clock = _Clock()
+    dataset = data if isinstance(data, Dataset) else load_data(data, reporter=reporter)
+    folder = prepare_folder(out, f"{dataset.name}-{config.head}") if write else None
+    with clock("load"):
+        network = resolve_backbone(backbone)
+    notes = [*dataset.notes, *network.notes, f"preprocessing: {network.preprocessing}"]
+    for note in notes:
+        reporter.note(note)
+    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+    with clock("extract"):
+        embedded = _embed(network, dataset, store, config, reporter)
+    notes += _said(_cache_note(embedded.use), reporter)
+    with clock("fit"):
+        trained = _train(embedded, dataset, config, reporter)
+    notes += _said(trained.notes, reporter)
+    with clock("evaluate"):
+        probabilities = trained.head.predict_proba(embedded.test_rows)
+        evaluation = score(embedded.test.labels, probabilities, dataset.classes)
+        baselines = _baselines(embedded, config, reporter) if config.baselines else ()
+    run = Run(
+        head=trained.head,
+        classes=dataset.classes,
+        evaluation=evaluation,
+        baselines=baselines,
+        curves=trained.curves,
+        configuration={**to_plain(config), "data": dataset.name, "chosen": dict(trained.chosen)},
+        environment=describe_environment(),
+        fingerprints={
+            "backbone": backbone_fingerprint(network, config.extraction.precision),
+            "train": split_fingerprint(embedded.train),
+            "test": split_fingerprint(embedded.test),
+        },
+        cache=embedded.use,
+        seconds=clock.seconds(),
+        images_per_second=embedded.images_per_second,
+        n_train=len(embedded.train),
+        n_test=len(embedded.test),
+        notes=tuple(notes),
+        spec=backbone if isinstance(backbone, BackboneSpec) else BackboneSpec.of(network),
+        backbone=network,
+        folder=folder,
+    )
+    if folder is not None:
+        write_run(run, folder, embedded.test, probabilities)
+    return run
+
+
+@dataclass(frozen=True, eq=False)
+class _Embedded:
+    """Both splits with their rows; unreadable items are left out."""
+
+    train: Split
+    test: Split
+    train_rows: NDArray[np.float32]
+    test_rows: NDArray[np.float32]
+    use: CacheUse
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float | None:
+        if not self.use.misses or not self.seconds:
+            return None
+        return round(self.use.misses / self.seconds, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    head: Head
+    curves: tuple[Curve, ...]
+    chosen: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+class _Clock:
+    """Wall time by step."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+        self._steps: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self._steps[step] = time.perf_counter() - begun
+
+    def seconds(self) -> dict[str, float]:
+        return {**self._steps, "total": time.perf_counter() - self._begun}
+
+
+def _settle(config: FitConfig | None, settings: Mapping[str, Any]) -> FitConfig:
+    if config is not None and settings:
+        raise ConfigError(("give either config or single settings, not both",))
+    if config is not None:
+        return config
+    unknown = sorted(set(settings) - set(FitConfig.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(
+            tuple(f"fit has no setting '{name}'" for name in unknown),
+            hint="it has " + ", ".join(FitConfig.__dataclass_fields__),
+        )
+    return FitConfig(**settings)
+
+
+def _embed(
+    network: Backbone,
+    dataset: Dataset,
+    store: FeatureCache,
+    config: FitConfig,
+    reporter: Reporter,
+) -> _Embedded:
+    """Embed both splits before complaining about either: nothing readable is left undone."""
+    found: dict[str, CachedFeatures] = {}
+    unreadable: list[tuple[str, str]] = []
+    hint = None
+    for name in ("train", "test"):
+        try:
+            found[name] = store.features(
+                network,
+                dataset.splits[name],
+                settings=config.extraction,
+                on_bad=config.on_bad,
+                reporter=reporter,
+            )
+        except BadFilesError as error:
+            unreadable += error.files
+            hint = error.hint
+    if unreadable:
+        raise BadFilesError(tuple(dict(unreadable).items()), hint=hint)
+    train, test = found["train"], found["test"]
+    for name, features in found.items():
+        if features.sets[0].array().ndim != 2:
+            raise ConfigError(
+                (
+                    f"a head needs one row an item, and the {name} features have "
+                    f"{features.sets[0].array().ndim - 1} dimensions an item",
+                ),
+                hint="use --pooling avg",
+            )
+    return _Embedded(
+        dataset.train.take(train.kept),
+        dataset.test.take(test.kept),
+        train.rows,
+        test.rows,
+        CacheUse(train.use.hits + test.use.hits, train.use.misses + test.use.misses),
+        train.seconds + test.seconds,
+    )
+
+
+def _train(
+    embedded: _Embedded, dataset: Dataset, config: FitConfig, reporter: Reporter
+) -> _Trained:
+    if len(np.unique(embedded.train.labels)) < 2:
+        raise DataError(
+            f"the training split holds one class only ('{dataset.classes[0]}')"
+            if dataset.classes
+            else "the training split holds no class",
+            hint="a classifier needs items of two classes or more",
+        )
+    x, y, n_classes = embedded.train_rows, embedded.train.labels, len(dataset.classes)
+    if config.head == "mlp":
+        made = fit_mlp(x, y, n_classes, seed=config.seed, reporter=reporter, **config.head_options)
+        chosen = {"best_epoch": made.best_epoch}
+        return _Trained(made.head, made.curves, chosen, made.notes)
+    choice = choose_linear(
+        x,
+        y,
+        n_classes,
+        seed=config.seed,
+        folds=config.folds,
+        reporter=reporter,
+        **config.head_options,
+    )
+    return _Trained(choice.head, (choice.curve,), choice.chosen, choice.notes)
+
+
+def _baselines(embedded: _Embedded, config: FitConfig, reporter: Reporter) -> tuple[Baseline, ...]:
+    majority = majority_baseline(embedded.train.labels, embedded.test)
+    pixels = pixel_baseline(embedded.train, embedded.test, seed=config.seed, reporter=reporter)
+    return (majority,) if pixels is None else (majority, pixels)
+
+
+def _cache_note(use: CacheUse) -> tuple[str, ...]:
+    if use.misses == 0:
+        return (f"all {use.hits:,} feature rows came from the cache: no forward pass was made",)
+    if use.hits:
+        return (f"{use.hits:,} feature rows came from the cache, {use.misses:,} were computed",)
+    return ()
+
+
+def _said(notes: tuple[str, ...], reporter: Reporter) -> tuple[str, ...]:
+    for note in notes:
+        reporter.note(note)
+    return notes
