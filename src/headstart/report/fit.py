@@ -123,9 +123,9 @@ def _headlines(
     if rivals:
         best = max(rivals, key=lambda baseline: baseline.accuracy.value)
         gain = 100 * (accuracy.value - best.accuracy.value)
-        against = f"{best.name}: {format_percent(best.accuracy.value)}"
+        against = f"points; {best.name}: {format_percent(best.accuracy.value)}"
         if math.isfinite(gain):
-            shown.append(Headline("Over the best baseline", f"{gain:+.1f} points", against))
+            shown.append(Headline("Over the best baseline", f"{gain:+.1f}", against))
     shown.append(
         Headline("Test items", f"{evaluation.n:,}", f"in {len(evaluation.classes):,} classes")
     )
@@ -249,7 +249,7 @@ def _training(evaluation: Evaluation, curves: Sequence[Curve]) -> list[Block]:
     for family in families.values():
         names = ", ".join(dict.fromkeys(curve.name for curve in family))
         alt = f"{names} against {family[0].x_label}"
-        blocks.append(Picture(curves_figure(family), alt, f"{names}."))
+        blocks.append(Picture(curves_figure(family), alt, f"{names[:1].upper()}{names[1:]}."))
     if evaluation.reliability:
         blocks.append(
             Picture(

@@ -9,9 +9,10 @@ structure.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -207,31 +208,19 @@ def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
 
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write ``data`` beside ``path`` and move it there, so that the file is whole or absent."""
-    part: str | None = None
+    part = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        handle, part = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp"
-        )
-        with os.fdopen(handle, "wb") as file:
+        with part.open("xb") as file:
             file.write(data)
-        mode = 0o666 & ~_umask()
-        Path(part).chmod(mode)  # mkstemp makes files private
-        Path(part).replace(path)
+        part.replace(path)
     except OSError as error:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
-        reason = error.strerror or str(error)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise HeadstartError(
-            f"cannot write {path}: {reason}", hint="choose a folder that exists and is writable"
+            f"cannot write {path}: {error.strerror or error}",
+            hint="choose a folder that exists, is writable and has room",
         ) from error
     return path
-
-
-@functools.cache
-def _umask() -> int:
-    before = os.umask(0o022)
-    os.umask(before)
-    return before
 
 
 def _grouped(blocks: Iterable[Block]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -255,7 +244,7 @@ def _view(block: Block) -> dict[str, Any]:
         case Table():
             return {"kind": "table", "block": block, "rows": [_cells(block, r) for r in block.rows]}
         case Picture():
-            return {"kind": "picture", "block": block, "drawing": _drawing(block)}
+            return {"kind": "picture", "block": block, **_drawing(block)}
         case Gallery():
             sources = [None if e.image is None else data_uri(e.image) for e in block.examples]
             pairs = list(zip(block.examples, sources, strict=True))
@@ -276,14 +265,16 @@ def _cell(cell: Cell) -> str:
     return cell if isinstance(cell, str) else format_number(cell)
 
 
-def _drawing(picture: Picture) -> Markup:
-    """Return the only markup that the template does not write itself."""
+def _drawing(picture: Picture) -> dict[str, Any]:
+    """Return the only markup that the template does not write itself, and its width in pixels."""
     if isinstance(picture.content, bytes):
         source = data_uri(picture.content)
-        return Markup('<img src="{}" alt="{}">').format(source, clean(picture.alt))
+        image = Markup('<img src="{}" alt="{}">').format(source, clean(picture.alt))
+        return {"drawing": image, "width": None}
     from headstart.report.figures.output import inline
 
-    return Markup(inline(picture.content, alt=picture.alt))  # noqa: S704 - escaped by inline
+    drawing = Markup(inline(picture.content, alt=picture.alt))  # noqa: S704 - escaped by inline
+    return {"drawing": drawing, "width": round(72 * picture.content.get_size_inches()[0])}
 
 
 def data_uri(image: bytes) -> str:

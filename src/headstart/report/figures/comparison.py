@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 
 from headstart.records import Interval
 from headstart.report.figures.scales import (
+    Box,
     finite_range,
     log_ticks,
     nice_ticks,
     percent_range,
+    place_names,
     tick_label,
 )
 from headstart.report.figures.style import (
@@ -73,7 +75,7 @@ def comparison_figure(
     figure = frame(WIDE, margins.top + margins.bottom + _ROW * max(len(names), 1))
     axes = panel(figure, margins)
     low, high = percent_range([value for values in kept for value in values] + bounds(bands))
-    axes.set(xlim=(low, high), ylim=(len(names) - 0.5, -0.5))
+    axes.set(xlim=(low, high), ylim=(max(len(names), 1) - 0.5, -0.5))
     ticks = nice_ticks(low, high)
     set_ticks(axes, "x", ticks, [tick_label(tick) for tick in ticks])
     _row_names(axes, shown)
@@ -109,10 +111,7 @@ def bounds(bands: Sequence[Interval | None]) -> list[float]:
 def _row_names(axes: Axes, names: Sequence[str], *, step: int = 1, size: float = SIZE) -> None:
     """Name every row (with ``step``, every so many) at the left of the panel."""
     positions = [float(step * place) for place in range(len(names))]
-    set_ticks(
-        axes, "y", positions, names, grid=False, size=size, color=INK, ha="right",
-        va="center_baseline",
-    )  # fmt: skip
+    set_ticks(axes, "y", positions, names, grid=False, size=size, color=INK)
 
 
 def _repetitions(
@@ -138,7 +137,8 @@ def drift_figure(
     """Draw the drift of every normalisation layer, one series a configuration.
 
     The axis is logarithmic where values span more than a factor of 30. Layers stand in the order
-    of the network; beyond 40 only some are named. Values that are not finite are left out.
+    of the network; beyond 40 only some are named. Values that are not finite are left out, and so
+    are zeros on a logarithmic axis.
 
     Args:
         layers: the names of the layers, from the input to the output.
@@ -155,7 +155,7 @@ def drift_figure(
     margins = Margins(left=left, right=24, top=22 + key_height(names, room), bottom=48)
     figure = frame(WIDE, margins.top + margins.bottom + gap * max(len(layers), 1))
     axes = panel(figure, margins)
-    axes.set_ylim(len(layers) - 0.5, -0.5)
+    axes.set_ylim(max(len(layers), 1) - 0.5, -0.5)
     known = [value for values in drifts.values() for value in values if math.isfinite(value)]
     _value_axis(axes, [*known, *([limit] if limit else [])])
     _row_names(axes, shown, step=step, size=SMALL)
@@ -250,50 +250,19 @@ def cost_figure(
     return figure
 
 
-_Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
-_PLACES = tuple(
-    (dx, dy) for dy in (0, 14, -14, 28, -28, 42, -42, 56, -56, 70, -70) for dx in (10, -10)
-)
-
-
 def _name_points(axes: Axes, points: Sequence[_Point]) -> None:
-    """Write each name beside its point, at the first place where it touches nothing drawn.
-
-    A name that had to move up or down is tied to its point by a hairline.
-    """
+    """Write each name beside its point; one that had to move is tied to it by a hairline."""
     within = axes.get_window_extent()
+    room = Box(within.x0, within.y0, within.x1 + 28, within.y1 + 8)
     spots = [axes.transData.transform((point.cost, point.accuracy)) for point in points]
-    taken: list[_Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
-    for point, (x, y) in zip(points, spots, strict=True):
-        width = text_width(point.name, SMALL)
-
-        def box(place: tuple[float, float], x: float = x, y: float = y, w: float = width) -> _Box:
-            left = x + place[0] - (w if place[0] < 0 else 0)
-            return left, y + place[1] - 7, left + w, y + place[1] + 7
-
-        def trouble(place: tuple[float, float]) -> float:
-            left, bottom, right, top = spot = box(place)
-            outside = max(0.0, within.x0 - left) + max(0.0, right - within.x1 - 28)
-            outside += max(0.0, within.y0 - bottom) + max(0.0, top - within.y1 - 8)
-            return 40 * outside + sum(_overlap(spot, other) for other in taken)
-
-        dx, dy = min(_PLACES, key=trouble)  # the first of the best
-        taken.append(box((dx, dy)))
+    widths = [text_width(point.name, SMALL) for point in points]
+    places = place_names([(float(x), float(y)) for x, y in spots], widths, 14, room)
+    for point, (x, y), (dx, dy) in zip(points, spots, places, strict=True):
         if dy:
-            _tie(axes, (x, y), (x + 0.8 * dx, y + dy))
-        label(axes, point.cost, point.accuracy, point.name, dx=dx, dy=dy,
-              ha="left" if dx > 0 else "right", size=SMALL)  # fmt: skip
-
-
-def _tie(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ends = axes.transData.inverted().transform([start, end])
-    line(axes, ends[:, 0].tolist(), ends[:, 1].tolist(), RULE, width=1, zorder=1)
-
-
-def _overlap(one: _Box, other: _Box) -> float:
-    across = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
-    along = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
-    return across * along
+            ends = axes.transData.inverted().transform([(x, y), (x + 0.8 * dx, y + dy)])
+            line(axes, ends[:, 0].tolist(), ends[:, 1].tolist(), RULE, width=1, zorder=1)
+        side = "left" if dx > 0 else "right"
+        label(axes, point.cost, point.accuracy, point.name, dx=dx, dy=dy, ha=side, size=SMALL)
 
 
 __all__ = ["bounds", "comparison_figure", "cost_figure", "drift_figure", "padded"]

@@ -51,38 +51,42 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
         len(evaluation.classes), len(evaluation.classes)
     )
     n = len(counts)
-    cell = max(5.5, min(52.0, 600 / max(n, 1))) if n > 4 else 56.0
+    cell = min(52.0, 600 / max(n, 1))  # a matrix of many classes is as wide as the page, no more
     size = SMALL if cell >= 11 else 9.0
     step = _thinning(n, cell)
     shown = range(0, n, step)
     names = [shorten(evaluation.classes[index], 22) for index in shown]
-    slanted = widest(names, size) > cell * step - 6
     name_width = widest(names, size)
-    margins = Margins(
-        left=name_width + 14,
-        right=14 if not slanted else max(14, 0.71 * name_width * 0.35),
-        top=30,
-        bottom=28 + (0.75 * name_width + 16 if slanted else 20),
-    )
+    turn = _turn(name_width, size, cell * step)
+    depth = name_width * math.sin(math.radians(turn)) + size * math.cos(math.radians(turn))
+    margins = Margins(left=name_width + 14, right=14, top=30, bottom=depth + 16)
     side = cell * n
     width = max(margins.left + side + margins.right, 300)
     figure = frame(width, margins.top + side + margins.bottom)
     axes = panel(figure, Margins(margins.left, width - margins.left - side, margins.top,
                                  margins.bottom))  # fmt: skip
-    axes.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
+    axes.set(xlim=(-0.5, max(n, 1) - 0.5), ylim=(max(n, 1) - 0.5, -0.5))
     _cells(axes, counts)
     if n <= ANNOTATED_CLASSES:
         _counts(axes, counts, cell)
     positions = [float(index) for index in shown]
-    set_ticks(axes, "y", positions, names, grid=False, size=size, color=INK,
-              ha="right", va="center_baseline")  # fmt: skip
-    turned = {"rotation": 45, "ha": "right", "va": "top"} if slanted else {}
-    set_ticks(axes, "x", positions, names, grid=False, size=size, color=INK, **turned)
+    set_ticks(axes, "y", positions, names, grid=False, size=size, color=INK)
+    turned = {0: {}, 45: {"ha": "right", "va": "top"}, 90: {"ha": "right", "va": "center"}}[turn]
+    set_ticks(
+        axes, "x", positions, names, grid=False, size=size, color=INK, rotation=turn, **turned
+    )
     axes.add_patch(
         Rectangle((-0.5, -0.5), n, n, fill=False, edgecolor=RULE, linewidth=1, clip_on=False)
     )
     heading(axes, "true class ↓   predicted class →", dx=-margins.left + 4)
     return figure
+
+
+def _turn(width: float, size: float, spacing: float) -> int:
+    """Return by how many degrees names below the matrix turn so that they do not touch."""
+    if width < spacing - 6:
+        return 0
+    return 45 if spacing * math.cos(math.radians(45)) > size else 90
 
 
 def _thinning(n: int, cell: float) -> int:
@@ -143,7 +147,7 @@ def per_class_figure(evaluation: Evaluation, *, limit: int = 30) -> Figure:
         evaluation: what was scored.
         limit: at most this many classes, the worst; the figure says how many are left out.
     """
-    ranked = sorted(evaluation.per_class, key=_f1_or_first)
+    ranked = sorted(evaluation.per_class, key=_rank)
     rows, left_out = ranked[:limit], max(0, len(ranked) - limit)
     names = [shorten(row.label, 26) for row in rows]
     supports = [f"n = {row.support:,}" for row in rows]
@@ -155,22 +159,26 @@ def per_class_figure(evaluation: Evaluation, *, limit: int = 30) -> Figure:
     axes = panel(figure, margins)
     values = [v for row in rows for v in (row.precision, row.recall) if math.isfinite(v)]
     low = min(0.9, math.floor(10 * min(values, default=0.0)) / 10)
-    axes.set(xlim=(100 * low - 1, 101), ylim=(len(rows) - 0.5, -0.5))
+    axes.set(xlim=(100 * low - 1, 101), ylim=(max(len(rows), 1) - 0.5, -0.5))
     ticks = nice_ticks(100 * low, 100)
     set_ticks(axes, "x", ticks, [tick_label(tick) for tick in ticks])
-    set_ticks(axes, "y", range(len(rows)), names, grid=False, size=12, color=INK,
-              ha="right", va="center_baseline")  # fmt: skip
+    set_ticks(axes, "y", range(len(rows)), names, grid=False, size=12, color=INK)
     for position, row in enumerate(rows):
         _class_row(axes, position, row)
         label(axes, 1, position, supports[position], dx=12, at=axes.get_yaxis_transform(),
               size=SMALL, color=MUTED)  # fmt: skip
     key(axes, ["recall", "precision"], y=18, width=400, paired=True)
-    foot(axes, "per cent" + (f"; {left_out} better classes are left out" if left_out else ""))
+    foot(
+        axes,
+        "per cent"
+        + (f"; {left_out} classes with a higher F1 or no items are left out" if left_out else ""),
+    )
     return figure
 
 
-def _f1_or_first(row: ClassScores) -> tuple[float, str]:
-    return (row.f1 if math.isfinite(row.f1) else -1.0, row.label)
+def _rank(row: ClassScores) -> tuple[bool, float, str]:
+    """Order by F1; classes without items, about which the split says little, come last."""
+    return (row.support == 0, row.f1 if math.isfinite(row.f1) else -1.0, row.label)
 
 
 def _class_row(axes: Axes, position: float, row: ClassScores) -> None:

@@ -26,7 +26,7 @@ from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import weight_dict
 
-from headstart.report.figures.style import CSS_VARIABLES
+from headstart.report.figures.style import CSS_VARIABLES, HALF
 from headstart.report.wording import clean
 
 _ANCHORS = {"left": "start", "center": "middle", "right": "end"}
@@ -137,8 +137,9 @@ def inline(figure: Figure, *, alt: str = "") -> str:
         renderer.finalize()
     body = _tidy(buffer.getvalue())
     name = f' aria-label="{escape(clean(alt), quote=True)}"' if alt else ""
+    wide = ' class="wide"' if width > 1.5 * HALF else ""
     return (
-        f'<svg role="img"{name} viewBox="0 0 {width:g} {height:g}" width="{width:g}"'
+        f'<svg role="img"{wide}{name} viewBox="0 0 {width:g} {height:g}" width="{width:g}"'
         f' height="{height:g}">\n{body}</svg>'
     )
 
@@ -152,8 +153,11 @@ def _tidy(document: str) -> str:
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
     body = re.sub(r"<[^<>]*>", _recolour, body).replace("xlink:href=", "href=")
     body = _renumber(body)
-    body = re.sub(r"<g>\s*</g>\s*|<defs>\s*</defs>\s*", "", body)
-    return re.sub(r"\n\s*", "\n", body).lstrip()
+    body = re.sub(r"\n\s*", "\n", body).lstrip()
+    empty = 1
+    while empty:  # matplotlib opens a group for every artist, also for those that draw nothing
+        body, empty = re.subn(r"<g/>\n?|<g>\s*</g>\n?|<defs>\s*</defs>\n?|<defs/>\n?", "", body)
+    return body
 
 
 def _recolour(tag: re.Match[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
@@ -11,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round positions within [low, high]: about ``count``, at least one."""
     values = MaxNLocator(nbins=count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    slack = 1e-9 * max(abs(low), abs(high), 1e-300)
+    slack = 1e-7 * (high - low)  # a tick at an end is kept whatever its rounding
     inside = [float(value) for value in values if low - slack <= value <= high + slack]
     return [0.0 if abs(value) < slack else value for value in inside] or [(low + high) / 2]
 
@@ -81,3 +82,63 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
         for place in range(count):
             moved[next(ranked)] = centre + gap * (place - (count - 1) / 2)
     return moved
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels; y grows upwards."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def overlap(self, other: Box) -> float:
+        """Return the area that both cover."""
+        across = min(self.right, other.right) - max(self.left, other.left)
+        along = min(self.top, other.top) - max(self.bottom, other.bottom)
+        return max(0.0, across) * max(0.0, along)
+
+    def outside(self, room: Box) -> float:
+        """Return by how many pixels this box leaves ``room``."""
+        across = max(0.0, room.left - self.left) + max(0.0, self.right - room.right)
+        along = max(0.0, room.bottom - self.bottom) + max(0.0, self.top - room.top)
+        return across + along
+
+
+_STEPS = (0, 14, -14, 28, -28, 42, -42, 56, -56, 70, -70)
+_PLACES = tuple((dx, dy) for dy in _STEPS for dx in (10, -10))
+_MARK = 5  # half the side of a mark in pixels
+
+
+def place_names(
+    spots: Sequence[tuple[float, float]], widths: Sequence[float], height: float, room: Box
+) -> list[tuple[float, float]]:
+    """Find a place for the name of every point, where it touches neither marks nor other names.
+
+    Greedy, in the order given: the first of the least troubled places beside the point, then
+    above and below it.
+
+    Args:
+        spots: the points in pixels.
+        widths: the width of each name in pixels.
+        height: the height of a line in pixels.
+        room: the rectangle that names should not leave.
+
+    Returns:
+        For every point the offset (dx, dy) of its name: its left end if dx > 0, else its right.
+    """
+    taken = [Box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in spots]
+    chosen: list[tuple[float, float]] = []
+    for (x, y), width in zip(spots, widths, strict=True):
+        options = []
+        for rank, (dx, dy) in enumerate(_PLACES):
+            left = x + dx - (width if dx < 0 else 0)
+            box = Box(left, y + dy - height / 2, left + width, y + dy + height / 2)
+            # A pixel outside is worse than any overlap a short name can have there.
+            trouble = 40 * box.outside(room) + sum(box.overlap(other) for other in taken)
+            options.append((trouble, rank, (dx, dy), box))
+        _, _, place, box = min(options, key=lambda option: option[:2])
+        taken.append(box)
+        chosen.append(place)
+    return chosen

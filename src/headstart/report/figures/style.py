@@ -123,15 +123,16 @@ class Margins:
 
 def frame(width: float, height: float) -> Figure:
     """Return an empty figure of ``width`` × ``height`` pixels."""
-    return Figure(
+    figure = Figure(
         figsize=(width / 72, height / 72),
         dpi=72,
         facecolor=PAPER,
         edgecolor="none",
         linewidth=0,
         frameon=True,
-        layout=None,
     )
+    figure.set_layout_engine("none")
+    return figure
 
 
 def panel(figure: Figure, margins: Margins) -> Axes:
@@ -225,7 +226,9 @@ def set_ticks(
 ) -> None:
     """Put exactly these ticks on one axis, with hairlines through the panel if ``grid``."""
     axis = axes.xaxis if side == "x" else axes.yaxis
-    inside = text_options(size, color=color, **text)
+    place = {"ha": "center", "va": "top"} if side == "x" else {"ha": "right"}
+    place.setdefault("va", "center_baseline")
+    inside = text_options(size, color=color, **{**place, **text})
     axis.set_ticks(list(positions), labels=[clean(name) for name in labels], **inside)
     axis.set_ticks([], minor=True)
     if grid:
@@ -282,7 +285,7 @@ def marks(
         linestyle="none",
         alpha=alpha,
         marker=shape,
-        markersize=size,
+        markersize=size - 1.5 if hollow else size,  # a rim of colour adds what paper takes away
         markerfacecolor=PAPER if hollow else color,
         markeredgecolor=color if hollow else PAPER,
         markeredgewidth=1.5 if hollow else min(1.0, size / 7),

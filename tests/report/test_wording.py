@@ -1,0 +1,172 @@
+"""Wording: figures, durations and names, in the terminal and in a page."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from headstart.records import Baseline, Interval, Score
+from headstart.report import evaluation_table, fit_page, format_score
+from headstart.report.text import confused_pairs
+from headstart.report.wording import (
+    clean,
+    flatten,
+    format_number,
+    format_percent,
+    format_seconds,
+    shorten,
+)
+from tests.report.conftest import MakeEvaluation
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        (
+            Score(0.941, Interval(0.889, 0.969, 0.95, "wilson", 153)),
+            "94.1 % (95 % interval 88.9–96.9, Wilson, n = 153)",
+        ),
+        (
+            Score(0.5, Interval(0.4, 0.6, 0.9, "bootstrap", 12000)),
+            "50.0 % (90 % interval 40.0–60.0, bootstrap over items, n = 12,000)",
+        ),
+        (
+            Score(0.5, Interval(0.4, 0.6, 0.95, "t", 5)),
+            "50.0 % (95 % interval 40.0–60.0, t over 5 repetitions)",
+        ),
+        (Score(1.0, None), "100.0 %"),
+        (Score(math.nan, None), "not defined"),
+    ],
+)
+def test_a_score_says_what_it_rests_on(score: Score, words: str) -> None:
+    assert format_score(score) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0004, "0.40 ms"), (0.038, "38 ms"), (0.0996, "0.1 s"), (3.24, "3.2 s"),
+        (59.94, "59.9 s"), (59.96, "1 min 00 s"), (74, "1 min 14 s"), (3599.6, "1 h 00 min"),
+        (7380, "2 h 03 min"), (math.nan, "–"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: float, words: str) -> None:
+    assert format_seconds(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, "0"), (3, "3"), (1234, "1,234"), (0.1234, "0.123"), (0.00012345, "0.000123"),
+        (1e-7, "1e-7"), (1.5e7, "1.5e7"), (12345.6, "12,346"), (-0.5, "-0.500"), (math.inf, "–"),
+    ],
+)  # fmt: skip
+def test_numbers(value: float, words: str) -> None:
+    assert format_number(value) == words
+
+
+def test_percent_of_nothing() -> None:
+    assert format_percent(math.nan) == "–"
+
+
+@given(st.text())
+def test_clean_text_is_one_line_without_controls(text: str) -> None:
+    cleaned = clean(text)
+    assert len(cleaned) == len(text)
+    assert cleaned.isprintable() or all(ord(mark) >= 0x20 for mark in cleaned)
+    assert "\x1b" not in cleaned
+    assert "\n" not in cleaned
+    cleaned.encode("utf-8")
+
+
+@given(st.text(max_size=80), st.integers(5, 40))
+def test_shortened_names_fit_and_keep_their_ends(text: str, width: int) -> None:
+    from headstart.report.wording import _columns
+
+    short = shorten(text, width)
+    assert _columns(short) <= width or short == clean(text)
+    if _columns(clean(text)) <= width:
+        assert short == clean(text)
+
+
+def test_names_that_differ_at_the_end_stay_apart() -> None:
+    one, two = (shorten(f"the same long beginning of a name {n}") for n in (1, 2))
+    assert one != two
+
+
+def test_nested_settings_become_dotted_names() -> None:
+    assert flatten({"head": {"name": "linear", "C": 0.1}, "sizes": [32, 64], "seed": None,
+                    "bf16": False, "extra": {}}) == [
+        ("head.name", "linear"), ("head.C", "0.1"), ("sizes", "32, 64"), ("seed", "–"),
+        ("bf16", "no"), ("extra", "–"),
+    ]  # fmt: skip
+
+
+def test_confused_pairs_are_counted_from_the_matrix(make_evaluation: MakeEvaluation) -> None:
+    evaluation = make_evaluation(("a", "b", "c"), n=500)
+    pairs = confused_pairs(evaluation)
+    wrong = sum(sum(row) for row in evaluation.confusion) - sum(
+        evaluation.confusion[index][index] for index in range(3)
+    )
+    assert sum(count for _, _, count, _ in pairs) == wrong
+    counts = [count for _, _, count, _ in pairs]
+    assert counts == sorted(counts, reverse=True)
+    true, predicted, count, items = pairs[0]
+    row, column = evaluation.classes.index(true), evaluation.classes.index(predicted)
+    assert evaluation.confusion[row][column] == count
+    assert items == sum(evaluation.confusion[row])
+
+
+def printed(renderable: object) -> str:
+    console = Console(file=io.StringIO(), width=110, force_terminal=True, color_system=None)
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_terminal_shows_twenty_classes_and_says_how_many_more(
+    make_evaluation: MakeEvaluation,
+) -> None:
+    evaluation = make_evaluation(tuple(f"class {index:02d}" for index in range(25)))
+    baseline = Baseline("majority class", "", Score(0.04, None))
+    shown = printed(evaluation_table(evaluation, baselines=(baseline,)))
+    assert "class 19" in shown
+    assert "class 20" not in shown
+    assert "and 5 more" in shown
+    assert "baseline: majority class" in shown
+    assert "Wilson, n = 300" in shown
+
+
+def test_class_names_are_neither_markup_nor_escapes_in_the_terminal(
+    make_evaluation: MakeEvaluation,
+) -> None:
+    shown = printed(evaluation_table(make_evaluation(("[red]ants[/red]", "\x1b[31mbees"))))
+    assert "[red]ants[/red]" in shown
+    assert "\x1b[31m" not in shown
+
+
+def test_a_page_of_one_evaluation_alone_has_only_what_there_is(
+    make_evaluation: MakeEvaluation,
+) -> None:
+    page = fit_page(make_evaluation(("ants", "bees")), title="data")
+    titles = [section.title for section in page.sections]
+    assert titles == ["Result", "By class", "Mistakes", "Training and choice"]
+    assert [headline.label for headline in page.headlines] == ["Test accuracy", "Test items"]
+
+
+def test_the_gain_is_over_the_best_baseline(make_evaluation: MakeEvaluation) -> None:
+    evaluation = make_evaluation(("ants", "bees"))
+    baselines = (
+        Baseline("majority", "", Score(0.5, None)),
+        Baseline("pixels", "", Score(evaluation.accuracy.value - 0.123, None)),
+        Baseline("failed", "", Score(math.nan, None)),
+    )
+    page = fit_page(evaluation, title="data", baselines=baselines)
+    gain = next(headline for headline in page.headlines if "baseline" in headline.label)
+    assert gain.value == "+12.3"
+    assert "pixels" in gain.detail
