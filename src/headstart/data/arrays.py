@@ -159,13 +159,23 @@ def as_array(x: Any) -> NDArray[Any]:
     """Return a numpy array of an array, a tensor on any device, or nested lists."""
     if hasattr(x, "detach"):
         x = x.detach().cpu()
-    array = np.asarray(x)
-    if array.dtype == object:
+    try:
+        array = np.asarray(x)
+    except ValueError:  # ragged nested lists
+        array = np.array([[]], object)
+    if array.dtype == object and not _are_labels(array):
         raise DataError(
             "the images or labels differ in shape or type among themselves",
             hint="give arrays of one shape; images of several sizes fit into a folder or a table",
         )
     return array
+
+
+def _are_labels(array: NDArray[Any]) -> bool:
+    """Return whether an array of objects is what pandas makes of a column of text."""
+    return array.ndim == 1 and all(
+        value is None or isinstance(value, str | bytes | int | float) for value in array
+    )
 
 
 def _layout(shape: tuple[int, ...], name: str) -> Converter:

@@ -105,8 +105,9 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
     )
     repeated = len(whole) - len(set(whole.ids))
     if repeated:
+        verb = "repeats" if repeated == 1 else "repeat"
         notes.append(
-            f"{count(repeated, 'item')} repeat the content of another; such items stay together"
+            f"{count(repeated, 'item')} {verb} the content of another; such items stay together"
             " on one side of the split."
         )
     _note_contradictions(whole, notes)
@@ -120,8 +121,9 @@ def _note_contradictions(whole: Split, notes: list[str]) -> None:
         label_of.setdefault(key, set()).add(label)
     contradictory = sum(len(labels) > 1 for labels in label_of.values())
     if contradictory:
+        verb = "stands" if contradictory == 1 else "stand"
         notes.append(
-            f"{count(contradictory, 'image')} stand under more than one class; one of the labels"
+            f"{count(contradictory, 'image')} {verb} under more than one class; one of the labels"
             " must be wrong."
         )
 

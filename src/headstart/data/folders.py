@@ -148,11 +148,22 @@ def read_images(path: Path, memo: DigestMemo | None) -> FileItems:
     return FileItems(paths, [found.relative_to(path).as_posix() for found in paths], memo)
 
 
-def has_class_folders(root: Path) -> bool:
-    """Return whether there is any image below the folders of ``root``."""
-    return any(
-        path.suffix.lower() in SUFFIXES for folder in subfolders(root) for path in walk(folder)
-    )
+def require_open(folder: Path) -> None:
+    """Make sure that this user may list a folder and enter it.
+
+    Raises:
+        DataError: no permission.
+    """
+    _entries(folder)
+    try:
+        (folder / ".").stat()
+    except PermissionError:
+        raise _no_permission(folder) from None
+
+
+def any_image(folder: Path) -> bool:
+    """Return whether there is any image below a folder."""
+    return any(path.suffix.lower() in SUFFIXES for path in walk(folder))
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -188,11 +199,15 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except PermissionError:
-        raise DataError(
-            f"no permission to list the folder '{folder}'", hint="grant it, or give another folder"
-        ) from None
+        raise _no_permission(folder) from None
     except OSError as error:
         raise DataError(f"cannot list the folder '{folder}': {error.strerror}") from error
+
+
+def _no_permission(folder: Path) -> DataError:
+    return DataError(
+        f"no permission to list the folder '{folder}'", hint="grant it, or give another folder"
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -128,8 +128,7 @@ def load_items(
     reporter = reporter or SilentReporter()
     if isinstance(source, str | Path) and str(source) != "digits":
         path = _existing(Path(source).expanduser())
-        is_image = path.is_file() and not tables.is_table(path)
-        if is_image or (path.is_dir() and not tables.table_files(path)):
+        if _holds_images(path):
             items = folders.read_images(path, digest_memo)
             rows = np.arange(len(items), dtype=np.int64)
             return Split(items, rows, np.full(len(items), -1, np.int64), (), reporter)
@@ -175,7 +174,7 @@ def _read_path(path: Path, request: Request) -> Source:
     if path.is_dir():
         if objects.is_saved_hub_dataset(path):
             return objects.read_saved_hub_dataset(path, request)
-        if tables.table_files(path) and not folders.has_class_folders(path):
+        if _is_table_folder(path, request):
             return tables.read_table_folder(path, request)
         return folders.read_folder(path, request)
     if path.suffix.lower() == ".npz":
@@ -187,6 +186,29 @@ def _read_path(path: Path, request: Request) -> Source:
             hint="give a folder of class folders, or a .csv, .tsv, .parquet or .npz file",
         )
     return tables.read_table_file(path, request, _other_table(path, request))
+
+
+def _holds_images(path: Path) -> bool:
+    """Return whether a path stands for images themselves, not for a list of them."""
+    if not path.is_dir():
+        return path.suffix.lower() not in (*tables.SUFFIXES, ".npz")
+    if objects.is_saved_hub_dataset(path):
+        return False
+    return not tables.table_files(path) or folders.any_image(path)
+
+
+def _is_table_folder(path: Path, request: Request) -> bool:
+    """Return whether a folder's tables count, not its folders.
+
+    They do if a table is called train or test, or if the folders cannot be classes because there
+    is but one with images (``labels.csv`` beside ``images/``).
+    """
+    files = tables.table_files(path)
+    if not files:
+        return False
+    if tables.name_splits(files, request):
+        return True
+    return sum(map(folders.any_image, folders.subfolders(path))) < 2
 
 
 def _other_table(path: Path, request: Request) -> Path | None:
@@ -211,10 +233,13 @@ def _other_table(path: Path, request: Request) -> Path | None:
 def _existing(path: Path) -> Path:
     """Return the path if it exists, else say which part of it does not, and what is near."""
     try:
+        if path.is_dir():
+            folders.require_open(path)
         if path.exists():
             return path
-    except OSError as error:  # a link in a circle, a name that is too long
-        raise DataError(f"'{path}' cannot be reached: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a link in a circle, a name that is too long
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"'{path}' cannot be reached: {reason}") from error
     parent = path.parent
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent

@@ -135,7 +135,8 @@ def _settle(
             hint="repair or remove them, or leave them out with --bad-files skip (on_bad='skip')",
         )
     named = few([f"{item.origin} ({item.reason})" for item in bad])
-    reporter.note(f"{count(len(bad), 'item')} cannot be read and is left out: {named}.")
+    are = "is" if len(bad) == 1 else "are"
+    reporter.note(f"{count(len(bad), 'item')} cannot be read and {are} left out: {named}.")
 
 
 def _decode_ahead(

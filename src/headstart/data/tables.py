@@ -94,6 +94,11 @@ def read_arrow(data: Any, name: str, request: Request) -> Source:
     return _divided(table, name, Path(), request, name)
 
 
+def name_splits(files: Sequence[Path], request: Request) -> bool:
+    """Return whether the name of any of these tables says which split it is."""
+    return bool(_shards(files, request))
+
+
 def _shards(files: Sequence[Path], request: Request) -> dict[str, list[Path]]:
     by_name = roles([f.name for f in files] + [f.stem for f in files], request)
     shards: dict[str, list[Path]] = {}
