@@ -114,8 +114,9 @@ class Database:
                 try:
                     connection.execute("PRAGMA journal_mode=WAL")
                     break
-                except sqlite3.OperationalError:
-                    if time.monotonic() > deadline:
+                except sqlite3.OperationalError as error:
+                    busy = any(word in str(error) for word in _BUSY)
+                    if not busy or time.monotonic() > deadline:
                         raise
                     time.sleep(0.005)
             connection.execute("PRAGMA synchronous=FULL")

@@ -27,6 +27,20 @@ Rows = Array | dict[str, Array]
 """Rows of a single column as an array, or of several as a dict of arrays."""
 
 
+# A place is one integer: the shard's place among the entries, then the row's place in the shard.
+# So rows that lie together differ by one, and sorting places sorts by the order of the disk.
+_SLOT = 40
+_POSITION = (1 << _SLOT) - 1
+_MAPPED_ARRAYS = 4096  # kept at hand by one feature set
+
+
+def places(slot: IntArray, position: IntArray) -> IntArray:
+    """Combine the (n,) number of each row's shard with its (n,) position there."""
+    if ((position < 0) | (position > _POSITION)).any():
+        raise StoreError("the index names places that cannot be", hint=REPAIR_HINT)
+    return (slot.astype(np.int64) << _SLOT) | position
+
+
 class ShardSource(Protocol):
     """Whatever opens shards: a local space, or the mirror of a remote one."""
 
@@ -59,8 +73,7 @@ class FeatureSet:
         self,
         source: ShardSource,
         ids: PackedIds,
-        slot: IntArray,
-        position: IntArray,
+        where: IntArray,
         entries: Sequence[ShardEntry],
         empty_columns: Sequence[ColumnSpec] = (),
         names: Sequence[str] | None = None,
@@ -70,23 +83,23 @@ class FeatureSet:
         Args:
             source: what opens shards.
             ids: (n, 2) uint64.
-            slot: (n,) the place in ``entries`` of each row's shard.
-            position: (n,) the place of each row in its shard.
+            where: (n,) int64 places, from :func:`places`.
             entries: the shards.
             empty_columns: the columns where there are no rows.
             names: the columns to yield; None for all.
         """
         self._source, self._packed = source, ids
-        self._slot, self._position = slot.astype(np.int32), position
+        self._where = where
         self._entries, self._empty = tuple(entries), tuple(empty_columns)
         self._checked = np.zeros(len(entries), bool)
+        self._plain: dict[tuple[str, int], Array] = {}
         self.columns: Mapping[str, Column] = _columns(
             [entry.columns for entry in entries] or [tuple(empty_columns)], names
         )
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self._slot)
+        return len(self._where)
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{n}: {c.dtype} {c.shape}" for n, c in self.columns.items())
@@ -106,19 +119,20 @@ class FeatureSet:
 
     def select(self, *names: str) -> FeatureSet:
         """Return the same rows with only these columns."""
-        return self._with(self._packed, self._slot, self._position, names)
+        return self._with(self._packed, self._where, names)
 
     def take(self, indices: npt.ArrayLike) -> FeatureSet:
         """Return the rows at ``indices`` ((k,) integers or (n,) booleans) as another set."""
         where = self._indices(np.asarray(indices))
-        return self._with(
-            self._packed[where], self._slot[where], self._position[where], tuple(self.columns)
-        )
+        return self._with(self._packed[where], self._where[where], tuple(self.columns))
 
-    def _with(
-        self, ids: PackedIds, slot: Any, position: IntArray, names: Sequence[str]
-    ) -> FeatureSet:
-        return FeatureSet(self._source, ids, slot, position, self._entries, self._empty, names)
+    def _with(self, ids: PackedIds, where: IntArray, names: Sequence[str]) -> FeatureSet:
+        return FeatureSet(self._source, ids, where, self._entries, self._empty, names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the mapped arrays behind; another process maps and checks the shards itself."""
+        fresh = {"_plain": {}, "_checked": np.zeros_like(self._checked)}
+        return self.__dict__ | fresh
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -143,11 +157,10 @@ class FeatureSet:
         import torch
 
         name = self._name(column)
-        run = self._run(slice(0, len(self)))
-        if run is not None and len(self):
-            shard, where = run
+        if len(self) and (np.diff(self._where) == 1).all():
+            shard, place = self._run(self._where)
             if shard.column(name).encoding == "plain":
-                return torch.from_numpy(shard.private_copy(name)[where])
+                return torch.from_numpy(shard.private_copy(name)[place])
         values = self._rows(name, slice(0, len(self)))
         return torch.from_numpy(values if values.flags.writeable else values.copy())
 
@@ -201,7 +214,7 @@ class FeatureSet:
 
     def disk_order(self) -> IntArray:
         """Return the (n,) permutation that visits rows in the order of the disk."""
-        return np.lexsort((self._position, self._slot)).astype(np.int64)
+        return np.argsort(self._where, kind="stable")
 
     def _name(self, column: str | None) -> str:
         if column is None and len(self.columns) == 1:
@@ -235,54 +248,56 @@ class FeatureSet:
             return self._rows(next(iter(self.columns)), where)
         return {name: self._rows(name, where) for name in self.columns}
 
-    def _rows(self, name: str, where: slice | IntArray) -> Array:
+    def _rows(self, name: str, chosen: slice | IntArray) -> Array:
         column = self.columns[name]
-        slots, positions = self._slot[where], self._position[where]
-        count = len(slots)
-        if isinstance(where, slice) and count:
-            run = self._run(where)
-            if run is not None:
-                shard, place = run
+        where = self._where[chosen]
+        if isinstance(chosen, slice) and len(where):
+            cuts = np.flatnonzero(np.diff(where) != 1) + 1
+            if len(cuts) == 0:
+                shard, place = self._run(where)
                 rows = shard.rows(shard.column(name), place)
                 return rows if rows.dtype == column.dtype else rows.astype(column.dtype)
-        out = np.empty((count, *column.shape), column.dtype)
-        if isinstance(where, slice) and self._copy_runs(name, slots, positions, out):
-            return out
-        if len(self._entries) == 1:
-            groups: list[Any] = [slice(None)] if count else []
-        else:
-            order = np.argsort(slots, kind="stable")
-            cuts = np.flatnonzero(np.diff(slots[order])) + 1
-            groups = np.split(order, cuts) if count else []
-        for group in groups:
-            group_slots, group_positions = slots[group], positions[group]
-            shard = self._shard(int(group_slots[0]))
-            out[group] = shard.rows(shard.column(name), group_positions)
+            if 16 * len(cuts) <= len(where):
+                return self._copied_runs(name, where, cuts)
+        return self._gathered(name, where)
+
+    def _run(self, where: IntArray) -> tuple[Shard, slice]:
+        """Return shard and slice of rows that lie together in one shard, in order."""
+        first = int(where[0] & _POSITION)
+        return self._shard(int(where[0] >> _SLOT)), slice(first, first + len(where))
+
+    def _copied_runs(self, name: str, where: IntArray, cuts: IntArray) -> Array:
+        out = np.empty((len(where), *self.columns[name].shape), self.columns[name].dtype)
+        for start, stop in itertools.pairwise([0, *cuts.tolist(), len(where)]):
+            shard, place = self._run(where[start:stop])
+            out[start:stop] = shard.rows(shard.column(name), place)
         return out
 
-    def _run(self, where: slice) -> tuple[Shard, slice] | None:
-        """Return shard and slice if the rows lie together in one shard, in order."""
-        slots, positions = self._slot[where], self._position[where]
-        if len(slots) == 0 or slots[0] != slots[-1]:
-            return None
-        if positions[-1] - positions[0] != len(slots) - 1:
-            return None
-        if (slots != slots[0]).any() or (np.diff(positions) != 1).any():
-            return None
-        return self._shard(int(slots[0])), slice(int(positions[0]), int(positions[-1]) + 1)
-
-    def _copy_runs(self, name: str, slots: Any, positions: IntArray, out: Array) -> bool:
-        """Fill ``out`` by long runs if there are such; return whether it was done."""
-        breaks = np.flatnonzero((np.diff(slots) != 0) | (np.diff(positions) != 1)) + 1
-        if 16 * len(breaks) > len(slots):
-            return False
-        edges = [0, *breaks.tolist(), len(slots)] if len(slots) else []
+    def _gathered(self, name: str, where: IntArray) -> Array:
+        # In the order of the disk the reads of a batch are local, which is worth a second copy.
+        out = np.empty((len(where), *self.columns[name].shape), self.columns[name].dtype)
+        order = where.argsort()
+        sorted_where = where[order]
+        slots, positions = sorted_where >> _SLOT, sorted_where & _POSITION
+        cuts = np.flatnonzero(slots[1:] != slots[:-1]) + 1
+        edges = [0, *cuts.tolist(), len(where)] if len(where) else []
         for start, stop in itertools.pairwise(edges):
-            shard = self._shard(int(slots[start]))
-            first = int(positions[start])
-            place = slice(first, first + stop - start)
-            out[start:stop] = shard.rows(shard.column(name), place)
-        return True
+            slot = int(slots[start])
+            plain = self._plain.get((name, slot))
+            if plain is None:
+                shard = self._shard(slot)
+                rows = shard.rows(shard.column(name), positions[start:stop])
+                self._remember(name, slot, shard)
+            else:
+                rows = plain.take(positions[start:stop], axis=0)
+            out[order[start:stop]] = rows
+        return out
+
+    def _remember(self, name: str, slot: int, shard: Shard) -> None:
+        if shard.column(name).encoding == "plain":
+            if len(self._plain) >= _MAPPED_ARRAYS:
+                self._plain.clear()
+            self._plain[name, slot] = shard.stored[name]
 
     def _shard(self, slot: int) -> Shard:
         shard = self._source.shard(self._entries[slot])
@@ -292,10 +307,11 @@ class FeatureSet:
 
     def _check_ids(self, slot: int, shard: Shard) -> None:
         # The index said where the rows lie; the shard itself must agree for each of them.
-        mine = np.flatnonzero(self._slot == slot)
-        positions = self._position[mine]
-        inside = (positions >= 0) & (positions < shard.header.rows)
-        if not inside.all() or (shard.ids[positions] != self._packed[mine]).any():
+        mine = np.flatnonzero(self._where >> _SLOT == slot)
+        positions = self._where[mine] & _POSITION
+        if (positions >= shard.header.rows).any() or (
+            shard.ids[positions] != self._packed[mine]
+        ).any():
             raise StoreError(
                 f"shard {shard.path.name} in {shard.path.parent} holds other rows than the index"
                 " says",

@@ -20,7 +20,7 @@ from headstart.progress import Reporter, SilentReporter
 from headstart.store.claims import Claims
 from headstart.store.describe import checked_description, space_key
 from headstart.store.durable import clear_errors, fsync_folder
-from headstart.store.features import FeatureSet
+from headstart.store.features import FeatureSet, places
 from headstart.store.folder import SpaceFolder
 from headstart.store.index import ShardEntry
 from headstart.store.layout import (
@@ -306,11 +306,11 @@ class Space:
         if index is None:
             if len(ids):
                 raise self._missing_rows(list(ids), view)
-            return FeatureSet(self, packed, np.zeros(0, np.int64), np.zeros(0, np.int64), ())
-        places = index.locate(packed, view)
-        if (places.shard < 0).any():
-            raise self._missing_rows([ids[int(i)] for i in np.flatnonzero(places.shard < 0)], view)
-        numbers, slot = np.unique(places.shard, return_inverse=True)
+            return FeatureSet(self, packed, np.zeros(0, np.int64), ())
+        found = index.locate(packed, view)
+        if (found.shard < 0).any():
+            raise self._missing_rows([ids[int(i)] for i in np.flatnonzero(found.shard < 0)], view)
+        numbers, slot = np.unique(found.shard, return_inverse=True)
         entries = index.shard_entries(int(n) for n in numbers)
         if len(entries) != len(numbers):
             raise StoreError(
@@ -319,10 +319,8 @@ class Space:
             )
         chosen = tuple(entries[int(n)] for n in numbers)
         self._check_files(chosen)
-        if not chosen:
-            first = index.first_columns()
-            return FeatureSet(self, packed, slot, places.position, (), first or ())
-        return FeatureSet(self, packed, slot, places.position, chosen)
+        columns = () if chosen else index.first_columns() or ()
+        return FeatureSet(self, packed, places(slot, found.position), chosen, columns)
 
     def shard(self, entry: ShardEntry) -> Shard:
         """Return an open shard whose digest and header have been checked.
