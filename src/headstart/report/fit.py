@@ -226,8 +226,9 @@ def _mistakes(evaluation: Evaluation, mistakes: Sequence[Mistake]) -> list[Block
             Example(
                 mistake.item,
                 (
-                    f"true: {mistake.true}",
-                    f"predicted: {mistake.predicted}, {format_percent(mistake.probability)}",
+                    ("true", mistake.true),
+                    ("predicted", mistake.predicted),
+                    ("probability", format_percent(mistake.probability)),
                 ),
                 mistake.thumbnail,
             )

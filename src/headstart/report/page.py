@@ -137,10 +137,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Example:
-    """One item of a :class:`Gallery`: a thumbnail (None for items that are not images)."""
+    """One item of a :class:`Gallery`: its name, facts as (what, value), and a thumbnail.
+
+    Facts are pairs so that each value is set apart: a right-to-left name must not reorder the
+    figures beside it. ``image`` is None for items that are not images.
+    """
 
     name: str
-    lines: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
     image: bytes | None = None
 
 

@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from headstart.records import Interval
 from headstart.report.figures.scales import (
     Box,
+    bounds,
     finite_range,
     log_ticks,
     nice_ticks,
+    padded,
     percent_range,
     place_names,
     tick_label,
@@ -96,16 +98,6 @@ def comparison_figure(
         )
     foot(axes, x_label)
     return figure
-
-
-def padded(intervals: Sequence[Interval | None], count: int) -> list[Interval | None]:
-    """Return ``count`` intervals, None where there is none."""
-    return [*intervals, *[None] * (count - len(intervals))]
-
-
-def bounds(bands: Sequence[Interval | None]) -> list[float]:
-    """Return the bounds of all intervals there are, as fractions."""
-    return [bound for band in bands if band is not None for bound in (band.low, band.high)]
 
 
 def _row_names(axes: Axes, names: Sequence[str], *, step: int = 1, size: float = SIZE) -> None:
@@ -263,6 +255,3 @@ def _name_points(axes: Axes, points: Sequence[_Point]) -> None:
             line(axes, ends[:, 0].tolist(), ends[:, 1].tolist(), RULE, width=1, zorder=1)
         side = "left" if dx > 0 else "right"
         label(axes, point.cost, point.accuracy, point.name, dx=dx, dy=dy, ha=side, size=SMALL)
-
-
-__all__ = ["bounds", "comparison_figure", "cost_figure", "drift_figure", "padded"]

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from headstart.records import Curve, Interval
-from headstart.report.figures.comparison import bounds, padded
 from headstart.report.figures.scales import (
+    bounds,
     finite_range,
     log_ticks,
     nice_ticks,
+    padded,
     percent_range,
     spread,
     tick_label,
@@ -65,8 +66,8 @@ def curves_figure(curves: Sequence[Curve], *, width: float | None = None) -> Fig
         set_ticks(axes, "y", [], [])
         label(axes, 0.5, 0.5, "no curve to show", ha="center", color=MUTED, at=axes.transAxes)
         return figure
-    labelled = [max(len(curve.x) for curve in group) > 60 or len(group) > 3 for group in groups]
-    width = width or (WIDE if any(labelled) else HALF)
+    crowded = any(len(group) > 3 or len(group[0].x) > 60 for group in groups)
+    width = width or (WIDE if crowded else HALF)
     figure = frame(width, _PANEL * len(groups))
     for place, group in enumerate(groups):
         above = _PANEL * place
@@ -106,7 +107,10 @@ def _curve_panel(figure: Figure, group: Sequence[Curve], above: float, below: fl
     _chosen(axes, group)
     if not alone:
         _end_labels(axes, group, names, (low, high), _PANEL - 34 - 48)
-    heading(axes, group[0].y_label, dx=-margins.left + 4)
+    title = group[0].y_label
+    if alone and names[0] != title:
+        title = f"{title} · {names[0]}"
+    heading(axes, title, dx=-margins.left + 4)
     foot(axes, group[0].x_label)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
+from headstart.records import Interval
+
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round positions within [low, high]: about ``count``, at least one."""
@@ -57,6 +59,16 @@ def percent_range(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(kept), max(kept)
     pad = max(0.08 * (high - low), (4 - (high - low)) / 2, 0.5)
     return max(0.0, low - pad), min(100.0, high + pad)
+
+
+def padded(intervals: Sequence[Interval | None], count: int) -> list[Interval | None]:
+    """Return ``count`` intervals, None where there is none."""
+    return [*intervals, *[None] * (count - len(intervals))]
+
+
+def bounds(bands: Sequence[Interval | None]) -> list[float]:
+    """Return the bounds of all intervals there are, as fractions."""
+    return [bound for band in bands if band is not None for bound in (band.low, band.high)]
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
