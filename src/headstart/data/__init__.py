@@ -11,22 +11,38 @@ from headstart.data.loading import load_data, load_items, load_test_data
 from headstart.data.preprocessing import Preprocessing
 from headstart.data.reading import BadItem, Batch, BatchReader, read_batches
 from headstart.data.splits import few_per_class, stratified_folds, stratified_split
+from headstart.data.views import (
+    STANDARD,
+    ColourJitter,
+    Flip,
+    RandomResizedCrop,
+    Rotation,
+    View,
+    numbered_views,
+)
 
 __all__ = [
+    "STANDARD",
     "UNLABELLED",
     "BadItem",
     "Batch",
     "BatchReader",
+    "ColourJitter",
     "Dataset",
     "DigestMemo",
+    "Flip",
     "Items",
     "Preprocessing",
+    "RandomResizedCrop",
+    "Rotation",
     "Split",
+    "View",
     "digest",
     "few_per_class",
     "load_data",
     "load_items",
     "load_test_data",
+    "numbered_views",
     "read_batches",
     "stratified_folds",
     "stratified_split",

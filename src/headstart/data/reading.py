@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from headstart.data.dataset import Split
 from headstart.data.decoding import UndecodableError
 from headstart.data.preprocessing import Preprocessing
+from headstart.data.views import View
 from headstart.data.wording import count, few
 from headstart.errors import BadFilesError
 from headstart.progress import Reporter, SilentReporter
@@ -80,6 +81,7 @@ def read_batches(
     preprocessing: Preprocessing,
     *,
     batch_size: int,
+    view: View | None = None,
     workers: int | None = None,
     on_bad: OnBad = "raise",
     reporter: Reporter | None = None,
@@ -94,6 +96,7 @@ def read_batches(
         indices: ``(k,)`` positions in the split, in the order wanted; None: all, in order.
         preprocessing: its ``geometry`` is applied here, ``normalise`` is left to the consumer.
         batch_size: items per batch, before bad ones are taken out.
+        view: a numbered augmentation; None: the images as they are (view 0).
         workers: number of threads; None: the processors this process may use, at most 8, which
             a GPU's appetite rarely exceeds. Pillow decodes outside the interpreter lock.
         on_bad: ``raise`` raises after the last batch; ``skip`` leaves bad items out and tells the
@@ -113,7 +116,8 @@ def read_batches(
     index = np.arange(len(split)) if indices is None else np.asarray(indices)
     index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
     bad: list[BadItem] = []
-    batches = _decode_ahead(split, index, preprocessing, batch_size, workers or _workers(), bad)
+    source = _Source(split, preprocessing, view or View())
+    batches = _decode_ahead(source, index, batch_size, workers or _workers(), bad)
     return BatchReader(_settle(batches, bad, on_bad, reporter or SilentReporter()), bad)
 
 
@@ -140,9 +144,8 @@ def _settle(
 
 
 def _decode_ahead(
-    split: Split,
+    source: _Source,
     index: NDArray[np.int64],
-    preprocessing: Preprocessing,
     batch_size: int,
     workers: int,
     bad: list[BadItem],
@@ -155,7 +158,7 @@ def _decode_ahead(
     try:
         for start in starts:
             chosen = index[start : start + batch_size]
-            pending.append(_Pending(split, chosen, preprocessing, pool))
+            pending.append(_Pending(source, chosen, pool))
             if len(pending) > ahead:
                 yield from pending.popleft().finish(bad)
         while pending:
@@ -164,25 +167,43 @@ def _decode_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What pixels are made from; shared by all threads."""
+
+    split: Split
+    preprocessing: Preprocessing
+    view: View
+
+    def fill(
+        self, index: NDArray[np.int64], target: NDArray[np.uint8], first: int
+    ) -> list[tuple[int, BadItem]]:
+        """Decode a chunk into ``target``; return (place in the batch, item) for each bad one."""
+        items, failed = self.split.items, []
+        for j, i in enumerate(index.tolist()):
+            row = int(self.split.rows[i])
+            try:
+                image = items.image(row)
+                key = items.digest(row) if self.view.number else ""
+                pixels = self.view.geometry(image, key, self.preprocessing)
+                target[j] = pixels.transpose(2, 0, 1)
+            except UndecodableError as error:
+                failed.append((first + j, BadItem(i, items.origin(row), str(error))))
+        return failed
+
+
 class _Pending:
     """One batch in the making: its memory, and the tasks that fill it."""
 
-    def __init__(
-        self,
-        split: Split,
-        index: NDArray[np.int64],
-        preprocessing: Preprocessing,
-        pool: ThreadPoolExecutor,
-    ) -> None:
+    def __init__(self, source: _Source, index: NDArray[np.int64], pool: ThreadPoolExecutor) -> None:
         self.index = index
-        self.pixels = torch.empty((len(index), 3, *preprocessing.size), dtype=torch.uint8)
+        size = source.preprocessing.size
+        self.pixels = torch.empty((len(index), 3, *size), dtype=torch.uint8)
         target = self.pixels.numpy()
         self.tasks: list[Future[list[tuple[int, BadItem]]]] = [
             pool.submit(
-                _fill,
-                split,
+                source.fill,
                 index[first : first + _CHUNK],
-                preprocessing,
                 target[first : first + _CHUNK],
                 first,
             )
@@ -199,21 +220,3 @@ class _Pending:
         good[[place for place, _ in failed]] = False
         if good.any():
             yield Batch(self.index[good], self.pixels[torch.from_numpy(good)])
-
-
-def _fill(
-    split: Split,
-    index: NDArray[np.int64],
-    preprocessing: Preprocessing,
-    target: NDArray[np.uint8],
-    first: int,
-) -> list[tuple[int, BadItem]]:
-    """Decode a chunk into ``target``; return (place in the batch, item) for each bad one."""
-    failed = []
-    for j, i in enumerate(index.tolist()):
-        row = int(split.rows[i])
-        try:
-            target[j] = preprocessing.geometry(split.items.image(row)).transpose(2, 0, 1)
-        except UndecodableError as error:
-            failed.append((first + j, BadItem(i, split.items.origin(row), str(error))))
-    return failed
