@@ -168,8 +168,13 @@ def test_every_block_is_rendered(thumbnail: bytes) -> None:
                     Table(("name", "n"), (("a", 1234), ("b", None)), "a table"),
                     Table(("name", "n"), (("c", 0.125),), "a folded table", folded=True),
                     Picture(thumbnail, "an image", "below it"),
-                    Gallery((Example("file.png", (("true", "a"),), thumbnail), Example("row 3", ())),
-                            "examples"),
+                    Gallery(
+                        (
+                            Example("file.png", (("true", "a"),), thumbnail),
+                            Example("row 3", ()),
+                        ),
+                        "examples",
+                    ),
                 ),
             ),
         ),
