@@ -29,9 +29,7 @@ def matches(pattern: str | re.Pattern[str], name: str) -> bool:
     """
     if isinstance(pattern, re.Pattern):
         return pattern.fullmatch(name) is not None
-    if is_glob(pattern):
-        return fnmatch.fnmatchcase(name, pattern)
-    return pattern == name
+    return pattern == name or (is_glob(pattern) and fnmatch.fnmatchcase(name, pattern))
 
 
 def covers(pattern: str | re.Pattern[str], name: str) -> bool:

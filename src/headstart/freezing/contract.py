@@ -1,0 +1,142 @@
+"""The contract itself: what is stored on a model, how it is put there, and whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from headstart.freezing import hold
+from headstart.freezing.digests import Change, Record, change, named_tensors, record
+from headstart.freezing.plan import FreezePlan
+
+_CONTRACT = "_headstart_contract"
+
+
+@dataclass(eq=False)
+class Contract:
+    """What is stored on the model at the root of a contract; it is copied and pickled with it.
+
+    Attributes:
+        plan: the plan that was carried out.
+        records: what every frozen tensor was, by name.
+        gradients: ``requires_grad`` of every governed parameter before the contract.
+    """
+
+    plan: FreezePlan
+    records: dict[str, Record]
+    gradients: dict[str, bool]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether a contract holds.
+
+    Attributes:
+        checked: how many frozen tensors were compared.
+        moved: the frozen tensors whose content changed, with how far.
+        faults: everything else that stands against the plan, one sentence each: gradients
+            switched on or off, modes flipped, modules replaced.
+    """
+
+    checked: int
+    moved: tuple[Change, ...]
+    faults: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing moved and nothing stands against the plan."""
+        return not self.moved and not self.faults
+
+    def __str__(self) -> str:
+        if self.holds:
+            return f"{self.checked} frozen tensors are bit-identical to those of the freeze"
+        lines = []
+        if self.moved:
+            shown = "; ".join(str(item) for item in self.moved[:8])
+            more = f" and {len(self.moved) - 8} more" if len(self.moved) > 8 else ""
+            lines.append(f"{len(self.moved)} of {self.checked} frozen tensors moved: {shown}{more}")
+        if self.faults:
+            more = f" and {len(self.faults) - 8} more" if len(self.faults) > 8 else ""
+            lines.append("; ".join(self.faults[:8]) + more)
+        return "; ".join(lines)
+
+
+def contract_on(model: nn.Module) -> Contract | None:
+    """Return the contract whose root is this very module, if there is one."""
+    return model.__dict__.get(_CONTRACT)
+
+
+def contracts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module of a model, by name, that is the root of a contract."""
+    for name, module in model.named_modules():
+        if contract_on(module) is not None:
+            yield name, module
+
+
+def apply(model: nn.Module, plan: FreezePlan) -> Contract:
+    """Carry a plan out on a model that has no contract, and store the contract on it."""
+    modules = dict(model.named_modules())
+    mode = hold.requested_mode(model)
+    for intent in plan.intents:
+        hold.put(modules[intent.name], intent, mode)
+    tensors = dict(named_tensors(model))
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    frozen = [name for name in plan.frozen if name in parameters]
+    gradients = {name: parameters[name].requires_grad for name in (*frozen, *plan.trainable)}
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+        parameters[name].grad = None
+    for name in plan.trainable:
+        parameters[name].requires_grad_(True)
+    records = {name: record(tensors[name]) for name in plan.frozen}
+    contract = Contract(plan, records, gradients)
+    model.__dict__[_CONTRACT] = contract
+    return contract
+
+
+def remove(model: nn.Module, contract: Contract) -> None:
+    """Take a contract off: modules follow ``train()`` again, gradients are as before it."""
+    mode = hold.requested_mode(model)
+    modules = dict(model.named_modules())
+    for intent in contract.plan.intents:
+        if intent.name in modules:
+            hold.remove(modules[intent.name], mode)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, requires_grad in contract.gradients.items():
+        if name in parameters:
+            parameters[name].requires_grad_(requires_grad)
+    model.__dict__.pop(_CONTRACT, None)
+
+
+def check(model: nn.Module, contract: Contract) -> Verification:
+    """Compare every frozen tensor with its record, and every module with its intent."""
+    tensors = dict(named_tensors(model))
+    moved = [
+        found
+        for name, before in contract.records.items()
+        if name in tensors and (found := change(name, tensors[name], before)) is not None
+    ]
+    gone = [f"{name!r} is gone" for name in contract.records if name not in tensors]
+    faults = (*gone, *_faults(model, contract, tensors))
+    return Verification(len(contract.records), tuple(moved), faults)
+
+
+def _faults(model: nn.Module, contract: Contract, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    modules = dict(model.named_modules())
+    mode = hold.requested_mode(model)
+    for intent in contract.plan.intents:
+        if intent.name not in modules:
+            yield f"the part {intent.name!r} is gone"
+            continue
+        yield from hold.faults(intent.name, modules[intent.name], intent, mode)
+    for name in contract.plan.frozen:
+        if name in tensors and tensors[name].requires_grad:
+            yield f"{name!r} is frozen, and its requires_grad was switched on"
+    for name in contract.plan.trainable:
+        if name in tensors and not tensors[name].requires_grad:
+            yield f"{name!r} is trainable, and its requires_grad was switched off"
+
+
+__all__ = ["Contract", "Verification", "apply", "check", "contract_on", "contracts", "remove"]

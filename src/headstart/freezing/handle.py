@@ -1,0 +1,194 @@
+"""The public door of the freeze contract: :func:`freeze` and the handle that it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from headstart.errors import FreezeError
+from headstart.freezing import checkpoint, hold, stamps
+from headstart.freezing import contract as contracting
+from headstart.freezing.contract import Contract, Verification, contract_on, contracts
+from headstart.freezing.names import quoted
+from headstart.freezing.plan import FreezePlan, Spec, plan_freeze
+
+
+class FreezeHandle:
+    """The contract on a model: its plan, its proof, and its end.
+
+    Holds nothing of its own: the contract lies on the model, and any number of handles of one
+    model are alike. :meth:`of` finds the handle of a copy.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    @classmethod
+    def of(cls, model: nn.Module) -> FreezeHandle:
+        """Return the handle of the contract on a model, or on what a wrapper wraps.
+
+        Raises:
+            FreezeError: there is no contract, or there are several, in different parts.
+        """
+        roots = [module for _, module in contracts(model)]
+        if len(roots) == 1:
+            return cls(roots[0])
+        if not roots:
+            raise FreezeError(
+                f"no contract is on this {type(model).__name__}",
+                hint="freeze it first: headstart.freeze(model, ...)",
+            )
+        names = [name or "the model" for name, _ in contracts(model)]
+        raise FreezeError(
+            f"several parts carry a contract each: {', '.join(names)}",
+            hint="ask for the handle of one of them",
+        )
+
+    @property
+    def plan(self) -> FreezePlan:
+        """The plan that was carried out; ``print`` shows it as a table."""
+        return self._contract().plan
+
+    def check(self) -> Verification:
+        """Compare every frozen tensor with its record, and every module with its intent."""
+        return contracting.check(self.model, self._contract())
+
+    def verify(self) -> Verification:
+        """Check, and raise if the contract does not hold.
+
+        Raises:
+            FreezeError: frozen tensors moved (each is named with how far), a mode or a gradient
+                was flipped, or a module was replaced.
+        """
+        found = self.check()
+        if not found.holds:
+            raise FreezeError(
+                f"the freeze contract does not hold: {found}",
+                hint="run the loop under headstart.guard(model) to find the step and the cause",
+            )
+        return found
+
+    def release(self) -> None:
+        """Take the contract off: modules follow ``train()`` again, gradients are as before it.
+
+        Weights and statistics stay as they are.
+        """
+        contracting.remove(self.model, self._contract())
+        checkpoint.unhook(self.model)
+
+    def __repr__(self) -> str:
+        return f"FreezeHandle of {type(self.model).__name__}\n{self.plan}"
+
+    def _contract(self) -> Contract:
+        contract = contract_on(self.model)
+        if contract is None:
+            raise FreezeError("the contract on this model was released", hint="freeze it again")
+        return contract
+
+
+def freeze(model: nn.Module, spec: Spec = "frozen") -> FreezeHandle:
+    """Freeze a model, or parts of it, in place, so that no later ``train()`` undoes it.
+
+    Each call sets the whole contract: parts that the new mapping does not name are released.
+    Staged unfreezing is therefore a sequence of calls, and the same call twice changes nothing.
+    Parameters keep their identity, so that optimizers stay valid; gradients left on a parameter
+    that is frozen now are dropped, since an optimizer would go on moving it by them.
+
+    Args:
+        model: any module. Freeze before wrapping it in DistributedDataParallel.
+        spec: a :class:`FreezePolicy`, the name of a preset (``frozen``, ``trainable``,
+            ``trainable-fixed-norm``, ...), or a mapping from parts to those::
+
+                freeze(model, {"encoder": "frozen", "encoder.layer4": "trainable"})
+
+            Selectors are names, globs, compiled regular expressions or modules; the longest
+            matched name wins. See :func:`plan_freeze` to look before acting.
+
+    Returns:
+        A handle with ``plan``, ``check()``, ``verify()`` and ``release()``.
+
+    Raises:
+        FreezeError: a selector matches nothing, the mapping contradicts itself or cannot be
+            carried out (all faults together), or another contract governs a part already. The
+            model is left unchanged.
+    """
+    model = _unwrapped(model)
+    plan = plan_freeze(model, spec)
+    before = contract_on(model)
+    _refuse_overlap(model, plan, before)
+    stamps.check(model, plan)
+    if before is not None:
+        contracting.remove(model, before)
+    contracting.apply(model, plan)
+    checkpoint.hook(model)
+    return FreezeHandle(model)
+
+
+def refreeze(model: nn.Module, state_dict: Mapping[str, Any]) -> FreezeHandle:
+    """Put the contract of a checkpoint on a model that has none, after its weights were loaded.
+
+    Loading into a model that carries a contract restores the checkpoint's contract by itself;
+    this is for a model made afresh.
+
+    Args:
+        model: the model, with the checkpoint's weights loaded.
+        state_dict: what ``model.state_dict()`` gave when the checkpoint was saved, as
+            ``torch.load`` returns it. Its metadata holds the contract; formats that keep tensors
+            only (safetensors) do not have it.
+
+    Raises:
+        FreezeError: the checkpoint holds no contract, or one that does not fit the model.
+    """
+    name, saved = checkpoint.find(state_dict)
+    root = dict(model.named_modules()).get(name)
+    if root is None:
+        raise FreezeError(
+            f"the checkpoint's contract is on a part {name!r}, which the model does not have"
+        )
+    checkpoint.adopt(root, saved)
+    checkpoint.hook(root)
+    return FreezeHandle(root)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise FreezeError(
+            f"expected a torch.nn.Module to freeze, found {type(model).__name__}",
+            hint="pass the model itself",
+        )
+    inner = model._modules.get("_orig_mod")  # what torch.compile returns wraps the model
+    model = inner if inner is not None else model
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise FreezeError(
+            f"the model is already wrapped in {type(model).__name__}, which settled at its making"
+            " which parameters have gradients",
+            hint="freeze the model before wrapping it, and wrap it anew after each thaw",
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise FreezeError(
+            "a scripted model cannot be held: it runs compiled code that keeps its own mode",
+            hint="freeze the model it was scripted from",
+        )
+    return model
+
+
+def _refuse_overlap(model: nn.Module, plan: FreezePlan, before: Contract | None) -> None:
+    """Refuse a part that another contract governs: each would undo the other."""
+    own = {intent.name for intent in before.plan.intents} if before else set()
+    modules = dict(model.named_modules())
+    taken = [
+        intent.name or "the model"
+        for intent in plan.intents
+        if intent.name not in own and hold.hold_of(modules[intent.name]) is not None
+    ]
+    if taken:
+        raise FreezeError(
+            f"another contract governs {quoted(taken, 3)} already",
+            hint="release that one first, or set all parts in one mapping",
+        )
+
+
+__all__ = ["FreezeHandle", "freeze", "refreeze"]

@@ -1,0 +1,198 @@
+"""How a module is held to its policy: what stands in its ``__dict__``, and what that does.
+
+The intent is stored, not the mode that happens to be observed. A held module carries an instance
+attribute ``train`` that stands in for its class's method, runs it, and then puts the module itself
+back in evaluation mode. ``nn.Module.train`` of any ancestor, ``eval``, ``apply`` and trainers
+reach a module only through that attribute. The class is untouched, so ``isinstance``, ``type``
+and ``state_dict`` keys stay as they were; ``forward`` is untouched, so a training step costs
+nothing and ``torch.compile`` sees the same code with constant flags. The stand-ins refer to their
+module by an ordinary attribute, so ``copy.deepcopy`` and ``pickle`` of a model yield a copy that
+is held in the same way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.errors import FreezeError
+from headstart.freezing.plan import ModuleIntent
+from headstart.freezing.policy import FreezePolicy
+
+_HOLD = "_headstart_hold"
+_TRACKING = "track_running_stats"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What is stored on a governed module.
+
+    Attributes:
+        policy: its policy.
+        held: whether it stays in evaluation mode.
+        tracked: its ``track_running_stats`` before the contract switched it off; None if it was
+            not touched.
+    """
+
+    policy: FreezePolicy
+    held: bool
+    tracked: bool | None
+
+
+class HeldTrain:
+    """Stands in for ``module.train``: does what it does, and keeps this module in evaluation.
+
+    Attributes:
+        module: the held module.
+        requested: the mode last asked for, which children that are not held have.
+    """
+
+    def __init__(self, module: nn.Module, requested: bool) -> None:
+        self.module = module
+        self.requested = requested
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        """Switch the module's children to ``mode``; the module itself stays in evaluation."""
+        type(self.module).train(self.module, mode)
+        self.requested = mode
+        self.module.training = False
+        return self.module
+
+
+class HeldForward:
+    """Stands in for ``module.forward`` at the top of a part that runs without autograd.
+
+    Refuses an input that needs a gradient: without autograd that gradient would vanish silently.
+    """
+
+    def __init__(self, module: nn.Module, name: str, inference: bool, inner: Any) -> None:
+        self.module = module
+        self.name = name
+        self.inference = inference
+        self.inner = inner
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The signature of the module's own forward, which trainers inspect."""
+        return inspect.signature(self._own())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module's own forward without recording gradients."""
+        if torch.is_grad_enabled() and _needs_gradient((args, kwargs)):
+            mode = "inference" if self.inference else "no_grad"
+            raise FreezeError(
+                f"the part {self.name!r} has autograd={mode!r} and was given an input that needs"
+                " a gradient, which would be lost",
+                hint="freeze it with autograd='grad', or freeze what comes before it",
+            )
+        with self._context():
+            return self._own()(*args, **kwargs)
+
+    def _own(self) -> Callable[..., Any]:
+        if self.inner is not None:
+            return self.inner  # type: ignore[no-any-return]
+        return type(self.module).forward.__get__(self.module)  # type: ignore[no-any-return]
+
+    def _context(self) -> AbstractContextManager[Any]:
+        return torch.inference_mode() if self.inference else torch.no_grad()
+
+
+def _needs_gradient(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.requires_grad
+    if isinstance(value, dict):
+        return any(_needs_gradient(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(_needs_gradient(item) for item in value)
+    return False
+
+
+def hold_of(module: nn.Module) -> Hold | None:
+    """Return what is stored on a module, or None if no contract governs it."""
+    return module.__dict__.get(_HOLD)
+
+
+def requested_mode(module: nn.Module) -> bool:
+    """Return the mode last asked for; of a held module that is not its ``training`` flag."""
+    train = module.__dict__.get("train")
+    return train.requested if isinstance(train, HeldTrain) else module.training
+
+
+def put(module: nn.Module, intent: ModuleIntent, mode: bool) -> None:
+    """Hold a module to its intent.
+
+    Args:
+        module: the module; no contract governs it.
+        intent: what it is meant to do.
+        mode: the mode of the model as a whole, which the module follows where it is not held.
+    """
+    tracked: bool | None = None
+    if intent.keeps_statistics:
+        # With tracking off and the buffers still there, torch's batch norms normalise by the
+        # batch in training and by the running statistics in evaluation, and update nothing.
+        tracked = bool(getattr(module, _TRACKING))
+        setattr(module, _TRACKING, False)
+    module.__dict__[_HOLD] = Hold(intent.policy, intent.held, tracked)
+    module.training = mode and not intent.held
+    if intent.held:
+        module.__dict__["train"] = HeldTrain(module, mode)
+    if intent.autograd:
+        inner = module.__dict__.get("forward")
+        inference = intent.policy.autograd == "inference"
+        module.__dict__["forward"] = HeldForward(module, intent.name, inference, inner)
+
+
+def remove(module: nn.Module, mode: bool) -> None:
+    """Undo :func:`put`; the module follows the mode of the model again."""
+    hold = module.__dict__.pop(_HOLD, None)
+    if hold is None:
+        return
+    if hold.tracked is not None:
+        setattr(module, _TRACKING, hold.tracked)
+    if isinstance(module.__dict__.get("train"), HeldTrain):
+        del module.__dict__["train"]
+    forward = module.__dict__.get("forward")
+    if isinstance(forward, HeldForward):
+        del module.__dict__["forward"]
+        if forward.inner is not None:
+            module.__dict__["forward"] = forward.inner
+    module.training = mode
+
+
+def faults(name: str, module: nn.Module, intent: ModuleIntent, mode: bool) -> Iterator[str]:
+    """Yield what stands against the intent of a module: a lost hold, a flipped mode."""
+    label = repr(name) if name else "the model"
+    hold = hold_of(module)
+    if hold is None or hold.policy != intent.policy:
+        yield f"{label} was replaced by a module that no contract holds"
+        return
+    if intent.held:
+        train = module.__dict__.get("train")
+        if not isinstance(train, HeldTrain) or train.module is not module:
+            yield f"{label} lost its hold: its attribute 'train' was replaced"
+        if module.training:
+            yield f"{label} is in training mode: something set its attribute 'training' directly"
+    elif mode and not module.training:
+        yield f"{label} is in evaluation mode while the model trains"
+    if intent.keeps_statistics and getattr(module, _TRACKING):
+        yield f"{label} tracks running statistics again"
+    if intent.autograd and not isinstance(module.__dict__.get("forward"), HeldForward):
+        yield f"{label} lost its hold: its attribute 'forward' was replaced"
+
+
+__all__ = [
+    "HeldForward",
+    "HeldTrain",
+    "Hold",
+    "faults",
+    "hold_of",
+    "put",
+    "remove",
+    "requested_mode",
+]

@@ -1,0 +1,84 @@
+"""Mean and variance that merge exactly: partial results of batches, workers and passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headstart.errors import FreezeError
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Count, mean and sum of squared deviations of one layer's input, a channel each.
+
+    Attributes:
+        count: how many values a channel has seen (items times positions).
+        mean: ``(c,) float64`` on the CPU.
+        m2: ``(c,) float64`` on the CPU, the sum of squared deviations from ``mean``.
+    """
+
+    count: int
+    mean: Tensor
+    m2: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Moments:
+        """Measure a batch.
+
+        Args:
+            x: ``(n, c, ...)``, any float dtype and device; channels are dimension 1, as in every
+                batch norm of torch. Sums are taken in float64, in two passes over the batch.
+        """
+        wide = x.detach().to(torch.float64)
+        axes = [0, *range(2, x.ndim)]
+        count = x.numel() // max(x.shape[1], 1)
+        mean = wide.mean(axes)
+        shape = (1, -1, *([1] * (x.ndim - 2)))
+        m2 = (wide - mean.view(shape)).square().sum(axes)
+        return cls(count, mean.cpu(), m2.cpu())
+
+    def merge(self, other: Moments) -> Moments:
+        """Return the moments of both together.
+
+        The pairwise update of Chan, Golub and LeVeque (1983), "Algorithms for computing the
+        sample variance", equations 2.1: free of the cancellation of sums of squares.
+        """
+        count = self.count + other.count
+        if not count:
+            return self
+        delta = other.mean - self.mean
+        weight = other.count / count
+        mean = self.mean + delta * weight
+        m2 = self.m2 + other.m2 + delta.square() * (self.count * weight)
+        return Moments(count, mean, m2)
+
+    @property
+    def variance(self) -> Tensor:
+        """The population (biased) variance, ``(c,) float64``: that by which a batch is normalised.
+
+        A batch norm in training normalises by this one, and stores the unbiased one, larger by
+        ``n / (n - 1)``, as its running variance.
+        """
+        return self.m2 / self.count
+
+
+def merge(parts: Mapping[str, Moments], more: Mapping[str, Moments]) -> dict[str, Moments]:
+    """Merge the moments of all layers, measured by two workers or on two batches.
+
+    Raises:
+        FreezeError: the two do not cover the same layers.
+    """
+    if parts.keys() != more.keys():
+        differing = sorted(parts.keys() ^ more.keys())
+        raise FreezeError(
+            f"the two measurements cover different layers: {', '.join(differing[:6])}",
+            hint="measure the same model with the same method on every worker",
+        )
+    return {name: moments.merge(more[name]) for name, moments in parts.items()}
+
+
+__all__ = ["Moments", "merge"]

@@ -1,0 +1,378 @@
+"""Batch-norm statistics as a choice: measure the drift, re-estimate exactly, blend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from headstart.errors import FreezeError
+from headstart.freezing import kinds, passes, stamps
+from headstart.freezing.hold import hold_of
+from headstart.freezing.moments import Moments
+from headstart.freezing.names import covers, nearest, quoted
+from headstart.progress import Reporter, SilentReporter
+
+Method = Literal["layerwise", "one_pass"]
+Reduce = Callable[[Mapping[str, Moments]], Mapping[str, Moments]]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStatistics:
+    """Statistics of one layer before and after re-estimation.
+
+    Attributes:
+        name: the layer.
+        count: over how many values a channel was measured (items times positions).
+        old_mean, old_var: ``(c,)`` running statistics before, in the buffers' dtype.
+        mean, var: ``(c,) float64`` population statistics; ``var`` is the biased variance.
+    """
+
+    name: str
+    count: int
+    old_mean: Tensor
+    old_var: Tensor
+    mean: Tensor
+    var: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Reestimation:
+    """What :func:`reestimate` did.
+
+    Attributes:
+        method: ``layerwise`` or ``one_pass``.
+        layers: the layers, in the order of the forward.
+        passes: how often the batches were gone through (the trace of one batch not counted).
+        skipped: layers with running statistics that were left alone, because theirs are not
+            statistics of a population (instance norms).
+    """
+
+    method: Method
+    layers: tuple[LayerStatistics, ...]
+    passes: int
+    skipped: tuple[str, ...]
+
+    def __str__(self) -> str:
+        values = min((layer.count for layer in self.layers), default=0)
+        skipped = f"; {len(self.skipped)} left alone: {quoted(self.skipped, 4)}"
+        return (
+            f"{len(self.layers)} layers re-estimated ({self.method}, {self.passes} passes, at"
+            f" least {values:,} values a channel){skipped if self.skipped else ''}"
+        )
+
+
+@dataclass(frozen=True)
+class LayerDrift:
+    """How far the target's statistics lie from the running ones of a layer.
+
+    Attributes:
+        name: the layer.
+        channels: its number of channels.
+        symmetric_kl: the mean over channels of ``KL(p‖q) + KL(q‖p)`` (Jeffreys) between the
+            Gaussians of the running and of the target's statistics, in nats. 0 where they agree.
+        mean_shift: the mean over channels of ``|target mean - running mean|`` in units of the
+            running standard deviation.
+        variance_ratio: the geometric mean over channels of target over running variance.
+        worst: the channels that drift most, with their symmetric KL, the largest first.
+    """
+
+    name: str
+    channels: int
+    symmetric_kl: float
+    mean_shift: float
+    variance_ratio: float
+    worst: tuple[tuple[int, float], ...]
+
+    def __str__(self) -> str:
+        worst = ", ".join(f"{channel} ({value:.2g})" for channel, value in self.worst[:3])
+        return (
+            f"{self.name}: symmetric KL {self.symmetric_kl:.3g} nats, mean shift"
+            f" {self.mean_shift:.2g} SD, variance × {self.variance_ratio:.2g}; channels {worst}"
+        )
+
+
+def reestimate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    method: Method = "layerwise",
+    *,
+    layers: Sequence[str] = ("*",),
+    forward: passes.Forward = passes.default_forward,
+    in_memory: bool | None = None,
+    memory_limit: int = 2 * 2**30,
+    reduce: Reduce | None = None,
+    reporter: Reporter | None = None,
+) -> Reestimation:
+    """Replace running statistics by exact population statistics of the given data, in place.
+
+    ``layerwise`` gives what one batch of all the data would normalise by in training mode: every
+    layer is measured on inputs that the layers before it have normalised by their own new
+    statistics. ``one_pass`` measures every layer while the layers before it still normalise by
+    the old statistics: one pass, no memory, and exact for the first layer only.
+
+    Moments are summed in float64 with merging updates, so that the result depends on neither the
+    size nor the order of the batches, up to the rounding of the forward itself. ``running_var``
+    becomes the *biased* variance, by which a batch is normalised, not the unbiased one that torch
+    stores (larger by n / (n - 1)), so that evaluation repeats what the giant batch would give.
+    Parameters, batch counters, modes and random state are left as they are.
+
+    Cost with L layers: ``one_pass`` one pass. ``layerwise`` in memory: one pass, and the
+    activations of all data at one depth at once. ``layerwise`` otherwise: L passes, each cut off
+    at its layer, about L / 2 whole passes.
+
+    Args:
+        model: the model. Layers that a freeze contract holds fixed are refused.
+        batches: what the model is called on: tensors, dicts of keyword arguments, or tuples whose
+            first entry is the input. A collection that can be gone through repeatedly, unless
+            ``one_pass`` or ``in_memory=True``. Use the training split, without augmentation.
+        method: ``layerwise`` or ``one_pass``.
+        layers: names, globs or parts to re-estimate; all by default.
+        forward: how to run a batch, ``forward(model, batch)``.
+        in_memory: whether ``layerwise`` keeps all activations at once. By default it does if
+            three times the largest norm input of all batches is at most ``memory_limit``,
+            judged by the first batch.
+        memory_limit: in bytes, 2 GiB unless said otherwise.
+        reduce: merges the moments of several workers: it is given this worker's, by layer, and
+            returns those of all (see :func:`headstart.freezing.moments.merge`). Each worker must
+            have at least one batch; every worker then ends with the same statistics.
+        reporter: is told of the choice of ``in_memory`` and of progress.
+
+    Returns:
+        The old and new statistics of every layer, for :func:`blend`.
+
+    Raises:
+        FreezeError: nothing to re-estimate, no batches, batches that cannot be repeated, or
+            layers that are used twice in a forward. The statistics are then as before.
+    """
+    if method not in ("layerwise", "one_pass"):
+        raise FreezeError(f"method is {method!r}, expected 'layerwise' or 'one_pass'")
+    reporter = reporter or SilentReporter()
+    chosen, skipped = _choose(model, layers)
+    _refuse_held(chosen)
+    before = {name: _get(layer) for name, layer in chosen.items()}
+    measured: dict[str, Moments] = {}
+
+    def settle(name: str, moments: Moments) -> None:
+        merged = reduce({name: moments})[name] if reduce is not None else moments
+        measured[name] = merged
+        _set(chosen[name], merged.mean, merged.variance)
+
+    try:
+        with passes.still(model):
+            if method == "one_pass":
+                found = passes.observe(model, chosen, batches, forward)
+                measured.update(reduce(found) if reduce is not None else found)
+                for name, moments in measured.items():
+                    _set(chosen[name], moments.mean, moments.variance)
+                rounds = 1
+            else:
+                rounds = _layerwise(
+                    model, chosen, batches, forward, settle, in_memory, memory_limit, reporter
+                )
+    except BaseException:
+        for name, (mean, var) in before.items():
+            _set(chosen[name], mean, var)
+        raise
+    for layer in chosen.values():
+        stamps.stamp(layer)
+    statistics = tuple(
+        LayerStatistics(name, moments.count, *before[name], moments.mean, moments.variance)
+        for name, moments in measured.items()
+    )
+    return Reestimation(method, statistics, rounds, skipped)
+
+
+def blend(model: nn.Module, reestimation: Reestimation, alpha: float) -> None:
+    """Set running statistics between the old ones and the re-estimated ones, in place.
+
+    Mean and variance are interpolated linearly, ``(1 - alpha) · old + alpha · new``, as in
+    Schneider et al. (2020), "Improving robustness against common corruptions by covariate shift
+    adaptation" (arXiv 2006.16971), equation 1. It may be called again with another ``alpha``.
+
+    Args:
+        model: the model that was re-estimated.
+        reestimation: what :func:`reestimate` returned for it.
+        alpha: 0 for the old statistics, 1 for the re-estimated ones.
+
+    Raises:
+        FreezeError: ``alpha`` is not in [0, 1], or the layers are not there or held fixed.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise FreezeError(f"alpha is {alpha}, expected a number from 0 to 1")
+    modules = dict(model.named_modules())
+    gone = [layer.name for layer in reestimation.layers if layer.name not in modules]
+    if gone:
+        raise FreezeError(f"the model has no layers {quoted(gone)}", hint="pass the same model")
+    chosen = {layer.name: modules[layer.name] for layer in reestimation.layers}
+    _refuse_held(chosen)
+    for layer in reestimation.layers:
+        mean = _between(layer.old_mean, layer.mean, alpha)
+        var = _between(layer.old_var, layer.var, alpha)
+        _set(chosen[layer.name], mean, var)
+        if alpha == 0.0:
+            stamps.unstamp(chosen[layer.name])
+        else:
+            stamps.stamp(chosen[layer.name])
+
+
+def drift(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    layers: Sequence[str] = ("*",),
+    forward: passes.Forward = passes.default_forward,
+    worst: int = 5,
+) -> tuple[LayerDrift, ...]:
+    """Measure, layer by layer, how far the data lie from the running statistics. One pass.
+
+    Every layer's input is measured as evaluation mode would produce it, that is with the running
+    statistics upstream; a shift that an early layer does not remove shows in the later ones too.
+    The model is left as it was.
+
+    Args:
+        model: the model.
+        batches: as for :func:`reestimate`.
+        layers: names, globs or parts to measure; all by default.
+        forward: how to run a batch.
+        worst: how many channels to name a layer.
+
+    Returns:
+        One record a layer, in the order of the forward.
+
+    Raises:
+        FreezeError: no layer has running statistics, or no batch reached one.
+    """
+    chosen, _ = _choose(model, layers)
+    with passes.still(model):
+        found = passes.observe(model, chosen, batches, forward)
+    return tuple(_drift(name, chosen[name], moments, worst) for name, moments in found.items())
+
+
+def _layerwise(
+    model: nn.Module,
+    chosen: Mapping[str, nn.Module],
+    batches: Iterable[Any],
+    forward: passes.Forward,
+    settle: passes.Settle,
+    in_memory: bool | None,
+    memory_limit: int,
+    reporter: Reporter,
+) -> int:
+    """Run one of the two exact ways, and return how many passes it took."""
+    if in_memory is not True and iter(batches) is batches:  # an iterator: it comes only once
+        batches = list(batches)
+    iterator = iter(batches)
+    first = next(iterator, None)
+    if first is None:
+        raise FreezeError("there are no batches to re-estimate from", hint="give at least one")
+    order, largest = passes.trace(model, chosen, first, forward)
+    if in_memory is None:
+        count = len(batches) if isinstance(batches, Sized) else None
+        needed = None if count is None else 3 * largest * count
+        in_memory = needed is not None and needed <= memory_limit
+        size = "unknown" if needed is None else f"{needed / 2**20:,.0f} MiB"
+        way = "one pass in memory" if in_memory else f"{len(order)} passes"
+        reporter.note(f"re-estimating {len(order)} layers in {way} (activations {size})")
+    if in_memory:
+        passes.lockstep(model, chosen, chain([first], iterator), forward, settle)
+        return 1
+    with reporter.task("re-estimating", len(order), "layers") as task:
+
+        def settle_and_count(name: str, moments: Moments) -> None:
+            settle(name, moments)
+            task.advance()
+
+        passes.replay(model, chosen, order, batches, forward, settle_and_count)
+    return len(order)
+
+
+def _choose(
+    model: nn.Module, patterns: Sequence[str]
+) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
+    """Return the batch norms that patterns name, and the running norms of other kinds."""
+    if isinstance(patterns, str):
+        raise FreezeError(f"layers is the string {patterns!r}", hint=f"pass [{patterns!r}]")
+    running = {n: m for n, m in model.named_modules() if kinds.is_running_norm(m)}
+    for pattern in patterns:
+        if pattern != "*" and not any(covers(pattern, name) for name in running):
+            close = nearest(pattern, running)
+            raise FreezeError(
+                f"layers has {pattern!r}, which selects no layer with running statistics",
+                hint=f"the nearest names are {quoted(close)}" if close else None,
+            )
+    named = {n: m for n, m in running.items() if any(p == "*" or covers(p, n) for p in patterns)}
+    both = {"running_mean", "running_var"}
+    fitting = {
+        name: layer
+        for name, layer in named.items()
+        if not kinds.is_instance_norm(layer) and both <= set(kinds.running_buffers(layer))
+    }
+    if not fitting:
+        raise FreezeError(
+            "the model has no batch norm with running statistics",
+            hint="layer, group and RMS norms keep none: there is nothing to re-estimate",
+        )
+    return fitting, tuple(name for name in named if name not in fitting)
+
+
+def _refuse_held(chosen: Mapping[str, nn.Module]) -> None:
+    held = [n for n, m in chosen.items() if (h := hold_of(m)) and not h.policy.norm_updates]
+    if held:
+        raise FreezeError(
+            f"the statistics of {quoted(held, 4)} are frozen",
+            hint="release the contract, re-estimate, and freeze with norm='reestimated'",
+        )
+
+
+def _get(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    return layer.get_buffer("running_mean").clone(), layer.get_buffer("running_var").clone()
+
+
+def _set(layer: nn.Module, mean: Tensor, var: Tensor) -> None:
+    with torch.no_grad():
+        layer.get_buffer("running_mean").copy_(mean)
+        layer.get_buffer("running_var").copy_(var)
+
+
+def _between(old: Tensor, new: Tensor, alpha: float) -> Tensor:
+    # The ends are exact: alpha = 0 restores the old bits, alpha = 1 the re-estimated ones.
+    if alpha == 0.0:
+        return old
+    wide = old.to("cpu", torch.float64)
+    return new if alpha == 1.0 else (1.0 - alpha) * wide + alpha * new
+
+
+def _drift(name: str, layer: nn.Module, moments: Moments, worst: int) -> LayerDrift:
+    mean, var = (buffer.to("cpu", torch.float64) for buffer in _get(layer))
+    # The layer itself adds eps before it divides, which keeps dead channels finite here too.
+    eps = float(getattr(layer, "eps", 1e-5))
+    running, target = var + eps, moments.variance + eps
+    squared = (moments.mean - mean).square()
+    # KL(p‖q) + KL(q‖p) of two Gaussians; the logarithms cancel.
+    kl = 0.5 * (running / target + target / running - 2 + squared * (1 / running + 1 / target))
+    top = torch.topk(kl, min(worst, kl.numel()))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return LayerDrift(
+        name=name,
+        channels=kl.numel(),
+        symmetric_kl=float(kl.mean()),
+        mean_shift=float((squared / running).sqrt().mean()),
+        variance_ratio=float((target / running).log().mean().exp()),
+        worst=tuple((int(channel), float(value)) for channel, value in pairs),
+    )
+
+
+__all__ = [
+    "LayerDrift",
+    "LayerStatistics",
+    "Moments",
+    "Reestimation",
+    "blend",
+    "drift",
+    "reestimate",
+]

@@ -1,0 +1,319 @@
+"""Running batches through a model to measure what its norm layers are given.
+
+Three ways, which differ in what the layers upstream normalise by and in cost:
+
+``observe``
+    One pass; every layer normalises by the statistics it has. Moments of different workers merge.
+``replay``
+    One pass a layer, each cut off at that layer: layer k is measured when the layers before it
+    have their new statistics. Nothing is kept but the moments.
+``lockstep``
+    The same result in one pass: the forward of every batch is suspended at each layer until all
+    have arrived there. The activations of all batches are in memory at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.errors import FreezeError
+from headstart.freezing.moments import Moments
+from headstart.freezing.names import quoted
+
+Forward = Callable[[nn.Module, Any], object]
+Settle = Callable[[str, Moments], None]
+
+
+def default_forward(model: nn.Module, batch: Any) -> object:
+    """Call the model on a batch: a tensor, a dict of keyword arguments, or (inputs, labels).
+
+    The inputs are moved to the device of the model's first parameter or buffer.
+    """
+    first = next(iter([*model.parameters(), *model.buffers()]), None)
+    device = first.device if first is not None else torch.device("cpu")
+    if isinstance(batch, Mapping):
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        return model(**moved)
+    inputs = batch[0] if isinstance(batch, list | tuple) else batch
+    return model(inputs.to(device))
+
+
+@contextmanager
+def still(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode without gradients, and leave it as it was.
+
+    The flags are set and restored one by one, so that modes that differ between parts return,
+    and a freeze contract is not disturbed.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    for module, _ in modes:
+        module.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def observe(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    batches: Iterable[Any],
+    forward: Forward = default_forward,
+) -> dict[str, Moments]:
+    """Measure the input of every layer in one pass, by the statistics that the layers have now.
+
+    A layer that runs several times in a forward is measured over all its calls.
+
+    Returns:
+        Moments by layer name, in the order in which the forward reaches them.
+    """
+    found: dict[str, Moments] = {}
+
+    def take(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            moments = Moments.of(_input(name, layers[name], args))
+            found[name] = found[name].merge(moments) if name in found else moments
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(take(name)) for name, layer in layers.items()]
+    try:
+        for batch in batches:
+            forward(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    _check_reached(layers, found)
+    return found
+
+
+def trace(
+    model: nn.Module, layers: Mapping[str, nn.Module], batch: Any, forward: Forward
+) -> tuple[tuple[str, ...], int]:
+    """Return the layers in the order in which one batch reaches them, and their largest input.
+
+    Returns:
+        The names, and the size of the largest input in bytes.
+
+    Raises:
+        FreezeError: a layer runs more than once in a forward, or never.
+    """
+    order: list[str] = []
+    largest = 0
+
+    def take(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            nonlocal largest
+            x = _input(name, layers[name], args)
+            order.append(name)
+            largest = max(largest, x.numel() * x.element_size())
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(take(name)) for name, layer in layers.items()]
+    try:
+        forward(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    twice = sorted({name for name in order if order.count(name) > 1})
+    if twice:
+        raise FreezeError(
+            f"{quoted(twice)} run more than once in a forward, so that no one set of statistics"
+            " is exact for them layer by layer",
+            hint="use method='one_pass', which measures over all their calls",
+        )
+    _check_reached(layers, order)
+    return tuple(order), largest
+
+
+class _Reached(BaseException):
+    """Ends a forward at the layer that is being measured; no ``except Exception`` stops it."""
+
+
+def replay(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    order: Iterable[str],
+    batches: Iterable[Any],
+    forward: Forward,
+    settle: Settle,
+) -> None:
+    """Measure layer after layer, one pass each, cut off there; ``settle`` sets one before the next.
+
+    Raises:
+        FreezeError: ``batches`` can be gone through only once, or changes between passes.
+    """
+    expected: int | None = None
+    for name in order:
+        found: Moments | None = None
+
+        def hook(_module: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
+            nonlocal found
+            moments = Moments.of(_input(name, layers[name], args))
+            found = moments if found is None else found.merge(moments)
+            raise _Reached
+
+        handle = layers[name].register_forward_pre_hook(hook)
+        count = 0
+        try:
+            for batch in batches:
+                count += 1
+                try:
+                    forward(model, batch)
+                except _Reached:
+                    pass
+        finally:
+            handle.remove()
+        expected = count if expected is None else expected
+        if found is None or count != expected:
+            raise FreezeError(
+                f"layer by layer goes through the batches once a layer: {expected} batches came"
+                f" in the first pass and {count} at layer {name!r}",
+                hint="pass a list, a DataLoader or another collection that can be gone through"
+                " again, and gives the same items each time (no random augmentation)",
+            )
+        settle(name, found)
+
+
+def lockstep(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    batches: Iterable[Any],
+    forward: Forward,
+    settle: Settle,
+) -> None:
+    """Measure layer by layer in one pass, with all batches under way at once.
+
+    Each batch's forward runs in a thread of its own, but only one runs at a time: each in turn
+    goes on to its next layer and waits there. When all have arrived, their moments are merged in
+    the order of the batches and settled, and the next round begins.
+
+    Raises:
+        FreezeError: batches take different ways through the model.
+    """
+    runners = [_Runner(model, batch, forward) for batch in batches]
+    current: _Runner | None = None
+
+    def arrive(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            assert current is not None
+            current.pause(name, Moments.of(_input(name, layers[name], args)))
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(arrive(name)) for name, layer in layers.items()]
+    try:
+        while runners:
+            for runner in runners:
+                current = runner
+                runner.resume()
+            stops = {runner.at for runner in runners}
+            if stops == {None}:
+                break
+            if len(stops) > 1:
+                raise FreezeError(
+                    "the batches take different ways through the model, and cannot be measured"
+                    f" together: some are at {quoted(sorted(str(s) for s in stops))}",
+                    hint="pass in_memory=False, which measures one layer after the other",
+                )
+            merged = runners[0].moments
+            for runner in runners[1:]:
+                assert merged is not None
+                assert runner.moments is not None
+                merged = merged.merge(runner.moments)
+            assert merged is not None
+            assert runners[0].at is not None
+            settle(runners[0].at, merged)
+    finally:
+        for runner in runners:
+            current = runner
+            runner.stop()
+        for hook in hooks:
+            hook.remove()
+
+
+class _Runner:
+    """A forward that can be suspended: a thread that runs only while it is resumed."""
+
+    def __init__(self, model: nn.Module, batch: Any, forward: Forward) -> None:
+        self.at: str | None = None
+        self.moments: Moments | None = None
+        self._error: BaseException | None = None
+        self._stopping = False
+        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, args=(model, batch, forward), daemon=True)
+        self._thread.start()
+
+    def resume(self) -> None:
+        """Run to the next layer or to the end, and raise what was raised there."""
+        self.at = self.moments = None
+        self._go.release()
+        self._stopped.acquire()
+        if self._error is not None:
+            raise self._error
+
+    def pause(self, name: str, moments: Moments) -> None:
+        """Wait at a layer; called in the runner's own thread."""
+        self.at, self.moments = name, moments
+        self._stopped.release()
+        self._go.acquire()
+        if self._stopping:
+            raise _Reached
+
+    def stop(self) -> None:
+        """Unwind a forward that is still suspended, and end the thread."""
+        if self._thread.is_alive():
+            self._stopping = True
+            self._go.release()
+        self._thread.join()
+
+    def _run(self, model: nn.Module, batch: Any, forward: Forward) -> None:
+        self._go.acquire()
+        try:
+            if not self._stopping:
+                # Grad mode belongs to the thread, and a new one begins with gradients on.
+                with torch.no_grad():
+                    forward(model, batch)
+        except _Reached:
+            pass
+        except BaseException as error:  # handed to the caller by resume
+            self._error = error
+        self.at = self.moments = None
+        self._stopped.release()
+
+
+def _input(name: str, layer: nn.Module, args: tuple[Any, ...]) -> Tensor:
+    """Return the input of a norm layer, ``(n, c, ...)``, checked against its channels."""
+    x = args[0] if args else None
+    buffer = layer._buffers.get("running_mean")
+    assert buffer is not None
+    channels = buffer.numel()
+    if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != channels:
+        found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise FreezeError(
+            f"the layer {name!r} was given {found}, expected (n, {channels}, ...)",
+            hint="leave it out with layers=...",
+        )
+    return x
+
+
+def _check_reached(layers: Mapping[str, nn.Module], reached: Iterable[str]) -> None:
+    unseen = sorted(layers.keys() - set(reached))
+    if unseen:
+        raise FreezeError(
+            f"no batch reached the layers {quoted(unseen)}",
+            hint="give at least one batch, and leave layers that the forward does not use out with"
+            " layers=...",
+        )
+
+
+__all__ = ["Forward", "default_forward", "lockstep", "observe", "replay", "still", "trace"]

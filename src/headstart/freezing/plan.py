@@ -1,0 +1,239 @@
+"""From what the user meant to what will be done: a mapping of names to policies becomes a plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from headstart.errors import FreezeError
+from headstart.freezing import governance, kinds
+from headstart.freezing.governance import Governance
+from headstart.freezing.names import quoted
+from headstart.freezing.policy import FreezePolicy
+from headstart.freezing.selectors import PolicyLike, Selector, Spec, aliases, inherit, resolve
+
+
+@dataclass(frozen=True)
+class ModuleIntent:
+    """What one module is meant to do.
+
+    Attributes:
+        name: its first name in the model; empty for the model itself.
+        policy: the policy that governs it.
+        held: whether it stays in evaluation mode whatever is called.
+        keeps_statistics: whether it normalises by the batch with running statistics that stay.
+        autograd: whether its forward is wrapped, because it is the top of a part whose policy
+            asks for ``no_grad`` or ``inference``.
+    """
+
+    name: str
+    policy: FreezePolicy
+    held: bool
+    keeps_statistics: bool
+    autograd: bool
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One part of the table: everything governed by one entry of the mapping.
+
+    Attributes:
+        part: the part's name; empty for the model itself.
+        policy: its policy.
+        parameters: how many numbers its parameters hold, without those of parts named deeper.
+        trainable: how many of them train.
+        norms: its layers with running statistics, and what normalises there.
+        chance: its sources of chance, and whether they are off.
+        changes: how many parameters change ``requires_grad``.
+    """
+
+    part: str
+    policy: FreezePolicy
+    parameters: int
+    trainable: int
+    norms: str
+    chance: str
+    changes: int
+
+    @property
+    def state(self) -> str:
+        """The effective state in one word or two."""
+        if not self.policy.trains:
+            return "fixed" if not self.policy.norm_updates else "statistics move"
+        return "trains" if self.trainable == self.parameters else "trains in part"
+
+
+@dataclass(frozen=True)
+class FreezePlan:
+    """What :func:`headstart.freeze` does, or would do.
+
+    Attributes:
+        rows: the parts, in the order of the model.
+        intents: every module that is governed, by name.
+        frozen: the parameters and buffers that must not move.
+        trainable: the parameters that train.
+        notes: what a reader should know, such as parts that no entry names.
+    """
+
+    rows: tuple[PlanRow, ...]
+    intents: tuple[ModuleIntent, ...]
+    frozen: tuple[str, ...]
+    trainable: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def regions(self) -> dict[str, FreezePolicy]:
+        """The parts and their policies: a mapping that gives this plan again."""
+        return {row.part: row.policy for row in self.rows}
+
+    def __str__(self) -> str:
+        head = ("part", "policy", "parameters", "trainable", "batch-norm source", "chance", "state")
+        body = [
+            (
+                row.part or "(model)",
+                str(row.policy).split(":")[0],
+                f"{row.parameters:,}",
+                f"{row.trainable:,}",
+                row.norms,
+                row.chance,
+                row.state,
+            )
+            for row in self.rows
+        ]
+        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if i in (2, 3) else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in [head, *body]
+        ]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def plan_freeze(model: nn.Module, spec: Spec) -> FreezePlan:
+    """Work out what a freeze would do, without touching the model.
+
+    Args:
+        model: the model.
+        spec: a policy (or the name of a preset) for the whole model, or a mapping from selectors
+            to policies. A selector is a module's name, a glob, a compiled regular expression that
+            matches a whole name, or the module itself; the empty name is the model. Of a pattern
+            the outermost parts that match are selected. A selector governs the part it selects
+            with all that lies below, until a selector of a deeper part takes over: the longest
+            matched name wins. For the same part a plain name or a module wins
+            over a glob, and a glob over a regular expression.
+
+    Raises:
+        FreezeError: selectors match nothing or contradict each other, or a policy cannot be
+            carried out on some layer. All faults are reported together.
+    """
+    direct, faults = resolve(model, spec)
+    if faults:
+        raise _refusal(faults)
+    named = aliases(model)
+    governing, faults = inherit(named, direct)
+    plan = governance.govern(named, direct, governing)
+    faults += governance.faults(plan)
+    if faults:
+        raise _refusal(faults)
+    return FreezePlan(
+        rows=tuple(_rows(plan)),
+        intents=tuple(_intents(plan)),
+        frozen=tuple(t.name for t in plan.tensors if t.frozen),
+        trainable=tuple(t.name for t in plan.tensors if t.trainable),
+        notes=tuple(_notes(plan)),
+    )
+
+
+def _refusal(faults: list[str]) -> FreezeError:
+    return FreezeError("; ".join(dict.fromkeys(faults)))
+
+
+def _intents(plan: Governance) -> Iterator[ModuleIntent]:
+    tops = governance.autograd_tops(plan)
+    seen: set[int] = set()
+    for name, policy in plan.governing.items():
+        module = plan.named[name]
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        if kinds.is_running_norm(module):
+            held = policy.norm != "batch"
+        else:
+            held = policy.stochastic == "off"
+        keeps = governance.keeps_statistics(module, policy)
+        yield ModuleIntent(name, policy, held, keeps, name in tops)
+
+
+def _rows(plan: Governance) -> Iterator[PlanRow]:
+    region: dict[str, str] = {}
+    for name in plan.governing:
+        region[name] = name if name in plan.direct else region[name.rpartition(".")[0]]
+    firsts: dict[int, str] = {}
+    for name, module in plan.named.items():
+        firsts.setdefault(id(module), name)
+    unique = {id(t.tensor): t for t in reversed(plan.tensors) if t.is_parameter}
+    for part in (name for name in plan.named if name in plan.direct):
+        policy = plan.direct[part]
+        own = [t for t in unique.values() if region.get(t.owner) == part]
+        modules = [
+            m
+            for name, m in plan.named.items()
+            if region.get(name) == part and firsts[id(m)] == name
+        ]
+        yield PlanRow(
+            part=part,
+            policy=policy,
+            parameters=sum(t.tensor.numel() for t in own),
+            trainable=sum(t.tensor.numel() for t in own if t.trainable),
+            norms=_norms(modules, policy),
+            chance=_chance(modules, policy),
+            changes=sum(t.tensor.requires_grad != t.trainable for t in own),
+        )
+
+
+def _norms(modules: list[nn.Module], policy: FreezePolicy) -> str:
+    count = sum(kinds.is_running_norm(module) for module in modules)
+    if not count:
+        return "none"
+    return f"{count} {policy.norm}, {'moving' if policy.norm_updates else 'fixed'}"
+
+
+def _chance(modules: list[nn.Module], policy: FreezePolicy) -> str:
+    sources = Counter(source for m in modules if (source := kinds.chance(m)) is not None)
+    if not sources:
+        return "none known"
+    listed = ", ".join(f"{count} {name}" for name, count in sources.most_common(3))
+    return f"{listed} {policy.stochastic}"
+
+
+def _notes(plan: Governance) -> Iterator[str]:
+    tensors = plan.tensors
+    loose = [t.name for t in tensors if t.is_parameter and not t.governed]
+    if loose:
+        count = len(loose)
+        yield (
+            f"no entry governs {quoted(loose, 3)}: {count} parameter{'s' * (count > 1)} stay as"
+            " they are"
+        )
+    tied: dict[int, list[str]] = {}
+    for tensor in tensors:
+        tied.setdefault(id(tensor.tensor), []).append(tensor.name)
+    for names in tied.values():
+        if len(names) > 1:
+            yield f"{quoted(names, 4)} are one tensor and are governed together"
+
+
+__all__ = [
+    "FreezePlan",
+    "ModuleIntent",
+    "PlanRow",
+    "PolicyLike",
+    "Selector",
+    "Spec",
+    "plan_freeze",
+]
