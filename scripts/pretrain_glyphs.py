@@ -135,7 +135,8 @@ def train(
             schedule.step()
             losses.append(loss.item())
         loss_of_epoch, seconds = float(np.mean(losses)), time.perf_counter() - started
-        print(f"epoch {epoch + 1:3d}/{recipe.epochs}  loss {loss_of_epoch:.3f}  {seconds:5.0f} s")
+        said = f"epoch {epoch + 1:3d}/{recipe.epochs}  loss {loss_of_epoch:.3f}  {seconds:5.0f} s"
+        print(said, flush=True)
     reestimate(network, batches(drawings, recipe, augmenter, generator))
     return network, {
         "classes": classes,
