@@ -3,10 +3,34 @@
 The format is specified in ``docs/store-format.md``. This room knows arrays, not models.
 """
 
-from headstart.store.features import FeatureSet
+from headstart.store.catalog import Nearest, SpaceInfo
+from headstart.store.collect import GcReport
+from headstart.store.describe import ABSENT, Difference, canonical_json, differences, space_key
+from headstart.store.features import Column, FeatureSet
 from headstart.store.memo import Memo
-from headstart.store.precision import Precision
+from headstart.store.precision import ColumnSpec, Precision
 from headstart.store.space import Preflight, Space, rows_per_shard
 from headstart.store.store import Store
+from headstart.store.verify import Fault, VerifyReport
 
-__all__ = ["FeatureSet", "Memo", "Precision", "Preflight", "Space", "Store", "rows_per_shard"]
+__all__ = [
+    "ABSENT",
+    "Column",
+    "ColumnSpec",
+    "Difference",
+    "Fault",
+    "FeatureSet",
+    "GcReport",
+    "Memo",
+    "Nearest",
+    "Precision",
+    "Preflight",
+    "Space",
+    "SpaceInfo",
+    "Store",
+    "VerifyReport",
+    "canonical_json",
+    "differences",
+    "rows_per_shard",
+    "space_key",
+]

@@ -27,9 +27,13 @@ class SpaceFolder:
     Args:
         layout: the paths.
         description: the checked description.
+        touch: whether opening it counts as a use, which ``gc`` goes by.
     """
 
-    def __init__(self, layout: Layout, description: Mapping[str, Any]) -> None:
+    def __init__(
+        self, layout: Layout, description: Mapping[str, Any], *, touch: bool = True
+    ) -> None:
+        self._touch = touch
         self.layout = layout
         self._description = description
         self._lease: FileLock | None = None
@@ -67,10 +71,15 @@ class SpaceFolder:
                 if lease is None:
                     time.sleep(0.02)  # gc is deciding about this very space
                     continue
-                self._index = self._open_index()
+                try:
+                    self._index = self._open_index()
+                except BaseException:
+                    lease.release()  # at once, or a repair would find the space in use
+                    raise
                 self._lease = lease
                 with contextlib.suppress(OSError):
-                    os.utime(self.layout.lock)  # the time of the last use, for gc
+                    if self._touch:
+                        os.utime(self.layout.lock)  # the time of the last use, for gc
         return self._index
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from headstart.errors import StoreError
 from headstart.progress import Reporter, SilentReporter
+from headstart.store.catalog import Nearest, nearest
 from headstart.store.claims import Claims
 from headstart.store.describe import checked_description, space_key
 from headstart.store.durable import clear_errors, fsync_folder
@@ -161,6 +162,13 @@ class Space:
         # Beside its values a row costs its id in the shard and in the index.
         needed = None if row_bytes is None else missing * (row_bytes + 80)
         return Preflight(len(unique) - missing, missing, needed, shutil.disk_usage(place).free)
+
+    def nearest(self) -> Nearest | None:
+        """Return the other space in the store that is closest, and where it differs.
+
+        This explains a miss: ``preprocessing.resize: 256 → 232``.
+        """
+        return nearest(self._layout.root, self._description, self.key)
 
     # -- writing ---------------------------------------------------------------------------------
 

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from headstart.errors import StoreError
+from headstart.progress import Reporter, SilentReporter
+from headstart.store.catalog import SpaceInfo, inspect, layouts
+from headstart.store.collect import GcReport, collect, remove
+from headstart.store.describe import Difference, differences
+from headstart.store.folder import check_description
+from headstart.store.layout import Layout
 from headstart.store.space import Space
+from headstart.store.verify import VerifyReport, verify_space
 
 
 class Store:
@@ -32,3 +40,91 @@ class Store:
             StoreError: a value is not a plain JSON value; its path is named.
         """
         return Space(self.root, description)
+
+    def find(self, key: str) -> Space:
+        """Return an existing space by its key or an unambiguous beginning of it.
+
+        Raises:
+            StoreError: no space, or more than one, begins so; or its description is damaged.
+        """
+        layout = self._layout(key)
+        return Space(self.root, check_description(layout))
+
+    def spaces(self) -> list[SpaceInfo]:
+        """Return what lies in the store, the last used first. Damaged spaces are among them."""
+        found = [inspect(layout) for layout in layouts(self.root)]
+        return sorted(found, key=lambda info: -info.last_used)
+
+    def explain(
+        self, a: Space | Mapping[str, Any] | str, b: Space | Mapping[str, Any] | str
+    ) -> tuple[Difference, ...]:
+        """Return where two descriptions differ, as ``preprocessing.resize: 256 → 232``.
+
+        Args:
+            a, b: spaces, descriptions, or keys (or beginnings of keys) of this store.
+        """
+        return differences(self._description(a), self._description(b))
+
+    def verify(self, repair: bool = False, *, reporter: Reporter | None = None) -> VerifyReport:
+        """Read every byte and compare it with digests and index.
+
+        Args:
+            repair: drop what is damaged, adopt what a kill left behind, rebuild a broken index.
+                Rows that were dropped are missing afterwards, and computed again when asked for.
+            reporter: shown the progress.
+        """
+        reporter = reporter or SilentReporter()
+        reports = [
+            verify_space(layout, repair=repair, reporter=reporter) for layout in layouts(self.root)
+        ]
+        return VerifyReport(
+            spaces=len(reports),
+            shards=sum(report.shards for report in reports),
+            rows=sum(report.rows for report in reports),
+            nbytes=sum(report.nbytes for report in reports),
+            faults=tuple(fault for report in reports for fault in report.faults),
+        )
+
+    def gc(
+        self,
+        max_size: int | None = None,
+        older_than: float | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> GcReport:
+        """Remove spaces that are old or too many; one that a running process uses stays.
+
+        Args:
+            max_size: bytes that may remain; the longest unused spaces go first.
+            older_than: seconds since the last use beyond which a space goes.
+            dry_run: only say what would be removed.
+        """
+        return collect(self.root, max_size=max_size, older_than=older_than, dry_run=dry_run)
+
+    def remove(self, key: str) -> None:
+        """Remove one space by its key or an unambiguous beginning of it.
+
+        Raises:
+            StoreError: there is no such space, or a running process uses it.
+        """
+        layout = self._layout(key)
+        if not remove(layout):
+            raise StoreError(
+                f"the space {layout.folder} is in use", hint="end the process that uses it first"
+            )
+
+    def _layout(self, key: str) -> Layout:
+        keys = [layout.key for layout in layouts(self.root)]
+        fitting = [known for known in keys if key and known.startswith(key)]
+        if len(fitting) != 1:
+            what = "no space" if not fitting else f"{len(fitting)} spaces"
+            have = ", ".join(known[:12] for known in (fitting or keys)[:8]) or "none"
+            raise StoreError(f"{what} in {self.root} begin with {key!r:.80}; there are: {have}")
+        return Layout(self.root, fitting[0])
+
+    def _description(self, which: Space | Mapping[str, Any] | str) -> Mapping[str, Any]:
+        if isinstance(which, Space):
+            return which.description
+        if isinstance(which, str):
+            return check_description(self._layout(which))
+        return which
