@@ -222,7 +222,7 @@ def test_labels_of_every_kind(labels: Any, classes: tuple[str, ...], pictures: P
 def test_missing_labels_name_the_rows(pictures: Pictures, tmp_path: Path) -> None:
     labels = pd.Series([1.0, np.nan] * 6)
     text = message(
-        pd.DataFrame({"image": list(pictures.data), "label": labels}), label_column="label"
+        pd.DataFrame({"image": list(pictures.data), "label": labels}), image_column="image"
     )
     assert "6 items of 12 in column 'label' of table without a label" in text
     assert "'table row 1', 'table row 3'" in text
@@ -331,8 +331,26 @@ def test_semicolons_byte_order_marks_and_backslashes(pictures: Pictures, tmp_pat
     assert np.asarray(split.image(11)).tolist() == pictures.pixels()[11].tolist()
 
 
-def test_missing_and_remote_files_of_a_table_are_bad_items(tmp_path: Path) -> None:
-    rows = ["path,label", "gone.png,a", "https://example.org/x.png,a", ",b"]
+def test_paths_that_start_elsewhere_are_told_at_once(pictures: Pictures, tmp_path: Path) -> None:
+    pictures.write(tmp_path / "images")
+    text = message(write_csv(tmp_path / "t.csv", "path,label\ncat/0.png,a\ncat/1.png,b\n"))
+    assert "none of the first 2 files that t.csv names exists" in text
+    assert "start from the table's own folder" in text
+
+
+def test_a_guessed_label_column_never_stops_prediction(pictures: Pictures, tmp_path: Path) -> None:
+    pictures.write(tmp_path)
+    path = write_csv(tmp_path / "t.csv", "path,label\ncat/0.png,0.25\ncat/1.png,0.5\n")
+    assert load_items(path).labels.tolist() == [-1, -1]
+    path = write_csv(tmp_path / "t.csv", "path,kind,width\ncat/0.png,a,0.25\ncat/1.png,b,2\n")
+    assert load_items(path).classes == ("a", "b")
+
+
+def test_missing_and_remote_files_of_a_table_are_bad_items(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    pictures.write(tmp_path)
+    rows = ["path,label", "gone.png,a", "https://example.org/x.png,a", ",b", "cat/0.png,b"]
     split = load_test_data(write_csv(tmp_path / "t.csv", "\n".join(rows))).test
     reasons = []
     for i in range(3):
@@ -388,3 +406,30 @@ def test_torch_datasets_of_the_wrong_kind() -> None:
             return i
 
     assert "item 0 of Singles is a int, expected a pair" in message(Singles())
+
+    class Normalised(Singles):
+        def __getitem__(self, i: int) -> Any:
+            return np.full((3, 4, 4), -1.0), 0
+
+    text = message(Normalised())
+    assert "not usable as images: floats from -1 to -1, expected 0 to 1" in text
+    assert "the backbone brings its own" in text
+
+
+def test_a_torch_dataset_with_a_bad_item_still_yields_the_others(pictures: Pictures) -> None:
+    class OneBad:
+        targets = (0, 1, 0, 1, 0)
+
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, i: int) -> Any:
+            if i == 1:
+                raise KeyError("lost")
+            return pictures.images()[i], self.targets[i]
+
+    split = load_test_data(OneBad()).test
+    assert split.labels.tolist() == [0, 1, 0, 1, 0]
+    with pytest.raises(BadFilesError, match=r"OneBad item 1 \(KeyError: 'lost'\)"):
+        split.image(1)
+    assert split.image(2).size == (16, 12)

@@ -38,6 +38,8 @@ def assemble_test(found: Source, reporter: Reporter) -> Dataset:
     notes = list(found.notes)
     if len(found.parts) > 1:
         notes.append(f"The {role} split is evaluated, because the source is divided.")
+    elif role == "train":
+        notes.append("The training split is evaluated, because the source has no other.")
     only = Source(found.name, {role: found.parts[role]}, found.classes)
     classes, splits = _splits(only, notes, reporter)
     return Dataset(found.name, classes, {"test": splits[role]}, tuple(notes))
@@ -97,7 +99,7 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
         raise DataError(
             f"{count(len(whole), 'item')} in {count(len(whole.classes), 'class', 'classes')} are"
             " too few to set a test split aside: no class has two different items",
-            hint="add items, or give a test split",
+            hint="add items, give a test split, or name the column of classes (--label-column)",
         )
     notes.append(
         f"The source has no test split, so {count(len(second), 'item')} of {len(whole):,}"

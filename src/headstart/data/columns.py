@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -90,10 +91,10 @@ def label_column(
     if asked is not None:
         _require(table, asked, where, "--label-column")
         return asked
-    rest = [f.name for f in table.schema if f.name != image and _may_label(f.type)]
-    rest = [name for name in rest if not _is_index(name) and not _holds_paths(table, name)]
-    named = [name for name in rest if name.casefold() in _LABEL_NAMES]
-    candidates = named or rest
+    rest = [f for f in table.schema if f.name != image and not _is_index(f.name)]
+    rest = [f for f in rest if _is_scalar(f.type) and not _holds_paths(table, f.name)]
+    named = [f.name for f in rest if f.name.casefold() in _LABEL_NAMES]
+    candidates = named or [f.name for f in rest if not _holds_fractions(table, f)]
     if len(candidates) == 1:
         return str(candidates[0])
     if not required:
@@ -151,8 +152,21 @@ def _holds_paths(table: Any, name: str) -> bool:
     return images > len(sample) // 2
 
 
-def _may_label(kind: Any) -> bool:
-    return is_text(kind) or bool(types.is_integer(kind) or types.is_boolean(kind))
+def _is_scalar(kind: Any) -> bool:
+    numeric = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+    return bool(numeric) or is_text(kind)
+
+
+def _holds_fractions(table: Any, field: Any) -> bool:
+    """Return whether a column holds floats, or texts that are numbers and not all whole."""
+    if not is_text(field.type):
+        return bool(types.is_floating(field.type))
+    sample = [v for v in table.column(field.name).slice(0, _SAMPLE).to_pylist() if v]
+    try:
+        numbers = [float(value) for value in sample]
+    except ValueError:
+        return False
+    return any(math.isfinite(number) and not number.is_integer() for number in numbers)
 
 
 def _is_index(name: str) -> bool:

@@ -126,7 +126,7 @@ def load_items(
         DataError: the source does not exist, cannot be read, or holds no images.
     """
     reporter = reporter or SilentReporter()
-    if isinstance(source, str | Path) and str(source) != "digits":
+    if isinstance(source, str | Path) and source != "digits":
         path = _existing(Path(source).expanduser())
         if _holds_images(path):
             items = folders.read_images(path, digest_memo)

@@ -233,29 +233,29 @@ def _content(image: Any) -> Content:
 
 def _require_constant(source: Any, name: str) -> None:
     """Refuse items that differ between two reads: a stored row could not belong to them."""
-    for i in sorted({0, len(source) // 2, len(source) - 1}):
-        first = _content_or_none(source, name, i)
-        again = _content_or_none(source, name, i)
-        if first is not None and again is not None and _differ(first, again):
+    probes = sorted({0, len(source) // 2, len(source) - 1})
+    reasons: list[str] = []
+    for i in probes:
+        try:
+            changed = _probe(source, name, i) != _probe(source, name, i)
+        except DataError:
+            raise
+        except Exception as error:  # one bad item is listed when it is read in earnest
+            reasons.append(str(error) or type(error).__name__)
+            continue
+        if changed:
             raise DataError(
                 f"item {i} of {name} changes from one read to the next, expected the same image"
                 " each time",
                 hint="remove the random transforms from the data set; numbered views are the"
                 " cacheable kind of augmentation",
             )
+    if len(reasons) == len(probes):
+        raise DataError(f"the items of {name} are not usable as images: {reasons[0]}")
 
 
-def _content_or_none(source: Any, name: str, i: int) -> Content | None:
-    try:
-        return _content(_pair(source[i], name, i)[0])
-    except DataError:
-        raise
-    except Exception:  # a bad item: listed with the others when it is read in earnest
-        return None
-
-
-def _differ(a: Content, b: Content) -> bool:
-    return content_digest(a) != content_digest(b)
+def _probe(source: Any, name: str, i: int) -> str:
+    return content_digest(_content(_pair(source[i], name, i)[0]))
 
 
 def _declared_classes(source: Any) -> tuple[str, ...] | None:

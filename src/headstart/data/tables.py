@@ -138,11 +138,39 @@ def _part(table: Any, name: str, folder: Path, request: Request) -> Part:
         table, name, request.label_column, image, required=request.labels_required
     )
     data, paths = columns.image_parts(table.column(image))
+    if data is None:
+        _require_some_file(paths, folder, name)
     items = ArrowItems(data, paths, folder, name, request.memo)
     if label is None:
         return Part(items, (None,) * len(items), name)
     where = f"column '{label}' of {name}"
-    return Part(items, tuple(class_names(_label_values(table, label), where)), where)
+    try:
+        names = tuple(class_names(_label_values(table, label), where))
+    except DataError:
+        if request.labels_required or request.label_column is not None:
+            raise
+        names = (None,) * len(items)  # it was only a guess that these are labels
+    return Part(items, names, where)
+
+
+def _require_some_file(paths: Any, folder: Path, name: str) -> None:
+    """Refuse a table whose paths lead nowhere: they start from somewhere else, most likely."""
+    sample = [text for text in paths.slice(0, 50).to_pylist() if text and "://" not in text]
+    found = (folder / text.replace("\\", "/") for text in sample)
+    if sample and not any(_exists(path) for path in found):
+        raise DataError(
+            f"none of the first {len(sample)} files that {name} names exists, such as"
+            f" '{folder / sample[0]}'",
+            hint="paths in a table start from the table's own folder: move the table, or correct"
+            " the paths",
+        )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _label_values(table: Any, label: str) -> list[Any]:
