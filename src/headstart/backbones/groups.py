@@ -1,0 +1,375 @@
+"""One ordered list of block groups per model: it drives freezing and layer-wise learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from headstart.errors import FreezeError
+from headstart.freezing import kinds
+from headstart.freezing.names import covers, nearest, quoted
+from headstart.progress import Reporter, SilentReporter
+
+
+@dataclass(frozen=True)
+class BlockGroup:
+    """A step on the way from the input to the output of a network.
+
+    Attributes:
+        name: a short name: the common part of its parameters' names, or ``stem``.
+        parameters: the names of its parameters; every parameter of a model is in one group.
+        modules: the outermost modules all of whose parameters are in this group, for
+            :func:`headstart.freeze`.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to group the models of one library.
+
+    Attributes:
+        name: for messages.
+        fits: whether a model is of this family.
+        group: returns the parameter names of each group, from the input to the output.
+    """
+
+    name: str
+    fits: Callable[[nn.Module], bool]
+    group: Callable[[nn.Module], Sequence[Sequence[str]]]
+
+
+_FAMILIES: list[Family] = []
+
+
+def register_family(family: Family) -> None:
+    """Add a way of grouping; the one added last is asked first. A known name is replaced."""
+    _FAMILIES[:] = [known for known in _FAMILIES if known.name != family.name]
+    _FAMILIES.insert(0, family)
+
+
+def block_groups(model: nn.Module) -> tuple[BlockGroup, ...]:
+    """Divide a model's parameters into blocks, from the input to the output.
+
+    timm models say it themselves (``group_matcher``). For others, torchvision's and
+    transformers' among them, the module tree is read: the children of its lists of blocks
+    (``Sequential``, ``ModuleList``) are a group each, what comes before the first list is the
+    ``stem``, and other modules are a group of their own. Modules count as ordered as they are
+    registered, which is the order of the forward in every family this was tested with.
+
+    Args:
+        model: any module with parameters.
+
+    Returns:
+        The groups; each parameter is in exactly one, a tied one in the first that has it.
+
+    Raises:
+        FreezeError: the model has no parameters, or a registered family left some out.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if not names:
+        raise FreezeError(f"this {type(model).__name__} has no parameters to group")
+    family = next((family for family in _FAMILIES if family.fits(model)), None)
+    grouped = [list(g) for g in (family.group(model) if family else _by_tree(model)) if g]
+    listed = [name for group in grouped for name in group]
+    if sorted(listed) != sorted(names):
+        wrong = sorted(set(names) ^ set(listed)) or sorted(
+            {n for n in listed if listed.count(n) > 1}
+        )
+        raise FreezeError(
+            f"the grouping of family {family.name if family else 'tree'!r} does not cover every"
+            f" parameter once: {quoted(wrong, 6)}",
+            hint="mend the family's group function",
+        )
+    groups = []
+    for index, group in enumerate(grouped):
+        modules = _modules(model, set(group))
+        groups.append(BlockGroup(_label(group, modules, index), tuple(group), modules))
+    return tuple(groups)
+
+
+def thaw_policies(
+    model: nn.Module, last: int, frozen: str = "frozen", trainable: str = "trainable"
+) -> dict[str, str]:
+    """Return the mapping for :func:`headstart.freeze` that trains the last groups only.
+
+    Args:
+        model: the model.
+        last: how many groups to train, counted from the output; 0 freezes all.
+        frozen, trainable: presets for the two sides.
+
+    Raises:
+        FreezeError: ``last`` is out of range, or a group to thaw holds parameters that belong to
+            no module of its own (such as a class token of the whole model) while others of that
+            module stay frozen.
+    """
+    groups = block_groups(model)
+    if not 0 <= last <= len(groups):
+        raise FreezeError(f"last is {last}, expected 0 to {len(groups)} (the number of groups)")
+    if last == len(groups):
+        return {"": trainable}
+    policies = {"": frozen}
+    for group in groups[len(groups) - last :]:
+        loose = [n for n in group.parameters if not any(covers(m, n) for m in group.modules)]
+        if loose:
+            raise FreezeError(
+                f"the group {group.name!r} holds {quoted(loose, 4)}, which belong to modules that"
+                " stay frozen in part",
+                hint="thaw fewer or more groups, or name modules in a mapping",
+            )
+        policies.update(dict.fromkeys(group.modules, trainable))
+    return policies
+
+
+class ParamGroups(list[dict[str, Any]]):
+    """Parameter groups for an optimizer; ``print`` shows the effective rate of each."""
+
+    def __str__(self) -> str:
+        width = max(len(str(group["name"])) for group in self)
+        lines = [f"{'group'.ljust(width)}  {'rate':>10}  {'decay':>8}  {'parameters':>12}"]
+        for group in self:
+            count = sum(parameter.numel() for parameter in group["params"])
+            lines.append(
+                f"{group['name']!s:<{width}}  {group['lr']:>10.3g}"
+                f"  {group['weight_decay']:>8.3g}  {count:>12,}"
+            )
+        return "\n".join(lines)
+
+
+def param_groups(
+    model: nn.Module,
+    lr: float,
+    decay: float = 0.75,
+    weight_decay: float = 0.05,
+    *,
+    no_decay: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> ParamGroups:
+    """Return optimizer groups with learning rates that shrink from the output to the input.
+
+    Group i of n gets ``lr · decay ** (n - 1 - i)``, so that the last one, the head, gets ``lr``
+    itself (layer-wise decay: Howard and Ruder 2018, arXiv 1801.06146; Clark et al. 2020, arXiv
+    2003.10555). Groups are counted with the frozen ones, so that a block keeps its rate when
+    others thaw. Frozen parameters (``requires_grad`` off) are left out.
+
+    Norms' scales and shifts and biases get no weight decay, nor does what the model names itself
+    (timm's ``no_weight_decay()``: class tokens, position embeddings).
+
+    Args:
+        model: the model.
+        lr: the rate of the last group.
+        decay: the factor from one group to the one before it; 1 gives one rate to all. 0.75 suits
+            about a dozen blocks; nearer 1 suits deeper networks.
+        weight_decay: for weights; 0.05 as is usual with AdamW.
+        no_decay: further names, globs or parts without weight decay.
+        reporter: is told the table of effective rates.
+
+    Returns:
+        A list of dicts with ``params``, ``lr``, ``weight_decay`` and ``name``.
+
+    Raises:
+        FreezeError: a number is out of range, a name matches nothing, or nothing trains.
+    """
+    faults = [
+        f"{name} is {value}, expected {wanted}"
+        for name, value, wanted, good in (
+            ("lr", lr, "a positive number", lr > 0),
+            ("decay", decay, "a number above 0, at most 1", 0 < decay <= 1),
+            ("weight_decay", weight_decay, "0 or more", weight_decay >= 0),
+        )
+        if not good
+    ]
+    if faults:
+        raise FreezeError("; ".join(faults))
+    parameters = dict(model.named_parameters())
+    spared = _undecayed(model, no_decay)
+    groups = block_groups(model)
+    found = ParamGroups()
+    for index, group in enumerate(groups):
+        rate = lr * decay ** (len(groups) - 1 - index)
+        training = [name for name in group.parameters if parameters[name].requires_grad]
+        for suffix, names, penalty in (
+            ("", [n for n in training if n not in spared], weight_decay),
+            (" (no decay)", [n for n in training if n in spared], 0.0),
+        ):
+            if names:
+                found.append(
+                    {
+                        "params": [parameters[name] for name in names],
+                        "lr": rate,
+                        "weight_decay": penalty,
+                        "name": f"{group.name}{suffix}",
+                    }
+                )
+    if not found:
+        raise FreezeError(
+            "every parameter of the model is frozen: there is nothing to optimise",
+            hint="thaw a part with headstart.freeze(model, {...: 'trainable'})",
+        )
+    (reporter or SilentReporter()).note(str(found))
+    return found
+
+
+def _undecayed(model: nn.Module, patterns: Sequence[str]) -> set[str]:
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(covers(pattern, name) for name in names):
+            close = nearest(pattern, names)
+            raise FreezeError(
+                f"no_decay has {pattern!r}, which matches no parameter",
+                hint=f"the nearest names are {quoted(close)}" if close else None,
+            )
+    own = getattr(model, "no_weight_decay", None)
+    listed = [*patterns, *(own() if callable(own) else ())]
+    spared = {name for name in names if any(covers(pattern, name) for pattern in listed)}
+    for prefix, module in model.named_modules():
+        norm = kinds.is_norm(module)
+        for key, parameter in module.named_parameters(recurse=False):
+            if norm or key.endswith("bias") or parameter.ndim <= 1:
+                spared.add(f"{prefix}.{key}".strip("."))
+    return spared & set(names)
+
+
+def _by_tree(model: nn.Module) -> list[list[str]]:
+    """Group by the module tree: the children of lists of blocks are a group each."""
+    canonical = {id(parameter): name for name, parameter in model.named_parameters()}
+    aliases = dict(model.named_parameters(remove_duplicate=False))
+    units, seen = [], set()
+    for unit in _units(model, ""):
+        names = [canonical[id(aliases[name])] for name in unit.parameters]
+        fresh = [name for name in dict.fromkeys(names) if name not in seen]
+        seen.update(fresh)
+        units.append(_Unit(fresh, unit.listed))
+    first = next((i for i, unit in enumerate(units) if unit.listed), None)
+    if first is None:
+        return [unit.parameters for unit in units]
+    stem = [name for unit in units[:first] for name in unit.parameters]
+    return [stem, *(unit.parameters for unit in units[first:])]
+
+
+@dataclass(frozen=True)
+class _Unit:
+    parameters: list[str]
+    listed: bool
+
+
+def _units(module: nn.Module, prefix: str, within: bool = False) -> Iterator[_Unit]:
+    """Yield the units of a module in order.
+
+    Args:
+        module: the module to divide.
+        prefix: its name with a trailing dot, or nothing.
+        within: whether it is an entry of a list already: then only a bare list of blocks is
+            divided further, so that the inside of a block stays together.
+    """
+    own = [prefix + name for name, _ in module.named_parameters(recurse=False)]
+    if own:
+        yield _Unit(own, listed=False)
+    is_list = _is_list(module)
+    pending: _Unit | None = None
+    for key, child in module.named_children():
+        name = f"{prefix}{key}"
+        names = [f"{name}.{n}" for n, _ in child.named_parameters(remove_duplicate=False)]
+        if not names:
+            continue
+        if is_list and pending is not None and kinds.is_norm(child):
+            pending = _Unit(pending.parameters + names, listed=True)  # a norm joins its layer
+            continue
+        if pending is not None:
+            yield pending
+            pending = None
+        if _divides(child, within or is_list):
+            yield from _units(child, f"{name}.", within=within or is_list)
+        else:
+            pending = _Unit(names, listed=is_list)
+    if pending is not None:
+        yield pending
+
+
+def _divides(module: nn.Module, within: bool) -> bool:
+    """Whether a module is to be divided into units, rather than being one."""
+    if _is_list(module):
+        return _entries(module) > 1 and (not within or _holds_blocks(module))
+    # A container such as a transformer's encoder holds one list of blocks; an Inception block,
+    # whose branches are short lists side by side, holds several.
+    return not within and _block_lists(module) == 1
+
+
+def _block_lists(module: nn.Module) -> int:
+    """Count the outermost lists of blocks in a module."""
+    count = 0
+    for child in module.children():
+        if _is_list(child) and _entries(child) > 1 and _holds_blocks(child):
+            count += 1
+        else:
+            count += _block_lists(child)
+    return count
+
+
+def _is_list(module: nn.Module) -> bool:
+    # Only the bare classes: a subclass, such as torchvision's Conv2dNormActivation, is a block.
+    return type(module) in (nn.Sequential, nn.ModuleList)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _entries(module: nn.Module) -> int:
+    """Count the entries that hold parameters and are not norms."""
+    return sum(_size(child) > 0 and not kinds.is_norm(child) for child in module.children())
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    """Whether entries are made of several layers, rather than layers that make up one block."""
+    filled = [child for child in module.children() if _size(child) > 0]
+    return all(any(True for _ in child.children()) for child in filled)
+
+
+def _label(group: Sequence[str], modules: Sequence[str], index: int) -> str:
+    """Return the name of the group's module or modules, or the leading parts that names share."""
+    if 1 <= len(modules) <= 2 and all(any(covers(m, n) for m in modules) for n in group):
+        return "+".join(modules)
+    pieces = [name.split(".")[:-1] or [name] for name in group]
+    shared = [column[0] for column in zip(*pieces, strict=False) if len(set(column)) == 1]
+    same = all(piece[: len(shared)] == shared for piece in pieces)
+    return ".".join(shared) if shared and same else ("stem" if index == 0 else f"group {index}")
+
+
+def _modules(model: nn.Module, names: set[str]) -> tuple[str, ...]:
+    """Return the outermost modules whose parameters all lie among ``names``."""
+    chosen: list[str] = []
+    for prefix, module in model.named_modules():
+        if not prefix or any(prefix.startswith(parent + ".") for parent in chosen):
+            continue
+        own = {f"{prefix}.{name}" for name, _ in module.named_parameters()}
+        if own and own <= names:
+            chosen.append(prefix)
+    return tuple(chosen)
+
+
+def _timm_groups(model: nn.Module) -> list[list[str]]:
+    from timm.models import group_parameters
+
+    matcher = model.group_matcher(coarse=False)  # type: ignore[operator]
+    grouped: dict[int, list[str]] = group_parameters(model, matcher)
+    return [grouped[index] for index in sorted(grouped)]
+
+
+register_family(Family("timm", lambda m: callable(getattr(m, "group_matcher", None)), _timm_groups))
+
+__all__ = [
+    "BlockGroup",
+    "Family",
+    "ParamGroups",
+    "block_groups",
+    "param_groups",
+    "register_family",
+    "thaw_policies",
+]
