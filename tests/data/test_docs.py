@@ -1,0 +1,25 @@
+"""The examples of docs/data.md run, in order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.data.conftest import Pictures
+
+
+def test_examples_run(pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures.write(tmp_path / "pets")
+    monkeypatch.chdir(tmp_path)
+    text = (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 4
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(compile(example, "docs/data.md", "exec"), names)
+    assert names["x"].shape[1:] == (3, 224, 224)
+    assert sorted([*names["first"], *names["second"]]) == list(range(10))
