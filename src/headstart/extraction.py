@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.backbones.backbone import Backbone, features_of
-from headstart.backbones.cut import evaluation_mode
+from headstart.backbones.cut import evaluation_mode, find_layer, first_tensor
 from headstart.data import Split, read_batches
 from headstart.data.reading import BadItem, OnBad
 from headstart.errors import BackboneError, ConfigError
@@ -176,10 +176,12 @@ def _run(
         on_bad=on_bad,
         reporter=reporter,
     )
-    forward = _forward(cuts, settings, device)
     checked = False
     try:
-        with reporter.task("extract features", len(indices), "images") as task:
+        with (
+            reporter.task("extract features", len(indices), "images") as task,
+            _forward(cuts, settings, device) as forward,
+        ):
             for batch in reader:
                 inputs = first.preprocessing.normalise(batch.pixels.to(device, non_blocking=True))
                 with running_mode(first.module, settings.precision, device):
@@ -218,9 +220,11 @@ def _filled(inputs: Tensor, size: int) -> Tensor:
     return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])])
 
 
+@contextlib.contextmanager
 def _forward(
     cuts: tuple[Backbone, ...], settings: Extraction, device: torch.device
-) -> Callable[[Tensor], Sequence[Tensor]]:
+) -> Iterator[Callable[[Tensor], Sequence[Tensor]]]:
+    """Give the function from normalised inputs to features, eager or compiled."""
     channels_last = device.type in {"cpu", "cuda"}
 
     def prepared(inputs: Tensor) -> Tensor:
@@ -228,45 +232,46 @@ def _forward(
         return inputs.contiguous(memory_format=torch.channels_last) if channels_last else inputs
 
     if not settings.compile:
-        return lambda inputs: features_of(cuts, prepared(inputs))
-    compiled = compile_prefix(cuts)
-    return lambda inputs: compiled(prepared(inputs))
+        yield lambda inputs: features_of(cuts, prepared(inputs))
+        return
+    with _compiled(cuts) as run:
+        yield lambda inputs: run(prepared(inputs))
 
 
-def compile_prefix(cuts: Sequence[Backbone]) -> Callable[[Tensor], list[Tensor]]:
-    """Compile the part of the network that the cuts need.
+@contextlib.contextmanager
+def _compiled(cuts: tuple[Backbone, ...]) -> Iterator[Callable[[Tensor], Sequence[Tensor]]]:
+    """Compile the network with its cuts.
 
-    The hooks of an ordinary cut would break the compiled graph, so the prefix is first traced
-    into a graph of its own, which shares the parameters.
-
-    Raises:
-        BackboneError: the network cannot be traced.
+    The early stop of an eager cut would break the compiled graph. Here the whole forward pass is
+    traced, but only the pooled outputs of the cuts are returned: the compiler drops what they do
+    not depend on, so that nothing behind the last cut is computed.
     """
-    from torchvision.models.feature_extraction import create_feature_extractor
-
     module = cuts[0].module
-    whole = any(cut.layer is None for cut in cuts)
-    names = sorted({cut.layer for cut in cuts if cut.layer is not None})
-    try:
-        prefix: Any = module if whole else create_feature_extractor(module, names)
-    except Exception as error:  # tracing runs the user's code
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BackboneError(
-            f"{cuts[0].name} cannot be traced for compilation: {lines[0]}",
-            hint="leave --compile out",
-        ) from error
-    if whole and names:
-        raise BackboneError(
-            "a compiled network gives either its output or layers, not both",
-            hint="leave --compile out",
+    pooled: dict[int, Tensor] = {}
+
+    def hook_for(position: int, cut: Backbone) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            pooled[position] = cut.pool(first_tensor(output, f"layer '{cut.layer}'"))
+
+        return hook
+
+    handles = [
+        (module if cut.layer is None else find_layer(module, cut.layer)).register_forward_hook(
+            hook_for(position, cut)
         )
-    run = torch.compile(prefix)
+        for position, cut in enumerate(cuts)
+    ]
 
-    def forward(inputs: Tensor) -> list[Tensor]:
-        outputs = run(inputs)
-        return [cut.pool(outputs if cut.layer is None else outputs[cut.layer]) for cut in cuts]
+    def run(inputs: Tensor) -> list[Tensor]:
+        pooled.clear()
+        module(inputs)
+        return [pooled[position] for position in range(len(cuts))]
 
-    return forward
+    try:
+        yield torch.compile(run)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _check_rows(cuts: Sequence[Backbone], inputs: Tensor, precision: Precision) -> None:

@@ -42,7 +42,7 @@ class SilentReporter:
         """Drop the note."""
 
     @contextmanager
-    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:  # noqa: ARG002
         """Count nothing."""
         yield _SilentTask()
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from headstart.backbones.cut import trace_prefix
 from headstart.backbones.weights import load_weights
+from headstart.errors import BackboneError
 
 
 def load_up_to(
@@ -48,7 +49,15 @@ def load_up_to(
         for name in classifier
         if any(key == name or key.startswith(name + ".") for key in present)
     ]
-    report = load_weights(module, file, allow_missing=allow_missing, allow_unexpected=extra)
+    try:
+        report = load_weights(module, file, allow_missing=allow_missing, allow_unexpected=extra)
+    except BackboneError as error:
+        # What the caller can do about it is on the command line, not in load_weights' arguments.
+        raise BackboneError(
+            error.message,
+            hint="cut the network before what is missing with --layer NAME, "
+            "or give the --model-args that the weights were made with",
+        ) from error
     module.eval()
     beyond = sorted({name.split(".")[0] for name in report.allowed if name in set(allow_missing)})
     notes = [f"{len(report.matched)} tensors loaded from {file.name}"]

@@ -1,0 +1,47 @@
+# make demo   installs and runs the main job on the embedded default
+# make test   installs and runs the test suite
+# make lint   formatting, style, types, and the order of the rooms
+# make slow   the tests that take long (CI runs them too)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := src tests benchmarks scripts
+
+.PHONY: demo test slow lint format clean
+
+demo: $(VENV)/.package
+	$(BIN)/headstart fit digits --out runs/demo
+
+test: $(VENV)/.development
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(VENV)/.development
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.development
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.development
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.package: pyproject.toml | $(BIN)/python
+	@echo "installing headstart into $(VENV) (PyTorch is about 5 GB; a minute or two)"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.development: pyproject.toml | $(BIN)/python
+	@echo "installing headstart and its development tools into $(VENV) (about 6 GB; two minutes)"
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.package
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

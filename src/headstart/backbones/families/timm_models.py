@@ -1,0 +1,124 @@
+"""timm: architectures, weights and the preprocessing that travels with them."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+from urllib.parse import urlparse
+
+from torch import nn
+
+from headstart.backbones.families.base import (
+    Built,
+    Request,
+    bad_arguments,
+    first_line,
+    no_download,
+    unknown,
+)
+from headstart.backbones.preprocess import from_timm
+from headstart.errors import BackboneError
+
+
+def build_timm(request: Request) -> Built:
+    """Build a timm model, with timm's own weights (downloaded by timm) or a local file's."""
+    import timm
+
+    architecture = request.name.split(".")[0]
+    if not timm.is_model(architecture):
+        raise unknown("timm", architecture, timm.list_models())
+    tags = timm.list_pretrained(architecture + ".*")
+    if "." in request.name and request.name not in tags:
+        raise unknown("timm", request.name, tags)
+    module = _create(request, has_weights=bool(tags))
+    config = cast("dict[str, Any]", module.pretrained_cfg)
+    info = cast("list[dict[str, Any]]", getattr(module, "feature_info", None) or [])
+    classifier = config.get("classifier") or ()
+    known = from_timm(config)
+    if request.weights is None:
+        note = f"preprocessing from timm's metadata for {config['architecture']}.{config['tag']}"
+    else:
+        # What the file was trained on is not what timm's own weights were trained on: geometry
+        # is the architecture's, colours are asked for.
+        known = {key: known[key] for key in ("size", "crop_fraction", "interpolation", "resize")}
+        note = (
+            f"image size and crop from timm's configuration of {architecture}, "
+            "since a local file does not say them"
+        )
+    return Built(
+        module,
+        known,
+        blocks=tuple(str(entry["module"]) for entry in info),
+        classifier=(classifier,) if isinstance(classifier, str) else tuple(classifier),
+        notes=(note,),
+    )
+
+
+def timm_names() -> list[str]:
+    """Return the names of all models with weights."""
+    import timm
+
+    return [str(name) for name in timm.list_pretrained()]
+
+
+def _create(request: Request, *, has_weights: bool) -> nn.Module:
+    import timm
+
+    name = f"timm/{request.name}"
+    if request.weights is None:
+        if not has_weights:
+            raise BackboneError(f"{name} has no pre-trained weights", hint="give --weights FILE")
+        _check_reachable(request.name)
+    arguments = {key: _tuple(value) for key, value in request.model_args.items()}
+    try:
+        with _hub_silence():
+            module: nn.Module = timm.create_model(
+                request.name, pretrained=request.weights is None, num_classes=0, **arguments
+            )
+    except TypeError as error:
+        raise bad_arguments(name, error) from error
+    except Exception as error:
+        if request.weights is not None:
+            raise BackboneError(
+                f"timm cannot build '{request.name}': {first_line(error)}"
+            ) from error
+        raise no_download(name, first_line(error)) from error
+    return module
+
+
+def _check_reachable(name: str) -> None:
+    """Say at once that the hub cannot be reached; its client would retry for half a minute."""
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    repository = getattr(config, "hf_hub_id", None)
+    if not repository or constants.HF_HUB_OFFLINE:
+        return
+    names = ("model.safetensors", "pytorch_model.bin")
+    if any(isinstance(try_to_load_from_cache(repository, file), str) for file in names):
+        return
+    host = urlparse(constants.ENDPOINT).hostname or ""
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError as error:
+        raise no_download(f"timm/{name}", f"{host} is not reachable") from error
+
+
+@contextmanager
+def _hub_silence() -> Iterator[None]:
+    """Keep the hub's client from logging each retry; our one line says what is wrong."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

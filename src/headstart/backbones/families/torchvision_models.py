@@ -1,0 +1,101 @@
+"""torchvision: classification models, cut before their last linear layer."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from headstart.backbones.families.base import (
+    Built,
+    Request,
+    bad_arguments,
+    first_line,
+    no_download,
+    unknown,
+)
+from headstart.backbones.preprocess import from_torchvision
+from headstart.errors import BackboneError
+
+_NOT_TRUNK = {"fc", "classifier", "head", "heads", "avgpool", "dropout", "pre_classifier"}
+
+
+def build_torchvision(request: Request) -> Built:
+    """Build a torchvision model with its own weights (downloaded) or a local file's."""
+    from torchvision import models
+
+    architecture, _, tag = request.name.partition(".")
+    available = models.list_models(module=models)
+    if architecture not in available:
+        raise unknown("torchvision", architecture, available)
+    enum = models.get_model_weights(architecture)
+    tags = [str(entry.name) for entry in enum]
+    if tag and tag not in [*tags, "DEFAULT"]:
+        raise unknown("torchvision", request.name, [f"{architecture}.{name}" for name in tags])
+    weights = enum[tag] if tag else enum.DEFAULT
+    wanted = weights if request.weights is None else None
+    try:
+        module: nn.Module = models.get_model(architecture, weights=wanted, **request.model_args)
+    except TypeError as error:
+        raise bad_arguments(f"torchvision/{request.name}", error) from error
+    except Exception as error:
+        reason = first_line(error)
+        if request.weights is not None:
+            raise BackboneError(f"torchvision cannot build '{request.name}': {reason}") from error
+        raise no_download(f"torchvision/{request.name}", reason) from error
+    classifier = remove_classifier(module)
+    known = from_torchvision(weights.transforms())
+    if request.weights is None:
+        note = f"preprocessing from torchvision's {weights}"
+    else:
+        known = {key: known[key] for key in ("size", "crop_fraction", "interpolation")}
+        note = (
+            f"image size and crop from torchvision's configuration of {architecture}, "
+            "since a local file does not say them"
+        )
+    return Built(module, known, _blocks(module), (classifier,), (note,))
+
+
+def torchvision_names() -> list[str]:
+    """Return the names of all classification weights."""
+    from torchvision import models
+
+    return [
+        f"{name}.{entry.name}"
+        for name in models.list_models(module=models)
+        for entry in models.get_model_weights(name)
+    ]
+
+
+def remove_classifier(module: nn.Module) -> str:
+    """Replace the last linear layer by the identity; return its name.
+
+    The feature is then the input of the classifier, as in thread 002 of the questions that
+    headstart answers. SqueezeNet's classifier is a convolution.
+    """
+    candidates = [
+        name for name, part in module.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)
+    ]
+    name = str(candidates[-1])
+    if isinstance(module.get_submodule(name), nn.Conv2d) and not name.startswith("classifier"):
+        raise BackboneError(
+            f"{type(module).__name__} does not end in a linear classifier",
+            hint="cut it with --layer NAME",
+        )
+    parent, _, child = name.rpartition(".")
+    setattr(module.get_submodule(parent), child, nn.Identity())
+    return name
+
+
+def _blocks(module: nn.Module) -> tuple[str, ...]:
+    """Return the trunk's children; the long sequences inside it are opened."""
+    names: list[str] = []
+    for name, part in module.named_children():
+        if name in _NOT_TRUNK:
+            continue
+        layers = getattr(part, "layers", None)
+        if name == "encoder" and isinstance(layers, nn.Module):
+            names += [f"encoder.layers.{child}" for child, _ in layers.named_children()]
+        elif name == "features":
+            names += [f"features.{child}" for child, _ in part.named_children()]
+        else:
+            names.append(name)
+    return tuple(names)
