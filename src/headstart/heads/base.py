@@ -1,0 +1,292 @@
+"""The contract of every head, and how heads are written to and read from a folder.
+
+A saved head is two files: ``head.safetensors`` (the arrays) and ``head.json`` (the kind, the
+options, the shape and type of each array, and the SHA-256 of the arrays' file). Reading trusts
+neither: no code runs, and every name, type and shape is checked before a head is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, cast
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from scipy.special import expit, softmax
+
+from headstart.errors import HeadError
+from headstart.heads.checks import FloatArray, as_features
+
+ARRAYS_FILE = "head.safetensors"
+OPTIONS_FILE = "head.json"
+FORMAT = 1
+_OPTIONS_LIMIT = 16 * 1024 * 1024
+
+Task = Literal["classification", "multi-label", "regression"]
+Arrays = dict[str, np.ndarray]
+
+_KINDS: dict[str, type[Head]] = {}
+
+
+class Head(ABC):
+    """Something trained that turns features into predictions. Immutable.
+
+    A subclass names its ``kind`` and gives ``decision``, ``state`` and ``from_state``; the rest
+    follows from these.
+
+    Attributes:
+        kind: the name under which the head is saved.
+        task: what the outputs mean.
+        temperature: the calibration divisor of the log-probabilities; 1 is uncalibrated.
+    """
+
+    kind: ClassVar[str]
+    task: Task
+    temperature: float
+
+    @property
+    @abstractmethod
+    def n_features(self) -> int:
+        """The width ``d`` of the features."""
+
+    @property
+    @abstractmethod
+    def n_classes(self) -> int:
+        """The number of classes, of labels (multi-label) or of targets (regression)."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Enter a concrete head into the registry that :func:`load_head` reads."""
+        super().__init_subclass__(**kwargs)
+        if "kind" in cls.__dict__:
+            _KINDS[cls.kind] = cls
+
+    @abstractmethod
+    def decision(self, x: FloatArray) -> FloatArray:
+        """Return unnormalised log-probabilities (logits; values for regression).
+
+        Args:
+            x: checked features ``(n, d)``.
+
+        Returns:
+            ``(n, n_classes) float64``; ``-inf`` marks a class that cannot be predicted.
+        """
+
+    @abstractmethod
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Return the arrays and the JSON options from which ``from_state`` rebuilds the head."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, arrays: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> Self:
+        """Build a head from what ``state`` returned; refuse anything inconsistent."""
+
+    def predict_proba(self, x: object) -> FloatArray:
+        """Return class probabilities.
+
+        Args:
+            x: features ``(n, d)``, float32 or float64.
+
+        Returns:
+            ``(n, n_classes) float64``. Rows sum to 1, except for multi-label heads, where every
+            column is the probability of its own label.
+
+        Raises:
+            HeadError: if the features do not fit the head, or the head is a regression.
+        """
+        if self.task == "regression":
+            raise HeadError("a regression head has no class probabilities", hint="use predict")
+        logits = self.decision(as_features(x, n_features=self.n_features)) / self.temperature
+        if self.task == "multi-label":
+            return cast(FloatArray, expit(logits))
+        return cast(FloatArray, softmax(logits, axis=1))
+
+    def predict(self, x: object) -> np.ndarray:
+        """Return the prediction for each item.
+
+        Returns:
+            ``(n,) int64`` class indices; ``(n, n_classes) int64`` of 0 and 1 for a multi-label
+            head; ``(n, n_classes) float64`` values for a regression.
+        """
+        outputs = self.decision(as_features(x, n_features=self.n_features))
+        if self.task == "regression":
+            return outputs
+        if self.task == "multi-label":
+            return np.asarray(outputs > 0, dtype=np.int64)
+        return np.asarray(outputs.argmax(axis=1), dtype=np.int64)
+
+    def with_temperature(self, temperature: float) -> Self:
+        """Return the same head with another calibration temperature (> 0)."""
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise HeadError(f"expected a temperature above 0, found {temperature}")
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__["temperature"] = float(temperature)
+        return copy
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``head.safetensors`` and ``head.json`` into ``folder``, made if missing.
+
+        Each file is written beside its place and renamed, so a reader never sees a torn one; the
+        digest in ``head.json`` ties the pair together.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays, options = self.state()
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        payload = safetensors.numpy.save(arrays)
+        document = {
+            "format": FORMAT,
+            "kind": self.kind,
+            "task": self.task,
+            "n_features": self.n_features,
+            "n_classes": self.n_classes,
+            "temperature": self.temperature,
+            "options": options,
+            "arrays": {
+                name: {"dtype": str(array.dtype), "shape": list(array.shape)}
+                for name, array in sorted(arrays.items())
+            },
+            "sha256": hashlib.sha256(payload).hexdigest(),
+        }
+        text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        _replace(folder / ARRAYS_FILE, payload)
+        _replace(folder / OPTIONS_FILE, text.encode())
+
+
+def load_head(folder: Path | str) -> Head:
+    """Read the head saved in ``folder``.
+
+    Raises:
+        HeadError: if a file is missing, unreadable, of an unknown kind, or the two disagree.
+    """
+    folder = Path(folder)
+    document = _read_document(folder / OPTIONS_FILE)
+    arrays = _read_arrays(folder / ARRAYS_FILE, document)
+    kind = document["kind"]
+    if kind not in _KINDS:
+        raise HeadError(
+            f"expected a head of kind {', '.join(sorted(_KINDS))}, found {kind!r} in {folder}",
+            hint="it may have been written by a newer version of headstart",
+        )
+    try:
+        head = _KINDS[kind].from_state(arrays, document["options"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise HeadError(f"the head in {folder} is inconsistent: {error!r}") from error
+    found = (head.task, head.n_features, head.n_classes)
+    wanted = (document["task"], document["n_features"], document["n_classes"])
+    if found != wanted:
+        raise HeadError(f"the head in {folder} says {wanted}, its arrays say {found}")
+    return head.with_temperature(document["temperature"])
+
+
+def expect_arrays(
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | str, ...]]
+) -> dict[str, int]:
+    """Check names, types, shapes and values of the arrays of a head that is being read.
+
+    Args:
+        arrays: what the file held.
+        shapes: for each expected name its shape; a string stands for a size to be found, the
+            same wherever the string recurs.
+
+    Returns:
+        The size found for each string.
+
+    Raises:
+        HeadError: on the first disagreement.
+    """
+    if set(arrays) != set(shapes):
+        raise HeadError(f"expected the arrays {sorted(shapes)}, found {sorted(arrays)}")
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise HeadError(f"the array {name!r} of the head holds NaN or infinity")
+        fits = array.ndim == len(shape)
+        for size, wanted in zip(array.shape, shape, strict=False):
+            if isinstance(wanted, str):
+                wanted = sizes.setdefault(wanted, size)
+            fits = fits and size == wanted and size > 0
+        if not fits:
+            raise HeadError(f"the array {name!r} of the head has the wrong shape {array.shape}")
+    return sizes
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _OPTIONS_LIMIT:
+            raise HeadError(f"{path} is too large to be a head's description")
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise HeadError(f"no head in {path.parent}: {path.name} is missing") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise HeadError(f"{path} cannot be read as JSON: {error}") from error
+    types: dict[str, type | tuple[type, ...]] = {
+        "format": int,
+        "kind": str,
+        "task": str,
+        "n_features": int,
+        "n_classes": int,
+        "temperature": (int, float),
+        "options": dict,
+        "arrays": dict,
+        "sha256": str,
+    }
+    wrong = (
+        [name for name, kind in types.items() if not isinstance(document.get(name), kind)]
+        if isinstance(document, dict)
+        else list(types)
+    )
+    if wrong:
+        raise HeadError(f"{path} lacks or misstates: {', '.join(wrong)}")
+    if document["format"] != FORMAT:
+        raise HeadError(
+            f"expected a head of format {FORMAT}, found format {document['format']} in {path}",
+            hint="it was written by another version of headstart",
+        )
+    return cast(dict[str, Any], document)
+
+
+def _read_arrays(path: Path, document: Mapping[str, Any]) -> Arrays:
+    try:
+        payload = path.read_bytes()
+    except OSError as error:
+        raise HeadError(f"the arrays of the head cannot be read: {error}") from error
+    if hashlib.sha256(payload).hexdigest() != document["sha256"]:
+        raise HeadError(
+            f"{path} is not the file that {OPTIONS_FILE} describes (its SHA-256 differs)",
+            hint="the file is damaged or belongs to another head; train or copy the head again",
+        )
+    try:
+        arrays = safetensors.numpy.load(payload)
+    except safetensors.SafetensorError as error:
+        raise HeadError(f"{path} is not a safetensors file: {error}") from error
+    found = {
+        name: {"dtype": str(array.dtype), "shape": list(array.shape)}
+        for name, array in arrays.items()
+    }
+    if found != document["arrays"]:
+        raise HeadError(f"{path} does not hold the arrays that {OPTIONS_FILE} lists")
+    return arrays
+
+
+def _replace(path: Path, content: bytes) -> None:
+    # Not tempfile: its 0600 would hide the head from colleagues; this honours the umask.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,254 @@
+"""A whole grid of penalties in every fold, solved together.
+
+All heads share each pass over the features; finished heads leave the batch. The grid is refined
+from coarse to fine: a new penalty starts from the parameters of its solved neighbours *in the same
+fold*, interpolated in log C, so that nothing of the held-out rows reaches a head that they judge.
+A penalty that the held-out rows rule out early is dropped in all folds at once, and said to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headstart.errors import HeadError
+from headstart.heads.checks import FloatArray
+from headstart.heads.logistic.engine import Engine, Solved, gram_bases
+from headstart.heads.logistic.objective import block_rows
+from headstart.heads.logistic.problem import make_problem
+from headstart.heads.logistic.rows import Precision, block_bounds
+from headstart.progress import Reporter, SilentReporter
+
+DINO_GRID: tuple[float, ...] = tuple(float(c) for c in 10.0 ** np.linspace(-6, 5, 45))
+"""The 45 values of C of DINOv2's linear evaluation, 1e-6 to 1e5."""
+
+_COARSEST = 8  # at least so many penalties are solved from nothing
+_NEIGHBOURS = 4  # a cubic through the four nearest solved penalties
+_JUDGE_FROM, _JUDGE_EVERY = 9, 3
+_STANDARD_ERRORS = 3.0
+
+
+@dataclass(frozen=True)
+class LogisticPath:
+    """Every penalty of a grid in every fold.
+
+    Attributes:
+        grid: the values of C, ascending.
+        accuracy: ``(folds, c)``, the fraction of held-out rows that are right.
+        log_loss: ``(folds, c)``, their mean loss in nats.
+        held_out: ``(folds,)``, the number of held-out rows.
+        gradient: ``(folds, c)``, the largest gradient component at the end.
+        passes: ``(folds, c)``, evaluations spent on each head.
+        dropped: ``(c,) bool``, penalties given up because the held-out rows ruled them out; their
+            scores are those at that moment.
+        tolerance: what ``gradient`` had to fall below.
+        theta: ``(d + 1, k, c) float32``, the mean over folds of the parameters: a start for a
+            refit on all rows.
+    """
+
+    grid: tuple[float, ...]
+    accuracy: FloatArray
+    log_loss: FloatArray
+    held_out: np.ndarray
+    gradient: FloatArray
+    passes: np.ndarray
+    dropped: np.ndarray
+    tolerance: float
+    theta: Tensor
+
+    @property
+    def mean_accuracy(self) -> FloatArray:
+        """``(c,)``: over all held-out rows of all folds."""
+        return np.asarray(self.held_out @ self.accuracy / self.held_out.sum())
+
+    @property
+    def mean_log_loss(self) -> FloatArray:
+        """``(c,)``: over all held-out rows of all folds."""
+        return np.asarray(self.held_out @ self.log_loss / self.held_out.sum())
+
+
+def fit_logistic_path(
+    x: object,
+    y: object,
+    n_classes: int,
+    folds: np.ndarray,
+    *,
+    grid: Sequence[float] | np.ndarray = DINO_GRID,
+    standardise: bool = True,
+    class_weight: str | np.ndarray | None = None,
+    multi_label: bool = False,
+    tolerance: float = 1e-4,
+    max_passes: int = 300,
+    drop_hopeless: bool = True,
+    precision: Precision = "float32",
+    reporter: Reporter | None = None,
+) -> LogisticPath:
+    """Solve every C of ``grid`` with every fold held out in turn.
+
+    Each fold is standardised by its own training rows.
+
+    Args:
+        x, y, n_classes, standardise, class_weight, multi_label: as for ``fit_logistic``.
+        folds: ``(n,) int``, the fold that holds each row out, ``0 .. f - 1``.
+        grid: the values of C, in any order.
+        tolerance: for the largest gradient component of each problem; 1e-4 is scikit-learn's
+            own default.
+        max_passes: a limit for each level of refinement.
+        drop_hopeless: give up penalties that are clearly beaten and not catching up.
+        precision: of the matrix products; sums are kept in float32 or better.
+        reporter: is told how many heads are done.
+
+    Raises:
+        HeadError: if the input is unfit.
+    """
+    problem = make_problem(
+        x,
+        y,
+        n_classes,
+        standardise=standardise,
+        class_weight=class_weight,
+        multi_label=multi_label,
+    )
+    values = np.unique(np.asarray(grid, dtype=np.float64))
+    if not (len(values) and np.isfinite(values).all() and values.min() > 0):
+        raise HeadError("expected a grid of finite values of C above 0")
+    folds = np.asarray(folds)
+    counts = np.bincount(folds) if folds.dtype.kind in "iu" and folds.min() >= 0 else np.zeros(1)
+    if folds.shape != (len(problem.x),) or len(counts) < 2 or counts.min() == 0:
+        raise HeadError(
+            f"expected a fold number for each of {len(problem.x):,} rows, in two folds or more,"
+            " none of them empty"
+        )
+    order = np.argsort(folds, kind="stable")
+    rows = problem.rows(order)
+    groups = [problem.all_but(rows, folds[order] == fold) for fold in range(len(counts))]
+    edges = np.concatenate([[0], np.cumsum(counts)])
+    bounds = block_bounds(edges, block_rows(problem.columns * len(values)))
+    bases = gram_bases(rows, groups, bounds)
+    engine = Engine(rows, groups, bounds, bases, problem.columns, problem.link, precision)
+    search = _Search(engine, values, counts, tolerance, max_passes, drop_hopeless)
+    with (reporter or SilentReporter()).task(
+        "linear heads", len(values) * len(groups), "heads"
+    ) as progress:
+        for level in _levels(len(values)):
+            search.solve_level(level, progress.advance)
+    return search.result()
+
+
+def _levels(count: int) -> list[np.ndarray]:
+    """Return the positions of the grid to solve at each level, from coarse to fine."""
+    stride = 1
+    while (count - 1) // (2 * stride) + 1 >= _COARSEST:
+        stride *= 2
+    coarse = np.arange(0, count, stride)
+    if coarse[-1] != count - 1:
+        coarse = np.append(coarse, count - 1)
+    levels, solved = [coarse], set(coarse.tolist())
+    while stride > 1:
+        stride //= 2
+        level = [i for i in range(0, count, stride) if i not in solved]
+        levels.append(np.array(level, dtype=np.int64))
+        solved.update(level)
+    return [level for level in levels if len(level)]
+
+
+@dataclass
+class _Search:
+    engine: Engine
+    values: FloatArray
+    counts: np.ndarray
+    tolerance: float
+    max_passes: int
+    drop_hopeless: bool
+    known: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        folds, c = len(self.engine.groups), len(self.values)
+        shape = (self.engine.rows.width, self.engine.columns, c)
+        self.theta = [torch.zeros(shape, dtype=self.engine.dtype) for _ in range(folds)]
+        self.accuracy, self.log_loss = np.zeros((folds, c)), np.zeros((folds, c))
+        self.gradient = np.full((folds, c), np.inf)
+        self.passes = np.zeros((folds, c), dtype=np.int64)
+        self.dropped = np.zeros(c, dtype=bool)
+
+    def solve_level(self, level: np.ndarray, finished: Callable[[int], None]) -> None:
+        penalties = [
+            torch.from_numpy(1.0 / (self.values[level] * group.total))
+            for group in self.engine.groups
+        ]
+        self.last_seen: np.ndarray | None = None
+        solved = self.engine.solve(
+            penalties,
+            [self._start(fold, level) for fold in range(len(self.theta))],
+            tolerance=self.tolerance,
+            max_passes=self.max_passes,
+            judge=self._judge if self.drop_hopeless else None,
+            finished=finished,
+        )
+        self._store(level, solved)
+
+    def result(self) -> LogisticPath:
+        theta = torch.stack([theta.float() for theta in self.theta]).mean(0)
+        return LogisticPath(
+            tuple(float(value) for value in self.values),
+            self.accuracy,
+            self.log_loss,
+            self.counts,
+            self.gradient,
+            self.passes,
+            self.dropped,
+            self.tolerance,
+            theta,
+        )
+
+    def _start(self, fold: int, level: np.ndarray) -> Tensor:
+        if not self.known:
+            return self.theta[fold][:, :, level]
+        position = np.log(self.values)
+        matrix = np.zeros((len(self.known), len(level)))
+        for column, at in enumerate(level):
+            nearest = np.argsort(np.abs(position[self.known] - position[at]), kind="stable")
+            nodes = nearest[:_NEIGHBOURS]
+            matrix[nodes, column] = _lagrange(position[self.known][nodes], position[at])
+        known = self.theta[fold][:, :, self.known]
+        return known @ torch.from_numpy(matrix).to(known.dtype)
+
+    def _store(self, level: np.ndarray, solved: Solved) -> None:
+        accuracy, log_loss = self.engine.held_out(solved.theta)
+        for fold, theta in enumerate(solved.theta):
+            self.theta[fold][:, :, level] = theta
+            self.gradient[fold, level] = solved.gradient[fold].numpy()
+            self.passes[fold, level] = solved.passes[fold]
+        self.accuracy[:, level], self.log_loss[:, level] = accuracy, log_loss
+        self.dropped[level] = solved.dropped
+        self.known = sorted([*self.known, *level.tolist()])
+
+    def _judge(self, count: int, thetas: list[Tensor]) -> np.ndarray:
+        """Give up what is far below the best and has stopped catching up."""
+        c = thetas[0].shape[2]
+        if count < _JUDGE_FROM or (count - _JUDGE_FROM) % _JUDGE_EVERY:
+            return np.zeros(c, dtype=bool)
+        n = self.counts.sum()
+        seen = self.counts @ self.engine.held_out(thetas)[0] / n
+        before, self.last_seen = self.last_seen, seen
+        best = max([seen.max(), *(self.counts @ self.accuracy[:, self.known] / n)])
+        # Of the difference of two proportions of n items, as if they were independent; on the
+        # same items it is smaller.
+        error = np.sqrt(2 * best * (1 - best) / n)
+        gap = best - seen
+        gain = np.zeros(c) if before is None else seen - before
+        return np.asarray((gap > _STANDARD_ERRORS * error) & (gap > 4 * gain))
+
+
+def _lagrange(nodes: FloatArray, at: float) -> FloatArray:
+    """Return the weights that interpolate values at ``nodes`` to ``at``."""
+    weights = np.ones(len(nodes))
+    for i, node in enumerate(nodes):
+        others = np.delete(nodes, i)
+        weights[i] = np.prod((at - others) / (node - others))
+    return cast(FloatArray, weights)

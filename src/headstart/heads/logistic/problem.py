@@ -1,0 +1,149 @@
+"""From a user's arrays to rows and groups, and from solved parameters back to a head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headstart.heads.checks import (
+    FloatArray,
+    as_features,
+    as_labels,
+    as_multi_hot,
+    as_soft_targets,
+    class_weight_vector,
+    require_two_classes,
+)
+from headstart.heads.linear import LinearHead
+from headstart.heads.logistic.objective import Group, Link
+from headstart.heads.logistic.rows import Rows, moments
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Checked features, targets and weights of a training set.
+
+    Attributes:
+        x: ``(n, d)``.
+        labels: ``(n,) int64``, or None where targets are given.
+        targets: ``(n, columns) float64``, or None.
+        weight: ``(n,) float64``.
+        link: softmax, or sigmoid for two classes and for multi-label targets.
+        columns: the outputs that are solved for; 1 for two classes.
+        n_classes: the outputs of the head.
+        multi_label: whether outputs are independent labels.
+        standardise: whether features are scaled to unit deviation.
+    """
+
+    x: FloatArray
+    labels: np.ndarray | None
+    targets: FloatArray | None
+    weight: FloatArray
+    link: Link
+    columns: int
+    n_classes: int
+    multi_label: bool
+    standardise: bool
+
+    def rows(self, order: np.ndarray) -> Rows:
+        """Return the training rows in the given reading order."""
+        shift, scale = self._standardisation(np.arange(len(self.x)))
+        labels = None if self.labels is None else torch.from_numpy(self.labels[order])
+        targets = None if self.targets is None else torch.from_numpy(self.targets[order])
+        return Rows(self.x, order, labels, targets, shift, scale)
+
+    def everything(self, rows: Rows) -> Group:
+        """Return the group that trains on all rows, in their common standardisation."""
+        d = rows.width - 1
+        return Group(self.weight[rows.order], np.zeros(d), np.ones(d), self._absent(rows.order))
+
+    def all_but(self, rows: Rows, held_out: np.ndarray) -> Group:
+        """Return the group that holds out ``held_out: (n,) bool`` (in reading order)."""
+        members = rows.order[~held_out]
+        shift, scale = self._standardisation(members)
+        return Group(
+            np.where(held_out, 0.0, self.weight[rows.order]),
+            (shift - rows.shift) / rows.scale,
+            scale / rows.scale,
+            self._absent(members),
+        )
+
+    def head(self, rows: Rows, group: Group, theta: Tensor) -> LinearHead:
+        """Return the head with parameters ``theta: (d + 1, columns)`` of a group."""
+        weight, bias = theta[:-1].double().numpy(), theta[-1].double().numpy()
+        if self.columns == 1 and self.n_classes == 2 and not self.multi_label:
+            # One sigmoid column z is a softmax over (-z / 2, z / 2).
+            weight = np.concatenate([-weight / 2, weight / 2], axis=1)
+            bias = np.concatenate([-bias / 2, bias / 2])
+        present = ~group.absent
+        if self.multi_label:
+            present = np.ones(self.n_classes, dtype=bool)
+        return LinearHead(
+            weight=np.where(present, weight, 0.0),
+            bias=np.where(present, bias, 0.0),
+            mean=rows.shift + group.shift * rows.scale,
+            scale=rows.scale * group.scale,
+            present=present,
+            task="multi-label" if self.multi_label else "classification",
+        )
+
+    def _standardisation(self, members: np.ndarray) -> tuple[FloatArray, FloatArray]:
+        shift, scale = moments(self.x, members)
+        return shift, scale if self.standardise else np.ones_like(scale)
+
+    def _absent(self, members: np.ndarray) -> np.ndarray:
+        if self.multi_label or self.columns == 1:
+            return np.zeros(self.n_classes, dtype=bool)
+        if self.labels is not None:
+            return np.asarray(np.bincount(self.labels[members], minlength=self.n_classes) == 0)
+        assert self.targets is not None
+        return np.asarray(self.targets[members].max(axis=0) == 0)
+
+
+def make_problem(
+    x: object,
+    y: object,
+    n_classes: int,
+    *,
+    standardise: bool,
+    class_weight: str | np.ndarray | None,
+    multi_label: bool,
+) -> Problem:
+    """Check the input of a solver (see ``fit_logistic`` for its meaning).
+
+    Raises:
+        HeadError: if the arrays are unfit, or fewer than two classes occur.
+    """
+    features = as_features(x)
+    n = len(features)
+    ones = np.ones(n)
+    if multi_label:
+        targets = as_multi_hot(y, n, n_classes)
+        return Problem(
+            features, None, targets, ones, "sigmoid", n_classes, n_classes, True, standardise
+        )
+    if np.ndim(y) == 2:  # type: ignore[arg-type]
+        soft = as_soft_targets(y, n, n_classes)
+        require_two_classes(np.flatnonzero(soft.max(axis=0) > 0))
+        return Problem(
+            features, None, soft, ones, "softmax", n_classes, n_classes, False, standardise
+        )
+    labels = as_labels(y, n, n_classes)
+    require_two_classes(labels)
+    weights = class_weight_vector(class_weight, labels, n_classes)
+    link: Link = "sigmoid" if n_classes == 2 else "softmax"
+    columns = 1 if n_classes == 2 else n_classes
+    return Problem(
+        features,
+        labels,
+        None,
+        ones if weights is None else weights,
+        link,
+        columns,
+        n_classes,
+        False,
+        standardise,
+    )
