@@ -312,6 +312,11 @@ def test_broken_tables(pictures: Pictures, tmp_path: Path) -> None:
     )
 
 
+def test_columns_of_the_same_name(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t.csv", "path,label,label\na.png,b,c\n")
+    assert "t.csv has several columns of the same name: 'label'" in message(path)
+
+
 def test_folders_of_tables_without_split_names(tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         write_csv(tmp_path / name, "path,label\n1.png,x\n")

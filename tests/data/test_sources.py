@@ -305,12 +305,15 @@ def test_a_folder_of_tables(suffix: str, pictures: Pictures, tmp_path: Path) -> 
     np.testing.assert_array_equal(np.asarray(dataset.test.image(2)), pictures.pixels()[11])
 
 
-def test_a_split_column_divides_a_table(pictures: Pictures) -> None:
+def test_a_split_column_divides_a_table(pictures: Pictures, tmp_path: Path) -> None:
     frame = pd.DataFrame({"image": list(pictures.data), "label": list(pictures.labels)})
     frame["split"] = (["train"] * 4 + ["test"] * 2) * 2
-    dataset = load_data(frame)
-    assert (len(dataset.train), len(dataset.test)) == (8, 4)
-    assert any("column 'split'" in note for note in dataset.notes)
+    frame.to_parquet(tmp_path / "t.parquet")
+    for source in (frame, tmp_path / "t.parquet"):
+        for options in ({}, {"image_column": "image", "label_column": "label"}):
+            dataset = load_data(source, **options)
+            assert (len(dataset.train), len(dataset.test)) == (8, 4)
+            assert any("column 'split'" in note for note in dataset.notes)
 
 
 def test_a_second_table_is_the_test_split(pictures: Pictures, tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ _IMAGE_NAMES = (
     "image", "img", "images", "image_path", "img_path", "path", "filepath", "file_path", "file",
     "filename", "file_name", "image_name", "image_file",
 )  # fmt: skip
-_NOT_LABELS = frozenset({"", "id", "index", "idx", "uid", "uuid", "split", "subset", "partition"})
+_NOT_LABELS = frozenset({"", "id", "index", "idx", "uid", "uuid"})
+SPLIT_NAMES = frozenset({"split", "subset", "partition"})
+"""Names (lower case) of a column that says which split a row belongs to."""
+
 _SAMPLE = 200
 
 
@@ -114,7 +117,7 @@ def label_column(
 def split_column(table: Any, taken: Sequence[str | None]) -> str | None:
     """Return the column that says for each row which split it belongs to, if there is one."""
     for name in table.schema.names:
-        if name.casefold() in ("split", "subset", "partition") and name not in taken:
+        if name.casefold() in SPLIT_NAMES and name not in taken:
             kind = table.schema.field(name).type
             if is_text(kind):
                 return str(name)
@@ -171,7 +174,7 @@ def _holds_fractions(table: Any, field: Any) -> bool:
 
 def _is_index(name: str) -> bool:
     folded = name.casefold()
-    return folded in _NOT_LABELS or folded.startswith(("unnamed:", "__index_level_"))
+    return folded in _NOT_LABELS | SPLIT_NAMES or folded.startswith(("unnamed:", "__index_level_"))
 
 
 def _require(table: Any, name: str, where: str, option: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def read_table_folder(folder: Path, request: Request) -> Source:
 
 def read_arrow(data: Any, name: str, request: Request) -> Source:
     """Read a table in memory: pyarrow, pandas, polars, ... Relative paths start from here."""
-    table = data if isinstance(data, pa.Table) else pa.table(data)
+    table = _distinct(data if isinstance(data, pa.Table) else pa.table(data), name)
     return _divided(table, name, Path(), request, name)
 
 
@@ -200,10 +201,9 @@ def _joint_name(files: Sequence[Path]) -> str:
 
 
 def _read(path: Path, request: Request) -> Any:
+    reader = _read_parquet if path.suffix.lower() == ".parquet" else _read_text
     try:
-        if path.suffix.lower() == ".parquet":
-            return _read_parquet(path, request)
-        return _read_text(path)
+        return _distinct(reader(path, request), path.name)
     except FileNotFoundError:
         raise DataError(f"'{path}' does not exist") from None
     except PermissionError:
@@ -217,14 +217,25 @@ def _read(path: Path, request: Request) -> Any:
         ) from error
 
 
+def _distinct(table: Any, name: str) -> Any:
+    """Return the table, if no two of its columns have the same name."""
+    names = table.schema.names
+    if twins := sorted({column for column in names if names.count(column) > 1}):
+        raise DataError(
+            f"{name} has several columns of the same name: {few(twins)}", hint="rename them"
+        )
+    return table
+
+
 def _read_parquet(path: Path, request: Request) -> Any:
     with pq.ParquetFile(path, memory_map=True) as file:
         schema = file.schema_arrow
         wanted = [
             name for name in (request.image_column, request.label_column) if name in schema.names
         ]
-        # with both columns known, the others need not be read
-        chosen = wanted if len(wanted) == 2 else None
+        split = [name for name in schema.names if name.casefold() in columns.SPLIT_NAMES]
+        # with both columns known, none but a split column need be read beside them
+        chosen = list(dict.fromkeys(wanted + split)) if len(wanted) == 2 else None
         needed = _uncompressed(file.metadata, chosen)
         free = psutil.virtual_memory().available
         if needed > free:
@@ -247,14 +258,14 @@ def _uncompressed(metadata: Any, chosen: Sequence[str] | None) -> int:
     return total
 
 
-def _read_text(path: Path) -> Any:
+def _read_text(path: Path, _: Request) -> Any:
     """Read a CSV or TSV file with every column as text, so that ``007`` stays ``007``."""
     with path.open("rb") as file:
         first = file.readline(1 << 20)
     if not first.strip():
         raise DataError(f"'{path}' is empty", hint="expected a line of column names, then rows")
     delimiter = _delimiter(path, first)
-    names = [name.strip().strip('"') for name in _decoded(path, first).split(delimiter)]
+    names = next(csv.reader([_decoded(path, first)], delimiter=delimiter))
     if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
         raise DataError(
             f"the first line of '{path}' holds data ({few(names)}), expected column names",
