@@ -33,10 +33,10 @@ _CHUNK = 64  # items per task: small images cost less than handing one task to a
 class DigestMemo(Protocol):
     """Remembers the digests of files that have not changed, so that they are not read again."""
 
-    def lookup(self, path: Path) -> str | None:
+    def lookup(self, path: Path, /) -> str | None:
         """Return the digest of the file as it is now, or None if it is not known."""
 
-    def remember(self, path: Path, digest: str) -> None:
+    def remember(self, path: Path, digest: str, /) -> None:
         """Keep the digest of the file as it is now."""
 
 
