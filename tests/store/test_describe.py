@@ -48,7 +48,7 @@ def test_numbers_of_other_types_are_other_values() -> None:
     assert len({space_key({"x": value}) for value in (1, 1.0, True, "1", None, -0.0, 0.0)}) == 7
 
 
-class Colour(str, enum.Enum):
+class Colour(enum.StrEnum):
     RED = "red"
 
 

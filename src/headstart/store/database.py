@@ -20,11 +20,9 @@ _DISK_FULL, _READ_ONLY, _BUSY = ("full",), ("readonly", "read-only"), ("locked",
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that can be known weakly and is closed when nobody holds it."""
+    """A connection that can be known weakly and knows its process."""
 
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
+    pid = -1
 
 
 # A connection must not be used, nor closed, on the other side of a fork: closing it there would
@@ -49,8 +47,15 @@ def _connect(target: str | Path, *, uri: bool = False) -> _Connection:
         factory=_Connection,
         check_same_thread=False,  # each is used by one thread, but may be closed by another
     )
+    connection.pid = os.getpid()
     _OPEN.add(connection)
     return connection
+
+
+def _close_all(connections: weakref.WeakSet[_Connection]) -> None:
+    for connection in list(connections):
+        if connection.pid == os.getpid():
+            connection.close()
 
 
 class Database:
@@ -65,6 +70,9 @@ class Database:
         self.path = path
         self.read_only = read_only
         self._local = threading.local()
+        self._opened: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        # A connection is part of a reference cycle of its own, so it would not be closed at once.
+        self._closer = weakref.finalize(self, _close_all, self._opened)
 
     def damaged(self, why: str) -> StoreError:
         """Return the error to raise where the file does not make sense."""
@@ -94,17 +102,14 @@ class Database:
 
     def connection(self) -> sqlite3.Connection:
         """Return the connection of this thread in this process."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is not None and self._local.pid != os.getpid():
-            connection = None
-        if connection is None:
-            connection = self._connect()
-            self._local.connection, self._local.pid = connection, os.getpid()
+        connection: _Connection | None = getattr(self._local, "connection", None)
+        if connection is None or connection.pid != os.getpid():
+            connection = self._connect_read_only() if self.read_only else self._connect()
+            self._opened.add(connection)
+            self._local.connection = connection
         return connection
 
-    def _connect(self) -> sqlite3.Connection:
-        if self.read_only:
-            return self._connect_read_only()
+    def _connect(self) -> _Connection:
         connection = _connect(self.path)
         try:
             # Switching to WAL is not covered by the busy timeout, so several processes that
@@ -126,7 +131,7 @@ class Database:
             raise
         return connection
 
-    def _connect_read_only(self) -> sqlite3.Connection:
+    def _connect_read_only(self) -> _Connection:
         uri = self.path.absolute().as_uri() + "?mode=ro"
         connection = _connect(uri, uri=True)
         try:
@@ -143,11 +148,10 @@ class Database:
         return connection
 
     def close(self) -> None:
-        """Close this thread's connection; the next use opens another."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None and self._local.pid == os.getpid():
-            connection.close()
-        self._local.connection = None
+        """Close the connections of all threads; the next use opens others."""
+        _close_all(self._opened)
+        self._opened.clear()
+        self._local = threading.local()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

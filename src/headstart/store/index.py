@@ -89,7 +89,7 @@ class Index:
         return self.database.transaction()
 
     def close(self) -> None:
-        """Close this thread's connection; the next use opens another."""
+        """Close the connections of all threads; the next use opens others."""
         self.database.close()
 
     # -- life ------------------------------------------------------------------------------------

@@ -298,6 +298,15 @@ class Space:
             self._claims.release()
             self._claims = None
 
+    def close(self) -> None:
+        """Close the index and give back the lock, and with it what ``gc`` must leave alone.
+
+        The next use opens them again. Of feature sets read before, ``gc`` may now remove what they
+        have not touched yet.
+        """
+        self.release()
+        self._folder.close()
+
     # -- reading ---------------------------------------------------------------------------------
 
     def read(self, ids: Sequence[str], view: int = 0) -> FeatureSet:
@@ -334,7 +343,7 @@ class Space:
         """Return an open shard whose digest and header have been checked.
 
         Raises:
-            StoreError: the shard is missing or damaged, or is not what the index says.
+            StoreError: the shard is missing or damaged, or has other columns than the index says.
         """
         shard = self._shards.get(entry.name)
         if shard is not None:
@@ -342,7 +351,8 @@ class Space:
         shard = open_shard(self._layout.shard(entry.name), self.key)
         if shard.header.columns != entry.columns or shard.header.rows != entry.rows:
             raise StoreError(
-                f"shard {shard.path.name} in {shard.path.parent} is not what the index says",
+                f"shard {shard.path.name} in {shard.path.parent} has other columns than the index"
+                " says",
                 hint=REPAIR_HINT,
             )
         with self._guard:

@@ -6,7 +6,8 @@ unregistered, and rebuilds the index from the shards, which know their own rows.
 
 from __future__ import annotations
 
-import sqlite3
+import contextlib
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -80,28 +81,23 @@ def verify_space(layout: Layout, *, repair: bool, reporter: Reporter) -> VerifyR
         reporter: shown one step a shard.
     """
     faults = list(_foreign(layout))
-    description_fault = _verify_description(layout, repair)
-    if description_fault is not None:
-        faults.append(description_fault)
+    faults += _verify_description(layout, repair)
     index, index_faults = _sound_index(layout, repair)
     faults += index_faults
     lease = try_lock(layout.lock, exclusive=False) if layout.folder.exists() else None
     if index is None or lease is None:
         return VerifyReport(1, 0, 0, 0, tuple(faults))
-    checked = rows = nbytes = 0
-    entries = index.shard_entries()
-    with reporter.task(f"verify {layout.key[:8]}", len(entries), "shards") as task:
-        for entry in entries.values():
-            if entry.present or layout.shard(entry.name).exists():
-                fault = _verify_shard(layout, index, entry, repair)
-                faults += [fault] if fault is not None else []
-                checked, rows, nbytes = checked + 1, rows + entry.rows, nbytes + entry.bytes
-            task.advance()
-    faults += _stray_rows(layout, index, repair)
-    faults += _orphans(layout, index, repair)
+    shards, shard_faults = _verify_shards(layout, index, repair, reporter)
+    faults += shard_faults
+    faults += _stray_rows(layout, index)
+    faults += _orphans(layout, index)
+    if repair and any(fault.kind in ("index", "orphan") and not fault.repaired for fault in faults):
+        faults = [replace(f, repaired=f.repaired or f.kind in ("index", "orphan")) for f in faults]
+        faults += _rebuild_rows(layout, index)
     index.close()
     lease.release()
-    return VerifyReport(1, checked, rows, nbytes, tuple(faults))
+    rows, nbytes = sum(entry.rows for entry in shards), sum(entry.bytes for entry in shards)
+    return VerifyReport(1, len(shards), rows, nbytes, tuple(faults))
 
 
 def _foreign(layout: Layout) -> Iterator[Fault]:
@@ -114,25 +110,25 @@ def _foreign(layout: Layout) -> Iterator[Fault]:
             yield Fault(layout.key, "foreign", path, "is not a file of the store")
 
 
-def _verify_description(layout: Layout, repair: bool) -> Fault | None:
+def _verify_description(layout: Layout, repair: bool) -> Iterator[Fault]:
     try:
         check_description(layout)
     except StoreError as error:
         what = f"{error.message}; the next run that uses the space writes it again"
         if repair:
             layout.description.unlink(missing_ok=True)
-        return Fault(layout.key, "description", layout.description, what, repaired=repair)
-    return None
+        yield Fault(layout.key, "description", layout.description, what, repaired=repair)
 
 
 def _sound_index(layout: Layout, repair: bool) -> tuple[Index | None, list[Fault]]:
+    """Return an index that SQLite can work with, making it anew if need be and allowed."""
     index = Index(layout.index, read_only=not repair)
     try:
         if not layout.index.exists():
             raise StoreError("the index is missing")
         index.check(layout.key)
+        index.totals()
         found = index.integrity_faults()
-        index.shard_entries()
         if found:
             raise StoreError(f"the index is damaged: {found[0]}")
         return index, []
@@ -143,50 +139,53 @@ def _sound_index(layout: Layout, repair: bool) -> tuple[Index | None, list[Fault
         return None, [Fault(layout.key, "index", layout.index, what)]
     lock = try_lock(layout.lock, exclusive=True)
     if lock is None:
-        what += "; it cannot be rebuilt while a process uses the space: end it and repair again"
+        what += "; it can be rebuilt only when no process uses the space: end it and repair again"
         return None, [Fault(layout.key, "index", layout.index, what)]
     try:
-        rebuilt, lost = rebuild_index(layout)
+        for suffix in ("", "-wal", "-shm"):
+            layout.index.with_name(layout.index.name + suffix).unlink(missing_ok=True)
+        layout.shards.mkdir(exist_ok=True)
+        index = Index(layout.index)
+        index.create(layout.key)
+        fsync_folder(layout.folder)
+        lost = _rebuild_rows(layout, index)
     finally:
         lock.release()
     fault = Fault(layout.key, "index", layout.index, f"{what}; rebuilt", repaired=True)
-    return rebuilt, [fault, *lost]
+    return index, [fault, *lost]
 
 
-def rebuild_index(layout: Layout) -> tuple[Index, list[Fault]]:
-    """Make the index anew from the shards. The caller holds the space exclusively."""
-    for suffix in ("", "-wal", "-shm"):
-        layout.index.with_name(layout.index.name + suffix).unlink(missing_ok=True)
-    layout.shards.mkdir(exist_ok=True)
-    index = Index(layout.index)
-    index.create(layout.key)
-    # Older shards first, so that again the first publication of a row wins.
-    faults = [
-        fault
-        for path in sorted(_shard_files(layout), key=lambda p: (p.stat().st_mtime_ns, p.name))
-        if (fault := _adopt(layout, index, path)) is not None
-    ]
-    fsync_folder(layout.folder)
-    return index, [fault for fault in faults if fault.what != _ADOPTED]
+def _verify_shards(
+    layout: Layout, index: Index, repair: bool, reporter: Reporter
+) -> tuple[list[ShardEntry], list[Fault]]:
+    try:
+        entries = list(index.shard_entries().values())
+    except StoreError as error:
+        return [], [Fault(layout.key, "index", layout.index, error.message)]
+    checked: list[ShardEntry] = []
+    faults: list[Fault] = []
+    with reporter.task(f"verify {layout.key[:8]}", len(entries), "shards") as task:
+        for entry in entries:
+            if entry.present or layout.shard(entry.name).exists():
+                checked.append(entry)
+                faults += _verify_shard(layout, index, entry, repair)
+            task.advance()
+    return checked, faults
 
 
-def _verify_shard(layout: Layout, index: Index, entry: ShardEntry, repair: bool) -> Fault | None:
+def _verify_shard(layout: Layout, index: Index, entry: ShardEntry, repair: bool) -> Iterator[Fault]:
     path = layout.shard(entry.name)
     try:
         shard = open_shard(path, layout.key, trust_earlier=False)
     except StoreError as error:
-        fault = Fault(layout.key, "shard", path, error.message, rows=_live_rows(index, entry))
+        rows = _live_rows(index, entry)
         if repair:
             _drop(layout, index, entry, path)
-        return replace(fault, repaired=repair)
-    if _index_agrees(index, entry, shard):
-        return None
-    if repair:
-        with index.transaction() as connection:
-            _forget(connection, entry)
-            index.register(connection, _entry_of(shard), shard.ids, shard.header.view)
-    what = f"the index names other rows in shard {path.name} than it holds"
-    return Fault(layout.key, "index", layout.index, what, repaired=repair)
+        yield Fault(layout.key, "shard", path, error.message, repaired=repair, rows=rows)
+        return
+    if not _index_agrees(index, entry, shard):
+        what = f"the index names other rows in shard {path.name} than it holds"
+        yield Fault(layout.key, "index", layout.index, what)
 
 
 def _index_agrees(index: Index, entry: ShardEntry, shard: Shard) -> bool:
@@ -209,68 +208,58 @@ def _live_rows(index: Index, entry: ShardEntry) -> int:
     return int(found[0])
 
 
-def _stray_rows(layout: Layout, index: Index, repair: bool) -> list[Fault]:
-    unknown = "FROM rows WHERE shard NOT IN (SELECT number FROM shards)"
+def _stray_rows(layout: Layout, index: Index) -> Iterator[Fault]:
+    query = "SELECT count(*) FROM rows WHERE shard NOT IN (SELECT number FROM shards)"
     with index.database.errors():
-        count = index.database.connection().execute(f"SELECT count(*) {unknown}").fetchone()[0]
-    if not count:
-        return []
-    if repair:
-        with index.transaction() as connection:
-            connection.execute(f"DELETE {unknown}")
-    what = f"the index names {count:,} rows in shards that it does not know"
-    return [Fault(layout.key, "index", layout.index, what, repaired=repair)]
+        count = index.database.connection().execute(query).fetchone()[0]
+    if count:
+        what = f"the index names {count:,} rows in shards that it does not know"
+        yield Fault(layout.key, "index", layout.index, what)
 
 
-def _orphans(layout: Layout, index: Index, repair: bool) -> list[Fault]:
-    if index.database.read_only:
-        known = {entry.name for entry in index.shard_entries().values()}
+def _orphans(layout: Layout, index: Index) -> Iterator[Fault]:
+    # Writers rename and register in one transaction; inside one of ours there is no between.
+    reading = contextlib.nullcontext() if index.database.read_only else index.transaction()
+    with reading, index.database.errors():
+        names = index.database.connection().execute("SELECT name FROM shards").fetchall()
         files = _shard_files(layout)
-    else:
-        # Writers rename and register in one transaction; inside one of ours there is no between.
-        with index.transaction():
-            known = {entry.name for entry in index.shard_entries().values()}
-            files = _shard_files(layout)
-    faults = []
-    for path in (path for path in files if path.stem not in known):
-        what = "is a shard that no commit registered"
-        fault: Fault | None = Fault(layout.key, "orphan", path, what)
-        if repair:
-            fault = _adopt(layout, index, path)
-        faults += [fault] if fault is not None else []
-    return faults
+    known = {name for (name,) in names}
+    for path in files:
+        if path.stem not in known:
+            yield Fault(layout.key, "orphan", path, "is a shard that no commit registered")
 
 
-_ADOPTED = "was a sound shard that no commit registered; adopted"
-
-
-def _adopt(layout: Layout, index: Index, path: Path) -> Fault | None:
-    try:
-        shard = open_shard(path, layout.key, trust_earlier=False)
-    except StoreError as error:
-        path.unlink(missing_ok=True)
-        return Fault(layout.key, "shard", path, f"{error.message}; removed", repaired=True)
+def _rebuild_rows(layout: Layout, index: Index) -> list[Fault]:
+    """Make the tables anew from the shards, which know their own rows."""
+    faults: list[Fault] = []
     with index.transaction() as connection:
-        new = index.register(connection, _entry_of(shard), shard.ids, shard.header.view)
-        if not new:
-            connection.execute("DELETE FROM shards WHERE name = ?", (path.stem,))
-            path.unlink(missing_ok=True)
-    what = _ADOPTED if new else "held only rows that are in other shards; removed"
-    return Fault(layout.key, "orphan", path, what, repaired=True)
+        connection.execute("DELETE FROM rows")
+        connection.execute("DELETE FROM shards")
+        # Older shards first, so that again the first publication of a row wins.
+        for path in sorted(_shard_files(layout), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+            try:
+                shard = open_shard(path, layout.key)
+            except StoreError as error:
+                path.unlink(missing_ok=True)
+                what = f"{error.message}; removed"
+                faults.append(Fault(layout.key, "shard", path, what, repaired=True))
+                continue
+            entry = _entry_of(shard)
+            if not index.register(connection, entry, shard.ids, shard.header.view):
+                connection.execute("DELETE FROM shards WHERE name = ?", (entry.name,))
+                path.unlink(missing_ok=True)
+    return faults
 
 
 def _drop(layout: Layout, index: Index, entry: ShardEntry, path: Path) -> None:
     with index.transaction() as connection:
-        _forget(connection, entry)
+        connection.execute("DELETE FROM rows WHERE shard = ?", (entry.number,))
+        connection.execute("DELETE FROM shards WHERE number = ?", (entry.number,))
         if path.is_dir() and not path.is_symlink():
-            return  # not ours to remove; the index no longer names it
+            # Not ours to remove, but in the way of the shard when it is computed again.
+            path.rename(path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}"))
         path.unlink(missing_ok=True)
         fsync_folder(layout.shards)
-
-
-def _forget(connection: sqlite3.Connection, entry: ShardEntry) -> None:
-    connection.execute("DELETE FROM rows WHERE shard = ?", (entry.number,))
-    connection.execute("DELETE FROM shards WHERE number = ?", (entry.number,))
 
 
 def _entry_of(shard: Shard) -> ShardEntry:
