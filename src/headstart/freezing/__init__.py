@@ -14,6 +14,7 @@ from headstart.freezing.moments import Moments
 from headstart.freezing.norm import LayerDrift, Reestimation, blend, drift, reestimate
 from headstart.freezing.plan import FreezePlan, PlanRow, plan_freeze
 from headstart.freezing.policy import PRESETS, FreezePolicy
+from headstart.freezing.repeat import Restless, repeat_test
 
 __all__ = [
     "PRESETS",
@@ -26,6 +27,7 @@ __all__ = [
     "Moments",
     "PlanRow",
     "Reestimation",
+    "Restless",
     "Verification",
     "blend",
     "compare_digests",
@@ -37,4 +39,5 @@ __all__ = [
     "plan_freeze",
     "reestimate",
     "refreeze",
+    "repeat_test",
 ]
