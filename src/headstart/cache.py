@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.data import Split
-from headstart.data.reading import BadItem, OnBad
-from headstart.errors import BadFilesError, DataError, StoreError
-from headstart.extraction import Extraction, Precision, Rows, extract_rows
-from headstart.progress import Reporter, SilentReporter
+from headstart.data import BadItem, Split, View
+from headstart.data.reading import OnBad, settle_bad_items
+from headstart.errors import DataError
+from headstart.extraction import Extraction, Extractor, Precision
+from headstart.progress import Reporter, SilentReporter, Task
 from headstart.records import CacheUse
-from headstart.store import FeatureSet, Space, Store
+from headstart.store import FeatureSet, Memo, Space, Store
 
+COMMIT_SECONDS = 15.0
 COMMIT_BYTES = 32 * 2**20
-COMMIT_SECONDS = 20.0
-"""Rows are committed after this much work: a killed run loses no more than that."""
+"""Rows are committed after this much work or memory: a killed run loses no more than that."""
 
 
 def default_location() -> Path:
@@ -41,14 +42,21 @@ def default_location() -> Path:
     return Path(platformdirs.user_cache_dir("headstart", appauthor=False))
 
 
-def describe_space(cut: Backbone, precision: Precision) -> dict[str, Any]:
-    """Describe the function from an item's bytes to its row, in plain values."""
+def describe_space(cut: Backbone, precision: Precision, view: View | None = None) -> dict[str, Any]:
+    """Describe the function from an item's bytes to its row, in plain values.
+
+    The number of a view is not part of it: views of one recipe and seed share a space, where a
+    row is known by its item and its number.
+    """
+    augmented = view is not None and view.number > 0
+    views = {**view.describe(), "number": None} if view is not None and augmented else None
     return {
         "version": 1,
         "backbone": cut.identity(),
         "preprocessing": cut.preprocessing.describe(),
         "normalisation": {"statistics": "running"},
         "precision": precision,
+        "views": views,
     }
 
 
@@ -89,25 +97,36 @@ class FeatureCache:
         self.location = default_location() if location is None else Path(location).expanduser()
         self.store = Store(self.location)
 
-    def spaces_for(self, cuts: Sequence[Backbone], precision: Precision) -> tuple[Space, ...]:
-        """Return the space of every cut."""
-        return tuple(self.store.space(describe_space(cut, precision)) for cut in cuts)
+    def memo(self) -> Memo:
+        """Return the memo of file digests, a context to be left after use."""
+        return Memo(self.location / "files.sqlite")
+
+    def space(self, cut: Backbone, precision: Precision, view: View | None = None) -> Space:
+        """Return the space of a cut."""
+        return self.store.space(describe_space(cut, precision, view))
 
     def features(
         self,
-        cuts: Backbone | Sequence[Backbone],
+        cuts: Backbone | Sequence[Backbone] | Extractor,
         split: Split,
         *,
         settings: Extraction | None = None,
+        view: View | None = None,
         on_bad: OnBad = "raise",
         reporter: Reporter | None = None,
     ) -> CachedFeatures:
         """Return the rows of a split, computing those that are not there yet.
 
+        Several processes may do this at the same time for the same data: they divide the missing
+        items among themselves, and each returns when all rows are there.
+
         Args:
-            cuts: one network, cut at one or several places.
+            cuts: one network, cut at one or several places; or an extractor, which spares the
+                compilation for every further split.
             split: the items. Equal items are computed once.
-            settings: batch size, precision and device of what has to be computed.
+            settings: batch size, precision and device of what has to be computed; an extractor
+                has its own.
+            view: a numbered augmentation; None: the images as they are.
             on_bad: what to do with items that cannot be read: ``raise`` after everything else has
                 been computed and committed, or ``skip``.
             reporter: shown progress, and why rows are missing.
@@ -118,100 +137,127 @@ class FeatureCache:
             StoreError: the rows cannot be written or read; what was committed stays.
         """
         begun = time.perf_counter()
-        cuts = (cuts,) if isinstance(cuts, Backbone) else tuple(cuts)
-        settings, reporter = settings or Extraction(), reporter or SilentReporter()
-        spaces = self.spaces_for(cuts, settings.precision)
-        ids = split.ids
-        missing = _union(space.missing(ids) for space in spaces)
-        unique = len(set(ids))
-        bad: tuple[BadItem, ...] = ()
-        if missing:
-            positions = _first_positions(ids, missing)
-            if len(missing) == unique:
-                _explain(spaces[0], reporter)
-            bad = self._compute(cuts, spaces, split, positions, settings, on_bad, reporter)
+        reporter = reporter or SilentReporter()
+        with _extractor(cuts, settings) as extractor:
+            precision = extractor.settings.precision
+            spaces = tuple(self.space(cut, precision, view) for cut in extractor.cuts)
+            ids = split.ids
+            unique = len(set(ids))
+            number = 0 if view is None else view.number
+            missing = _missing(spaces, ids, number)
+            bad: tuple[BadItem, ...] = ()
+            if missing:
+                if len(missing) == unique:
+                    self._explain(spaces[0], reporter)
+                bad = _Filling(extractor, spaces, split, view).run(missing, reporter)
+        settle_bad_items(bad, on_bad, reporter)
         lost = {ids[item.index] for item in bad}
         kept = np.array([i for i, key in enumerate(ids) if key not in lost], dtype=np.int64)
         if not len(kept):
             raise DataError("no item of the data can be read", hint="see the reasons above")
         kept_ids = [ids[i] for i in kept]
-        sets = tuple(space.read(kept_ids) for space in spaces)
+        sets = tuple(space.read(kept_ids, number) for space in spaces)
         use = CacheUse(hits=unique - len(missing), misses=len(missing) - len(lost))
         return CachedFeatures(sets, kept, use, bad, time.perf_counter() - begun)
 
-    def _compute(
-        self,
-        cuts: tuple[Backbone, ...],
-        spaces: tuple[Space, ...],
-        split: Split,
-        positions: NDArray[np.int64],
-        settings: Extraction,
-        on_bad: OnBad,
-        reporter: Reporter,
-    ) -> tuple[BadItem, ...]:
-        """Extract and commit; whatever ends this early, finished rows are committed first."""
-        writer = _Writer(spaces, split.ids)
-        stream = extract_rows(
-            cuts, split, positions, settings=settings, on_bad=on_bad, reporter=reporter
-        )
-        try:
-            for rows in stream:
-                writer.add(rows)
-        except StoreError:
-            raise
-        except BaseException:
-            writer.commit()
-            raise
-        writer.commit()
-        return tuple(stream.bad)
-
-
-class _Writer:
-    """Gathers rows and commits them in shards of a good size."""
-
-    def __init__(self, spaces: tuple[Space, ...], ids: Sequence[str]) -> None:
-        self.spaces, self.ids = spaces, ids
-        self.waiting: list[Rows] = []
-        self.bytes = 0
-        self.since = time.monotonic()
-
-    def add(self, rows: Rows) -> None:
-        self.waiting.append(rows)
-        self.bytes += sum(features.nbytes for features in rows.features)
-        if self.bytes >= COMMIT_BYTES or time.monotonic() - self.since >= COMMIT_SECONDS:
-            self.commit()
-
-    def commit(self) -> None:
-        if not self.waiting:
+    def _explain(self, space: Space, reporter: Reporter) -> None:
+        """Say which part of the key keeps rows that look alike from being used."""
+        nearest = space.nearest()
+        if nearest is None:
             return
-        waiting, self.waiting, self.bytes = self.waiting, [], 0
-        ids = [self.ids[i] for rows in waiting for i in rows.indices]
+        shown = "; ".join(str(difference) for difference in nearest.differences[:3])
+        reporter.note(f"no stored features fit; the nearest in the cache differ in {shown}")
+
+
+class _Filling:
+    """Computes the missing rows of one split and commits them in shards of a good size."""
+
+    def __init__(
+        self, extractor: Extractor, spaces: tuple[Space, ...], split: Split, view: View | None
+    ) -> None:
+        self.extractor, self.spaces, self.split, self.view = extractor, spaces, split, view
+        self.number = 0 if view is None else view.number
+        self.positions = {key: i for i, key in reversed(list(enumerate(split.ids)))}
+        self.bad: list[BadItem] = []
+        self.chunk = 4 * extractor.settings.batch_size
+
+    def run(self, missing: list[str], reporter: Reporter) -> tuple[BadItem, ...]:
+        """Compute until no row is missing; another process may compute some of them."""
+        told = False
+        with reporter.task("extract features", len(missing), "images") as task:
+            try:
+                while missing:
+                    mine = self._claim(missing)
+                    if mine:
+                        self._compute(mine, task)
+                    elif not told:
+                        reporter.note("another process computes the remaining rows; waiting for it")
+                        told = True
+                    lost = {self.split.ids[item.index] for item in self.bad}
+                    before = len(missing)
+                    missing = [
+                        key
+                        for key in _missing(self.spaces, missing, self.number)
+                        if key not in lost
+                    ]
+                    task.advance(max(0, before - len(missing) - len(mine)))
+                    if missing and not mine:
+                        time.sleep(0.2)
+            finally:
+                for space in self.spaces:
+                    space.release()
+        return tuple(self.bad)
+
+    def _claim(self, missing: list[str]) -> list[str]:
+        """Reserve the next chunk: rows that one space lacks are claimed there."""
+        for space in self.spaces:
+            lacking = space.missing(missing, self.number)
+            if lacking:
+                return space.claim(lacking, self.number, limit=self.chunk)
+        return []
+
+    def _compute(self, keys: list[str], task: Task) -> None:
+        begun = time.monotonic()
+        where = np.array([self.positions[key] for key in keys], dtype=np.int64)
+        known = len(self.extractor.bad)
+        waiting: list[Any] = []
+        try:
+            for rows in self.extractor.rows(self.split, where, view=self.view, task=task):
+                waiting.append(rows)
+                if sum(f.nbytes for r in waiting for f in r.features) >= COMMIT_BYTES:
+                    ready, waiting = waiting, []
+                    self._commit(ready)
+        finally:
+            # Also when this ends early, by an error or by the user: nothing computed is lost.
+            self._commit(waiting)
+            self.bad += self.extractor.bad[known:]
+        # The first chunk is small, to learn the speed; later ones take COMMIT_SECONDS each.
+        rate = len(keys) / max(time.monotonic() - begun, 1e-3)
+        self.chunk = max(4 * self.extractor.settings.batch_size, int(rate * COMMIT_SECONDS))
+
+    def _commit(self, waiting: Sequence[Any]) -> None:
+        if not waiting:
+            return
+        ids = [self.split.ids[i] for rows in waiting for i in rows.indices]
         for position, space in enumerate(self.spaces):
             block = np.concatenate([rows.features[position] for rows in waiting])
-            space.append(ids, {"features": block})
-        self.since = time.monotonic()
+            space.append(ids, {"features": block}, self.number)
 
 
-def _union(lists: Iterator[list[str]] | Any) -> list[str]:
-    return list(dict.fromkeys(key for keys in lists for key in keys))
+def _extractor(
+    cuts: Backbone | Sequence[Backbone] | Extractor, settings: Extraction | None
+) -> AbstractContextManager[Extractor]:
+    if isinstance(cuts, Extractor):
+        return nullcontext(cuts)
+    return Extractor((cuts,) if isinstance(cuts, Backbone) else cuts, settings)
 
 
-def _first_positions(ids: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
-    first: Mapping[str, int] = {key: i for i, key in reversed(list(enumerate(ids)))}
-    return np.array([first[key] for key in wanted], dtype=np.int64)
-
-
-def _explain(space: Space, reporter: Reporter) -> None:
-    """Say which part of the key keeps rows that look alike from being used."""
-    nearest = getattr(space, "nearest", lambda: None)()
-    if nearest is None:
-        return
-    paths = ", ".join(str(difference) for difference in nearest.differences[:3])
-    reporter.note(f"no stored rows fit; the nearest feature space differs in {paths}")
+def _missing(spaces: Iterable[Space], ids: Sequence[str], view: int) -> list[str]:
+    """Return the ids that at least one space lacks, in order."""
+    return list(dict.fromkeys(key for space in spaces for key in space.missing(ids, view)))
 
 
 __all__ = [
-    "BadFilesError",
     "CachedFeatures",
     "FeatureCache",
     "default_location",

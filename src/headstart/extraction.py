@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from headstart.backbones.backbone import Backbone, features_of
 from headstart.backbones.cut import evaluation_mode, find_layer, first_tensor
-from headstart.data import Split, read_batches
-from headstart.data.reading import BadItem, OnBad
-from headstart.errors import BackboneError, ConfigError
-from headstart.progress import Reporter, SilentReporter
+from headstart.data import BadItem, Split, View, read_batches
+from headstart.data.reading import OnBad, settle_bad_items
+from headstart.errors import BackboneError, ConfigError, DataError
+from headstart.progress import Reporter, SilentReporter, Task
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _DTYPES = {
@@ -102,102 +102,132 @@ class Rows:
     features: tuple[NDArray[np.float32], ...]
 
 
-@dataclass(eq=False)
-class RowStream(Iterator[Rows]):
-    """The iterator that :func:`extract_rows` returns; ``bad`` fills up as it runs."""
+class Extractor:
+    """Runs one network, cut at one or several places, over any number of splits.
 
-    _rows: Iterator[Rows]
-    bad: list[BadItem] = field(default_factory=list)
+    It is a context: what is compiled or hooked for it lasts until it is left. The first batch it
+    sees is tested: a network whose rows depend on the batch or on chance is refused, since such
+    rows are not functions of their items.
 
-    def __next__(self) -> Rows:
-        return next(self._rows)
+    Args:
+        cuts: the same network with the same preprocessing.
+        settings: batch size, precision, device.
+
+    Attributes:
+        bad: items that could not be read so far, with their positions in their split.
+    """
+
+    def __init__(self, cuts: Sequence[Backbone], settings: Extraction | None = None) -> None:
+        self.cuts = tuple(cuts)
+        self.settings = settings or Extraction()
+        self.bad: list[BadItem] = []
+        self._device = self.settings.resolve_device()
+        self._open = contextlib.ExitStack()
+        self._forward: Callable[[Tensor], Sequence[Tensor]] | None = None
+
+    def __enter__(self) -> Extractor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        self._forward = None
+
+    def rows(
+        self,
+        split: Split,
+        indices: NDArray[np.int64] | None = None,
+        *,
+        view: View | None = None,
+        task: Task | None = None,
+    ) -> Iterator[Rows]:
+        """Compute features of items, in order; unreadable ones are left out and listed in ``bad``.
+
+        Args:
+            split: the items.
+            indices: positions in the split, in the order wanted; None: all.
+            view: a numbered augmentation; None: the images as they are.
+            task: advanced by the items that are done, readable or not.
+
+        Raises:
+            BackboneError: rows depend on the batch or on chance, or are not finite.
+        """
+        preprocessing = self.cuts[0].preprocessing
+        reader = read_batches(
+            split,
+            indices,
+            preprocessing,
+            batch_size=self.settings.batch_size,
+            view=view,
+            workers=self.settings.workers,
+            on_bad="skip",
+        )
+        done = 0
+        try:
+            for batch in reader:
+                inputs = preprocessing.normalise(batch.pixels.to(self._device, non_blocking=True))
+                yield Rows(batch.indices, self._features(inputs))
+                if task is not None:
+                    task.advance(len(batch))
+                done += len(batch)
+        finally:
+            self.bad += reader.bad
+            reader.close()
+        if task is not None:
+            task.advance(len(reader.bad))
+
+    def _features(self, inputs: Tensor) -> tuple[NDArray[np.float32], ...]:
+        """Run one batch, filled up to the batch size."""
+        module = self.cuts[0].module
+        with running_mode(module, self.settings.precision, self._device):
+            if self._forward is None:
+                if self.cuts[0].device != self._device:
+                    module.to(self._device)
+                _check_rows(self.cuts, inputs, self.settings.precision)
+                self._forward = self._open.enter_context(
+                    _forward(self.cuts, self.settings, self._device)
+                )
+            outputs = self._forward(_filled(inputs, self.settings.batch_size))
+        return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
 
 
-def extract_rows(
-    cuts: Sequence[Backbone],
+def extract(
+    cuts: Backbone | Sequence[Backbone],
     split: Split,
-    indices: NDArray[np.int64] | None = None,
     *,
     settings: Extraction | None = None,
     on_bad: OnBad = "raise",
     reporter: Reporter | None = None,
-) -> RowStream:
-    """Run one network over items and give its features at one or several cuts.
+) -> Rows:
+    """Compute the features of a split in memory, without a cache.
 
     Args:
-        cuts: the same network with the same preprocessing, cut at one or several places.
+        cuts: one network, cut at one or several places.
         split: the items.
-        indices: positions in the split, in the order wanted; None: all.
         settings: batch size, precision, device.
-        on_bad: ``raise`` raises after the last batch, naming every unreadable item; ``skip``
-            leaves them out; both list them in ``bad``.
-        reporter: shown progress.
+        on_bad: ``raise`` after everything readable has been computed, or ``skip``.
+        reporter: shown progress, and what is skipped.
 
     Returns:
-        An iterator of :class:`Rows`, in order.
+        ``indices`` says which items have a row; all of them, unless some were skipped.
 
     Raises:
-        BackboneError: rows depend on the batch or on chance: such a network cannot be embedded
-            once. The first batch is tested for it.
-        BadFilesError: after the last batch (``on_bad="raise"``).
+        BadFilesError: items cannot be read (``on_bad="raise"``).
+        BackboneError: rows depend on the batch or on chance.
     """
-    stream = RowStream(iter(()))
-    stream._rows = _run(
-        tuple(cuts),
-        split,
-        np.arange(len(split)) if indices is None else indices,
-        settings or Extraction(),
-        on_bad,
-        reporter or SilentReporter(),
-        stream.bad,
+    reporter = reporter or SilentReporter()
+    cuts = (cuts,) if isinstance(cuts, Backbone) else tuple(cuts)
+    with (
+        Extractor(cuts, settings) as extractor,
+        reporter.task("extract features", len(split), "images") as task,
+    ):
+        parts = list(extractor.rows(split, task=task))
+    settle_bad_items(extractor.bad, on_bad, reporter)
+    if not parts:
+        raise DataError("no item of the data can be read", hint="see the reasons above")
+    return Rows(
+        np.concatenate([part.indices for part in parts]),
+        tuple(np.concatenate(blocks) for blocks in zip(*(p.features for p in parts), strict=True)),
     )
-    return stream
-
-
-def _run(
-    cuts: tuple[Backbone, ...],
-    split: Split,
-    indices: NDArray[np.int64],
-    settings: Extraction,
-    on_bad: OnBad,
-    reporter: Reporter,
-    bad: list[BadItem],
-) -> Iterator[Rows]:
-    device = settings.resolve_device()
-    first = cuts[0]
-    if first.device != device:
-        first.module.to(device)
-    reader = read_batches(
-        split,
-        indices,
-        first.preprocessing,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        on_bad=on_bad,
-        reporter=reporter,
-    )
-    checked = False
-    try:
-        with (
-            reporter.task("extract features", len(indices), "images") as task,
-            _forward(cuts, settings, device) as forward,
-        ):
-            for batch in reader:
-                inputs = first.preprocessing.normalise(batch.pixels.to(device, non_blocking=True))
-                with running_mode(first.module, settings.precision, device):
-                    if not checked:
-                        _check_rows(cuts, inputs, settings.precision)
-                        checked = True
-                    outputs = forward(_filled(inputs, settings.batch_size))
-                count = len(batch)
-                yield Rows(
-                    batch.indices,
-                    tuple(out[:count].float().cpu().numpy() for out in outputs),
-                )
-                task.advance(count)
-    finally:
-        bad[:] = reader.bad
-        reader.close()
 
 
 @contextlib.contextmanager

@@ -96,8 +96,7 @@ def _describe(spec: object, all_layers: bool, as_json: bool) -> None:
         for name in shapes
         if all_layers
         or name in backbone.blocks
-        or (name.rpartition(".")[0] in backbone.blocks
-        and name.rpartition(".")[2].isdigit())
+        or (name.rpartition(".")[0] in backbone.blocks and name.rpartition(".")[2].isdigit())
     ]
     (features,) = backbone.feature_shape()[:1] or (0,)
     if as_json:

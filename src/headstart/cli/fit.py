@@ -50,8 +50,7 @@ def fit(
 
     Writes a run folder with the head, metrics.json, run.json, figures and report.html.
     """
-    from headstart.data import load_data
-    from headstart.jobs import FitConfig
+    from headstart.jobs import DataOptions, FitConfig
     from headstart.jobs import fit as run_fit
     from headstart.jobs.run_report import next_steps
     from headstart.report import evaluation_table
@@ -78,15 +77,15 @@ def fit(
         interpolation=interpolation,
         channels=channels,
     )
-    dataset = load_data(
+    run = run_fit(
         data,
-        image_column=image_column,
-        label_column=label_column,
-        test_fraction=test_fraction,
-        seed=seed,
+        spec,
+        config=config,
+        out=out,
+        cache=cache,
+        data_options=DataOptions(image_column, label_column, test_fraction),
         reporter=say,
     )
-    run = run_fit(dataset, spec, config=config, out=out, cache=cache, reporter=say)
     if as_json:
         print_json({**run.metrics(), "folder": str(run.folder)})
         return

@@ -37,6 +37,7 @@ def predict(
 
     Without --out, the first predictions are printed.
     """
+    from headstart.jobs import DataOptions
     from headstart.jobs import predict as run_predict
     from headstart.jobs.predict import check_table_path
 
@@ -45,7 +46,7 @@ def predict(
     said = run_predict(
         run,
         data,
-        image_column=image_column,
+        data_options=DataOptions(image_column=image_column),
         extraction=options.extraction(batch_size, "float32", device, False, workers),
         on_bad=bad_files,  # type: ignore[arg-type]
         cache=cache,
@@ -82,6 +83,7 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Score a run on labelled data: its test split if it has one, else all of it."""
+    from headstart.jobs import DataOptions
     from headstart.jobs import evaluate as run_evaluate
     from headstart.records import to_plain
     from headstart.report import evaluation_table
@@ -89,8 +91,7 @@ def evaluate(
     evaluation = run_evaluate(
         run,
         data,
-        image_column=image_column,
-        label_column=label_column,
+        data_options=DataOptions(image_column, label_column),
         extraction=options.extraction(batch_size, "float32", device, False, workers),
         on_bad=bad_files,  # type: ignore[arg-type]
         cache=cache,

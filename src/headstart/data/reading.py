@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -126,11 +126,17 @@ def _workers() -> int:
     return min(8, available or 1)
 
 
-def _settle(
-    batches: Iterator[Batch], bad: list[BadItem], on_bad: OnBad, reporter: Reporter
-) -> Iterator[Batch]:
-    """Pass the batches on, then deal with the bad items."""
-    yield from batches
+def settle_bad_items(bad: Sequence[BadItem], on_bad: OnBad, reporter: Reporter) -> None:
+    """Deal with items that could not be read, once everything readable has been.
+
+    Args:
+        bad: the items; nothing happens if there are none.
+        on_bad: ``raise`` lists all of them in an error, ``skip`` in a note.
+        reporter: told about skipped items.
+
+    Raises:
+        BadFilesError: ``on_bad`` is ``raise``.
+    """
     if not bad:
         return
     if on_bad == "raise":
@@ -141,6 +147,13 @@ def _settle(
     named = few([f"{item.origin} ({item.reason})" for item in bad])
     are = "is" if len(bad) == 1 else "are"
     reporter.note(f"{count(len(bad), 'item')} cannot be read and {are} left out: {named}.")
+
+
+def _settle(
+    batches: Iterator[Batch], bad: list[BadItem], on_bad: OnBad, reporter: Reporter
+) -> Iterator[Batch]:
+    yield from batches
+    settle_bad_items(bad, on_bad, reporter)
 
 
 def _decode_ahead(

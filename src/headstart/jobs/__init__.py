@@ -3,10 +3,12 @@
 from headstart.jobs.fit import FitConfig, fit
 from headstart.jobs.predict import Predictions, evaluate, predict
 from headstart.jobs.runs import Run, SavedRun, open_run
+from headstart.jobs.sources import DataOptions
 from headstart.jobs.spec import BackboneSpec
 
 __all__ = [
     "BackboneSpec",
+    "DataOptions",
     "FitConfig",
     "Predictions",
     "Run",

@@ -41,7 +41,11 @@ def pixel_baseline(train: Split, test: Split, *, seed: int, reporter: Reporter) 
         return None
     rows = _sample(train.labels, PIXEL_ROWS, np.random.default_rng([seed, 1]))
     small = Preprocessing(
-        size=(side, side), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize="squash", interpolation="bilinear"
+        size=(side, side),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        resize="squash",
+        interpolation="bilinear",
     )
     x_train = _pixels(train.take(rows), small, reporter)
     x_test = _pixels(test, small, reporter)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.cache import CachedFeatures, FeatureCache
-from headstart.data import Dataset, Split, load_data
+from headstart.data import Dataset, Split
 from headstart.data.reading import OnBad
 from headstart.errors import BadFilesError, ConfigError, DataError
-from headstart.extraction import Extraction
+from headstart.extraction import Extraction, Extractor
 from headstart.heads import Head
 from headstart.heads.mlp import fit_mlp
 from headstart.jobs.baselines import majority_baseline, pixel_baseline
@@ -25,6 +25,7 @@ from headstart.jobs.environment import describe_environment
 from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
 from headstart.jobs.run_report import write_run
 from headstart.jobs.runs import Run, prepare_folder
+from headstart.jobs.sources import DataOptions, open_dataset
 from headstart.jobs.spec import BackboneSpec, resolve_backbone
 from headstart.metrics import evaluate as score
 from headstart.progress import Reporter, console_reporter
@@ -79,6 +80,7 @@ def fit(
     out: Path | str | None = None,
     write: bool = True,
     cache: Path | str | FeatureCache | None = None,
+    data_options: DataOptions | None = None,
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> Run:
@@ -94,6 +96,7 @@ def fit(
         out: the run folder; None makes ``runs/TIME-NAME``.
         write: whether to write a run folder at all.
         cache: folder of the feature cache; None: ``$HEADSTART_CACHE`` or the platform's.
+        data_options: how to read the data, where its columns or its test split are not obvious.
         reporter: where notes and progress go; None: standard error.
         **settings: single fields of :class:`FitConfig`, such as ``head="mlp"`` or ``seed=1``.
 
@@ -108,14 +111,16 @@ def fit(
     config = _settle(config, settings)
     reporter = reporter or console_reporter()
     clock = _Clock()
-    dataset = data if isinstance(data, Dataset) else load_data(data, reporter=reporter)
-    folder = prepare_folder(out, f"{dataset.name}-{config.head}") if write else None
+    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
     with clock("load"):
         network = resolve_backbone(backbone)
-    notes = [*dataset.notes, *network.notes, f"preprocessing: {network.preprocessing}"]
+        dataset, said = open_dataset(
+            data, data_options or DataOptions(), config.seed, store, reporter
+        )
+    folder = prepare_folder(out, f"{dataset.name}-{config.head}") if write else None
+    notes = [*said, *network.notes, f"preprocessing: {network.preprocessing}"]
     for note in notes:
         reporter.note(note)
-    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
     with clock("extract"):
         embedded = _embed(network, dataset, store, config, reporter)
     notes += _said(_cache_note(embedded.use), reporter)
@@ -222,18 +227,15 @@ def _embed(
     found: dict[str, CachedFeatures] = {}
     unreadable: list[tuple[str, str]] = []
     hint = None
-    for name in ("train", "test"):
-        try:
-            found[name] = store.features(
-                network,
-                dataset.splits[name],
-                settings=config.extraction,
-                on_bad=config.on_bad,
-                reporter=reporter,
-            )
-        except BadFilesError as error:
-            unreadable += error.files
-            hint = error.hint
+    with Extractor((network,), config.extraction) as extractor:
+        for name in ("train", "test"):
+            try:
+                found[name] = store.features(
+                    extractor, dataset.splits[name], on_bad=config.on_bad, reporter=reporter
+                )
+            except BadFilesError as error:
+                unreadable += error.files
+                hint = error.hint
     if unreadable:
         raise BadFilesError(tuple(dict(unreadable).items()), hint=hint)
     train, test = found["train"], found["test"]

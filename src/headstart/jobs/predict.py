@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
-from headstart.data import Split, load_items, load_test_data
-from headstart.data.reading import BadItem, OnBad
+from headstart.data import BadItem, Split
+from headstart.data.reading import OnBad
 from headstart.errors import ConfigError, DataError
 from headstart.extraction import Extraction, Precision
 from headstart.heads import Head
 from headstart.jobs.runs import Run, SavedRun, open_run
+from headstart.jobs.sources import DataOptions, open_items, open_test_data
 from headstart.metrics import evaluate as score
 from headstart.progress import Reporter, console_reporter
 from headstart.records import CacheUse, Evaluation
@@ -120,7 +121,7 @@ def predict(
     data: Any,
     *,
     backbone: Backbone | None = None,
-    image_column: str | None = None,
+    data_options: DataOptions | None = None,
     extraction: Extraction | None = None,
     on_bad: OnBad = "raise",
     cache: Path | str | FeatureCache | None = None,
@@ -133,7 +134,7 @@ def predict(
         data: an image, a folder of images, a table, arrays, a
             :class:`~headstart.data.Split`, or anything :func:`headstart.load_data` takes.
         backbone: needed for a run that was made with a module of your own.
-        image_column: column of a table that holds images or paths.
+        data_options: columns of a table, where they are not obvious.
         extraction: batch size and device; the precision is the run's.
         on_bad: ``raise`` after reading everything, or ``skip`` items that cannot be read.
         cache: folder of the feature cache.
@@ -148,12 +149,9 @@ def predict(
     """
     reporter = reporter or console_reporter()
     ready = _ready(run, backbone)
-    split = (
-        data
-        if isinstance(data, Split)
-        else load_items(data, image_column=image_column, reporter=reporter)
-    )
-    return _predict(ready, split, extraction, on_bad, cache, reporter)
+    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+    split = open_items(data, data_options or DataOptions(), store, reporter)
+    return _predict(ready, split, extraction, on_bad, store, reporter)
 
 
 def evaluate(
@@ -161,8 +159,7 @@ def evaluate(
     data: Any,
     *,
     backbone: Backbone | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
+    data_options: DataOptions | None = None,
     extraction: Extraction | None = None,
     on_bad: OnBad = "raise",
     cache: Path | str | FeatureCache | None = None,
@@ -173,8 +170,7 @@ def evaluate(
     Args:
         run: a run, or its folder.
         data: labelled data, as :func:`headstart.load_data` takes it, or a labelled split.
-        backbone, image_column, extraction, on_bad, cache, reporter: as for :func:`predict`.
-        label_column: column of a table that holds the labels.
+        backbone, data_options, extraction, on_bad, cache, reporter: as for :func:`predict`.
 
     Returns:
         Scores with 95 % intervals.
@@ -184,19 +180,18 @@ def evaluate(
     """
     reporter = reporter or console_reporter()
     ready = _ready(run, backbone)
+    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
     if isinstance(data, Split):
         split = data
     else:
-        dataset = load_test_data(
-            data, image_column=image_column, label_column=label_column, reporter=reporter
-        )
+        dataset = open_test_data(data, data_options or DataOptions(), store, reporter)
         for note in dataset.notes:
             reporter.note(note)
         split = dataset.test
     split = split.aligned_to(ready.classes)
     if len(split) == 0 or (split.labels < 0).any():
         raise DataError("the data has items without labels", hint="use predict for unlabelled data")
-    said = _predict(ready, split, extraction, on_bad, cache, reporter)
+    said = _predict(ready, split, extraction, on_bad, store, reporter)
     left_out = {item.index for item in said.bad}
     kept = np.array([i for i in range(len(split)) if i not in left_out], dtype=np.int64)
     return score(split.labels[kept], said.probabilities, ready.classes)
@@ -220,11 +215,10 @@ def _predict(
     split: Split,
     extraction: Extraction | None,
     on_bad: OnBad,
-    cache: Path | str | FeatureCache | None,
+    store: FeatureCache,
     reporter: Reporter,
 ) -> Predictions:
     settings = dataclasses.replace(extraction or Extraction(), precision=ready.precision)
-    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
     found = store.features(
         ready.backbone, split, settings=settings, on_bad=on_bad, reporter=reporter
     )
