@@ -94,8 +94,8 @@ class SpaceFolder:
     def _take_lease(self) -> FileLock | None:
         layout = self.layout
         while True:
-            if not layout.shards.exists():
-                with clear_errors("create the space", layout.folder):
+            with clear_errors("create the space", layout.folder):
+                if not layout.shards.exists():
                     layout.shards.mkdir(parents=True, exist_ok=True)
                     fsync_folder(layout.root)
             try:

@@ -233,10 +233,13 @@ def _rebuild_rows(layout: Layout, index: Index) -> list[Fault]:
     """Make the tables anew from the shards, which know their own rows."""
     faults: list[Fault] = []
     with index.transaction() as connection:
+        # In the order of their commits, so that again the first publication of a row wins; what
+        # was never committed comes last, by age.
+        commits = dict(connection.execute("SELECT name, number FROM shards").fetchall())
         connection.execute("DELETE FROM rows")
         connection.execute("DELETE FROM shards")
-        # Older shards first, so that again the first publication of a row wins.
-        for path in sorted(_shard_files(layout), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+        files = [(commits.get(p.stem), p.stat().st_mtime_ns, p) for p in _shard_files(layout)]
+        for _, _, path in sorted(files, key=lambda f: (f[0] is None, f)):
             try:
                 shard = open_shard(path, layout.key)
             except StoreError as error:
