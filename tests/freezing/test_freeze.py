@@ -111,6 +111,10 @@ class TestSelection:
         before = {n: m.__dict__.copy() for n, m in net.named_modules()}
         with pytest.raises(FreezeError):
             freeze(net, {"encoder": "frozen", "typo": "frozen"})
+        bare = copy.deepcopy(net).to("meta")
+        with pytest.raises(FreezeError, match="cannot be read"):
+            freeze(bare, {"encoder": "frozen"})
+        assert all(p.requires_grad for p in bare.parameters())
         assert all(m.__dict__.keys() == before[n].keys() for n, m in net.named_modules())
         assert all(p.requires_grad for p in net.parameters())
 

@@ -115,6 +115,7 @@ def adopt(root: nn.Module, saved: SavedContract) -> None:
     current = contract_on(root)
     if current is None or current.plan.regions != saved.regions:
         plan = plan_freeze(root, saved.regions)
+        records = contracting.take_records(root, plan)
         if current is not None:
             warnings.warn(
                 "the checkpoint carries another freeze plan than the model, and the checkpoint's"
@@ -122,7 +123,7 @@ def adopt(root: nn.Module, saved: SavedContract) -> None:
                 stacklevel=2,
             )
             contracting.remove(root, current)
-        current = contracting.apply(root, plan)
+        current = contracting.apply(root, plan, records)
     tensors = dict(named_tensors(root))
     for name, digest in saved.digests.items():
         if name in current.records:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from headstart.freezing import hold
-from headstart.freezing.digests import Change, Record, change, named_tensors, record
+from headstart.freezing.digests import (
+    Change,
+    Record,
+    change,
+    named_tensors,
+    record,
+    require_readable,
+)
 from headstart.freezing.plan import FreezePlan
 
 _CONTRACT = "_headstart_contract"
@@ -75,13 +82,22 @@ def contracts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def apply(model: nn.Module, plan: FreezePlan) -> Contract:
+def take_records(model: nn.Module, plan: FreezePlan) -> dict[str, Record]:
+    """Record the tensors that a plan freezes; refuses those that hold no values.
+
+    Apart from :func:`apply`, so that what can fail comes before anything is changed.
+    """
+    tensors = dict(named_tensors(model))
+    require_readable({name: tensors[name] for name in plan.frozen})
+    return {name: record(tensors[name]) for name in plan.frozen}
+
+
+def apply(model: nn.Module, plan: FreezePlan, records: dict[str, Record]) -> Contract:
     """Carry a plan out on a model that has no contract, and store the contract on it."""
     modules = dict(model.named_modules())
     mode = hold.requested_mode(model)
     for intent in plan.intents:
         hold.put(modules[intent.name], intent, mode)
-    tensors = dict(named_tensors(model))
     parameters = dict(model.named_parameters(remove_duplicate=False))
     frozen = [name for name in plan.frozen if name in parameters]
     gradients = {name: parameters[name].requires_grad for name in (*frozen, *plan.trainable)}
@@ -90,7 +106,6 @@ def apply(model: nn.Module, plan: FreezePlan) -> Contract:
         parameters[name].grad = None
     for name in plan.trainable:
         parameters[name].requires_grad_(True)
-    records = {name: record(tensors[name]) for name in plan.frozen}
     contract = Contract(plan, records, gradients)
     model.__dict__[_CONTRACT] = contract
     return contract
@@ -139,4 +154,13 @@ def _faults(model: nn.Module, contract: Contract, tensors: Mapping[str, Tensor])
             yield f"{name!r} is trainable, and its requires_grad was switched off"
 
 
-__all__ = ["Contract", "Verification", "apply", "check", "contract_on", "contracts", "remove"]
+__all__ = [
+    "Contract",
+    "Verification",
+    "apply",
+    "check",
+    "contract_on",
+    "contracts",
+    "remove",
+    "take_records",
+]

@@ -54,12 +54,7 @@ def digests(model: nn.Module) -> dict[str, str]:
         FreezeError: some tensors hold no memory or are not dense; all are named.
     """
     named = dict(named_tensors(model))
-    bad = [name for name, tensor in named.items() if not _is_readable(tensor)]
-    if bad:
-        raise FreezeError(
-            f"{quoted(bad)} cannot be read: lazy, on the meta device, or not dense",
-            hint="run one batch through lazy modules, and load the weights, before taking digests",
-        )
+    require_readable(named)
     once: dict[int, str] = {}
     for tensor in named.values():
         if id(tensor) not in once:
@@ -71,6 +66,20 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield every parameter and buffer with its name; a tied one under each of its names."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
+
+
+def require_readable(named: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that have no bytes to digest, all of them by name.
+
+    Raises:
+        FreezeError: some are lazy, on the meta device, or not dense.
+    """
+    bad = [name for name, tensor in named.items() if not _is_readable(tensor)]
+    if bad:
+        raise FreezeError(
+            f"{quoted(bad)} cannot be read: lazy, on the meta device, or not dense",
+            hint="run one batch through lazy modules, and load the weights, before this",
+        )
 
 
 def _is_readable(tensor: Tensor) -> bool:
@@ -198,4 +207,5 @@ __all__ = [
     "digests",
     "named_tensors",
     "record",
+    "require_readable",
 ]

@@ -120,9 +120,10 @@ def freeze(model: nn.Module, spec: Spec = "frozen") -> FreezeHandle:
     before = contract_on(model)
     _refuse_overlap(model, plan, before)
     stamps.check(model, plan)
+    records = contracting.take_records(model, plan)
     if before is not None:
         contracting.remove(model, before)
-    contracting.apply(model, plan)
+    contracting.apply(model, plan, records)
     checkpoint.hook(model)
     return FreezeHandle(model)
 
