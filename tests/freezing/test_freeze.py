@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import headstart.freezing as freezing
@@ -126,6 +128,22 @@ class TestSelection:
         net = model()
         freeze(torch.compile(net), {"encoder": "frozen"})
         assert FreezeHandle.of(net).plan.frozen
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_nearest_named_ancestor_governs(data: st.DataObject) -> None:
+    """Against an oracle: every tensor obeys the longest named prefix of its own name."""
+    net = nn.Sequential(*(nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)) for _ in range(3)))
+    names = [name for name, _ in net.named_modules()]
+    presets = st.sampled_from(["frozen", "trainable"])
+    spec = data.draw(st.dictionaries(st.sampled_from(names), presets, min_size=1))
+    plan = plan_freeze(net, spec)
+    for name, _ in net.named_parameters():
+        named = [p for p in spec if not p or name.startswith(p + ".")]
+        expected = spec[max(named, key=len)] if named else None
+        assert (name in plan.frozen) == (expected == "frozen")
+        assert (name in plan.trainable) == (expected == "trainable")
 
 
 class TestHolding:

@@ -298,3 +298,22 @@ def test_compiled_without_graph_break_or_recompilation(spec: dict[str, str]) -> 
         torch._dynamo.reset()
     assert with_contract == without == 1
     assert net.encoder[0].weight.requires_grad == (spec is TRAINABLE)
+
+
+def test_switching_modes_of_a_compiled_frozen_part_compiles_nothing_anew() -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    try:
+        net = Everything()
+        freeze(net, "frozen")
+        counter = CompileCounter()
+        compiled = torch.compile(net, backend=counter, fullgraph=True)
+        images, _ = batch()
+        with torch.no_grad():
+            outputs = [compiled.train(mode)(images) for mode in (True, False, True)]
+        assert counter.frame_count == 1
+        assert torch.equal(outputs[0], outputs[1])
+        FreezeHandle.of(compiled).verify()
+    finally:
+        torch._dynamo.reset()

@@ -103,6 +103,8 @@ def load_weights(
 ) -> LoadReport:
     """Load the tensors of a checkpoint file into a model, or into one part of it, in place.
 
+    Load before freezing: to a freeze contract, values that change by a load are values that moved.
+
     Args:
         model: the model. Its parameters and buffers keep their identity, device and dtype.
         file: a ``.safetensors`` file, or a torch file, which is opened with

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -160,11 +159,12 @@ def _tie_faults(plan: Governance) -> Iterator[str]:
         for t in {id(t.tensor): t for t in tensors if t.frozen or t.trainable}.values()
         if not is_lazy(t.tensor) and not t.tensor.is_meta and t.tensor.numel()
     )
-    for (_, end, frozen_a, name_a), (start, _, frozen_b, name_b) in itertools.pairwise(spans):
-        if start < end and frozen_a != frozen_b:
-            yield (
-                f"{name_a!r} and {name_b!r} share memory, and would be frozen and trainable at once"
-            )
+    reached: dict[bool, tuple[int, str]] = {}  # the furthest byte so far, of either kind
+    for start, end, is_frozen, name in spans:
+        other_end, other = reached.get(not is_frozen, (0, ""))
+        if start < other_end:
+            yield f"{other!r} and {name!r} share memory, and would be frozen and trainable at once"
+        reached[is_frozen] = max(reached.get(is_frozen, (0, "")), (end, name))
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
