@@ -108,6 +108,21 @@ def test_norms_biases_and_named_tokens_do_not_decay() -> None:
         param_groups(model, lr=1e-3, no_decay=["haed.weight"])
 
 
+def test_parts_may_train_slowly_instead_of_being_frozen() -> None:
+    model = nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 2)})
+    groups = param_groups(model, lr=1.0, decay=1.0, scales={"encoder": 0.1, "encoder.bias": 0.2})
+    assert {g["name"]: g["lr"] for g in groups} == {
+        "encoder (× 0.1)": 0.1,
+        "encoder (× 0.2) (no decay)": 0.2,
+        "decoder": 1.0,
+        "decoder (no decay)": 1.0,
+    }
+    with pytest.raises(FreezeError, match="nearest names are 'encoder'"):
+        param_groups(model, lr=1.0, scales={"encodr": 0.1})
+    with pytest.raises(FreezeError, match="the scale of 'encoder' is 0"):
+        param_groups(model, lr=1.0, scales={"encoder": 0})
+
+
 def test_faults_are_named_together() -> None:
     with pytest.raises(FreezeError) as caught:
         param_groups(nn.Linear(2, 2), lr=-1, decay=2)

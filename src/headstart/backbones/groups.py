@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +149,7 @@ def param_groups(
     weight_decay: float = 0.05,
     *,
     no_decay: Sequence[str] = (),
+    scales: Mapping[str, float] | None = None,
     reporter: Reporter | None = None,
 ) -> ParamGroups:
     """Return optimizer groups with learning rates that shrink from the output to the input.
@@ -168,6 +169,8 @@ def param_groups(
             about a dozen blocks; nearer 1 suits deeper networks.
         weight_decay: for weights; 0.05 as is usual with AdamW.
         no_decay: further names, globs or parts without weight decay.
+        scales: further factors by name, glob or part, such as ``{"encoder": 0.1}`` to train a
+            part slowly instead of freezing it; the longest that covers a parameter counts.
         reporter: is told the table of effective rates.
 
     Returns:
@@ -176,37 +179,28 @@ def param_groups(
     Raises:
         FreezeError: a number is out of range, a name matches nothing, or nothing trains.
     """
-    faults = [
-        f"{name} is {value}, expected {wanted}"
-        for name, value, wanted, good in (
-            ("lr", lr, "a positive number", lr > 0),
-            ("decay", decay, "a number above 0, at most 1", 0 < decay <= 1),
-            ("weight_decay", weight_decay, "0 or more", weight_decay >= 0),
-        )
-        if not good
-    ]
-    if faults:
-        raise FreezeError("; ".join(faults))
+    _check_numbers(lr, decay, weight_decay, scales or {})
     parameters = dict(model.named_parameters())
     spared = _undecayed(model, no_decay)
+    factors = _factors(model, scales or {})
     groups = block_groups(model)
     found = ParamGroups()
     for index, group in enumerate(groups):
         rate = lr * decay ** (len(groups) - 1 - index)
-        training = [name for name in group.parameters if parameters[name].requires_grad]
-        for suffix, names, penalty in (
-            ("", [n for n in training if n not in spared], weight_decay),
-            (" (no decay)", [n for n in training if n in spared], 0.0),
-        ):
-            if names:
-                found.append(
-                    {
-                        "params": [parameters[name] for name in names],
-                        "lr": rate,
-                        "weight_decay": penalty,
-                        "name": f"{group.name}{suffix}",
-                    }
-                )
+        parts: dict[tuple[float, bool], list[str]] = {}
+        for name in group.parameters:
+            if parameters[name].requires_grad:
+                parts.setdefault((factors.get(name, 1.0), name in spared), []).append(name)
+        for factor, bare in sorted(parts):
+            scaled = f" (× {factor:g})" if factor != 1.0 else ""
+            found.append(
+                {
+                    "params": [parameters[name] for name in parts[factor, bare]],
+                    "lr": rate * factor,
+                    "weight_decay": 0.0 if bare else weight_decay,
+                    "name": f"{group.name}{scaled}{' (no decay)' if bare else ''}",
+                }
+            )
     if not found:
         raise FreezeError(
             "every parameter of the model is frozen: there is nothing to optimise",
@@ -216,15 +210,48 @@ def param_groups(
     return found
 
 
-def _undecayed(model: nn.Module, patterns: Sequence[str]) -> set[str]:
+def _check_numbers(
+    lr: float, decay: float, weight_decay: float, scales: Mapping[str, float]
+) -> None:
+    faults = [
+        f"{name} is {value}, expected {wanted}"
+        for name, value, wanted, good in (
+            ("lr", lr, "a positive number", lr > 0),
+            ("decay", decay, "a number above 0, at most 1", 0 < decay <= 1),
+            ("weight_decay", weight_decay, "0 or more", weight_decay >= 0),
+            *((f"the scale of {n!r}", v, "a positive number", v > 0) for n, v in scales.items()),
+        )
+        if not good
+    ]
+    if faults:
+        raise FreezeError("; ".join(faults))
+
+
+def _factors(model: nn.Module, scales: Mapping[str, float]) -> dict[str, float]:
     names = [name for name, _ in model.named_parameters()]
+    _require_match("scales", scales, names)
+    factors = {}
+    for name in names:
+        covering = [pattern for pattern in scales if covers(pattern, name)]
+        if covering:
+            factors[name] = scales[max(covering, key=len)]
+    return factors
+
+
+def _require_match(argument: str, patterns: Iterable[str], names: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(covers(pattern, name) for name in names):
-            close = nearest(pattern, names)
+            parts = {name.rpartition(".")[0] for name in names} - {""}
+            close = nearest(pattern, [*names, *sorted(parts)])
             raise FreezeError(
-                f"no_decay has {pattern!r}, which matches no parameter",
+                f"{argument} has {pattern!r}, which matches no parameter",
                 hint=f"the nearest names are {quoted(close)}" if close else None,
             )
+
+
+def _undecayed(model: nn.Module, patterns: Sequence[str]) -> set[str]:
+    names = [name for name, _ in model.named_parameters()]
+    _require_match("no_decay", patterns, names)
     own = getattr(model, "no_weight_decay", None)
     listed = [*patterns, *(own() if callable(own) else ())]
     spared = {name for name in names if any(covers(pattern, name) for pattern in listed)}
