@@ -14,9 +14,71 @@ from headstart._version import __version__
 from headstart.errors import HeadstartError
 
 if TYPE_CHECKING:
-    pass
+    # Type checkers see the names here; at run time __getattr__ loads them from _ROOMS.
+    from headstart.backbones import Backbone as Backbone
+    from headstart.backbones import load_backbone as load_backbone
+    from headstart.backbones.groups import block_groups as block_groups
+    from headstart.backbones.groups import param_groups as param_groups
+    from headstart.backbones.weights import load_weights as load_weights
+    from headstart.cache import FeatureCache as FeatureCache
+    from headstart.data import Dataset as Dataset
+    from headstart.data import Preprocessing as Preprocessing
+    from headstart.data import Split as Split
+    from headstart.data import View as View
+    from headstart.data import load_data as load_data
+    from headstart.data import load_items as load_items
+    from headstart.extraction import Extraction as Extraction
+    from headstart.extraction import extract as extract
+    from headstart.freezing import FreezePolicy as FreezePolicy
+    from headstart.freezing import blend as blend
+    from headstart.freezing import digest as digest
+    from headstart.freezing import digests as digests
+    from headstart.freezing import drift as drift
+    from headstart.freezing import freeze as freeze
+    from headstart.freezing import guard as guard
+    from headstart.freezing import reestimate as reestimate
+    from headstart.jobs import FitConfig as FitConfig
+    from headstart.jobs import Run as Run
+    from headstart.jobs import evaluate as evaluate
+    from headstart.jobs import fit as fit
+    from headstart.jobs import open_run as open_run
+    from headstart.jobs import predict as predict
 
-_ROOMS: dict[str, str] = {}
+_ROOMS: dict[str, str] = {
+    # data
+    "load_data": "headstart.data",
+    "load_items": "headstart.data",
+    "Dataset": "headstart.data",
+    "Split": "headstart.data",
+    "Preprocessing": "headstart.data",
+    "View": "headstart.data",
+    # backbones
+    "load_backbone": "headstart.backbones",
+    "Backbone": "headstart.backbones",
+    "load_weights": "headstart.backbones.weights",
+    "block_groups": "headstart.backbones.groups",
+    "param_groups": "headstart.backbones.groups",
+    # the freeze contract
+    "FreezePolicy": "headstart.freezing",
+    "freeze": "headstart.freezing",
+    "guard": "headstart.freezing",
+    "reestimate": "headstart.freezing",
+    "blend": "headstart.freezing",
+    "drift": "headstart.freezing",
+    "digest": "headstart.freezing",
+    "digests": "headstart.freezing",
+    # features
+    "extract": "headstart.extraction",
+    "Extraction": "headstart.extraction",
+    "FeatureCache": "headstart.cache",
+    # jobs
+    "fit": "headstart.jobs",
+    "FitConfig": "headstart.jobs",
+    "Run": "headstart.jobs",
+    "open_run": "headstart.jobs",
+    "predict": "headstart.jobs",
+    "evaluate": "headstart.jobs",
+}
 
 __all__ = ["HeadstartError", "__version__", *_ROOMS]
 

@@ -147,8 +147,8 @@ class FeatureCache:
             missing = _missing(spaces, ids, number)
             bad: tuple[BadItem, ...] = ()
             if missing:
-                if len(missing) == unique:
-                    self._explain(spaces[0], reporter)
+                if not len(spaces[0]):
+                    _explain(spaces[0], reporter)
                 bad = _Filling(extractor, spaces, split, view).run(missing, reporter)
         settle_bad_items(bad, on_bad, reporter)
         lost = {ids[item.index] for item in bad}
@@ -159,14 +159,6 @@ class FeatureCache:
         sets = tuple(space.read(kept_ids, number) for space in spaces)
         use = CacheUse(hits=unique - len(missing), misses=len(missing) - len(lost))
         return CachedFeatures(sets, kept, use, bad, time.perf_counter() - begun)
-
-    def _explain(self, space: Space, reporter: Reporter) -> None:
-        """Say which part of the key keeps rows that look alike from being used."""
-        nearest = space.nearest()
-        if nearest is None:
-            return
-        shown = "; ".join(str(difference) for difference in nearest.differences[:3])
-        reporter.note(f"no stored features fit; the nearest in the cache differ in {shown}")
 
 
 class _Filling:
@@ -250,6 +242,15 @@ def _extractor(
     if isinstance(cuts, Extractor):
         return nullcontext(cuts)
     return Extractor((cuts,) if isinstance(cuts, Backbone) else cuts, settings)
+
+
+def _explain(space: Space, reporter: Reporter) -> None:
+    """Say why stored features of these very weights do not serve: a setting differs."""
+    nearest = space.nearest()
+    if nearest is None or any(d.path == "backbone.weights" for d in nearest.differences):
+        return
+    shown = "; ".join(str(difference) for difference in nearest.differences[:3])
+    reporter.note(f"features of these weights are stored, but with other settings: {shown}")
 
 
 def _missing(spaces: Iterable[Space], ids: Sequence[str], view: int) -> list[str]:

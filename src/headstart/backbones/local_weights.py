@@ -59,12 +59,12 @@ def load_up_to(
             "or give the --model-args that the weights were made with",
         ) from error
     module.eval()
-    beyond = sorted({name.split(".")[0] for name in report.allowed if name in set(allow_missing)})
+    beyond = [name for name in report.allowed if name in set(allow_missing)]
     notes = [f"{len(report.matched)} tensors loaded from {file.name}"]
     if beyond:
         notes.append(
-            f"{file.name} has no weights for some of {', '.join(beyond)}, "
-            f"which lie behind the cut at {layer} and do not run"
+            f"{file.name} lacks {len(beyond)} tensors behind the cut at {layer} "
+            f"(the first is {beyond[0]}); they do not run"
         )
     return tuple(notes)
 

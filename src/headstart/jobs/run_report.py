@@ -64,7 +64,7 @@ def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]])
         curves=run.curves,
         configuration=to_plain({"backbone": run.spec, **run.configuration}),
         environment=run.environment,
-        timing=run.seconds,
+        timing={step: value for step, value in run.seconds.items() if step != "total"},
         images_per_second=run.images_per_second,
         cache=run.cache,
         notes=run.notes,

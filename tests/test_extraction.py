@@ -1,0 +1,145 @@
+"""Extraction: right rows, the user's module untouched, impure networks refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from headstart.backbones import load_backbone
+from headstart.data import Preprocessing, load_items
+from headstart.errors import BackboneError, BadFilesError, ConfigError, DataError
+from headstart.extraction import Extraction, Extractor, extract
+
+PLAN = Preprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+
+def split_of(count: int, seed: int = 0):
+    return load_items((images(count, seed), np.zeros(count, int)))
+
+
+class Net(nn.Module):
+    def __init__(self, **norm: object) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.norm = nn.BatchNorm2d(6, **norm)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.norm(self.conv(x))).relu().mean((2, 3))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 64])
+def test_rows_are_those_of_a_plain_loop(batch_size):
+    net = Net()
+    split = split_of(10)
+    rows = extract(
+        load_backbone(net, preprocessing=PLAN), split, settings=Extraction(batch_size=batch_size)
+    )
+    pixels = torch.from_numpy(images(10)).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = net.eval()(PLAN.normalise(pixels))
+    assert rows.indices.tolist() == list(range(10))
+    assert rows.features[0].dtype == np.float32
+    np.testing.assert_allclose(rows.features[0], expected.numpy(), atol=1e-6)
+
+
+def test_the_module_is_left_as_it_was():
+    net = Net().train()
+    net.norm.eval()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    state = torch.get_rng_state()
+    extract(load_backbone(net, preprocessing=PLAN), split_of(5))
+    assert net.training
+    assert net.dropout.training
+    assert not net.norm.training
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert not any(part._forward_hooks for part in net.modules())
+
+
+def test_a_norm_without_running_statistics_is_refused():
+    backbone = load_backbone(Net(track_running_stats=False), preprocessing=PLAN)
+    with pytest.raises(BackboneError, match=r"other features in another batch.*not cached"):
+        extract(backbone, split_of(8))
+
+
+class Noisy(Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + 0.1 * torch.randn_like(x))
+
+
+def test_a_network_that_draws_random_numbers_is_refused():
+    with pytest.raises(BackboneError, match="second pass"):
+        extract(load_backbone(Noisy(), preprocessing=PLAN), split_of(8))
+
+
+class Broken(Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / 0.0
+
+
+def test_infinite_features_are_refused():
+    with pytest.raises(BackboneError, match="not finite"):
+        extract(load_backbone(Broken(), preprocessing=PLAN), split_of(3))
+
+
+@pytest.mark.slow
+def test_compiled_rows_equal_eager_ones():
+    backbone = load_backbone("headstart/glyphs")
+    cuts = (backbone, backbone.at("stage2.0"))
+    split = split_of(20)
+    eager = extract(cuts, split, settings=Extraction(batch_size=8))
+    compiled = extract(cuts, split, settings=Extraction(batch_size=8, compile=True))
+    for one, two in zip(eager.features, compiled.features, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    assert not any(part._forward_hooks for part in backbone.module.modules())
+
+
+def test_half_precision_stays_close():
+    backbone = load_backbone("headstart/glyphs")
+    split = split_of(16)
+    full = extract(backbone, split).features[0]
+    half = extract(backbone, split, settings=Extraction(precision="bfloat16")).features[0]
+    assert half.dtype == np.float32
+    assert 0 < np.abs(full - half).max() < 0.05 * np.abs(full).max()
+
+
+def test_one_extractor_serves_several_splits():
+    backbone = load_backbone("headstart/glyphs")
+    with Extractor((backbone,)) as extractor:
+        one = np.concatenate([r.features[0] for r in extractor.rows(split_of(5, 1))])
+        two = np.concatenate([r.features[0] for r in extractor.rows(split_of(5, 2))])
+    np.testing.assert_array_equal(one, extract(backbone, split_of(5, 1)).features[0])
+    np.testing.assert_array_equal(two, extract(backbone, split_of(5, 2)).features[0])
+
+
+def test_unreadable_items(tmp_path):
+    from PIL import Image
+
+    for i in range(3):
+        Image.fromarray(images(1, i)[0]).save(tmp_path / f"{i}.png")
+    (tmp_path / "1.png").write_bytes(b"not an image")
+    split = load_items(tmp_path)
+    backbone = load_backbone("headstart/glyphs")
+    with pytest.raises(BadFilesError, match=r"1\.png"):
+        extract(backbone, split)
+    rows = extract(backbone, split, on_bad="skip")
+    assert rows.indices.tolist() == [0, 2]
+    with pytest.raises(DataError, match="no item"):
+        extract(backbone, split.take([1]), on_bad="skip")
+
+
+def test_impossible_settings_are_listed_together():
+    with pytest.raises(ConfigError, match=r"batch_size.*precision.*workers"):
+        Extraction(batch_size=0, precision="float8", workers=0)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        Extraction(device="cuda:99").resolve_device()
+    with pytest.raises(ConfigError, match="cannot be used"):
+        Extraction(device="toaster").resolve_device()
