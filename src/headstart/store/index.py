@@ -134,10 +134,20 @@ class Index:
         return str(meta["key"])
 
     def integrity_faults(self) -> list[str]:
-        """Return what SQLite itself finds wrong with the file; empty if nothing."""
+        """Return what is wrong with the file as SQLite sees it; empty if nothing."""
         with self.database.errors():
-            found = self.database.connection().execute("PRAGMA integrity_check(20)").fetchall()
-        return [str(row[0]) for row in found if row[0] != "ok"]
+            connection = self.database.connection()
+            found = connection.execute("PRAGMA integrity_check(20)").fetchall()
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+        faults = [str(row[0]) for row in found if row[0] != "ok"]
+        # SQLite takes a cut last page for one of zeros. Pages may also wait in the log.
+        path = self.database.path
+        log = path.with_name(path.name + "-wal")
+        size = path.stat().st_size
+        if size != pages * page_size and not (log.exists() and log.stat().st_size):
+            faults.append(f"it has {size:,} bytes instead of {pages * page_size:,}")
+        return faults
 
     # -- rows ------------------------------------------------------------------------------------
 

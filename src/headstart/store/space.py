@@ -23,7 +23,7 @@ from headstart.store.describe import checked_description, space_key
 from headstart.store.durable import clear_errors, fsync_folder
 from headstart.store.features import FeatureSet, places
 from headstart.store.folder import SpaceFolder
-from headstart.store.index import ShardEntry
+from headstart.store.index import Index, ShardEntry
 from headstart.store.layout import (
     REPAIR_HINT,
     SHARD_SUFFIX,
@@ -42,6 +42,7 @@ from headstart.store.precision import (
     checked_columns,
     encode,
 )
+from headstart.store.remote import Remote
 from headstart.store.shard import Shard, file_digest, open_shard, write_shard
 
 MAX_SHARD_BYTES = 512 * 2**20
@@ -83,9 +84,18 @@ class Space:
     A space may be used by several threads, survives forks, and can be pickled.
     """
 
-    def __init__(self, root: Path, description: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        description: Mapping[str, Any],
+        remote: str | None = None,
+        remote_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._description = checked_description(description)
         self._layout = Layout(Path(root), space_key(self._description))
+        self._remote: Remote | None = None
+        if remote is not None:
+            self._remote = Remote(remote, self._layout, self._description, remote_options)
         self._folder = SpaceFolder(self._layout, self._description)
         self._claims: Claims | None = None
         self._guard = threading.RLock()
@@ -94,8 +104,11 @@ class Space:
     def __repr__(self) -> str:
         return f"Space({str(self._layout.folder)!r})"
 
-    def __reduce__(self) -> tuple[type[Space], tuple[Path, dict[str, Any]]]:
-        return (Space, (self._layout.root, self._description))
+    def __reduce__(self) -> tuple[type[Space], tuple[Any, ...]]:
+        arguments: tuple[Any, ...] = (self._layout.root, self._description)
+        if self._remote is not None:
+            arguments += (self._remote.url, self._remote.options)
+        return (Space, arguments)
 
     @property
     def key(self) -> str:
@@ -126,19 +139,19 @@ class Space:
         """
         unique = list(dict.fromkeys(ids))
         packed, view = pack_ids(unique), checked_view(view)
-        index = self._folder.existing()
+        index = self._synced()
         if index is None:
             return unique
         return [unique[i] for i in np.flatnonzero(index.locate(packed, view).shard < 0).tolist()]
 
     def columns(self) -> tuple[ColumnSpec, ...] | None:
         """Return the columns of the space as first committed; None while it is empty."""
-        index = self._folder.existing()
+        index = self._synced()
         return None if index is None else index.first_columns()
 
     def __len__(self) -> int:
         """The number of committed rows, over all views."""
-        index = self._folder.existing()
+        index = self._synced()
         return 0 if index is None else index.totals()[0]
 
     def preflight(
@@ -210,7 +223,8 @@ class Space:
             return 0
         _, first = np.unique(packed, axis=0, return_index=True)
         first.sort()
-        keep = first[self._folder.created().locate(packed[first], view).shard < 0]
+        index = self._synced() or self._folder.created()
+        keep = first[index.locate(packed[first], view).shard < 0]
         total = 0
         row_bytes = sum(array.nbytes for array in arrays.values()) // len(ids)
         step = max(1, MAX_SHARD_BYTES // max(1, row_bytes))
@@ -236,6 +250,9 @@ class Space:
                     os.fsync(file.fileno())
                 name, size = file_digest(temporary), temporary.stat().st_size
                 entry = ShardEntry(0, name, len(ids), size, specs, time.time())
+                if self._remote is not None:
+                    index = self._folder.created()
+                    self._remote.publish(index, temporary, entry, ids, view)
                 return self._commit(temporary, entry, ids, view)
             finally:
                 with contextlib.suppress(OSError):
@@ -286,7 +303,7 @@ class Space:
             Empty while others work on the rest: ask :meth:`missing` whether to wait for them.
         """
         packed, view = pack_ids(list(dict.fromkeys(ids))), checked_view(view)
-        index = self._folder.created()
+        index = self._synced() or self._folder.created()
         with self._guard:
             if self._claims is None:
                 self._claims = Claims(self._layout, index)
@@ -319,7 +336,7 @@ class Space:
             StoreError: a row is missing, or a shard is gone.
         """
         packed, view = pack_ids(ids), checked_view(view)
-        index = self._folder.existing()
+        index = self._synced()
         if index is None:
             if len(ids):
                 raise self._missing_rows(list(ids), view)
@@ -348,7 +365,10 @@ class Space:
         shard = self._shards.get(entry.name)
         if shard is not None:
             return shard
-        shard = open_shard(self._layout.shard(entry.name), self.key)
+        path = self._layout.shard(entry.name)
+        if self._remote is not None and not path.exists():
+            self._remote.fetch(entry, self._folder.created())
+        shard = open_shard(path, self.key)
         if shard.header.columns != entry.columns or shard.header.rows != entry.rows:
             raise StoreError(
                 f"shard {shard.path.name} in {shard.path.parent} has other columns than the index"
@@ -361,9 +381,19 @@ class Space:
                 self._shards.popitem(last=False)
         return shard
 
+    def _synced(self) -> Index | None:
+        """Return the index, brought up to date with the remote log; None if nothing is there."""
+        if self._remote is None:
+            return self._folder.existing()
+        index = self._folder.created()
+        self._remote.sync(index)
+        return index
+
     def _check_files(self, entries: Sequence[ShardEntry]) -> None:
         for entry in entries:
             path = self._layout.shard(entry.name)
+            if not entry.present and self._remote is not None:
+                continue  # fetched when it is first read
             try:
                 size = path.stat().st_size
             except OSError as error:

@@ -22,10 +22,21 @@ class Store:
 
     Args:
         root: the folder. Nothing is created before the first append.
+        remote: URL of a store shared through fsspec, as ``s3://bucket/features``. The folder is
+            then its mirror: rows are published there as well as here, and shards fetched when
+            they are first read.
+        remote_options: passed to the remote file system (credentials, endpoint).
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        remote: str | None = None,
+        remote_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.root = Path(root).expanduser()
+        self.remote, self._remote_options = remote, remote_options
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -39,7 +50,7 @@ class Store:
         Raises:
             StoreError: a value is not a plain JSON value; its path is named.
         """
-        return Space(self.root, description)
+        return Space(self.root, description, self.remote, self._remote_options)
 
     def find(self, key: str) -> Space:
         """Return an existing space by its key or an unambiguous beginning of it.
@@ -48,7 +59,7 @@ class Store:
             StoreError: no space, or more than one, begins so; or its description is damaged.
         """
         layout = self._layout(key)
-        return Space(self.root, check_description(layout))
+        return self.space(check_description(layout))
 
     def spaces(self) -> list[SpaceInfo]:
         """Return what lies in the store, the last used first. Damaged spaces are among them."""

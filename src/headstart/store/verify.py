@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -236,6 +237,7 @@ def _rebuild_rows(layout: Layout, index: Index) -> list[Fault]:
         # In the order of their commits, so that again the first publication of a row wins; what
         # was never committed comes last, by age.
         commits = dict(connection.execute("SELECT name, number FROM shards").fetchall())
+        _follow_again(connection)
         connection.execute("DELETE FROM rows")
         connection.execute("DELETE FROM shards")
         files = [(commits.get(p.stem), p.stat().st_mtime_ns, p) for p in _shard_files(layout)]
@@ -256,6 +258,7 @@ def _rebuild_rows(layout: Layout, index: Index) -> list[Fault]:
 
 def _drop(layout: Layout, index: Index, entry: ShardEntry, path: Path) -> None:
     with index.transaction() as connection:
+        _follow_again(connection)
         connection.execute("DELETE FROM rows WHERE shard = ?", (entry.number,))
         connection.execute("DELETE FROM shards WHERE number = ?", (entry.number,))
         if path.is_dir() and not path.is_symlink():
@@ -263,6 +266,11 @@ def _drop(layout: Layout, index: Index, entry: ShardEntry, path: Path) -> None:
             path.rename(path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}"))
         path.unlink(missing_ok=True)
         fsync_folder(layout.shards)
+
+
+def _follow_again(connection: sqlite3.Connection) -> None:
+    # In the mirror of a remote store, what was dropped here may still be there.
+    connection.execute("DELETE FROM meta WHERE name = 'log'")
 
 
 def _entry_of(shard: Shard) -> ShardEntry:

@@ -1,0 +1,336 @@
+"""Sharing a space through any fsspec file system: immutable shards and a log of small records.
+
+A record says which shard holds which rows. Records are numbered without gaps and created only if
+absent, so the log is one order that all processes on all machines agree on, and the first
+publication of a row wins in it. The local store is a mirror: its index follows the log, and shards
+are fetched when they are first read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from headstart.errors import MissingExtraError, StoreError
+from headstart.store.durable import fsync_folder
+from headstart.store.folder import description_text
+from headstart.store.index import Index, ShardEntry, columns_from_json
+from headstart.store.layout import FORMAT, SHARD_SUFFIX, Layout, PackedIds, is_hex32, pack_ids
+from headstart.store.locks import new_locked_file
+from headstart.store.shard import file_digest
+
+_DIGITS = 12
+_POSITION = "log"  # entry of the index's meta table: the number of the next record to read
+_MEMORY_LOCK = threading.Lock()
+
+
+class Remote:
+    """One space on a remote file system.
+
+    Args:
+        url: the remote store, as ``s3://bucket/features`` or ``file:///mnt/features``.
+        layout: the local mirror of the space.
+        description: the checked description.
+        options: passed to the file system (credentials, endpoint).
+
+    Raises:
+        MissingExtraError: fsspec, or the package for this kind of URL, is not installed.
+        StoreError: there is no such kind of file system.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        layout: Layout,
+        description: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.url = url
+        self.options = dict(options or {})
+        self._layout, self._description = layout, description
+        self._files, root = open_file_system(url, self.options)
+        self._root = f"{root.rstrip('/')}/{layout.key}"
+        self._described = False
+
+    # -- following the log -----------------------------------------------------------------------
+
+    def sync(self, index: Index) -> int:
+        """Register what the log has that the mirror does not know; return the next free number.
+
+        Raises:
+            StoreError: the log cannot be read, or a record is damaged.
+        """
+        position = _position(index)
+        with self._errors("read the log"):
+            self._files.invalidate_cache()
+            numbers = self._numbers(position)
+            paths = [self._record_path(number) for number in numbers]
+            found = self._files.cat(paths) if paths else {}
+        if not numbers:
+            return position
+        records = [
+            self._parse(number, found[path]) for number, path in zip(numbers, paths, strict=True)
+        ]
+        with index.transaction() as connection:
+            position = _position(index)
+            for number, (entry, ids, view) in zip(numbers, records, strict=True):
+                if number == position:
+                    index.register(connection, entry, ids, view)
+                    position += 1
+            _set_position(connection, position)
+        return max(position, numbers[-1] + 1)
+
+    def fetch(self, entry: ShardEntry, index: Index) -> None:
+        """Copy a shard into the mirror, whole and verified, or not at all.
+
+        Raises:
+            StoreError: it cannot be read, or is damaged on the remote side.
+        """
+        target = self._layout.shard(entry.name)
+        lock = new_locked_file(self._layout.tmp, SHARD_SUFFIX)
+        try:
+            with self._errors("fetch a shard"):
+                self._files.get_file(self._shard_path(entry.name), str(lock.path))
+            if file_digest(lock.path) != entry.name:
+                raise StoreError(
+                    f"shard {entry.name}{SHARD_SUFFIX} in {self.url} is damaged: its content does"
+                    " not match its digest",
+                    hint="remove it there and publish its rows again",
+                )
+            with lock.path.open("rb") as file:
+                os.fsync(file.fileno())
+            with index.transaction() as connection:
+                lock.path.replace(target)
+                fsync_folder(self._layout.shards)
+                connection.execute("UPDATE shards SET present = 1 WHERE name = ?", (entry.name,))
+        finally:
+            lock.path.unlink(missing_ok=True)
+            lock.release()
+
+    # -- publishing ------------------------------------------------------------------------------
+
+    def publish(
+        self, index: Index, shard: Path, entry: ShardEntry, ids: PackedIds, view: int
+    ) -> None:
+        """Upload a shard and record it, unless others have published all of its rows meanwhile.
+
+        Args:
+            index: index of the mirror, which follows the log.
+            shard: the local file.
+            entry: what is to be recorded.
+            ids: (m, 2) uint64.
+            view: number of the view.
+        """
+        self._describe()
+        number = self.sync(index)
+        uploaded = False
+        while not (index.locate(ids, view).shard >= 0).all():
+            with self._errors("upload a shard"):
+                if not uploaded:
+                    self._files.makedirs(f"{self._root}/shards", exist_ok=True)
+                    self._upload(shard, self._shard_path(entry.name))
+                    uploaded = True
+                record = _record(number, entry, ids, view)
+                if put_if_absent(self._files, self._record_path(number), record):
+                    return
+            # Another process took the number. Its record may hold some of these rows.
+            number = self.sync(index)
+
+    def _upload(self, shard: Path, target: str) -> None:
+        # A name is the digest of the content, so an object of the same name and size is the same.
+        with contextlib.suppress(FileNotFoundError):
+            if self._files.info(target)["size"] == shard.stat().st_size:
+                return
+        if _is_local(self._files):
+            temporary = f"{target}.{secrets.token_hex(8)}.part"
+            self._files.put_file(str(shard), temporary)
+            with Path(temporary).open("rb") as file:
+                os.fsync(file.fileno())
+            Path(temporary).replace(target)
+        else:
+            self._files.put_file(str(shard), target)
+
+    def _describe(self) -> None:
+        if self._described:
+            return
+        path, text = f"{self._root}/space.json", description_text(self._description)
+        with self._errors("describe the space"):
+            self._files.makedirs(f"{self._root}/log", exist_ok=True)
+            if not put_if_absent(self._files, path, text) and self._files.cat_file(path) != text:
+                raise StoreError(
+                    f"{self.url}/{self._layout.key}/space.json is damaged: it describes another"
+                    " space",
+                    hint="remove it; it is written again",
+                )
+        self._described = True
+
+    # -- names and records -----------------------------------------------------------------------
+
+    def _shard_path(self, name: str) -> str:
+        return f"{self._root}/shards/{self._layout.shard(name).name}"
+
+    def _record_path(self, number: int) -> str:
+        return f"{self._root}/log/{number:0{_DIGITS}d}.json"
+
+    def _numbers(self, position: int) -> list[int]:
+        """Return the numbers of the records from ``position`` on, up to the first gap."""
+        try:
+            names = self._files.ls(f"{self._root}/log", detail=False)
+        except FileNotFoundError:
+            return []
+        stems = (name.rsplit("/", 1)[-1].removesuffix(".json") for name in names)
+        there = {int(stem) for stem in stems if len(stem) == _DIGITS and stem.isdecimal()}
+        numbers: list[int] = []
+        while position + len(numbers) in there:
+            numbers.append(position + len(numbers))
+        return numbers
+
+    def _parse(self, number: int, data: bytes) -> tuple[ShardEntry, PackedIds, int]:
+        try:
+            record = json.loads(data)
+            digest = record.pop("digest")
+            if digest != _digest(record) or record["number"] != number:
+                raise ValueError("its content does not match its digest")
+            if record["format"] != FORMAT or not is_hex32(record["shard"]):
+                raise ValueError("it is not of this version of the format")
+            text = record["ids"]
+            ids = pack_ids([text[i : i + 32] for i in range(0, len(text), 32)])
+            if len(ids) != record["rows"] or type(record["view"]) is not int:
+                raise ValueError("its rows are not those it says")
+            columns = columns_from_json(record["columns"])
+            entry = ShardEntry(
+                0, record["shard"], len(ids), int(record["bytes"]), columns, time.time(), False
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, StoreError) as error:
+            raise StoreError(
+                f"record {self._record_path(number)} of {self.url} is damaged: {error}",
+                hint="restore it from a copy; the records after it depend on its place",
+            ) from error
+        return entry, ids, record["view"]
+
+    @contextlib.contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            # Every file system has exceptions of its own (botocore's are no OSError).
+            reason = str(error).split("\n")[0] or type(error).__name__
+            raise StoreError(
+                f"cannot {doing} in {self.url}: {reason}",
+                hint="check address, network and permissions; what is committed stays",
+            ) from error
+
+
+def open_file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL and the path in it.
+
+    Raises:
+        MissingExtraError: a package is not installed.
+        StoreError: the URL has no known protocol.
+    """
+    try:
+        import fsspec
+    except ImportError:
+        raise MissingExtraError("fsspec", "remote", "a remote store") from None
+    try:
+        files, path = fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        package = "s3fs" if url.startswith("s3") else str(error).split()[-1].strip("'\".")
+        extra = "s3" if package == "s3fs" else "remote"
+        raise MissingExtraError(package, extra, f"a remote store at {url}") from error
+    except ValueError as error:
+        raise StoreError(f"'{url}' is not the address of a remote store: {error}") from error
+    return files, str(path)
+
+
+def put_if_absent(files: Any, path: str, data: bytes) -> bool:
+    """Create a small file, whole, only if it does not exist; return whether this call did.
+
+    On a local disk this is a hard link, in memory a lock, and elsewhere the conditional put of the
+    service (``If-None-Match: *`` on S3).
+    """
+    if _is_local(files):
+        return _link_if_absent(Path(path), data)
+    if type(files).__name__ == "MemoryFileSystem":
+        with _MEMORY_LOCK:
+            if files.exists(path):
+                return False
+            files.pipe_file(path, data)
+            return True
+    try:
+        files.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except Exception as error:
+        if any(word in str(error) for word in ("PreconditionFailed", "pre-conditions", "412")):
+            return False
+        raise
+    return True
+
+
+def _link_if_absent(path: Path, data: bytes) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        fsync_folder(path.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_local(files: Any) -> bool:
+    return type(files).__name__ == "LocalFileSystem"
+
+
+def _record(number: int, entry: ShardEntry, ids: PackedIds, view: int) -> bytes:
+    record = {
+        "format": FORMAT,
+        "number": number,
+        "shard": entry.name,
+        "bytes": entry.bytes,
+        "rows": len(ids),
+        "view": view,
+        "columns": json.dumps([spec.to_json() for spec in entry.columns]),
+        "ids": ids.tobytes().hex(),
+    }
+    return json.dumps(record | {"digest": _digest(record)}).encode()
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return str(xxhash.xxh3_128(text.encode()).hexdigest())
+
+
+def _position(index: Index) -> int:
+    with index.database.errors():
+        query = "SELECT value FROM meta WHERE name = ?"
+        row = index.database.connection().execute(query, (_POSITION,)).fetchone()
+    if row is None:
+        return 0
+    if not str(row[0]).isdecimal():
+        raise index.database.damaged("its place in the remote log is no number")
+    return int(row[0])
+
+
+def _set_position(connection: sqlite3.Connection, position: int) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_POSITION, str(position)))
