@@ -6,10 +6,12 @@ The format is specified in ``docs/store-format.md``. This room knows arrays, not
 from headstart.store.catalog import Nearest, SpaceInfo
 from headstart.store.collect import GcReport
 from headstart.store.describe import ABSENT, Difference, canonical_json, differences, space_key
+from headstart.store.exchange import export_space, import_rows
 from headstart.store.features import Column, FeatureSet
 from headstart.store.memo import Memo
 from headstart.store.precision import ColumnSpec, Precision
-from headstart.store.space import Preflight, Space, rows_per_shard
+from headstart.store.preflight import Preflight, rows_per_shard
+from headstart.store.space import Space
 from headstart.store.store import Store
 from headstart.store.verify import Fault, VerifyReport
 
@@ -31,6 +33,8 @@ __all__ = [
     "VerifyReport",
     "canonical_json",
     "differences",
+    "export_space",
+    "import_rows",
     "rows_per_shard",
     "space_key",
 ]

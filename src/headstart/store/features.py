@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import StoreError
-from headstart.store.index import ShardEntry
+from headstart.store.index import MAX_POSITION, POSITION_BITS, ShardEntry
 from headstart.store.layout import REPAIR_HINT, PackedIds, unpack_ids
 from headstart.store.precision import Array, ColumnSpec
 from headstart.store.shard import Shard
@@ -29,15 +29,13 @@ Rows = Array | dict[str, Array]
 
 # A place is one integer: the shard's place among the entries, then the row's place in the shard.
 # So rows that lie together differ by one, and sorting places sorts by the order of the disk.
-_SLOT = 40
-_POSITION = (1 << _SLOT) - 1
+_SLOT = POSITION_BITS
+_POSITION = MAX_POSITION
 _MAPPED_ARRAYS = 4096  # kept at hand by one feature set
 
 
 def places(slot: IntArray, position: IntArray) -> IntArray:
     """Combine the (n,) number of each row's shard with its (n,) position there."""
-    if ((position < 0) | (position > _POSITION)).any():
-        raise StoreError("the index names places that cannot be", hint=REPAIR_HINT)
     return (slot.astype(np.int64) << _SLOT) | position
 
 
@@ -109,6 +107,11 @@ class FeatureSet:
     def ids(self) -> tuple[str, ...]:
         """The item ids, in order."""
         return tuple(unpack_ids(self._packed))
+
+    @property
+    def packed_ids(self) -> PackedIds:
+        """The item ids as (n, 2) uint64: 16 bytes an id, without making strings."""
+        return self._packed
 
     @property
     def nbytes(self) -> int:

@@ -48,6 +48,9 @@ _INSERT = (
 _SHARDS = "SELECT number, name, rows, bytes, columns, created, present FROM shards"
 _CHUNK = 65_536
 
+POSITION_BITS = 40
+MAX_POSITION = (1 << POSITION_BITS) - 1
+
 
 @dataclass(frozen=True)
 class ShardEntry:
@@ -173,15 +176,35 @@ class Index:
                 found = connection.execute(_LOCATE, values).fetchall()
                 if not found:
                     continue
-                try:
-                    places = np.array(found, dtype=np.int64)
-                except (TypeError, ValueError, OverflowError) as error:
-                    raise self.database.damaged("a row has no place") from error
+                places = self._places(found)
                 where = part[places[:, 0]]
                 shard[where], position[where] = places[:, 1], places[:, 2]
-                if (places[:, 1] < 0).any():
-                    raise self.database.damaged("a row has no place")
         return Places(shard, position)
+
+    def views(self) -> list[int]:
+        """Return the numbers of the views that have rows."""
+        with self.database.errors():
+            found = self.database.connection().execute("SELECT DISTINCT view FROM rows").fetchall()
+        return sorted(int(view) for (view,) in found)
+
+    def rows_of(self, view: int) -> tuple[PackedIds, Places]:
+        """Return ids (n, 2) and places of all rows of a view, in the order of the disk."""
+        query = "SELECT id, shard, position FROM rows WHERE view = ? ORDER BY shard, position"
+        with self.database.errors():
+            found = self.database.connection().execute(query, (view,)).fetchall()
+        ids = np.frombuffer(b"".join(row[0] for row in found), np.uint64).reshape(-1, 2)
+        places = self._places([row[1:] for row in found])
+        return ids, Places(places[:, 0], places[:, 1])
+
+    def _places(self, found: list[tuple[Any, ...]]) -> npt.NDArray[np.int64]:
+        """Check (…, shard, position) as SQLite returned them; its types bind nobody."""
+        try:
+            places = np.array(found, dtype=np.int64).reshape(len(found), -1)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self.database.damaged("a row has no place") from error
+        if len(found) and ((places < 0).any() or (places[:, -1] > MAX_POSITION).any()):
+            raise self.database.damaged("a row has no place")
+        return places
 
     def register(
         self, connection: sqlite3.Connection, entry: ShardEntry, ids: PackedIds, view: int

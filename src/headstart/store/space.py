@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from headstart.store.describe import checked_description, space_key
 from headstart.store.durable import clear_errors, fsync_folder
 from headstart.store.features import FeatureSet, places
 from headstart.store.folder import SpaceFolder
-from headstart.store.index import Index, ShardEntry
+from headstart.store.index import Index, Places, ShardEntry
 from headstart.store.layout import (
     REPAIR_HINT,
     SHARD_SUFFIX,
@@ -42,38 +40,14 @@ from headstart.store.precision import (
     checked_columns,
     encode,
 )
+from headstart.store.preflight import Preflight, bytes_free
 from headstart.store.remote import Remote
 from headstart.store.shard import Shard, file_digest, open_shard, write_shard
 
 MAX_SHARD_BYTES = 512 * 2**20
 """A call that appends more than this is divided into several shards, each committed by itself."""
 
-_TARGET_SHARD_BYTES = 32 * 2**20
 _OPEN_SHARDS = 2048  # mapped at once in a process; Linux allows 65,530 mappings by default
-
-
-def rows_per_shard(row_bytes: int, *, most: int = 8192) -> int:
-    """Return how many rows of ``row_bytes`` bytes make a shard of a good size.
-
-    At most 32 MiB: large enough that random batches touch few shards and a commit costs little
-    beside the write, small enough that a kill loses little work. A power of two, so that batches
-    of the usual sizes, read in the order of appending, lie in one shard and need no copy.
-    """
-    rows = max(1, min(most, _TARGET_SHARD_BYTES // max(1, row_bytes)))
-    return 1 << (rows.bit_length() - 1)
-
-
-@dataclass(frozen=True)
-class Preflight:
-    """What a run would find: rows ``present`` and ``missing`` (unique items), and disk space.
-
-    ``bytes_needed`` is None while the size of a row is not known.
-    """
-
-    present: int
-    missing: int
-    bytes_needed: int | None
-    bytes_free: int
 
 
 class Space:
@@ -169,12 +143,9 @@ class Space:
         columns = self.columns()
         if columns is not None:
             row_bytes = sum(spec.row_bytes for spec in columns)
-        place = self._layout.folder.absolute()
-        while not place.exists():
-            place = place.parent
         # Beside its values a row costs its id in the shard and in the index.
         needed = None if row_bytes is None else missing * (row_bytes + 80)
-        return Preflight(len(unique) - missing, missing, needed, shutil.disk_usage(place).free)
+        return Preflight(len(unique) - missing, missing, needed, bytes_free(self._layout.folder))
 
     def nearest(self) -> Nearest | None:
         """Return the other space in the store that is closest, and where it differs.
@@ -344,6 +315,17 @@ class Space:
         found = index.locate(packed, view)
         if (found.shard < 0).any():
             raise self._missing_rows([ids[int(i)] for i in np.flatnonzero(found.shard < 0)], view)
+        return self._feature_set(packed, found)
+
+    def all_rows(self) -> Iterator[tuple[int, FeatureSet]]:
+        """Yield each view that has rows, with all of them in the order of the disk."""
+        index = self._synced()
+        if index is not None:
+            for view in index.views():
+                yield view, self._feature_set(*index.rows_of(view))
+
+    def _feature_set(self, packed: PackedIds, found: Places) -> FeatureSet:
+        index = self._folder.created()
         numbers, slot = np.unique(found.shard, return_inverse=True)
         entries = index.shard_entries(int(n) for n in numbers)
         if len(entries) != len(numbers):

@@ -184,7 +184,11 @@ def _verify_shard(layout: Layout, index: Index, entry: ShardEntry, repair: bool)
             _drop(layout, index, entry, path)
         yield Fault(layout.key, "shard", path, error.message, repaired=repair, rows=rows)
         return
-    if not _index_agrees(index, entry, shard):
+    try:
+        agrees = _index_agrees(index, entry, shard)
+    except StoreError:
+        agrees = False  # it holds values that are no places at all
+    if not agrees:
         what = f"the index names other rows in shard {path.name} than it holds"
         yield Fault(layout.key, "index", layout.index, what)
 
