@@ -1,0 +1,18 @@
+"""Fine-tuning: recipes of stages, the plan, the one training loop, and the cached prefix."""
+
+from __future__ import annotations
+
+from headstart.training.network import Classifier
+from headstart.training.presets import PRESETS
+from headstart.training.recipe_file import load_recipe, recipe_from, recipe_to_plain
+from headstart.training.stages import Recipe, Stage
+
+__all__ = [
+    "PRESETS",
+    "Classifier",
+    "Recipe",
+    "Stage",
+    "load_recipe",
+    "recipe_from",
+    "recipe_to_plain",
+]
