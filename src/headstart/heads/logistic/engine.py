@@ -103,6 +103,8 @@ class Engine:
             [np.zeros(len(penalty), dtype=np.int64) for penalty in penalties],
             np.zeros(len(penalties[0]), dtype=bool),
         )
+        if judge is not None:
+            judge(0, solved.theta)
         for count in range(1, max_passes + 1):
             found = evaluate(
                 self.rows,

@@ -96,7 +96,7 @@ def evaluate(
     work = torch.float64 if precision == "float64" else torch.float32
     factors = [_into_rows(theta, group, work) for theta, group in zip(thetas, groups, strict=True)]
     product = torch.bfloat16 if precision == "bfloat16" else work
-    cast = [factor.flatten(1).to(product) for factor in factors]
+    cast = [_product_form(factor.flatten(1), product) for factor in factors]
     found = [
         Evaluated(
             torch.zeros(theta.shape[2], dtype=torch.float64),
@@ -114,15 +114,16 @@ def evaluate(
             trains, holds = bool(row_weight.any()), bool((row_weight == 0).any())
             if not ((trains and gradients) or (holds and held_out)):
                 continue
-            logits = (z @ weights).to(work).view(stop - start, *theta.shape[1:])
+            logits = _logits(z, weights, work).view(stop - start, *theta.shape[1:])
             target = _target(rows, start, stop, work)
             if link == "softmax" and group.absent.any():
                 logits[:, torch.from_numpy(group.absent)] = -1e30
-            loss, residual, hits = _residual(logits, target, link)
             if holds and held_out:
                 out = torch.from_numpy(row_weight == 0).to(work)[:, None]
+                into.correct += (_hits(logits, target, link) * out).sum(0)
+            loss, residual = _residual(logits, target, link)
+            if holds and held_out:
                 into.held_out_loss += (loss * out).sum(0)
-                into.correct += (hits * out).sum(0)
             if trains and gradients:
                 if (row_weight != 1).any():
                     w = torch.from_numpy(row_weight).to(work)
@@ -146,25 +147,50 @@ def _target(rows: Rows, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     return rows.targets[start:stop].to(dtype)
 
 
-def _residual(logits: Tensor, target: Tensor, link: Link) -> tuple[Tensor, Tensor, Tensor]:
-    """Return loss ``(m, c)``, residual ``(m, k, c)`` (the logits' memory) and hits ``(m, c)``."""
+def _product_form(factor: Tensor, product: torch.dtype) -> Tensor:
+    """Return the parameters ``(d + 1, k c)`` as factors of a product, ``(d + 1, 1 or 2 times k c)``.
+
+    Rounding the features or the residuals to bfloat16 errs differently in every row, and so
+    averages out; rounding the parameters errs alike in all of them. So they are split in two:
+    a leading part and what it leaves.
+    """
+    if product is not torch.bfloat16:
+        return factor
+    leading = factor.to(product)
+    return torch.cat([leading, (factor - leading).to(product)], dim=1)
+
+
+def _logits(z: Tensor, factor: Tensor, work: torch.dtype) -> Tensor:
+    if z.dtype is not torch.bfloat16:
+        return z @ factor
+    leading, rest = (z @ factor).to(work).chunk(2, dim=1)
+    return leading + rest
+
+
+def _hits(logits: Tensor, target: Tensor, link: Link) -> Tensor:
+    """Return 1 where a row is right, ``(m, k, c) -> (m, c)``; a share of the labels by sigmoid."""
+    if link == "sigmoid":
+        truth = (target[:, None] if target.ndim == 1 else target)[:, :, None] > 0.5
+        return ((logits > 0) == truth).to(logits.dtype).mean(1)
+    hard = target if target.ndim == 1 else target.argmax(1)
+    return (logits.argmax(1) == hard[:, None]).to(logits.dtype)
+
+
+def _residual(logits: Tensor, target: Tensor, link: Link) -> tuple[Tensor, Tensor]:
+    """Return loss ``(m, c)`` and residual ``(m, k, c)``, the latter in the logits' memory."""
     tiny = torch.finfo(logits.dtype).tiny
     if link == "sigmoid":
         t = (target[:, None].to(logits.dtype) if target.ndim == 1 else target)[:, :, None]
-        # log(1 + e^z) - t z, written so that nothing overflows.
         loss = (torch.nn.functional.softplus(logits) - t * logits).sum(1)
-        hits = ((logits > 0) == (t > 0.5)).to(logits.dtype).mean(1)
-        return loss, logits.sigmoid_().sub_(t), hits
+        return loss, logits.sigmoid_().sub_(t)
     probabilities = torch.softmax(logits, dim=1, out=logits)
     if target.ndim == 1:
         index = target[:, None, None].expand(-1, 1, logits.shape[2])
         own = probabilities.gather(1, index)
-        hits = (own[:, 0] >= probabilities.amax(1)).to(logits.dtype)
         loss = -own[:, 0].clamp_min(tiny).log()
-        return loss, probabilities.scatter_(1, index, own - 1.0), hits
+        return loss, probabilities.scatter_(1, index, own - 1.0)
     loss = -(target[:, :, None] * probabilities.clamp_min(tiny).log()).sum(1)
-    hits = (probabilities.argmax(1) == target.argmax(1)[:, None]).to(logits.dtype)
-    return loss, probabilities.sub_(target[:, :, None]), hits
+    return loss, probabilities.sub_(target[:, :, None])
 
 
 def _into_rows(theta: Tensor, group: Group, dtype: torch.dtype) -> Tensor:

@@ -20,6 +20,7 @@ from headstart.heads.checks import FloatArray
 Precision = Literal["float64", "float32", "bfloat16"]
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 _MOMENT_ROWS = 4096
+_BFLOAT16_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -107,3 +108,21 @@ def block_bounds(edges: np.ndarray, block_rows: int) -> list[tuple[int, int]]:
         cuts = np.linspace(low, high, pieces + 1).round().astype(int)
         bounds += [(int(a), int(b)) for a, b in pairwise(cuts) if b > a]
     return bounds
+
+
+def fastest_precision(n: int) -> Precision:
+    """Return bfloat16 for many rows where the processor multiplies it natively, else float32.
+
+    A product is then rounded to 8 bits, a relative error of 2e-3 that is as good as random: in
+    the mean over n rows it shrinks by the square root of n.
+    """
+    if n < _BFLOAT16_ROWS:
+        return "float32"
+    query = getattr(torch.cpu, "get_capabilities", None)
+    if query is not None:
+        found = query()
+        native = bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    else:
+        older = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        native = bool(older is not None and older())
+    return "bfloat16" if native else "float32"
