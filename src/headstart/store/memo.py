@@ -17,7 +17,7 @@ from headstart.store.layout import is_hex32
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS memo (
-    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
+    path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
     inode INTEGER NOT NULL, digest TEXT NOT NULL
 ) WITHOUT ROWID
 """
@@ -41,7 +41,7 @@ class Memo:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._pending: dict[str, tuple[int, int, int, str]] = {}
+        self._pending: dict[bytes, tuple[int, int, int, str]] = {}
         self._connection: sqlite3.Connection | None = None
         self._pid = -1
         self._dead = False
@@ -56,6 +56,10 @@ class Memo:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
 
     def lookup(self, file: Path | str) -> str | None:
         """Return the digest of an unchanged file; None if it is unknown, changed or gone."""
@@ -100,7 +104,7 @@ class Memo:
                 self._connection.close()
             self._connection = None
 
-    def _select(self, key: str) -> tuple[int, int, int, str] | None:
+    def _select(self, key: bytes) -> tuple[int, int, int, str] | None:
         connection = self._open(create=False)
         if connection is None:
             return None
@@ -138,6 +142,7 @@ class Memo:
         return connection
 
 
-def _identity(file: Path | str) -> tuple[str, os.stat_result]:
+def _identity(file: Path | str) -> tuple[bytes, os.stat_result]:
     path = os.path.abspath(file)  # noqa: PTH100 (resolve() would ask the disk for every part)
-    return path, os.stat(path)  # noqa: PTH116
+    # As bytes, for a name on disk need not be text.
+    return os.fsencode(path), os.stat(path)  # noqa: PTH116
