@@ -263,3 +263,14 @@ def test_torchvision_preprocessing_is_that_of_its_weights():
     pixels = torch.from_numpy(plan.geometry(image).copy()).permute(2, 0, 1)[None]
     ours, theirs = plan.normalise(pixels)[0], weights.transforms()(image)
     assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_size_of_ones_own_keeps_the_whole_image(checkpoints):
+    weights = checkpoints["timm/resnet10t"]
+    own = load_backbone("timm/resnet10t", weights=weights, size=64, **COLOURS)
+    assert own.preprocessing.crop_fraction == 1.0
+    assert any("whole image is kept" in note for note in own.notes)
+    default = load_backbone("timm/resnet10t", weights=weights, **COLOURS)
+    assert default.preprocessing.crop_fraction < 1.0
+    given = load_backbone("timm/resnet10t", weights=weights, size=64, crop_fraction=0.8, **COLOURS)
+    assert given.preprocessing.crop_fraction == 0.8

@@ -59,7 +59,7 @@ def test_fit_predict_evaluate(command, folder, tmp_path):
     assert "accuracy" in out
     assert f"{run}/report.html" in out
     assert f"headstart predict {run}" in out
-    status, out, err = command("predict", run, folder, "--out", tmp_path / "p.csv")
+    status, out, _ = command("predict", run, folder, "--out", tmp_path / "p.csv")
     assert status == 0
     assert "12 predictions written" in out
     assert (tmp_path / "p.csv").read_text().count("\n") == 13
@@ -117,7 +117,7 @@ def test_bad_images_are_named(command, folder, kind):
     line = one_error_line(command("fit", folder, "--out", folder.parent / "run"))
     assert "dog/3.png" in line
     assert "--bad-files skip" in line
-    status, out, err = command("fit", folder, "--out", folder.parent / "run", "--bad-files", "skip")
+    status, _, err = command("fit", folder, "--out", folder.parent / "run", "--bad-files", "skip")
     assert status == 0
     assert "dog/3.png" in err
 

@@ -96,7 +96,8 @@ def test_predictions_follow_the_input(run, few_digits, cache, tmp_path):
     assert said.cache.misses == 0
     assert len(said) == 100
     np.testing.assert_allclose(said.probabilities.sum(1), 1)
-    hits = [label == few_digits.classes[t] for label, t in zip(said.labels, few_digits.test.labels)]
+    truth = few_digits.test.labels
+    hits = [label == few_digits.classes[t] for label, t in zip(said.labels, truth, strict=True)]
     assert np.mean(hits) == pytest.approx(run.accuracy)
     backwards = predict(
         run, few_digits.test.take(np.arange(99, -1, -1)), cache=cache, reporter=QUIET

@@ -66,14 +66,15 @@ def load_backbone(
     if file is not None and not file.is_file():
         raise BackboneError(f"there is no weights file '{file}'")
     name, built = _build(source, Request("", file, dict(model_args or {})))
+    said: tuple[str, ...] = ()
     if preprocessing is not None:
         plan = dataclasses.replace(preprocessing, **overrides.given())
     else:
-        plan = resolve(name, {**built.known, **from_file(file)}, overrides)
+        plan, said = resolve(name, {**built.known, **from_file(file)}, overrides)
     if layer is not None:
         find_layer(built.module, layer)
     chosen: Pooling = pooling or ("none" if layer is None else "avg")
-    notes = built.notes
+    notes = (*built.notes, *said)
     backbone = Backbone(name, built.module, plan, layer, chosen, built.blocks, {}, notes)
     if file is not None:
         example = backbone.probe()

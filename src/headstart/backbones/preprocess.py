@@ -42,18 +42,35 @@ class Overrides:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def resolve(who: str, known: Mapping[str, Any], overrides: Overrides) -> Preprocessing:
+def resolve(
+    who: str, known: Mapping[str, Any], overrides: Overrides
+) -> tuple[Preprocessing, tuple[str, ...]]:
     """Combine what the weights say with what the user says.
+
+    A crop fraction belongs to the size it was chosen for (0.875 is 224 of 256 pixels). At another
+    size that the user names, the whole image is kept unless the user names a crop as well.
 
     Args:
         who: the backbone, for the message.
         known: values from the weights' own metadata; may be incomplete.
         overrides: the user's values, which win.
 
+    Returns:
+        The preprocessing, and what to say about it.
+
     Raises:
         BackboneError: mean, std or size is known from neither; the message lists the options.
     """
-    values = {**known, **overrides.given()}
+    given = overrides.given()
+    values = {**known, **given}
+    notes: tuple[str, ...] = ()
+    cropped = known.get("crop_fraction", 1.0) < 1.0 and "crop_fraction" not in given
+    if cropped and "size" in given and _pair(given["size"]) != _pair(known.get("size")):
+        values["crop_fraction"] = 1.0
+        notes = (
+            "the whole image is kept at the size you gave; the weights' own crop fraction is "
+            f"{known['crop_fraction']:g} (--crop)",
+        )
     missing = [name for name in ("mean", "std", "size") if name not in values]
     if missing:
         options = " ".join(f"--{name} VALUE" for name in missing)
@@ -64,7 +81,11 @@ def resolve(who: str, known: Mapping[str, Any], overrides: Overrides) -> Preproc
             "--mean 0.5 --std 0.5; for ImageNet's usual statistics: "
             "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225)",
         )
-    return Preprocessing(**values)
+    return Preprocessing(**values), notes
+
+
+def _pair(size: Any) -> tuple[Any, ...]:
+    return (size, size) if isinstance(size, int) else tuple(size or ())
 
 
 def from_timm(config: Mapping[str, Any]) -> dict[str, Any]:
