@@ -1,0 +1,32 @@
+"""Which way of running the backbone is right for this data, and why.
+
+A configuration is data (:class:`Configuration`); :func:`run_study` plans the forward passes that a
+set of them needs, runs each distinct one once, trains a head on every repetition, measures causes
+beside accuracies, and ends in findings and a recommendation.
+"""
+
+from headstart.compare.configuration import Configuration
+from headstart.compare.heads import HeadSpec, tutorial_head
+from headstart.compare.names import DEFAULT, PRESETS, REFERENCE, TERMS, parse, register, resolve
+from headstart.compare.results import Comparison, Evidence, Finding, Outcome, Recommendation
+from headstart.compare.study import StudySettings, run_study
+
+__all__ = [
+    "DEFAULT",
+    "PRESETS",
+    "REFERENCE",
+    "TERMS",
+    "Comparison",
+    "Configuration",
+    "Evidence",
+    "Finding",
+    "HeadSpec",
+    "Outcome",
+    "Recommendation",
+    "StudySettings",
+    "parse",
+    "register",
+    "resolve",
+    "run_study",
+    "tutorial_head",
+]

@@ -1,0 +1,185 @@
+"""The plan of a study: which forward passes it needs, which are shared, how many that saves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from headstart.compare.configuration import Configuration
+from headstart.compare.functions import Cut, Function
+from headstart.compare.material import Material
+
+Kind = Literal["rows", "batches", "recompute"]
+Part = Literal["all", "train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Some forward passes that belong together.
+
+    Attributes:
+        kind: ``rows``: rows that are functions of their items, kept in the feature cache.
+            ``batches``: one loader's walk over a part. ``recompute``: several such walks over the
+            training items, then validation and test items.
+        function: what is computed.
+        repetition: None where all repetitions share the rows.
+        part: which items.
+    """
+
+    kind: Kind
+    function: Function
+    repetition: int | None
+    part: Part
+
+
+@dataclass(frozen=True)
+class Task:
+    """One configuration, as it is carried out.
+
+    Attributes:
+        configuration: what was asked for.
+        function, cut: what it computes, and where it is cut.
+    """
+
+    configuration: Configuration
+    function: Function
+    cut: Cut
+
+    @property
+    def name(self) -> str:
+        """The configuration's name."""
+        return self.configuration.name
+
+
+@dataclass(frozen=True)
+class PlannedPass:
+    """A pass with its cost and its users."""
+
+    what: Pass
+    cuts: tuple[Cut, ...]
+    images: int
+    configurations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All passes of a study, in the order in which they run.
+
+    Attributes:
+        passes: each once.
+        images: forward passes of single images that they make, unless rows are in the cache.
+        alone: how many it would be if every configuration and repetition ran on its own.
+    """
+
+    passes: tuple[PlannedPass, ...]
+    images: int
+    alone: int
+
+    @property
+    def saved(self) -> int:
+        """Forward passes of single images that sharing saves."""
+        return self.alone - self.images
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the plan as text, one line a kind of pass and set of configurations."""
+        groups: dict[tuple[str, tuple[str, ...]], list[PlannedPass]] = {}
+        for planned in self.passes:
+            what = planned.what
+            groups.setdefault((what.kind, planned.configurations), []).append(planned)
+        lines = []
+        for (kind, names), members in groups.items():
+            images = sum(member.images for member in members)
+            lines.append(f"{_KINDS[kind]} for {', '.join(names)}: {images:,} images")
+        return tuple(lines)
+
+    def __str__(self) -> str:
+        total = (
+            f"{self.images:,} forward passes of one image instead of {self.alone:,};"
+            f" {self.saved:,} are shared"
+        )
+        return "\n".join([total, *(f"  {line}" for line in self.lines())])
+
+
+_KINDS = {
+    "rows": "rows once an item (cached)",
+    "batches": "loaders, anew for every repetition",
+    "recompute": "several passes in training mode",
+}
+
+
+def passes_of(task: Task, material: Material, repetition: int) -> tuple[Pass, ...]:
+    """Return the passes that one configuration needs in one repetition."""
+    function = task.function
+    if function.recompute:
+        return (Pass("recompute", function, repetition, "all"),)
+    if is_cached(function):
+        own = function.measured_statistics and material.redrawn
+        return (Pass("rows", function, repetition if own else None, "all"),)
+    train = Pass("batches", dataclasses.replace(function, order="shuffled"), repetition, "train")
+    if function.order == "shuffled":
+        return (train, Pass("batches", function, repetition, "test"))
+    # The held-out items must be met as the test items are, or the fault would not be seen there.
+    return (
+        train,
+        Pass("batches", function, repetition, "validation"),
+        Pass("batches", function, repetition, "test"),
+    )
+
+
+def is_cached(function: Function) -> bool:
+    """Whether rows go through the feature cache, whose extraction runs in inference mode."""
+    return function.row_wise and function.autograd == "inference"
+
+
+def make_plan(
+    tasks: Sequence[Task], material: Material, *, statistics_items: int, recompute_passes: int
+) -> Plan:
+    """Collect the passes of all configurations and repetitions, each once.
+
+    Args:
+        tasks: the configurations.
+        material: the items.
+        statistics_items: training items that statistics are re-estimated on.
+        recompute_passes: walks over the training items of ``recompute``.
+    """
+    cuts: dict[Pass, dict[Cut, None]] = {}
+    users: dict[Pass, dict[str, None]] = {}
+    alone = 0
+    for division in material.divisions:
+        for task in tasks:
+            needed = passes_of(task, material, division.repetition)
+            for one in needed:
+                cuts.setdefault(one, {})[task.cut] = None
+                users.setdefault(one, {})[task.name] = None
+            alone += _alone(task, material, statistics_items, recompute_passes)
+    sizes = {one: _images(one, material, statistics_items, recompute_passes) for one in cuts}
+    order = sorted(cuts, key=lambda one: (_ORDER[one.kind], one.repetition or 0))
+    planned = tuple(
+        PlannedPass(one, tuple(cuts[one]), sizes[one], tuple(users[one])) for one in order
+    )
+    return Plan(planned, sum(sizes.values()), alone)
+
+
+_ORDER: Mapping[str, int] = {"rows": 0, "batches": 1, "recompute": 2}
+
+
+def _images(one: Pass, material: Material, statistics: int, rounds: int) -> int:
+    validation = len(material.divisions[0].validation)
+    if one.kind == "recompute":
+        return rounds * material.n_train + validation + material.n_test
+    if one.kind == "rows":
+        extra = statistics if one.function.measured_statistics else 0
+        return sum(len(part) for part in material.parts) + extra
+    return {"train": material.n_train, "validation": validation, "test": material.n_test}[one.part]
+
+
+def _alone(task: Task, material: Material, statistics: int, rounds: int) -> int:
+    """Images that one configuration would run in one repetition on its own."""
+    train = material.n_train * (rounds if task.function.recompute else 1)
+    extra = statistics if task.function.measured_statistics else 0
+    return train + material.n_test + extra
+
+
+__all__ = ["Pass", "Plan", "PlannedPass", "Task", "is_cached", "make_plan", "passes_of"]

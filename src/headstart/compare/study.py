@@ -1,0 +1,489 @@
+"""A study from beginning to end: look, plan, run, judge."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headstart.backbones import Backbone
+from headstart.backbones.cut import call_order
+from headstart.cache import FeatureCache
+from headstart.compare import measure, network
+from headstart.compare.configuration import Autograd, Configuration
+from headstart.compare.findings import find_causes
+from headstart.compare.functions import Cut, Facts, Function, cut_of, function_of
+from headstart.compare.heads import HeadSpec
+from headstart.compare.inputs import InputCheck, check_inputs, whole_drift
+from headstart.compare.judge import Judgement, judge
+from headstart.compare.material import Images, Material, divide, drop_unreadable
+from headstart.compare.names import REFERENCE, parse, resolve
+from headstart.compare.plan import Plan, Task, make_plan
+from headstart.compare.recommendation import recommend, suggestion
+from headstart.compare.results import Comparison, Evidence, Proof
+from headstart.compare.rows import RowMaker
+from headstart.compare.workspace import Workspace
+from headstart.data import Dataset, Preprocessing
+from headstart.data.reading import OnBad
+from headstart.errors import ConfigError
+from headstart.extraction import TOLERANCE, Extraction
+from headstart.freezing import LayerDrift
+from headstart.progress import Reporter, SilentReporter
+from headstart.records import to_plain
+
+STATISTICS_BYTES = 2**30
+"""Re-estimation keeps the activations of one depth in memory, up to this many bytes of them."""
+
+LOOK = 64
+"""Training images that inputs and drift are looked at with."""
+
+MENDED = "inputs mended"
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """The settings of a study.
+
+    Attributes:
+        repeats: repetitions with independent seeds. 5 gives usable intervals.
+        head: of all configurations that do not bring their own.
+        seed: of everything.
+        extraction: precision and device; ``batch_size`` is that of the loaders, 32 by default, as
+            in most tutorials.
+        recompute_passes: walks over the training items for ``recompute``.
+        statistics_items: training items that statistics are re-estimated on. None: as many as fit
+            into 1 GiB of activations, at least 128.
+        redraw: whether every repetition draws its own test split. None: if the data has none.
+        train_items, test_items: use at most so many.
+        on_bad: ``raise`` or ``skip`` items that cannot be read.
+        reference: the configuration that others are compared with. None: the first that is
+            ``eval+inference_mode``, which is added if need be.
+        suggest: whether to add a configuration with mended inputs where they look wrong.
+    """
+
+    repeats: int = 5
+    head: HeadSpec = field(default_factory=HeadSpec)
+    seed: int = 0
+    extraction: Extraction = field(default_factory=lambda: Extraction(batch_size=32))
+    recompute_passes: int = 5
+    statistics_items: int | None = None
+    redraw: bool | None = None
+    train_items: int | None = None
+    test_items: int | None = None
+    on_bad: OnBad = "raise"
+    reference: str | None = None
+    suggest: bool = True
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.extraction.batch_size < 2:
+            faults.append("batch_size must be at least 2: a batch of one has no statistics")
+        if self.recompute_passes < 1:
+            faults.append(f"recompute_passes must be at least 1, not {self.recompute_passes}")
+        if self.statistics_items is not None and self.statistics_items < 2:
+            faults.append(f"statistics_items must be at least 2, not {self.statistics_items}")
+        if self.on_bad not in ("raise", "skip"):
+            faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
+        if self.extraction.compile:
+            faults.append("a comparison does not compile the network")
+        if faults:
+            raise ConfigError(tuple(faults))
+
+
+def run_study(
+    dataset: Dataset,
+    backbone: Backbone,
+    configurations: Iterable[str | Configuration] | str | None = None,
+    *,
+    settings: StudySettings | None = None,
+    cache: FeatureCache | None = None,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Compare ways of running a frozen backbone on a data set.
+
+    The module itself is never run in training mode and never changed: what might change it runs
+    on a copy. The random state is given back. An interrupted study goes on where it stopped when
+    it is started again with the same cache.
+
+    Args:
+        dataset: with a training and a test split.
+        backbone: the network with its preprocessing and cut.
+        configurations: names (``"no_grad,eval,reestimated+unscaled"`` or a list) and objects;
+            None: :data:`~headstart.compare.names.DEFAULT`.
+        settings: repetitions, head, seed and so on.
+        cache: where rows are kept that are functions of their items; its folder also holds the
+            state of an unfinished study.
+        reporter: shown the plan and progress.
+
+    Returns:
+        The comparison: figures, causes and a recommendation.
+
+    Raises:
+        ConfigError: unknown or contradictory configurations, all faults together.
+        DataError, BadFilesError, BackboneError, StoreError: see the rooms they come from.
+    """
+    settings = settings or StudySettings()
+    reporter = reporter or SilentReporter()
+    chosen = _with_reference(resolve(configurations), settings)
+    study = _Study(
+        drop_unreadable(dataset, settings.on_bad, reporter),
+        _on_device(backbone, settings.extraction),
+        chosen,
+        settings,
+        cache or FeatureCache(),
+        reporter,
+    )
+    return study.run()
+
+
+@dataclass(eq=False)
+class _Study:
+    """The state of one study while it runs; every property is computed once."""
+
+    dataset: Dataset
+    backbone: Backbone
+    configurations: list[Configuration]
+    settings: StudySettings
+    cache: FeatureCache
+    reporter: Reporter
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> Comparison:
+        begun = time.perf_counter()
+        with self._step("look"):
+            inputs = self._check_inputs()
+            suggested = self._suggest(inputs)
+            tasks, proofs = self._tasks()
+        plan = make_plan(
+            tasks,
+            self.material,
+            statistics_items=self.maker.statistics_items,
+            recompute_passes=self.settings.recompute_passes,
+        )
+        self.reporter.note(f"plan: {plan}")
+        with self._step("measure causes"):
+            behaviours = self._behaviours(tasks)
+            drift = self._drift(tasks)
+            moved = self._moved(tasks)
+        with self._step("forward passes"):
+            self.maker.run(plan, self.reporter)
+        with self._step("heads"):
+            judgement = self._judge(tasks, behaviours)
+        evidence = Evidence(
+            data=self.material.name,
+            classes=self.material.classes,
+            n_train=self.material.n_train,
+            n_test=self.material.n_test,
+            n_validation=len(self.material.divisions[0].validation),
+            redrawn=self.material.redrawn,
+            class_order=_class_order(self.dataset.test.labels),
+            backbone=self.backbone.name,
+            reference=self.reference,
+            outcomes=judgement.outcomes,
+            facts=self.facts,
+            inputs=inputs,
+            drift=drift,
+            moved=moved,
+            proofs=proofs,
+            suggested=suggested,
+        )
+        self.maker.workspace.clear()
+        self.seconds["total"] = time.perf_counter() - begun
+        return self._comparison(evidence, plan, judgement)
+
+    @cached_property
+    def material(self) -> Material:
+        material = divide(
+            self.dataset,
+            repeats=self.settings.repeats,
+            seed=self.settings.seed,
+            redraw=self.settings.redraw,
+            train_items=self.settings.train_items,
+            test_items=self.settings.test_items,
+        )
+        if material.redrawn:
+            self._note(
+                "the data has no test split of its own, so every repetition draws another one"
+            )
+        return material
+
+    @cached_property
+    def images(self) -> Images:
+        return Images(self.settings.extraction.workers)
+
+    @cached_property
+    def cuts(self) -> list[Cut]:
+        return [cut_of(configuration, self.backbone) for configuration in self.configurations]
+
+    @cached_property
+    def sample(self) -> np.ndarray:
+        """Positions of the training items that inputs and drift are looked at with."""
+        train = self.material.divisions[0].train
+        generator = np.random.default_rng([self.settings.seed, 7])
+        return np.sort(generator.permutation(train)[:LOOK])
+
+    @cached_property
+    def facts(self) -> Facts:
+        for cut in self.cuts:
+            network.at_cuts(self.backbone, [cut])[0].check_layer()
+        return measure.find_facts(self.backbone, self.cuts, self._inputs(self.sample[:8]))
+
+    @cached_property
+    def maker(self) -> RowMaker:
+        return RowMaker(
+            backbone=self.backbone,
+            material=self.material,
+            facts=self.facts,
+            cache=self.cache,
+            workspace=Workspace(self.cache.location / "comparisons"),
+            images=self.images,
+            settings=self.settings.extraction,
+            statistics_items=self._statistics_items(),
+            recompute_passes=self.settings.recompute_passes,
+        )
+
+    @cached_property
+    def reference(self) -> str:
+        return self.settings.reference or REFERENCE
+
+    def _check_inputs(self) -> InputCheck | None:
+        if not self.facts.norms:
+            return None
+        return check_inputs(
+            self.backbone,
+            self.facts.norms,
+            self.material.train,
+            self.sample,
+            self.images,
+            self.settings.extraction.batch_size,
+        )
+
+    def _suggest(self, inputs: InputCheck | None) -> str | None:
+        """Add a configuration with mended inputs, so that the advice is measured too."""
+        if inputs is None or inputs.correction is None or not self.settings.suggest:
+            return None
+        changed = inputs.correction.preprocessing
+        given = self.backbone.preprocessing
+        for configuration in self.configurations:
+            own = configuration.preprocess(given)
+            if own == changed and configuration.normalises_by == "running":
+                return configuration.name
+        self.configurations.append(suggestion(MENDED, changed, given))
+        self.cuts.append((self.backbone.layer, self.backbone.pooling))
+        self._note(f"the inputs look wrong, so '{MENDED}' was added: {inputs.correction.name}")
+        return MENDED
+
+    def _tasks(self) -> tuple[list[Task], tuple[Proof, ...]]:
+        """Find what each configuration computes; run autograd modes to see whether they agree."""
+        size = self.settings.extraction.batch_size
+        tasks = [
+            Task(c, function_of(c, self.backbone, self.facts, size), cut)
+            for c, cut in zip(self.configurations, self.cuts, strict=True)
+        ]
+        proofs: list[Proof] = []
+        groups: dict[Function, list[Task]] = {}
+        for task in tasks:
+            plain = dataclasses.replace(task.function, autograd="inference", order="shuffled")
+            groups.setdefault(plain, []).append(task)
+        settled: dict[int, Autograd] = {}
+        for function, members in groups.items():
+            modes = list(dict.fromkeys(member.function.autograd for member in members))
+            proof = self._prove(function, members, modes) if len(modes) > 1 else None
+            if proof is not None:
+                proofs.append(proof)
+            same = proof is None or proof.equality.change <= TOLERANCE["float32"] * 1e-1
+            for member in members:
+                settled[id(member)] = "inference" if same else member.function.autograd
+        final = [
+            dataclasses.replace(
+                task, function=dataclasses.replace(task.function, autograd=settled[id(task)])
+            )
+            for task in tasks
+        ]
+        return final, tuple(proofs)
+
+    def _prove(
+        self, function: Function, members: Sequence[Task], modes: Sequence[Autograd]
+    ) -> Proof:
+        ready = self.maker.network_for(function, self.material.divisions[0])
+        size = self.settings.extraction.batch_size
+        inputs = self._inputs(self.sample, function.preprocessing)
+        batches = [part for part in torch.split(inputs, size) if len(part) > 1][:2]
+        cuts = list(dict.fromkeys(member.cut for member in members))
+        equality = measure.equality(ready, cuts, modes, batches, self.settings.extraction)
+        names = tuple(m.name for m in members if m.function.order == "shuffled")
+        return Proof(names or tuple(m.name for m in members), equality)
+
+    def _behaviours(self, tasks: Sequence[Task]) -> dict[str, measure.Behaviour]:
+        """Measure causes and costs; what does not depend on autograd is measured once."""
+        size = min(self.settings.extraction.batch_size, len(self.sample) // 2)
+        picked = self.sample[: 2 * size]
+        changes: dict[tuple[Function, Cut], measure.Changes] = {}
+        costs: dict[tuple[Function, Cut, Autograd], tuple[int, float]] = {}
+        behaviours = {}
+        with self.reporter.task("measure causes", len(tasks), "configurations") as progress:
+            for task in tasks:
+                function = dataclasses.replace(task.function, order="shuffled", recompute=False)
+                at = (function, task.cut)
+                autograd = task.configuration.autograd
+                if at not in changes or (*at, autograd) not in costs:
+                    ready = self.maker.network_for(function, self.material.divisions[0])
+                    pixels = self.images.some(self.material.train, picked, function.preprocessing)
+                    inputs = function.preprocessing.normalise(pixels[:size].to(ready.device))
+                    extraction = self.settings.extraction
+                    if at not in changes:
+                        changes[at] = measure.changes(ready, task.cut, function, pixels, extraction)
+                    costs[*at, autograd] = (
+                        measure.peak_bytes(
+                            network.at_cuts(ready, [task.cut]), inputs, autograd, extraction
+                        ),
+                        measure.seconds_per_image(ready, task.cut, autograd, inputs, extraction),
+                    )
+                peak, seconds = costs[*at, autograd]
+                rounds = self.settings.recompute_passes if task.function.recompute else 1
+                self.rates[task.name] = seconds * rounds
+                found = changes[at]
+                behaviours[task.name] = measure.Behaviour(
+                    found.batch_change,
+                    found.batch_change_typical,
+                    found.repeat_change,
+                    peak,
+                    size,
+                )
+                progress.advance()
+        return behaviours
+
+    def _drift(self, tasks: Sequence[Task]) -> dict[str, tuple[LayerDrift, ...]]:
+        """Measure the drift of every layer, once a preprocessing."""
+        if not self.facts.norms:
+            return {}
+        drift: dict[str, tuple[LayerDrift, ...]] = {}
+        seen: dict[Preprocessing, str] = {}
+        base = network.deepest(self.backbone, self.cuts)
+        given = self.backbone.preprocessing
+        for preprocessing in [given, *(task.function.preprocessing for task in tasks)]:
+            if preprocessing in seen:
+                continue
+            users = [t.name for t in tasks if t.function.preprocessing == preprocessing]
+            name = "inputs as given" if preprocessing == given else users[0]
+            seen[preprocessing] = name
+            inputs = self._inputs(self.sample, preprocessing)
+            batches = torch.split(inputs, self.settings.extraction.batch_size)
+            drift[name] = whole_drift(base, self.facts.norms, batches)
+        return drift
+
+    def _moved(self, tasks: Sequence[Task]) -> dict[str, float] | None:
+        naive = any(t.function.batch_dependent for t in tasks)
+        if not self.facts.norms or not naive:
+            return None
+        size = self.settings.extraction.batch_size
+        batches = [part for part in torch.split(self._inputs(self.sample), size) if len(part) > 1][
+            :2
+        ]
+        base = network.deepest(self.backbone, self.cuts)
+        return measure.moved_statistics(base, self.facts.norms, batches)
+
+    def _judge(self, tasks: Sequence[Task], behaviours: dict[str, measure.Behaviour]) -> Judgement:
+        return judge(
+            tasks,
+            self.maker,
+            self.settings.head,
+            self.reference,
+            behaviours,
+            self.reporter,
+        )
+
+    def _inputs(self, positions: np.ndarray, preprocessing: Preprocessing | None = None) -> Tensor:
+        chosen = preprocessing or self.backbone.preprocessing
+        pixels = self.images.some(self.material.train, positions, chosen)
+        return chosen.normalise(pixels.to(self.backbone.device))
+
+    def _statistics_items(self) -> int:
+        """Choose how many training items statistics are measured on: by memory, not by chance."""
+        most = self.material.n_train
+        if self.settings.statistics_items is not None:
+            return min(self.settings.statistics_items, most)
+        if not self.facts.norms:
+            return 0
+        sizes = {
+            name: math.prod(shape)
+            for name, _, shape in call_order(self.backbone.module, self.backbone.probe())
+        }
+        # Input, output and the place where the next activation is made: three at a time.
+        largest = 3 * 4 * max(sizes.get(name, 1) for name in self.facts.norms)
+        return min(most, max(128, STATISTICS_BYTES // largest))
+
+    def _comparison(self, evidence: Evidence, plan: Plan, judgement: Judgement) -> Comparison:
+        settings = self.settings
+        return Comparison(
+            evidence=evidence,
+            findings=find_causes(evidence),
+            recommendation=recommend(evidence),
+            plan=plan,
+            settings={
+                "repeats": settings.repeats,
+                "seed": settings.seed,
+                "head": settings.head.describe(),
+                "batch_size": settings.extraction.batch_size,
+                "precision": settings.extraction.precision,
+                "recompute_passes": settings.recompute_passes,
+                "statistics_items": self.maker.statistics_items,
+                "preprocessing": to_plain(self.backbone.preprocessing.describe()),
+                "layer": self.backbone.layer,
+                "pooling": self.backbone.pooling,
+            },
+            notes=tuple(self.notes),
+            seconds_per_image=dict(self.rates),
+            seconds=dict(self.seconds),
+            cache=self.maker.use,
+            resumed=self.maker.resumed + judgement.resumed,
+        )
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self.reporter.note(text)
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begun
+
+
+def _with_reference(chosen: list[Configuration], settings: StudySettings) -> list[Configuration]:
+    names = [configuration.name for configuration in chosen]
+    if settings.reference is not None:
+        if settings.reference in names:
+            return chosen
+        return [parse(settings.reference), *chosen]
+    return chosen if REFERENCE in names else [parse(REFERENCE), *chosen]
+
+
+def _on_device(backbone: Backbone, extraction: Extraction) -> Backbone:
+    device = extraction.resolve_device()
+    if backbone.device != device:
+        backbone.module.to(device)
+    return backbone
+
+
+def _class_order(labels: np.ndarray) -> tuple[float, float]:
+    """Return the share of neighbours with the same class, and what chance would give."""
+    if len(labels) < 2:
+        return 0.0, 0.0
+    counts = np.bincount(labels[labels >= 0])
+    n = int(counts.sum())
+    by_chance = float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else 0.0
+    return float((labels[1:] == labels[:-1]).mean()), by_chance
+
+
+__all__ = ["StudySettings", "run_study"]
