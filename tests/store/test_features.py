@@ -39,6 +39,9 @@ def test_tensors_and_empty_lists_choose_rows(filled) -> None:
     space, ids, rows = filled(100, 30)
     np.testing.assert_array_equal(space.read(ids)[torch.tensor([5, 50])], rows[[5, 50]])
     assert space.read(ids)[[]].shape == (0, 16)
+    assert space.read(ids)[100:].shape == (0, 16)
+    assert space.read([]).array().shape == (0, 16)
+    assert space.read([]).tensor().shape == (0, 16)
 
 
 @pytest.mark.parametrize("key", [100, -101, [0, 100]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -160,10 +162,11 @@ class FeatureSet:
         import torch
 
         name = self._name(column)
-        if len(self) and (np.diff(self._where) == 1).all():
-            shard, place = self._run(self._where)
+        if len(self) and not len(self._breaks):
+            slot, first = int(self._where[0] >> _SLOT), int(self._where[0] & _POSITION)
+            shard = self._shard(slot)
             if shard.column(name).encoding == "plain":
-                return torch.from_numpy(shard.private_copy(name)[place])
+                return torch.from_numpy(shard.private_copy(name)[first : first + len(self)])
         values = self._rows(name, slice(0, len(self)))
         return torch.from_numpy(values if values.flags.writeable else values.copy())
 
@@ -252,28 +255,44 @@ class FeatureSet:
         return {name: self._rows(name, where) for name in self.columns}
 
     def _rows(self, name: str, chosen: slice | IntArray) -> Array:
-        column = self.columns[name]
-        where = self._where[chosen]
-        if isinstance(chosen, slice) and len(where):
-            cuts = np.flatnonzero(np.diff(where) != 1) + 1
-            if len(cuts) == 0:
-                shard, place = self._run(where)
-                rows = shard.rows(shard.column(name), place)
-                return rows if rows.dtype == column.dtype else rows.astype(column.dtype)
-            if 16 * len(cuts) <= len(where):
-                return self._copied_runs(name, where, cuts)
-        return self._gathered(name, where)
+        if not isinstance(chosen, slice):
+            return self._gathered(name, self._where[chosen])
+        start, stop = chosen.start, chosen.stop
+        if start == stop:
+            return np.empty((0, *self.columns[name].shape), self.columns[name].dtype)
+        first, last = (
+            bisect.bisect_right(self._breaks, start),
+            bisect.bisect_left(self._breaks, stop),
+        )
+        if first >= last:
+            rows, dtype = self._run(name, start, stop), self.columns[name].dtype
+            return rows if rows.dtype == dtype else rows.astype(dtype)
+        if 16 * (last - first) <= stop - start:
+            return self._copied_runs(name, [start, *self._breaks[first:last].tolist(), stop])
+        return self._gathered(name, self._where[chosen])
 
-    def _run(self, where: IntArray) -> tuple[Shard, slice]:
-        """Return shard and slice of rows that lie together in one shard, in order."""
-        first = int(where[0] & _POSITION)
-        return self._shard(int(where[0] >> _SLOT)), slice(first, first + len(where))
+    @functools.cached_property
+    def _breaks(self) -> IntArray:
+        """Where a row does not follow, in the same shard, on the row before it."""
+        return np.flatnonzero(np.diff(self._where) != 1) + 1
 
-    def _copied_runs(self, name: str, where: IntArray, cuts: IntArray) -> Array:
-        out = np.empty((len(where), *self.columns[name].shape), self.columns[name].dtype)
-        for start, stop in itertools.pairwise([0, *cuts.tolist(), len(where)]):
-            shard, place = self._run(where[start:stop])
-            out[start:stop] = shard.rows(shard.column(name), place)
+    def _run(self, name: str, start: int, stop: int) -> Array:
+        """Return rows that lie together in one shard, in order; of a plain column as a view."""
+        where = int(self._where[start])
+        slot, first = where >> _SLOT, where & _POSITION
+        place = slice(first, first + stop - start)
+        plain = self._plain.get((name, slot))
+        if plain is not None:
+            return plain[place]
+        shard = self._shard(slot)
+        self._remember(name, slot, shard)
+        return shard.rows(shard.column(name), place)
+
+    def _copied_runs(self, name: str, edges: Sequence[int]) -> Array:
+        count = edges[-1] - edges[0]
+        out = np.empty((count, *self.columns[name].shape), self.columns[name].dtype)
+        for start, stop in itertools.pairwise(edges):
+            out[start - edges[0] : stop - edges[0]] = self._run(name, start, stop)
         return out
 
     def _gathered(self, name: str, where: IntArray) -> Array:

@@ -376,6 +376,11 @@ class Space:
             path = self._layout.shard(entry.name)
             if not entry.present and self._remote is not None:
                 continue  # fetched when it is first read
+            if not entry.present and not path.exists():
+                raise StoreError(
+                    f"shard {path.name} has not been fetched into {path.parent} yet",
+                    hint="open the store with the address of its remote store",
+                )
             try:
                 size = path.stat().st_size
             except OSError as error:

@@ -19,7 +19,7 @@ import pytest
 from headstart.store import Store
 from tests.store.attacks import worker
 
-COUNT = 40 * worker.BATCH
+COUNT = 24 * worker.BATCH
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 # A worker that imports torch once and forks for each run: killing it costs nothing to start anew.
