@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -292,3 +294,28 @@ def test_a_table_with_columns_to_name(shared_data, cache):
             cache=cache,
             reporter=QUIET,
         )
+
+
+def test_a_head_is_trained_once(few_digits, cache, tmp_path, run, monkeypatch):
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    for module in ("headstart.jobs.fit", "headstart.jobs.baselines"):
+        monkeypatch.setattr(sys.modules[module], "choose_linear", never)
+    again = fit(few_digits, write=False, cache=cache, reporter=QUIET)
+    assert again.evaluation == run.evaluation
+    assert again.baselines == run.baselines
+    assert again.curves == run.curves
+    assert any("trained before" in note for note in again.notes)
+    with pytest.raises(AssertionError, match="trained again"):
+        fit(few_digits, seed=5, write=False, cache=cache, reporter=QUIET)
+
+
+def test_a_damaged_result_is_computed_anew(few_digits, run, cache, tmp_path):
+    copy = tmp_path / "cache"
+    shutil.copytree(cache, copy)
+    for path in (copy / "results" / "heads").rglob("head.safetensors"):
+        path.write_bytes(b"junk")
+    again = fit(few_digits, write=False, baselines=False, cache=copy, reporter=QUIET)
+    assert again.cache.misses == 0
+    assert again.evaluation == run.evaluation

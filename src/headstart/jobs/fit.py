@@ -18,18 +18,18 @@ from headstart.data import Dataset, Split
 from headstart.data.reading import OnBad
 from headstart.errors import BadFilesError, ConfigError, DataError
 from headstart.extraction import Extraction, Extractor
-from headstart.heads import Head
 from headstart.heads.mlp import fit_mlp
 from headstart.jobs.baselines import majority_baseline, pixel_baseline
 from headstart.jobs.environment import describe_environment
 from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.jobs.results import Results, Trained
 from headstart.jobs.run_report import write_run
 from headstart.jobs.runs import Run, prepare_folder
 from headstart.jobs.sources import DataOptions, open_dataset
 from headstart.jobs.spec import BackboneSpec, resolve_backbone
 from headstart.metrics import evaluate as score
 from headstart.progress import Reporter, console_reporter
-from headstart.records import Baseline, CacheUse, Curve, to_plain
+from headstart.records import Baseline, CacheUse, to_plain
 from headstart.selection import choose_linear
 
 HeadKind = Literal["linear", "mlp"]
@@ -124,13 +124,25 @@ def fit(
     with clock("extract"):
         embedded = _embed(network, dataset, store, config, reporter)
     notes += _said(_cache_note(embedded.use), reporter)
+    fingerprints = {
+        "backbone": backbone_fingerprint(network, config.extraction.precision),
+        "train": split_fingerprint(embedded.train),
+        "test": split_fingerprint(embedded.test),
+    }
+    results = Results(store.location / "results")
     with clock("fit"):
-        trained = _train(embedded, dataset, config, reporter)
+        trained, found = _trained(results, fingerprints, embedded, config, reporter)
     notes += _said(trained.notes, reporter)
+    if found:
+        notes += _said(("this head was trained before on the same rows: taken as it is",), reporter)
     with clock("evaluate"):
-        probabilities = trained.head.predict_proba(embedded.test_rows)
+        probabilities = trained.head.predict_proba(embedded.test_rows())
         evaluation = score(embedded.test.labels, probabilities, dataset.classes)
-        baselines = _baselines(embedded, config, reporter) if config.baselines else ()
+        baselines = (
+            _baselines(results, fingerprints, embedded, config, reporter)
+            if config.baselines
+            else ()
+        )
     run = Run(
         head=trained.head,
         classes=dataset.classes,
@@ -139,11 +151,7 @@ def fit(
         curves=trained.curves,
         configuration={**to_plain(config), "data": dataset.name, "chosen": dict(trained.chosen)},
         environment=describe_environment(),
-        fingerprints={
-            "backbone": backbone_fingerprint(network, config.extraction.precision),
-            "train": split_fingerprint(embedded.train),
-            "test": split_fingerprint(embedded.test),
-        },
+        fingerprints=fingerprints,
         cache=embedded.use,
         seconds=clock.seconds(),
         images_per_second=embedded.images_per_second,
@@ -161,28 +169,25 @@ def fit(
 
 @dataclass(frozen=True, eq=False)
 class _Embedded:
-    """Both splits with their rows; unreadable items are left out."""
+    """Both splits with their rows, read when asked for; unreadable items are left out."""
 
     train: Split
     test: Split
-    train_rows: NDArray[np.float32]
-    test_rows: NDArray[np.float32]
+    found: Mapping[str, CachedFeatures]
     use: CacheUse
     seconds: float
+
+    def train_rows(self) -> NDArray[np.float32]:
+        return self.found["train"].rows
+
+    def test_rows(self) -> NDArray[np.float32]:
+        return self.found["test"].rows
 
     @property
     def images_per_second(self) -> float | None:
         if not self.use.misses or not self.seconds:
             return None
         return round(self.use.misses / self.seconds, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Trained:
-    head: Head
-    curves: tuple[Curve, ...]
-    chosen: Mapping[str, Any]
-    notes: tuple[str, ...]
 
 
 class _Clock:
@@ -239,40 +244,52 @@ def _embed(
     if unreadable:
         raise BadFilesError(tuple(dict(unreadable).items()), hint=hint)
     train, test = found["train"], found["test"]
-    for name, features in found.items():
-        if features.sets[0].array().ndim != 2:
-            raise ConfigError(
-                (
-                    f"a head needs one row an item, and the {name} features have "
-                    f"{features.sets[0].array().ndim - 1} dimensions an item",
-                ),
-                hint="use --pooling avg",
-            )
+    shape = network.feature_shape()
+    if len(shape) != 1:
+        raise ConfigError(
+            (f"a head needs one row an item, and these features have shape {shape} an item",),
+            hint="use --pooling avg",
+        )
     return _Embedded(
         dataset.train.take(train.kept),
         dataset.test.take(test.kept),
-        train.rows,
-        test.rows,
+        found,
         CacheUse(train.use.hits + test.use.hits, train.use.misses + test.use.misses),
         train.seconds + test.seconds,
     )
 
 
-def _train(
-    embedded: _Embedded, dataset: Dataset, config: FitConfig, reporter: Reporter
-) -> _Trained:
-    if len(np.unique(embedded.train.labels)) < 2:
+def _trained(
+    results: Results,
+    fingerprints: Mapping[str, str],
+    embedded: _Embedded,
+    config: FitConfig,
+    reporter: Reporter,
+) -> tuple[Trained, bool]:
+    """Train the head, or find it: it is a function of rows, labels and these settings."""
+    present = np.unique(embedded.train.labels)
+    if len(present) < 2:
         raise DataError(
-            f"the training split holds one class only ('{dataset.classes[0]}')"
-            if dataset.classes
-            else "the training split holds no class",
+            f"the training split holds one class only ('{embedded.train.classes[present[0]]}')",
             hint="a classifier needs items of two classes or more",
         )
-    x, y, n_classes = embedded.train_rows, embedded.train.labels, len(dataset.classes)
+    key = {
+        "backbone": fingerprints["backbone"],
+        "train": fingerprints["train"],
+        "head": config.head,
+        "options": config.head_options,
+        "folds": config.folds,
+        "seed": config.seed,
+    }
+    return results.trained(key, lambda: _train(embedded, config, reporter))
+
+
+def _train(embedded: _Embedded, config: FitConfig, reporter: Reporter) -> Trained:
+    x, y, n_classes = embedded.train_rows(), embedded.train.labels, len(embedded.train.classes)
     if config.head == "mlp":
         made = fit_mlp(x, y, n_classes, seed=config.seed, reporter=reporter, **config.head_options)
         chosen = {"best_epoch": made.best_epoch}
-        return _Trained(made.head, made.curves, chosen, made.notes)
+        return Trained(made.head, made.curves, chosen, made.notes)
     choice = choose_linear(
         x,
         y,
@@ -282,13 +299,23 @@ def _train(
         reporter=reporter,
         **config.head_options,
     )
-    return _Trained(choice.head, (choice.curve,), choice.chosen, choice.notes)
+    return Trained(choice.head, (choice.curve,), choice.chosen, choice.notes)
 
 
-def _baselines(embedded: _Embedded, config: FitConfig, reporter: Reporter) -> tuple[Baseline, ...]:
-    majority = majority_baseline(embedded.train.labels, embedded.test)
-    pixels = pixel_baseline(embedded.train, embedded.test, seed=config.seed, reporter=reporter)
-    return (majority,) if pixels is None else (majority, pixels)
+def _baselines(
+    results: Results,
+    fingerprints: Mapping[str, str],
+    embedded: _Embedded,
+    config: FitConfig,
+    reporter: Reporter,
+) -> tuple[Baseline, ...]:
+    def compute() -> tuple[Baseline, ...]:
+        majority = majority_baseline(embedded.train.labels, embedded.test)
+        pixels = pixel_baseline(embedded.train, embedded.test, seed=config.seed, reporter=reporter)
+        return (majority,) if pixels is None else (majority, pixels)
+
+    key = {"train": fingerprints["train"], "test": fingerprints["test"], "seed": config.seed}
+    return results.baselines(key, compute)
 
 
 def _cache_note(use: CacheUse) -> tuple[str, ...]:

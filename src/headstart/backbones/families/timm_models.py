@@ -45,7 +45,7 @@ def build_timm(request: Request) -> Built:
         # is the architecture's, colours are asked for.
         known = {key: known[key] for key in ("size", "crop_fraction", "interpolation", "resize")}
         note = (
-            f"image size and crop from timm's configuration of {architecture}, "
+            f"size, crop and interpolation, where not given, are those of timm's {architecture}, "
             "since a local file does not say them"
         )
     return Built(

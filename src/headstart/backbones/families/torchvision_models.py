@@ -48,8 +48,8 @@ def build_torchvision(request: Request) -> Built:
     else:
         known = {key: known[key] for key in ("size", "crop_fraction", "interpolation")}
         note = (
-            f"image size and crop from torchvision's configuration of {architecture}, "
-            "since a local file does not say them"
+            "size, crop and interpolation, where not given, are those of torchvision's "
+            f"{architecture}, since a local file does not say them"
         )
     return Built(module, known, _blocks(module), (classifier,), (note,))
 

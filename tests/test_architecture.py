@@ -1,0 +1,47 @@
+"""docs/architecture.md is a true picture of the house."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import headstart
+
+PACKAGE = Path(headstart.__file__).parent
+PAGE = PACKAGE.parent.parent / "docs" / "architecture.md"
+ROW = re.compile(r"^\| (\d) \| `(\w+)` \| .* \| `([\w/.]+)` \|$", re.MULTILINE)
+
+
+def rooms_on_disk() -> set[str]:
+    return {
+        path.stem
+        for path in PACKAGE.iterdir()
+        if not path.name.startswith("_") and (path.is_dir() or path.suffix == ".py")
+    }
+
+
+def test_every_room_is_in_the_table_and_every_row_is_a_room():
+    assert {room for _, room, _ in ROW.findall(PAGE.read_text())} == rooms_on_disk()
+
+
+def test_the_files_to_start_at_exist():
+    for _, _, start in ROW.findall(PAGE.read_text()):
+        assert (PACKAGE / start).is_file(), start
+
+
+def test_floors_agree_with_the_import_contract():
+    import tomllib
+
+    settings = tomllib.loads((PAGE.parent.parent / "pyproject.toml").read_text())
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    height = {
+        room.strip(" ()").removeprefix("headstart."): len(layers) - i
+        for i, layer in enumerate(layers)
+        for room in layer.split("|")
+    }
+    floors = {room: int(floor) for floor, room, _ in ROW.findall(PAGE.read_text())}
+    assert floors.keys() <= height.keys()
+    for one in floors:
+        for other in floors:
+            if floors[one] < floors[other]:
+                assert height[one] < height[other], (one, other)
