@@ -1,0 +1,43 @@
+"""Chance that belongs to a run: drawn from (seed, stage, epoch), never from the user's generators.
+
+Every epoch starts from a state of its own. So an epoch that is repeated after a kill draws what it
+drew before, and nothing of the generators has to be saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+ORDER, MIXING = 0, 1
+
+
+def numbers(seed: int, stage: int, epoch: int, purpose: int) -> np.random.Generator:
+    """Return the generator for one purpose in one epoch."""
+    return np.random.default_rng([abs(seed), int(seed < 0), stage, epoch, purpose])
+
+
+def order(n: int, seed: int, stage: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of the items in an epoch: a permutation ``(n,) int64``."""
+    return numbers(seed, stage, epoch, ORDER).permutation(n)
+
+
+@contextmanager
+def drawn_from(seed: int, stage: int, epoch: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators of the CPU and of ``device``; give them their states back after."""
+    text = f"headstart\0{seed}\0{stage}\0{epoch}".encode()
+    start = int.from_bytes(hashlib.sha256(text).digest()[:7], "big")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Not torch.manual_seed: it would seed devices that are none of our business.
+        torch.default_generator.manual_seed(start)
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index or 0].manual_seed(start)
+        yield
+
+
+__all__ = ["MIXING", "drawn_from", "numbers", "order"]

@@ -1,0 +1,398 @@
+"""The training loop: one, for every recipe, from images and from stored rows alike."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headstart.freezing import FreezeHandle, freeze, stamps
+from headstart.freezing.kinds import is_running_norm
+from headstart.progress import Reporter, Task
+from headstart.training import chance
+from headstart.training.checkpoint import Checkpoint, Saved
+from headstart.training.network import Classifier, smoothed_loss
+from headstart.training.optimizers import (
+    Average,
+    build_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+    set_rates,
+)
+from headstart.training.outcome import EpochRecord, StageOutcome, Trained
+from headstart.training.roads import Index, Road
+from headstart.training.rows import autocast
+from headstart.training.stages import Stage
+from headstart.training.targets import Target
+
+_MODEL, _OPTIMIZER, _AVERAGE = "model:", "optimizer:", "average:"
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Everything that a training needs.
+
+    Attributes:
+        network: what is trained, in place.
+        targets: the stages, found in it.
+        open_road: called when a stage begins, on the network as it then is.
+        prepare: called before that with the number of the stage, on the network without a
+            contract, to re-estimate statistics.
+        train_labels, validation_labels: ``(n,) int64`` on the device.
+        seed: of order, dropout and mixing.
+        stop_without_gain: see :class:`~headstart.training.stages.Recipe`.
+        decisions: for every stage whether it reads stored rows; kept in the checkpoint.
+    """
+
+    network: Classifier
+    targets: tuple[Target, ...]
+    open_road: Callable[[int], Road]
+    prepare: Callable[[int], None]
+    train_labels: Tensor
+    validation_labels: Tensor
+    seed: int = 0
+    stop_without_gain: bool = False
+    decisions: tuple[bool, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.source.device
+
+
+def train(setup: Setup, checkpoint: Checkpoint | None, reporter: Reporter) -> Trained:
+    """Train through all stages; the network has the best epoch's weights in the end.
+
+    The best epoch is that of the highest validation accuracy over all stages, the start included.
+    A stage goes on from where the last one ended. After every stage the digests of all frozen
+    tensors are compared with those at its start.
+
+    Args:
+        setup: network, stages, data.
+        checkpoint: where the state is kept after every epoch, and found again; None keeps none.
+        reporter: told of every epoch.
+
+    Raises:
+        FreezeError: something frozen moved.
+        ConfigError: the checkpoint belongs to another plan.
+    """
+    return _Training(setup, checkpoint, reporter).run()
+
+
+class _Training:
+    """The state of a training between epochs."""
+
+    def __init__(self, setup: Setup, checkpoint: Checkpoint | None, reporter: Reporter) -> None:
+        self.setup, self.checkpoint, self.reporter = setup, checkpoint, reporter
+        self.network = setup.network
+        self.moving = _moving(setup)
+        self.records: list[EpochRecord] = []
+        self.outcomes: list[StageOutcome] = []
+        self.notes: list[str] = []
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.average: Average | None = None
+        self.best: EpochRecord | None = None
+        self.best_weights: dict[str, Tensor] = {}
+        self.handle: FreezeHandle | None = None
+        self.stale = 0
+        self.seconds = 0.0
+
+    def run(self) -> Trained:
+        saved = None if self.checkpoint is None else self.checkpoint.load()
+        modes = [(part, part.training) for part in self.network.modules()]
+        try:
+            for number in range(len(self.setup.targets)):
+                if saved is not None and number < saved.stage:
+                    continue
+                resumed = saved if saved is not None and number == saved.stage else None
+                if not self._stage(number, resumed):
+                    break
+        finally:
+            if self.handle is not None:
+                self.handle.release()
+            for part, training in modes:
+                part.training = training
+        assert self.best is not None
+        self._load(self.best_weights)
+        return Trained(tuple(self.records), tuple(self.outcomes), self.best, tuple(self.notes))
+
+    # One stage
+
+    def _stage(self, number: int, saved: Saved | None) -> bool:
+        """Train one stage; return whether the recipe goes on."""
+        setup, target = self.setup, self.setup.targets[number]
+        begun = time.perf_counter()
+        if self.handle is not None:
+            self.handle.release()
+            self.handle = None
+        if saved is None:
+            setup.prepare(number)
+        else:
+            self._load(_part(saved.state, _MODEL))
+            _stamp_again(self.network, target)
+        self.handle = freeze(self.network, target.policies)
+        road = setup.open_road(number)
+        self.optimizer = build_optimizer(self.network, target.stage, target.rates, self.optimizer)
+        ema = target.stage.ema
+        self.average = Average(self.network, target.freeze.trainable, ema) if ema else None
+        self.stale, self.seconds = 0, 0.0
+        if saved is not None:
+            self._resume(saved)
+        elif self.best is None:
+            self._start(road)
+        self.seconds += time.perf_counter() - begun
+        ended = self._epochs(number, target.stage, road)
+        proof = str(self.handle.verify())
+        done = self.records[-1].epoch if self.records[-1].stage == number else 0
+        self.outcomes.append(
+            StageOutcome(target.stage.name, done, self.seconds, road.cached, proof, ended)
+        )
+        assert self.best is not None
+        gained = self.best.stage == number
+        if ended.startswith("diverged"):
+            return False
+        if setup.stop_without_gain and not gained and number + 1 < len(setup.targets):
+            self._note(
+                f"stage '{target.stage.name}' did not raise the validation accuracy: the recipe"
+                " ends here"
+            )
+            return False
+        return True
+
+    def _start(self, road: Road) -> None:
+        """Validate the network before anything has trained: that, too, may be the best."""
+        loss, accuracy = self._validate(road, Stage())
+        self.best = EpochRecord(-1, "start", 0, None, None, loss, accuracy, 0.0, 0.0)
+        self.records.append(self.best)
+        self.best_weights = self._weights()
+
+    def _epochs(self, number: int, stage: Stage, road: Road) -> str:
+        """Train the epochs that are left; return why the stage ended."""
+        first = self.records[-1].epoch + 1 if self.records[-1].stage == number else 1
+        count = len(self.setup.train_labels)
+        ended = f"all {stage.epochs} epochs"
+        if first <= stage.epochs and self._is_stale(stage):
+            return self._stale_end(stage)
+        with self.reporter.task(
+            f"train '{stage.name}'", count * (stage.epochs - first + 1), "items"
+        ) as task:
+            for epoch in range(first, stage.epochs + 1):
+                begun = time.perf_counter()
+                with chance.drawn_from(self.setup.seed, number, epoch, self.setup.device):
+                    loss, accuracy = self._train_epoch(number, epoch, stage, road, task)
+                if not math.isfinite(loss):
+                    self._note(
+                        f"stage '{stage.name}' diverged in epoch {epoch}: the loss is {loss};"
+                        " the best epoch before it is kept, and a lower lr may help"
+                    )
+                    return f"diverged in epoch {epoch}"
+                with self.average.applied() if self.average else contextlib.nullcontext():
+                    figures = self._validate(road, stage)
+                    self._record(number, epoch, stage, (loss, accuracy), figures, begun)
+                self._save(number, epoch)
+                if self._is_stale(stage) and epoch < stage.epochs:
+                    ended = self._stale_end(stage)
+                    break
+        return ended
+
+    def _is_stale(self, stage: Stage) -> bool:
+        return stage.patience is not None and self.stale >= stage.patience
+
+    def _stale_end(self, stage: Stage) -> str:
+        return f"no higher validation accuracy in {stage.patience} epochs"
+
+    def _record(
+        self,
+        number: int,
+        epoch: int,
+        stage: Stage,
+        train: tuple[float, float],
+        validation: tuple[float, float],
+        begun: float,
+    ) -> None:
+        assert self.optimizer is not None
+        seconds = time.perf_counter() - begun
+        self.seconds += seconds
+        record = EpochRecord(
+            number,
+            stage.name,
+            epoch,
+            *train,
+            *validation,
+            float(self.optimizer.param_groups[-1]["lr"]),
+            seconds,
+        )
+        self.records.append(record)
+        earlier = [r.validation_accuracy for r in self.records[:-1] if r.stage == number]
+        # Patience counts within the stage: a stage that begins below the best may still rise.
+        rises = not earlier or record.validation_accuracy > max(earlier)
+        self.stale = 0 if rises else self.stale + 1
+        if record.better_than(self.best):
+            self.best = record
+            self.best_weights = self._weights()
+        self.reporter.note(
+            f"{stage.name}, epoch {epoch} of {stage.epochs}: training {train[0]:.4f}"
+            f" ({100 * train[1]:.1f} %), validation {validation[0]:.4f}"
+            f" ({100 * validation[1]:.1f} %), {seconds:.1f} s"
+        )
+
+    # One epoch
+
+    def _train_epoch(
+        self, number: int, epoch: int, stage: Stage, road: Road, task: Task
+    ) -> tuple[float, float]:
+        """Go through the training part once; return mean loss and accuracy."""
+        assert self.optimizer is not None
+        labels, device = self.setup.train_labels, self.setup.device
+        order = chance.order(len(labels), self.setup.seed, number, epoch)
+        mixing = chance.numbers(self.setup.seed, number, epoch, chance.MIXING)
+        steps = -(-len(order) // stage.batch_size)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        totals = torch.zeros(2, dtype=torch.float64, device=device)
+        seen = 0
+        view = 1 + (epoch - 1) % stage.views if stage.views else 0
+        self.network.train()
+        batches = road.train.batches(order, stage.batch_size, view)
+        for step, (index, inputs) in enumerate(batches):
+            set_rates(self.optimizer, stage.rate_factor(epoch - 1 + (step + 0.5) / steps))
+            truth = labels[torch.from_numpy(index).to(device)]
+            inputs, mixed = _mixed(inputs, truth, stage, mixing)
+            with autocast(stage.precision, device):
+                logits = road.forward(*inputs)
+            loss = smoothed_loss(logits, truth, stage.label_smoothing, mixed)
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            if stage.clip is not None:
+                torch.nn.utils.clip_grad_norm_(trained, stage.clip)
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
+            hits = (logits.detach().argmax(1) == truth).sum()
+            totals += torch.stack([loss.detach().double() * len(truth), hits.double()])
+            seen += len(truth)
+            task.advance(len(truth))
+        loss_sum, hit_sum = totals.tolist()
+        return loss_sum / max(seen, 1), hit_sum / max(seen, 1)
+
+    def _validate(self, road: Road, stage: Stage) -> tuple[float, float]:
+        """Return mean loss and accuracy on the validation part, in evaluation mode."""
+        labels, device = self.setup.validation_labels, self.setup.device
+        totals = torch.zeros(2, dtype=torch.float64, device=device)
+        self.network.eval()
+        order: Index = np.arange(len(labels))
+        with torch.no_grad(), autocast(stage.precision, device):
+            for index, inputs in road.validation.batches(order, 2 * stage.batch_size, 0):
+                truth = labels[torch.from_numpy(index).to(device)]
+                logits = road.forward(*inputs).float()
+                loss = torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
+                hits = (logits.argmax(1) == truth).sum()
+                totals += torch.stack([loss.double(), hits.double()])
+        loss_sum, hit_sum = totals.tolist()
+        return loss_sum / len(labels), hit_sum / len(labels)
+
+    # State
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Copy every tensor that may move in some stage."""
+        named = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        return {name: named[name].detach().clone() for name in self.moving}
+
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        named = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        with torch.no_grad():
+            for name, value in weights.items():
+                named[name].copy_(value)
+
+    def _save(self, stage: int, epoch: int) -> None:
+        if self.checkpoint is None:
+            return
+        assert self.optimizer is not None
+        assert self.best is not None
+        state = {_MODEL + name: value for name, value in self._weights().items()}
+        for name, value in optimizer_tensors(self.optimizer, self.network).items():
+            state[_OPTIMIZER + name] = value
+        shadow = self.average.shadow if self.average else {}
+        state |= {_AVERAGE + name: value for name, value in shadow.items()}
+        self.checkpoint.save(
+            Saved(
+                stage=stage,
+                epoch=epoch,
+                stale=self.stale,
+                records=tuple(self.records),
+                outcomes=tuple(self.outcomes),
+                best=self.best,
+                ema_steps=self.average.steps if self.average else 0,
+                seconds=self.seconds,
+                decisions=self.setup.decisions,
+                state=state,
+                best_weights=self.best_weights,
+            )
+        )
+
+    def _resume(self, saved: Saved) -> None:
+        """Take up everything but the weights, which the stage needed before."""
+        assert self.optimizer is not None
+        self.records, self.outcomes = list(saved.records), list(saved.outcomes)
+        self.best, self.stale, self.seconds = saved.best, saved.stale, saved.seconds
+        device = self.setup.device
+        self.best_weights = {name: t.to(device) for name, t in saved.best_weights.items()}
+        restore_optimizer(self.optimizer, self.network, _part(saved.state, _OPTIMIZER))
+        if self.average is not None:
+            self.average.restore(_part(saved.state, _AVERAGE), saved.ema_steps)
+        self._note(
+            f"going on after epoch {saved.epoch} of stage"
+            f" '{self.setup.targets[saved.stage].stage.name}'"
+        )
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self.reporter.note(text)
+
+
+def _moving(setup: Setup) -> tuple[str, ...]:
+    """Return the parameters that train in some stage, and all buffers."""
+    trained = {name for target in setup.targets for name in target.freeze.trainable}
+    names = [name for name, _ in setup.network.named_parameters() if name in trained]
+    return (*names, *(name for name, _ in setup.network.named_buffers()))
+
+
+def _mixed(
+    inputs: tuple[Tensor, ...], labels: Tensor, stage: Stage, chance_: np.random.Generator
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, float] | None]:
+    """Mix items with others of their batch, and add noise, where the stage says so."""
+    mixed = None
+    if stage.mixup > 0:
+        share = float(chance_.beta(stage.mixup, stage.mixup))
+        partner = torch.from_numpy(chance_.permutation(len(labels))).to(labels.device)
+        inputs = tuple(
+            share * x + (1 - share) * x[partner] if x.is_floating_point() else x for x in inputs
+        )
+        mixed = (labels[partner], share)
+    if stage.noise > 0:
+        inputs = tuple(
+            x + stage.noise * x.detach().std() * torch.randn_like(x) if x.is_floating_point() else x
+            for x in inputs
+        )
+    return inputs, mixed
+
+
+def _part(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    return {name.removeprefix(kind): t for name, t in tensors.items() if name.startswith(kind)}
+
+
+def _stamp_again(network: Classifier, target: Target) -> None:
+    """Mark statistics that the checkpoint brought back as the re-estimated ones they are."""
+    if target.stage.norm != "reestimated":
+        return
+    for module in network.modules():
+        if is_running_norm(module):
+            stamps.stamp(module)
+
+
+__all__ = ["Setup", "train"]
