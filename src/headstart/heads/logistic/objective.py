@@ -148,7 +148,7 @@ def _target(rows: Rows, start: int, stop: int, dtype: torch.dtype) -> Tensor:
 
 
 def _product_form(factor: Tensor, product: torch.dtype) -> Tensor:
-    """Return the parameters ``(d + 1, k c)`` as factors of a product, ``(d + 1, 1 or 2 times k c)``.
+    """Return the parameters ``(d + 1, m)`` as a factor of the product, ``(d + 1, m)`` or ``2 m``.
 
     Rounding the features or the residuals to bfloat16 errs differently in every row, and so
     averages out; rounding the parameters errs alike in all of them. So they are split in two:

@@ -1,0 +1,42 @@
+"""Temperature scaling (Guo et al. 2017): one number that makes probabilities honest."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from headstart.errors import HeadError
+from headstart.heads.checks import FloatArray
+
+_BOUNDS = (-7.0, 7.0)  # of log T: from a thousandth to a thousandfold
+
+
+def fit_temperature(logits: FloatArray, labels: np.ndarray) -> float:
+    """Return the T > 0 that minimises the mean log loss of ``softmax(logits / T)``.
+
+    The loss is convex in 1 / T, so the minimum is the only one. Predictions do not change.
+
+    Args:
+        logits: ``(n, k)``, of rows that the head was not trained on (held out, or left out one
+            at a time); ``-inf`` marks a class that cannot be predicted.
+        labels: ``(n,) int64``; rows whose own class cannot be predicted are left aside.
+
+    Raises:
+        HeadError: if no row is left.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    own = logits[np.arange(len(labels)), labels]
+    usable = np.isfinite(own)
+    if not usable.any():
+        raise HeadError("expected held-out rows of a known class to calibrate on, found none")
+    # The largest logit of a row is taken out first, so that dividing by a small T is harmless.
+    top = logits[usable].max(axis=1)
+    centred, own = logits[usable] - top[:, None], own[usable] - top
+
+    def loss(log_t: float) -> float:
+        inverse = np.exp(-log_t)
+        return float((logsumexp(centred * inverse, axis=1) - own * inverse).mean())
+
+    found = minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))

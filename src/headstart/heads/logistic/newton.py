@@ -1,0 +1,121 @@
+"""Newton's method for one small head, whose whole Hessian fits in memory.
+
+Where the classes are separable and the penalty weak, the objective is so flat that first-order
+methods need hundreds of passes; Newton's method needs ten or twenty.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from headstart.heads.logistic.objective import Group, Link, evaluate
+from headstart.heads.logistic.rows import Rows
+
+_ARMIJO = 1e-4
+_HALVINGS = 40
+_MOST_PARAMETERS = 1500
+_MOST_WORK = 4e10  # multiplications for one Hessian: about a second
+
+
+def is_small(n: int, width: int, columns: int) -> bool:
+    """Return whether Newton's method is the faster one for ``n`` rows of ``width`` numbers."""
+    pairs = columns * (columns + 1) // 2
+    return width * columns <= _MOST_PARAMETERS and n * width**2 * pairs <= _MOST_WORK
+
+
+def solve_newton(
+    rows: Rows,
+    group: Group,
+    bounds: list[tuple[int, int]],
+    link: Link,
+    penalty: float,
+    start: Tensor,
+    *,
+    tolerance: float,
+    max_passes: int,
+) -> tuple[Tensor, float, int]:
+    """Minimise the objective of one head in double precision.
+
+    Args:
+        rows, group, bounds, link: as for :func:`~.objective.evaluate`.
+        penalty: lambda.
+        start: ``(d + 1, k)``.
+        tolerance: for the largest absolute component of the gradient.
+        max_passes: at most so many evaluations.
+
+    Returns:
+        ``(d + 1, k)``, the largest gradient component there, and the passes spent.
+    """
+
+    def objective(theta: Tensor) -> tuple[float, Tensor]:
+        found = evaluate(
+            rows, [group], [theta[:, :, None]], bounds, link=link, precision="float64"
+        )[0]
+        gradient = found.gradient[:, :, 0]
+        gradient[:-1] += penalty * theta[:-1]
+        return float(found.loss) + 0.5 * penalty * float((theta[:-1] ** 2).sum()), gradient
+
+    theta = start.double().clone()
+    loss, gradient = objective(theta)
+    passes = 1
+    while float(gradient.abs().max()) > tolerance and passes < max_passes:
+        hessian = _hessian(rows, group, bounds, link, penalty, theta)
+        step = -torch.linalg.solve(hessian, gradient.T.flatten()).view(theta.T.shape).T
+        slope, size = float((gradient * step).sum()), 1.0
+        for _ in range(_HALVINGS):
+            trial = theta + size * step
+            new_loss, new_gradient = objective(trial)
+            passes += 1
+            if new_loss <= loss + _ARMIJO * size * slope + 1e-15 * abs(loss):
+                break
+            size *= 0.5
+        else:
+            break  # rounding rules: no decrease can be seen
+        smaller = float(new_gradient.abs().max()) < 0.5 * float(gradient.abs().max())
+        if new_loss >= loss and not smaller:
+            break
+        theta, loss, gradient = trial, new_loss, new_gradient
+    return theta, float(gradient.abs().max()), passes
+
+
+def _hessian(
+    rows: Rows,
+    group: Group,
+    bounds: list[tuple[int, int]],
+    link: Link,
+    penalty: float,
+    theta: Tensor,
+) -> Tensor:
+    """Return ``(k (d + 1), k (d + 1))``, classes outermost."""
+    width, k = theta.shape
+    hessian = torch.zeros(k, width, k, width, dtype=torch.float64)
+    inverse, shift = torch.from_numpy(1.0 / group.scale), torch.from_numpy(group.shift)
+    absent = torch.from_numpy(group.absent)
+    for start, stop, z in rows.blocks(bounds, "float64"):
+        own = z.clone()
+        own[:, :-1] = (own[:, :-1] - shift) * inverse
+        weight = torch.from_numpy(group.weight[start:stop])
+        logits = own @ theta
+        if link == "softmax":
+            logits[:, absent[:k]] = -1e30
+            p = torch.softmax(logits, dim=1)
+        else:
+            p = logits.sigmoid()
+        for a in range(k):
+            for b in range(a, k) if link == "softmax" else (a,):
+                curvature = weight * p[:, a] * ((1.0 if a == b else 0.0) - p[:, b])
+                hessian[a, :, b] += own.T @ (own * curvature[:, None])
+    for a in range(k):
+        for b in range(a):
+            hessian[a, :, b] = hessian[b, :, a].T
+    flat = (hessian / group.total).reshape(k * width, k * width)
+    diagonal = flat.diagonal().view(k, width)
+    diagonal[:, :-1] += penalty
+    intercepts = torch.arange(k) * width + width - 1
+    if link == "softmax":
+        # A shift common to all intercepts changes nothing, nor does that of an absent class:
+        # any curvature there makes the system regular and leaves the step zero.
+        flat[intercepts[:, None], intercepts] += 1.0 / k
+        diagonal[absent[:k], -1] += 1.0
+    return flat

@@ -1,0 +1,279 @@
+"""Heads without training: nearest neighbours and nearest class mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headstart.errors import HeadError
+from headstart.heads.base import Arrays, Head, Task, expect_arrays
+from headstart.heads.calibration import fit_temperature
+from headstart.heads.checks import (
+    FloatArray,
+    as_features,
+    as_labels,
+    require_two_classes,
+)
+
+Metric = Literal["cosine", "euclidean"]
+Weights = Literal["softmax", "uniform"]
+
+_QUERY_ROWS = 1024
+_TRAIN_ROWS = 16384
+
+
+@dataclass(frozen=True, eq=False)
+class NeighboursHead(Head):
+    """The vote of the k nearest training rows.
+
+    Attributes:
+        rows: ``(n, d) float32``, the training features; of unit length for ``cosine``.
+        labels: ``(n,) int64``.
+        classes: the number of classes.
+        k: how many neighbours vote.
+        metric: ``cosine`` similarity or ``euclidean`` distance.
+        weights: ``softmax`` weighs a neighbour by ``exp(similarity / softness)`` (Wu et al. 2018,
+            and DINO); ``uniform`` counts votes.
+        softness: the temperature of the weights; 0.07 for cosine is that of DINO. For the
+            Euclidean metric the similarity is minus the squared distance.
+    """
+
+    kind: ClassVar[str] = "neighbours"
+
+    rows: np.ndarray
+    labels: np.ndarray
+    classes: int
+    k: int = 20
+    metric: Metric = "cosine"
+    weights: Weights = "softmax"
+    softness: float = 0.07
+    task: Task = "classification"
+    temperature: float = 1.0
+
+    @property
+    def n_features(self) -> int:
+        """The width of the features."""
+        return int(self.rows.shape[1])
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes."""
+        return self.classes
+
+    def decision(self, x: FloatArray) -> FloatArray:
+        """Return the log of the vote shares ``(n, k) float64``; ``-inf`` for no vote."""
+        shares = np.empty((len(x), self.classes))
+        for start in range(0, len(x), _QUERY_ROWS):
+            block = slice(start, start + _QUERY_ROWS)
+            similarity, index = nearest(x[block], self.rows, self.k, self.metric)
+            if self.weights == "softmax":
+                vote = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / self.softness)
+            else:
+                vote = np.ones_like(similarity)
+            vote /= vote.sum(axis=1, keepdims=True)
+            part = np.zeros((len(vote), self.classes))
+            np.add.at(part, (np.arange(len(vote))[:, None], self.labels[index]), vote)
+            shares[block] = part
+        with np.errstate(divide="ignore"):
+            return cast(FloatArray, np.log(shares))
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Return the training rows and labels, and the options."""
+        options = {
+            "classes": self.classes,
+            "k": self.k,
+            "metric": self.metric,
+            "weights": self.weights,
+            "softness": self.softness,
+        }
+        return {"rows": self.rows, "labels": self.labels}, options
+
+    @classmethod
+    def from_state(cls, arrays: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> Self:
+        """Rebuild the head; refuse labels out of range and unknown options."""
+        expect_arrays(arrays, {"rows": ("n", "d"), "labels": ("n",)})
+        labels = as_labels(arrays["labels"], len(arrays["rows"]), int(options["classes"]))
+        if options["metric"] not in get_args(Metric) or options["weights"] not in get_args(Weights):
+            raise HeadError(f"the options of the head are unknown: {dict(options)}")
+        if not (1 <= int(options["k"]) <= len(labels) and float(options["softness"]) > 0):
+            raise HeadError(f"the options of the head are impossible: {dict(options)}")
+        return cls(
+            arrays["rows"].astype(np.float32),
+            labels,
+            int(options["classes"]),
+            int(options["k"]),
+            options["metric"],
+            options["weights"],
+            float(options["softness"]),
+        )
+
+
+def fit_neighbours(
+    x: object,
+    y: object,
+    n_classes: int,
+    *,
+    k: int = 20,
+    metric: Metric = "cosine",
+    weights: Weights = "softmax",
+    softness: float = 0.07,
+) -> NeighboursHead:
+    """Remember the training rows; see :class:`NeighboursHead` for the options.
+
+    A ``k`` above the number of rows is cut to it.
+
+    Raises:
+        HeadError: if the input or an option is unfit.
+    """
+    features = as_features(x)
+    labels = as_labels(y, len(features), n_classes)
+    require_two_classes(labels)
+    faults = []
+    if k < 1:
+        faults.append(f"expected k of 1 or more, found {k}")
+    if not softness > 0:
+        faults.append(f"expected a softness above 0, found {softness}")
+    if metric not in get_args(Metric):
+        faults.append(f"expected the metric 'cosine' or 'euclidean', found {metric!r}")
+    if weights not in get_args(Weights):
+        faults.append(f"expected the weights 'softmax' or 'uniform', found {weights!r}")
+    if faults:
+        raise HeadError("; ".join(faults))
+    rows = unit_rows(features) if metric == "cosine" else features.astype(np.float32)
+    return NeighboursHead(rows, labels, n_classes, min(k, len(rows)), metric, weights, softness)
+
+
+def nearest(
+    queries: FloatArray, rows: np.ndarray, k: int, metric: Metric
+) -> tuple[FloatArray, np.ndarray]:
+    """Return the k most similar rows to each query, best first.
+
+    The rows are read in blocks and the best k merged, so memory is a block's, never n x n.
+
+    Args:
+        queries: ``(m, d)``.
+        rows: ``(n, d) float32``; of unit length for ``cosine``.
+        k: how many, at most n.
+        metric: similarity is the cosine, or minus the squared Euclidean distance.
+
+    Returns:
+        similarities ``(m, k) float64`` and row numbers ``(m, k) int64``.
+    """
+    wanted = unit_rows(queries) if metric == "cosine" else queries.astype(np.float32)
+    q = torch.from_numpy(np.ascontiguousarray(wanted))
+    best: Tensor | None = None
+    where: Tensor | None = None
+    for start in range(0, len(rows), _TRAIN_ROWS):
+        block = torch.from_numpy(np.ascontiguousarray(rows[start : start + _TRAIN_ROWS]))
+        similarity = q @ block.T
+        if metric == "euclidean":
+            similarity.mul_(2.0).sub_((block * block).sum(1))
+        values, index = similarity.topk(min(k, len(block)), dim=1)
+        index += start
+        if best is not None and where is not None:
+            values, index = torch.cat([best, values], 1), torch.cat([where, index], 1)
+            values, order = values.topk(min(k, values.shape[1]), dim=1)
+            index = index.gather(1, order)
+        best, where = values, index
+    assert best is not None
+    assert where is not None
+    similarity64 = best.double()
+    if metric == "euclidean":
+        similarity64 -= (q.double() ** 2).sum(1, keepdim=True)
+    return similarity64.numpy(), where.numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class PrototypeHead(Head):
+    """The nearest class mean, by cosine.
+
+    Attributes:
+        centre: ``(d,) float64``, the mean of the training rows, taken out before the cosine.
+        prototypes: ``(k, d) float64``, of unit length.
+        present: ``(k,) bool``, the classes that the training rows held.
+        temperature: fitted to left-out cosines by :func:`fit_prototype`.
+    """
+
+    kind: ClassVar[str] = "prototype"
+
+    centre: FloatArray
+    prototypes: FloatArray
+    present: np.ndarray
+    task: Task = "classification"
+    temperature: float = 1.0
+
+    @property
+    def n_features(self) -> int:
+        """The width of the features."""
+        return int(self.prototypes.shape[1])
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes."""
+        return int(self.prototypes.shape[0])
+
+    def decision(self, x: FloatArray) -> FloatArray:
+        """Return the cosine with each class mean, ``(n, k) float64``."""
+        cosine = _unit(x - self.centre) @ self.prototypes.T
+        return cast(FloatArray, np.where(self.present, cosine, -np.inf))
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Return the arrays; there are no options."""
+        present = self.present.astype(np.uint8)
+        return {"centre": self.centre, "prototypes": self.prototypes, "present": present}, {}
+
+    @classmethod
+    def from_state(cls, arrays: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> Self:
+        """Rebuild the head; refuse wrong shapes."""
+        if options:
+            raise HeadError(f"the options of the head are unknown: {dict(options)}")
+        expect_arrays(arrays, {"centre": ("d",), "prototypes": ("k", "d"), "present": ("k",)})
+        present = arrays["present"].astype(bool)
+        if not present.any():
+            raise HeadError("the head knows no class")
+        return cls(
+            arrays["centre"].astype(np.float64), arrays["prototypes"].astype(np.float64), present
+        )
+
+
+def fit_prototype(x: object, y: object, n_classes: int) -> PrototypeHead:
+    """Average the unit-length, centred features of each class.
+
+    The temperature is fitted to the cosines of each row with its own class's mean taken without
+    it, which costs nothing: the sum of the class less the row.
+
+    Raises:
+        HeadError: if the input is unfit.
+    """
+    features = as_features(x)
+    labels = as_labels(y, len(features), n_classes)
+    require_two_classes(labels)
+    centre = features.mean(axis=0, dtype=np.float64)
+    unit = _unit(features - centre)
+    sums = np.zeros((n_classes, features.shape[1]))
+    np.add.at(sums, labels, unit)
+    counts = np.bincount(labels, minlength=n_classes)
+    prototypes, present = _unit(sums), counts > 0
+    cosine = np.where(present, unit @ prototypes.T, -np.inf)
+    own = np.einsum("nd,nd->n", unit, _unit(sums[labels] - unit))
+    cosine[np.arange(len(labels)), labels] = np.where(counts[labels] > 1, own, -np.inf)
+    head = PrototypeHead(centre, prototypes, present)
+    if (counts > 1).any():
+        head = head.with_temperature(fit_temperature(cosine, labels))
+    return head
+
+
+def unit_rows(x: FloatArray) -> np.ndarray:
+    """Return the rows scaled to unit length, ``(n, d) float32``; zero rows stay zero."""
+    length = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
+    return np.asarray(x / np.maximum(length, 1e-30)[:, None], dtype=np.float32)
+
+
+def _unit(x: FloatArray) -> FloatArray:
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return cast(FloatArray, x / np.maximum(length, 1e-30))

@@ -1,0 +1,232 @@
+"""Ridge regression: the whole path of penalties, and its leave-one-out errors, from one
+eigendecomposition (Golub, Heath and Wahba 1979; Rifkin and Lippert 2007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from headstart.errors import HeadError
+from headstart.heads.calibration import fit_temperature
+from headstart.heads.checks import (
+    FloatArray,
+    as_features,
+    as_labels,
+    as_multi_hot,
+    as_regression_targets,
+    class_weight_vector,
+    require_two_classes,
+)
+from headstart.heads.linear import LinearHead
+from headstart.heads.logistic.rows import moments
+
+RIDGE_GRID: tuple[float, ...] = tuple(float(a) for a in 10.0 ** np.linspace(-3, 8, 45))
+"""Penalties for standardised features, of which ``n`` rows have a Gram matrix of trace ``n d``."""
+
+_BLOCK_ROWS = 4096
+RidgeTask = Literal["classification", "multi-label", "regression"]
+
+
+@dataclass(frozen=True)
+class RidgePath:
+    """Ridge regression at every penalty.
+
+    Attributes:
+        alphas: ``(a,)``, ascending.
+        error: ``(a,)``, leave-one-out mean squared error over rows and outputs.
+        accuracy: ``(a,)``, leave-one-out accuracy; NaN for a regression.
+        chosen: the position of the least ``error``.
+        head: at the chosen penalty; a classifier's temperature is fitted to the left-out outputs.
+        left_out: ``(n, k)``, the output for each row of the fit to all other rows, at the chosen
+            penalty.
+    """
+
+    alphas: tuple[float, ...]
+    error: FloatArray
+    accuracy: FloatArray
+    chosen: int
+    head: LinearHead
+    left_out: FloatArray
+
+
+def fit_ridge(
+    x: object,
+    y: object,
+    n_classes: int,
+    *,
+    alphas: Sequence[float] = RIDGE_GRID,
+    task: RidgeTask = "classification",
+    standardise: bool = True,
+    class_weight: str | np.ndarray | None = None,
+) -> RidgePath:
+    """Minimise ``sum_i w_i |y_i - x_i W - b|^2 + alpha |W|^2`` at every ``alpha``.
+
+    Classes become targets of 1 and -1, as in scikit-learn's ``RidgeClassifierCV``. The left-out
+    error of row i is ``(y_i - f(x_i)) / (1 - h_i)`` with h the diagonal of the hat matrix; the
+    standardisation and the intercept's part of h are those of all rows.
+
+    Args:
+        x: features ``(n, d)``.
+        y: class indices ``(n,)``; memberships ``(n, k)``; or targets ``(n,)`` or ``(n, t)``.
+        n_classes: the number of outputs.
+        alphas: penalties, in any order; the least left-out error chooses.
+        task: what ``y`` means.
+        standardise: scale each feature to unit deviation first.
+        class_weight: ``"balanced"``, one weight a class, or None.
+
+    Raises:
+        HeadError: if the input is unfit.
+    """
+    features = as_features(x)
+    grid = np.unique(np.asarray(alphas, dtype=np.float64))
+    if not (len(grid) and np.isfinite(grid).all() and grid.min() > 0):
+        raise HeadError("expected finite penalties above 0")
+    targets, labels = _targets(y, len(features), n_classes, task)
+    weight = class_weight_vector(class_weight, labels, n_classes) if labels is not None else None
+    weights = np.ones(len(features)) if weight is None else weight
+    mean, scale = moments(features, np.arange(len(features)))
+    scale = scale if standardise else np.ones_like(scale)
+    system = _System(features, mean, scale, weights, targets)
+    error, accuracy = _left_out_scores(system, grid, labels, task)
+    chosen = int(error.argmin())
+    alpha = float(grid[chosen])
+    left_out = np.empty_like(targets)
+    for rows, outputs in system.left_out(np.array([alpha])):
+        left_out[rows] = outputs[0]
+    coefficients, intercept = system.solve(alpha)
+    present = np.ones(n_classes, dtype=bool)
+    if labels is not None:
+        present = np.bincount(labels, minlength=n_classes) > 0
+    head = LinearHead(coefficients, intercept, mean, scale, present, task=task, method="ridge")
+    if task == "classification" and labels is not None:
+        head = head.with_temperature(fit_temperature(np.where(present, left_out, -np.inf), labels))
+    return RidgePath(tuple(float(a) for a in grid), error, accuracy, chosen, head, left_out)
+
+
+def _left_out_scores(
+    system: _System, grid: FloatArray, labels: np.ndarray | None, task: RidgeTask
+) -> tuple[FloatArray, FloatArray]:
+    """Return the left-out squared error and accuracy at every penalty, ``(a,)`` each."""
+    error, right = np.zeros(len(grid)), np.zeros(len(grid))
+    for rows, outputs in system.left_out(grid):
+        targets, weights = system.targets[rows], system.weights[rows]
+        for at, output in enumerate(outputs):
+            error[at] += float(weights @ ((output - targets) ** 2).mean(axis=1))
+            if labels is not None:
+                right[at] += float((output.argmax(axis=1) == labels[rows]).sum())
+            else:
+                right[at] += float(((output > 0) == (targets > 0)).mean(axis=1).sum())
+    accuracy = right / len(system.targets)
+    return error / system.total, np.full(len(grid), np.nan) if task == "regression" else accuracy
+
+
+def _targets(
+    y: object, n: int, n_classes: int, task: RidgeTask
+) -> tuple[FloatArray, np.ndarray | None]:
+    if task == "regression":
+        targets = as_regression_targets(y, n)
+        if targets.shape[1] != n_classes:
+            raise HeadError(f"expected {n_classes} targets an item, found {targets.shape[1]}")
+        return targets, None
+    if task == "multi-label":
+        return 2 * as_multi_hot(y, n, n_classes) - 1, None
+    labels = as_labels(y, n, n_classes)
+    require_two_classes(labels)
+    targets = np.full((n, n_classes), -1.0)
+    targets[np.arange(n), labels] = 1.0
+    return targets, labels
+
+
+class _System:
+    """The eigendecomposition of the (weighted, centred) Gram or kernel matrix."""
+
+    def __init__(
+        self,
+        x: FloatArray,
+        mean: FloatArray,
+        scale: FloatArray,
+        weights: FloatArray,
+        targets: FloatArray,
+    ) -> None:
+        self.x, self.mean, self.scale, self.weights = x, mean, scale, weights
+        self.root = np.sqrt(weights)
+        self.total = float(weights.sum())
+        # The weighted means, on top of the standardisation.
+        self.centre = np.zeros(x.shape[1])
+        for rows in self._blocks():
+            self.centre += weights[rows] @ self._block(rows, centred=False)
+        self.centre /= self.total
+        self.target_mean = weights @ targets / self.total
+        self.y = (targets - self.target_mean) * self.root[:, None]
+        self.targets = targets
+        n, d = x.shape
+        self.primal = n >= d
+        if self.primal:
+            self._decompose_gram(d)
+        else:
+            z = self._block(slice(0, n)) * self.root[:, None]
+            self.z = z
+            values, self.basis = np.linalg.eigh(z @ z.T)
+            self.values = np.maximum(values, 0.0)
+            self.projected = self.basis.T @ self.y
+
+    def solve(self, alpha: float) -> tuple[FloatArray, FloatArray]:
+        """Return ``(d, k)`` coefficients and ``(k,)`` intercepts."""
+        inner = self.projected / (self.values + alpha)[:, None]
+        w = self.basis @ inner if self.primal else self.z.T @ (self.basis @ inner)
+        return w, self.target_mean - self.centre @ w
+
+    def left_out(self, alphas: FloatArray) -> Iterator[tuple[slice, list[FloatArray]]]:
+        """Yield, block by block, the outputs for each row of the fit to all other rows.
+
+        A block is turned into the eigenbasis once for all penalties: ``(rows, one (m, k) each)``.
+        """
+        inner = [self.projected / (self.values + alpha)[:, None] for alpha in alphas]
+        for rows in self._blocks():
+            if self.primal:
+                turned = self._block(rows) @ self.basis
+                squares = turned * turned
+                leverage = squares @ (1.0 / (self.values[:, None] + alphas))
+                leverage *= self.weights[rows, None]
+                fitted = [turned @ one for one in inner]
+            else:
+                u = self.basis[rows]
+                leverage = (u * u) @ (self.values[:, None] / (self.values[:, None] + alphas))
+                root = np.maximum(self.root[rows], 1e-150)[:, None]
+                fitted = [(u * self.values) @ one / root for one in inner]
+            hat = self.weights[rows, None] / self.total + leverage
+            spare = np.maximum(1.0 - hat, 1e-12)
+            targets = self.targets[rows]
+            yield (
+                rows,
+                [
+                    targets - (targets - one - self.target_mean) / spare[:, at, None]
+                    for at, one in enumerate(fitted)
+                ],
+            )
+
+    def _decompose_gram(self, d: int) -> None:
+        gram, cross = np.zeros((d, d)), np.zeros((d, self.y.shape[1]))
+        for rows in self._blocks():
+            z = self._block(rows) * self.root[rows, None]
+            gram += z.T @ z
+            cross += z.T @ self.y[rows]
+        values, self.basis = np.linalg.eigh(gram)
+        self.values = np.maximum(values, 0.0)
+        self.projected = self.basis.T @ cross
+
+    def _blocks(self) -> list[slice]:
+        n = len(self.x)
+        return [slice(i, min(i + _BLOCK_ROWS, n)) for i in range(0, n, _BLOCK_ROWS)]
+
+    def _block(self, rows: slice, *, centred: bool = True) -> FloatArray:
+        z = self.x[rows].astype(np.float64)
+        z -= self.mean
+        z /= self.scale
+        if centred:
+            z -= self.centre
+        return z
