@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.backbones import backbones
+from headstart.cli.compare import compare
 from headstart.cli.fit import fit
 from headstart.cli.predict import evaluate, predict
 from headstart.errors import HeadstartError
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(fit)
 app.command()(predict)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(backbones)
 
 

@@ -266,8 +266,8 @@ def differences_in_noise(e: Evidence) -> Iterator[Finding]:
     resolution = (
         ""
         if widest is None
-        else f" Differences below {100 * (widest.high - widest.low) / 2:.1f} points cannot be seen"
-        f" with {e.n_test:,} test items and {len(unclear[0].runs)} repetitions."
+        else f" With {e.n_test:,} test items and {len(unclear[0].runs)} repetitions, the widest of"
+        f" these differences is known to ±{100 * (widest.high - widest.low) / 2:.1f} points."
     )
     verb = "is" if len(unclear) == 1 else "are"
     yield Finding(

@@ -39,13 +39,15 @@ from headstart.freezing import LayerDrift
 from headstart.progress import Reporter, SilentReporter
 from headstart.records import to_plain
 
-STATISTICS_BYTES = 2**30
+STATISTICS_BYTES = 2 * 2**30
 """Re-estimation keeps the activations of one depth in memory, up to this many bytes of them."""
 
 LOOK = 64
 """Training images that inputs and drift are looked at with."""
 
 MENDED = "inputs mended"
+
+_MEASURED = ("reestimated", "blend")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class StudySettings:
             in most tutorials.
         recompute_passes: walks over the training items for ``recompute``.
         statistics_items: training items that statistics are re-estimated on. None: as many as fit
-            into 1 GiB of activations, at least 128.
+            into 2 GiB of activations, at least 128.
         redraw: whether every repetition draws its own test split. None: if the data has none.
         train_items, test_items: use at most so many.
         on_bad: ``raise`` or ``skip`` items that cannot be read.
@@ -421,7 +423,13 @@ class _Study:
         }
         # Input, output and the place where the next activation is made: three at a time.
         largest = 3 * 4 * max(sizes.get(name, 1) for name in self.facts.norms)
-        return min(most, max(128, STATISTICS_BYTES // largest))
+        chosen = min(most, max(128, STATISTICS_BYTES // largest))
+        if chosen < most and any(c.statistics in _MEASURED for c in self.configurations):
+            self._note(
+                f"statistics are re-estimated on {chosen:,} of {most:,} training images, whose"
+                " activations fit into memory together"
+            )
+        return chosen
 
     def _comparison(self, evidence: Evidence, plan: Plan, judgement: Judgement) -> Comparison:
         settings = self.settings

@@ -1,0 +1,146 @@
+"""``headstart compare``: which way of running the backbone is right for this data, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headstart.cli import options
+from headstart.cli.console import print_json, reporter, stdout
+
+
+def compare(
+    data: options.Data,
+    backbone: options.BackboneName = "headstart/glyphs",
+    configs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME,…",
+            help="Configurations: words joined by '+', such as eval+no_grad, reestimated, "
+            "blend(0.5), no_grad+unscaled, layer=stage2. Default: the usual eight; "
+            "'--configs list' lists all words.",
+            show_default=False,
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Repetitions with independent seeds.", min=1)] = 5,
+    head: Annotated[
+        str,
+        typer.Option(help="linear: logistic regression. mlp: one hidden layer with dropout."),
+    ] = "linear",
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs of an mlp head.", show_default=False, min=1),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="The configuration to compare with. Default: eval+inference_mode.",
+            show_default=False,
+        ),
+    ] = None,
+    passes: Annotated[
+        int, typer.Option("--recompute-passes", help="Passes of the recompute configuration.")
+    ] = 5,
+    train_items: Annotated[
+        int | None, typer.Option(help="Use at most so many training items.", show_default=False)
+    ] = None,
+    test_items: Annotated[
+        int | None, typer.Option(help="Use at most so many test items.", show_default=False)
+    ] = None,
+    out: options.Out = None,
+    weights: options.Weights = None,
+    model_args: options.ModelArgs = None,
+    layer: options.Layer = None,
+    pooling: options.Pooling = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    size: options.Size = None,
+    scale: options.Scale = None,
+    crop: options.CropFraction = None,
+    interpolation: options.Interpolation = None,
+    channels: options.Channels = None,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
+    test_fraction: options.TestFraction = 0.2,
+    bad_files: options.BadFiles = "raise",
+    seed: options.Seed = 0,
+    cache: options.Cache = None,
+    batch_size: options.BatchSize = 32,
+    precision: options.Precision = "float32",
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare ways of running a frozen backbone on your data, with repetitions and causes.
+
+    Writes a run folder with comparison.json, figures and report.html. An interrupted comparison
+    goes on where it stopped when the same command is given again.
+    """
+    from headstart.compare import HeadSpec, StudySettings
+    from headstart.errors import ConfigError
+    from headstart.jobs import DataOptions
+    from headstart.jobs.compare import compare as run_compare
+    from headstart.report.compare import comparison_table
+
+    if configs is not None and configs.strip() == "list":
+        _list_words()
+        return
+    if epochs is not None and head != "mlp":
+        raise ConfigError(("--epochs belongs to --head mlp",))
+    settings = StudySettings(
+        repeats=repeats,
+        head=HeadSpec(head, {} if epochs is None else {"epochs": epochs}),  # type: ignore[arg-type]
+        seed=seed,
+        extraction=options.extraction(batch_size, precision, device, False, workers),
+        recompute_passes=passes,
+        train_items=train_items,
+        test_items=test_items,
+        on_bad=bad_files,  # type: ignore[arg-type]
+        reference=reference,
+    )
+    spec = options.backbone_spec(
+        backbone,
+        weights=weights,
+        model_args=model_args,
+        layer=layer,
+        pooling=pooling,
+        mean=mean,
+        std=std,
+        size=size,
+        scale=scale,
+        crop=crop,
+        interpolation=interpolation,
+        channels=channels,
+    )
+    run = run_compare(
+        data,
+        spec,
+        configs,
+        settings=settings,
+        out=out,
+        cache=cache,
+        data_options=DataOptions(image_column, label_column, test_fraction),
+        reporter=reporter(quiet),
+    )
+    if as_json:
+        print_json({**run.document(), **run.description(), "folder": str(run.folder)})
+        return
+    console = stdout()
+    console.print(comparison_table(run.comparison))
+    console.print(f"\nreport: {run.folder}/report.html")
+    for command in run.commands:
+        console.print(f"next:   {command}", soft_wrap=True)
+
+
+def _list_words() -> None:
+    from headstart.compare import DEFAULT, TERMS
+
+    console = stdout()
+    for word, (_, about) in TERMS.items():
+        console.print(f"{word:18}{about}")
+    console.print(f"{'blend(0.5)':18}half of the way from running to re-estimated statistics")
+    console.print(f"{'layer=NAME':18}another cut; likewise pooling=, batch=, size=, scale=, mean=,")
+    console.print(f"{'':18}std=, crop=, channels= (three numbers with slashes: mean=0.4/0.5/0.6)")
+    console.print(f"\ndefault: {','.join(DEFAULT)}")
