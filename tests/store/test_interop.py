@@ -41,13 +41,15 @@ def by_id(ids: list[str], rows: np.ndarray) -> np.ndarray:
 
 def test_pyarrow(space: Space) -> None:
     found = run_page("pyarrow", space_folder=space.folder)
-    np.testing.assert_array_equal(by_id(found["table"]["id"].to_pylist(), found["features"]), ROWS)
+    np.testing.assert_array_equal(
+        by_id(found["arrow_table"]["id"].to_pylist(), found["features"]), ROWS
+    )
 
 
 def test_pyarrow_tensors(space: Space, store: Any) -> None:
     other = store.space({"layer": "grid"})
     other.append(IDS, {"grid": GRID, "features": ROWS})
-    table = run_page("pyarrow", space_folder=other.folder)["table"]
+    table = run_page("pyarrow", space_folder=other.folder)["arrow_table"]
     grid = table["grid"].combine_chunks().to_numpy_ndarray()
     np.testing.assert_array_equal(grid, GRID, strict=True)
 
@@ -64,21 +66,14 @@ def test_polars(space: Space) -> None:
 
 
 def test_duckdb(space: Space) -> None:
-    import duckdb
-
-    table = run_page("pyarrow", space_folder=space.folder)["table"]
-    query = re.search(r'duckdb\.sql\("(.*)"\)', PAGE.read_text())
-    assert query is not None
-    connection = duckdb.connect()
-    connection.register("table_", table)
-    totals = dict(connection.sql(query[1].replace("FROM table", "FROM table_")).fetchall())
+    totals = dict(run_page("pyarrow", "DuckDB", space_folder=space.folder)["totals"])
     np.testing.assert_allclose([totals[i] for i in IDS], ROWS.sum(axis=1), atol=1e-5)
 
 
 def test_int8(space: Space, store: Any) -> None:
     other = store.space({"precision": "int8"})
     other.append(IDS, {"features": ROWS}, precision="int8")
-    table = run_page("pyarrow", space_folder=other.folder)["table"]
+    table = run_page("pyarrow", space_folder=other.folder)["arrow_table"]
     stored = table["features"].combine_chunks().flatten().to_numpy().reshape(30, -1)
     scale = table["features.scale"].to_numpy()
     values = run_page("Stored as int8", stored=stored, scale=scale)["values"]

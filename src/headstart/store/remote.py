@@ -121,7 +121,7 @@ class Remote:
 
     def publish(
         self, index: Index, shard: Path, entry: ShardEntry, ids: PackedIds, view: int
-    ) -> None:
+    ) -> int:
         """Upload a shard and record it, unless others have published all of its rows meanwhile.
 
         Args:
@@ -130,11 +130,14 @@ class Remote:
             entry: what is to be recorded.
             ids: (m, 2) uint64.
             view: number of the view.
+
+        Returns:
+            The number of rows that this record is the first to name.
         """
         self._describe()
         number = self.sync(index)
         uploaded = False
-        while not (index.locate(ids, view).shard >= 0).all():
+        while new := int((index.locate(ids, view).shard < 0).sum()):
             with self._errors("upload a shard"):
                 if not uploaded:
                     self._files.makedirs(f"{self._root}/shards", exist_ok=True)
@@ -142,9 +145,10 @@ class Remote:
                     uploaded = True
                 record = _record(number, entry, ids, view)
                 if put_if_absent(self._files, self._record_path(number), record):
-                    return
+                    return new
             # Another process took the number. Its record may hold some of these rows.
             number = self.sync(index)
+        return 0
 
     def _upload(self, shard: Path, target: str) -> None:
         # A name is the digest of the content, so an object of the same name and size is the same.

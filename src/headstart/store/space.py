@@ -221,10 +221,13 @@ class Space:
                     os.fsync(file.fileno())
                 name, size = file_digest(temporary), temporary.stat().st_size
                 entry = ShardEntry(0, name, len(ids), size, specs, time.time())
-                if self._remote is not None:
-                    index = self._folder.created()
-                    self._remote.publish(index, temporary, entry, ids, view)
-                return self._commit(temporary, entry, ids, view)
+                if self._remote is None:
+                    return self._commit(temporary, entry, ids, view)
+                index = self._folder.created()
+                won = self._remote.publish(index, temporary, entry, ids, view)
+                # Registers what the log now says anyway, and spares fetching our own shard.
+                self._commit(temporary, entry, ids, view)
+                return won
             finally:
                 with contextlib.suppress(OSError):
                     temporary.unlink(missing_ok=True)
