@@ -1,0 +1,27 @@
+"""The cut: a model's frozen, deterministic part and the rest, found in its graph.
+
+:func:`find_cut` divides any module into a prefix that is computed once an item and a suffix that
+trains on what is stored at the boundary; :func:`boundary_rows` runs the prefix.
+"""
+
+from headstart.cut.checking import Check
+from headstart.cut.find import READ_BANDWIDTH, find_cut
+from headstart.cut.parts import TensorSpec
+from headstart.cut.precision import RoundingError, from_array, rounding_error, to_array
+from headstart.cut.result import Cut, NoCut
+from headstart.cut.rows import boundary_rows, boundary_tensors
+
+__all__ = [
+    "READ_BANDWIDTH",
+    "Check",
+    "Cut",
+    "NoCut",
+    "RoundingError",
+    "TensorSpec",
+    "boundary_rows",
+    "boundary_tensors",
+    "find_cut",
+    "from_array",
+    "rounding_error",
+    "to_array",
+]

@@ -1,0 +1,65 @@
+"""Comparing the results of two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+MIXING_TOLERANCE = 1e-3
+"""The largest change of a row, relative to the largest value, that other items may cause.
+
+The same kernels run on both probe batches, so that independent rows are equal to the bit almost
+always; statistics taken from the batch change them by 0.1 and more.
+"""
+MODE_TOLERANCE = 1e-5
+"""The largest relative change between training and evaluation mode that is rounding: a library may
+choose other kernels by mode."""
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the tensors that a value holds, in order."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two results are equal, but for rounding."""
+    return _all_pairs(left, right, lambda a, b: _close(a, b, MODE_TOLERANCE))
+
+
+def same_first_row(left: Any, right: Any) -> bool:
+    """Whether the first item of two results for two items each is equal, but for rounding."""
+
+    def compare(a: Tensor, b: Tensor) -> bool:
+        # Where items are not along the first axis, the first operation that brings them back
+        # there shows whether they were mixed.
+        if a.shape != b.shape or not a.ndim or len(a) != 2:
+            return a.shape == b.shape
+        return _close(a[0], b[0], MIXING_TOLERANCE)
+
+    return _all_pairs(left, right, compare)
+
+
+def _all_pairs(left: Any, right: Any, compare: Callable[[Tensor, Tensor], bool]) -> bool:
+    ours, theirs = tensors_in(left), tensors_in(right)
+    return len(ours) == len(theirs) and all(map(compare, ours, theirs))
+
+
+def _close(left: Tensor, right: Tensor, tolerance: float) -> bool:
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
+    if torch.equal(left, right) or not left.numel():
+        return True
+    if not left.is_floating_point():
+        return False
+    difference = (left.double() - right.double()).abs().nan_to_num(0.0, 0.0)
+    scale = float(left.double().nan_to_num(0.0, 0.0, 0.0).abs().max()) or 1.0
+    return bool(torch.equal(left.isnan(), right.isnan())) and float(difference.max()) <= (
+        tolerance * scale
+    )
+
+
+__all__ = ["MIXING_TOLERANCE", "MODE_TOLERANCE", "same", "same_first_row", "tensors_in"]

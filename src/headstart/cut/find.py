@@ -1,0 +1,201 @@
+"""The door of the room: from a model, an example and what is frozen to a checked cut."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from headstart.cut import timing
+from headstart.cut.checking import check
+from headstart.cut.effects import needs
+from headstart.cut.inputs import Inputs, probe_batches, read_example
+from headstart.cut.parts import TensorSpec, build_prefix, build_suffix, specify
+from headstart.cut.placing import place
+from headstart.cut.precision import Dtype, checked_dtype, rounding_error
+from headstart.cut.purity import Purity, examine
+from headstart.cut.replay import cut_modules
+from headstart.cut.result import Cut, NoCut, Placed
+from headstart.cut.rows import compute_rows
+from headstart.cut.terms import Frozen, Terms, read_terms
+from headstart.cut.tracing import Trace, UntraceableError, trace
+from headstart.errors import ConfigError
+
+READ_BANDWIDTH = 1e9
+"""Bytes a second at which stored rows are read: random rows of a mapped file on a local disk."""
+
+
+def find_cut(
+    model: nn.Module,
+    example: Any,
+    frozen: Frozen,
+    *,
+    dtype: Dtype = "float32",
+    measure: bool = True,
+    read_bandwidth: float = READ_BANDWIDTH,
+) -> Cut | NoCut:
+    """Find the largest part of a model that is frozen and deterministic, and cut behind it.
+
+    The part is found in the graph of operations, across the borders of blocks and along skip
+    connections. Within it the boundary is placed where reading what is stored and recomputing the
+    rest take the least time together. The model is left as it was: modes, statistics, the state
+    of torch's generators.
+
+    Args:
+        model: any module.
+        example: one small batch as the model takes it: a tensor, a tuple of arguments or a
+            mapping of named ones, items along the first axis; any number of items, 8 to 16 for
+            good times. The cut holds for items of this shape and for every batch size.
+        frozen: what does not move in this stage: the handle of :func:`headstart.freeze`, a plan
+            of :func:`headstart.plan_freeze` that is not carried out yet, a function from the name
+            of a parameter or buffer to whether it stays, or a mapping from names of tensors or
+            modules to that.
+        dtype: the type in which floating boundary tensors are stored. float32 (the default)
+            loses nothing of a float32 model; float16 and bfloat16 halve the bytes at the error
+            that ``Cut.rounding`` reports.
+        measure: time operations here; False estimates from their work, the same on any machine.
+        read_bandwidth: bytes a second at which stored rows are read.
+
+    Returns:
+        A checked cut, or why there is none.
+
+    Raises:
+        FreezeError: ``frozen`` does not fit the model, or contradicts ``requires_grad``.
+        ConfigError: the example holds no batch, or an argument is out of range.
+    """
+    checked_dtype(dtype)
+    if not read_bandwidth > 0:
+        raise ConfigError((f"read_bandwidth must be positive, not {read_bandwidth}",))
+    inputs, tensors = read_example(model, example)
+    terms = read_terms(model, frozen)
+    try:
+        return _cut_graph(model, inputs, tensors, terms, dtype, measure, read_bandwidth)
+    except UntraceableError as error:
+        found = cut_modules(model, inputs, tensors, terms, dtype, read_bandwidth)
+        if isinstance(found, Placed):
+            return _checked(found, inputs, tensors, terms, model)
+        return NoCut(
+            f"{type(model).__name__} cannot be recorded as a graph ({error}), and cannot be cut"
+            f" between modules either: {found}"
+        )
+
+
+def _cut_graph(
+    model: nn.Module,
+    inputs: Inputs,
+    tensors: list[Tensor],
+    terms: Terms,
+    dtype: Dtype,
+    measure: bool,
+    bandwidth: float,
+) -> Cut | NoCut:
+    pairs, others, threes = probe_batches(tensors)
+    graph = trace(model, inputs, (pairs, threes))
+    graph.forget()
+    purity = examine(graph, terms, (pairs, others))
+    if not any(node.op != "placeholder" for node in purity.varying):
+        return NoCut(_nothing(purity), purity.blockers)
+    timer = timing.measured_seconds if measure else timing.estimated_seconds
+    seconds = timer(graph, purity, tensors)
+    before, boundary, specs = _placed(graph, purity, seconds, dtype, bandwidth)
+    if all(node.op == "placeholder" for node in boundary):
+        return NoCut(
+            "computing the frozen part takes less time than reading its result would",
+            purity.blockers,
+        )
+    prefix = build_prefix(graph, boundary, before)
+    suffix = build_suffix(graph, boundary, before, specs)
+    placed = Placed(
+        prefix,
+        suffix,
+        specs,
+        "graph",
+        (
+            sum(seconds.get(node, 0.0) for node in before),
+            sum(s for node, s in seconds.items() if node not in before),
+            sum(spec.bytes for spec in specs) / bandwidth,
+        ),
+        purity.blockers,
+        prefix.describe,
+    )
+    return _checked(placed, inputs, tensors, terms, model)
+
+
+def _nothing(purity: Purity) -> str:
+    if not purity.blockers:
+        return "no operation of the model depends on its inputs"
+    return f"no operation can be computed once: {purity.blockers[0]}"
+
+
+def _placed(
+    graph: Trace, purity: Purity, seconds: dict[fx.Node, float], dtype: Dtype, bandwidth: float
+) -> tuple[frozenset[fx.Node], list[fx.Node], tuple[TensorSpec, ...]]:
+    """Divide the pure operations; return those before, the stored ones and their description."""
+    order = {node: number for number, node in enumerate(graph.graph.nodes)}
+    before_all = needs(graph)
+    varying = purity.varying
+    specs = {node: spec for node in varying if (spec := _spec(graph, node, dtype)) is not None}
+    consumers: dict[fx.Node, set[int]] = {node: set() for node in varying}
+    for node in graph.graph.nodes:
+        for other in node.all_input_nodes:
+            if node not in graph.shapes and other in varying:
+                consumers[other].add(order[node] if node in varying else -1)
+    chosen = place(
+        {order[n]: [order[o] for o in before_all[n] if o in varying] for n in varying},
+        {order[n]: consumers[n] for n in varying},
+        {order[n]: _time(n, seconds) for n in sorted(varying, key=order.__getitem__)},
+        {order[n]: spec.bytes / bandwidth for n, spec in specs.items()},
+    )
+    before = frozenset(node for node in varying if order[node] in chosen)
+    boundary = [
+        node
+        for node in graph.graph.nodes
+        if node in before and any(user not in chosen for user in consumers[node])
+    ]
+    constant = purity.pure - varying
+    return before | constant, boundary, tuple(specs[node] for node in boundary)
+
+
+def _time(node: fx.Node, seconds: dict[fx.Node, float]) -> float:
+    """Return the time to compute a value behind the cut; inputs cannot be computed there."""
+    return math.inf if node.op == "placeholder" else seconds.get(node, 0.0)
+
+
+def _spec(graph: Trace, node: fx.Node, dtype: Dtype) -> TensorSpec | None:
+    """Describe the value of a node as a boundary tensor; None where it cannot be stored."""
+    two, three = graph.values[node]
+    if not isinstance(two, Tensor) or not two.ndim or two.shape[1:] != three.shape[1:]:
+        return None
+    return specify(node.name, two, 2, dtype) if len(three) == 3 else None
+
+
+def _checked(
+    placed: Placed, inputs: Inputs, tensors: list[Tensor], terms: Terms, model: nn.Module
+) -> Cut | NoCut:
+    """Prove a cut on the example and on a batch of another size; measure the rounding."""
+    small = [tensor.detach()[:8] for tensor in tensors]
+    threes = probe_batches(tensors)[2]
+    found = check(model, placed.prefix, placed.suffix, inputs, (small, threes), terms)
+    if found.fault is not None:
+        return NoCut(f"the cut does not hold: {found.fault}", placed.ends)
+    rows = compute_rows(placed.prefix, *inputs.call([tensor.clone() for tensor in threes]))
+    return Cut(
+        placed.prefix,
+        placed.suffix,
+        placed.boundary,
+        placed.method,
+        found,
+        tuple(
+            rounding_error(row, spec.dtype)  # type: ignore[arg-type]
+            if row.is_floating_point()
+            else None
+            for row, spec in zip(rows, placed.boundary, strict=True)
+        ),
+        *placed.seconds,
+        placed.ends,
+        placed.describe,
+    )
+
+
+__all__ = ["READ_BANDWIDTH", "find_cut"]
