@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from headstart.errors import StoreError
 from headstart.progress import SilentReporter
-from headstart.store import Space, Store, rows_per_shard
+from headstart.store import FeatureSet, Space, Store, rows_per_shard
 from tests.store.conftest import DESCRIPTION, make_ids, make_rows
 
 
@@ -274,6 +276,31 @@ def test_claims_of_a_dead_owner_are_free(store: Store) -> None:
 )
 def test_rows_per_shard_is_a_power_of_two_within_bounds(row_bytes: int, rows: int) -> None:
     assert rows_per_shard(row_bytes) == rows
+
+
+def test_the_store_loads_no_torch() -> None:
+    code = "import sys, headstart.store; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def _sum_and_gc(features: FeatureSet, results: multiprocessing.Queue) -> None:
+    total = float(features.array().sum())
+    root = features._source._layout.root
+    results.put((total, Store(root).gc(max_size=0).removed))
+
+
+def test_a_spawned_process_reads_and_holds_what_it_was_handed(filled) -> None:
+    space, ids, rows = filled(10, 4)
+    features = space.read(ids)
+    spawn = multiprocessing.get_context("spawn")
+    results = spawn.Queue()
+    child = spawn.Process(target=_sum_and_gc, args=(features, results))
+    child.start()
+    space.close()
+    total, removed = results.get(timeout=60)
+    child.join()
+    assert total == pytest.approx(float(rows.sum()))
+    assert removed == ()
 
 
 def test_an_unusable_root_is_one_clear_line(tmp_path: Path) -> None:

@@ -350,6 +350,8 @@ class Space:
         shard = self._shards.get(entry.name)
         if shard is not None:
             return shard
+        # In a process that was handed a feature set, this is what keeps the space from gc.
+        self._folder.existing()
         path = self._layout.shard(entry.name)
         if self._remote is not None and not path.exists():
             self._remote.fetch(entry, self._folder.created())
