@@ -12,6 +12,7 @@ import typer
 
 from headstart.cli.backbones import backbones
 from headstart.cli.compare import compare
+from headstart.cli.finetune import finetune
 from headstart.cli.fit import fit
 from headstart.cli.predict import evaluate, predict
 from headstart.errors import HeadstartError
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(fit)
 app.command()(predict)
 app.command()(evaluate)
+app.command()(finetune)
 app.command()(compare)
 app.command()(backbones)
 

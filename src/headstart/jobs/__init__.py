@@ -1,5 +1,6 @@
 """Whole jobs, from data to a run folder; the command line and Python call the same ones."""
 
+from headstart.jobs.finetune import FinetuneConfig, finetune, plan_finetune
 from headstart.jobs.fit import FitConfig, fit
 from headstart.jobs.predict import Predictions, evaluate, predict
 from headstart.jobs.runs import Run, SavedRun, open_run
@@ -9,12 +10,15 @@ from headstart.jobs.spec import BackboneSpec
 __all__ = [
     "BackboneSpec",
     "DataOptions",
+    "FinetuneConfig",
     "FitConfig",
     "Predictions",
     "Run",
     "SavedRun",
     "evaluate",
+    "finetune",
     "fit",
     "open_run",
+    "plan_finetune",
     "predict",
 ]

@@ -202,11 +202,7 @@ def _ready(run: Run | SavedRun | Path | str, backbone: Backbone | None) -> _Read
         settings = Extraction(**run.configuration["extraction"])
         return _Ready(run.head, run.classes, backbone or run.backbone, settings.precision)
     saved = run if isinstance(run, SavedRun) else open_run(run)
-    if backbone is None:
-        network = saved.load_backbone()
-    else:
-        network = backbone
-        saved.check(network)
+    network = saved.load_backbone(backbone)
     return _Ready(saved.head, saved.classes, network, saved.precision)
 
 

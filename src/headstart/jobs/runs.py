@@ -16,12 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from headstart.backbones import Backbone
 from headstart.errors import ConfigError, DataError
 from headstart.extraction import Extraction, Precision
 from headstart.heads import Head, load_head
 from headstart.jobs.fingerprints import backbone_fingerprint
 from headstart.jobs.spec import BackboneSpec
+from headstart.jobs.tuned import Tuned, describe_tuned, find_tuned
 from headstart.records import Baseline, CacheUse, Curve, Evaluation, to_plain
 
 FORMAT = 1
@@ -29,7 +32,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """The outcome of ``fit``.
+    """The outcome of ``fit`` or ``finetune``.
 
     Attributes:
         head: the trained head; ``run.predict`` needs it together with ``backbone``.
@@ -48,6 +51,8 @@ class Run:
         spec: how to build the backbone again.
         backbone: the backbone itself.
         folder: where the run was written; None if it was not.
+        training: stages and epochs of a fine-tuning, in plain values; empty for a frozen backbone.
+        tuned: the tensors of the backbone that a fine-tuning has changed, by name.
     """
 
     head: Head
@@ -67,6 +72,8 @@ class Run:
     spec: BackboneSpec
     backbone: Backbone = field(repr=False)
     folder: Path | None = None
+    training: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    tuned: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def accuracy(self) -> float:
@@ -84,6 +91,7 @@ class Run:
             "cache": to_plain(self.cache),
             "evaluation": to_plain(self.evaluation),
             "baselines": to_plain(self.baselines),
+            **({"training": to_plain(dict(self.training))} if self.training else {}),
         }
 
     def description(self) -> dict[str, Any]:
@@ -96,6 +104,7 @@ class Run:
             "fingerprints": to_plain(dict(self.fingerprints)),
             "environment": to_plain(dict(self.environment)),
             "notes": list(self.notes),
+            **({"tuned": describe_tuned(self.tuned)} if self.tuned else {}),
         }
 
 
@@ -109,16 +118,26 @@ class SavedRun:
     spec: BackboneSpec
     precision: Precision
     fingerprint: str
+    tuned: Tuned | None = None
 
-    def load_backbone(self) -> Backbone:
+    def load_backbone(self, given: Backbone | None = None) -> Backbone:
         """Build the backbone and check that it is the one the head was trained on.
+
+        Args:
+            given: the backbone, where the run was made with a module of the user's own; as it was
+                before a fine-tuning, or after.
 
         Raises:
             DataError: weights or preprocessing have changed since.
         """
-        backbone = self.spec.load()
+        backbone = self.spec.load() if given is None else given
+        if self.tuned is not None and not self._fits(backbone):
+            backbone = self.tuned.apply(backbone)
         self.check(backbone)
         return backbone
+
+    def _fits(self, backbone: Backbone) -> bool:
+        return backbone_fingerprint(backbone, self.precision) == self.fingerprint
 
     def check(self, backbone: Backbone) -> None:
         """Refuse a backbone whose features are not those the head was trained on."""
@@ -204,6 +223,7 @@ def open_run(folder: Path | str) -> SavedRun:
         spec = BackboneSpec.from_plain(description["backbone"])
         extraction = Extraction(**description["configuration"]["extraction"])
         fingerprint = str(description["fingerprints"]["backbone"])
+        tuned = find_tuned(folder, description)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error!r})", hint="fit again") from error
     head = load_head(folder)
@@ -213,4 +233,4 @@ def open_run(folder: Path | str) -> SavedRun:
             f"run.json names {len(classes)}",
             hint="fit again",
         )
-    return SavedRun(folder, head, classes, spec, extraction.precision, fingerprint)
+    return SavedRun(folder, head, classes, spec, extraction.precision, fingerprint, tuned)

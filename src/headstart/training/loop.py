@@ -251,6 +251,8 @@ class _Training:
         assert self.optimizer is not None
         labels, device = self.setup.train_labels, self.setup.device
         order = chance.order(len(labels), self.setup.seed, number, epoch)
+        if stage.norm == "batch" and len(order) % stage.batch_size == 1:
+            order = order[:-1]  # a batch of one item has no variance to normalise by
         mixing = chance.numbers(self.setup.seed, number, epoch, chance.MIXING)
         steps = -(-len(order) // stage.batch_size)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -1,0 +1,489 @@
+"""The fine-tuning job: a recipe of stages, planned, trained from stored rows, tested once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.backbones import Backbone
+from headstart.cache import FeatureCache
+from headstart.data import Preprocessing, Split, stratified_split
+from headstart.data.reading import OnBad, settle_bad_items
+from headstart.errors import ConfigError, DataError
+from headstart.extraction import Extraction
+from headstart.freezing.digests import compare_digests, digests, named_tensors
+from headstart.heads import LinearHead
+from headstart.jobs.baselines import majority_baseline, pixel_baseline
+from headstart.jobs.clock import Clock
+from headstart.jobs.environment import describe_environment
+from headstart.jobs.finetune_report import write_finetune
+from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.jobs.runs import Run, prepare_folder, write_json
+from headstart.jobs.sources import DataOptions, open_dataset
+from headstart.jobs.spec import BackboneSpec, resolve_backbone
+from headstart.metrics import accuracy_score
+from headstart.metrics import evaluate as score
+from headstart.progress import Reporter, console_reporter
+from headstart.records import Baseline, CacheUse, to_plain
+from headstart.selection import choose_linear
+from headstart.training import Classifier, Recipe, load_recipe, recipe_to_plain
+from headstart.training.checkpoint import Checkpoint
+from headstart.training.gradients import relative_gradients
+from headstart.training.loop import Setup, train
+from headstart.training.opening import Opener, unreadable
+from headstart.training.outcome import Trained
+from headstart.training.plan import Plan
+from headstart.training.planning import CacheMode, Circumstances, Dtype, Prepared, make_plan
+from headstart.training.roads import ImageFeed
+from headstart.training.targets import resolve
+
+CHECKPOINT = "checkpoint"
+_GRADIENT_ITEMS = 256
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """The settings of :func:`finetune` beside the recipe.
+
+    Attributes:
+        stored: ``auto`` trains on stored rows of the frozen part where that is faster; ``on``
+            refuses recipes where nothing can be stored; ``off`` computes everything in every
+            epoch.
+        stored_dtype: type of stored rows. ``float32`` gives the very curves of ordinary training;
+            ``float16`` and ``bfloat16`` halve the disk space at a measured error.
+        folds: folds of the cross-validation that chooses the penalty of a probe.
+        seed: of every random choice.
+        extraction: batch size, device and threads of forward passes outside training; its
+            precision must be ``float32``, since stages have precisions of their own.
+        on_bad: ``raise`` before training if items cannot be read, or ``skip`` them.
+        baselines: whether to compute figures to beat.
+    """
+
+    stored: CacheMode = "auto"
+    stored_dtype: Dtype = "float32"
+    folds: int = 5
+    seed: int = 0
+    extraction: Extraction = field(default_factory=Extraction)
+    on_bad: OnBad = "raise"
+    baselines: bool = True
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.stored not in ("auto", "on", "off"):
+            faults.append(f"the cache is auto, on or off, not {self.stored!r}")
+        if self.stored_dtype not in ("float32", "float16", "bfloat16"):
+            faults.append(
+                f"rows are stored as float32, float16 or bfloat16, not {self.stored_dtype!r}"
+            )
+        if self.on_bad not in ("raise", "skip"):
+            faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
+        if self.folds < 2:
+            faults.append(f"folds must be at least 2, not {self.folds}")
+        if self.extraction.precision != "float32":
+            faults.append(
+                "fine-tuning takes its precision from the recipe: write precision ="
+                f" '{self.extraction.precision}' into its stages"
+            )
+        if faults:
+            raise ConfigError(tuple(faults))
+
+
+def finetune(
+    data: Any,
+    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    recipe: str | Path | Recipe = "lp-ft",
+    *,
+    config: FinetuneConfig | None = None,
+    out: Path | str | None = None,
+    write: bool = True,
+    cache: Path | str | FeatureCache | None = None,
+    data_options: DataOptions | None = None,
+    reporter: Reporter | None = None,
+    show_plan: Callable[[Plan], None] | None = None,
+    **settings: Any,
+) -> Run:
+    """Fine-tune a backbone by a recipe, and evaluate it once on the test split.
+
+    A module of your own is trained in place. The best epoch is chosen on a part of the training
+    split. With a run folder the state is kept after every epoch: the same call with the same
+    folder goes on where a kill ended it, to the identical result.
+
+    Args:
+        data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
+        backbone: a name, a :class:`~headstart.backbones.Backbone`, or how to build one.
+        recipe: the name of a preset, a ``.toml`` file, or a recipe.
+        config: all settings at once.
+        out: the run folder; None makes ``runs/TIME-NAME``.
+        write: whether to write a run folder at all.
+        cache: folder of the feature cache, where the stored rows lie, too.
+        data_options: how to read the data, where its columns or its test split are not obvious.
+        reporter: where notes and progress go; None: standard error.
+        show_plan: called with the plan before training begins.
+        **settings: single fields of :class:`FinetuneConfig`, such as ``stored="off"``.
+
+    Returns:
+        The run, for ``predict`` and ``evaluate``; ``run.training`` holds plan, epochs and proofs.
+
+    Raises:
+        ConfigError: faults of the recipe, all together; or an unfinished run of another plan.
+        DataError, BadFilesError, BackboneError, FreezeError, StoreError: see their rooms.
+    """
+    work = _Work(data, backbone, recipe, config, cache, data_options, reporter, settings)
+    folder = None
+    if write:
+        folder = prepare_folder(out, f"{work.dataset.name}-{work.recipe.name}")
+    work.prepare(folder)
+    if show_plan is not None:
+        show_plan(work.prepared.plan)
+    return work.train(folder)
+
+
+def plan_finetune(
+    data: Any,
+    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    recipe: str | Path | Recipe = "lp-ft",
+    *,
+    config: FinetuneConfig | None = None,
+    out: Path | str | None = None,
+    cache: Path | str | FeatureCache | None = None,
+    data_options: DataOptions | None = None,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> Plan:
+    """Return the plan of :func:`finetune` without training.
+
+    The data is read and a few items are measured. A recipe that starts from a probe has it
+    trained, since ``surgical`` depends on it; its features stay in the cache.
+
+    Args:
+        out: write ``plan.json`` into this folder.
+        data, backbone, recipe, config, cache, data_options, reporter, **settings: as for
+            :func:`finetune`.
+    """
+    work = _Work(data, backbone, recipe, config, cache, data_options, reporter, settings)
+    work.prepare(None if out is None else prepare_folder(out, "plan"))
+    return work.prepared.plan
+
+
+class _Work:
+    """One fine-tuning, step by step."""
+
+    prepared: Prepared
+
+    def __init__(
+        self,
+        data: Any,
+        backbone: str | Path | BackboneSpec | Backbone,
+        recipe: str | Path | Recipe,
+        config: FinetuneConfig | None,
+        cache: Path | str | FeatureCache | None,
+        data_options: DataOptions | None,
+        reporter: Reporter | None,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.clock = Clock()
+        self.config = _settle(config, settings)
+        self.recipe = load_recipe(recipe)
+        self.reporter = reporter or console_reporter()
+        self.cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+        self.notes: list[str] = []
+        self.asked = backbone
+        with self.clock("load"):
+            self.backbone = resolve_backbone(backbone)
+            self.dataset, said = open_dataset(
+                data, data_options or DataOptions(), self.config.seed, self.cache, self.reporter
+            )
+        self.say(*said, *self.backbone.notes, f"preprocessing: {self.backbone.preprocessing}")
+        self.baselines: list[Baseline] = []
+        self.use = CacheUse(0, 0)
+
+    def say(self, *notes: str) -> None:
+        """Keep notes for the report, and tell them."""
+        for note in notes:
+            self.notes.append(note)
+            self.reporter.note(note)
+
+    # Preparing
+
+    def prepare(self, folder: Path | None) -> None:
+        """Do everything up to the plan; write it."""
+        config, settings = self.config, self.config.extraction
+        self.backbone.module.to(settings.resolve_device())
+        classes = len(self.dataset.classes)
+        self.network = Classifier(
+            self.backbone, classes, dropout=self.recipe.head_dropout, seed=config.seed
+        )
+        resolve(self.network, self.recipe)  # faults come before anything takes time
+        self.before = digests(self.backbone.module)
+        self.train_part, self.validation, self.test = self._parts()
+        surgical: str | None = None
+        with self.clock("start"):
+            if self.recipe.start == "probe":
+                self._probe()
+            if any("surgical" in stage.train for stage in self.recipe.stages):
+                surgical = self._surgical()
+        targets = resolve(self.network, self.recipe, surgical=surgical)
+        self.identity = self._identity(surgical)
+        self.checkpoint = None if folder is None else Checkpoint(folder / CHECKPOINT, self.identity)
+        saved = None if self.checkpoint is None else self.checkpoint.load()
+        self.around = Circumstances(
+            train=self.train_part,
+            validation=self.validation,
+            preprocessing=self.backbone.preprocessing,
+            store=self.cache.store,
+            cache=config.stored,
+            dtype=config.stored_dtype,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            seed=config.seed,
+            decisions=() if saved is None else saved.decisions,
+        )
+        with self.clock("plan"):
+            self.prepared = make_plan(
+                self.network, self.recipe, targets, self.around, self.reporter
+            )
+        self.say(*self.prepared.plan.notes)
+        if folder is not None:
+            write_json(folder / "plan.json", to_plain(self.prepared.plan))
+
+    def _parts(self) -> tuple[Split, Split, Split]:
+        """Return the part that trains, the part that chooses, and the test split, all readable."""
+        dataset, config = self.dataset, self.config
+        whole = _labelled(dataset.train)
+        if len(np.unique(whole.labels)) < 2:
+            raise DataError(
+                "the training split holds fewer than two classes",
+                hint="a classifier needs items of two classes or more",
+            )
+        if "validation" in dataset.splits:
+            train_part, validation = whole, _labelled(dataset.splits["validation"])
+            self.say(f"the best epoch is chosen on the data's own {len(validation):,} items")
+        else:
+            first, second = stratified_split(
+                whole.labels, self.recipe.validation, seed=config.seed, groups=whole.ids
+            )
+            if not len(second):
+                raise DataError(
+                    "no item can be held out to choose the best epoch",
+                    hint="a class needs at least two different items",
+                )
+            train_part, validation = whole.take(first), whole.take(second)
+            self.say(
+                f"{len(second):,} of {len(whole):,} training items choose the best epoch and train"
+                " nothing; the test split chooses nothing"
+            )
+        parts = (train_part, validation, dataset.test)
+        bad = [unreadable(p, self._preprocessing, self._workers, self.reporter) for p in parts]
+        settle_bad_items([item for items in bad for item in items], config.on_bad, self.reporter)
+        kept = []
+        for part, items in zip(parts, bad, strict=True):
+            lost = {item.index for item in items}
+            kept.append(part.take([i for i in range(len(part)) if i not in lost]))
+        return kept[0], kept[1], kept[2]
+
+    @property
+    def _preprocessing(self) -> Preprocessing:
+        return self.backbone.preprocessing
+
+    @property
+    def _workers(self) -> int | None:
+        return self.config.extraction.workers
+
+    def _rows(self, split: Split) -> NDArray[np.float32]:
+        found = self.cache.features(
+            self.backbone, split, settings=self.config.extraction, reporter=self.reporter
+        )
+        self.use = CacheUse(self.use.hits + found.use.hits, self.use.misses + found.use.misses)
+        return found.rows
+
+    def _probe(self) -> None:
+        """Start the head from logistic regression on the features of the training part."""
+        chosen = choose_linear(
+            self._rows(self.train_part),
+            self.train_part.labels,
+            len(self.dataset.classes),
+            seed=self.config.seed,
+            folds=self.config.folds,
+            names=self.dataset.classes,
+            reporter=self.reporter,
+        )
+        self.say(*chosen.notes)
+        assert isinstance(chosen.head, LinearHead)
+        self.network.load_head(chosen.head)
+        if self.config.baselines:
+            predicted = chosen.head.predict(self._rows(self.test))
+            self.baselines.append(
+                Baseline(
+                    "linear probe",
+                    "logistic regression on the frozen backbone, where the recipe starts",
+                    accuracy_score(self.test.labels, predicted),
+                )
+            )
+
+    def _surgical(self) -> str:
+        """Return the block group with the largest relative gradient, and say why."""
+        part, seed = self.train_part, self.config.seed
+        device = self.backbone.device
+        feed = ImageFeed(part, self._preprocessing, device, workers=self._workers)
+        order = np.random.default_rng([abs(seed), 2]).permutation(len(part))[:_GRADIENT_ITEMS]
+        labels = torch.from_numpy(part.labels).to(device)
+        found = relative_gradients(self.network, feed, labels, order)
+        best = max(found, key=lambda item: item.ratio)
+        others = sorted((item.ratio for item in found if item is not best), reverse=True)
+        self.say(
+            f"surgical: '{best.name}' has the largest gradient beside its weights"
+            f" ({best.ratio:.3g}; the next {others[0]:.3g}), measured on {len(order)} items"
+            if others
+            else f"surgical: '{best.name}' is the only block"
+        )
+        return best.name
+
+    def _identity(self, surgical: str | None) -> str:
+        """Digest all that decides the result, to know an unfinished run of the same again."""
+        values = {
+            "recipe": recipe_to_plain(self.recipe),
+            "train": split_fingerprint(self.train_part),
+            "validation": split_fingerprint(self.validation),
+            "backbone": backbone_fingerprint(self.backbone, "float32"),
+            "seed": self.config.seed,
+            "stored": [self.config.stored, self.config.stored_dtype],
+            "batch_size": self.config.extraction.batch_size,
+            "device": str(self.backbone.device.type),
+            "surgical": surgical,
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    # Training
+
+    def train(self, folder: Path | None) -> Run:
+        """Train, evaluate once, write."""
+        opener = Opener(self.network, self.prepared, self.around, self.reporter)
+        device = self.backbone.device
+        setup = Setup(
+            network=self.network,
+            targets=self.prepared.targets,
+            open_road=opener.open,
+            prepare=opener.prepare,
+            train_labels=torch.from_numpy(self.train_part.labels).to(device),
+            validation_labels=torch.from_numpy(self.validation.labels).to(device),
+            seed=self.config.seed,
+            stop_without_gain=self.recipe.stop_without_gain,
+            decisions=tuple(cut is not None for cut in self.prepared.cuts),
+        )
+        with self.clock("train"):
+            trained = train(setup, self.checkpoint, self.reporter)
+        self.notes += trained.notes
+        self.say(_best_note(trained))
+        self.use = CacheUse(self.use.hits + opener.use.hits, self.use.misses + opener.use.misses)
+        present = np.bincount(self.train_part.labels, minlength=len(self.dataset.classes)) > 0
+        head = self.network.linear_head(present)
+        with self.clock("evaluate"):
+            probabilities = head.predict_proba(self._rows(self.test))
+            evaluation = score(self.test.labels, probabilities, self.dataset.classes)
+            if self.config.baselines:
+                self._simple_baselines()
+        run = Run(
+            head=head,
+            classes=self.dataset.classes,
+            evaluation=evaluation,
+            baselines=tuple(self.baselines),
+            curves=trained.curves,
+            configuration=self._configuration(),
+            environment=describe_environment(),
+            fingerprints={
+                "backbone": backbone_fingerprint(self.backbone, "float32"),
+                "train": split_fingerprint(self.train_part),
+                "validation": split_fingerprint(self.validation),
+                "test": split_fingerprint(self.test),
+            },
+            cache=self.use,
+            seconds=self.clock.seconds(),
+            images_per_second=None,
+            n_train=len(self.train_part),
+            n_test=len(self.test),
+            notes=tuple(self.notes),
+            spec=(
+                self.asked
+                if isinstance(self.asked, BackboneSpec)
+                else BackboneSpec.of(self.backbone)
+            ),
+            backbone=self.backbone,
+            folder=folder,
+            training=self._training(trained),
+            tuned=self._tuned(),
+        )
+        if folder is not None:
+            write_finetune(run, folder, self.prepared.plan, trained, self.test, probabilities)
+            if self.checkpoint is not None:
+                self.checkpoint.remove()
+        return run
+
+    def _simple_baselines(self) -> None:
+        self.baselines.append(majority_baseline(self.train_part.labels, self.test))
+        pixels = pixel_baseline(
+            self.train_part, self.test, seed=self.config.seed, reporter=self.reporter
+        )
+        if pixels is not None:
+            self.baselines.append(pixels)
+
+    def _configuration(self) -> dict[str, Any]:
+        return {
+            **to_plain(self.config),
+            "head": "fine-tuned",
+            "data": self.dataset.name,
+            "recipe": recipe_to_plain(self.recipe),
+        }
+
+    def _training(self, trained: Trained) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.name,
+            "n_validation": len(self.validation),
+            "best": to_plain(trained.best),
+            "stages": to_plain(trained.stages),
+            "epochs": to_plain(trained.records),
+        }
+
+    def _tuned(self) -> dict[str, Tensor]:
+        """Return the tensors of the backbone that differ from those it was loaded with."""
+        after = digests(self.backbone.module)
+        changed = compare_digests(self.before, after)
+        named = dict(named_tensors(self.backbone.module))
+        return {name: named[name].detach().cpu().clone() for name in changed}
+
+
+def _settle(config: FinetuneConfig | None, settings: Mapping[str, Any]) -> FinetuneConfig:
+    if config is not None and settings:
+        raise ConfigError(("give either config or single settings, not both",))
+    known = [f.name for f in dataclasses.fields(FinetuneConfig)]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ConfigError(
+            tuple(f"finetune has no setting '{name}'" for name in unknown),
+            hint="it has " + ", ".join(known),
+        )
+    return config if config is not None else FinetuneConfig(**settings)
+
+
+def _labelled(split: Split) -> Split:
+    return split if (split.labels >= 0).all() else split.take(split.labels >= 0)
+
+
+def _best_note(trained: Trained) -> str:
+    best = trained.best
+    figure = f"validation accuracy {100 * best.validation_accuracy:.1f} %"
+    if best.stage < 0:
+        return f"no epoch was better than the start ({figure}): the start is kept"
+    return f"the weights of stage '{best.name}', epoch {best.epoch}, are kept ({figure})"
+
+
+__all__ = ["FinetuneConfig", "finetune", "plan_finetune"]

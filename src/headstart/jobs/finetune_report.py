@@ -1,0 +1,235 @@
+"""What ``finetune`` writes into its run folder, and its plan as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data import Split
+from headstart.jobs.run_report import find_mistakes, next_steps
+from headstart.jobs.runs import Run, write_json
+from headstart.jobs.tuned import save_tuned
+from headstart.records import to_plain
+from headstart.report import Code, Page, Section, Table, Text, fit_page, write_page
+from headstart.report.wording import format_number, format_percent, format_seconds
+from headstart.training.outcome import Trained
+from headstart.training.plan import Plan, PlannedCut, PlannedStage
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+
+def write_finetune(
+    run: Run,
+    folder: Path,
+    plan: Plan,
+    trained: Trained,
+    test: Split,
+    probabilities: NDArray[np.floating[Any]],
+) -> None:
+    """Write head, tuned weights, ``run.json``, ``metrics.json``, figures and ``report.html``.
+
+    Args:
+        run: the run.
+        folder: an existing folder.
+        plan: what was planned.
+        trained: how it went.
+        test: the test split that was evaluated.
+        probabilities: ``(n_test, n_classes)``, what the network said of it.
+    """
+    from headstart.report.figures import (
+        confusion_figure,
+        curves_figure,
+        reliability_figure,
+        save_png,
+    )
+
+    run.head.save(folder)
+    if run.tuned:
+        save_tuned(folder, run.tuned)
+    write_json(folder / "metrics.json", run.metrics())
+    save_png(confusion_figure(run.evaluation), folder / "confusion.png")
+    save_png(reliability_figure(run.evaluation), folder / "reliability.png")
+    save_png(curves_figure(run.curves), folder / "curves.png")
+    write_page(finetune_page(run, plan, trained, test, probabilities), folder / "report.html")
+    # Last: a folder with a run.json is a whole run.
+    write_json(folder / "run.json", run.description())
+
+
+def finetune_page(
+    run: Run,
+    plan: Plan,
+    trained: Trained,
+    test: Split,
+    probabilities: NDArray[np.floating[Any]],
+) -> Page:
+    """Build the page of the run: that of a fit, with the stages and the plan."""
+    page = fit_page(
+        run.evaluation,
+        title=f"{run.configuration['data']}: {run.backbone.name} fine-tuned by {plan.recipe}",
+        subtitle=f"{run.n_train:,} training, {plan.n_validation:,} validation and"
+        f" {run.n_test:,} test images; {len(run.tuned):,} tensors of the backbone changed",
+        baselines=run.baselines,
+        curves=run.curves,
+        configuration=to_plain({"backbone": run.spec, **run.configuration}),
+        environment=run.environment,
+        timing={step: value for step, value in run.seconds.items() if step != "total"},
+        cache=run.cache,
+        notes=run.notes,
+        mistakes=find_mistakes(run.classes, test, probabilities),
+        commands=next_steps(run),
+        head_name="fine-tuned",
+    )
+    added = (Section("Stages", _outcomes(trained)), Section("Plan", _plan_blocks(plan)))
+    return dataclasses.replace(page, sections=(*page.sections[:1], *added, *page.sections[1:]))
+
+
+def _outcomes(trained: Trained) -> tuple[Table]:
+    rows = []
+    for number, stage in enumerate(trained.stages):
+        reached = [r.validation_accuracy for r in trained.records if r.stage == number]
+        rows.append(
+            (
+                stage.name,
+                f"{stage.epochs}",
+                stage.ended,
+                format_percent(max(reached)) if reached else "none",
+                format_seconds(stage.seconds),
+                "stored rows" if stage.cached else "images",
+                stage.proof,
+            )
+        )
+    header = ("stage", "epochs", "ended", "best validation", "time", "trained on", "proof")
+    return (Table(header, tuple(rows), "How the stages went", "lrlrrll"),)
+
+
+def _plan_blocks(plan: Plan) -> tuple[Table | Text | Code, ...]:
+    blocks: list[Table | Text | Code] = [Table(HEADER, plan_rows(plan), "As planned", "llrllrr")]
+    for stage in plan.stages:
+        rates = tuple(
+            (rate.name, f"{rate.parameters:,}", f"{rate.lr:.3g}", f"{rate.weight_decay:.3g}")
+            for rate in stage.rates
+        )
+        header = ("group", "parameters", "rate", "weight decay")
+        caption = f"Stage '{stage.name}': {stage.settings}"
+        blocks.append(Table(header, rates, caption, "lrrr", folded=True))
+        blocks.append(Text(f"Stage '{stage.name}': {describe_cut(stage)}."))
+        blocks.append(Code(stage.policy, caption=f"what stage '{stage.name}' freezes"))
+    return tuple(blocks)
+
+
+HEADER = ("stage", "trains", "parameters", "rates", "trains on", "expected time", "memory")
+
+
+def plan_rows(plan: Plan) -> tuple[tuple[str, ...], ...]:
+    """Return one row a stage under :data:`HEADER`."""
+    rows = []
+    for stage in plan.stages:
+        rates = [rate.lr for rate in stage.rates]
+        low, high = min(rates), max(rates)
+        read = stage.cut is not None and stage.cut.read
+        rows.append(
+            (
+                stage.name,
+                _groups(stage.groups),
+                f"{stage.trainable:,} of {stage.parameters:,}",
+                f"{high:.3g}" if low == high else f"{low:.3g} to {high:.3g}",
+                "stored rows" if read else "images",
+                _time(stage),
+                format_bytes(stage.memory),
+            )
+        )
+    return tuple(rows)
+
+
+def _groups(groups: tuple[str, ...]) -> str:
+    if len(groups) <= 3:
+        return ", ".join(groups)
+    return f"{groups[0]} … {groups[-2]} ({len(groups) - 1} groups), {groups[-1]}"
+
+
+def _time(stage: PlannedStage) -> str:
+    each = f"{stage.epochs} × {format_seconds(stage.seconds_per_epoch)}"
+    if stage.seconds_storing > 0:
+        return f"{format_seconds(stage.seconds_storing)} + {each}"
+    return each
+
+
+def describe_cut(stage: PlannedStage) -> str:
+    """Say in one sentence where a stage is cut, and whether that is used."""
+    cut = stage.cut
+    if cut is None:
+        return f"nothing is stored: {stage.no_cut}"
+    where = ", ".join(
+        f"{name} {'×'.join(str(extent) for extent in shape)} {dtype}"
+        for name, shape, dtype in cut.boundary
+    )
+    state = "stored" if cut.read else "not stored"
+    return (
+        f"cut at {where}, {format_bytes(cut.bytes_per_item)} an item; {_rows(cut)}; computing it"
+        f" takes {format_seconds(cut.prefix_seconds)} an item, reading it"
+        f" {_tiny(cut.read_seconds)}; {state}, since {cut.reason}"
+    )
+
+
+def _tiny(seconds: float) -> str:
+    if seconds >= 1e-4:
+        return format_seconds(seconds)
+    return f"{format_number(1e6 * seconds, digits=2)} µs"
+
+
+def _rows(cut: PlannedCut) -> str:
+    total = f"{cut.rows:,} rows, {format_bytes(cut.bytes)}"
+    if cut.missing is None:
+        return f"{total}, known when the stage begins"
+    if cut.missing == 0:
+        return f"{total}, all in the cache already"
+    return f"{total}, {cut.missing:,} of them to be computed"
+
+
+def format_bytes(count: float) -> str:
+    """Return a number of bytes in the unit that suits it: ``12.5 MB``."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{format_number(float(count))} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def plan_table(plan: Plan) -> Group:
+    """Return the plan for a rich console; names of parts are never read as markup."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text as RichText
+
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in HEADER:
+        table.add_column(name, justify="right" if name in ("parameters", "memory") else "left")
+    for row in plan_rows(plan):
+        table.add_row(*(RichText(cell) for cell in row))
+    start = "a probe" if plan.start == "probe" else "a random head"
+    lines = [
+        f"plan: {plan.recipe} from {start}, {plan.n_train:,} items train,"
+        f" {plan.n_validation:,} choose the best epoch; about {format_seconds(plan.seconds)}"
+    ]
+    details = [f"{stage.name}: {describe_cut(stage)}" for stage in plan.stages]
+    details += [f"{stage.name}: {stage.settings}" for stage in plan.stages[:1]]
+    details.append(f"disk: {format_bytes(plan.bytes_free)} free")
+    return Group(
+        RichText(lines[0], style="bold"), table, *(RichText(text, style="dim") for text in details)
+    )
+
+
+__all__ = [
+    "describe_cut",
+    "finetune_page",
+    "format_bytes",
+    "plan_rows",
+    "plan_table",
+    "write_finetune",
+]

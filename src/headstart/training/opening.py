@@ -1,0 +1,128 @@
+"""From a prepared plan to the roads that the loop asks for, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from headstart.data import BadItem, Preprocessing, Split, View, read_batches
+from headstart.errors import BadFilesError
+from headstart.freezing import reestimate
+from headstart.freezing.kinds import is_running_norm
+from headstart.progress import Reporter
+from headstart.records import CacheUse
+from headstart.training.network import Classifier
+from headstart.training.planning import Circumstances, Prepared
+from headstart.training.roads import ImageFeed, Road, RowFeed
+
+
+@dataclass(eq=False)
+class Opener:
+    """Opens the road of a stage when it begins, since rows depend on the network as it then is.
+
+    Attributes:
+        network: what is trained.
+        prepared: the plan with its cuts.
+        around: the parts, the store.
+        reporter: told of what is stored.
+        use: rows found and computed so far, over all stages.
+    """
+
+    network: Classifier
+    prepared: Prepared
+    around: Circumstances
+    reporter: Reporter
+    use: CacheUse = field(default=CacheUse(0, 0))
+
+    def open(self, number: int) -> Road:
+        """Return what stage ``number`` trains on; missing rows are computed first."""
+        cut, stage = self.prepared.cuts[number], self.prepared.targets[number].stage
+        around, device = self.around, self.network.source.device
+        views = around.views(stage)
+        if cut is None:
+            feeds = [
+                ImageFeed(split, around.preprocessing, device, chosen, around.workers)
+                for split, chosen in ((around.train, views), (around.validation, ()))
+            ]
+            return Road(feeds[0], feeds[1], self.network, cached=False)
+        rows = around.rows_of(self.network, cut, stage)
+        wanted: dict[int, View | None] = {view.number: view for view in views} or {0: None}
+        bad: list[BadItem] = []
+        for split, chosen in ((around.train, wanted), (around.validation, {0: None})):
+            for view in chosen.values():
+                filled = rows.fill(split, view, self.reporter)
+                bad += filled.bad
+                self.use = CacheUse(
+                    self.use.hits + filled.use.hits, self.use.misses + filled.use.misses
+                )
+        if bad:
+            raise BadFilesError(tuple({b.origin: b.reason for b in bad}.items()))
+        train = {n: rows.read(around.train, view) for n, view in wanted.items()}
+        validation = {0: rows.read(around.validation)}
+        held = self.prepared.held
+        used = sum(part.nbytes for part in (*train.values(), *validation.values()))
+        held = held if used <= held else 0
+        return Road(
+            RowFeed(rows, train, held), RowFeed(rows, validation, held), cut.suffix, cached=True
+        )
+
+    def prepare(self, number: int) -> None:
+        """Re-estimate the statistics of the backbone where the stage asks for it, once."""
+        stage = self.prepared.targets[number].stage
+        before = self.prepared.targets[number - 1].stage.norm if number else "running"
+        if stage.norm != "reestimated" or before == "reestimated":
+            return
+        report = reestimate(
+            self.network,
+            _Inputs(self.network, self.around),
+            layers=self._norms(),
+            reporter=self.reporter,
+        )
+        self.reporter.note(str(report))
+
+    def _norms(self) -> tuple[str, ...]:
+        """Return the norms with running statistics that take part in the forward."""
+        live = self.network.live_modules()
+        named = self.network.named_modules()
+        return tuple(name for name, part in named if name in live and is_running_norm(part))
+
+
+class _Inputs:
+    """The training part as normalised batches, which can be gone through repeatedly."""
+
+    def __init__(self, network: Classifier, around: Circumstances) -> None:
+        self.network, self.around = network, around
+
+    def __len__(self) -> int:
+        return -(-len(self.around.train) // self.around.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        feed = ImageFeed(
+            self.around.train,
+            self.around.preprocessing,
+            self.network.source.device,
+            workers=self.around.workers,
+        )
+        order = np.arange(len(self.around.train))
+        for _, (inputs,) in feed.batches(order, self.around.batch_size, 0):
+            yield inputs
+
+
+def unreadable(
+    split: Split, preprocessing: Preprocessing, workers: int | None, reporter: Reporter
+) -> tuple[BadItem, ...]:
+    """Decode every item of a split once, and return those that cannot be decoded.
+
+    Without it a broken file would end the first epoch instead of the first minute.
+    """
+    reader = read_batches(split, None, preprocessing, batch_size=64, workers=workers, on_bad="skip")
+    with reporter.task("check the images", len(split), "images") as task:
+        for batch in reader:
+            task.advance(len(batch))
+    return tuple(reader.bad)
+
+
+__all__ = ["Opener", "unreadable"]
