@@ -73,6 +73,7 @@ class FeatureSet:
         self,
         source: ShardSource,
         ids: PackedIds,
+        view: int,
         where: IntArray,
         entries: Sequence[ShardEntry],
         empty_columns: Sequence[ColumnSpec] = (),
@@ -83,13 +84,14 @@ class FeatureSet:
         Args:
             source: what opens shards.
             ids: (n, 2) uint64.
+            view: number of the view that all rows must be of.
             where: (n,) int64 places, from :func:`places`.
             entries: the shards.
             empty_columns: the columns where there are no rows.
             names: the columns to yield; None for all.
         """
         self._source, self._packed = source, ids
-        self._where = where
+        self._where, self._view = where, view
         self._entries, self._empty = tuple(entries), tuple(empty_columns)
         self._checked = np.zeros(len(entries), bool)
         self._plain: dict[tuple[str, int], Array] = {}
@@ -132,7 +134,7 @@ class FeatureSet:
         return self._with(self._packed[where], self._where[where], tuple(self.columns))
 
     def _with(self, ids: PackedIds, where: IntArray, names: Sequence[str]) -> FeatureSet:
-        return FeatureSet(self._source, ids, where, self._entries, self._empty, names)
+        return FeatureSet(self._source, ids, self._view, where, self._entries, self._empty, names)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the mapped arrays behind; another process maps and checks the shards itself."""
@@ -331,9 +333,8 @@ class FeatureSet:
         # The index said where the rows lie; the shard itself must agree for each of them.
         mine = np.flatnonzero(self._where >> _SLOT == slot)
         positions = self._where[mine] & _POSITION
-        if (positions >= shard.header.rows).any() or (
-            shard.ids[positions] != self._packed[mine]
-        ).any():
+        sound = shard.header.view == self._view and not (positions >= shard.header.rows).any()
+        if not sound or (shard.ids[positions] != self._packed[mine]).any():
             raise StoreError(
                 f"shard {shard.path.name} in {shard.path.parent} holds other rows than the index"
                 " says",

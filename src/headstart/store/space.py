@@ -314,20 +314,21 @@ class Space:
         if index is None:
             if len(ids):
                 raise self._missing_rows(list(ids), view)
-            return FeatureSet(self, packed, np.zeros(0, np.int64), ())
+            return FeatureSet(self, packed, view, np.zeros(0, np.int64), ())
         found = index.locate(packed, view)
         if (found.shard < 0).any():
             raise self._missing_rows([ids[int(i)] for i in np.flatnonzero(found.shard < 0)], view)
-        return self._feature_set(packed, found)
+        return self._feature_set(packed, view, found)
 
     def all_rows(self) -> Iterator[tuple[int, FeatureSet]]:
         """Yield each view that has rows, with all of them in the order of the disk."""
         index = self._synced()
         if index is not None:
             for view in index.views():
-                yield view, self._feature_set(*index.rows_of(view))
+                ids, found = index.rows_of(view)
+                yield view, self._feature_set(ids, view, found)
 
-    def _feature_set(self, packed: PackedIds, found: Places) -> FeatureSet:
+    def _feature_set(self, packed: PackedIds, view: int, found: Places) -> FeatureSet:
         index = self._folder.created()
         numbers, slot = np.unique(found.shard, return_inverse=True)
         entries = index.shard_entries(int(n) for n in numbers)
@@ -339,7 +340,7 @@ class Space:
         chosen = tuple(entries[int(n)] for n in numbers)
         self._check_files(chosen)
         columns = () if chosen else index.first_columns() or ()
-        return FeatureSet(self, packed, places(slot, found.position), chosen, columns)
+        return FeatureSet(self, packed, view, places(slot, found.position), chosen, columns)
 
     def shard(self, entry: ShardEntry) -> Shard:
         """Return an open shard whose digest and header have been checked.

@@ -90,7 +90,7 @@ def nursery(request: pytest.FixtureRequest) -> Iterator[Nursery]:
 
 
 def kill_and_resume(nursery: Nursery, folder: Path, kills: int, seed: int) -> None:
-    """Kill all workers ``kills`` times, over as many extractions as that takes."""
+    """Kill all workers at once, ``kills`` times, over as many extractions as that takes."""
     rng = random.Random(seed)
     ids = worker.item_ids(COUNT)
     expected = worker.features(ids, worker.network())
@@ -134,8 +134,9 @@ def _kill(child: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uses fork")
-def test_ten_kills(nursery: Nursery, tmp_path: Path) -> None:
-    kill_and_resume(nursery, tmp_path, kills=10, seed=len(nursery.mothers))
+def test_at_least_ten_kills(nursery: Nursery, tmp_path: Path) -> None:
+    processes = len(nursery.mothers)
+    kill_and_resume(nursery, tmp_path, kills=10 if processes == 1 else 3, seed=processes)
 
 
 @pytest.mark.slow
