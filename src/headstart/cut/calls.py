@@ -13,9 +13,10 @@ from torch.utils import _pytree as pytree
 
 from headstart.cut.comparing import same, same_first_row
 from headstart.cut.inputs import Inputs
-from headstart.cut.modes import evaluate, untouched
+from headstart.cut.modes import Watch, evaluate, untouched
 from headstart.cut.standin import Origin
 from headstart.cut.terms import Terms
+from headstart.freezing.digests import named_tensors
 
 CallKey = tuple[str, int]
 """Name of a module and the number of its call within a forward pass."""
@@ -95,28 +96,27 @@ class _Recorder:
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self.modules = modules
         self.numbers: Counter[str] = Counter()
-        self.open: list[tuple[str, int, Counter[str], torch.Tensor, list[int]]] = []
+        self.open: list[tuple[str, int, Counter[str], Tensor, Watch]] = []
         self.found: dict[CallKey, Call] = {}
 
     def before(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, *_: Any) -> None:
-            versions = [t._version for t in (*module.parameters(), *module.buffers())]
             number = self.numbers[name]
             self.numbers[name] += 1
-            self.open.append((name, number, self.numbers.copy(), torch.get_rng_state(), versions))
+            self.open.append(
+                (name, number, self.numbers.copy(), torch.get_rng_state(), Watch(module))
+            )
 
         return hook
 
     def after(self, module: nn.Module, _args: Any, output: Any) -> None:
-        name, number, numbers, state, versions = self.open.pop()
-        now = [t._version for t in (*module.parameters(), *module.buffers())]
-        drew = now != versions or not torch.equal(state, torch.get_rng_state())
+        name, number, numbers, state, own = self.open.pop()
+        drew = own.changed or not torch.equal(state, torch.get_rng_state())
+        cheap = next(named_tensors(module), None) is None
         leaves, spec = pytree.tree_flatten(output)
         tensors = tuple(leaf.detach().clone() for leaf in leaves if isinstance(leaf, Tensor))
         plain = tuple(... if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        self.found[name, number] = Call(
-            tensors, plain, spec, self.numbers - numbers, drew, not versions
-        )
+        self.found[name, number] = Call(tensors, plain, spec, self.numbers - numbers, drew, cheap)
 
 
 def _recorded(

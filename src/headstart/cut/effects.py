@@ -37,13 +37,23 @@ def needs(trace: Trace) -> dict[fx.Node, tuple[fx.Node, ...]]:
     return found
 
 
-def written_later(trace: Trace, node: fx.Node) -> tuple[fx.Node, ...]:
-    """Return the nodes that write into the memory of a node's value."""
+def written_views(trace: Trace) -> frozenset[fx.Node]:
+    """Return the nodes that are views of another's memory which is written to after them.
+
+    Stored apart from it, a view would not see what is written; it is taken anew behind the cut.
+    """
     group = _memory_groups(trace)
-    return tuple(
-        writer
-        for writer, touched in trace.mutates.items()
-        if any(group[other] == group[node] for other in touched)
+    last: dict[int, fx.Node] = {}
+    for writer, touched in trace.mutates.items():
+        last.update({group[other]: writer for other in touched})
+    order = {node: number for number, node in enumerate(trace.graph.nodes)}
+    return frozenset(
+        node
+        for node, others in trace.aliases.items()
+        if others
+        and node not in trace.mutates
+        and (writer := last.get(group[node])) is not None
+        and order[writer] > order[node]
     )
 
 
@@ -63,4 +73,4 @@ def _memory_groups(trace: Trace) -> dict[fx.Node, int]:
     return {node: numbers.setdefault(root(node), len(numbers)) for node in trace.graph.nodes}
 
 
-__all__ = ["needs", "written_later"]
+__all__ = ["needs", "written_views"]

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from headstart.cut import timing
 from headstart.cut.checking import check
-from headstart.cut.effects import needs
+from headstart.cut.effects import needs, written_views
 from headstart.cut.inputs import Inputs, probe_batches, read_example
 from headstart.cut.parts import TensorSpec, build_prefix, build_suffix, specify
 from headstart.cut.placing import place
@@ -22,8 +22,9 @@ from headstart.cut.terms import Frozen, Terms, read_terms
 from headstart.cut.tracing import Trace, UntraceableError, trace
 from headstart.errors import ConfigError
 
-READ_BANDWIDTH = 1e9
-"""Bytes a second at which stored rows are read: random rows of a mapped file on a local disk."""
+READ_BANDWIDTH = 5e8
+"""Bytes a second at which stored rows are read. A mapped file on a local disk gives random rows
+about twice as fast; the other half stands for writing them once and for the disk they take."""
 
 
 def find_cut(
@@ -104,7 +105,7 @@ def _cut_graph(
             "computing the frozen part takes less time than reading its result would",
             purity.blockers,
         )
-    prefix = build_prefix(graph, boundary, before)
+    prefix = build_prefix(graph, boundary, before | (purity.pure - purity.varying))
     suffix = build_suffix(graph, boundary, before, specs)
     placed = Placed(
         prefix,
@@ -135,7 +136,10 @@ def _placed(
     order = {node: number for number, node in enumerate(graph.graph.nodes)}
     before_all = needs(graph)
     varying = purity.varying
-    specs = {node: spec for node in varying if (spec := _spec(graph, node, dtype)) is not None}
+    views = written_views(graph)
+    specs = {
+        node: spec for node in varying - views if (spec := _spec(graph, node, dtype)) is not None
+    }
     consumers: dict[fx.Node, set[int]] = {node: set() for node in varying}
     for node in graph.graph.nodes:
         for other in node.all_input_nodes:
@@ -153,8 +157,7 @@ def _placed(
         for node in graph.graph.nodes
         if node in before and any(user not in chosen for user in consumers[node])
     ]
-    constant = purity.pure - varying
-    return before | constant, boundary, tuple(specs[node] for node in boundary)
+    return before, boundary, tuple(specs[node] for node in boundary)
 
 
 def _time(node: fx.Node, seconds: dict[fx.Node, float]) -> float:

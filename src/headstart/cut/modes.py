@@ -20,7 +20,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """
     modes = [(part, part.training) for part in model.modules()]
     requested = [(held, held.requested) for part in model.modules() if (held := _held_train(part))]
-    buffers = [(buffer, buffer.detach().clone(), buffer._version) for buffer in model.buffers()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     places = [
         (part, key, buffer)
         for part in model.modules()
@@ -39,9 +39,27 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for part, key, buffer in places:
             part._buffers[key] = buffer
         with torch.no_grad():
-            for buffer, before, version in buffers:
-                if buffer._version != version:
+            for buffer, before in buffers:
+                # By content: kernels of batch norms move statistics without counting a version.
+                if not torch.equal(buffer, before):
                     buffer.copy_(before)
+
+
+class Watch:
+    """Tells whether the parameters or buffers of a module change."""
+
+    def __init__(self, module: nn.Module | None) -> None:
+        parameters = [] if module is None else list(module.parameters())
+        buffers = [] if module is None else list(module.buffers())
+        self._versions = [(parameter, parameter._version) for parameter in parameters]
+        self._contents = [(buffer, buffer.detach().clone()) for buffer in buffers]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything changed since the watch was made."""
+        return any(tensor._version != version for tensor, version in self._versions) or any(
+            not torch.equal(buffer, before) for buffer, before in self._contents
+        )
 
 
 def evaluate(model: nn.Module) -> None:
@@ -66,4 +84,4 @@ def is_held(module: nn.Module) -> bool:
     return hold is not None and hold.held
 
 
-__all__ = ["evaluate", "is_held", "untouched"]
+__all__ = ["Watch", "evaluate", "is_held", "untouched"]

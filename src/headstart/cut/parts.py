@@ -234,7 +234,7 @@ def build_suffix(
         builder.placeholder(node, spec.name)
     behind = [n for n in trace.graph.nodes if n not in before and n not in trace.shapes]
     acting = [n for n in behind if n.op in {"call_module", "output"} or n in trace.mutates]
-    wanted = builder.closure(acting, within=None)
+    wanted = builder.closure(acting, without=before)
     builder.copy(n for n in wanted if n.op != "output")
     output = next(n for n in trace.graph.nodes if n.op == "output")
     builder.graph.output(fx.node.map_arg(output.args[0], builder.argument))
@@ -273,9 +273,19 @@ class _Builder:
         self.first = self.first or self.copied[node]
 
     def closure(
-        self, wanted: Sequence[fx.Node], within: frozenset[fx.Node] | None
+        self,
+        wanted: Sequence[fx.Node],
+        *,
+        within: frozenset[fx.Node] | None = None,
+        without: frozenset[fx.Node] = frozenset(),
     ) -> list[fx.Node]:
-        """Return all that these nodes need, in order; with what writes into them, if before."""
+        """Return all that these nodes need, in order.
+
+        Args:
+            wanted: the nodes.
+            within: where given, whatever of it writes into the memory of a needed node is needed.
+            without: what is computed elsewhere; only the order of writing asks for it.
+        """
         found: set[fx.Node] = set()
         queue = list(wanted)
         while queue:
@@ -283,9 +293,9 @@ class _Builder:
             if node in found or node in self.copied or node in self.trace.shapes:
                 continue
             found.add(node)
-            queue += self.needs[node]
+            queue += [other for other in self.needs[node] if other not in without]
             if within is not None:
-                queue += [w for w in self._writers(node) if w in within]
+                queue += [writer for writer in self._writers(node) if writer in within]
         return [node for node in self.trace.graph.nodes if node in found]
 
     def _writers(self, node: fx.Node) -> list[fx.Node]:

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from headstart.cut.comparing import same, same_first_row, tensors_in
 from headstart.cut.effects import needs
-from headstart.cut.modes import evaluate, untouched
+from headstart.cut.modes import Watch, evaluate, untouched
 from headstart.cut.terms import Terms
 from headstart.cut.tracing import Trace
 from headstart.freezing import kinds
@@ -46,8 +46,8 @@ def examine(trace: Trace, terms: Terms, batches: tuple[list[Tensor], list[Tensor
         batches: two probe batches of the same size that share their first item only.
     """
     model, tensors = trace.model, iter(zip(*batches, strict=True))
-    examiner = _Examiner(trace, terms)
     with untouched(model):
+        examiner = _Examiner(trace, terms)
         for node in trace.graph.nodes:
             if node.op == "placeholder":
                 first, second = next(tensors)
@@ -129,14 +129,13 @@ class _Examiner:
         module = None
         if node.op == "call_module":
             module = self.trace.model.get_submodule(str(node.target))
-        own = [] if module is None else [*module.parameters(), *module.buffers()]
-        versions = [tensor._version for tensor in own]
+        own = Watch(module)
         state = _generators(self.values_of(node, 0))
         first = self._run(node, 0, module)
         if _differ(state, _generators(self.values_of(node, 0))):
             return f"draws random numbers in training mode{_chance(module)}", None
         second = self._run(node, 1, module)
-        if [tensor._version for tensor in own] != versions:
+        if own.changed:
             return "updates its buffers in training mode", None
         third = self._run(node, 2, module)
         if not same_first_row(first, second):

@@ -46,7 +46,7 @@ def cut_modules(
     """Cut a model between modules; return the cut, not yet checked, or why there is none."""
     pairs, others, _ = probe_batches(tensors)
     known = calls.pure_calls(model, inputs, (pairs, others), terms)
-    if not known:
+    if all(call.cheap for call in known.values()):
         return "no module that it calls is frozen and deterministic"
     player = Player(model, inputs, known)
     try:
