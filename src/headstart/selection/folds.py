@@ -68,7 +68,7 @@ def make_folds(
         return None
     rarest = int(counts.min())
     count, notes = folds, []
-    if rarest < folds:
+    if max(2, rarest) < folds:
         count = max(2, rarest)
         who = present[counts.argmin()]
         name = repr(names[who]) if names is not None else str(who)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import softmax
 
 from headstart.errors import HeadError
-from headstart.heads import Head
+from headstart.heads import Head, fit_temperature
 from headstart.heads.checks import as_features, as_labels, require_two_classes
 from headstart.heads.logistic import (
     DINO_GRID,
@@ -42,6 +43,8 @@ class Selection:
         n_folds: how many folds chose; 0 when nothing could be held out.
         notes: what was decided on the user's behalf, one sentence each.
         convergence: the certificate of the refit.
+        held_out_probabilities: ``(n, k) float64``, calibrated, for each training row by the head
+            that held it out, at the chosen value; what a label check reads.
         details: gradients, passes and log losses behind the curve, as plain values.
     """
 
@@ -53,6 +56,7 @@ class Selection:
     n_folds: int
     notes: tuple[str, ...]
     convergence: Convergence
+    held_out_probabilities: np.ndarray | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -74,6 +78,8 @@ def choose_linear(
 ) -> Selection:
     """Fit logistic regression with the C that cross-validation inside these rows prefers.
 
+    The head's temperature is fitted to the held-out predictions at that C.
+
     Args:
         x: training features ``(n, d)``.
         y: ``(n,)`` class indices in ``[0, n_classes)``; a class may be absent.
@@ -81,8 +87,11 @@ def choose_linear(
         seed: of the folds.
         folds: how many; fewer are made, and said, if a class is too rare.
         grid: values of C; None takes the 45 of DINOv2's linear evaluation, 1e-6 to 1e5.
-        rule: ``best`` takes the highest held-out accuracy; ``one-standard-error`` the strongest
-            penalty within one standard error of it (Breiman et al. 1984).
+        rule: ``best`` takes, of the values whose held-out accuracy is within one standard error
+            (of the paired difference over folds) of the highest, the one of least held-out log
+            loss: between neighbours accuracy is mostly noise, and log loss is not.
+            ``one-standard-error`` takes the strongest penalty within one standard error of the
+            highest accuracy (Breiman et al. 1984).
         groups: ``(n,)``, rows that must be held out together.
         class_weight, standardise: as for :func:`~headstart.heads.fit_logistic`.
         names: class names, for the notes.
@@ -130,8 +139,12 @@ def choose_linear(
         class_weight=class_weight,
         standardise=standardise,
         tolerance=tolerance,
-        start=None if path is None else path.theta[:, :, at],
+        start=None if path is None else path.start(at),
     )
+    probabilities = None
+    if path is not None:
+        probabilities, temperature = _calibrate(path, at, labels)
+        head = head.with_temperature(temperature)
     if not convergence.reached:
         notes.append(
             f"the refit stopped at a gradient of {convergence.gradient:.1e} after"
@@ -146,8 +159,16 @@ def choose_linear(
         n_folds=0 if divided is None else divided.count,
         notes=tuple(notes),
         convergence=convergence,
+        held_out_probabilities=probabilities,
         details={} if path is None else _details(path),
     )
+
+
+def _calibrate(path: LogisticPath, at: int, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return held-out probabilities ``(n, k)`` and the temperature that made them honest."""
+    logits = path.held_out_decision(at)
+    temperature = fit_temperature(logits, labels)
+    return np.asarray(softmax(logits / temperature, axis=1)), temperature
 
 
 def standard_error(path: LogisticPath) -> np.ndarray:
@@ -160,7 +181,11 @@ def _choose(path: LogisticPath, rule: Rule) -> int:
     mean = path.mean_accuracy
     best = int(mean.argmax())  # the first of equals: the strongest penalty
     if rule == "best":
-        return best
+        behind = path.accuracy[:, [best]] - path.accuracy
+        error = behind.std(axis=0, ddof=1) / np.sqrt(len(behind))
+        level = (mean[best] - mean <= error) & ~path.dropped
+        level[best] = True
+        return int(np.where(level, path.mean_log_loss, np.inf).argmin())
     return int(np.flatnonzero(mean >= mean[best] - standard_error(path)[best])[0])
 
 

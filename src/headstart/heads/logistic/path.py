@@ -18,10 +18,11 @@ from torch import Tensor
 
 from headstart.errors import HeadError
 from headstart.heads.checks import FloatArray
+from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.engine import Engine, Solved, gram_bases
-from headstart.heads.logistic.objective import block_rows
-from headstart.heads.logistic.problem import make_problem
-from headstart.heads.logistic.rows import Precision, block_bounds, fastest_precision
+from headstart.heads.logistic.objective import Group, block_rows
+from headstart.heads.logistic.problem import Problem, make_problem
+from headstart.heads.logistic.rows import Precision, Rows, block_bounds, fastest_precision
 from headstart.progress import Reporter, SilentReporter
 
 DINO_GRID: tuple[float, ...] = tuple(float(c) for c in 10.0 ** np.linspace(-6, 5, 45))
@@ -51,8 +52,7 @@ class LogisticPath:
             scores are those at that moment.
         tolerance: what ``gradient`` had to fall below.
         precision: of the matrix products.
-        theta: ``(d + 1, k, c) float32``, the mean over folds of the parameters: a start for a
-            refit on all rows.
+        thetas: ``(d + 1, k, c)`` a fold, the parameters in the fold's own standardisation.
     """
 
     grid: tuple[float, ...]
@@ -64,7 +64,34 @@ class LogisticPath:
     dropped: np.ndarray
     tolerance: float
     precision: Precision
-    theta: Tensor
+    thetas: tuple[Tensor, ...]
+    _problem: Problem
+    _rows: Rows
+    _groups: tuple[Group, ...]
+
+    def start(self, at: int) -> Tensor:
+        """Return the mean over folds of the parameters of ``grid[at]``: a start for a refit."""
+        return torch.stack([theta[:, :, at].double() for theta in self.thetas]).mean(0)
+
+    def head(self, fold: int, at: int) -> LinearHead:
+        """Return the head that held ``fold`` out, at ``grid[at]``."""
+        return self._problem.head(
+            self._rows, self._groups[fold], self.thetas[fold][:, :, at].double()
+        )
+
+    def held_out_decision(self, at: int) -> FloatArray:
+        """Return the logits of each row by the head that held it out, ``(n, k) float64``.
+
+        Where folds were repeated, the first repetition answers.
+        """
+        order = self._rows.order
+        logits = np.empty((len(order), self._problem.n_classes))
+        missing = np.ones(len(order), dtype=bool)
+        for fold, group in enumerate(self._groups):
+            rows = order[(group.weight == 0) & missing[order]]
+            logits[rows] = self.head(fold, at).decision(self._problem.x[rows])
+            missing[rows] = False
+        return logits
 
     @property
     def mean_accuracy(self) -> FloatArray:
@@ -99,7 +126,8 @@ def fit_logistic_path(
 
     Args:
         x, y, n_classes, standardise, class_weight, multi_label: as for ``fit_logistic``.
-        folds: ``(n,) int``, the fold that holds each row out, ``0 .. f - 1``.
+        folds: ``(n,) int``, the fold that holds each row out, ``0 .. f - 1``; or ``(r, n)``,
+            several divisions, whose folds are all solved together.
         grid: the values of C, in any order.
         tolerance: for the largest gradient component of each problem; 1e-4 is scikit-learn's
             own default.
@@ -124,29 +152,43 @@ def fit_logistic_path(
     values = np.unique(np.asarray(grid, dtype=np.float64))
     if not (len(values) and np.isfinite(values).all() and values.min() > 0):
         raise HeadError("expected a grid of finite values of C above 0")
-    folds = np.asarray(folds)
-    counts = np.bincount(folds) if folds.dtype.kind in "iu" and folds.min() >= 0 else np.zeros(1)
-    if folds.shape != (len(problem.x),) or len(counts) < 2 or counts.min() == 0:
-        raise HeadError(
-            f"expected a fold number for each of {len(problem.x):,} rows, in two folds or more,"
-            " none of them empty"
-        )
-    order = np.argsort(folds, kind="stable")
+    repeated = _check_folds(folds, len(problem.x))
+    # In this order most blocks lie wholly inside or outside a fold of the first division.
+    order = np.argsort(repeated[0], kind="stable")
     rows = problem.rows(order)
-    groups = [problem.all_but(rows, folds[order] == fold) for fold in range(len(counts))]
-    edges = np.concatenate([[0], np.cumsum(counts)])
+    groups = [
+        problem.all_but(rows, division[order] == fold)
+        for division in repeated
+        for fold in range(int(division.max()) + 1)
+    ]
+    counts = np.concatenate([np.bincount(division) for division in repeated])
+    edges = np.concatenate([[0], np.cumsum(np.bincount(repeated[0]))])
     bounds = block_bounds(edges, block_rows(problem.columns * len(values)))
     bases = gram_bases(rows, groups, bounds)
     if precision == "auto":
         precision = fastest_precision(rows.n)
     engine = Engine(rows, groups, bounds, bases, problem.columns, problem.link, precision)
-    search = _Search(engine, values, counts, tolerance, max_passes, drop_hopeless)
+    search = _Search(problem, engine, values, counts, tolerance, max_passes, drop_hopeless)
     with (reporter or SilentReporter()).task(
         "linear heads", len(values) * len(groups), "heads"
     ) as progress:
         for level in _levels(len(values)):
             search.solve_level(level, progress.advance)
     return search.result()
+
+
+def _check_folds(folds: np.ndarray, n: int) -> np.ndarray:
+    repeated = np.atleast_2d(np.asarray(folds))
+    fits = repeated.ndim == 2 and repeated.shape[1] == n and repeated.dtype.kind in "iu"
+    for division in repeated if fits else ():
+        counts = np.bincount(division) if division.min() >= 0 else np.zeros(1)
+        fits = fits and len(counts) >= 2 and counts.min() > 0
+    if not fits:
+        raise HeadError(
+            f"expected a fold number for each of {n:,} rows, in two folds or more, none of them"
+            " empty"
+        )
+    return repeated
 
 
 def _levels(count: int) -> list[np.ndarray]:
@@ -168,6 +210,7 @@ def _levels(count: int) -> list[np.ndarray]:
 
 @dataclass
 class _Search:
+    problem: Problem
     engine: Engine
     values: FloatArray
     counts: np.ndarray
@@ -203,7 +246,6 @@ class _Search:
         self._store(level, solved)
 
     def result(self) -> LogisticPath:
-        theta = torch.stack([theta.float() for theta in self.theta]).mean(0)
         return LogisticPath(
             tuple(float(value) for value in self.values),
             self.accuracy,
@@ -214,7 +256,10 @@ class _Search:
             self.dropped,
             self.tolerance,
             self.engine.precision,
-            theta,
+            tuple(self.theta),
+            self.problem,
+            self.engine.rows,
+            tuple(self.engine.groups),
         )
 
     def _start(self, fold: int, level: np.ndarray) -> Tensor:

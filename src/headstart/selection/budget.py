@@ -1,0 +1,206 @@
+"""The learning curve: accuracy against labels a class, and what twice as many would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import HeadError
+from headstart.heads.checks import as_features, as_labels, require_two_classes
+from headstart.metrics import t_interval
+from headstart.progress import Reporter, SilentReporter
+from headstart.records import Curve, Interval, Score
+from headstart.selection.folds import make_folds
+from headstart.selection.linear import choose_linear
+
+FloatArray = npt.NDArray[np.float64]
+
+_SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+_GRID = tuple(float(c) for c in 10.0 ** np.arange(-5, 3.1, 1.0))
+_EXPONENTS = np.linspace(0.05, 1.5, 30)
+_RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class LabelBudget:
+    """How accuracy grows with labels.
+
+    Attributes:
+        shots: labels a class of each point; classes with fewer give all they have.
+        curve: mean held-out accuracy, with the band of Student's t over the repetitions.
+        scores: the points with their intervals.
+        accuracies: ``(points, repetitions)``.
+        extrapolated: accuracy at twice the labels of the last point, by the power law
+            ``error = a + b shots^-c``, with the interval of a bootstrap over repetitions; None
+            with fewer than three points.
+        gain: ``extrapolated`` less the fitted law at the last point, likewise.
+        notes: what was decided on the user's behalf.
+    """
+
+    shots: tuple[int, ...]
+    curve: Curve
+    scores: tuple[Score, ...]
+    accuracies: np.ndarray
+    extrapolated: Score | None
+    gain: Score | None
+    notes: tuple[str, ...]
+
+
+def learning_curve(
+    x: object,
+    y: object,
+    n_classes: int,
+    *,
+    shots: Sequence[int] | None = None,
+    repetitions: int = 5,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> LabelBudget:
+    """Measure accuracy with few labels a class, inside the training rows.
+
+    Each repetition holds out another fifth of the rows, draws the labels from the rest (the
+    smaller sets inside the larger), and fits logistic regression with C chosen by
+    cross-validation in the drawn rows alone.
+
+    Args:
+        x, y, n_classes: training features ``(n, d)``, class indices ``(n,)``, their number.
+        shots: labels a class; None takes 1, 2, 5, 10, ... up to what the common class has.
+        repetitions: how many, at least 1.
+        seed: of the divisions and the draws.
+        reporter: is told how the work goes.
+
+    Raises:
+        HeadError: if the input is unfit or too small to hold anything out.
+    """
+    reporter = reporter or SilentReporter()
+    features = as_features(x)
+    labels = as_labels(y, len(features), n_classes)
+    require_two_classes(labels)
+    if repetitions < 1:
+        raise HeadError(f"expected 1 repetition or more, found {repetitions}")
+    points = _points(shots, labels)
+    accuracies = np.empty((len(points), repetitions))
+    with reporter.task("learning curve", accuracies.size, "fits") as progress:
+        for repetition in range(repetitions):
+            rest, held = _division(labels, seed, repetition)
+            rank = _ranks(labels[rest], np.random.default_rng([seed, repetition]))
+            for at, shot in enumerate(points):
+                drawn = rest[rank < shot]
+                head = choose_linear(
+                    features[drawn], labels[drawn], n_classes, grid=_GRID, seed=seed
+                ).head
+                accuracies[at, repetition] = float(
+                    (head.predict(features[held]) == labels[held]).mean()
+                )
+                progress.advance()
+    scores = tuple(t_interval(row) for row in accuracies)
+    extrapolated, gain = _extrapolate(np.array(points, dtype=float), accuracies, seed)
+    return LabelBudget(
+        points, _curve(points, scores), scores, accuracies, extrapolated, gain, _notes(points)
+    )
+
+
+def _division(labels: np.ndarray, seed: int, repetition: int) -> tuple[np.ndarray, np.ndarray]:
+    # Five repetitions hold out the five folds of one division, the next five of another.
+    divided = make_folds(labels, 5, seed=seed + repetition // 5)
+    if divided is None:
+        raise HeadError("a learning curve needs a class with two items or more")
+    rest, held = divided.splits()[repetition % divided.count]
+    return rest, held
+
+
+def _points(shots: Sequence[int] | None, labels: np.ndarray) -> tuple[int, ...]:
+    most = int(np.bincount(labels).max() * 4 // 5)
+    if shots is not None:
+        points = sorted({int(shot) for shot in shots})
+        if not points or points[0] < 1 or points[-1] > max(most, 1):
+            raise HeadError(
+                f"expected labels a class from 1 to {max(most, 1)} (a fifth is held out), found"
+                f" {list(shots)}"
+            )
+        return tuple(points)
+    points = [shot for shot in _SHOTS if shot < most]
+    return (*points, most) if most >= 1 else (1,)
+
+
+def _ranks(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a random rank inside its class for each row, from 0."""
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        rank[rows] = rng.permutation(len(rows))
+    return rank
+
+
+def fit_power_law(shots: FloatArray, error: FloatArray) -> tuple[float, float, float]:
+    """Return (a, b, c) of ``error = a + b shots^-c``, a and b not negative, by least squares.
+
+    The exponent is searched on a grid; a and b follow in closed form.
+    """
+    best = (np.inf, (float(error.min()), 0.0, 1.0))
+    for c in _EXPONENTS:
+        basis = shots**-c
+        for with_floor in (True, False):
+            if with_floor:
+                spread = basis - basis.mean()
+                b = float(spread @ error / max(float(spread @ spread), 1e-300))
+                a = float(error.mean() - b * basis.mean())
+            else:
+                a, b = 0.0, float(basis @ error / (basis @ basis))
+            loss = float(((a + b * basis - error) ** 2).sum())
+            if a >= 0 and b >= 0 and loss < best[0]:
+                best = (loss, (a, b, float(c)))
+    return best[1]
+
+
+def _extrapolate(
+    shots: FloatArray, accuracies: FloatArray, seed: int
+) -> tuple[Score | None, Score | None]:
+    if len(shots) < 3:
+        return None, None
+    n = accuracies.shape[1]
+    rng = np.random.default_rng(seed)
+    draws = [np.arange(n)] + [rng.integers(0, n, n) for _ in range(_RESAMPLES if n > 1 else 0)]
+    found = np.array([_doubled(shots, accuracies[:, draw].mean(axis=1)) for draw in draws])
+    if n < 2:
+        return Score(float(found[0, 0]), None), Score(float(found[0, 1]), None)
+    low, high = np.percentile(found[1:], [2.5, 97.5], axis=0)
+    scores = [
+        Score(float(found[0, i]), Interval(float(low[i]), float(high[i]), 0.95, "bootstrap", n))
+        for i in range(2)
+    ]
+    return scores[0], scores[1]
+
+
+def _doubled(shots: FloatArray, accuracy: FloatArray) -> tuple[float, float]:
+    """Return the law's accuracy at twice the last point, and its gain over the last point."""
+    # The law holds for many labels, not for one or two: the last five points shape it.
+    a, b, c = fit_power_law(shots[-5:], 1.0 - accuracy[-5:])
+    now, then = a + b * shots[-1] ** -c, a + b * (2 * shots[-1]) ** -c
+    return 1.0 - then, cast(float, now - then)
+
+
+def _curve(points: tuple[int, ...], scores: tuple[Score, ...]) -> Curve:
+    bounds = [(s.interval.low, s.interval.high) if s.interval else None for s in scores]
+    banded = [b for b in bounds if b is not None]
+    whole = len(banded) == len(scores)
+    return Curve(
+        name="learning curve",
+        x=tuple(float(p) for p in points),
+        y=tuple(s.value for s in scores),
+        x_label="labels a class",
+        y_label="held-out accuracy",
+        low=tuple(max(0.0, b[0]) for b in banded) if whole else (),
+        high=tuple(min(1.0, b[1]) for b in banded) if whole else (),
+        log_x=True,
+    )
+
+
+def _notes(points: tuple[int, ...]) -> tuple[str, ...]:
+    if len(points) < 3:
+        return ("too few points for an extrapolation, which needs three",)
+    return ()

@@ -1,0 +1,249 @@
+"""Honest choice: folds, the chosen penalty, nested scores, checks of the data, the sweep."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from headstart.errors import HeadError
+from headstart.heads import fit_logistic
+from headstart.metrics import evaluate
+from headstart.selection import (
+    choose_linear,
+    doubtful_labels,
+    find_leaks,
+    learning_curve,
+    make_folds,
+    nested_cross_validation,
+    sweep,
+)
+from headstart.selection.budget import fit_power_law
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    x, y = load_digits(return_X_y=True)
+    return x.astype(np.float32), y.astype(np.int64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=2, max_size=80),
+    folds=st.integers(2, 6),
+    seed=st.integers(0, 100),
+)
+def test_folds_are_stratified_and_even(labels: list[int], folds: int, seed: int) -> None:
+    y = np.array(labels)
+    found = make_folds(y, folds, seed=seed)
+    counts = np.bincount(y)
+    if counts.max() < 2:
+        assert found is None
+        return
+    assert found is not None
+    assert found.count == min(folds, max(2, counts[counts > 0].min()))
+    assert (found.count < folds) == bool(found.notes)
+    sizes = np.bincount(found.of, minlength=found.count)
+    assert sizes.max() - sizes.min() <= 1
+    for label in np.unique(y):
+        held = np.bincount(found.of[y == label], minlength=found.count)
+        assert held.max() - held.min() <= 1
+    covered = np.concatenate([held for _, held in found.splits()])
+    assert sorted(covered) == list(range(len(y)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    groups=st.lists(st.integers(0, 9), min_size=2, max_size=60),
+    folds=st.integers(2, 5),
+    seed=st.integers(0, 100),
+)
+def test_groups_are_never_parted(groups: list[int], folds: int, seed: int) -> None:
+    g = np.array(groups)
+    y = np.random.default_rng(seed).integers(0, 3, len(g))
+    if len(np.unique(g)) < 2:
+        with pytest.raises(HeadError, match="two groups"):
+            make_folds(y, folds, seed=seed, groups=g)
+        return
+    found = make_folds(y, folds, seed=seed, groups=g)
+    assert found is not None
+    assert set(found.of) == set(range(found.count))
+    for group in np.unique(g):
+        assert len(np.unique(found.of[g == group])) == 1
+
+
+def test_choice_is_good_certified_and_refitted_on_all_rows(
+    digits: tuple[np.ndarray, np.ndarray],
+) -> None:
+    x, y = digits
+    chosen = choose_linear(x[:1200], y[:1200], 10, tolerance=1e-8)
+    assert chosen.n_folds == 5
+    assert chosen.convergence.reached
+    assert len(chosen.scores) == 45
+    assert chosen.curve.chosen == chosen.chosen["C"]
+    alone, _ = fit_logistic(x[:1200], y[:1200], 10, C=chosen.chosen["C"], tolerance=1e-8)
+    np.testing.assert_allclose(chosen.head.weight, alone.weight, atol=1e-5)
+    # As good as the best of a coarse search that looks at the test rows.
+    best = max(
+        (fit_logistic(x[:1200], y[:1200], 10, C=c)[0].predict(x[1200:]) == y[1200:]).mean()
+        for c in (1e-3, 1e-2, 1e-1, 1.0)
+    )
+    assert (chosen.head.predict(x[1200:]) == y[1200:]).mean() > best - 0.015
+
+
+def test_poisoned_test_rows_change_nothing(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """What is never handed over cannot be read: the choice takes training rows only."""
+    x, y = digits
+    grid = [1e-3, 1e-2, 1e-1]
+    first = choose_linear(x[:500], y[:500], 10, grid=grid)
+    poisoned = y.copy()
+    poisoned[500:] = 0
+    second = choose_linear(x[:500], poisoned[:500], 10, grid=grid)
+    assert first.chosen == second.chosen
+    np.testing.assert_array_equal(first.head.weight, second.head.weight)
+
+
+def test_one_standard_error_prefers_the_stronger_penalty(
+    digits: tuple[np.ndarray, np.ndarray],
+) -> None:
+    x, y = digits[0][:400], digits[1][:400]
+    best = choose_linear(x, y, 10)
+    simple = choose_linear(x, y, 10, rule="one-standard-error")
+    assert simple.chosen["C"] <= best.chosen["C"]
+    top = max(best.scores)
+    width = best.curve.high[best.scores.index(top)] - top
+    assert simple.scores[best.curve.x.index(simple.chosen["C"])] >= top - width - 1e-12
+
+
+def test_temperature_makes_probabilities_honest(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    # Shuffled: the last rows are by other writers, on whom no calibration could be promised.
+    order = rng.permutation(len(digits[1]))
+    x, y = digits[0][order], digits[1][order]
+    noisy = np.where(rng.random(len(y)) < 0.3, rng.integers(0, 10, len(y)), y)
+    chosen = choose_linear(x[:900], noisy[:900], 10)
+    assert chosen.head.temperature != 1.0
+    plain = chosen.head.with_temperature(1.0)
+    names = [str(i) for i in range(10)]
+    calibrated = evaluate(noisy[900:], chosen.head.predict_proba(x[900:]), names)
+    before = evaluate(noisy[900:], plain.predict_proba(x[900:]), names)
+    assert calibrated.log_loss <= before.log_loss + 0.01
+    assert calibrated.ece < 0.08
+
+
+def test_rare_classes_give_fewer_folds_and_say_so(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits[0][:300].copy(), digits[1][:300].copy()
+    keep = (y != 7) | (np.cumsum(y == 7) <= 3)
+    names = [f"digit {i}" for i in range(10)]
+    chosen = choose_linear(x[keep], y[keep], 10, grid=[0.01, 0.1], names=names)
+    assert chosen.n_folds == 3
+    assert any("'digit 7' has only 3 items" in note for note in chosen.notes)
+    none = choose_linear(x[y != 7], y[y != 7], 10, grid=[0.01, 0.1], names=names)
+    assert any("no training row has class digit 7" in note for note in none.notes)
+    first = np.array([np.flatnonzero(y == c)[0] for c in range(10)])
+    alone = choose_linear(x[first], y[first], 10)
+    assert (alone.n_folds, alone.held_out, alone.curve.x) == (0, None, ())
+    assert any("without cross-validation" in note for note in alone.notes)
+    with pytest.raises(HeadError, match="two classes"):
+        choose_linear(x, np.zeros(300, dtype=int), 10)
+
+
+def test_two_classes_and_groups(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits
+    two = (y == 3) | (y == 8)
+    groups = np.arange(two.sum()) // 10
+    chosen = choose_linear(x[two], (y[two] == 8).astype(int), 2, groups=groups)
+    assert chosen.held_out is not None
+    assert chosen.held_out.value > 0.95
+    np.testing.assert_allclose(chosen.head.predict_proba(x[two]).sum(axis=1), 1.0)
+
+
+def test_nested_score_is_honest_where_nothing_can_be_learned() -> None:
+    # Choosing among many by the score that is reported would beat chance here.
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(120, 60)), np.arange(120) % 2
+    nested = nested_cross_validation(x, y, 2, folds=4, inner_folds=3)
+    interval = nested.accuracy.interval
+    assert interval is not None
+    assert interval.low < 0.5
+    assert (interval.method, interval.n) == ("wilson", 120)
+    assert nested.over_folds.interval is not None
+    assert nested.over_folds.interval.method == "t"
+    assert len(nested.chosen) == 4
+    np.testing.assert_allclose(nested.probabilities.sum(axis=1), 1.0)
+
+
+def test_leaks_are_found_and_ranked(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x = digits[0] + np.random.default_rng(0).normal(size=digits[0].shape)
+    train, test = x[:900], x[1500:].copy()
+    test[5] = train[17]
+    test[9] = train[400] + 0.01 * np.random.default_rng(1).normal(size=64)
+    found = find_leaks(train, test, threshold=0.999)
+    assert [(leak.test, leak.train) for leak in found] == [(5, 17), (9, 400)]
+    assert found[0].similarity == pytest.approx(1.0, abs=1e-6)
+    with pytest.raises(HeadError, match="features an item"):
+        find_leaks(train, test[:, :10])
+
+
+def test_wrong_labels_are_found(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits
+    rng = np.random.default_rng(0)
+    wrong = rng.choice(len(y), 40, replace=False)
+    noisy = y.copy()
+    noisy[wrong] = (y[wrong] + rng.integers(1, 10, 40)) % 10
+    chosen = choose_linear(x, noisy, 10, grid=[1e-3, 1e-2, 1e-1])
+    assert chosen.held_out_probabilities is not None
+    found = doubtful_labels(noisy, chosen.held_out_probabilities)
+    assert len(set(wrong) & {item.row for item in found[:40]}) >= 32
+    margins = [item.margin for item in found]
+    assert margins == sorted(margins, reverse=True)
+
+
+def test_power_law_is_recovered() -> None:
+    shots = np.array([1.0, 2, 5, 10, 20, 50])
+    a, b, c = fit_power_law(shots, 0.05 + 0.6 * shots**-0.5)
+    assert (a, b, c) == pytest.approx((0.05, 0.6, 0.5), abs=0.02)
+
+
+def test_learning_curve_rises_and_foretells(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits
+    found = learning_curve(x, y, 10, shots=[1, 5, 20, 60], repetitions=3)
+    assert found.curve.x == (1.0, 5.0, 20.0, 60.0)
+    assert list(found.curve.y) == sorted(found.curve.y)
+    assert found.extrapolated is not None
+    assert found.gain is not None
+    assert 0 <= found.gain.value < 0.1
+    actual = learning_curve(x, y, 10, shots=[120], repetitions=3).scores[0].value
+    assert found.extrapolated.value == pytest.approx(actual, abs=0.03)
+    with pytest.raises(HeadError, match="labels a class"):
+        learning_curve(x, y, 10, shots=[100_000])
+
+
+def test_sweep_ranks_views_and_heads(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits[0][:600], digits[1][:600]
+    noise = np.random.default_rng(0).normal(size=(600, 8))
+    found = sweep(
+        {"pixels": x, "noise": noise},
+        y,
+        10,
+        grid=[1e-3, 1e-2, 1e-1],
+        standardise=(True, False),
+        folds=3,
+        seeds=(0, 1),
+    )
+    assert found.winner.view == "pixels"
+    assert found.winner.accuracy.value > 0.9
+    assert found.winner.accuracy.interval is not None
+    assert found.winner.accuracy.interval.method == "t"
+    assert (found.head.predict(x) == y).mean() > 0.95
+    kinds = {(c.view, c.head) for c in found.candidates}
+    heads = ("logistic", "ridge", "lda", "neighbours", "prototype")
+    assert kinds == {(view, head) for view in ("pixels", "noise") for head in heads}
+    assert all(len(c.per_fold) == 6 for c in found.candidates)
+    assert len(found.curves) == 4
+    with pytest.raises(HeadError, match="logistic"):
+        sweep(x, y, 10, heads=["perceptron"])
+    with pytest.raises(HeadError, match="rows in every view"):
+        sweep({"a": x, "b": x[:10]}, y, 10)
