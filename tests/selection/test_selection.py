@@ -129,8 +129,8 @@ def test_temperature_makes_probabilities_honest(digits: tuple[np.ndarray, np.nda
     names = [str(i) for i in range(10)]
     calibrated = evaluate(noisy[900:], chosen.head.predict_proba(x[900:]), names)
     before = evaluate(noisy[900:], plain.predict_proba(x[900:]), names)
-    assert calibrated.log_loss <= before.log_loss + 0.01
-    assert calibrated.ece < 0.08
+    assert calibrated.log_loss < before.log_loss
+    assert calibrated.ece < before.ece
 
 
 def test_rare_classes_give_fewer_folds_and_say_so(digits: tuple[np.ndarray, np.ndarray]) -> None:
