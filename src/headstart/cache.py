@@ -7,6 +7,8 @@ So a second run, another split, a renamed folder or added images cost only what 
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -21,8 +23,8 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.data import BadItem, Split, View
 from headstart.data.reading import OnBad, settle_bad_items
-from headstart.errors import DataError
-from headstart.extraction import Extraction, Extractor, Precision
+from headstart.errors import DataError, StoreError
+from headstart.extraction import Extraction, Extractor, Precision, Storage
 from headstart.progress import Reporter, SilentReporter, Task
 from headstart.records import CacheUse
 from headstart.store import FeatureSet, Memo, Space, Store
@@ -35,14 +37,21 @@ COMMIT_BYTES = 32 * 2**20
 def default_location() -> Path:
     """Return ``$HEADSTART_CACHE`` if it is set, else the platform's cache folder."""
     named = os.environ.get("HEADSTART_CACHE")
-    if named:
-        return Path(named).expanduser()
+    return Path(named).expanduser() if named else _platform_location()
+
+
+def _platform_location() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("headstart", appauthor=False))
 
 
-def describe_space(cut: Backbone, precision: Precision, view: View | None = None) -> dict[str, Any]:
+def describe_space(
+    cut: Backbone,
+    precision: Precision = "float32",
+    view: View | None = None,
+    storage: Storage = "float32",
+) -> dict[str, Any]:
     """Describe the function from an item's bytes to its row, in plain values.
 
     The number of a view is not part of it: views of one recipe and seed share a space, where a
@@ -56,6 +65,7 @@ def describe_space(cut: Backbone, precision: Precision, view: View | None = None
         "preprocessing": cut.preprocessing.describe(),
         "normalisation": {"statistics": "running"},
         "precision": precision,
+        "storage": storage,
         "views": views,
     }
 
@@ -90,20 +100,31 @@ class FeatureCache:
 
     Args:
         location: the folder; None: ``$HEADSTART_CACHE``, else the platform's cache folder. It is
-            created when the first row is committed.
+            created when the first row is committed. An address that fsspec knows
+            (``s3://bucket/features``) is shared by machines; a local mirror of what this machine
+            has seen lies in the platform's cache folder.
     """
 
     def __init__(self, location: Path | str | None = None) -> None:
-        self.location = default_location() if location is None else Path(location).expanduser()
-        self.store = Store(self.location)
+        chosen = location if location is not None else os.environ.get("HEADSTART_CACHE")
+        if isinstance(chosen, str) and "://" in chosen:
+            name = hashlib.sha256(chosen.encode()).hexdigest()[:16]
+            self.location = _platform_location() / "mirrors" / name
+            self.store = Store(self.location, remote=chosen)
+        else:
+            self.location = default_location() if chosen is None else Path(chosen).expanduser()
+            self.store = Store(self.location)
 
     def memo(self) -> Memo:
         """Return the memo of file digests, a context to be left after use."""
         return Memo(self.location / "files.sqlite")
 
-    def space(self, cut: Backbone, precision: Precision, view: View | None = None) -> Space:
+    def space(
+        self, cut: Backbone, settings: Extraction | None = None, view: View | None = None
+    ) -> Space:
         """Return the space of a cut."""
-        return self.store.space(describe_space(cut, precision, view))
+        settings = settings or Extraction()
+        return self.store.space(describe_space(cut, settings.precision, view, settings.storage))
 
     def features(
         self,
@@ -139,8 +160,7 @@ class FeatureCache:
         begun = time.perf_counter()
         reporter = reporter or SilentReporter()
         with _extractor(cuts, settings) as extractor:
-            precision = extractor.settings.precision
-            spaces = tuple(self.space(cut, precision, view) for cut in extractor.cuts)
+            spaces = tuple(self.space(cut, extractor.settings, view) for cut in extractor.cuts)
             ids = split.ids
             unique = len(set(ids))
             number = 0 if view is None else view.number
@@ -149,7 +169,8 @@ class FeatureCache:
             if missing:
                 if not len(spaces[0]):
                     _explain(spaces[0], reporter)
-                bad = _Filling(extractor, spaces, split, view).run(missing, reporter)
+                _check_room(extractor, spaces, ids, number)
+                bad = _Filling(extractor, spaces, split, view, reporter).run(missing)
         settle_bad_items(bad, on_bad, reporter)
         lost = {ids[item.index] for item in bad}
         kept = np.array([i for i, key in enumerate(ids) if key not in lost], dtype=np.int64)
@@ -165,17 +186,23 @@ class _Filling:
     """Computes the missing rows of one split and commits them in shards of a good size."""
 
     def __init__(
-        self, extractor: Extractor, spaces: tuple[Space, ...], split: Split, view: View | None
+        self,
+        extractor: Extractor,
+        spaces: tuple[Space, ...],
+        split: Split,
+        view: View | None,
+        reporter: Reporter,
     ) -> None:
         self.extractor, self.spaces, self.split, self.view = extractor, spaces, split, view
+        self.reporter = reporter
         self.number = 0 if view is None else view.number
         self.positions = {key: i for i, key in reversed(list(enumerate(split.ids)))}
         self.bad: list[BadItem] = []
         self.chunk = 4 * extractor.settings.batch_size
 
-    def run(self, missing: list[str], reporter: Reporter) -> tuple[BadItem, ...]:
+    def run(self, missing: list[str]) -> tuple[BadItem, ...]:
         """Compute until no row is missing; another process may compute some of them."""
-        told = False
+        told, reporter = False, self.reporter
         with reporter.task("extract features", len(missing), "images") as task:
             try:
                 while missing:
@@ -233,7 +260,13 @@ class _Filling:
         ids = [self.split.ids[i] for rows in waiting for i in rows.indices]
         for position, space in enumerate(self.spaces):
             block = np.concatenate([rows.features[position] for rows in waiting])
-            space.append(ids, {"features": block}, self.number)
+            space.append(
+                ids,
+                {"features": block},
+                self.number,
+                precision=self.extractor.settings.storage,
+                reporter=self.reporter,
+            )
 
 
 def _extractor(
@@ -251,6 +284,32 @@ def _explain(space: Space, reporter: Reporter) -> None:
         return
     shown = "; ".join(str(difference) for difference in nearest.differences[:3])
     reporter.note(f"features of these weights are stored, but with other settings: {shown}")
+
+
+_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+
+
+def _check_room(
+    extractor: Extractor, spaces: Sequence[Space], ids: Sequence[str], view: int
+) -> None:
+    """Refuse before the first forward pass what the disk has no room for."""
+    needed, free = 0, None
+    for cut, space in zip(extractor.cuts, spaces, strict=True):
+        row_bytes = math.prod(cut.feature_shape()) * _BYTES[extractor.settings.storage]
+        plan = space.preflight(ids, view, row_bytes=row_bytes)
+        needed += plan.bytes_needed or 0
+        free = plan.bytes_free
+    if free is not None and needed > free:
+        raise StoreError(
+            f"the features need {_size(needed)}, "
+            f"and {spaces[0].folder.parent} has {_size(free)} free",
+            hint="give another --cache, free room with 'headstart cache gc', "
+            "or store them smaller with --storage float16",
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _missing(spaces: Iterable[Space], ids: Sequence[str], view: int) -> list[str]:

@@ -38,8 +38,9 @@ def describe_structure(module: nn.Module, names: Sequence[str]) -> dict[str, Any
         names: the submodules that take part, "" for the module itself.
 
     Returns:
-        ``classes``: class → library version or source digest; ``structure``: hexadecimal digest
-        of every submodule's name, class and plain attributes.
+        ``class``: of the model, for the reader; ``libraries``: with their versions; ``own_code``:
+        the user's own classes → digest of their source; ``structure``: digest of every submodule's
+        name, class and plain attributes.
 
     Raises:
         BackboneError: an attribute of one of the user's own classes has no plain description.
@@ -65,7 +66,12 @@ def describe_structure(module: nn.Module, names: Sequence[str]) -> dict[str, Any
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
     versions = sorted({value for value in classes.values() if " " in value})
     own = {key: value for key, value in sorted(classes.items()) if " " not in value}
-    return {"libraries": versions, "own_code": own, "structure": digest}
+    return {
+        "class": type(module).__qualname__,
+        "libraries": versions,
+        "own_code": own,
+        "structure": digest,
+    }
 
 
 def _library(module_name: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.backbones import backbones
+from headstart.cli.cache import app as cache_app
 from headstart.cli.compare import compare
 from headstart.cli.finetune import finetune
 from headstart.cli.fit import fit
@@ -32,6 +33,7 @@ app.command()(evaluate)
 app.command()(finetune)
 app.command()(compare)
 app.command()(backbones)
+app.add_typer(cache_app)
 
 
 def _version(asked: bool) -> None:

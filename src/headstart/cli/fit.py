@@ -40,6 +40,7 @@ def fit(
     cache: options.Cache = None,
     batch_size: options.BatchSize = 64,
     precision: options.Precision = "float32",
+    storage: options.Storage = "float32",
     device: options.Device = "auto",
     compile_it: options.Compile = False,
     workers: options.Workers = None,
@@ -60,7 +61,7 @@ def fit(
         head=head,  # type: ignore[arg-type]
         folds=folds,
         seed=seed,
-        extraction=options.extraction(batch_size, precision, device, compile_it, workers),
+        extraction=options.extraction(batch_size, precision, device, compile_it, workers, storage),
         on_bad=bad_files,  # type: ignore[arg-type]
     )
     spec = options.backbone_spec(

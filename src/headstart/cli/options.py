@@ -163,9 +163,10 @@ TestFraction = Annotated[
     ),
 ]
 Cache = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Folder of the feature cache. Default: $HEADSTART_CACHE or the platform's.",
+        help="Folder of the feature cache, or an address such as s3://bucket/features. "
+        "Default: $HEADSTART_CACHE or the platform's.",
         show_default=False,
         rich_help_panel=_RUN,
     ),
@@ -175,6 +176,12 @@ Precision = Annotated[
     str,
     typer.Option(
         help="Precision of the forward pass: float32, bfloat16 or float16.", rich_help_panel=_RUN
+    ),
+]
+Storage = Annotated[
+    str,
+    typer.Option(
+        help="How the cache keeps features: float32, float16 or int8.", rich_help_panel=_RUN
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …", rich_help_panel=_RUN)]
@@ -249,7 +256,12 @@ def backbone_spec(
 
 
 def extraction(
-    batch_size: int, precision: str, device: str, compile_it: bool, workers: int | None
+    batch_size: int,
+    precision: str,
+    device: str,
+    compile_it: bool,
+    workers: int | None,
+    storage: str = "float32",
 ) -> Extraction:
     """Turn the running options into settings."""
     from headstart.extraction import Extraction
@@ -260,6 +272,7 @@ def extraction(
         device=device,
         compile=compile_it,
         workers=workers,
+        storage=storage,  # type: ignore[arg-type]
     )
 
 

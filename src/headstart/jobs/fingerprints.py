@@ -8,13 +8,15 @@ import json
 from headstart.backbones import Backbone
 from headstart.cache import describe_space
 from headstart.data import Split
-from headstart.extraction import Precision
-from headstart.store.describe import space_key
+from headstart.extraction import Precision, Storage
+from headstart.store import space_key
 
 
-def backbone_fingerprint(backbone: Backbone, precision: Precision) -> str:
+def backbone_fingerprint(
+    backbone: Backbone, precision: Precision, storage: Storage = "float32"
+) -> str:
     """Return the key of the backbone's feature space: weights, code, preprocessing, cut."""
-    return space_key(describe_space(backbone, precision))
+    return space_key(describe_space(backbone, precision, storage=storage))
 
 
 def split_fingerprint(split: Split) -> str:

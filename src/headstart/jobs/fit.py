@@ -125,7 +125,9 @@ def fit(
         embedded = _embed(network, dataset, store, config, reporter)
     notes += _said(_cache_note(embedded.use), reporter)
     fingerprints = {
-        "backbone": backbone_fingerprint(network, config.extraction.precision),
+        "backbone": backbone_fingerprint(
+            network, config.extraction.precision, config.extraction.storage
+        ),
         "train": split_fingerprint(embedded.train),
         "test": split_fingerprint(embedded.test),
     }

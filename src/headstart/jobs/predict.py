@@ -15,7 +15,7 @@ from headstart.cache import FeatureCache
 from headstart.data import BadItem, Split
 from headstart.data.reading import OnBad
 from headstart.errors import ConfigError, DataError
-from headstart.extraction import Extraction, Precision
+from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head
 from headstart.jobs.runs import Run, SavedRun, open_run
 from headstart.jobs.sources import DataOptions, open_items, open_test_data
@@ -114,6 +114,7 @@ class _Ready:
     classes: tuple[str, ...]
     backbone: Backbone
     precision: Precision
+    storage: Storage
 
 
 def predict(
@@ -135,7 +136,7 @@ def predict(
             :class:`~headstart.data.Split`, or anything :func:`headstart.load_data` takes.
         backbone: needed for a run that was made with a module of your own.
         data_options: columns of a table, where they are not obvious.
-        extraction: batch size and device; the precision is the run's.
+        extraction: batch size and device; precision and storage are the run's.
         on_bad: ``raise`` after reading everything, or ``skip`` items that cannot be read.
         cache: folder of the feature cache.
         reporter: where notes and progress go; None: standard error.
@@ -200,10 +201,12 @@ def evaluate(
 def _ready(run: Run | SavedRun | Path | str, backbone: Backbone | None) -> _Ready:
     if isinstance(run, Run):
         settings = Extraction(**run.configuration["extraction"])
-        return _Ready(run.head, run.classes, backbone or run.backbone, settings.precision)
+        return _Ready(
+            run.head, run.classes, backbone or run.backbone, settings.precision, settings.storage
+        )
     saved = run if isinstance(run, SavedRun) else open_run(run)
     network = saved.load_backbone(backbone)
-    return _Ready(saved.head, saved.classes, network, saved.precision)
+    return _Ready(saved.head, saved.classes, network, saved.precision, saved.storage)
 
 
 def _predict(
@@ -214,7 +217,9 @@ def _predict(
     store: FeatureCache,
     reporter: Reporter,
 ) -> Predictions:
-    settings = dataclasses.replace(extraction or Extraction(), precision=ready.precision)
+    settings = dataclasses.replace(
+        extraction or Extraction(), precision=ready.precision, storage=ready.storage
+    )
     found = store.features(
         ready.backbone, split, settings=settings, on_bad=on_bad, reporter=reporter
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.errors import ConfigError, DataError
-from headstart.extraction import Extraction, Precision
+from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head, load_head
 from headstart.jobs.fingerprints import backbone_fingerprint
 from headstart.jobs.spec import BackboneSpec
@@ -119,6 +119,7 @@ class SavedRun:
     precision: Precision
     fingerprint: str
     tuned: Tuned | None = None
+    storage: Storage = "float32"
 
     def load_backbone(self, given: Backbone | None = None) -> Backbone:
         """Build the backbone and check that it is the one the head was trained on.
@@ -137,11 +138,11 @@ class SavedRun:
         return backbone
 
     def _fits(self, backbone: Backbone) -> bool:
-        return backbone_fingerprint(backbone, self.precision) == self.fingerprint
+        return backbone_fingerprint(backbone, self.precision, self.storage) == self.fingerprint
 
     def check(self, backbone: Backbone) -> None:
         """Refuse a backbone whose features are not those the head was trained on."""
-        found = backbone_fingerprint(backbone, self.precision)
+        found = backbone_fingerprint(backbone, self.precision, self.storage)
         if found != self.fingerprint:
             raise DataError(
                 f"the backbone is not the one that {self.folder} was trained with "
@@ -233,4 +234,13 @@ def open_run(folder: Path | str) -> SavedRun:
             f"run.json names {len(classes)}",
             hint="fit again",
         )
-    return SavedRun(folder, head, classes, spec, extraction.precision, fingerprint, tuned)
+    return SavedRun(
+        folder,
+        head,
+        classes,
+        spec,
+        extraction.precision,
+        fingerprint,
+        tuned,
+        extraction.storage,
+    )
