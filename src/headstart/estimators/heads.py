@@ -29,8 +29,10 @@ from headstart.estimators.solvers import (
     Settings,
     Solved,
     head_faults,
+    logits,
     solve_classification,
     solve_regression,
+    without_effect,
 )
 
 ClassifierName = Literal["logistic", "ridge", "lda", "knn", "prototype", "mlp"]
@@ -42,7 +44,14 @@ class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is un
     """What classifier and regressor share: how parameters reach the solver."""
 
     def _check_settings(self, heads: Mapping[str, tuple[str, ...]]) -> None:
-        raise_faults(self, head_faults(self.get_params(deep=False), defaults_of(type(self)), heads))
+        given = self.get_params(deep=False)
+        raise_faults(self, head_faults(given, heads))
+        for name in without_effect(given, defaults_of(type(self)), heads):
+            warnings.warn(
+                f"head={self.head!r} takes no {name}, so {name}={given[name]!r} has no effect",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _settings(self) -> Settings:
         given = self.get_params(deep=False)
@@ -155,10 +164,10 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
             ``(n, k)``; for two classes ``(n,)``, positive for the second. ``-inf`` marks what is
             impossible, such as a class without a vote.
         """
-        logits = self._logits(X)
+        values = self._logits(X)
         if len(self.classes_) == 2:
-            return np.asarray(logits[:, 1] - logits[:, 0])
-        return logits
+            return np.asarray(values[:, 1] - values[:, 0])
+        return values
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row, ``(n,)``."""
@@ -177,7 +186,7 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
     def _logits(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return np.asarray(self.head_.decision(X) / self.head_.temperature + self._shift)
+        return np.asarray(logits(self.head_, X) / self.head_.temperature + self._shift)
 
 
 class HeadRegressor(RegressorMixin, MultiOutputMixin, _HeadEstimator):  # type: ignore[misc]
@@ -242,7 +251,7 @@ class HeadRegressor(RegressorMixin, MultiOutputMixin, _HeadEstimator):  # type: 
         """Return the targets, ``(n,)`` or ``(n, t)`` as in ``fit``."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        values = self.head_.decision(X)
+        values = logits(self.head_, X)
         return np.asarray(values[:, 0] if self._flat else values)
 
 

@@ -11,8 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.wording import did_you_mean
-from headstart.heads import Head, fit_lda, fit_logistic, fit_neighbours, fit_prototype, fit_ridge
-from headstart.heads.mlp import fit_mlp
+from headstart.heads import (
+    Head,
+    MLPHead,
+    NeighboursHead,
+    fit_lda,
+    fit_logistic,
+    fit_mlp,
+    fit_neighbours,
+    fit_prototype,
+    fit_ridge,
+)
 from headstart.records import Curve
 from headstart.selection import choose_linear
 
@@ -40,6 +49,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """What ``options`` may name beside the parameters: arguments of the head's own function."""
+
+_BLOCK_ROWS = 64
 
 _FOR_CHOICE = {"logistic": ("C", {"grid", "rule"}), "ridge": ("alpha", {"alphas"})}
 """Options that only serve to choose a parameter, and which."""
@@ -85,39 +96,56 @@ class Solved:
     unconverged: str | None = None
 
 
-def head_faults(
-    given: Mapping[str, Any], defaults: Mapping[str, Any], heads: Mapping[str, Iterable[str]]
-) -> list[str]:
+def head_faults(given: Mapping[str, Any], heads: Mapping[str, Iterable[str]]) -> list[str]:
     """Return what is wrong with the parameters of a head, one sentence each.
-
-    A parameter that the head does not take must keep its default: setting it would have no
-    effect, and that is better said than found out.
 
     Args:
         given: all parameters by name.
+        heads: the heads there are, and the parameters each takes.
+    """
+    head, faults = given["head"], []
+    for name, (holds, wanted) in _RULES.items():
+        if name in given and not _holds(holds, given[name]):
+            faults.append(f"{name} must be {wanted}, not {given[name]!r}")
+    if isinstance(head, str) and head in heads:
+        return faults + _option_faults(head, given)
+    near = did_you_mean(str(head), list(heads))
+    known = f"head must be one of {', '.join(heads)}, not {head!r}"
+    return [f"{known} ({near})" if near else known, *faults]
+
+
+def without_effect(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], heads: Mapping[str, Iterable[str]]
+) -> list[str]:
+    """Return the parameters that were set, but belong to another head.
+
+    Args:
+        given: all parameters by name, sound by :func:`head_faults`.
         defaults: their defaults.
         heads: the heads there are, and the parameters each takes.
     """
-    head = given["head"]
-    if not (isinstance(head, str) and head in heads):
-        near = did_you_mean(str(head), list(heads))
-        return [
-            f"head must be one of {', '.join(heads)}, not {head!r}" + (f" ({near})" if near else "")
-        ]
-    faults = []
-    for name, (holds, wanted) in _RULES.items():
-        owners = [other for other, takes in heads.items() if name in takes]
-        if not owners:
-            continue
-        value = given[name]
-        if name in heads[head]:
-            if not _holds(holds, value):
-                faults.append(f"{name} must be {wanted}, not {value!r}")
-        elif not _same(value, defaults[name]):
-            faults.append(f"head={head!r} takes no {name}, which is for {', '.join(owners)}")
-    if "folds" in given and not _holds(lambda v: _whole(v) and v >= 2, given["folds"]):
-        faults.append(f"folds must be a whole number of 2 or more, not {given['folds']!r}")
-    return faults + _option_faults(head, given)
+    others = {name for takes in heads.values() for name in takes} - set(heads[given["head"]])
+    return sorted(name for name in others if not _same(given[name], defaults[name]))
+
+
+def logits(head: Head, x: NDArray[Any]) -> NDArray[np.float64]:
+    """Return ``head.decision(x)``, each row as if it stood alone.
+
+    Neighbours and perceptrons multiply in single precision, where the number of rows decides how
+    a product is summed. In blocks of one size a row gets the same result in any company.
+
+    Args:
+        head: any head.
+        x: checked features ``(n, d)``.
+    """
+    if not isinstance(head, MLPHead | NeighboursHead):
+        return np.asarray(head.decision(x))
+    out = np.empty((len(x), head.n_classes))
+    for start in range(0, len(x), _BLOCK_ROWS):
+        block = x[start : start + _BLOCK_ROWS]
+        filled = np.concatenate([block, np.repeat(block[:1], _BLOCK_ROWS - len(block), axis=0)])
+        out[start : start + len(block)] = head.decision(filled)[: len(block)]
+    return out
 
 
 def solve_classification(
@@ -310,5 +338,6 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lr": (lambda v: _number(v) and v > 0, "a number above 0"),
     "epochs": (lambda v: _whole(v) and v > 0, "a whole number above 0"),
     "standardise": (lambda v: isinstance(v, bool | np.bool_), "True or False"),
+    "folds": (lambda v: _whole(v) and v >= 2, "a whole number of 2 or more"),
 }
 """By parameter: when a value is sound, and how to say so."""

@@ -123,13 +123,13 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         given = self.get_params(deep=False)
         faults = extractor_faults(given)
-        raise_faults(self, faults + head_faults(given, defaults_of(type(self)), CLASSIFIERS))
+        raise_faults(self, faults + head_faults(given, CLASSIFIERS))
         extractor = FeatureExtractor(**{name: given[name] for name in _EXTRACTOR}).fit(X)
         # What is wrong with y is said before the network runs over X.
         self.classes_, _ = encode_classes(y, type(self).__name__)
         check_consistent_length(X, y)
-        head = HeadClassifier(**{name: given[name] for name in _HEAD})
-        self.classifier_ = head.fit(extractor.transform(X), y)
+        rows = extractor.transform(X)
+        self.classifier_ = HeadClassifier(**{name: given[name] for name in _HEAD}).fit(rows, y)
         self.extractor_ = extractor
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
@@ -139,23 +139,23 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return unnormalised log-probabilities; see :meth:`HeadClassifier.decision_function`."""
-        return self.classifier_.decision_function(self._features(X))
+        return self._fitted().decision_function(self.extractor_.transform(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each image, ``(n,)``."""
-        return self.classifier_.predict(self._features(X))
+        return self._fitted().predict(self.extractor_.transform(X))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return class probabilities ``(n, k)``, columns in the order of ``classes_``."""
-        return self.classifier_.predict_proba(self._features(X))
+        return self._fitted().predict_proba(self.extractor_.transform(X))
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the logarithms of :meth:`predict_proba`."""
-        return self.classifier_.predict_log_proba(self._features(X))
+        return self._fitted().predict_log_proba(self.extractor_.transform(X))
 
-    def _features(self, X: Any) -> NDArray[np.float32]:
+    def _fitted(self) -> HeadClassifier:
         check_is_fitted(self)
-        return np.asarray(self.extractor_.transform(X))
+        return self.classifier_
 
     def __sklearn_tags__(self) -> Any:
         """Say what X may be; see :func:`image_tags`."""
