@@ -75,10 +75,10 @@ def comparison_rows(comparison: Comparison) -> tuple[tuple[str, ...], tuple[tupl
         "95 % interval",
         "difference",
         "p (Holm)",
-        "in another batch",
-        "second pass",
+        "other batch",
+        "2nd pass",
         "ms/image",
-        "memory",
+        "MiB",
     )
     rows = tuple(_row(comparison, outcome) for outcome in comparison.outcomes)
     return header, rows
@@ -94,7 +94,7 @@ def comparison_table(comparison: Comparison) -> Group:
     header, rows = comparison_rows(comparison)
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for position, name in enumerate(header):
-        table.add_column(name, justify="left" if position == 0 else "right", no_wrap=position == 0)
+        table.add_column(name, justify="left" if position == 0 else "right", no_wrap=True)
     reference = comparison.evidence.reference
     chosen = comparison.recommendation.configuration
     for outcome, row in zip(comparison.outcomes, rows, strict=True):
@@ -178,9 +178,10 @@ def _accuracy(comparison: Comparison) -> list[Block]:
         ),
         Table(header, rows, "All configurations", "l" + "r" * (len(header) - 1)),
         "Differences are paired, from the reference; p-values are corrected after Holm for all"
-        " distinct comparisons. “In another batch” is the largest change of a feature when the same"
-        " images stand in another batch, “second pass” that between two passes over one batch, both"
-        " relative to the largest feature.",
+        " distinct comparisons. “Other batch” is the largest change of a feature when the same"
+        " images stand in another batch, “2nd pass” that between two passes over one batch, both"
+        f" relative to the largest feature. Time and memory (of tensors, weights not counted) are those of"
+        f" one batch of {outcomes[0].behaviour.batch}, without decoding.",
     ]
     return blocks
 
@@ -326,7 +327,7 @@ def _row(comparison: Comparison, outcome: Outcome) -> tuple[str, ...]:
         _change(outcome.behaviour.batch_change),
         _change(outcome.behaviour.repeat_change),
         "" if seconds is None else format_number(1000 * seconds, digits=2),
-        f"{outcome.behaviour.peak_bytes / 2**20:,.0f} MiB",
+        f"{outcome.behaviour.peak_bytes / 2**20:,.0f}",
     )
 
 
@@ -338,7 +339,7 @@ def _interval(outcome: Outcome) -> str:
 def _change(value: float) -> str:
     if value == 0.0:
         return "equal"
-    return "rounding" if value < _SMALL_CHANGE else f"changes {format_percent(value, digits=0)}"
+    return "rounding" if value < _SMALL_CHANGE else format_percent(value, digits=0)
 
 
 def _p_value(p: float) -> str:
