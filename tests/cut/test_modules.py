@@ -140,3 +140,43 @@ def test_googlenet_with_its_auxiliary_heads() -> None:
     assert isinstance(cut, Cut), cut
     assert [spec.name for spec in cut.boundary] == ["maxpool4"]
     assert cut.check.exact
+
+
+class Keeping(nn.Module):
+    """Leaves an extra loss on itself, which the training loop picks up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.extra: Tensor | None = None
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.head(self.trunk(x))
+        self.extra = out.square().mean()
+        self.calls += 1
+        return out
+
+
+def test_what_the_code_leaves_on_a_module_is_there_after_the_suffix_too() -> None:
+    model = Keeping()
+    handle = freeze(model, {"": "frozen", "head": "trainable"})
+    x = torch.randn(4, 4)
+    cut = find_cut(model, x, handle)
+    assert isinstance(cut, Cut), cut
+    assert cut.method == "modules"
+    assert (model.extra, model.calls) == (None, 0), "the probe left something behind"
+    out = cut.suffix(*cut.prefix(x))
+    assert model.extra is not None
+    assert torch.equal(model.extra, out.square().mean())
+    assert model.extra.requires_grad
+
+
+def test_frozen_layers_of_a_module_that_stays_whole_are_found() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.Sequential(nn.Linear(8, 16), nn.TransformerEncoder(layer, 3), nn.Linear(16, 2))
+    handle = freeze(model, {"": "frozen", "1.layers.2": "trainable", "2": "trainable"})
+    cut = find_cut(model, torch.randn(4, 5, 8), handle)
+    assert isinstance(cut, Cut), cut
+    assert [spec.name for spec in cut.boundary] == ["1_layers_1"]
+    assert cut.check.max_error <= 1e-5

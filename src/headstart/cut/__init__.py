@@ -4,9 +4,9 @@
 trains on what is stored at the boundary; :func:`boundary_rows` runs the prefix.
 """
 
+from headstart.cut.boundary import TensorSpec
 from headstart.cut.checking import Check
 from headstart.cut.find import READ_BANDWIDTH, find_cut
-from headstart.cut.parts import TensorSpec
 from headstart.cut.precision import RoundingError, from_array, rounding_error, to_array
 from headstart.cut.result import Cut, NoCut
 from headstart.cut.rows import boundary_rows, boundary_tensors

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from headstart.cut.comparing import tensors_in
+from headstart.cut.comparing import tensors_in, version
 from headstart.cut.inputs import Inputs
 from headstart.cut.modes import evaluate, untouched
 from headstart.cut.terms import Terms
@@ -64,18 +65,21 @@ def check(
                 (lambda: terms.train(model)) if train else (lambda: evaluate(model))
             )
             try:
-                whole = _run(model, model, inputs, batch, put)
+                expected = _run(model, model, inputs, batch, put)
                 rows = _rows(model, prefix, inputs, batch)
-                versions = [row._version for row in rows]
+                versions = [version(row) for row in rows]
                 with untouched(model):
                     put()
                     torch.manual_seed(_SEED)
-                    parts = tensors_in(suffix(*rows))
+                    output = suffix(*rows)
             except Exception as failure:  # the model is a user's own code: anything may be raised
                 told = f"{type(failure).__name__}: {failure}".splitlines()[0]
                 return Check(False, float("inf"), items, f"running the parts failed ({told})")
-            if versions != [row._version for row in rows]:
+            if versions != [version(row) for row in rows]:
                 return Check(False, float("inf"), items, "the suffix changes its rows in place")
+            whole, parts = tensors_in(expected), tensors_in(output)
+            if pytree.tree_structure(output) != pytree.tree_structure(expected):
+                return Check(False, float("inf"), items, "the output comes in another form")
             if not whole:
                 return Check(False, float("inf"), items, "the model's output holds no tensor")
             error = _distance(whole, parts)
@@ -93,12 +97,12 @@ def _run(
     inputs: Inputs,
     batch: Sequence[Tensor],
     put: Callable[[], None],
-) -> list[Tensor]:
+) -> Any:
     args, kwargs = inputs.call([tensor.clone() for tensor in batch])
     with untouched(model):
         put()
         torch.manual_seed(_SEED)
-        return tensors_in(runs(*args, **kwargs))
+        return runs(*args, **kwargs)
 
 
 def _rows(

@@ -25,6 +25,11 @@ def tensors_in(value: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
+def version(tensor: Tensor) -> int:
+    """Return how often a tensor was worked on in place; inference tensors do not count it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def same(left: Any, right: Any) -> bool:
     """Whether two results are equal, but for rounding."""
     return _all_pairs(left, right, lambda a, b: _close(a, b, MODE_TOLERANCE))
@@ -62,4 +67,4 @@ def _close(left: Tensor, right: Tensor, tolerance: float) -> bool:
     )
 
 
-__all__ = ["MIXING_TOLERANCE", "MODE_TOLERANCE", "same", "same_first_row", "tensors_in"]
+__all__ = ["MIXING_TOLERANCE", "MODE_TOLERANCE", "same", "same_first_row", "tensors_in", "version"]

@@ -52,8 +52,8 @@ def written_views(trace: Trace) -> frozenset[fx.Node]:
         for node, others in trace.aliases.items()
         if others
         and node not in trace.mutates
-        and (writer := last.get(group[node])) is not None
-        and order[writer] > order[node]
+        and group[node] in last
+        and order[last[group[node]]] > order[node]
     )
 
 

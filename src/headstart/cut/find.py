@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from headstart.cut import timing
+from headstart.cut.assembly import build_prefix, build_suffix
+from headstart.cut.boundary import TensorSpec, specify
 from headstart.cut.checking import check
 from headstart.cut.effects import needs, written_views
 from headstart.cut.inputs import Inputs, probe_batches, read_example
-from headstart.cut.parts import TensorSpec, build_prefix, build_suffix, specify
 from headstart.cut.placing import place
 from headstart.cut.precision import Dtype, checked_dtype, rounding_error
 from headstart.cut.purity import Purity, examine
@@ -70,36 +73,65 @@ def find_cut(
         raise ConfigError((f"read_bandwidth must be positive, not {read_bandwidth}",))
     inputs, tensors = read_example(model, example)
     terms = read_terms(model, frozen)
+    question = _Question(model, inputs, tensors, terms, dtype, measure, read_bandwidth)
+    with torch.inference_mode(False):
+        return _answer(question)
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What :func:`find_cut` is asked, taken apart."""
+
+    model: nn.Module
+    inputs: Inputs
+    tensors: list[Tensor]
+    terms: Terms
+    dtype: Dtype
+    measure: bool
+    bandwidth: float
+
+
+def _answer(asked: _Question) -> Cut | NoCut:
+    pairs, others, threes = probe_batches(asked.tensors)
     try:
-        return _cut_graph(model, inputs, tensors, terms, dtype, measure, read_bandwidth)
+        graph = trace(asked.model, asked.inputs, (pairs, threes))
+        graph.forget()
+        purity = examine(graph, asked.terms, (pairs, others))
+        found = _cut_graph(asked, graph, purity)
     except UntraceableError as error:
-        found = cut_modules(model, inputs, tensors, terms, dtype, read_bandwidth)
-        if isinstance(found, Placed):
-            return _checked(found, inputs, tensors, terms, model)
-        return NoCut(
-            f"{type(model).__name__} cannot be recorded as a graph ({error}), and cannot be cut"
-            f" between modules either: {found}"
-        )
+        reason = f"{type(asked.model).__name__} cannot be recorded as a graph ({error})"
+        between = _cut_between(asked)
+        if isinstance(between, Placed):
+            return _checked(between, asked)
+        return NoCut(f"{reason}, and cannot be cut between modules either: {between}")
+    if purity.mixed:
+        # A module that had to stay whole has frozen parts: its own code can be run around them.
+        between = _cut_between(asked)
+        if isinstance(between, Placed) and _size(between) > _size(found):
+            checked = _checked(between, asked)
+            return checked or (_checked(found, asked) if isinstance(found, Placed) else found)
+    return _checked(found, asked) if isinstance(found, Placed) else found
 
 
-def _cut_graph(
-    model: nn.Module,
-    inputs: Inputs,
-    tensors: list[Tensor],
-    terms: Terms,
-    dtype: Dtype,
-    measure: bool,
-    bandwidth: float,
-) -> Cut | NoCut:
-    pairs, others, threes = probe_batches(tensors)
-    graph = trace(model, inputs, (pairs, threes))
-    graph.forget()
-    purity = examine(graph, terms, (pairs, others))
+def _size(placed: Placed | NoCut) -> int:
+    """Return how many numbers the frozen part holds: what the better of two cuts has more of."""
+    if isinstance(placed, NoCut):
+        return 0
+    return sum(parameter.numel() for parameter in placed.prefix.parameters())
+
+
+def _cut_between(asked: _Question) -> Placed | str:
+    return cut_modules(
+        asked.model, asked.inputs, asked.tensors, asked.terms, asked.dtype, asked.bandwidth
+    )
+
+
+def _cut_graph(asked: _Question, graph: Trace, purity: Purity) -> Placed | NoCut:
     if not any(node.op != "placeholder" for node in purity.varying):
         return NoCut(_nothing(purity), purity.blockers)
-    timer = timing.measured_seconds if measure else timing.estimated_seconds
-    seconds = timer(graph, purity, tensors)
-    before, boundary, specs = _placed(graph, purity, seconds, dtype, bandwidth)
+    timer = timing.measured_seconds if asked.measure else timing.estimated_seconds
+    seconds = timer(graph, purity, asked.tensors)
+    before, boundary, specs = _placed(graph, purity, seconds, asked.dtype, asked.bandwidth)
     if all(node.op == "placeholder" for node in boundary):
         return NoCut(
             "computing the frozen part takes less time than reading its result would",
@@ -107,20 +139,12 @@ def _cut_graph(
         )
     prefix = build_prefix(graph, boundary, before | (purity.pure - purity.varying))
     suffix = build_suffix(graph, boundary, before, specs)
-    placed = Placed(
-        prefix,
-        suffix,
-        specs,
-        "graph",
-        (
-            sum(seconds.get(node, 0.0) for node in before),
-            sum(s for node, s in seconds.items() if node not in before),
-            sum(spec.bytes for spec in specs) / bandwidth,
-        ),
-        purity.blockers,
-        prefix.describe,
+    costs = (
+        sum(seconds.get(node, 0.0) for node in before),
+        sum(cost for node, cost in seconds.items() if node not in before),
+        sum(spec.bytes for spec in specs) / asked.bandwidth,
     )
-    return _checked(placed, inputs, tensors, terms, model)
+    return Placed(prefix, suffix, specs, "graph", costs, purity.blockers, prefix.describe)
 
 
 def _nothing(purity: Purity) -> str:
@@ -173,13 +197,12 @@ def _spec(graph: Trace, node: fx.Node, dtype: Dtype) -> TensorSpec | None:
     return specify(node.name, two, 2, dtype) if len(three) == 3 else None
 
 
-def _checked(
-    placed: Placed, inputs: Inputs, tensors: list[Tensor], terms: Terms, model: nn.Module
-) -> Cut | NoCut:
+def _checked(placed: Placed, asked: _Question) -> Cut | NoCut:
     """Prove a cut on the example and on a batch of another size; measure the rounding."""
-    small = [tensor.detach()[:8] for tensor in tensors]
-    threes = probe_batches(tensors)[2]
-    found = check(model, placed.prefix, placed.suffix, inputs, (small, threes), terms)
+    inputs = asked.inputs
+    small = [tensor.detach()[:8] for tensor in asked.tensors]
+    threes = probe_batches(asked.tensors)[2]
+    found = check(asked.model, placed.prefix, placed.suffix, inputs, (small, threes), asked.terms)
     if found.fault is not None:
         return NoCut(f"the cut does not hold: {found.fault}", placed.ends)
     rows = compute_rows(placed.prefix, *inputs.call([tensor.clone() for tensor in threes]))

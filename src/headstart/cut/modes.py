@@ -8,17 +8,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from headstart.cut.comparing import version
 from headstart.freezing.hold import HeldTrain, hold_of
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Give back, at the end, every mode, every buffer and the state of torch's generators.
+    """Give back, at the end, every mode, attribute and buffer, and the state of torch's generators.
 
     Inside, autograd is off. Buffers keep their identity: what an operation changed in place is
     put back in place.
     """
-    modes = [(part, part.training) for part in model.modules()]
+    attributes = [(part, dict(part.__dict__)) for part in model.modules()]
     requested = [(held, held.requested) for part in model.modules() if (held := _held_train(part))]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     places = [
@@ -32,17 +33,18 @@ def untouched(model: nn.Module) -> Iterator[None]:
         with torch.random.fork_rng(devices=cuda), torch.no_grad():
             yield
     finally:
-        for part, training in modes:
-            part.training = training
+        for part, before in attributes:
+            part.__dict__.clear()
+            part.__dict__.update(before)
         for held, mode in requested:
             held.requested = mode
         for part, key, buffer in places:
             part._buffers[key] = buffer
         with torch.no_grad():
-            for buffer, before in buffers:
+            for buffer, content in buffers:
                 # By content: kernels of batch norms move statistics without counting a version.
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
+                if not torch.equal(buffer, content):
+                    buffer.copy_(content)
 
 
 class Watch:
@@ -51,13 +53,13 @@ class Watch:
     def __init__(self, module: nn.Module | None) -> None:
         parameters = [] if module is None else list(module.parameters())
         buffers = [] if module is None else list(module.buffers())
-        self._versions = [(parameter, parameter._version) for parameter in parameters]
+        self._versions = [(parameter, version(parameter)) for parameter in parameters]
         self._contents = [(buffer, buffer.detach().clone()) for buffer in buffers]
 
     @property
     def changed(self) -> bool:
         """Whether anything changed since the watch was made."""
-        return any(tensor._version != version for tensor, version in self._versions) or any(
+        return any(version(tensor) != count for tensor, count in self._versions) or any(
             not torch.equal(buffer, before) for buffer, before in self._contents
         )
 

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
-from headstart.cut.effects import needs as all_needs
+from headstart.cut.boundary import TensorSpec, laid_out
 from headstart.cut.identity import describe_graph
 from headstart.cut.inputs import Inputs
 from headstart.cut.modes import is_held
-from headstart.cut.tracing import Trace, UntraceableError
+from headstart.cut.tracing import Trace
 from headstart.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One tensor of a boundary.
-
-    Attributes:
-        name: its name in the graph.
-        shape: its shape for one item.
-        dtype: the type in which it is stored.
-        compute: the type in which the model computed it, and in which the suffix takes it up.
-        bytes: what it takes for one item, stored.
-        order: its axes (0 is the batch) from the slowest to the fastest in memory. The suffix
-            restores it, so that the same kernels run as in the whole model.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    compute: str
-    bytes: int
-    order: tuple[int, ...]
 
 
 class Mode(nn.Module):
@@ -140,6 +117,8 @@ class Suffix(Part):
         super().__init__(trace, graph)
         self._boundary = boundary
         self._written = written
+        assert trace.form is not None
+        self._form = trace.form
 
     def forward(self, *rows: Tensor) -> Any:
         """Return the model's output.
@@ -157,192 +136,12 @@ class Suffix(Part):
             faults.append(f"the boundary has {len(self._boundary)} tensors, found {len(rows)}")
         if faults:
             raise ConfigError(tuple(faults), hint="pass the rows of this very cut, in order")
-        return self._run(self, *map(self._taken_up, self._boundary, rows))
+        leaves = self._run(self, *map(self._taken_up, self._boundary, rows))
+        return pytree.tree_unflatten(leaves, self._form)
 
     def _taken_up(self, spec: TensorSpec, row: Tensor) -> Tensor:
         taken = laid_out(row.to(getattr(torch, spec.compute)), spec.order)
         return taken.clone() if taken is row and spec.name in self._written else taken
-
-
-def laid_out(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Return the tensor with its axes in this order in memory; itself if they are already."""
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return (
-        tensor.permute(order).contiguous().permute(back)
-        if _strided_otherwise(tensor, order)
-        else tensor
-    )
-
-
-def _strided_otherwise(tensor: Tensor, order: tuple[int, ...]) -> bool:
-    return not tensor.permute(order).is_contiguous()
-
-
-def memory_order(tensor: Tensor) -> tuple[int, ...]:
-    """Return the axes from the slowest to the fastest; the given order where memory is shared."""
-    order = tuple(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
-    plain = tuple(range(tensor.ndim))
-    return order if not tensor.is_contiguous() and not _strided_otherwise(tensor, order) else plain
-
-
-def specify(name: str, value: Tensor, items: int, dtype: str) -> TensorSpec | None:
-    """Describe a value as a boundary tensor; None where it cannot be stored item by item.
-
-    Args:
-        name: its name.
-        value: what a batch gave.
-        items: the number of items of that batch.
-        dtype: the type for floating tensors; others keep theirs.
-    """
-    if value.layout != torch.strided or value.is_complex() or value.is_quantized:
-        return None
-    if not value.ndim or len(value) != items or not value.numel():
-        return None
-    stored = getattr(torch, dtype) if value.is_floating_point() else value.dtype
-    shape = tuple(value.shape[1:])
-    return TensorSpec(
-        name=name,
-        shape=shape,
-        dtype=str(stored).removeprefix("torch."),
-        compute=str(value.dtype).removeprefix("torch."),
-        bytes=math.prod(shape) * stored.itemsize,
-        order=memory_order(value),
-    )
-
-
-def build_prefix(trace: Trace, boundary: Sequence[fx.Node], before: frozenset[fx.Node]) -> Prefix:
-    """Assemble the prefix: what the boundary needs, with in-place operations on it done."""
-    builder = _Builder(trace)
-    wanted = builder.closure(boundary, within=before)
-    for node in trace.graph.nodes:
-        if node.op == "placeholder":
-            builder.placeholder(node, node.name)
-    builder.copy(wanted)
-    builder.graph.output(tuple(builder.copied[node] for node in boundary))
-    return Prefix(trace, builder.graph)
-
-
-def build_suffix(
-    trace: Trace,
-    boundary: Sequence[fx.Node],
-    before: frozenset[fx.Node],
-    specs: tuple[TensorSpec, ...],
-) -> Suffix:
-    """Assemble the suffix: everything behind the boundary that the output needs or that acts."""
-    builder = _Builder(trace)
-    for node, spec in zip(boundary, specs, strict=True):
-        builder.placeholder(node, spec.name)
-    behind = [n for n in trace.graph.nodes if n not in before and n not in trace.shapes]
-    acting = [n for n in behind if n.op in {"call_module", "output"} or n in trace.mutates]
-    wanted = builder.closure(acting, without=before)
-    builder.copy(n for n in wanted if n.op != "output")
-    output = next(n for n in trace.graph.nodes if n.op == "output")
-    builder.graph.output(fx.node.map_arg(output.args[0], builder.argument))
-    written = _written(trace, boundary, behind)
-    return Suffix(trace, builder.graph, specs, written)
-
-
-def _written(
-    trace: Trace, boundary: Sequence[fx.Node], behind: Iterable[fx.Node]
-) -> frozenset[str]:
-    """Return the names of the boundary tensors that something behind the cut works on in place."""
-    touched = {other for node in behind for other in trace.mutates.get(node, ())}
-    return frozenset(
-        node.name
-        for node in boundary
-        if any(
-            other is node or node in trace.aliases[other] or other in trace.aliases[node]
-            for other in touched
-        )
-    )
-
-
-class _Builder:
-    """Copies nodes of a trace into a new graph; shapes become constants or the batch size."""
-
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-        self.graph = fx.Graph()
-        self.copied: dict[fx.Node, fx.Node] = {}
-        self.first: fx.Node | None = None
-        self.needs = all_needs(trace)
-        self.modes: list[str] = []
-
-    def placeholder(self, node: fx.Node, name: str) -> None:
-        self.copied[node] = self.graph.placeholder(name)
-        self.first = self.first or self.copied[node]
-
-    def closure(
-        self,
-        wanted: Sequence[fx.Node],
-        *,
-        within: frozenset[fx.Node] | None = None,
-        without: frozenset[fx.Node] = frozenset(),
-    ) -> list[fx.Node]:
-        """Return all that these nodes need, in order.
-
-        Args:
-            wanted: the nodes.
-            within: where given, whatever of it writes into the memory of a needed node is needed.
-            without: what is computed elsewhere; only the order of writing asks for it.
-        """
-        found: set[fx.Node] = set()
-        queue = list(wanted)
-        while queue:
-            node = queue.pop()
-            if node in found or node in self.copied or node in self.trace.shapes:
-                continue
-            found.add(node)
-            queue += [other for other in self.needs[node] if other not in without]
-            if within is not None:
-                queue += [writer for writer in self._writers(node) if writer in within]
-        return [node for node in self.trace.graph.nodes if node in found]
-
-    def _writers(self, node: fx.Node) -> list[fx.Node]:
-        touched = self.trace.aliases.get(node, ())
-        return [
-            w
-            for w, seen in self.trace.mutates.items()
-            if node in seen or any(t in seen for t in touched)
-        ]
-
-    def copy(self, nodes: Iterable[fx.Node]) -> None:
-        for node in nodes:
-            if node in self.copied:
-                continue
-            if node in self.trace.modes:
-                name = self.trace.modes[node]
-                if name not in self.modes:
-                    self.modes.append(name)
-                target = f"_modes.{self.modes.index(name)}.training"
-                self.copied[node] = self.graph.create_node("get_attr", target)
-            else:
-                self.copied[node] = self.graph.node_copy(node, self.argument)
-        self.graph._headstart_modes = tuple(self.modes)  # type: ignore[attr-defined]
-
-    def argument(self, node: fx.Node) -> Any:
-        """Return what stands for a node in the new graph."""
-        if node not in self.trace.shapes:
-            return self.copied[node]
-        two, three = self.trace.values[node]
-        if two == three:
-            return two
-        if type(two) is not int or type(three) is not int:
-            raise UntraceableError(f"a {type(two).__name__} depends on the batch size")
-        factor, offset = three - two, two - 2 * (three - two)
-        assert self.first is not None
-        size = self.graph.call_method("size", (self.first, 0))
-        if factor != 1:
-            size = self.graph.call_function(_times, (size, factor))
-        return self.graph.call_function(_plus, (size, offset)) if offset else size
-
-
-def _times(size: int, factor: int) -> int:
-    return size * factor
-
-
-def _plus(size: int, offset: int) -> int:
-    return size + offset
 
 
 def _adopt(part: Part, trace: Trace, graph: fx.Graph) -> None:
@@ -390,15 +189,4 @@ def _is_persistent(trace: Trace, target: str) -> bool:
     return key not in trace.model.get_submodule(owner)._non_persistent_buffers_set
 
 
-__all__ = [
-    "Mode",
-    "Part",
-    "Prefix",
-    "Suffix",
-    "TensorSpec",
-    "build_prefix",
-    "build_suffix",
-    "laid_out",
-    "memory_order",
-    "specify",
-]
+__all__ = ["Mode", "Part", "Prefix", "Suffix"]

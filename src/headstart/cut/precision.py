@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.cut.parts import TensorSpec
+from headstart.cut.boundary import TensorSpec
 from headstart.errors import ConfigError
 from headstart.store.precision import encode
 

@@ -30,11 +30,13 @@ class Purity:
         pure: operations that may be computed once an item, inputs included.
         varying: those of them that depend on the inputs; the others are constants.
         blockers: where purity ends first, and why; one sentence each.
+        mixed: whether it ends at a module that was kept whole and has frozen parts.
     """
 
     pure: frozenset[fx.Node]
     varying: frozenset[fx.Node]
     blockers: tuple[str, ...]
+    mixed: bool
 
 
 def examine(trace: Trace, terms: Terms, batches: tuple[list[Tensor], list[Tensor]]) -> Purity:
@@ -56,7 +58,12 @@ def examine(trace: Trace, terms: Terms, batches: tuple[list[Tensor], list[Tensor
                 examiner.varying.add(node)
             elif node.op != "output" and node not in trace.shapes:
                 examiner.take(node)
-    return Purity(frozenset(examiner.values), frozenset(examiner.varying), tuple(examiner.blockers))
+    return Purity(
+        frozenset(examiner.values),
+        frozenset(examiner.varying),
+        tuple(examiner.blockers),
+        examiner.mixed,
+    )
 
 
 class _Examiner:
@@ -72,6 +79,7 @@ class _Examiner:
         self.values: dict[fx.Node, tuple[Any, Any, Any]] = {}
         self.varying: set[fx.Node] = set()
         self.blockers: list[str] = []
+        self.mixed = False
         self.training: dict[int, bool] = {}
         terms.train(trace.model)
         for part in trace.model.modules():
@@ -120,9 +128,17 @@ class _Examiner:
             module = self.trace.model.get_submodule(str(node.target))
             moving = self.terms.moving([*module.parameters(), *module.buffers()])
             if moving:
+                self.mixed = self.mixed or self._has_frozen_part(module)
                 shown = ", ".join(map(repr, moving[:2])) + (", …" if len(moving) > 2 else "")
                 return f"is not frozen ({shown})"
         return None
+
+    def _has_frozen_part(self, module: nn.Module) -> bool:
+        for part in list(module.modules())[1:]:
+            own = [*part.parameters(), *part.buffers()]
+            if own and not self.terms.moving(own):
+                return True
+        return False
 
     def _try(self, node: fx.Node) -> tuple[str | None, tuple[Any, Any, Any] | None]:
         """Run a node three times and compare."""

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from headstart.cut import calls
+from headstart.cut.boundary import TensorSpec, laid_out, specify
 from headstart.cut.calls import Call, CallKey
 from headstart.cut.identity import describe_code, describe_modules
 from headstart.cut.inputs import Inputs, probe_batches
 from headstart.cut.modes import evaluate, untouched
-from headstart.cut.parts import Mode, TensorSpec, laid_out, specify
+from headstart.cut.parts import Mode
 from headstart.cut.precision import Dtype
 from headstart.cut.result import Placed
 from headstart.cut.standin import NeededError, Origin, Reads, StandIn, resolved

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from headstart.cut.boundary import TensorSpec
 from headstart.cut.checking import Check
-from headstart.cut.parts import TensorSpec
 from headstart.cut.precision import RoundingError
 
 Method = Literal["graph", "modules"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from headstart.cut.boundary import TensorSpec
 from headstart.cut.modes import evaluate, untouched
-from headstart.cut.parts import TensorSpec
 from headstart.cut.precision import Array, from_array, to_array
 from headstart.cut.result import Cut
 

@@ -24,6 +24,8 @@ _METADATA = frozenset(
         Tensor.ndim.__get__,  # type: ignore[attr-defined]
         Tensor.dtype.__get__,  # type: ignore[attr-defined]
         Tensor.layout.__get__,  # type: ignore[attr-defined]
+        Tensor.is_nested.__get__,  # type: ignore[attr-defined]
+        Tensor.is_sparse.__get__,  # type: ignore[attr-defined]
         Tensor.requires_grad.__get__,  # type: ignore[attr-defined]
         Tensor.size,
         Tensor.dim,

@@ -13,8 +13,7 @@ mode at every call.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +22,12 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
-from headstart.cut.comparing import tensors_in
+from headstart.cut.comparing import tensors_in, version
 from headstart.cut.inputs import Inputs
 from headstart.cut.modes import evaluate, untouched
+from headstart.cut.watching import watched
+from headstart.freezing.digests import named_tensors
 
-_FACTORIES = ("zeros", "ones", "full", "empty", "arange", "linspace", "eye", "rand", "randn")
 _METADATA = frozenset(
     ["shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_grad", "itemsize", "names"]
 )
@@ -58,6 +58,7 @@ class Trace:
         modes: nodes that read ``module.training``, with the module's name.
         mutates: nodes that change a tensor in place, with the nodes that alias it before them.
         aliases: for every node, the earlier nodes whose memory its value shares.
+        form: the structure of the model's output, whose leaves the graph returns.
         constants: tensors that are neither parameters nor buffers, by the name in the graph.
         whole: names of classes that were kept whole because they cannot be recorded, and why.
     """
@@ -70,6 +71,7 @@ class Trace:
     modes: dict[fx.Node, str] = field(default_factory=dict)
     mutates: dict[fx.Node, tuple[fx.Node, ...]] = field(default_factory=dict)
     aliases: dict[fx.Node, tuple[fx.Node, ...]] = field(default_factory=dict)
+    form: pytree.TreeSpec | None = None
     constants: dict[str, Tensor] = field(default_factory=dict)
     whole: dict[str, str] = field(default_factory=dict)
 
@@ -120,9 +122,11 @@ def trace(model: nn.Module, inputs: Inputs, batches: tuple[Any, Any]) -> Trace:
     while True:
         tracer = _Tracer(model, inputs, batches, frozenset(whole))
         try:
-            with untouched(model), _watched(tracer):
+            with untouched(model), watched(tracer):
                 evaluate(model)
+                before = {name: dict(vars(part)) for name, part in model.named_modules()}
                 tracer.trace(model)
+                _refuse_kept(model, before)
         except Exception as error:
             kept, cause = tracer.culprit, tracer.cause or error
             reason = _first_line(cause)
@@ -133,6 +137,17 @@ def trace(model: nn.Module, inputs: Inputs, batches: tuple[Any, Any]) -> Trace:
         tracer.found.graph = tracer.graph
         tracer.found.whole = {kind.__qualname__: reason for kind, reason in whole.items()}
         return tracer.found
+
+
+def _refuse_kept(model: nn.Module, before: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse code that leaves results or counts on a module: a graph would not do so."""
+    for name, part in model.named_modules():
+        for key, value in vars(part).items():
+            leaves = pytree.tree_leaves(value)
+            number = isinstance(value, int | float) and before[name].get(key, value) != value
+            if key != "training" and (number or any(isinstance(v, fx.Proxy) for v in leaves)):
+                where = f"{name}.{key}" if name else key
+                raise UntraceableError(f"the code keeps what it computes in '{where}'")
 
 
 def _first_line(error: BaseException) -> str:
@@ -206,6 +221,10 @@ class _Tracer(fx.Tracer):
         if self.quiet:
             return forward(*args, **kwargs)
         try:
+            if id(m) not in self.names:  # made in a forward pass, as in nn.ReLU()(x)
+                if next(named_tensors(m), None) is not None:
+                    raise UntraceableError(f"the code runs a {type(m).__name__} outside the model")
+                return forward(*args, **kwargs)
             return super().call_module(m, forward, args, kwargs)
         except Exception as error:
             if self.cause is None:
@@ -230,7 +249,10 @@ class _Tracer(fx.Tracer):
         args, kwargs = self.found.inputs.call(leaves)
 
         def call() -> Any:
-            return root_fn(self.root, *args, **kwargs)
+            # The output of the graph is flat; the suffix gives it its form again, so that a
+            # library's own output classes come back as such.
+            leaves, self.found.form = pytree.tree_flatten(root_fn(self.root, *args, **kwargs))
+            return tuple(leaves)
 
         return call, []
 
@@ -279,7 +301,7 @@ class _Tracer(fx.Tracer):
             found.values[node] = (False, False)
         else:
             before = {
-                id(tensor): (other, tensor, tensor._version)
+                id(tensor): (other, tensor, version(tensor))
                 for other in node.all_input_nodes
                 for tensor in tensors_in(found.values[other][0])
             }
@@ -288,7 +310,7 @@ class _Tracer(fx.Tracer):
                 found.values[node] = (self._run(node, 0), self._run(node, 1))
             finally:
                 self.quiet = False
-            changed = [t for _, t, version in before.values() if t._version != version]
+            changed = [t for _, t, count in before.values() if version(t) != count]
             changed += _declared_in_place(self, node)
             if changed:
                 found.mutates[node] = self._sharing(changed)
@@ -375,47 +397,6 @@ def _declared_in_place(tracer: _Tracer, node: fx.Node) -> list[Tensor]:
     if inplace is not True or not node.all_input_nodes:
         return []
     return tensors_in(tracer.found.values[node.all_input_nodes[0]][0])
-
-
-class _TrainingFlag:
-    """Stands on ``nn.Module`` while a model is recorded, so that reads of the mode are seen."""
-
-    def __init__(self, tracer: _Tracer) -> None:
-        self.tracer = tracer
-
-    def __get__(self, module: nn.Module | None, owner: type) -> Any:
-        return self if module is None else self.tracer.read_training(module)
-
-    def __set__(self, module: nn.Module, value: bool) -> None:
-        module.__dict__["training"] = value
-
-
-@contextmanager
-def _watched(tracer: _Tracer) -> Iterator[None]:
-    """Let the tracer see reads of the mode and calls of functions that make tensors.
-
-    As ``torch.fx`` itself does with ``nn.Module.__call__``, attributes are replaced while the
-    recording runs, and put back.
-    """
-    makers = {name: getattr(torch, name) for name in _FACTORIES}
-
-    def recording(maker: Callable[..., Any]) -> Callable[..., Any]:
-        def make(*args: Any, **kwargs: Any) -> Any:
-            if any(isinstance(leaf, fx.Proxy) for leaf in pytree.tree_leaves((args, kwargs))):
-                return tracer.create_proxy("call_function", maker, args, kwargs)
-            return maker(*args, **kwargs)
-
-        return make
-
-    nn.Module.training = _TrainingFlag(tracer)  # type: ignore[assignment]
-    try:
-        for name, maker in makers.items():
-            setattr(torch, name, recording(maker))
-        yield
-    finally:
-        for name, maker in makers.items():
-            setattr(torch, name, maker)
-        del nn.Module.training
 
 
 __all__ = ["Trace", "UntraceableError", "trace"]
