@@ -34,7 +34,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         for part, before in attributes:
-            part.__dict__.clear()
+            for key in part.__dict__.keys() - before.keys():
+                del part.__dict__[key]
             part.__dict__.update(before)
         for held, mode in requested:
             held.requested = mode
