@@ -22,11 +22,11 @@ from headstart.training.targets import resolve
 
 
 def squares(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with a brighter square in class 1: ``(n, 16, 16, 3) uint8`` and ``(n,)``."""
+    """Noise, with a bright square in class 1: ``(n, 16, 16, 3) uint8`` and ``(n,)``."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 2
-    images = rng.integers(0, 160, (n, 16, 16, 3)).astype(np.uint8)
-    images[labels == 1, 4:12, 4:12] += 60
+    images = rng.integers(0, 100, (n, 16, 16, 3)).astype(np.uint8)
+    images[labels == 1, 2:14, 2:14] += 150
     return images, labels
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headstart.cli.advise import advise
 from headstart.cli.backbones import backbones
 from headstart.cli.cache import app as cache_app
 from headstart.cli.compare import compare
@@ -31,6 +32,7 @@ app.command()(fit)
 app.command()(predict)
 app.command()(evaluate)
 app.command()(finetune)
+app.command()(advise)
 app.command()(compare)
 app.command()(backbones)
 app.add_typer(cache_app)

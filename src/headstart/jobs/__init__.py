@@ -1,5 +1,6 @@
 """Whole jobs, from data to a run folder; the command line and Python call the same ones."""
 
+from headstart.jobs.advise import Advice, AdviseConfig, advise
 from headstart.jobs.finetune import FinetuneConfig, finetune, plan_finetune
 from headstart.jobs.fit import FitConfig, fit
 from headstart.jobs.predict import Predictions, evaluate, predict
@@ -8,6 +9,8 @@ from headstart.jobs.sources import DataOptions
 from headstart.jobs.spec import BackboneSpec
 
 __all__ = [
+    "Advice",
+    "AdviseConfig",
     "BackboneSpec",
     "DataOptions",
     "FinetuneConfig",
@@ -15,6 +18,7 @@ __all__ = [
     "Predictions",
     "Run",
     "SavedRun",
+    "advise",
     "evaluate",
     "finetune",
     "fit",

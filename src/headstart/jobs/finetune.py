@@ -348,13 +348,16 @@ class _Work:
         )
         return best.name
 
+    def _fingerprint(self) -> str:
+        return backbone_fingerprint(self.backbone, "float32", self.config.extraction.storage)
+
     def _identity(self, surgical: str | None) -> str:
         """Digest all that decides the result, to know an unfinished run of the same again."""
         values = {
             "recipe": recipe_to_plain(self.recipe),
             "train": split_fingerprint(self.train_part),
             "validation": split_fingerprint(self.validation),
-            "backbone": backbone_fingerprint(self.backbone, "float32"),
+            "backbone": self._fingerprint(),
             "seed": self.config.seed,
             "stored": [self.config.stored, self.config.stored_dtype],
             "batch_size": self.config.extraction.batch_size,
@@ -401,7 +404,7 @@ class _Work:
             configuration=self._configuration(),
             environment=describe_environment(),
             fingerprints={
-                "backbone": backbone_fingerprint(self.backbone, "float32"),
+                "backbone": self._fingerprint(),
                 "train": split_fingerprint(self.train_part),
                 "validation": split_fingerprint(self.validation),
                 "test": split_fingerprint(self.test),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headstart.training.borrowed import StoredRows, Suffix, freeze_and_cache
 from headstart.training.network import Classifier
 from headstart.training.presets import PRESETS
 from headstart.training.recipe_file import load_recipe, recipe_from, recipe_to_plain
@@ -12,6 +13,9 @@ __all__ = [
     "Classifier",
     "Recipe",
     "Stage",
+    "StoredRows",
+    "Suffix",
+    "freeze_and_cache",
     "load_recipe",
     "recipe_from",
     "recipe_to_plain",

@@ -1,0 +1,455 @@
+"""Is unfreezing likely to pay? Indicators, each with its number and what it usually means."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.backbones import Backbone
+from headstart.cache import FeatureCache
+from headstart.data import Split, stratified_split
+from headstart.data.reading import settle_bad_items
+from headstart.errors import ConfigError, DataError, FreezeError
+from headstart.extraction import Extraction
+from headstart.freezing import LayerDrift, drift
+from headstart.freezing.kinds import is_running_norm
+from headstart.heads import LinearHead
+from headstart.jobs.clock import Clock
+from headstart.jobs.sources import DataOptions, open_dataset
+from headstart.jobs.spec import BackboneSpec, resolve_backbone
+from headstart.metrics import accuracy_score, paired_accuracy_difference
+from headstart.progress import Reporter, console_reporter
+from headstart.records import Score
+from headstart.selection import LabelBudget, choose_linear, learning_curve
+from headstart.training import Classifier, Recipe, Stage
+from headstart.training.gradients import RelativeGradient, relative_gradients
+from headstart.training.loop import Setup, train
+from headstart.training.opening import Opener, unreadable
+from headstart.training.planning import Circumstances, make_plan
+from headstart.training.roads import ImageFeed
+from headstart.training.targets import resolve
+
+Leaning = Literal["unfreeze", "stay frozen", "either"]
+
+_DRIFT_ITEMS = 256
+_GRADIENT_ITEMS = 256
+_LARGE_SHIFT = 0.5
+_SMALL_GAIN = 0.01
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """One piece of evidence.
+
+    Attributes:
+        name: what was measured.
+        value: the number, in words with its unit and interval.
+        meaning: what it usually means.
+        leaning: to which side it leans.
+    """
+
+    name: str
+    value: str
+    meaning: str
+    leaning: Leaning
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Indicators and what follows from them.
+
+    Attributes:
+        verdict: one sentence.
+        leaning: of the trial, which outweighs the others: it is what unfreezing does here.
+        indicators: in the order of their weight.
+        probe: accuracy of the frozen backbone's probe on the items that measured the trial.
+        trial: accuracy after the trial, on the same items.
+        difference: trial less probe, paired, with its interval.
+        gradients: relative gradient norm of every block, from the input to the output.
+        drift: of every layer with running statistics; empty where there is none.
+        command: what to run next.
+        seconds: wall time.
+    """
+
+    verdict: str
+    leaning: Leaning
+    indicators: tuple[Indicator, ...]
+    probe: Score
+    trial: Score
+    difference: Score
+    gradients: tuple[RelativeGradient, ...]
+    drift: tuple[LayerDrift, ...]
+    command: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AdviseConfig:
+    """The settings of :func:`advise`.
+
+    Attributes:
+        epochs: of the trial. A few are enough to see whether it moves.
+        lr: of the trial, with AdamW.
+        repetitions: of the learning curve.
+        seed: of every random choice.
+        extraction: batch size, device and threads.
+    """
+
+    epochs: int = 5
+    lr: float = 1e-4
+    repetitions: int = 3
+    seed: int = 0
+    extraction: Extraction = field(default_factory=Extraction)
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.epochs < 1:
+            faults.append(f"epochs must be at least 1, not {self.epochs}")
+        if not self.lr > 0:
+            faults.append(f"lr must be above 0, not {self.lr}")
+        if self.repetitions < 2:
+            faults.append(f"repetitions must be at least 2, not {self.repetitions}")
+        if faults:
+            raise ConfigError(tuple(faults))
+
+
+def advise(
+    data: Any,
+    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    *,
+    config: AdviseConfig | None = None,
+    cache: Path | str | FeatureCache | None = None,
+    data_options: DataOptions | None = None,
+    reporter: Reporter | None = None,
+) -> Advice:
+    """Say whether unfreezing is likely to pay, from measurements inside the training split.
+
+    Four indicators: a short trial of the last block from stored rows against the probe, on items
+    that neither has seen; the probe's learning curve; the drift of batch-norm statistics; and
+    gradients relative to weights, block by block. The test split is not looked at, and the
+    backbone stays as it is: the trial runs on a copy.
+
+    Args:
+        data, backbone, cache, data_options, reporter: as for :func:`headstart.finetune`.
+        config: settings.
+
+    Raises:
+        DataError: too few items to hold any out.
+    """
+    config = config or AdviseConfig()
+    reporter = reporter or console_reporter()
+    clock = Clock()
+    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+    network = resolve_backbone(backbone)
+    network.module.to(config.extraction.resolve_device())
+    dataset, notes = open_dataset(data, data_options or DataOptions(), config.seed, store, reporter)
+    for note in (*notes, *network.notes):
+        reporter.note(note)
+    work = _Inquiry(network, dataset.train, dataset.classes, config, store, reporter)
+    curve = work.learning_curve()
+    probe_head = work.probe()
+    shifts = work.drift()
+    gradients = work.gradients(probe_head)
+    before, after = work.trial(probe_head)
+    truth = work.measure.labels
+    difference = paired_accuracy_difference(truth, after, before)
+    indicators = (
+        _trial_indicator(difference, config),
+        _curve_indicator(curve),
+        _drift_indicator(shifts),
+        _gradient_indicator(gradients),
+    )
+    leaning = indicators[0].leaning
+    return Advice(
+        verdict=_verdict(leaning, difference, indicators),
+        leaning=leaning,
+        indicators=indicators,
+        probe=accuracy_score(truth, before),
+        trial=accuracy_score(truth, after),
+        difference=difference,
+        gradients=gradients,
+        drift=shifts,
+        command=_command(leaning),
+        seconds=clock.seconds()["total"],
+    )
+
+
+class _Inquiry:
+    """The measurements, on three parts of the training split.
+
+    ``fit`` trains the probe and the trial, ``choose`` picks the trial's epoch, ``measure``
+    compares the two.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        whole: Split,
+        classes: tuple[str, ...],
+        config: AdviseConfig,
+        cache: FeatureCache,
+        reporter: Reporter,
+    ) -> None:
+        self.backbone, self.config, self.cache, self.reporter = backbone, config, cache, reporter
+        self.classes = classes
+        bad = unreadable(whole, backbone.preprocessing, config.extraction.workers, reporter)
+        settle_bad_items(bad, "raise", reporter)
+        self.whole = whole
+        rest, measured = stratified_split(whole.labels, 0.25, seed=config.seed, groups=whole.ids)
+        inner = whole.take(rest)
+        fit, choose = stratified_split(inner.labels, 0.2, seed=config.seed, groups=inner.ids)
+        self.fit, self.choose = inner.take(fit), inner.take(choose)
+        self.measure = whole.take(measured)
+        if not len(choose) or not len(measured) or len(np.unique(self.fit.labels)) < 2:
+            raise DataError(
+                f"{len(whole)} training items are too few to hold some out for the advice",
+                hint="a dozen items of every class are needed at least",
+            )
+
+    def rows(self, split: Split, backbone: Backbone | None = None) -> NDArray[np.float32]:
+        """Return features; those of the backbone itself come from the cache."""
+        found = self.cache.features(
+            backbone or self.backbone,
+            split,
+            settings=self.config.extraction,
+            reporter=self.reporter,
+        )
+        return found.rows
+
+    def learning_curve(self) -> LabelBudget:
+        """Measure how the probe's accuracy grows with labels."""
+        return learning_curve(
+            self.rows(self.whole),
+            self.whole.labels,
+            len(self.classes),
+            repetitions=self.config.repetitions,
+            seed=self.config.seed,
+            reporter=self.reporter,
+        )
+
+    def probe(self) -> LinearHead:
+        """Fit the probe."""
+        chosen = choose_linear(
+            self.rows(self.fit), self.fit.labels, len(self.classes), seed=self.config.seed
+        )
+        assert isinstance(chosen.head, LinearHead)
+        return chosen.head
+
+    def drift(self) -> tuple[LayerDrift, ...]:
+        """Measure how far the statistics of the data lie from the running ones."""
+        live = set(self.backbone.prefix.modules)
+        norms = [
+            name
+            for name, part in self.backbone.module.named_modules()
+            if name in live and is_running_norm(part)
+        ]
+        if not norms:
+            return ()
+        try:
+            return drift(self.backbone.module, _Images(self), layers=tuple(norms))
+        except FreezeError as error:
+            self.reporter.note(f"the drift of statistics cannot be measured: {error}")
+            return ()
+
+    def gradients(self, head: LinearHead) -> tuple[RelativeGradient, ...]:
+        """Measure relative gradients behind the probe, on items it has not seen."""
+        network = Classifier(self.backbone, len(self.classes))
+        network.load_head(head)
+        order = _sample(len(self.measure), _GRADIENT_ITEMS, self.config.seed)
+        labels = torch.from_numpy(self.measure.labels).to(self.backbone.device)
+        return relative_gradients(network, self.feed(self.measure), labels, order)
+
+    def feed(self, split: Split) -> ImageFeed:
+        """Return the images of a split."""
+        return ImageFeed(
+            split,
+            self.backbone.preprocessing,
+            self.backbone.device,
+            workers=self.config.extraction.workers,
+        )
+
+    def trial(self, head: LinearHead) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Train head and last block for a few epochs; return predictions before and after."""
+        before = head.predict(self.rows(self.measure))
+        copied = dataclasses.replace(self.backbone, module=copy.deepcopy(self.backbone.module))
+        network = Classifier(copied, len(self.classes), seed=self.config.seed)
+        network.load_head(head)
+        stage = Stage("trial", ("last:1",), epochs=self.config.epochs, lr=self.config.lr)
+        recipe = Recipe("trial", (stage,), "probe")
+        around = Circumstances(
+            train=self.fit,
+            validation=self.choose,
+            preprocessing=copied.preprocessing,
+            store=self.cache.store,
+            batch_size=self.config.extraction.batch_size,
+            workers=self.config.extraction.workers,
+            seed=self.config.seed,
+        )
+        prepared = make_plan(network, recipe, resolve(network, recipe), around, self.reporter)
+        opener = Opener(network, prepared, around, self.reporter)
+        device = copied.device
+        setup = Setup(
+            network,
+            prepared.targets,
+            opener.open,
+            opener.prepare,
+            torch.from_numpy(self.fit.labels).to(device),
+            torch.from_numpy(self.choose.labels).to(device),
+            seed=self.config.seed,
+        )
+        train(setup, None, self.reporter)
+        return before, self._predict(network)
+
+    def _predict(self, network: Classifier) -> NDArray[np.int64]:
+        found = np.empty(len(self.measure), dtype=np.int64)
+        network.eval()
+        order = np.arange(len(self.measure))
+        with torch.no_grad():
+            for index, (inputs,) in self.feed(self.measure).batches(order, 64, 0):
+                found[index] = network(inputs).argmax(1).cpu().numpy()
+        return found
+
+
+class _Images:
+    """Some training images as normalised batches, which can be gone through repeatedly."""
+
+    def __init__(self, inquiry: _Inquiry) -> None:
+        self.inquiry = inquiry
+        self.order = _sample(len(inquiry.fit), _DRIFT_ITEMS, inquiry.config.seed)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for _, (inputs,) in self.inquiry.feed(self.inquiry.fit).batches(self.order, 32, 0):
+            yield inputs
+
+
+def _sample(n: int, most: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng([abs(seed), 3]).permutation(n)[:most]
+
+
+def _trial_indicator(difference: Score, config: AdviseConfig) -> Indicator:
+    interval = difference.interval
+    assert interval is not None
+    value = (
+        f"{100 * difference.value:+.1f} points ({100 * interval.low:+.1f} to"
+        f" {100 * interval.high:+.1f}) on {interval.n} held-out items after {config.epochs} epochs"
+    )
+    if interval.low > 0:
+        return Indicator(
+            "trial of the last block",
+            value,
+            "thawing one block already beats the probe: more is worth trying",
+            "unfreeze",
+        )
+    if interval.high < _SMALL_GAIN:
+        return Indicator(
+            "trial of the last block",
+            value,
+            "thawing one block gains less than a point at best",
+            "stay frozen",
+        )
+    return Indicator(
+        "trial of the last block", value, "too few items to tell the two apart", "either"
+    )
+
+
+def _curve_indicator(curve: LabelBudget) -> Indicator:
+    name = "learning curve of the probe"
+    if curve.gain is None:
+        return Indicator(name, "fewer than three points", "too few labels to see a trend", "either")
+    last = curve.scores[-1]
+    value = (
+        f"{100 * last.value:.1f} % with {curve.shots[-1]} labels a class;"
+        f" {100 * curve.gain.value:+.1f} points expected of twice as many"
+    )
+    if curve.gain.value > _SMALL_GAIN:
+        return Indicator(
+            name,
+            value,
+            "the frozen features still gain from labels: more labels may do as much as unfreezing",
+            "either",
+        )
+    if last.value > 0.97:
+        return Indicator(name, value, "flat and high: little is left to gain", "stay frozen")
+    return Indicator(
+        name,
+        value,
+        "flat and not high: the features, and not the labels, are the limit",
+        "unfreeze",
+    )
+
+
+def _drift_indicator(shifts: tuple[LayerDrift, ...]) -> Indicator:
+    name = "drift of batch-norm statistics"
+    if not shifts:
+        return Indicator(name, "no layer keeps statistics", "nothing to say here", "either")
+    middle = float(np.median([layer.mean_shift for layer in shifts]))
+    worst = max(shifts, key=lambda layer: layer.mean_shift)
+    value = (
+        f"median shift of the mean {middle:.2f} standard deviations over {len(shifts)} layers"
+        f" (largest {worst.mean_shift:.2f}, {worst.name})"
+    )
+    if middle > _LARGE_SHIFT:
+        return Indicator(
+            name,
+            value,
+            "the data are unlike those of the pre-training: check the preprocessing first, then try"
+            " norm = 'reestimated' or bn-affine",
+            "unfreeze",
+        )
+    return Indicator(name, value, "the data look like those of the pre-training", "stay frozen")
+
+
+def _gradient_indicator(found: tuple[RelativeGradient, ...]) -> Indicator:
+    name = "relative gradients"
+    ordered = sorted(found, key=lambda item: -item.ratio)
+    value = ", ".join(f"{item.name} {item.ratio:.2g}" for item in ordered[:3])
+    if len(ordered) < 2:
+        return Indicator(name, value, "one block only", "either")
+    middle = float(np.median([item.ratio for item in found]))
+    times = ordered[0].ratio / middle if middle else float("inf")
+    if times > 3:
+        place = [item.name for item in found].index(ordered[0].name)
+        early = place < len(found) / 2
+        where = "an early block: the inputs differ" if early else "a late block: the classes differ"
+        return Indicator(
+            name,
+            value,
+            f"'{ordered[0].name}' stands out ({times:.1f} times the median), {where}; try the"
+            " recipe surgical",
+            "unfreeze",
+        )
+    return Indicator(name, value, "no block stands out", "either")
+
+
+def _verdict(leaning: Leaning, difference: Score, indicators: tuple[Indicator, ...]) -> str:
+    others = sum(item.leaning == "unfreeze" for item in indicators[1:])
+    if leaning == "unfreeze":
+        return "unfreezing is likely to pay: the trial beats the probe on items neither has seen"
+    if leaning == "stay frozen":
+        return "unfreezing is unlikely to pay: keep the backbone frozen and put effort into data"
+    tail = "point to unfreezing" if others else "point nowhere"
+    count = f"{others} of the other indicators" if others else "the other indicators"
+    return (
+        f"no evidence either way: the trial changed {100 * difference.value:+.1f} points, within"
+        f" its interval; {count} {tail}"
+    )
+
+
+def _command(leaning: Leaning) -> str:
+    if leaning == "unfreeze":
+        return "headstart finetune DATA --backbone B --recipe lp-ft"
+    if leaning == "stay frozen":
+        return "headstart fit DATA --backbone B"
+    return "headstart finetune DATA --backbone B --recipe gradual"
+
+
+__all__ = ["Advice", "AdviseConfig", "Indicator", "advise"]

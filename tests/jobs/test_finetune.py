@@ -1,0 +1,269 @@
+"""The fine-tuning job: run folders that predict and evaluate open, kills, plans, errors."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.backbones import load_backbone
+from headstart.data import load_data
+from headstart.errors import BadFilesError, ConfigError, DataError
+from headstart.freezing.digests import digests
+from headstart.jobs import evaluate as evaluate_run
+from headstart.jobs import finetune, open_run, plan_finetune, predict
+from headstart.jobs.finetune import FinetuneConfig
+from headstart.progress import SilentReporter
+from headstart.training import Recipe, Stage
+from tests.training.conftest import squares
+from tests.training.models import residual
+
+QUIET = SilentReporter()
+SHORT = Recipe(
+    "short",
+    (
+        Stage("block", ("last:1",), epochs=3, batch_size=8, lr=1e-2),
+        Stage("two", ("last:2",), epochs=3, batch_size=8, lr=1e-2),
+    ),
+    head_dropout=0.2,
+)
+FACTORY = "tests/training/models.py:residual"
+
+
+def source(n: int = 50) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    return {"train": squares(n), "test": squares(24, 9)}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def test_a_run_folder_predicts_what_the_run_scored(tmp_path: Path, cache: Path) -> None:
+    out = tmp_path / "run"
+    run = finetune(source(), residual(), SHORT, out=out, cache=cache, reporter=QUIET)
+    names = {path.name for path in out.iterdir()}
+    assert {
+        "run.json", "metrics.json", "plan.json", "head.safetensors", "head.json",
+        "backbone.safetensors", "curves.png", "confusion.png", "report.html",
+    } <= names  # fmt: skip
+    assert "checkpoint" not in names
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["accuracy"] == run.accuracy
+    assert [stage["name"] for stage in metrics["training"]["stages"]] == ["block", "two"]
+    assert all("bit-identical" in s["proof"] for s in metrics["training"]["stages"])
+    assert len(metrics["training"]["epochs"]) == 7
+    # A run of one's own module is opened with that module, as it was before or as it is now.
+    for backbone in (residual(), run.backbone):
+        before = digests(backbone.module)
+        again = evaluate_run(out, source(), backbone=backbone, cache=cache, reporter=QUIET)
+        assert again.accuracy == run.evaluation.accuracy
+        assert again.log_loss == pytest.approx(run.evaluation.log_loss, abs=1e-6)
+        assert digests(backbone.module) == before
+    said = predict(run, squares(6)[0], cache=cache, reporter=QUIET)
+    assert said.probabilities.shape == (6, 2)
+
+
+def test_the_probabilities_are_those_of_the_trained_network(tmp_path: Path, cache: Path) -> None:
+    out = tmp_path / "run"
+    run = finetune(source(), residual(), SHORT, out=out, cache=cache, reporter=QUIET)
+    images = squares(5, 3)[0]
+    said = predict(out, images, backbone=residual(), cache=cache, reporter=QUIET)
+    plan = run.backbone.preprocessing
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    run.backbone.module.eval()  # the job gave the module the mode back that it had before
+    with torch.no_grad():
+        rows = run.backbone.features(plan.normalise(pixels))
+    expected = run.head.predict_proba(rows.numpy())
+    np.testing.assert_allclose(said.probabilities, expected, atol=1e-5)
+
+
+def test_a_rebuildable_backbone_is_restored_from_the_folder(tmp_path: Path, cache: Path) -> None:
+    out = tmp_path / "run"
+    recipe = Recipe("r", (Stage("s", ("last:1",), epochs=1, batch_size=16),), "probe")
+    run = finetune(source(), "headstart/glyphs", recipe, out=out, cache=cache, reporter=QUIET)
+    assert [b.name for b in run.baselines] == ["linear probe", "majority class", "raw pixels"]
+    saved = open_run(out)
+    restored = saved.load_backbone()
+    assert digests(restored.module) == digests(run.backbone.module)
+    assert digests(load_backbone("headstart/glyphs").module) != digests(restored.module)
+    scored = evaluate_run(out, source(), cache=cache, reporter=QUIET)
+    assert scored.accuracy == run.evaluation.accuracy
+
+
+def test_tuned_weights_that_were_tampered_with_are_refused(tmp_path: Path, cache: Path) -> None:
+    out = tmp_path / "run"
+    finetune(source(), residual(), SHORT, out=out, cache=cache, reporter=QUIET)
+    path = out / "backbone.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="SHA-256 is not the one"):
+        predict(out, squares(3)[0], backbone=residual(), cache=cache, reporter=QUIET)
+    path.unlink()
+    with pytest.raises(DataError, match="cannot be used"):
+        predict(out, squares(3)[0], backbone=residual(), cache=cache, reporter=QUIET)
+
+
+def test_the_test_split_chooses_nothing(cache: Path) -> None:
+    def course(test: tuple[np.ndarray, np.ndarray]) -> object:
+        data = {"train": squares(50), "test": test}
+        run = finetune(data, residual(), SHORT, write=False, cache=cache, reporter=QUIET)
+        return [(e["train_loss"], e["validation_loss"]) for e in run.training["epochs"]], digests(
+            run.backbone.module
+        )
+
+    images, labels = squares(24, 9)
+    assert course((images, labels)) == course((images[::-1].copy(), labels))
+
+
+def test_a_second_run_finds_the_rows_of_the_first(tmp_path: Path, cache: Path) -> None:
+    config = FinetuneConfig(stored="on", baselines=False)
+    first = finetune(source(), residual(), SHORT, write=False, cache=cache, config=config,
+                     reporter=QUIET)  # fmt: skip
+    other = Recipe("other", (Stage("x", ("last:2",), epochs=1, batch_size=5, optimizer="sgd"),))
+    second = finetune(source(), residual(), other, write=False, cache=cache, config=config,
+                      reporter=QUIET)  # fmt: skip
+    assert first.cache.misses > 24
+    # Only the test rows behind the newly tuned backbone are new.
+    assert second.cache.misses == 24
+    assert second.cache.hits == 50
+
+
+def test_a_dry_run_writes_a_plan_and_trains_nothing(tmp_path: Path, cache: Path) -> None:
+    backbone = residual()
+    before = digests(backbone.module)
+    out = tmp_path / "run"
+    plan = plan_finetune(source(), backbone, "gradual", out=out, cache=cache, reporter=QUIET)
+    assert [stage.name for stage in plan.stages] == [f"thaw {n}" for n in (1, 2, 3, 4)]
+    assert digests(backbone.module) == before
+    saved = json.loads((out / "plan.json").read_text())
+    assert saved["n_train"] + saved["n_validation"] == 50
+    assert {path.name for path in out.iterdir()} == {"plan.json"}
+
+
+def test_surgical_names_the_block_that_was_measured(cache: Path) -> None:
+    plan = plan_finetune(source(), residual(), "surgical", cache=cache, reporter=QUIET)
+    (stage,) = plan.stages
+    assert set(stage.groups) - {"head"} <= {"stem", "blocks.0", "blocks.1", "blocks.2"}
+    assert len(stage.groups) == 2
+
+
+def test_faults_come_before_any_work(tmp_path: Path, cache: Path) -> None:
+    recipe = Recipe("bad", (Stage("s", ("blocks.9",)), Stage("t", ("last:7",))))
+    with pytest.raises(ConfigError) as caught:
+        finetune(source(), residual(), recipe, out=tmp_path / "r", cache=cache, reporter=QUIET)
+    assert len(caught.value.faults) == 2
+    assert not cache.exists()
+    with pytest.raises(ConfigError, match="finetune has no setting 'stord'"):
+        finetune(source(), residual(), SHORT, cache=cache, stord="on")
+    with pytest.raises(ConfigError, match="the cache is auto, on or off, not 'yes'"):
+        FinetuneConfig(stored="yes")  # type: ignore[arg-type]
+
+
+def test_one_class_is_refused(cache: Path) -> None:
+    images, _ = squares(20)
+    data = {"train": (images, np.zeros(20, int)), "test": (images, np.zeros(20, int))}
+    with pytest.raises(DataError, match="class"):
+        finetune(data, residual(), SHORT, write=False, cache=cache, reporter=QUIET)
+
+
+def test_broken_files_are_told_before_training_or_left_out(tmp_path: Path, cache: Path) -> None:
+    from PIL import Image
+
+    for split, n, seed in (("train", 30, 0), ("test", 8, 1)):
+        for number, (image, label) in enumerate(zip(*squares(n, seed), strict=True)):
+            folder = tmp_path / "data" / split / f"class{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{number}.png")
+    (tmp_path / "data" / "train" / "class0" / "broken.png").write_bytes(b"\x89PNG nothing")
+    with pytest.raises(BadFilesError, match=r"broken\.png"):
+        finetune(tmp_path / "data", residual(), SHORT, write=False, cache=cache, reporter=QUIET)
+    config = FinetuneConfig(on_bad="skip", baselines=False)
+    run = finetune(
+        tmp_path / "data", residual(), SHORT, write=False, cache=cache, config=config,
+        reporter=QUIET,
+    )  # fmt: skip
+    assert run.n_train + run.training["n_validation"] == 30
+
+
+KILLED = """
+import sys
+from headstart.data import load_data
+from headstart.jobs import finetune
+from headstart.progress import PlainReporter
+sys.path.insert(0, {root!r})
+from tests.jobs.test_finetune import SHORT, source
+from tests.training.models import residual
+finetune(source(), residual(dropout=0.2), SHORT, out={out!r}, cache={cache!r},
+         stored={stored!r}, baselines=False, reporter=PlainReporter())
+"""
+
+
+def saves(out: Path) -> int:
+    """Return how many epochs a run has saved."""
+    try:
+        return int(json.loads((out / "checkpoint" / "progress.json").read_text())["number"])
+    except OSError:
+        return 0
+
+
+@pytest.mark.parametrize(("stored", "epochs"), [("on", 1), ("off", 4)])
+def test_sigkill_in_an_epoch_resumes_to_the_identical_result(
+    tmp_path: Path, cache: Path, stored: str, epochs: int
+) -> None:
+    root = Path(__file__).resolve().parent.parent.parent
+    out = tmp_path / "run"
+    code = KILLED.format(root=str(root), out=str(out), cache=str(cache), stored=stored)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while saves(out) < epochs and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    child.kill()
+    child.wait()
+    assert child.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (out / "run.json").exists()
+    arguments = {"stored": stored, "baselines": False, "reporter": QUIET}
+    resumed = finetune(source(), residual(dropout=0.2), SHORT, out=out, cache=cache, **arguments)
+    whole = finetune(
+        source(), residual(dropout=0.2), SHORT, write=False, cache=tmp_path / "other", **arguments
+    )
+    assert any("going on after epoch" in note for note in resumed.notes)
+
+    def figures(run: object) -> list[tuple[float, float]]:
+        epochs = run.training["epochs"]  # type: ignore[attr-defined]
+        return [(e["train_loss"], e["validation_loss"]) for e in epochs]
+
+    assert figures(resumed) == figures(whole)
+    assert digests(resumed.backbone.module) == digests(whole.backbone.module)
+    assert resumed.evaluation == whole.evaluation
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_real_weights_and_photographs(shared_data: Path, cache: Path) -> None:
+    backbone = load_backbone(
+        "timm/mobilenetv1_100",
+        weights=shared_data / "weights" / "mobilenetv1_imagenet.safetensors",
+        model_args={"pad_type": "same", "bn_eps": 1e-3},
+        layer="blocks.4.0",
+        mean=0.5,
+        std=0.5,
+        size=96,
+    )
+    data = load_data(shared_data / "hymenoptera", seed=0)
+    recipe = Recipe("r", (Stage("s", ("last:1",), epochs=2, lr=1e-4),), "probe")
+    run = finetune(data, backbone, recipe, write=False, cache=cache, stored="on", reporter=QUIET)
+    assert run.accuracy > 0.75
+    assert run.baselines[0].name == "linear probe"
+    assert run.tuned
+    assert all(name.startswith("blocks.4.0.") for name in run.tuned)
