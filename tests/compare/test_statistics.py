@@ -49,10 +49,9 @@ def test_the_interval_covers_items_and_repetitions():
     repeats, items, rounds = 5, 80, 400
     covered = 0
     for _ in range(rounds):
-        chance = (
-            0.8 + rng.normal(0, 0.02, (repeats, 1)) + rng.choice([-0.35, 0.15], (1, items), p=[0.3, 0.7])
-        )  # fmt: skip
-        right = rng.random((repeats, items)) < chance
+        by_repetition = rng.normal(0, 0.02, (repeats, 1))
+        by_item = rng.choice([-0.35, 0.15], (1, items), p=[0.3, 0.7])
+        right = rng.random((repeats, items)) < 0.8 + by_repetition + by_item
         interval = mean_accuracy(list(right), redrawn=False, ratio=0.2).interval
         covered += interval.low <= 0.8 <= interval.high
     assert covered / rounds > 0.93

@@ -185,7 +185,7 @@ class Interrupting(SilentReporter):
         yield Counting()
 
 
-@pytest.mark.parametrize("after", [200, 420, 452])
+@pytest.mark.parametrize("after", [200, 452])
 def test_an_interrupted_study_goes_on(study, cache, after):
     whole = study("no_grad,reestimated+unscaled")
     cache.store.gc(max_size=0)
@@ -236,3 +236,21 @@ def test_the_reference_can_be_another(study):
 def test_parse_is_pure():
     assert parse("eval") == parse("eval")
     assert picture_data().classes == ("0", "1", "2")
+
+
+def test_a_cut_behind_that_of_the_backbone(study):
+    names = "reestimated+layer=norm3,reestimated+no_grad+layer=norm3,no_grad+layer=norm2"
+    result = study(names, backbone=planted().at("norm1"), repeats=1)
+    assert result.evidence.outcome("reestimated+layer=norm3").spread.width == 24
+    assert len(result.evidence.drift["inputs as given"]) == 3
+    assert result.evidence.proofs[0].equality.exact
+
+
+def test_maps_are_no_rows(study):
+    with pytest.raises(ConfigError, match="3 dimensions"):
+        study("layer=norm2+pooling=none")
+
+
+def test_a_reference_that_depends_on_the_batch_is_not_recommended(study):
+    result = study("eval", reference="no_grad")
+    assert result.recommendation.configuration == "eval"

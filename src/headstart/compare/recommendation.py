@@ -39,18 +39,23 @@ def recommend(e: Evidence) -> Recommendation:
         evidence=tuple(evidence),
         doubt=_doubt(e, chosen),
         code=code_for(e, chosen),
-        command=command_for(e, chosen),
+        options=options_for(e, chosen),
     )
 
 
 def _choose(e: Evidence) -> Outcome:
     reference = e.reference_outcome
-    better = [
-        o for o in e.outcomes if o.cacheable and o.head == reference.head and _clearly_better(o)
-    ]
-    if not better:
+    candidates = [o for o in e.outcomes if o.cacheable and o.head == reference.head]
+    better = [o for o in candidates if _clearly_better(o)]
+    if better:
+        return max(better, key=_held_out_accuracy)
+    if reference.cacheable or not candidates:
         return reference
-    return max(better, key=lambda o: o.held_out.value if o.held_out else 0.0)
+    return max(candidates, key=_held_out_accuracy)
+
+
+def _held_out_accuracy(outcome: Outcome) -> float:
+    return outcome.held_out.value if outcome.held_out else 0.0
 
 
 def _clearly_better(outcome: Outcome) -> bool:
@@ -91,6 +96,11 @@ def _text(e: Evidence, chosen: Outcome, mended: Outcome | None) -> str:
         return (
             f"Use {name}: measure the statistics of your training split once and keep them fixed."
             " Rows stay functions of their images."
+        )
+    if not _clearly_better(chosen):
+        return (
+            f"Use {name}: each of its rows is a function of its image alone, which cannot be said"
+            f" of {reference.name}."
         )
     return f"Use {name}, which is better on held-out training items by more than noise."
 
@@ -159,8 +169,8 @@ def code_for(e: Evidence, chosen: Outcome) -> str:
     return "\n".join(lines)
 
 
-def command_for(e: Evidence, chosen: Outcome) -> str:
-    """Return the options of ``headstart fit`` that apply it; empty where it has none."""
+def options_for(e: Evidence, chosen: Outcome) -> str:
+    """Return the options that ``headstart fit`` needs beside those of this study, or nothing."""
     if chosen.task.function.measured_statistics or not chosen.cacheable:
         return ""
     reference = e.reference_outcome
@@ -203,4 +213,4 @@ def suggestion(name: str, correction: Preprocessing, given: Preprocessing) -> Co
     return Configuration(name, preprocessing=changed, about="the inputs mended, as suggested")
 
 
-__all__ = ["code_for", "command_for", "recommend", "suggestion"]
+__all__ = ["code_for", "options_for", "recommend", "suggestion"]

@@ -117,7 +117,7 @@ class Recommendation:
         evidence: the figures it rests on, one sentence each.
         doubt: what speaks against relying on it.
         code: lines of Python that apply it.
-        command: a command that applies it; empty if there is none.
+        options: options that ``headstart fit`` needs for it, beside those of this study.
     """
 
     configuration: str
@@ -125,7 +125,7 @@ class Recommendation:
     evidence: tuple[str, ...]
     doubt: str
     code: str
-    command: str = ""
+    options: str = ""
 
 
 @dataclass(frozen=True)

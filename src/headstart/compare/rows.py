@@ -41,6 +41,7 @@ class RowMaker:
 
     Attributes:
         backbone: as given; never changed.
+        deepest: the same, cut where the deepest configuration is.
         material: the items.
         facts: of the network.
         cache: for rows that are functions of their items.
@@ -54,6 +55,7 @@ class RowMaker:
     """
 
     backbone: Backbone
+    deepest: Backbone
     material: Material
     facts: Facts
     cache: FeatureCache
@@ -69,11 +71,9 @@ class RowMaker:
         default_factory=dict
     )
     _spaces: dict[Cut, dict[str, Any]] = field(default_factory=dict)
-    _deepest: Backbone | None = None
 
     def run(self, plan: Plan, reporter: Reporter) -> None:
         """Carry out all passes; what an interrupted study or the cache has is not run again."""
-        self._deepest = network.deepest(self.backbone, [c for p in plan.passes for c in p.cuts])
         with reporter.task("forward passes", plan.images, "images") as task:
             for planned in plan.passes:
                 counter = _Counter(task)
@@ -138,7 +138,7 @@ class RowMaker:
         """Measure the statistics of the training split once a preprocessing and split."""
         key = (preprocessing, division.repetition if self.material.redrawn else 0)
         if key not in self._statistics:
-            base = self._deepest or self.backbone
+            base = self.deepest
             chosen = statistics_sample(division.train, self.statistics_items, division)
             device = base.device
             batches = [

@@ -235,15 +235,19 @@ class _Study:
         return np.sort(generator.permutation(train)[:LOOK])
 
     @cached_property
+    def deepest(self) -> Backbone:
+        return network.deepest(self.backbone, self.cuts)
+
+    @cached_property
     def facts(self) -> Facts:
-        for cut in self.cuts:
-            network.at_cuts(self.backbone, [cut])[0].check_layer()
+        self._check_cuts()
         return measure.find_facts(self.backbone, self.cuts, self._inputs(self.sample[:8]))
 
     @cached_property
     def maker(self) -> RowMaker:
         return RowMaker(
             backbone=self.backbone,
+            deepest=self.deepest,
             material=self.material,
             facts=self.facts,
             cache=self.cache,
@@ -257,6 +261,21 @@ class _Study:
     @cached_property
     def reference(self) -> str:
         return self.settings.reference or REFERENCE
+
+    def _check_cuts(self) -> None:
+        """Refuse cuts that run several times or give no row an item; all of them together."""
+        faults = []
+        for configuration, cut in zip(self.configurations, self.cuts, strict=True):
+            at = network.at_cuts(self.backbone, [cut])[0]
+            at.check_layer()
+            shape = at.feature_shape()
+            if len(shape) != 1:
+                faults.append(
+                    f"'{configuration.name}' gives features of {len(shape)} dimensions an item,"
+                    " and a head needs one row"
+                )
+        if faults:
+            raise ConfigError(tuple(faults), hint="use pooling=avg")
 
     def _check_inputs(self) -> InputCheck | None:
         if not self.facts.norms:
@@ -371,7 +390,7 @@ class _Study:
             return {}
         drift: dict[str, tuple[LayerDrift, ...]] = {}
         seen: dict[Preprocessing, str] = {}
-        base = network.deepest(self.backbone, self.cuts)
+        base = self.deepest
         given = self.backbone.preprocessing
         for preprocessing in [given, *(task.function.preprocessing for task in tasks)]:
             if preprocessing in seen:
@@ -392,8 +411,7 @@ class _Study:
         batches = [part for part in torch.split(self._inputs(self.sample), size) if len(part) > 1][
             :2
         ]
-        base = network.deepest(self.backbone, self.cuts)
-        return measure.moved_statistics(base, self.facts.norms, batches)
+        return measure.moved_statistics(self.deepest, self.facts.norms, batches)
 
     def _judge(self, tasks: Sequence[Task], behaviours: dict[str, measure.Behaviour]) -> Judgement:
         return judge(

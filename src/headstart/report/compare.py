@@ -180,8 +180,8 @@ def _accuracy(comparison: Comparison) -> list[Block]:
         "Differences are paired, from the reference; p-values are corrected after Holm for all"
         " distinct comparisons. “Other batch” is the largest change of a feature when the same"
         " images stand in another batch, “2nd pass” that between two passes over one batch, both"
-        f" relative to the largest feature. Time and memory (of tensors, weights not counted) are those of"
-        f" one batch of {outcomes[0].behaviour.batch}, without decoding.",
+        f" relative to the largest feature. Time and memory (of tensors, weights not counted)"
+        f" are those of one batch of {outcomes[0].behaviour.batch}, without decoding.",
     ]
     return blocks
 
