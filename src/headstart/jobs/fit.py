@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.cache import CachedFeatures, FeatureCache
-from headstart.data import Dataset, Split
+from headstart.cache import FeatureCache
 from headstart.data.reading import OnBad
-from headstart.errors import BadFilesError, ConfigError, DataError
-from headstart.extraction import Extraction, Extractor
+from headstart.errors import ConfigError, DataError
+from headstart.extraction import Extraction
 from headstart.heads.mlp import fit_mlp
 from headstart.jobs.baselines import majority_baseline, pixel_baseline
+from headstart.jobs.embedding import Embedded, embed
 from headstart.jobs.environment import describe_environment
 from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
 from headstart.jobs.results import Results, Trained
@@ -122,7 +121,7 @@ def fit(
     for note in notes:
         reporter.note(note)
     with clock("extract"):
-        embedded = _embed(network, dataset, store, config, reporter)
+        embedded = embed((network,), dataset, store, config.extraction, config.on_bad, reporter)
     notes += _said(_cache_note(embedded.use), reporter)
     fingerprints = {
         "backbone": backbone_fingerprint(
@@ -169,29 +168,6 @@ def fit(
     return run
 
 
-@dataclass(frozen=True, eq=False)
-class _Embedded:
-    """Both splits with their rows, read when asked for; unreadable items are left out."""
-
-    train: Split
-    test: Split
-    found: Mapping[str, CachedFeatures]
-    use: CacheUse
-    seconds: float
-
-    def train_rows(self) -> NDArray[np.float32]:
-        return self.found["train"].rows
-
-    def test_rows(self) -> NDArray[np.float32]:
-        return self.found["test"].rows
-
-    @property
-    def images_per_second(self) -> float | None:
-        if not self.use.misses or not self.seconds:
-            return None
-        return round(self.use.misses / self.seconds, 1)
-
-
 class _Clock:
     """Wall time by step."""
 
@@ -223,48 +199,10 @@ def _settle(config: FitConfig | None, settings: Mapping[str, Any]) -> FitConfig:
     return FitConfig(**settings)
 
 
-def _embed(
-    network: Backbone,
-    dataset: Dataset,
-    store: FeatureCache,
-    config: FitConfig,
-    reporter: Reporter,
-) -> _Embedded:
-    """Embed both splits before complaining about either: nothing readable is left undone."""
-    found: dict[str, CachedFeatures] = {}
-    unreadable: list[tuple[str, str]] = []
-    hint = None
-    with Extractor((network,), config.extraction) as extractor:
-        for name in ("train", "test"):
-            try:
-                found[name] = store.features(
-                    extractor, dataset.splits[name], on_bad=config.on_bad, reporter=reporter
-                )
-            except BadFilesError as error:
-                unreadable += error.files
-                hint = error.hint
-    if unreadable:
-        raise BadFilesError(tuple(dict(unreadable).items()), hint=hint)
-    train, test = found["train"], found["test"]
-    shape = network.feature_shape()
-    if len(shape) != 1:
-        raise ConfigError(
-            (f"a head needs one row an item, and these features have shape {shape} an item",),
-            hint="use --pooling avg",
-        )
-    return _Embedded(
-        dataset.train.take(train.kept),
-        dataset.test.take(test.kept),
-        found,
-        CacheUse(train.use.hits + test.use.hits, train.use.misses + test.use.misses),
-        train.seconds + test.seconds,
-    )
-
-
 def _trained(
     results: Results,
     fingerprints: Mapping[str, str],
-    embedded: _Embedded,
+    embedded: Embedded,
     config: FitConfig,
     reporter: Reporter,
 ) -> tuple[Trained, bool]:
@@ -286,7 +224,7 @@ def _trained(
     return results.trained(key, lambda: _train(embedded, config, reporter))
 
 
-def _train(embedded: _Embedded, config: FitConfig, reporter: Reporter) -> Trained:
+def _train(embedded: Embedded, config: FitConfig, reporter: Reporter) -> Trained:
     x, y, n_classes = embedded.train_rows(), embedded.train.labels, len(embedded.train.classes)
     if config.head == "mlp":
         made = fit_mlp(x, y, n_classes, seed=config.seed, reporter=reporter, **config.head_options)
@@ -307,7 +245,7 @@ def _train(embedded: _Embedded, config: FitConfig, reporter: Reporter) -> Traine
 def _baselines(
     results: Results,
     fingerprints: Mapping[str, str],
-    embedded: _Embedded,
+    embedded: Embedded,
     config: FitConfig,
     reporter: Reporter,
 ) -> tuple[Baseline, ...]:
