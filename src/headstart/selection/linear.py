@@ -45,7 +45,8 @@ class Selection:
         convergence: the certificate of the refit.
         held_out_probabilities: ``(n, k) float64``, calibrated, for each training row by the head
             that held it out, at the chosen value; what a label check reads.
-        details: gradients, passes and log losses behind the curve, as plain values.
+        details: gradients, passes, log losses and the precision of the products behind the curve,
+            as plain values.
     """
 
     head: Head
@@ -248,6 +249,7 @@ def _details(path: LogisticPath) -> dict[str, Any]:
         "log_loss": [float(v) for v in path.mean_log_loss],
         "gradient": [float(v) for v in path.gradient.max(axis=0)],
         "tolerance": path.tolerance,
+        "precision": path.precision,
         "passes": [int(v) for v in path.passes.sum(axis=0)],
         "given_up": [bool(v) for v in path.dropped],
     }

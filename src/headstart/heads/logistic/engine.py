@@ -26,6 +26,8 @@ _REFRESH_ROWS = 2048
 # With so many rows a feature, all folds have nearly the same Gram matrix: one basis serves all.
 _SHARED_BASIS_RATIO = 8
 _SMALLEST_STEP = 1e-6
+# A head whose gradient has not shrunk by a tenth in so many passes has met its rounding.
+_PATIENCE: dict[Precision, int] = {"float64": 200, "float32": 60, "bfloat16": 15}
 
 Judge = Callable[[int, list[Tensor]], np.ndarray]
 """From the pass and the parameters of every group to the columns ``(c,) bool`` to give up."""
@@ -46,6 +48,22 @@ class Solved:
     gradient: list[Tensor]
     passes: list[np.ndarray]
     dropped: np.ndarray
+
+
+class _Patience:
+    """Counts, for each head, the passes since its gradient last shrank by a tenth."""
+
+    def __init__(self, limit: int, counts: list[int]) -> None:
+        self.limit = limit
+        self.best = [torch.full((count,), torch.inf, dtype=torch.float64) for count in counts]
+        self.stale = [torch.zeros(count, dtype=torch.int64) for count in counts]
+
+    def still_shrinking(self, group: int, index: Tensor, largest: Tensor) -> Tensor:
+        best, stale = self.best[group], self.stale[group]
+        shrank = largest.double() < 0.9 * best[index]
+        best[index] = torch.where(shrank, largest.double(), best[index])
+        stale[index] = torch.where(shrank, 0, stale[index] + 1)
+        return stale[index] < self.limit
 
 
 @dataclass(frozen=True)
@@ -88,7 +106,8 @@ class Engine:
             penalties: lambda of each head, ``(c,)`` a group.
             starts: ``(d + 1, k, c)`` a group.
             tolerance: for the largest absolute gradient component.
-            max_passes: a head that is not there by then is left where it is.
+            max_passes: a head that is not there by then, or whose gradient has stopped shrinking
+                before, is left where it is.
             judge: may give up columns in all groups.
             finished: is told how many heads have just left.
         """
@@ -97,6 +116,7 @@ class Engine:
             for penalty, start in zip(penalties, starts, strict=True)
         ]
         curvatures = self._curvatures(penalties, starts)
+        patience = _Patience(_PATIENCE[self.precision], [len(p) for p in penalties])
         solved = Solved(
             [start.to(self.dtype).clone() for start in starts],
             [torch.full((len(penalty),), torch.inf) for penalty in penalties],
@@ -117,7 +137,7 @@ class Engine:
             for state, evaluated, curvature in zip(states, found, curvatures, strict=True):
                 if len(state):
                     state.update(evaluated, curvature)
-            self._record(states, solved, tolerance, finished)
+            self._record(states, solved, tolerance, patience, finished)
             if judge is not None and any(len(state) for state in states):
                 self._drop(states, solved, judge(count, solved.theta), finished)
             if not any(len(state) for state in states):
@@ -148,6 +168,7 @@ class Engine:
         states: list[Lbfgs],
         solved: Solved,
         tolerance: float,
+        patience: _Patience,
         finished: Callable[[int], None] | None,
     ) -> None:
         for g, state in enumerate(states):
@@ -159,6 +180,7 @@ class Engine:
             solved.gradient[g][index] = largest.float()
             solved.passes[g][index.numpy()] += 1
             going = (largest > tolerance) & (state.step > _SMALLEST_STEP)
+            going &= patience.still_shrinking(g, index, largest)
             if finished is not None:
                 finished(int((~going).sum()))
             if not going.all():

@@ -9,7 +9,7 @@ A penalty that the held-out rows rule out early is dropped in all folds at once,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -243,7 +243,26 @@ class _Search:
             judge=self._judge if self.drop_hopeless else None,
             finished=finished,
         )
+        if self.engine.precision == "bfloat16":
+            self._finish_in_single(penalties, solved)
         self._store(level, solved)
+
+    def _finish_in_single(self, penalties: list[Tensor], solved: Solved) -> None:
+        """Take the heads that bfloat16 could not bring to the tolerance there in float32."""
+        short = np.any([g.numpy() > self.tolerance for g in solved.gradient], axis=0)
+        columns = torch.from_numpy(np.flatnonzero(short & ~solved.dropped))
+        if not len(columns):
+            return
+        finer = replace(self.engine, precision="float32").solve(
+            [penalty[columns] for penalty in penalties],
+            [theta[:, :, columns] for theta in solved.theta],
+            tolerance=self.tolerance,
+            max_passes=self.max_passes,
+        )
+        for group, theta in enumerate(finer.theta):
+            solved.theta[group][:, :, columns] = theta
+            solved.gradient[group][columns] = finer.gradient[group]
+            solved.passes[group][columns.numpy()] += finer.passes[group]
 
     def result(self) -> LogisticPath:
         return LogisticPath(
