@@ -126,7 +126,6 @@ def test_rows_of_another_form_are_refused() -> None:
     assert "forward" not in vars(model.blocks[0])
 
 
-@pytest.mark.slow
 def test_googlenet_with_its_auxiliary_heads() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -37,10 +37,10 @@ def needs(trace: Trace) -> dict[fx.Node, tuple[fx.Node, ...]]:
     return found
 
 
-def written_views(trace: Trace) -> frozenset[fx.Node]:
-    """Return the nodes that are views of another's memory which is written to after them.
+def overwritten_aliases(trace: Trace) -> frozenset[fx.Node]:
+    """Return the nodes that share another's memory which is written to after them.
 
-    Stored apart from it, a view would not see what is written; it is taken anew behind the cut.
+    Stored apart from it, they would not see what is written; they are taken anew behind the cut.
     """
     group = _memory_groups(trace)
     last: dict[int, fx.Node] = {}
@@ -50,10 +50,7 @@ def written_views(trace: Trace) -> frozenset[fx.Node]:
     return frozenset(
         node
         for node, others in trace.aliases.items()
-        if others
-        and node not in trace.mutates
-        and group[node] in last
-        and order[last[group[node]]] > order[node]
+        if others and group[node] in last and order[last[group[node]]] > order[node]
     )
 
 
@@ -73,4 +70,4 @@ def _memory_groups(trace: Trace) -> dict[fx.Node, int]:
     return {node: numbers.setdefault(root(node), len(numbers)) for node in trace.graph.nodes}
 
 
-__all__ = ["needs", "written_views"]
+__all__ = ["needs", "overwritten_aliases"]

@@ -13,7 +13,7 @@ from headstart.cut import timing
 from headstart.cut.assembly import build_prefix, build_suffix
 from headstart.cut.boundary import TensorSpec, specify
 from headstart.cut.checking import check
-from headstart.cut.effects import needs, written_views
+from headstart.cut.effects import needs, overwritten_aliases
 from headstart.cut.inputs import Inputs, probe_batches, read_example
 from headstart.cut.placing import place
 from headstart.cut.precision import Dtype, checked_dtype, rounding_error
@@ -160,9 +160,9 @@ def _placed(
     order = {node: number for number, node in enumerate(graph.graph.nodes)}
     before_all = needs(graph)
     varying = purity.varying
-    views = written_views(graph)
+    aliases = overwritten_aliases(graph)
     specs = {
-        node: spec for node in varying - views if (spec := _spec(graph, node, dtype)) is not None
+        node: spec for node in varying - aliases if (spec := _spec(graph, node, dtype)) is not None
     }
     consumers: dict[fx.Node, set[int]] = {node: set() for node in varying}
     for node in graph.graph.nodes:
