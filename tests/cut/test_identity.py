@@ -81,6 +81,7 @@ def test_models_that_cannot_be_recorded_have_a_key_too() -> None:
     assert space_key(described(model, stage)) != space_key(before)
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_same_key() -> None:
     code = (
         "import json; from tests.cut.test_identity import *\n"
