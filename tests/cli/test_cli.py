@@ -282,3 +282,33 @@ def test_version_and_module():
     done = start("fit", "no-such-folder")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
+
+
+def test_sweep(command, folder, tmp_path):
+    status, out, err = command(
+        "sweep", folder, "--layers", "stage2.0,output", "--heads", "ridge,prototype",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert status == 0, err
+    assert "stage2.0 avg" in out
+    assert "on the test split" in out
+    status, out, _ = command("predict", tmp_path / "run", folder, "--json", "--quiet")
+    assert len(json.loads(out)) == 12
+    for words, expected in {
+        ("--heads", "forest"): "no head 'forest'",
+        ("--grid", "a"): "--grid takes numbers",
+        ("--standardise", "maybe"): "yes, no or both",
+        ("--layers", "stage9"): "nearest names",
+    }.items():
+        assert expected in one_error_line(command("sweep", folder, *words))
+
+
+def test_examine(command, folder):
+    status, out, err = command("examine", folder, "--repetitions", "2", "--json")
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["labels_per_class"][0] == 1
+    assert isinstance(found["near_copies"], list)
+    status, out, _ = command("examine", folder, "--repetitions", "2")
+    assert "labels a class" in out
+    assert "near copies" in out

@@ -14,9 +14,11 @@ from headstart.cli.advise import advise
 from headstart.cli.backbones import backbones
 from headstart.cli.cache import app as cache_app
 from headstart.cli.compare import compare
+from headstart.cli.examine import examine
 from headstart.cli.finetune import finetune
 from headstart.cli.fit import fit
 from headstart.cli.predict import evaluate, predict
+from headstart.cli.sweep import sweep
 from headstart.errors import HeadstartError
 
 app = typer.Typer(
@@ -31,6 +33,8 @@ app = typer.Typer(
 app.command()(fit)
 app.command()(predict)
 app.command()(evaluate)
+app.command()(sweep)
+app.command()(examine)
 app.command()(finetune)
 app.command()(advise)
 app.command()(compare)

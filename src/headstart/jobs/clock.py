@@ -1,4 +1,4 @@
-"""Wall time by step of a job."""
+"""Wall time of a job, by step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Counts from its making; ``with clock("load"): ...`` names a step."""
+    """Call it with the name of a step to time what happens inside the context."""
 
     def __init__(self) -> None:
         self._begun = time.perf_counter()
@@ -16,14 +16,14 @@ class Clock:
 
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
-        """Add the time of the context to a step."""
+        """Time one step; a step that is entered again adds up."""
         begun = time.perf_counter()
-        yield
-        self._steps[step] = self._steps.get(step, 0.0) + time.perf_counter() - begun
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - begun
+            self._steps[step] = self._steps.get(step, 0.0) + elapsed
 
     def seconds(self) -> dict[str, float]:
-        """Return seconds by step, and ``total``."""
+        """Return seconds by step, and ``total`` since the clock was made."""
         return {**self._steps, "total": time.perf_counter() - self._begun}
-
-
-__all__ = ["Clock"]

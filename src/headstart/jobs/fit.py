@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +16,7 @@ from headstart.errors import ConfigError, DataError
 from headstart.extraction import Extraction
 from headstart.heads.mlp import fit_mlp
 from headstart.jobs.baselines import majority_baseline, pixel_baseline
+from headstart.jobs.clock import Clock
 from headstart.jobs.embedding import Embedded, embed
 from headstart.jobs.environment import describe_environment
 from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
@@ -109,7 +108,7 @@ def fit(
     """
     config = _settle(config, settings)
     reporter = reporter or console_reporter()
-    clock = _Clock()
+    clock = Clock()
     store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
     with clock("load"):
         network = resolve_backbone(backbone)
@@ -166,23 +165,6 @@ def fit(
     if folder is not None:
         write_run(run, folder, embedded.test, probabilities)
     return run
-
-
-class _Clock:
-    """Wall time by step."""
-
-    def __init__(self) -> None:
-        self._begun = time.perf_counter()
-        self._steps: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        self._steps[step] = time.perf_counter() - begun
-
-    def seconds(self) -> dict[str, float]:
-        return {**self._steps, "total": time.perf_counter() - self._begun}
 
 
 def _settle(config: FitConfig | None, settings: Mapping[str, Any]) -> FitConfig:

@@ -1,0 +1,110 @@
+"""``headstart examine``: label budget, leaks, doubtful labels."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headstart.cli import options
+from headstart.cli.console import print_json, reporter, stdout
+
+
+def examine(
+    data: options.Data,
+    backbone: options.BackboneName = "headstart/glyphs",
+    repetitions: Annotated[int, typer.Option(help="Repetitions of the learning curve.", min=2)] = 5,
+    threshold: Annotated[
+        float, typer.Option(help="Cosine from which two images are near copies.")
+    ] = 0.98,
+    most: Annotated[int, typer.Option(help="Rows of each list.", min=1)] = 20,
+    weights: options.Weights = None,
+    model_args: options.ModelArgs = None,
+    layer: options.Layer = None,
+    pooling: options.Pooling = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    size: options.Size = None,
+    scale: options.Scale = None,
+    crop: options.CropFraction = None,
+    interpolation: options.Interpolation = None,
+    channels: options.Channels = None,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
+    test_fraction: options.TestFraction = 0.2,
+    bad_files: options.BadFiles = "raise",
+    seed: options.Seed = 0,
+    cache: options.Cache = None,
+    batch_size: options.BatchSize = 64,
+    precision: options.Precision = "float32",
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Ask the features: would more labels help, do splits leak, which labels look wrong?"""
+    from headstart.jobs import DataOptions
+    from headstart.jobs.examine import examine as run_examine
+    from headstart.records import to_plain
+    from headstart.report import format_score
+
+    spec = options.backbone_spec(
+        backbone,
+        weights=weights,
+        model_args=model_args,
+        layer=layer,
+        pooling=pooling,
+        mean=mean,
+        std=std,
+        size=size,
+        scale=scale,
+        crop=crop,
+        interpolation=interpolation,
+        channels=channels,
+    )
+    found = run_examine(
+        data,
+        spec,
+        repetitions=repetitions,
+        threshold=threshold,
+        seed=seed,
+        extraction=options.extraction(batch_size, precision, device, False, workers),
+        on_bad=bad_files,  # type: ignore[arg-type]
+        cache=cache,
+        data_options=DataOptions(image_column, label_column, test_fraction),
+        reporter=reporter(quiet),
+    )
+    budget = found.budget
+    if as_json:
+        print_json(
+            {
+                "labels_per_class": list(budget.shots),
+                "accuracy": to_plain(budget.scores),
+                "at_twice_the_labels": to_plain(budget.extrapolated),
+                "gain_from_twice_the_labels": to_plain(budget.gain),
+                "near_copies": to_plain(found.near_copies),
+                "doubtful_labels": to_plain(found.doubts),
+            }
+        )
+        return
+    console = stdout()
+    console.print("accuracy by labels a class (held out of the training split)")
+    for shots, point in zip(budget.shots, budget.scores, strict=True):
+        console.print(f"  {shots:>6,}  {format_score(point)}")
+    if budget.extrapolated is not None and budget.gain is not None:
+        gain = budget.gain
+        span = (
+            f" (95 % interval {100 * gain.interval.low:+.1f} to {100 * gain.interval.high:+.1f})"
+            if gain.interval
+            else ""
+        )
+        console.print(f"twice the labels would bring about {100 * gain.value:+.1f} points{span}")
+    console.print(f"\n{len(found.near_copies):,} of {found.n_test:,} test items are near copies")
+    for copy in found.near_copies[:most]:
+        console.print(f"  {copy.similarity:.3f}  {copy.test}  {copy.train}")
+    console.print(f"\n{len(found.doubts):,} of {found.n_train:,} training labels look doubtful")
+    for doubt in found.doubts[:most]:
+        console.print(
+            f"  {doubt.item}: labelled {doubt.label}, looks like {doubt.suggested} "
+            f"({doubt.probability:.0%})"
+        )

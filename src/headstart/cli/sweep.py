@@ -1,0 +1,177 @@
+"""``headstart sweep``: every head on every cut."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from headstart.cli import options
+from headstart.cli.console import print_json, reporter, stdout
+from headstart.errors import ConfigError
+
+
+def sweep(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Data as for fit; or features: an .npz or a folder of .npy with x_train, "
+            "y_train, x_test, y_test.",
+            show_default=False,
+        ),
+    ],
+    backbone: options.BackboneName = "headstart/glyphs",
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Layers with commas; 'output' is the network's own feature.", show_default=False
+        ),
+    ] = None,
+    poolings: Annotated[
+        str | None, typer.Option(help="Poolings with commas, at each layer.", show_default=False)
+    ] = None,
+    heads: Annotated[
+        str, typer.Option(help="Kinds of head, with commas.")
+    ] = "logistic,ridge,lda,neighbours,prototype",
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Values of C with commas. Default: 45 from 1e-6 to 1e5.", show_default=False
+        ),
+    ] = None,
+    standardise: Annotated[str, typer.Option(help="yes, no or both.")] = "yes",
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    seeds: Annotated[str, typer.Option(help="Seeds with commas, one division each.")] = "0",
+    out: options.Out = None,
+    weights: options.Weights = None,
+    model_args: options.ModelArgs = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    size: options.Size = None,
+    scale: options.Scale = None,
+    crop: options.CropFraction = None,
+    interpolation: options.Interpolation = None,
+    channels: options.Channels = None,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
+    test_fraction: options.TestFraction = 0.2,
+    bad_files: options.BadFiles = "raise",
+    cache: options.Cache = None,
+    batch_size: options.BatchSize = 64,
+    precision: options.Precision = "float32",
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Try every head on every layer, choose inside the training split, test the winner once."""
+    from headstart.jobs import DataOptions
+    from headstart.jobs.sweep import SweepConfig
+    from headstart.jobs.sweep import sweep as run_sweep
+    from headstart.records import to_plain
+    from headstart.report import evaluation_table
+
+    faults: list[str] = []
+    scaled = {"yes": (True,), "no": (False,), "both": (True, False)}.get(standardise)
+    if scaled is None:
+        faults.append(f"--standardise takes yes, no or both, not '{standardise}'")
+    values = None if grid is None else _numbers("--grid", grid, float, faults)
+    seed_values = _numbers("--seeds", seeds, int, faults)
+    if faults:
+        raise ConfigError(tuple(faults))
+    more: dict[str, Any] = {} if values is None else {"grid": values}
+    config = SweepConfig(
+        layers=tuple(None if name == "output" else name for name in _words(layers)),
+        poolings=_words(poolings),  # type: ignore[arg-type]
+        heads=_words(heads),  # type: ignore[arg-type]
+        standardise=scaled or (True,),
+        folds=folds,
+        seeds=seed_values,
+        extraction=options.extraction(batch_size, precision, device, False, workers),
+        on_bad=bad_files,  # type: ignore[arg-type]
+        **more,
+    )
+    spec = options.backbone_spec(
+        backbone,
+        weights=weights,
+        model_args=model_args,
+        layer=_first_layer(config.layers),
+        pooling=None,
+        mean=mean,
+        std=std,
+        size=size,
+        scale=scale,
+        crop=crop,
+        interpolation=interpolation,
+        channels=channels,
+    )
+    result = run_sweep(
+        data,
+        spec,
+        config=config,
+        out=out,
+        cache=cache,
+        data_options=DataOptions(image_column, label_column, test_fraction),
+        reporter=reporter(quiet),
+    )
+    folder = None if result.run is None else str(result.run.folder)
+    if as_json:
+        print_json(
+            {
+                "winner": to_plain(result.sweep.winner),
+                "candidates": to_plain(result.sweep.candidates),
+                "curves": to_plain(result.sweep.curves),
+                "evaluation": to_plain(result.evaluation),
+                "folder": folder,
+            }
+        )
+        return
+    console = stdout()
+    console.print(_table(result.sweep))
+    if result.evaluation is not None:
+        console.print("\nthe first, refitted on all training items, on the test split:\n")
+        console.print(evaluation_table(result.evaluation))
+    if folder is not None:
+        console.print(f"\nreport: {folder}/report.html")
+
+
+def _first_layer(layers: tuple[str | None, ...]) -> str | None:
+    """Return a layer to load the weights up to, where the output is not among the cuts."""
+    return None if None in layers or not layers else layers[-1]
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def _numbers(option: str, text: str, kind: type, faults: list[str]) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(word) for word in _words(text))
+    except ValueError:
+        faults.append(f"{option} takes numbers with commas, not '{text}'")
+        return ()
+
+
+def _table(found: Any) -> object:
+    """Show the best of every kind of head on every view."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from headstart.report import format_score
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("features", "head", "chosen", "held-out accuracy"):
+        table.add_column(title)
+    seen: set[tuple[str, str]] = set()
+    for candidate in found.candidates:
+        kind = (candidate.view, candidate.head)
+        if kind in seen:
+            continue
+        seen.add(kind)
+        options_text = ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in candidate.options.items()
+        )
+        row = (candidate.view, candidate.head, options_text, format_score(candidate.accuracy))
+        table.add_row(*map(Text, row))
+    return table

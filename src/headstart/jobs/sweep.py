@@ -1,0 +1,268 @@
+"""The sweep: every head on every cut, chosen inside the training split, tested once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones import Backbone, Pooling
+from headstart.cache import FeatureCache
+from headstart.data.reading import OnBad
+from headstart.errors import ConfigError, DataError
+from headstart.extraction import Extraction
+from headstart.heads import DINO_GRID
+from headstart.jobs.clock import Clock
+from headstart.jobs.embedding import embed
+from headstart.jobs.environment import describe_environment
+from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.jobs.run_report import write_run
+from headstart.jobs.runs import Run, prepare_folder
+from headstart.jobs.sources import DataOptions, open_dataset
+from headstart.jobs.spec import BackboneSpec, resolve_backbone
+from headstart.metrics import evaluate as score
+from headstart.progress import Reporter, console_reporter
+from headstart.records import Evaluation, to_plain
+from headstart.selection import Sweep
+from headstart.selection import sweep as sweep_heads
+from headstart.selection.sweep import HeadKind
+
+HEADS: tuple[HeadKind, ...] = ("logistic", "ridge", "lda", "neighbours", "prototype")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """The settings of :func:`sweep`.
+
+    Attributes:
+        layers: cuts to try; None is the backbone's own feature. Empty: the backbone as it is.
+        poolings: poolings to try at each layer.
+        heads: kinds of head to try.
+        grid: values of C for logistic regression; the 45 of DINOv2's evaluation by default.
+        standardise: whether features are scaled to unit deviation; both may be tried.
+        folds: of the cross-validation.
+        seeds: one division into folds for each.
+        extraction: batch size, precision, device.
+        on_bad: what to do with items that cannot be read.
+    """
+
+    layers: tuple[str | None, ...] = ()
+    poolings: tuple[Pooling, ...] = ()
+    heads: tuple[HeadKind, ...] = HEADS
+    grid: tuple[float, ...] = tuple(DINO_GRID)
+    standardise: tuple[bool, ...] = (True,)
+    folds: int = 5
+    seeds: tuple[int, ...] = (0,)
+    extraction: Extraction = field(default_factory=Extraction)
+    on_bad: OnBad = "raise"
+
+    def __post_init__(self) -> None:
+        faults = [f"there is no head '{kind}'" for kind in self.heads if kind not in HEADS]
+        faults += [f"C must be positive, not {c}" for c in self.grid if not c > 0]
+        if self.folds < 2:
+            faults.append(f"folds must be at least 2, not {self.folds}")
+        if not (self.heads and self.grid and self.seeds and self.standardise):
+            faults.append("a sweep needs a head, a value of C, a seed and a standardisation")
+        if faults:
+            raise ConfigError(tuple(faults), hint=f"the heads are {', '.join(HEADS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class SweepResult:
+    """The outcome of a sweep.
+
+    Attributes:
+        sweep: the table, the curves and the winner.
+        evaluation: of the winner on the test split; None if the features have none.
+        run: the winner as a run, which ``predict`` takes; None for a sweep over bare features.
+    """
+
+    sweep: Sweep
+    evaluation: Evaluation | None
+    run: Run | None
+
+
+def sweep(
+    data: Any,
+    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    *,
+    config: SweepConfig | None = None,
+    out: Path | str | None = None,
+    write: bool = True,
+    cache: Path | str | FeatureCache | None = None,
+    data_options: DataOptions | None = None,
+    reporter: Reporter | None = None,
+) -> SweepResult:
+    """Try every head on every cut; choose by cross-validation inside the training split.
+
+    The backbone runs once an item for all layers together. The test split is used once, for the
+    winner.
+
+    Args:
+        data: as for :func:`headstart.fit`; or bare features: an ``.npz`` or a folder of ``.npy``
+            with ``x_train (n, d)``, ``y_train (n,)`` and, if there is one, ``x_test``, ``y_test``.
+        backbone, out, write, cache, data_options, reporter: as for :func:`headstart.fit`; without
+            effect on bare features.
+        config: what to try.
+
+    Raises:
+        ConfigError: nothing to try, or features that are no rows.
+        HeadError: nothing can be held out, or features are not finite.
+    """
+    config, reporter = config or SweepConfig(), reporter or console_reporter()
+    bare = read_features(data)
+    if bare is not None:
+        return _sweep_features(bare, config, reporter)
+    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+    clock = Clock()
+    with clock("load"):
+        network = resolve_backbone(backbone)
+        cuts = _cuts(network, config)
+        options = data_options or DataOptions()
+        dataset, said = open_dataset(data, options, config.seeds[0], store, reporter)
+    folder = prepare_folder(out, f"{dataset.name}-sweep") if write else None
+    for note in (*said, *network.notes):
+        reporter.note(note)
+    with clock("extract"):
+        embedded = embed(
+            tuple(cuts.values()), dataset, store, config.extraction, config.on_bad, reporter
+        )
+    views = {name: embedded.train_rows(i) for i, name in enumerate(cuts)}
+    with clock("fit"):
+        found = _run(views, embedded.train.labels, dataset.classes, config, reporter)
+    place = list(cuts).index(found.winner.view)
+    cut = cuts[found.winner.view]
+    with clock("evaluate"):
+        probabilities = found.head.predict_proba(embedded.test_rows(place))
+        evaluation = score(embedded.test.labels, probabilities, dataset.classes)
+    winner = {"view": found.winner.view, "head": found.winner.head, **found.winner.options}
+    run = Run(
+        head=found.head,
+        classes=dataset.classes,
+        evaluation=evaluation,
+        baselines=(),
+        curves=found.curves,
+        configuration={
+            **to_plain(config),
+            "head": found.winner.head,
+            "data": dataset.name,
+            "chosen": winner,
+            "candidates": to_plain(found.candidates[:50]),
+        },
+        environment=describe_environment(),
+        fingerprints={
+            "backbone": backbone_fingerprint(
+                cut, config.extraction.precision, config.extraction.storage
+            ),
+            "train": split_fingerprint(embedded.train),
+            "test": split_fingerprint(embedded.test),
+        },
+        cache=embedded.use,
+        seconds=clock.seconds(),
+        images_per_second=embedded.images_per_second,
+        n_train=len(embedded.train),
+        n_test=len(embedded.test),
+        notes=(*said, *network.notes, *found.notes),
+        spec=BackboneSpec.of(cut),
+        backbone=cut,
+        folder=folder,
+    )
+    if folder is not None:
+        write_run(run, folder, embedded.test, probabilities)
+    return SweepResult(found, evaluation, run)
+
+
+def read_features(source: Any) -> Mapping[str, NDArray[Any]] | None:
+    """Read bare features from an ``.npz`` or a folder of ``.npy``; None if it is no such source.
+
+    Returns:
+        ``x_train (n, d)``, ``y_train (n,)`` and perhaps ``x_test``, ``y_test``.
+
+    Raises:
+        DataError: a file cannot be read, or labels are missing.
+    """
+    if not isinstance(source, str | Path):
+        return None
+    path = Path(source).expanduser()
+    names = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        if path.suffix == ".npz" and path.is_file():
+            with np.load(path, allow_pickle=False) as file:
+                found = {name: file[name] for name in names if name in file}
+        elif (path / "x_train.npy").is_file():
+            present = [name for name in names if (path / f"{name}.npy").is_file()]
+            found = {
+                name: np.load(path / f"{name}.npy", allow_pickle=False, mmap_mode="r")
+                for name in present
+            }
+        else:
+            return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"the features in '{path}' cannot be read: {error}") from error
+    if "x_train" not in found or found["x_train"].ndim != 2:
+        return None  # pictures in an .npz
+    if "y_train" not in found:
+        raise DataError(f"'{path}' has x_train and no y_train")
+    return found
+
+
+def _cuts(network: Backbone, config: SweepConfig) -> dict[str, Backbone]:
+    if not config.layers and not config.poolings:
+        cuts = [network]
+    else:
+        layers = config.layers or (network.layer,)
+        cuts = [
+            network.at(layer, pooling)
+            for layer in layers
+            for pooling in (config.poolings if layer is not None else ()) or (None,)
+        ]
+    named = {"output" if cut.layer is None else f"{cut.layer} {cut.pooling}": cut for cut in cuts}
+    return named
+
+
+def _run(
+    views: Mapping[str, NDArray[Any]],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    config: SweepConfig,
+    reporter: Reporter,
+) -> Sweep:
+    found = sweep_heads(
+        views,
+        labels,
+        len(classes),
+        heads=config.heads,
+        grid=config.grid,
+        standardise=config.standardise,
+        folds=config.folds,
+        seeds=config.seeds,
+        names=classes,
+        reporter=reporter,
+    )
+    for note in found.notes:
+        reporter.note(note)
+    return found
+
+
+def _sweep_features(
+    arrays: Mapping[str, NDArray[Any]], config: SweepConfig, reporter: Reporter
+) -> SweepResult:
+    classes, labels = np.unique(arrays["y_train"], return_inverse=True)
+    names = tuple(str(value) for value in classes)
+    x = np.asarray(arrays["x_train"], dtype=np.float32)
+    found = _run({"features": x}, labels.astype(np.int64), names, config, reporter)
+    if "x_test" not in arrays or "y_test" not in arrays:
+        return SweepResult(found, None, None)
+    unseen = sorted(set(arrays["y_test"].tolist()) - set(classes.tolist()), key=str)
+    if unseen:
+        raise DataError(
+            f"y_test has the class {unseen[0]!r}, which y_train does not have",
+            hint="leave those rows out",
+        )
+    truth = np.searchsorted(classes, arrays["y_test"]).astype(np.int64)
+    probabilities = found.head.predict_proba(np.asarray(arrays["x_test"], dtype=np.float32))
+    return SweepResult(found, score(truth, probabilities, names), None)

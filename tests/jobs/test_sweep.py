@@ -1,0 +1,158 @@
+"""Sweep and examine: on images with layers, on bare features, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headstart.backbones import load_backbone
+from headstart.data import load_data
+from headstart.errors import ConfigError, DataError, HeadError
+from headstart.extraction import Extractor
+from headstart.jobs.examine import examine
+from headstart.jobs.predict import predict
+from headstart.jobs.sweep import SweepConfig, sweep
+from headstart.progress import SilentReporter
+
+QUIET = SilentReporter()
+GRID = (1e-3, 1e-1, 1.0)
+
+
+@pytest.fixture(scope="module")
+def some_digits():
+    data = load_data("digits")
+    chosen = data.train.take(np.random.default_rng(0).permutation(len(data.train))[:300])
+    x = np.stack([np.asarray(chosen.image(i)) for i in range(300)])
+    y = np.array(data.classes)[chosen.labels]
+    return x, y
+
+
+@pytest.fixture(scope="module")
+def dataset(some_digits):
+    x, y = some_digits
+    return load_data({"train": (x[:200], y[:200]), "test": (x[200:], y[200:])})
+
+
+def test_all_layers_come_from_one_pass(dataset, tmp_path, monkeypatch):
+    seen = []
+    real = Extractor.rows
+
+    def counting(self, split, indices=None, **more):
+        for rows in real(self, split, indices, **more):
+            seen.append(len(rows.indices))
+            yield rows
+
+    monkeypatch.setattr(Extractor, "rows", counting)
+    config = SweepConfig(
+        layers=("stage2.0", "stage3.0", None),
+        poolings=("avg", "gem"),
+        heads=("logistic", "ridge", "prototype"),
+        grid=GRID,
+    )
+    result = sweep(dataset, config=config, out=tmp_path / "run", cache=tmp_path, reporter=QUIET)
+    assert sum(seen) == 300
+    views = {candidate.view for candidate in result.sweep.candidates}
+    assert views == {"stage2.0 avg", "stage2.0 gem", "stage3.0 avg", "stage3.0 gem", "output"}
+    assert result.evaluation.accuracy.value > 0.8
+    assert result.run.spec.layer == load_layer(result.sweep.winner.view)
+    said = predict(tmp_path / "run", dataset.test, cache=tmp_path, reporter=QUIET)
+    assert said.cache.misses == 0
+    hits = [
+        dataset.classes.index(label) == truth
+        for label, truth in zip(said.labels, dataset.test.labels, strict=True)
+    ]
+    assert np.mean(hits) == pytest.approx(result.evaluation.accuracy.value)
+
+
+def load_layer(view: str) -> str | None:
+    return None if view == "output" else view.split()[0]
+
+
+def test_poisoned_test_labels_change_nothing_but_the_score(some_digits, tmp_path):
+    x, y = some_digits
+    wrong = np.roll(y[200:], 1)
+    config = SweepConfig(heads=("logistic", "ridge"), grid=GRID)
+    results = [
+        sweep(
+            {"train": (x[:200], y[:200]), "test": (x[200:], labels)},
+            config=config,
+            write=False,
+            cache=tmp_path,
+            reporter=QUIET,
+        )
+        for labels in (y[200:], wrong)
+    ]
+    assert results[0].sweep.winner == results[1].sweep.winner
+    assert results[0].evaluation.accuracy.value > results[1].evaluation.accuracy.value + 0.3
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_bare_features(tmp_path, kind):
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(3, 8))
+    y = np.arange(150) % 3
+    x = centres[y] * 2 + generator.normal(size=(150, 8))
+    arrays = {"x_train": x[:90], "y_train": y[:90], "x_test": x[90:], "y_test": y[90:]}
+    if kind == "npz":
+        source = tmp_path / "f.npz"
+        np.savez(source, **arrays)
+    else:
+        source = tmp_path
+        for name, array in arrays.items():
+            np.save(tmp_path / f"{name}.npy", array.astype(np.float32) if "x" in name else array)
+    result = sweep(source, config=SweepConfig(grid=GRID), reporter=QUIET)
+    assert result.run is None
+    assert result.evaluation.accuracy.value > 0.9
+    assert {c.head for c in result.sweep.candidates} == set(SweepConfig().heads)
+
+
+def test_bare_features_that_are_wrong(tmp_path):
+    x, y = np.zeros((6, 2)), np.arange(6) % 2
+    np.save(tmp_path / "x_train.npy", x)
+    with pytest.raises(DataError, match="no y_train"):
+        sweep(tmp_path, reporter=QUIET)
+    np.save(tmp_path / "y_train.npy", y)
+    np.save(tmp_path / "x_test.npy", x)
+    np.save(tmp_path / "y_test.npy", y + 5)
+    with pytest.raises(DataError, match="class 5"):
+        sweep(tmp_path, config=SweepConfig(grid=GRID, folds=2), reporter=QUIET)
+    np.save(tmp_path / "x_train.npy", np.full((6, 2), np.nan))
+    with pytest.raises(HeadError, match=r"NaN|finite"):
+        sweep(tmp_path, config=SweepConfig(grid=GRID, folds=2), reporter=QUIET)
+    np.save(tmp_path / "x_train.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="cannot be read"):
+        sweep(tmp_path, reporter=QUIET)
+
+
+def test_settings_are_checked_together():
+    with pytest.raises(ConfigError, match=r"no head 'forest'.*C must be positive.*folds"):
+        SweepConfig(heads=("forest",), grid=(-1.0,), folds=1)
+
+
+def test_examine_finds_what_was_planted(some_digits, tmp_path):
+    x, y = some_digits
+    x, y = x.copy(), y.copy()
+    # A test image that is a training image but for one pixel, and six labels are wrong.
+    x[200] = x[7]
+    x[200, 0, 0] = 9
+    y[200] = y[7]
+    wrong = [3, 50, 77, 101, 144, 190]
+    for i in wrong:
+        y[i] = str((int(y[i]) + 5) % 10)
+    found = examine(
+        {"train": (x[:200], y[:200]), "test": (x[200:], y[200:])},
+        load_backbone("headstart/glyphs"),
+        repetitions=3,
+        cache=tmp_path,
+        reporter=QUIET,
+    )
+    assert any(
+        copy.test.endswith(" 0") and copy.train.endswith(" 7") for copy in found.near_copies
+    ), found.near_copies[:3]
+    # Of 200 items 6 are planted: most of them are found, and what is found is mostly planted.
+    doubted = {int(doubt.item.split()[-1]) for doubt in found.doubts[:8]}
+    assert len(doubted & set(wrong)) >= 4
+    assert all(doubt.label != doubt.suggested for doubt in found.doubts)
+    assert found.budget.shots[0] == 1
+    assert found.budget.scores[-1].value > found.budget.scores[0].value
+    assert found.budget.gain is not None
