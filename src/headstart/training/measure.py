@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from headstart.data import Preprocessing, Split, read_batches
 from headstart.training.network import Classifier, smoothed_loss
 from headstart.training.rows import autocast
 
-_REPEATS = 3
+_REPEATS = 2
 _READ_BYTES = 16 * 2**20
 
 
@@ -62,7 +61,7 @@ def as_planned(network: Classifier, trainable: Sequence[str]) -> Iterator[None]:
 def step_cost(
     forward: Callable[..., Tensor], inputs: tuple[Tensor, ...], n_classes: int, precision: str
 ) -> StepCost:
-    """Measure a training step; the median of three after a first one.
+    """Measure a training step: the best of two after a first one.
 
     Args:
         forward: from ``inputs`` to logits.
@@ -85,7 +84,7 @@ def step_cost(
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         step()
-    return StepCost(_median(step, device) / count, sum(sizes.values()) // count)
+    return StepCost(_best(step, device) / count, sum(sizes.values()) // count)
 
 
 def forward_seconds(module: nn.Module, inputs: tuple[Tensor, ...], precision: str) -> float:
@@ -97,10 +96,10 @@ def forward_seconds(module: nn.Module, inputs: tuple[Tensor, ...], precision: st
             module(*inputs)
 
     once()
-    return _median(once, device) / len(inputs[0])
+    return _best(once, device) / len(inputs[0])
 
 
-def _median(work: Callable[[], None], device: torch.device) -> float:
+def _best(work: Callable[[], None], device: torch.device) -> float:
     wait: Callable[[], Any] = (
         (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
     )
@@ -111,7 +110,7 @@ def _median(work: Callable[[], None], device: torch.device) -> float:
         work()
         wait()
         times.append(time.perf_counter() - begun)
-    return statistics.median(times)
+    return min(times)
 
 
 def decode_seconds(split: Split, preprocessing: Preprocessing, workers: int | None) -> float:

@@ -29,7 +29,7 @@ from headstart.training.targets import Target
 
 CacheMode = Literal["auto", "on", "off"]
 Dtype = Literal["float32", "float16", "bfloat16"]
-_PROBE_ITEMS = 16
+_PROBE_ITEMS, _CUT_ITEMS = 8, 4
 _MEMORY_SHARE = 0.25
 """Stored rows are held in memory where they fit into this share of what is free."""
 
@@ -154,7 +154,7 @@ def _find(
         )
     # Estimated times place the boundary at the same spot in every run and on every machine, so
     # that a second run finds the rows of the first. Whether to read them at all is measured.
-    return find_cut(network, example, target.freeze, dtype=around.dtype, measure=False)
+    return find_cut(network, example[:_CUT_ITEMS], target.freeze, dtype=around.dtype, measure=False)
 
 
 def _plan_stage(
@@ -172,12 +172,15 @@ def _plan_stage(
     classes = network.head.out_features
     batch = example[: min(len(example), stage.batch_size)]
     with measure.as_planned(network, target.freeze.trainable):
-        whole = measure.step_cost(network, (batch,), classes, stage.precision)
         if isinstance(cut, Cut):
             with torch.no_grad():
                 boundary = tuple(t.clone() for t in cut.prefix(batch))
             behind = measure.step_cost(cut.suffix, boundary, classes, stage.precision)
             before = measure.forward_seconds(cut.prefix, (batch,), stage.precision)
+            # The frozen part records nothing for the backward pass: the two add up to the whole.
+            whole = dataclasses.replace(behind, seconds=before + behind.seconds)
+        else:
+            whole = measure.step_cost(network, (batch,), classes, stage.precision)
     n, n_validation = len(around.train), len(around.validation)
     planned: PlannedCut | None = None
     reading = False
