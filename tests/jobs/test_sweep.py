@@ -149,9 +149,12 @@ def test_examine_finds_what_was_planted(some_digits, tmp_path):
     assert any(
         copy.test.endswith(" 0") and copy.train.endswith(" 7") for copy in found.near_copies
     ), found.near_copies[:3]
-    # Of 200 items 6 are planted: most of them are found, and what is found is mostly planted.
-    doubted = {int(doubt.item.split()[-1]) for doubt in found.doubts[:8]}
-    assert len(doubted & set(wrong)) >= 4
+    # 6 of 200 labels are wrong: by chance a list would hold 3 % of them. Half are to be found
+    # with twenty items a class, and half of what is listed is to be wrong indeed.
+    doubted = {int(doubt.item.split()[-1]) for doubt in found.doubts}
+    right = doubted & set(wrong)
+    assert len(right) >= len(wrong) / 2
+    assert len(right) >= len(doubted) / 2
     assert all(doubt.label != doubt.suggested for doubt in found.doubts)
     assert found.budget.shots[0] == 1
     assert found.budget.scores[-1].value > found.budget.scores[0].value
