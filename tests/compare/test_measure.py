@@ -69,10 +69,10 @@ def test_functional_dropout_is_found_by_running():
 )
 def test_what_rows_depend_on(name, batch, chance):
     found = changes_of(name, dropout=0.2)
-    assert (found.batch_change > 0.01) == batch
-    assert (found.repeat_change > 0.01) == chance
-    assert batch or found.batch_change < 1e-5
-    assert chance or found.repeat_change == 0.0
+    assert (found.in_another_batch > 0.01) == batch
+    assert (found.on_second_pass > 0.01) == chance
+    assert batch or found.in_another_batch < 1e-5
+    assert chance or found.on_second_pass == 0.0
 
 
 def test_without_norm_and_dropout_all_modes_are_one_function():
@@ -129,7 +129,7 @@ def test_a_contract_on_the_users_module_is_no_obstacle():
     function = function_of(parse("train"), backbone, facts_of(backbone), 16)
     ready = network.prepared(backbone, function)
     found = measure.changes(ready, CUT, function, pixels(), SETTINGS)
-    assert found.batch_change > 0.01
+    assert found.in_another_batch > 0.01
     assert handle.check().holds
 
 

@@ -9,7 +9,8 @@ from headstart.compare.configuration import Configuration
 from headstart.compare.heads import HeadSpec, tutorial_head
 from headstart.compare.names import DEFAULT, PRESETS, REFERENCE, TERMS, parse, register, resolve
 from headstart.compare.results import Comparison, Evidence, Finding, Outcome, Recommendation
-from headstart.compare.study import StudySettings, run_study
+from headstart.compare.settings import StudySettings
+from headstart.compare.study import run_study
 
 __all__ = [
     "DEFAULT",

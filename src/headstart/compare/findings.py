@@ -128,22 +128,23 @@ def images_are_tiny(e: Evidence) -> Iterator[Finding]:
 
 def rows_depend_on_batch(e: Evidence) -> Iterator[Finding]:
     """The same items get other rows in other batches."""
-    batch = [o for o in e.outcomes if o.behaviour.batch_change > _DEPENDS]
+    batch = [o for o in e.outcomes if o.behaviour.changes.in_another_batch > _DEPENDS]
     if not batch:
         return
-    worst = max(batch, key=lambda o: o.behaviour.batch_change)
+    worst = max(batch, key=lambda o: o.behaviour.changes.in_another_batch)
+    changes = worst.behaviour.changes
     names = listed([o.name for o in batch])
     layers = f"{len(e.facts.norms)} batch norms from {e.facts.norms[0]} to {e.facts.norms[-1]}"
     yield Finding(
         "rows depend on the batch",
         "warning",
         f"With {names}, a row depends on its batch: the same images in another batch change by up"
-        f" to {percent(worst.behaviour.batch_change)} of the largest feature, and a row typically"
-        f" by {percent(worst.behaviour.batch_change_typical)} of its length. The {layers} take"
+        f" to {percent(changes.in_another_batch)} of the largest feature, and a row typically"
+        f" by {percent(changes.typical)} of its length. The {layers} take"
         " their statistics from the batch.",
         fix="call backbone.eval(); do not cache such rows, and do not serve one image at a time"
         " with them",
-        evidence={o.name: o.behaviour.batch_change for o in batch},
+        evidence={o.name: o.behaviour.changes.in_another_batch for o in batch},
     )
 
 
@@ -183,13 +184,13 @@ def dropout_left_on(e: Evidence) -> Iterator[Finding]:
     noisy = [o for o in e.outcomes if o.task.function.dropout]
     if not noisy:
         return
-    worst = max(noisy, key=lambda o: o.behaviour.repeat_change)
+    worst = max(noisy, key=lambda o: o.behaviour.changes.on_second_pass)
     where = listed([f"{name} ({kind})" for name, kind in e.facts.chance], 4)
     source = f"the source is {where}" if where else "the source is in the forward pass itself"
     text = (
         f"With {listed([o.name for o in noisy])}, dropout is on in the frozen backbone: two passes"
-        f" over the same images differ by up to {percent(worst.behaviour.repeat_change)} of the"
-        f" largest feature; {source}."
+        " over the same images differ by up to"
+        f" {percent(worst.behaviour.changes.on_second_pass)} of the largest feature; {source}."
     )
     for outcome in noisy:
         quiet = _twin(e, outcome, dataclasses.replace(outcome.task.function, dropout=False))
@@ -208,7 +209,7 @@ def dropout_left_on(e: Evidence) -> Iterator[Finding]:
         "warning",
         text,
         fix="call backbone.eval(): frozen weights cannot adapt to the noise",
-        evidence={o.name: o.behaviour.repeat_change for o in noisy},
+        evidence={o.name: o.behaviour.changes.on_second_pass for o in noisy},
     )
 
 

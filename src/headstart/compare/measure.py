@@ -29,35 +29,36 @@ Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Behaviour:
-    """How a function treats its items, on two batches of training items.
+class Changes:
+    """How rows change where nothing of their items does.
 
     Attributes:
-        batch_change: the largest change of a feature when the same items stand in another batch,
-            relative to the largest feature; chance switched off.
-        batch_change_typical: the median over items of the change of their row, relative to its
-            length.
-        repeat_change: the largest change between two passes over the same batch, chance as
+        in_another_batch: the largest change of a feature when the same items stand in another
+            batch, relative to the largest feature; chance switched off.
+        typical: the median over items of the change of their row, relative to its length.
+        on_second_pass: the largest change between two passes over the same batch, chance as
             configured, relative to the largest feature.
+    """
+
+    in_another_batch: float
+    typical: float
+    on_second_pass: float
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a configuration treats its items, on two batches of training items.
+
+    Attributes:
+        changes: of its rows.
         peak_bytes: the most memory of tensors that one batch needs at a time, weights not
             counted; scratch memory inside kernels is not seen.
         batch: the images of that batch.
     """
 
-    batch_change: float
-    batch_change_typical: float
-    repeat_change: float
+    changes: Changes
     peak_bytes: int
     batch: int
-
-
-@dataclass(frozen=True)
-class Changes:
-    """The first three figures of :class:`Behaviour`, which autograd does not touch."""
-
-    batch_change: float
-    batch_change_typical: float
-    repeat_change: float
 
 
 @dataclass(frozen=True)
@@ -157,19 +158,14 @@ def changes(
 
 
 def seconds_per_image(
-    ready: Backbone,
-    cut: Cut,
-    autograd: Autograd,
-    inputs: Tensor,
-    settings: Extraction,
+    cuts: Sequence[Backbone], inputs: Tensor, autograd: Autograd, settings: Extraction
 ) -> float:
     """Return the shortest time of some forward passes, an image; decoding is not in it.
 
     What else a machine does makes a pass longer and never shorter.
     """
-    cuts = network.at_cuts(ready, [cut])
     times = []
-    with network.seeded(0, ready.device):
+    with network.seeded(0, inputs.device):
         for _ in range(_REPEATS):
             begun = time.perf_counter()
             outputs = network.run_batch(cuts, inputs, autograd, settings)

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.backbones.cut import call_order
 from headstart.cache import FeatureCache
 from headstart.compare import measure, network
-from headstart.compare.configuration import Autograd, Configuration
+from headstart.compare.causes import Causes
+from headstart.compare.configuration import Configuration
 from headstart.compare.findings import find_causes
-from headstart.compare.functions import Cut, Facts, Function, cut_of, function_of
-from headstart.compare.heads import HeadSpec
-from headstart.compare.inputs import InputCheck, check_inputs, whole_drift
+from headstart.compare.functions import Cut, Facts, cut_of
+from headstart.compare.inputs import InputCheck, check_inputs
 from headstart.compare.judge import Judgement, judge
 from headstart.compare.material import Images, Material, divide, drop_unreadable
 from headstart.compare.names import REFERENCE, parse, resolve
 from headstart.compare.plan import Plan, Task, make_plan
 from headstart.compare.recommendation import recommend, suggestion
-from headstart.compare.results import Comparison, Evidence, Proof
+from headstart.compare.results import Comparison, Evidence
 from headstart.compare.rows import RowMaker
+from headstart.compare.settings import StudySettings
 from headstart.compare.workspace import Workspace
-from headstart.data import Dataset, Preprocessing
-from headstart.data.reading import OnBad
+from headstart.data import Dataset
 from headstart.errors import ConfigError
-from headstart.extraction import TOLERANCE, Extraction
-from headstart.freezing import LayerDrift
+from headstart.extraction import Extraction
 from headstart.progress import Reporter, SilentReporter
 from headstart.records import to_plain
 
@@ -48,56 +45,6 @@ LOOK = 64
 MENDED = "inputs mended"
 
 _MEASURED = ("reestimated", "blend")
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """The settings of a study.
-
-    Attributes:
-        repeats: repetitions with independent seeds. 5 gives usable intervals.
-        head: of all configurations that do not bring their own.
-        seed: of everything.
-        extraction: precision and device; ``batch_size`` is that of the loaders, 32 by default, as
-            in most tutorials.
-        recompute_passes: walks over the training items for ``recompute``.
-        statistics_items: training items that statistics are re-estimated on. None: as many as fit
-            into 2 GiB of activations, at least 128.
-        redraw: whether every repetition draws its own test split. None: if the data has none.
-        train_items, test_items: use at most so many.
-        on_bad: ``raise`` or ``skip`` items that cannot be read.
-        reference: the configuration that others are compared with. None: the first that is
-            ``eval+inference_mode``, which is added if need be.
-        suggest: whether to add a configuration with mended inputs where they look wrong.
-    """
-
-    repeats: int = 5
-    head: HeadSpec = field(default_factory=HeadSpec)
-    seed: int = 0
-    extraction: Extraction = field(default_factory=lambda: Extraction(batch_size=32))
-    recompute_passes: int = 5
-    statistics_items: int | None = None
-    redraw: bool | None = None
-    train_items: int | None = None
-    test_items: int | None = None
-    on_bad: OnBad = "raise"
-    reference: str | None = None
-    suggest: bool = True
-
-    def __post_init__(self) -> None:
-        faults = []
-        if self.extraction.batch_size < 2:
-            faults.append("batch_size must be at least 2: a batch of one has no statistics")
-        if self.recompute_passes < 1:
-            faults.append(f"recompute_passes must be at least 1, not {self.recompute_passes}")
-        if self.statistics_items is not None and self.statistics_items < 2:
-            faults.append(f"statistics_items must be at least 2, not {self.statistics_items}")
-        if self.on_bad not in ("raise", "skip"):
-            faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
-        if self.extraction.compile:
-            faults.append("a comparison does not compile the network")
-        if faults:
-            raise ConfigError(tuple(faults))
 
 
 def run_study(
@@ -158,14 +105,14 @@ class _Study:
     reporter: Reporter
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    rates: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> Comparison:
         begun = time.perf_counter()
         with self._step("look"):
             inputs = self._check_inputs()
             suggested = self._suggest(inputs)
-            tasks, proofs = self._tasks()
+            causes = Causes(self.maker, self.sample, self.settings)
+            tasks, proofs = causes.tasks(self.configurations, self.cuts)
         plan = make_plan(
             tasks,
             self.material,
@@ -174,9 +121,9 @@ class _Study:
         )
         self.reporter.note(f"plan: {plan}")
         with self._step("measure causes"):
-            behaviours = self._behaviours(tasks)
-            drift = self._drift(tasks)
-            moved = self._moved(tasks)
+            behaviours, rates = causes.behaviours(tasks, self.reporter)
+            drift = causes.drift(tasks)
+            moved = causes.moved(tasks)
         with self._step("forward passes"):
             self.maker.run(plan, self.reporter)
         with self._step("heads"):
@@ -201,7 +148,7 @@ class _Study:
         )
         self.maker.workspace.clear()
         self.seconds["total"] = time.perf_counter() - begun
-        return self._comparison(evidence, plan, judgement)
+        return self._comparison(evidence, plan, judgement, rates)
 
     @cached_property
     def material(self) -> Material:
@@ -241,7 +188,7 @@ class _Study:
     @cached_property
     def facts(self) -> Facts:
         self._check_cuts()
-        return measure.find_facts(self.backbone, self.cuts, self._inputs(self.sample[:8]))
+        return measure.find_facts(self.backbone, self.cuts, self._look(self.sample[:8]))
 
     @cached_property
     def maker(self) -> RowMaker:
@@ -304,115 +251,6 @@ class _Study:
         self._note(f"the inputs look wrong, so '{MENDED}' was added: {inputs.correction.name}")
         return MENDED
 
-    def _tasks(self) -> tuple[list[Task], tuple[Proof, ...]]:
-        """Find what each configuration computes; run autograd modes to see whether they agree."""
-        size = self.settings.extraction.batch_size
-        tasks = [
-            Task(c, function_of(c, self.backbone, self.facts, size), cut)
-            for c, cut in zip(self.configurations, self.cuts, strict=True)
-        ]
-        proofs: list[Proof] = []
-        groups: dict[Function, list[Task]] = {}
-        for task in tasks:
-            plain = dataclasses.replace(task.function, autograd="inference", order="shuffled")
-            groups.setdefault(plain, []).append(task)
-        settled: dict[int, Autograd] = {}
-        for function, members in groups.items():
-            modes = list(dict.fromkeys(member.function.autograd for member in members))
-            proof = self._prove(function, members, modes) if len(modes) > 1 else None
-            if proof is not None:
-                proofs.append(proof)
-            same = proof is None or proof.equality.change <= TOLERANCE["float32"] * 1e-1
-            for member in members:
-                settled[id(member)] = "inference" if same else member.function.autograd
-        final = [
-            dataclasses.replace(
-                task, function=dataclasses.replace(task.function, autograd=settled[id(task)])
-            )
-            for task in tasks
-        ]
-        return final, tuple(proofs)
-
-    def _prove(
-        self, function: Function, members: Sequence[Task], modes: Sequence[Autograd]
-    ) -> Proof:
-        ready = self.maker.network_for(function, self.material.divisions[0])
-        size = self.settings.extraction.batch_size
-        inputs = self._inputs(self.sample, function.preprocessing)
-        batches = [part for part in torch.split(inputs, size) if len(part) > 1][:2]
-        cuts = list(dict.fromkeys(member.cut for member in members))
-        equality = measure.equality(ready, cuts, modes, batches, self.settings.extraction)
-        names = tuple(m.name for m in members if m.function.order == "shuffled")
-        return Proof(names or tuple(m.name for m in members), equality)
-
-    def _behaviours(self, tasks: Sequence[Task]) -> dict[str, measure.Behaviour]:
-        """Measure causes and costs; what does not depend on autograd is measured once."""
-        size = min(self.settings.extraction.batch_size, len(self.sample) // 2)
-        picked = self.sample[: 2 * size]
-        changes: dict[tuple[Function, Cut], measure.Changes] = {}
-        costs: dict[tuple[Function, Cut, Autograd], tuple[int, float]] = {}
-        behaviours = {}
-        with self.reporter.task("measure causes", len(tasks), "configurations") as progress:
-            for task in tasks:
-                function = dataclasses.replace(task.function, order="shuffled", recompute=False)
-                at = (function, task.cut)
-                autograd = task.configuration.autograd
-                if at not in changes or (*at, autograd) not in costs:
-                    ready = self.maker.network_for(function, self.material.divisions[0])
-                    pixels = self.images.some(self.material.train, picked, function.preprocessing)
-                    inputs = function.preprocessing.normalise(pixels[:size].to(ready.device))
-                    extraction = self.settings.extraction
-                    if at not in changes:
-                        changes[at] = measure.changes(ready, task.cut, function, pixels, extraction)
-                    costs[*at, autograd] = (
-                        measure.peak_bytes(
-                            network.at_cuts(ready, [task.cut]), inputs, autograd, extraction
-                        ),
-                        measure.seconds_per_image(ready, task.cut, autograd, inputs, extraction),
-                    )
-                peak, seconds = costs[*at, autograd]
-                rounds = self.settings.recompute_passes if task.function.recompute else 1
-                self.rates[task.name] = seconds * rounds
-                found = changes[at]
-                behaviours[task.name] = measure.Behaviour(
-                    found.batch_change,
-                    found.batch_change_typical,
-                    found.repeat_change,
-                    peak,
-                    size,
-                )
-                progress.advance()
-        return behaviours
-
-    def _drift(self, tasks: Sequence[Task]) -> dict[str, tuple[LayerDrift, ...]]:
-        """Measure the drift of every layer, once a preprocessing."""
-        if not self.facts.norms:
-            return {}
-        drift: dict[str, tuple[LayerDrift, ...]] = {}
-        seen: dict[Preprocessing, str] = {}
-        base = self.deepest
-        given = self.backbone.preprocessing
-        for preprocessing in [given, *(task.function.preprocessing for task in tasks)]:
-            if preprocessing in seen:
-                continue
-            users = [t.name for t in tasks if t.function.preprocessing == preprocessing]
-            name = "inputs as given" if preprocessing == given else users[0]
-            seen[preprocessing] = name
-            inputs = self._inputs(self.sample, preprocessing)
-            batches = torch.split(inputs, self.settings.extraction.batch_size)
-            drift[name] = whole_drift(base, self.facts.norms, batches)
-        return drift
-
-    def _moved(self, tasks: Sequence[Task]) -> dict[str, float] | None:
-        naive = any(t.function.batch_dependent for t in tasks)
-        if not self.facts.norms or not naive:
-            return None
-        size = self.settings.extraction.batch_size
-        batches = [part for part in torch.split(self._inputs(self.sample), size) if len(part) > 1][
-            :2
-        ]
-        return measure.moved_statistics(self.deepest, self.facts.norms, batches)
-
     def _judge(self, tasks: Sequence[Task], behaviours: dict[str, measure.Behaviour]) -> Judgement:
         return judge(
             tasks,
@@ -423,10 +261,10 @@ class _Study:
             self.reporter,
         )
 
-    def _inputs(self, positions: np.ndarray, preprocessing: Preprocessing | None = None) -> Tensor:
-        chosen = preprocessing or self.backbone.preprocessing
-        pixels = self.images.some(self.material.train, positions, chosen)
-        return chosen.normalise(pixels.to(self.backbone.device))
+    def _look(self, positions: np.ndarray) -> Tensor:
+        given = self.backbone.preprocessing
+        pixels = self.images.some(self.material.train, positions, given)
+        return given.normalise(pixels.to(self.backbone.device))
 
     def _statistics_items(self) -> int:
         """Choose how many training items statistics are measured on: by memory, not by chance."""
@@ -449,7 +287,9 @@ class _Study:
             )
         return chosen
 
-    def _comparison(self, evidence: Evidence, plan: Plan, judgement: Judgement) -> Comparison:
+    def _comparison(
+        self, evidence: Evidence, plan: Plan, judgement: Judgement, rates: Mapping[str, float]
+    ) -> Comparison:
         settings = self.settings
         return Comparison(
             evidence=evidence,
@@ -469,7 +309,7 @@ class _Study:
                 "pooling": self.backbone.pooling,
             },
             notes=tuple(self.notes),
-            seconds_per_image=dict(self.rates),
+            seconds_per_image=dict(rates),
             seconds=dict(self.seconds),
             cache=self.maker.use,
             resumed=self.maker.resumed + judgement.resumed,

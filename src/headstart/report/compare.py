@@ -324,8 +324,8 @@ def _row(comparison: Comparison, outcome: Outcome) -> tuple[str, ...]:
         _interval(outcome),
         gap,
         p,
-        _change(outcome.behaviour.batch_change),
-        _change(outcome.behaviour.repeat_change),
+        _change(outcome.behaviour.changes.in_another_batch),
+        _change(outcome.behaviour.changes.on_second_pass),
         "" if seconds is None else format_number(1000 * seconds, digits=2),
         f"{outcome.behaviour.peak_bytes / 2**20:,.0f}",
     )
