@@ -85,13 +85,15 @@ def test_common_checks_of_slow_ones(estimator: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", BEYOND)
-@pytest.mark.parametrize(
-    "estimator", [FeatureExtractor(**FLAT), HeadClassifier("lda"), HeadRegressor()], ids=type
-)
-def test_further_checks(estimator: Any, name: str) -> None:
-    if not hasattr(estimator, "transform") and name != BEYOND[0]:
-        pytest.skip("a check of transformers")
-    getattr(estimator_checks, name)(type(estimator).__name__, estimator)
+def test_further_checks_of_transformers(name: str) -> None:
+    getattr(estimator_checks, name)("FeatureExtractor", FeatureExtractor(**FLAT))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("estimator", [HeadClassifier("lda"), HeadRegressor()], ids=type)
+def test_names_of_columns(estimator: Any) -> None:
+    check = estimator_checks.check_dataframe_column_names_consistency
+    check(type(estimator).__name__, estimator)
 
 
 @pytest.mark.slow

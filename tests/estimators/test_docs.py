@@ -12,6 +12,7 @@ from headstart.heads import load_head
 from tests.conftest import REPOSITORY
 
 
+@pytest.mark.slow
 def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = (REPOSITORY / "docs" / "estimators.md").read_text(encoding="utf-8")
