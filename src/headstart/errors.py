@@ -6,6 +6,8 @@ command line prints ``str(error)`` on one line; a library user catches :class:`H
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class HeadstartError(Exception):
     """A mistake in the input or the surroundings that the user can mend.
@@ -20,8 +22,21 @@ class HeadstartError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses take other arguments than the message; errors of worker processes are pickled.
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}; {self.hint}"
+
+
+def _rebuild(
+    kind: type[HeadstartError], arguments: tuple[Any, ...], state: dict[str, Any]
+) -> HeadstartError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
 
 
 class DataError(HeadstartError):
