@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.backbones.groups import param_groups as param_groups
     from headstart.backbones.weights import load_weights as load_weights
     from headstart.cache import FeatureCache as FeatureCache
+    from headstart.cut import find_cut as find_cut
     from headstart.data import Dataset as Dataset
     from headstart.data import Preprocessing as Preprocessing
     from headstart.data import Split as Split
@@ -39,10 +40,16 @@ if TYPE_CHECKING:
     from headstart.freezing import reestimate as reestimate
     from headstart.jobs import FitConfig as FitConfig
     from headstart.jobs import Run as Run
+    from headstart.jobs import advise as advise
     from headstart.jobs import evaluate as evaluate
+    from headstart.jobs import finetune as finetune
     from headstart.jobs import fit as fit
     from headstart.jobs import open_run as open_run
     from headstart.jobs import predict as predict
+    from headstart.jobs.compare import compare as compare
+    from headstart.jobs.examine import examine as examine
+    from headstart.jobs.sweep import sweep as sweep
+    from headstart.training import freeze_and_cache as freeze_and_cache
 
 _ROOMS: dict[str, str] = {
     # data
@@ -78,6 +85,14 @@ _ROOMS: dict[str, str] = {
     "open_run": "headstart.jobs",
     "predict": "headstart.jobs",
     "evaluate": "headstart.jobs",
+    "sweep": "headstart.jobs.sweep",
+    "examine": "headstart.jobs.examine",
+    "compare": "headstart.jobs.compare",
+    "finetune": "headstart.jobs",
+    "advise": "headstart.jobs",
+    # the cut
+    "find_cut": "headstart.cut",
+    "freeze_and_cache": "headstart.training",
 }
 
 __all__ = ["HeadstartError", "__version__", *_ROOMS]
