@@ -1,6 +1,7 @@
-"""Fine-tuning the last block from stored rows, paired in one run with its two rivals.
+"""Fine-tuning: what stored rows save, what recipes reach, what few augmented views cost.
 
-Three arms take turns, epoch figures being medians over all epochs of all repeats:
+``speed``: the last block of a network from stored rows, paired in one run with its two rivals.
+Three arms take turns, epoch figures being medians over all epochs:
 
 * images: ordinary frozen fine-tuning. Every epoch decodes the images and runs the whole network;
 * stored: the same recipe on stored rows of the frozen part, beginning with an empty cache;
@@ -9,12 +10,19 @@ Three arms take turns, epoch figures being medians over all epochs of all repeat
 "whole job" is planning, storing and training, from an empty cache. Weights are random, which costs
 the same time as trained ones; the two curves are compared at the end.
 
-Run: ``python benchmarks/finetune.py [DATA] [--backbone resnet18] [--size 224] [--epochs 10]``
+``recipes``: CIFAR-10 with the ImageNet MobileNet: feature extraction and fine-tuning, each with SGD
+and Adam, and LP-FT; best validation accuracy, test accuracy, time.
+
+``views``: the same data, last block, K numbered views of every image. As many views as epochs is
+ordinary augmentation: no image is seen twice.
+
+Run: ``python benchmarks/finetune.py speed|recipes|views [--help]``
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -30,11 +38,11 @@ from headstart.cut import find_cut
 from headstart.data import Dataset, load_data, read_batches, stratified_split
 from headstart.jobs import Run, finetune
 from headstart.progress import SilentReporter
-from headstart.training import Classifier, Recipe, Stage
+from headstart.training import Classifier, Recipe, Stage, load_recipe
 from headstart.training.optimizers import build_optimizer, set_rates
 from headstart.training.targets import resolve
 
-DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "hymenoptera"
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def make_backbone(name: str, size: int) -> Backbone:
@@ -116,14 +124,7 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):8.3f} s   ({min(values):.3f} to {max(values):.3f})"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", nargs="?", default=str(DEFAULT))
-    parser.add_argument("--backbone", default="resnet18", help="a timm architecture")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
+def speed(arguments: argparse.Namespace) -> None:
     data = load_data(arguments.data, seed=0)
     stage = Stage("last block", ("last:1",), epochs=arguments.epochs, batch_size=32, lr=1e-4)
     recipe = Recipe("last-block", (stage,))
@@ -165,6 +166,92 @@ def main() -> None:
     losses = [[e["train_loss"] or 0.0 for e in run.training["epochs"]] for run in runs.values()]
     far = max(abs(a - b) for a, b in zip(*losses, strict=True))
     print(f"largest difference of a training loss between the two curves: {far:.2g}")
+
+
+def mobilenet(size: int) -> Backbone:
+    return load_backbone(
+        "timm/mobilenetv1_100",
+        weights=SHARED / "weights" / "mobilenetv1_imagenet.safetensors",
+        model_args={"pad_type": "same", "bn_eps": 1e-3},
+        layer="blocks.4.0",
+        mean=0.5,
+        std=0.5,
+        size=size,
+    )
+
+
+def cifar(train: int, test: int) -> Dataset:
+    """The first rows of CIFAR-10, which lie shuffled in its files."""
+    whole = load_data(SHARED / "cifar10", seed=0)
+    splits = {
+        "train": whole.train.take(np.arange(min(train, len(whole.train)))),
+        "test": whole.test.take(np.arange(min(test, len(whole.test)))),
+    }
+    return dataclasses.replace(whole, splits=splits)
+
+
+def report(name: str, run: Run) -> None:
+    interval = run.evaluation.accuracy.interval
+    assert interval is not None
+    best = run.training["best"]["validation_accuracy"]
+    print(
+        f"{name:<16} best validation {100 * best:5.1f} %   test {100 * run.accuracy:5.1f} %"
+        f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+        f"   {whole(run):7.1f} s, epoch {statistics.median(epochs_of(run)):6.2f} s",
+        flush=True,
+    )
+
+
+def table(arguments: argparse.Namespace, recipes: dict[str, Recipe]) -> None:
+    data = cifar(arguments.train, arguments.test)
+    print(
+        f"CIFAR-10, {len(data.train):,} training and {len(data.test):,} test items at"
+        f" {arguments.size} px, {arguments.epochs} epochs, MobileNet of ImageNet"
+    )
+    for name, recipe in recipes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            run = finetune(
+                data,
+                mobilenet(arguments.size),
+                recipe.with_changes(epochs=arguments.epochs),
+                baselines=False,
+                write=False,
+                cache=folder,
+                reporter=SilentReporter(),
+            )
+        report(name, run)
+
+
+def recipe_table(arguments: argparse.Namespace) -> None:
+    names = ("sgd-step-head", "adam-step-head", "sgd-step", "adam-step", "full", "lp-ft")
+    table(arguments, {name: load_recipe(name) for name in names})
+
+
+def view_table(arguments: argparse.Namespace) -> None:
+    base = load_recipe("last-block")
+    counts = sorted({0, 1, 2, 4, 8, arguments.epochs})
+    table(arguments, {f"{k} views": base.with_changes(views=k) for k in counts})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    fast = commands.add_parser("speed")
+    fast.add_argument("data", nargs="?", default=str(SHARED / "hymenoptera"))
+    fast.add_argument("--backbone", default="resnet18", help="a timm architecture")
+    fast.add_argument("--size", type=int, default=224)
+    fast.add_argument("--epochs", type=int, default=10)
+    fast.add_argument("--repeats", type=int, default=3)
+    fast.set_defaults(run=speed)
+    for name, run in (("recipes", recipe_table), ("views", view_table)):
+        command = commands.add_parser(name)
+        command.add_argument("--train", type=int, default=6000)
+        command.add_argument("--test", type=int, default=3000)
+        command.add_argument("--size", type=int, default=96)
+        command.add_argument("--epochs", type=int, default=10)
+        command.set_defaults(run=run)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
 
 
 if __name__ == "__main__":

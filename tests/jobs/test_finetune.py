@@ -248,6 +248,34 @@ def test_sigkill_in_an_epoch_resumes_to_the_identical_result(
     assert resumed.evaluation == whole.evaluation
 
 
+def test_the_command_plans_trains_and_goes_on(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from headstart.cli import app
+
+    images, labels = squares(40)
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    common = [
+        "finetune", str(tmp_path / "data.npz"), "--epochs", "1", "--quiet",
+        "--cache-dir", str(tmp_path / "cache"),
+    ]  # fmt: skip
+    runner = CliRunner()
+    shown = runner.invoke(app, [*common, "-r", "last-block", "--dry-run"])
+    assert shown.exit_code == 0, shown.output
+    assert "rates stage3 0.0001, head 0.0001" in " ".join(shown.output.split())
+    out = tmp_path / "run"
+    ran = runner.invoke(app, [*common, "-r", "last-block", "--json", "--out", str(out)])
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)["training"]["stages"][0]["epochs"] == 1
+    scored = runner.invoke(
+        app,
+        ["evaluate", str(out), str(tmp_path / "data.npz"), "--json", "--quiet",
+         "--cache", str(tmp_path / "cache")],
+    )  # fmt: skip
+    assert scored.exit_code == 0, scored.output
+    assert json.loads(scored.stdout)["accuracy"]["value"] == json.loads(ran.stdout)["accuracy"]
+
+
 @pytest.mark.real
 @pytest.mark.slow
 def test_real_weights_and_photographs(shared_data: Path, cache: Path) -> None:

@@ -189,6 +189,55 @@ def test_views_are_other_rows_of_the_same_space(bench: Bench) -> None:
     assert again.missing == 0
 
 
+class Branching(nn.Module):
+    """Asks for values in its forward, so that it cannot be recorded as a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.three = nn.Conv2d(6, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(x))
+        if x.isnan().any():
+            raise ValueError("not a number")
+        return torch.relu(self.three(torch.relu(self.two(x))))
+
+
+@pytest.mark.parametrize("layer", [None, "two"])
+def test_a_network_that_cannot_be_recorded_trains_all_the_same(
+    bench: Bench, layer: str | None
+) -> None:
+    def make() -> Backbone:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return load_backbone(
+                Branching(), layer=layer, pooling="avg", mean=0.5, std=0.25, size=16
+            )
+
+    recipe = Recipe("r", (Stage("s", ("two", "head"), epochs=2, batch_size=8),))
+    plain, network, _ = bench.train(make(), recipe, "off")
+    cached, other, prepared = bench.train(make(), recipe, "auto", decisions=(True,))
+    assert plain.records[-1].train_loss == pytest.approx(cached.records[-1].train_loss, abs=1e-5)
+    assert prepared.plan.stages[0].cut is not None or prepared.plan.stages[0].no_cut
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], tensor, msg=name)
+
+
+def test_bfloat16_stages_and_half_rows_come_near(bench: Bench) -> None:
+    def course(precision: str, dtype: str) -> list[float]:
+        stage = Stage("s", ("last:1",), epochs=2, batch_size=8, precision=precision)  # type: ignore[arg-type]
+        trained, _, prepared = bench.train(residual(), Recipe("r", (stage,)), dtype=dtype)
+        cut = prepared.plan.stages[0].cut
+        assert cut is not None
+        assert cut.boundary[0][2] == dtype
+        return [r.validation_loss for r in trained.records]
+
+    exact = course("float32", "float32")
+    for precision, dtype in (("float32", "float16"), ("float32", "bfloat16"), ("bfloat16",) * 2):
+        assert course(precision, dtype) == pytest.approx(exact, abs=0.02)
+
+
 def test_mixing_and_noise_at_the_cut_change_the_course_reproducibly(bench: Bench) -> None:
     def course(**more: float) -> list[float | None]:
         recipe = Recipe("r", (Stage("s", epochs=1, batch_size=8, **more),))  # type: ignore[arg-type]

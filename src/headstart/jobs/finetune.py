@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
-from headstart.data import Preprocessing, Split, stratified_split
+from headstart.data import BadItem, Preprocessing, Split, stratified_split
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.errors import ConfigError, DataError
 from headstart.extraction import Extraction
@@ -283,13 +283,22 @@ class _Work:
                 " nothing; the test split chooses nothing"
             )
         parts = (train_part, validation, dataset.test)
-        bad = [unreadable(p, self._preprocessing, self._workers, self.reporter) for p in parts]
+        bad = [self._unreadable(part) for part in parts]
         settle_bad_items([item for items in bad for item in items], config.on_bad, self.reporter)
         kept = []
         for part, items in zip(parts, bad, strict=True):
             lost = {item.index for item in items}
             kept.append(part.take([i for i in range(len(part)) if i not in lost]))
         return kept[0], kept[1], kept[2]
+
+    def _unreadable(self, part: Split) -> tuple[BadItem, ...]:
+        """Decode the items of which no features are stored: where there are some, it decoded."""
+        missing = set(self.cache.space(self.backbone, self.config.extraction).missing(part.ids))
+        where = [i for i, key in enumerate(part.ids) if key in missing]
+        if not where:
+            return ()
+        found = unreadable(part.take(where), self._preprocessing, self._workers, self.reporter)
+        return tuple(dataclasses.replace(item, index=where[item.index]) for item in found)
 
     @property
     def _preprocessing(self) -> Preprocessing:

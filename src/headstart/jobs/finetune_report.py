@@ -159,6 +159,12 @@ def _time(stage: PlannedStage) -> str:
     return each
 
 
+def describe_rates(stage: PlannedStage) -> str:
+    """Say the effective rate of every group, from the input to the output."""
+    rates = {rate.name: rate.lr for rate in stage.rates}
+    return "rates " + ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
+
+
 def describe_cut(stage: PlannedStage) -> str:
     """Say in one sentence where a stage is cut, and whether that is used."""
     cut = stage.cut
@@ -217,8 +223,14 @@ def plan_table(plan: Plan) -> Group:
         f"plan: {plan.recipe} from {start}, {plan.n_train:,} items train,"
         f" {plan.n_validation:,} choose the best epoch; about {format_seconds(plan.seconds)}"
     ]
-    details = [f"{stage.name}: {describe_cut(stage)}" for stage in plan.stages]
-    details += [f"{stage.name}: {stage.settings}" for stage in plan.stages[:1]]
+    details = []
+    for stage in plan.stages:
+        details.append(f"{stage.name}: {describe_rates(stage)}")
+        details.append(f"{stage.name}: {describe_cut(stage)}")
+    settings: dict[str, list[str]] = {}
+    for stage in plan.stages:
+        settings.setdefault(stage.settings, []).append(stage.name)
+    details += [f"{', '.join(names)}: {text}" for text, names in settings.items()]
     details.append(f"disk: {format_bytes(plan.bytes_free)} free")
     return Group(
         RichText(lines[0], style="bold"), table, *(RichText(text, style="dim") for text in details)
@@ -227,6 +239,7 @@ def plan_table(plan: Plan) -> Group:
 
 __all__ = [
     "describe_cut",
+    "describe_rates",
     "finetune_page",
     "format_bytes",
     "plan_rows",

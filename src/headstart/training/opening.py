@@ -73,12 +73,13 @@ class Opener:
         """Re-estimate the statistics of the backbone where the stage asks for it, once."""
         stage = self.prepared.targets[number].stage
         before = self.prepared.targets[number - 1].stage.norm if number else "running"
-        if stage.norm != "reestimated" or before == "reestimated":
+        norms = self._norms()
+        if stage.norm != "reestimated" or before == "reestimated" or not norms:
             return
         report = reestimate(
             self.network,
             _Inputs(self.network, self.around),
-            layers=self._norms(),
+            layers=norms,
             reporter=self.reporter,
         )
         self.reporter.note(str(report))
