@@ -10,7 +10,7 @@ import pytest
 from headstart.errors import ConfigError, DataError
 from headstart.freezing.digests import digests
 from headstart.jobs import AdviseConfig, advise
-from headstart.jobs.advise import _trial_indicator
+from headstart.jobs.indicators import trial_indicator
 from headstart.progress import SilentReporter
 from headstart.records import Interval, Score
 from tests.training.conftest import squares
@@ -56,7 +56,7 @@ def test_the_test_split_is_not_looked_at(tmp_path: Path) -> None:
 )
 def test_the_trial_leans_by_its_interval(low: float, high: float, leaning: str) -> None:
     score = Score((low + high) / 2, Interval(low, high, 0.95, "normal", 100))
-    assert _trial_indicator(score, AdviseConfig()).leaning == leaning
+    assert trial_indicator(score, 5).leaning == leaning
 
 
 def test_bad_settings_and_too_little_data(tmp_path: Path) -> None:

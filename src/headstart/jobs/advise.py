@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +24,20 @@ from headstart.freezing import LayerDrift, drift
 from headstart.freezing.kinds import is_running_norm
 from headstart.heads import LinearHead
 from headstart.jobs.clock import Clock
+from headstart.jobs.indicators import (
+    Advice,
+    Indicator,
+    command,
+    curve_indicator,
+    drift_indicator,
+    gradient_indicator,
+    trial_indicator,
+    verdict,
+)
 from headstart.jobs.sources import DataOptions, open_dataset
 from headstart.jobs.spec import BackboneSpec, resolve_backbone
 from headstart.metrics import accuracy_score, paired_accuracy_difference
 from headstart.progress import Reporter, console_reporter
-from headstart.records import Score
 from headstart.selection import LabelBudget, choose_linear, learning_curve
 from headstart.training import Classifier, Recipe, Stage
 from headstart.training.gradients import RelativeGradient, relative_gradients
@@ -38,58 +47,8 @@ from headstart.training.planning import Circumstances, make_plan
 from headstart.training.roads import ImageFeed
 from headstart.training.targets import resolve
 
-Leaning = Literal["unfreeze", "stay frozen", "either"]
-
 _DRIFT_ITEMS = 256
 _GRADIENT_ITEMS = 256
-_LARGE_SHIFT = 0.5
-_SMALL_GAIN = 0.01
-
-
-@dataclass(frozen=True)
-class Indicator:
-    """One piece of evidence.
-
-    Attributes:
-        name: what was measured.
-        value: the number, in words with its unit and interval.
-        meaning: what it usually means.
-        leaning: to which side it leans.
-    """
-
-    name: str
-    value: str
-    meaning: str
-    leaning: Leaning
-
-
-@dataclass(frozen=True)
-class Advice:
-    """Indicators and what follows from them.
-
-    Attributes:
-        verdict: one sentence.
-        leaning: of the trial, which outweighs the others: it is what unfreezing does here.
-        indicators: in the order of their weight.
-        probe: accuracy of the frozen backbone's probe on the items that measured the trial.
-        trial: accuracy after the trial, on the same items.
-        difference: trial less probe, paired, with its interval.
-        gradients: relative gradient norm of every block, from the input to the output.
-        drift: of every layer with running statistics; empty where there is none.
-        command: what to run next.
-        seconds: wall time.
-    """
-
-    verdict: str
-    leaning: Leaning
-    indicators: tuple[Indicator, ...]
-    probe: Score
-    trial: Score
-    difference: Score
-    gradients: tuple[RelativeGradient, ...]
-    drift: tuple[LayerDrift, ...]
-    command: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -163,14 +122,14 @@ def advise(
     truth = work.measure.labels
     difference = paired_accuracy_difference(truth, after, before)
     indicators = (
-        _trial_indicator(difference, config),
-        _curve_indicator(curve),
-        _drift_indicator(shifts),
-        _gradient_indicator(gradients),
+        trial_indicator(difference, config.epochs),
+        curve_indicator(curve),
+        drift_indicator(shifts),
+        gradient_indicator(gradients),
     )
     leaning = indicators[0].leaning
     return Advice(
-        verdict=_verdict(leaning, difference, indicators),
+        verdict=verdict(leaning, difference, indicators),
         leaning=leaning,
         indicators=indicators,
         probe=accuracy_score(truth, before),
@@ -178,7 +137,7 @@ def advise(
         difference=difference,
         gradients=gradients,
         drift=shifts,
-        command=_command(leaning),
+        command=command(leaning),
         seconds=clock.seconds()["total"],
     )
 
@@ -333,123 +292,6 @@ class _Images:
 
 def _sample(n: int, most: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng([abs(seed), 3]).permutation(n)[:most]
-
-
-def _trial_indicator(difference: Score, config: AdviseConfig) -> Indicator:
-    interval = difference.interval
-    assert interval is not None
-    value = (
-        f"{100 * difference.value:+.1f} points ({100 * interval.low:+.1f} to"
-        f" {100 * interval.high:+.1f}) on {interval.n} held-out items after {config.epochs} epochs"
-    )
-    if interval.low > 0:
-        return Indicator(
-            "trial of the last block",
-            value,
-            "thawing one block already beats the probe: more is worth trying",
-            "unfreeze",
-        )
-    if interval.high < _SMALL_GAIN:
-        return Indicator(
-            "trial of the last block",
-            value,
-            "thawing one block gains less than a point at best",
-            "stay frozen",
-        )
-    return Indicator(
-        "trial of the last block", value, "too few items to tell the two apart", "either"
-    )
-
-
-def _curve_indicator(curve: LabelBudget) -> Indicator:
-    name = "learning curve of the probe"
-    if curve.gain is None:
-        return Indicator(name, "fewer than three points", "too few labels to see a trend", "either")
-    last = curve.scores[-1]
-    value = (
-        f"{100 * last.value:.1f} % with {curve.shots[-1]} labels a class;"
-        f" {100 * curve.gain.value:+.1f} points expected of twice as many"
-    )
-    if curve.gain.value > _SMALL_GAIN:
-        return Indicator(
-            name,
-            value,
-            "the frozen features still gain from labels: more labels may do as much as unfreezing",
-            "either",
-        )
-    if last.value > 0.97:
-        return Indicator(name, value, "flat and high: little is left to gain", "stay frozen")
-    return Indicator(
-        name,
-        value,
-        "flat and not high: the features, and not the labels, are the limit",
-        "unfreeze",
-    )
-
-
-def _drift_indicator(shifts: tuple[LayerDrift, ...]) -> Indicator:
-    name = "drift of batch-norm statistics"
-    if not shifts:
-        return Indicator(name, "no layer keeps statistics", "nothing to say here", "either")
-    middle = float(np.median([layer.mean_shift for layer in shifts]))
-    worst = max(shifts, key=lambda layer: layer.mean_shift)
-    value = (
-        f"median shift of the mean {middle:.2f} standard deviations over {len(shifts)} layers"
-        f" (largest {worst.mean_shift:.2f}, {worst.name})"
-    )
-    if middle > _LARGE_SHIFT:
-        return Indicator(
-            name,
-            value,
-            "the data are unlike those of the pre-training: check the preprocessing first, then try"
-            " norm = 'reestimated' or bn-affine",
-            "unfreeze",
-        )
-    return Indicator(name, value, "the data look like those of the pre-training", "stay frozen")
-
-
-def _gradient_indicator(found: tuple[RelativeGradient, ...]) -> Indicator:
-    name = "relative gradients"
-    ordered = sorted(found, key=lambda item: -item.ratio)
-    value = ", ".join(f"{item.name} {item.ratio:.2g}" for item in ordered[:3])
-    if len(ordered) < 2:
-        return Indicator(name, value, "one block only", "either")
-    middle = float(np.median([item.ratio for item in found]))
-    times = ordered[0].ratio / middle if middle else float("inf")
-    if times > 3:
-        place = [item.name for item in found].index(ordered[0].name)
-        early = place < len(found) / 2
-        where = "an early block: the inputs differ" if early else "a late block: the classes differ"
-        return Indicator(
-            name,
-            value,
-            f"'{ordered[0].name}' stands out ({times:.1f} times the median), {where}; try the"
-            " recipe surgical",
-            "unfreeze",
-        )
-    return Indicator(name, value, "no block stands out", "either")
-
-
-def _verdict(leaning: Leaning, difference: Score, indicators: tuple[Indicator, ...]) -> str:
-    others = sum(item.leaning == "unfreeze" for item in indicators[1:])
-    if leaning == "unfreeze":
-        return "unfreezing is likely to pay: the trial beats the probe on items neither has seen"
-    if leaning == "stay frozen":
-        return "unfreezing is unlikely to pay: keep the backbone frozen and put effort into data"
-    tail = "point to unfreezing" if others else "point nowhere"
-    count = f"{others} of the other indicators" if others else "the other indicators"
-    return (
-        f"no evidence either way: the trial changed {100 * difference.value:+.1f} points, within"
-        f" its interval; {count} {tail}"
-    )
-
-
-def _command(leaning: Leaning) -> str:
-    if leaning == "unfreeze":
-        return "headstart finetune DATA --backbone B --recipe lp-ft"
-    if leaning == "stay frozen":
-        return "headstart fit DATA --backbone B"
-    return "headstart finetune DATA --backbone B --recipe gradual"
 
 
 __all__ = ["Advice", "AdviseConfig", "Indicator", "advise"]
