@@ -72,7 +72,7 @@ def run_headstart(folder: Path) -> dict[str, object]:
         "C": selection.chosen["C"],
         "test_accuracy": accuracy,
         "peak_over_features": (x.nbytes / 1e6 + extra) / (x.nbytes / 1e6),
-        "gradient_of_refit": selection.convergence.gradient,
+        "refit_gradient": selection.convergence.gradient,
         "notes": list(selection.notes),
         "passes": int(np.sum(selection.details["passes"])),
     }

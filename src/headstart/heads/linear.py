@@ -12,7 +12,7 @@ from headstart.errors import HeadError
 from headstart.heads.base import Arrays, Head, Task, expect_arrays
 from headstart.heads.checks import FloatArray
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True, eq=False)

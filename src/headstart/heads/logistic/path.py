@@ -35,6 +35,7 @@ _NEIGHBOURS = 4  # a cubic through the four nearest solved penalties
 _JUDGE_AT = (3, 9, 12, 18, 27, 40, 60, 90, 135, 200)
 _JUDGE_ALL_FROM = 9
 _STANDARD_ERRORS = 3.0
+_DECISION_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,10 @@ class LogisticPath:
         missing = np.ones(len(order), dtype=bool)
         for fold, group in enumerate(self._groups):
             rows = order[(group.weight == 0) & missing[order]]
-            logits[rows] = self.head(fold, at).decision(self._problem.x[rows])
+            head = self.head(fold, at)
+            for start in range(0, len(rows), _DECISION_ROWS):
+                block = rows[start : start + _DECISION_ROWS]
+                logits[block] = head.decision(self._problem.x[block])
             missing[rows] = False
         return logits
 

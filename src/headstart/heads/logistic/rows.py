@@ -19,7 +19,7 @@ from headstart.heads.checks import FloatArray
 
 Precision = Literal["float64", "float32", "bfloat16"]
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
-_MOMENT_ROWS = 4096
+_MOMENT_ROWS = 1024
 _BFLOAT16_ROWS = 10_000
 
 
