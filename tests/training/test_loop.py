@@ -136,6 +136,19 @@ def test_batch_statistics_move_only_where_the_recipe_says_so(bench: Bench) -> No
     assert moved <= {f"blocks.2.bn{i}.running_{kind}" for i in (1, 2) for kind in ("mean", "var")}
 
 
+def test_the_usual_mistake_can_be_made_by_name_and_moves_the_frozen_part(bench: Bench) -> None:
+    backbone = residual(dropout=0.2)
+    before = digests(backbone.module)
+    stage = Stage("s", ("head",), epochs=1, batch_size=8, frozen="requires-grad-only")
+    trained, _, prepared = bench.train(backbone, Recipe("r", (stage,)), "auto")
+    moved = {n for n, v in digests(backbone.module).items() if before[n] != v}
+    assert prepared.cuts == (None,)
+    assert "depend on" in prepared.plan.stages[0].no_cut
+    assert trained.best.stage == 0
+    assert "blocks.0.bn1.running_mean" in moved
+    assert all("running" in name or "num_batches" in name for name in moved)
+
+
 def test_reestimated_statistics_are_measured_once_and_then_fixed(bench: Bench) -> None:
     backbone = residual()
     before = digests(backbone.module)
@@ -256,8 +269,8 @@ def test_the_best_epoch_is_kept_even_if_it_is_the_start(bench: Bench) -> None:
     trained, _, _ = bench.train(backbone, recipe, "off")
     best = max(trained.records, key=lambda r: (r.validation_accuracy, -r.validation_loss))
     assert trained.best == best
-    if trained.best.stage < 0:
-        assert digests(backbone.module) == before
+    assert trained.best.stage == -1
+    assert digests(backbone.module) == before
 
 
 def test_divergence_ends_the_recipe_and_keeps_the_best(bench: Bench) -> None:
@@ -275,8 +288,7 @@ def test_patience_ends_a_stage_and_no_gain_ends_the_recipe(bench: Bench) -> None
     # The rate is so small that no accuracy changes; the loss may still fall in the last digits.
     assert trained.stages[0].epochs == 3
     assert trained.stages[0].ended == "no higher validation accuracy in 2 epochs"
-    if trained.best.stage < 0:
-        assert len(trained.stages) == 1
+    assert (trained.best.stage < 0) == (len(trained.stages) == 1)
 
 
 def test_optimizer_state_goes_on_by_parameter() -> None:

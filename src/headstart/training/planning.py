@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -304,7 +305,7 @@ def _groups(network: Classifier, target: Target) -> tuple[PlannedGroup, ...]:
 def _notes(targets: Sequence[Target]) -> list[str]:
     notes = []
     kinds = [target.stage.optimizer for target in targets]
-    if len({"adam" if kind == "adamw" else kind for kind in kinds}) > 1 or len(set(kinds)) > 1:
+    if any(one != two for one, two in pairwise(kinds)):
         notes.append("the optimizer changes between stages, so its state begins anew there")
     if any(target.stage.norm == "batch" for target in targets):
         notes.append(
