@@ -118,8 +118,9 @@ def _figures(e: Evidence, chosen: Outcome) -> str:
 def _held_out(e: Evidence, chosen: Outcome) -> str:
     if chosen.held_out is None or chosen.held_out_difference is None:
         return "There were no held-out training items to choose by."
+    basis = "" if chosen.name == e.suggested else ", by which it was chosen"
     return (
-        f"On held-out training items, by which it was chosen: {percent(chosen.held_out.value)};"
+        f"On held-out training items{basis}: {percent(chosen.held_out.value)};"
         f" against {e.reference} {against(chosen.held_out_difference)}."
     )
 
@@ -191,10 +192,10 @@ def preprocessing_options(given: Preprocessing, wanted: Preprocessing) -> list[s
         values = getattr(wanted, name)
         if values != getattr(given, name):
             same = len(set(values)) == 1
-            text = f"{values[0]:g}" if same else ",".join(f"{v:g}" for v in values)
+            text = f"{values[0]!r}" if same else ",".join(f"{v!r}" for v in values)
             options.append(f"--{name} {text}")
     if wanted.scale != given.scale:
-        options.append(f"--scale {wanted.scale:.10g}")
+        options.append(f"--scale {wanted.scale!r}")  # all digits: it is part of cache keys
     if wanted.channels != given.channels:
         options.append(f"--channels {wanted.channels}")
     if wanted.size != given.size:

@@ -215,9 +215,9 @@ def _said_preprocessing(
 
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
-        parts = [f"{part:g}" if isinstance(part, float) else str(part) for part in value]
+        parts = [str(part) for part in value]
         return parts[0] if len(set(parts)) == 1 else ",".join(parts)
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    return str(value)
 
 
 __all__ = ["ComparisonRun", "compare", "write_comparison"]

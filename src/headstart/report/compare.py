@@ -92,7 +92,7 @@ def comparison_table(comparison: Comparison) -> Group:
     from rich.text import Text
 
     header, rows = comparison_rows(comparison)
-    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for position, name in enumerate(header):
         table.add_column(name, justify="left" if position == 0 else "right", no_wrap=True)
     reference = comparison.evidence.reference
@@ -100,7 +100,11 @@ def comparison_table(comparison: Comparison) -> Group:
     for outcome, row in zip(comparison.outcomes, rows, strict=True):
         style = "bold" if outcome.name == chosen else ""
         table.add_row(*(Text(shorten(cell, 36), style=style) for cell in row))
-    parts: list[Any] = [table, Text(f"differences are from {clean(reference)}", style="dim")]
+    legend = (
+        f"Differences are paired, from {clean(reference)}. Other batch, 2nd pass: the largest"
+        " change of a feature."
+    )
+    parts: list[Any] = [table, Text(legend, style="dim")]
     for finding in comparison.findings:
         mark = {"warning": "!", "advice": ">", "note": "·"}[finding.level]
         text = Text(f"\n{mark} {clean(finding.text)}")
