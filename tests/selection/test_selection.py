@@ -113,8 +113,8 @@ def test_one_standard_error_prefers_the_stronger_penalty(
     simple = choose_linear(x, y, 10, rule="one-standard-error")
     assert simple.chosen["C"] <= best.chosen["C"]
     top = max(best.scores)
-    width = best.curve.high[best.scores.index(top)] - top
-    assert simple.scores[best.curve.x.index(simple.chosen["C"])] >= top - width - 1e-12
+    width = best.curve.high[best.curve.y.index(top)] - top
+    assert best.curve.y[best.curve.x.index(simple.chosen["C"])] >= top - width - 1e-12
 
 
 def test_temperature_makes_probabilities_honest(digits: tuple[np.ndarray, np.ndarray]) -> None:

@@ -35,9 +35,11 @@ class Selection:
     Attributes:
         head: refitted on all training rows with the chosen value.
         curve: held-out accuracy against the hyper-parameter, with a band of one standard error
-            over the folds; empty when nothing could be held out.
+            over the folds, without candidates that were given up early; empty when nothing could
+            be held out.
         chosen: the chosen hyper-parameters by name.
-        scores: held-out accuracy of every candidate, in the order of ``curve.x``.
+        scores: held-out accuracy of every candidate, in the order of the grid; of those that
+            were given up early, the accuracy at that moment.
         held_out: held-out accuracy of the chosen candidate. It is a maximum over candidates, so
             slightly optimistic: an estimate to choose by, not to report.
         n_folds: how many folds chose; 0 when nothing could be held out.
@@ -204,7 +206,7 @@ def _path_notes(path: LogisticPath, at: int) -> list[str]:
     if path.dropped.any():
         notes.append(
             f"{int(path.dropped.sum())} of {len(path.grid)} values of C were given up early, more"
-            " than three standard errors below the best; their points show that moment"
+            " than three standard errors below the best, and are not in the curve"
         )
     late = (path.gradient > path.tolerance).any(axis=0) & ~path.dropped
     if late.any():
@@ -230,10 +232,13 @@ def _curve(path: LogisticPath | None, at: int) -> Curve:
     x_label, y_label = "C (inverse penalty)", "held-out accuracy"
     if path is None:
         return Curve("cross-validation", (), (), x_label, y_label, log_x=True)
-    mean, error = path.mean_accuracy, standard_error(path)
+    # A value that was given up has no figure of its own: a curve through the moment it was
+    # dropped would show dips that no trained head has.
+    kept = ~path.dropped
+    mean, error = path.mean_accuracy[kept], standard_error(path)[kept]
     return Curve(
         name=f"{len(path.accuracy)}-fold cross-validation",
-        x=path.grid,
+        x=tuple(c for c, stays in zip(path.grid, kept, strict=True) if stays),
         y=tuple(float(v) for v in mean),
         x_label=x_label,
         y_label=y_label,
