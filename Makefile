@@ -8,6 +8,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := src tests benchmarks scripts
+# Two workers of one thread each: most tests are small, and threads that wait for each other on
+# small arrays cost more than they bring.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
 
 .PHONY: demo test slow lint format clean
 
@@ -15,10 +18,10 @@ demo: $(VENV)/.package
 	$(BIN)/headstart fit digits --out runs/demo
 
 test: $(VENV)/.development
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 slow: $(VENV)/.development
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.development
 	$(BIN)/ruff format --check $(SOURCES)

@@ -30,7 +30,7 @@ def pixels(preprocessing: Preprocessing, image: Image.Image) -> torch.Tensor:
     return preprocessing.normalise(torch.from_numpy(array.copy()).permute(2, 0, 1)[None])[0]
 
 
-@pytest.mark.parametrize("image", IMAGES, ids=str)
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: f"{image.width}x{image.height}")
 @pytest.mark.parametrize(("crop", "resize"), [(224, 256), (224, 232), (232, 232), (64, 71)])
 def test_torchvision_presets(image: Image.Image, crop: int, resize: int) -> None:
     theirs = ImageClassification(
@@ -40,7 +40,7 @@ def test_torchvision_presets(image: Image.Image, crop: int, resize: int) -> None
     torch.testing.assert_close(pixels(ours, image), theirs, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("image", IMAGES, ids=str)
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: f"{image.width}x{image.height}")
 @pytest.mark.parametrize("fraction", [0.875, 0.9, 0.95, 1.0])
 @pytest.mark.parametrize("mode", ["center", "squash"])
 def test_timm_transforms(image: Image.Image, fraction: float, mode: str) -> None:
