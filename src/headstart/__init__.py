@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from headstart.jobs.compare import compare as compare
     from headstart.jobs.examine import examine as examine
     from headstart.jobs.sweep import sweep as sweep
+    from headstart.training import Recipe as Recipe
+    from headstart.training import Stage as Stage
     from headstart.training import freeze_and_cache as freeze_and_cache
 
 _ROOMS: dict[str, str] = {
@@ -90,6 +92,8 @@ _ROOMS: dict[str, str] = {
     "compare": "headstart.jobs.compare",
     "finetune": "headstart.jobs",
     "advise": "headstart.jobs",
+    "Recipe": "headstart.training",
+    "Stage": "headstart.training",
     # the cut
     "find_cut": "headstart.cut",
     "freeze_and_cache": "headstart.training",

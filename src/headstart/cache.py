@@ -280,7 +280,8 @@ def _extractor(
 def _explain(space: Space, reporter: Reporter) -> None:
     """Say why stored features of these very weights do not serve: a setting differs."""
     nearest = space.nearest()
-    if nearest is None or any(d.path == "backbone.weights" for d in nearest.differences):
+    other = {"backbone.weights", "kind"}  # other weights, or rows of another kind
+    if nearest is None or any(d.path in other for d in nearest.differences):
         return
     shown = "; ".join(str(difference) for difference in nearest.differences[:3])
     reporter.note(f"features of these weights are stored, but with other settings: {shown}")
