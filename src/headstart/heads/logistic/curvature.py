@@ -130,17 +130,20 @@ def gather(rows: Rows, group: Group, members: np.ndarray) -> Tensor:
 
 
 def _primal_basis(rows: Rows, group: Group, bounds: list[tuple[int, int]]) -> GramBasis:
-    # Centring by the outer products below loses nothing that a preconditioner would miss.
-    gram = torch.zeros(rows.width, rows.width)
-    for start, stop, z in rows.blocks(bounds, "float32"):
+    # Single precision will do for a model that only steers.
+    d = rows.width - 1
+    gram, total = torch.zeros(d, d), torch.zeros(d)
+    for start, stop, z in rows.standardised(bounds, torch.float32):
         weight = group.weight[start:stop]
         if weight.any():
-            scaled = z if (weight == 1).all() else z * torch.from_numpy(weight).float()[:, None]
-            gram.addmm_(z.T, scaled)
-    gram = gram.double() / group.total
-    shift, inverse = torch.from_numpy(group.shift), torch.from_numpy(1.0 / group.scale)
-    mean = gram[-1, :-1]
-    centred = gram[:-1, :-1] - torch.outer(mean, shift) - torch.outer(shift, mean)
-    centred = (centred + torch.outer(shift, shift)) * inverse[:, None] * inverse
-    values, vectors = torch.linalg.eigh(centred)
+            w = torch.from_numpy(weight).float()
+            gram.addmm_(z.T, z if (weight == 1).all() else z * w[:, None])
+            total += w @ z
+    gram, mean = gram / group.total, total / group.total
+    shift = torch.from_numpy(group.shift).float()
+    inverse = torch.from_numpy(1.0 / group.scale).float()
+    cross = torch.outer(mean, shift)
+    gram += torch.outer(shift, shift) - cross - cross.T
+    gram *= inverse[:, None] * inverse
+    values, vectors = torch.linalg.eigh(gram)
     return GramBasis(vectors, values.clamp_min(0.0), 0.0)

@@ -17,7 +17,7 @@ from headstart.heads.logistic.curvature import (
     gram_basis,
 )
 from headstart.heads.logistic.lbfgs import Lbfgs
-from headstart.heads.logistic.objective import Group, Link, evaluate
+from headstart.heads.logistic.objective import Group, Link, evaluate, held_out_sums
 from headstart.heads.logistic.rows import Precision, Rows
 
 # The class curvature is measured anew once the heads have taken shape, on so many rows.
@@ -148,19 +148,17 @@ class Engine:
 
     def held_out(self, thetas: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
         """Return accuracy and mean loss on the held-out rows, each ``(groups, c) float64``."""
-        found = evaluate(
+        found = held_out_sums(
             self.rows,
             self.groups,
             thetas,
             self.bounds,
             link=self.link,
             precision=self.precision,
-            gradients=False,
-            held_out=True,
         )
         counts = [float((group.weight == 0).sum()) for group in self.groups]
-        accuracy = [(one.correct / n).numpy() for one, n in zip(found, counts, strict=True)]
-        loss = [(one.held_out_loss / n).numpy() for one, n in zip(found, counts, strict=True)]
+        accuracy = [(one[0] / n).numpy() for one, n in zip(found, counts, strict=True)]
+        loss = [(one[1] / n).numpy() for one, n in zip(found, counts, strict=True)]
         return np.stack(accuracy), np.stack(loss)
 
     def _record(

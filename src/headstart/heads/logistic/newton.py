@@ -92,9 +92,9 @@ def _hessian(
     hessian = torch.zeros(k, width, k, width, dtype=torch.float64)
     inverse, shift = torch.from_numpy(1.0 / group.scale), torch.from_numpy(group.shift)
     absent = torch.from_numpy(group.absent)
-    for start, stop, z in rows.blocks(bounds, "float64"):
-        own = z.clone()
-        own[:, :-1] = (own[:, :-1] - shift) * inverse
+    for start, stop, z in rows.standardised(bounds, torch.float64):
+        own = torch.ones(stop - start, width, dtype=torch.float64)
+        own[:, :-1] = (z - shift) * inverse
         weight = torch.from_numpy(group.weight[start:stop])
         logits = own @ theta
         if link == "softmax":

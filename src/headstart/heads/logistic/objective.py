@@ -51,18 +51,15 @@ class Group:
 
 @dataclass
 class Evaluated:
-    """What one pass found for one group.
+    """Loss and gradient of the heads of one group.
 
     Attributes:
         loss: ``(c,) float64``, the weighted mean loss without the penalty.
         gradient: ``(d + 1, k, c)`` of that loss, in the group's own standardisation.
-        correct, held_out_loss: ``(c,)`` sums over the rows that the group holds out.
     """
 
     loss: Tensor
     gradient: Tensor
-    correct: Tensor
-    held_out_loss: Tensor
 
 
 def block_rows(columns: int) -> int:
@@ -78,8 +75,6 @@ def evaluate(
     *,
     link: Link,
     precision: Precision,
-    gradients: bool = True,
-    held_out: bool = False,
 ) -> list[Evaluated]:
     """Pass once over the rows for all heads of all groups.
 
@@ -90,54 +85,217 @@ def evaluate(
         bounds: the blocks to read.
         link: ``softmax`` (classes exclude each other) or ``sigmoid`` (each column by itself).
         precision: of the matrix products; sums are kept in float32 or better.
-        gradients: whether the training rows are evaluated.
-        held_out: whether the held-out rows are.
     """
-    work = torch.float64 if precision == "float64" else torch.float32
-    factors = [_into_rows(theta, group, work) for theta, group in zip(thetas, groups, strict=True)]
-    product = torch.bfloat16 if precision == "bfloat16" else work
-    cast = [_product_form(factor.flatten(1), product) for factor in factors]
-    found = [
-        Evaluated(
-            torch.zeros(theta.shape[2], dtype=torch.float64),
-            torch.zeros(factor.shape[0], factor.shape[1] * factor.shape[2], dtype=work),
-            torch.zeros(theta.shape[2], dtype=torch.float64),
-            torch.zeros(theta.shape[2], dtype=torch.float64),
-        )
-        for theta, factor in zip(thetas, factors, strict=True)
-    ]
+    stacks = _Stacks(rows, groups, thetas, precision)
     for start, stop, z in rows.blocks(bounds, precision):
-        for group, theta, weights, into in zip(groups, thetas, cast, found, strict=True):
-            if theta.shape[2] == 0:
-                continue
-            row_weight = group.weight[start:stop]
-            trains, holds = bool(row_weight.any()), bool((row_weight == 0).any())
-            if not ((trains and gradients) or (holds and held_out)):
-                continue
-            logits = _logits(z, weights, work).view(stop - start, *theta.shape[1:])
-            target = _target(rows, start, stop, work)
-            if link == "softmax" and group.absent.any():
-                logits[:, torch.from_numpy(group.absent)] = -1e30
-            if holds and held_out:
-                out = torch.from_numpy(row_weight == 0).to(work)[:, None]
-                into.correct += (_hits(logits, target, link) * out).sum(0)
-            loss, residual = _residual(logits, target, link)
-            if holds and held_out:
-                into.held_out_loss += (loss * out).sum(0)
-            if trains and gradients:
-                if (row_weight != 1).any():
-                    w = torch.from_numpy(row_weight).to(work)
-                    loss *= w[:, None]
-                    residual *= w[:, None, None]
-                into.loss += loss.sum(0)
-                if product is work:
-                    into.gradient.addmm_(z.T, residual.flatten(1))
-                else:
-                    into.gradient += z.T @ residual.flatten(1).to(product)
-    for group, theta, into in zip(groups, thetas, found, strict=True):
-        into.loss /= group.total
-        into.gradient = _from_rows(into.gradient.view(theta.shape) / group.total, group)
-    return found
+        weights = [group.weight[start:stop] for group in groups]
+        stack = stacks.of([at for at, weight in enumerate(weights) if weight.any()])
+        if stack is None:
+            continue
+        target = _target(rows, start, stop, stack.bias.dtype)
+        loss, residual = _residual(stack.logits(z, link), target, link)
+        if any((weights[at] != 1).any() for at in stack.members):
+            columns = stack.spread(weights)
+            loss *= columns
+            residual *= columns[:, None, :]
+        stack.take(z, loss, residual.flatten(1))
+    return stacks.collect()
+
+
+def held_out_sums(
+    rows: Rows,
+    groups: Sequence[Group],
+    thetas: Sequence[Tensor],
+    bounds: list[tuple[int, int]],
+    *,
+    link: Link,
+    precision: Precision,
+) -> list[tuple[Tensor, Tensor]]:
+    """Return, for each group, correct answers and summed loss on its held-out rows.
+
+    Args:
+        rows, groups, thetas, bounds, link, precision: as for :func:`evaluate`.
+
+    Returns:
+        A pair of ``(c,) float64`` a group.
+    """
+    stacks = _Stacks(rows, groups, thetas, precision)
+    sums = [torch.zeros(2, theta.shape[2], dtype=torch.float64) for theta in thetas]
+    for start, stop, z in rows.blocks(bounds, precision):
+        held = [group.weight[start:stop] == 0 for group in groups]
+        stack = stacks.of([at for at, out in enumerate(held) if out.any()])
+        if stack is None:
+            continue
+        target = _target(rows, start, stop, stack.bias.dtype)
+        logits = stack.logits(z, link)
+        hits = _hits(logits, target, link)
+        loss, _ = _residual(logits, target, link)
+        columns = stack.spread(held)
+        both = torch.stack([(hits * columns).sum(0), (loss * columns).sum(0)]).double()
+        for at, part in zip(stack.members, torch.split(both, stack.sizes, dim=1), strict=True):
+            sums[at] += part
+    return [(one[0], one[1]) for one in sums]
+
+
+class _Stack:
+    """The parameters of several groups side by side, so that a block needs one product."""
+
+    def __init__(
+        self, members: list[int], parts: list[_Part], product: torch.dtype, work: torch.dtype
+    ) -> None:
+        self.members = members
+        self.sizes = [parts[at].count for at in members]
+        weight = torch.cat([parts[at].weight for at in members], dim=2)  # (d, k, c)
+        self.shape = weight.shape
+        self.factor = _factor(weight.flatten(1), product)
+        self.bias = torch.cat([parts[at].bias for at in members], dim=1).flatten()
+        absent = torch.cat([parts[at].absent for at in members], dim=1)
+        self.absent = absent if absent.any() else None
+        # Transposed: with few heads this product is several times faster.
+        self.gradient = torch.zeros(self.factor_columns, self.shape[0], dtype=work)
+        self.bias_gradient = torch.zeros(self.factor_columns, dtype=work)
+        self.loss = torch.zeros(self.shape[2], dtype=torch.float64)
+
+    @property
+    def factor_columns(self) -> int:
+        return self.shape[1] * self.shape[2]
+
+    def logits(self, z: Tensor, link: Link) -> Tensor:
+        """Return ``(m, k, c)``."""
+        if z.dtype is torch.bfloat16:
+            leading, rest = (z @ self.factor).chunk(2, dim=1)
+            flat = leading.to(self.bias.dtype).add_(rest).add_(self.bias)
+        else:
+            flat = torch.addmm(self.bias, z, self.factor)
+        logits = flat.view(len(z), *self.shape[1:])
+        if link == "softmax" and self.absent is not None:
+            logits.masked_fill_(self.absent, -1e30)
+        return logits
+
+    def spread(self, of_groups: Sequence[np.ndarray]) -> Tensor:
+        """Repeat one value a row and group, ``(m,)`` each, for the group's heads: ``(m, c)``."""
+        values = [
+            torch.from_numpy(of_groups[at]).to(self.bias.dtype)[:, None].expand(-1, size)
+            for at, size in zip(self.members, self.sizes, strict=True)
+        ]
+        return torch.cat(values, dim=1)
+
+    def take(self, z: Tensor, loss: Tensor, residual: Tensor) -> None:
+        """Add a block's weighted loss ``(m, c)`` and residual ``(m, k c)``."""
+        self.loss += loss.sum(0)
+        self.bias_gradient += residual.sum(0)
+        if z.dtype is torch.bfloat16:
+            self.gradient += residual.to(z.dtype).T @ z
+        else:
+            self.gradient.addmm_(residual.T, z)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One group's parameters for what is read: ``(d, k, c)``, ``(k, c)``, and absent classes."""
+
+    weight: Tensor
+    bias: Tensor
+    absent: Tensor
+    count: int
+
+
+class _Stacks:
+    """The stack of the groups that a block concerns; the last one is kept, blocks being sorted."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        groups: Sequence[Group],
+        thetas: Sequence[Tensor],
+        precision: Precision,
+    ) -> None:
+        self.groups = groups
+        self.thetas = thetas
+        self.work = torch.float64 if precision == "float64" else torch.float32
+        self.product = torch.bfloat16 if precision == "bfloat16" else self.work
+        self.frames = [_frame(rows, group, precision) for group in groups]
+        self.parts = [
+            self._part(group, theta, frame)
+            for group, theta, frame in zip(groups, thetas, self.frames, strict=True)
+        ]
+        self.current: _Stack | None = None
+        self.found = [
+            Evaluated(
+                torch.zeros(theta.shape[2], dtype=torch.float64),
+                torch.zeros(theta.shape, dtype=self.work),
+            )
+            for theta in thetas
+        ]
+
+    def of(self, members: list[int]) -> _Stack | None:
+        """Return the stack of these groups, less those without heads; None if none is left."""
+        wanted = [at for at in members if self.parts[at].count]
+        if not wanted:
+            return None
+        if self.current is None or self.current.members != wanted:
+            self._unload()
+            self.current = _Stack(wanted, self.parts, self.product, self.work)
+        return self.current
+
+    def collect(self) -> list[Evaluated]:
+        """Return the means of each group, in its own standardisation."""
+        self._unload()
+        for group, (shift, inverse), one in zip(self.groups, self.frames, self.found, strict=True):
+            one.loss /= group.total
+            one.gradient /= group.total
+            # The adjoint of folding the standardisation in.
+            one.gradient[:-1] -= shift.to(self.work) * one.gradient[-1]
+            one.gradient[:-1] *= inverse.to(self.work)
+        return self.found
+
+    def _unload(self) -> None:
+        """Add what the current stack has summed up to its groups, and let it go."""
+        stack, self.current = self.current, None
+        if stack is None:
+            return
+        d, k, c = stack.shape
+        gradients = torch.split(stack.gradient.view(k, c, d), stack.sizes, dim=1)
+        biases = torch.split(stack.bias_gradient.view(k, c), stack.sizes, dim=1)
+        losses = torch.split(stack.loss, stack.sizes)
+        for at, gradient, bias, loss in zip(stack.members, gradients, biases, losses, strict=True):
+            self.found[at].gradient[:-1] += gradient.permute(2, 0, 1)
+            self.found[at].gradient[-1] += bias
+            self.found[at].loss += loss
+
+    def _part(self, group: Group, theta: Tensor, frame: tuple[Tensor, Tensor]) -> _Part:
+        shift, inverse = frame
+        weight = theta[:-1] * inverse.to(theta.dtype)
+        bias = theta[-1] - (weight * shift.to(theta.dtype)).sum(0)
+        k, c = theta.shape[1:]
+        absent = torch.zeros(k, c, dtype=torch.bool)
+        if group.absent.any():
+            absent[torch.from_numpy(group.absent)] = True
+        return _Part(weight.to(self.work), bias.to(self.work), absent, c)
+
+
+def _factor(weight: Tensor, product: torch.dtype) -> Tensor:
+    """Return the parameters ``(d, m)`` as a factor of the product, ``(d, m)`` or ``(d, 2 m)``.
+
+    Rounding the features or the residuals to bfloat16 errs differently in every row, and so
+    averages out; rounding the parameters errs alike in all of them. So these are split in two, a
+    leading part and what it leaves, side by side.
+    """
+    if product is not torch.bfloat16:
+        return weight
+    leading = weight.to(product)
+    return torch.cat([leading, (weight - leading).to(product)], dim=1)
+
+
+def _frame(rows: Rows, group: Group, precision: Precision) -> tuple[Tensor, Tensor]:
+    """Return shift and inverse scale ``(d, 1, 1)`` from what is read to the group's own."""
+    shift, scale = rows.frame(precision)
+    own_shift = rows.shift + group.shift * rows.scale
+    own_scale = rows.scale * group.scale
+    return (
+        torch.from_numpy((own_shift - shift) / scale)[:, None, None],
+        torch.from_numpy(scale / own_scale)[:, None, None],
+    )
 
 
 def _target(rows: Rows, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -147,33 +305,14 @@ def _target(rows: Rows, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     return rows.targets[start:stop].to(dtype)
 
 
-def _product_form(factor: Tensor, product: torch.dtype) -> Tensor:
-    """Return the parameters ``(d + 1, m)`` as a factor of the product, ``(d + 1, m)`` or ``2 m``.
-
-    Rounding the features or the residuals to bfloat16 errs differently in every row, and so
-    averages out; rounding the parameters errs alike in all of them. So they are split in two:
-    a leading part and what it leaves.
-    """
-    if product is not torch.bfloat16:
-        return factor
-    leading = factor.to(product)
-    return torch.cat([leading, (factor - leading).to(product)], dim=1)
-
-
-def _logits(z: Tensor, factor: Tensor, work: torch.dtype) -> Tensor:
-    if z.dtype is not torch.bfloat16:
-        return z @ factor
-    leading, rest = (z @ factor).to(work).chunk(2, dim=1)
-    return leading + rest
-
-
 def _hits(logits: Tensor, target: Tensor, link: Link) -> Tensor:
     """Return 1 where a row is right, ``(m, k, c) -> (m, c)``; a share of the labels by sigmoid."""
     if link == "sigmoid":
         truth = (target[:, None] if target.ndim == 1 else target)[:, :, None] > 0.5
         return ((logits > 0) == truth).to(logits.dtype).mean(1)
     hard = target if target.ndim == 1 else target.argmax(1)
-    return (logits.argmax(1) == hard[:, None]).to(logits.dtype)
+    own = logits.gather(1, hard[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
+    return (own >= logits.amax(1)).to(logits.dtype)  # argmax would be several times slower
 
 
 def _residual(logits: Tensor, target: Tensor, link: Link) -> tuple[Tensor, Tensor]:
@@ -191,22 +330,3 @@ def _residual(logits: Tensor, target: Tensor, link: Link) -> tuple[Tensor, Tenso
         return loss, probabilities.scatter_(1, index, own - 1.0)
     loss = -(target[:, :, None] * probabilities.clamp_min(tiny).log()).sum(1)
     return loss, probabilities.sub_(target[:, :, None])
-
-
-def _into_rows(theta: Tensor, group: Group, dtype: torch.dtype) -> Tensor:
-    """Fold the group's standardisation into the parameters, so that the rows need not change."""
-    inverse = torch.from_numpy(1.0 / group.scale)[:, None, None].to(theta.dtype)
-    shift = torch.from_numpy(group.shift)[:, None, None].to(theta.dtype)
-    folded = theta.clone()
-    folded[:-1] *= inverse
-    folded[-1] -= (folded[:-1] * shift).sum(0)
-    return folded.to(dtype)
-
-
-def _from_rows(gradient: Tensor, group: Group) -> Tensor:
-    """Pull a gradient back through :func:`_into_rows` (its adjoint)."""
-    inverse = torch.from_numpy(1.0 / group.scale)[:, None, None].to(gradient.dtype)
-    shift = torch.from_numpy(group.shift)[:, None, None].to(gradient.dtype)
-    gradient[:-1] -= shift * gradient[-1]
-    gradient[:-1] *= inverse
-    return gradient

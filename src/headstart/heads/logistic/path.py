@@ -32,10 +32,13 @@ _COARSEST = 8  # at least so many penalties are solved from nothing
 _NEIGHBOURS = 4  # a cubic through the four nearest solved penalties
 # The passes after which held-out rows are looked at; from the first, penalties between two that
 # were given up may go as well, from the second any.
-_JUDGE_AT = (3, 9, 12, 18, 27, 40, 60, 90, 135, 200)
-_JUDGE_ALL_FROM = 9
+_JUDGE_AT = (3, 6, 9, 12, 18, 27, 40, 60, 90, 135, 200)
+_JUDGE_ALL_FROM = 6
 _STANDARD_ERRORS = 3.0
 _DECISION_ROWS = 1024
+# The solver keeps about so many vectors of the parameters' size for each head.
+_VECTORS = 24
+_MEMORY_SHARE, _LEAST_MEMORY = 0.3, 64e6
 
 
 @dataclass(frozen=True)
@@ -171,13 +174,17 @@ def fit_logistic_path(
     bases = gram_bases(rows, groups, bounds)
     if precision == "auto":
         precision = fastest_precision(rows.n)
+    if precision == "bfloat16":
+        rows = rows.pack()
     engine = Engine(rows, groups, bounds, bases, problem.columns, problem.link, precision)
+    at_once = _columns_at_once(rows, len(groups) * problem.columns)
     search = _Search(problem, engine, values, counts, tolerance, max_passes, drop_hopeless)
     with (reporter or SilentReporter()).task(
         "linear heads", len(values) * len(groups), "heads"
     ) as progress:
         for level in _levels(len(values)):
-            search.solve_level(level, progress.advance)
+            for part in np.array_split(level, -(-len(level) // at_once)):
+                search.solve_level(part, progress.advance)
     return search.result()
 
 
@@ -193,6 +200,12 @@ def _check_folds(folds: np.ndarray, n: int) -> np.ndarray:
             " empty"
         )
     return repeated
+
+
+def _columns_at_once(rows: Rows, outputs: int) -> int:
+    """Return how many penalties may be solved together, so that memory stays below twice x."""
+    budget = max(_LEAST_MEMORY, _MEMORY_SHARE * rows.x.nbytes)
+    return max(1, int(budget // (_VECTORS * 4 * rows.width * outputs)))
 
 
 def _levels(count: int) -> list[np.ndarray]:
@@ -281,7 +294,7 @@ class _Search:
             self.engine.precision,
             tuple(self.theta),
             self.problem,
-            self.engine.rows,
+            replace(self.engine.rows, packed=None),
             tuple(self.engine.groups),
         )
 
