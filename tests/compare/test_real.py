@@ -54,7 +54,6 @@ def test_ants_and_bees(shared_data, cache):
     [
         ({"scale": 1.0, "mean": 0.0, "std": 1.0}, "inputs: unscaled"),
         ({"channels": "BGR"}, "inputs: channels"),
-        ({"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}, "inputs: normalisation"),
     ],
 )
 def test_faults_of_the_inputs(shared_data, cache, fault, kind):
@@ -63,6 +62,7 @@ def test_faults_of_the_inputs(shared_data, cache, fault, kind):
     finding = next(f for f in result.findings if f.kind == kind)
     assert "bn1" in finding.text
     mended = result.evidence.outcome("inputs mended").task.function.preprocessing
+    # a wrong mean and deviation are planted in test_inputs, where they cost less time
     assert (mended.mean, mended.std, mended.channels) == ((0.5,) * 3, (0.5,) * 3, "RGB")
     assert result.recommendation.configuration == "inputs mended"
 

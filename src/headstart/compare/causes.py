@@ -90,7 +90,7 @@ class Causes:
         cuts = list(dict.fromkeys(member.cut for member in members))
         equality = measure.equality(ready, cuts, modes, batches, self.settings.extraction)
         names = tuple(m.name for m in members if m.function.order == "shuffled")
-        return Proof(names or tuple(m.name for m in members), equality)
+        return Proof(names, equality)
 
     def behaviours(
         self, tasks: Sequence[Task], reporter: Reporter

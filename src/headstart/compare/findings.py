@@ -225,8 +225,8 @@ def statistics_moved(e: Evidence) -> Iterator[Finding]:
         "statistics move",
         "warning",
         f"In training mode the forward pass moves the running statistics of {len(moved)} of"
-        f" {len(e.moved)} layers, under torch.no_grad() and inference_mode too: after two batches"
-        f" the running mean of {worst} had moved by {number(moved[worst])} standard deviations."
+        f" {len(e.moved)} layers, under torch.no_grad() and inference_mode too: within two"
+        f" batches the running mean of {worst} moved by {number(moved[worst])} standard deviations."
         " (This was measured on a copy; your module is as it was.)",
         fix="call backbone.eval() before any forward pass, or headstart.freeze(backbone)",
         evidence=dict(moved),
@@ -237,12 +237,13 @@ def ways_are_equal(e: Evidence) -> Iterator[Finding]:
     """Autograd modes do not change what is computed."""
     for proof in e.proofs:
         equality = proof.equality
-        names = (
-            " and ".join(proof.configurations)
-            if len(proof.configurations) == 2
-            else listed(list(proof.configurations))
-        )
-        on = f"{equality.images:,} images in {equality.batches} batches"
+        if len(proof.configurations) < 2:
+            continue
+        names = " and ".join(proof.configurations)
+        if len(proof.configurations) > 2:
+            names = listed(list(proof.configurations))
+        batches = "1 batch" if equality.batches == 1 else f"{equality.batches} batches"
+        on = f"{equality.images:,} images in {batches}"
         if equality.exact:
             text = f"{names} compute the same rows, bit for bit (run and compared on {on})."
         else:

@@ -82,7 +82,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Proof:
-    """That configurations which differ in autograd only compute the same rows."""
+    """How far configurations that differ in autograd only compute the same rows.
+
+    Those that differ in the order of the test items as well are not among them, though they were
+    run.
+    """
 
     configurations: tuple[str, ...]
     equality: Equality
