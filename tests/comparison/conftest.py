@@ -9,7 +9,7 @@ from torch import nn
 
 from headstart.backbones import Backbone, load_backbone
 from headstart.cache import FeatureCache
-from headstart.compare import StudySettings, run_study
+from headstart.comparison import StudySettings, run_study
 from headstart.data import Dataset, Preprocessing, load_data
 from headstart.extraction import Extraction
 from headstart.freezing import reestimate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.compare import TERMS, resolve
+from headstart.comparison import TERMS, resolve
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "compare.md").read_text("utf-8")
 

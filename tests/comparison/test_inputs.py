@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from headstart.compare.findings import kind_of_fault
-from headstart.compare.inputs import check_inputs
-from headstart.compare.material import Images
+from headstart.comparison.findings import kind_of_fault
+from headstart.comparison.inputs import check_inputs
+from headstart.comparison.material import Images
 
 from .conftest import RIGHT, picture_data, planted
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headstart.cli import app
-from headstart.compare import PRESETS, Configuration, register
+from headstart.comparison import PRESETS, Configuration, register
 from headstart.errors import ConfigError
 from headstart.jobs.compare import compare
 from headstart.progress import SilentReporter

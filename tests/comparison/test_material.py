@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.compare.material import Images, batch_bounds, divide, visiting_order
+from headstart.comparison.material import Images, batch_bounds, divide, visiting_order
 from headstart.data import load_data
 from headstart.errors import ConfigError, DataError
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.compare import measure, network, parse
-from headstart.compare.functions import cut_of, function_of
+from headstart.comparison import measure, network, parse
+from headstart.comparison.functions import cut_of, function_of
 from headstart.extraction import Extraction
 from headstart.freezing import compare_digests, digests, freeze
 
@@ -145,7 +145,7 @@ def test_spread_of_known_rows():
 
 
 def test_restated_statistics_make_the_drift_vanish_up_to_the_cut():
-    from headstart.compare.inputs import whole_drift
+    from headstart.comparison.inputs import whole_drift
 
     base = planted().at("norm2")
     batches = [RIGHT.normalise(pixels(16)), RIGHT.normalise(pixels(32)[16:])]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from headstart.compare import DEFAULT, PRESETS, Configuration, parse, register, resolve
+from headstart.comparison import DEFAULT, PRESETS, Configuration, parse, register, resolve
 from headstart.data import Preprocessing
 from headstart.errors import ConfigError
 

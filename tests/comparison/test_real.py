@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headstart.backbones import load_backbone
-from headstart.compare import StudySettings, run_study
+from headstart.comparison import StudySettings, run_study
 from headstart.data import load_data
 from headstart.extraction import Extraction
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from headstart.compare.statistics import difference, holm, mean_accuracy
+from headstart.comparison.statistics import difference, holm, mean_accuracy
 
 
 def test_holm_by_hand():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.compare import Configuration, parse
+from headstart.comparison import Configuration, parse
 from headstart.data import load_data
 from headstart.errors import BackboneError, BadFilesError, ConfigError
 from headstart.freezing import compare_digests, digests
@@ -204,7 +204,7 @@ def test_faults_are_told_before_any_work(study, cache):
     with pytest.raises(BackboneError, match="nearest"):
         study("layer=norm22")
     with pytest.raises(ConfigError, match="batch of one"):
-        from headstart.compare import StudySettings
+        from headstart.comparison import StudySettings
         from headstart.extraction import Extraction
 
         StudySettings(extraction=Extraction(batch_size=1))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headstart.compare.workspace import Workspace
+from headstart.comparison.workspace import Workspace
 
 
 def test_arrays_come_back(tmp_path):

@@ -78,7 +78,7 @@ def compare(
     Writes a run folder with comparison.json, figures and report.html. An interrupted comparison
     goes on where it stopped when the same command is given again.
     """
-    from headstart.compare import HeadSpec, StudySettings
+    from headstart.comparison import HeadSpec, StudySettings
     from headstart.errors import ConfigError
     from headstart.jobs import DataOptions
     from headstart.jobs.compare import compare as run_compare
@@ -135,7 +135,7 @@ def compare(
 
 
 def _list_words() -> None:
-    from headstart.compare import DEFAULT, TERMS
+    from headstart.comparison import DEFAULT, TERMS
 
     console = stdout()
     for word, (_, about) in TERMS.items():

@@ -5,12 +5,12 @@ set of them needs, runs each distinct one once, trains a head on every repetitio
 beside accuracies, and ends in findings and a recommendation.
 """
 
-from headstart.compare.configuration import Configuration
-from headstart.compare.heads import HeadSpec, tutorial_head
-from headstart.compare.names import DEFAULT, PRESETS, REFERENCE, TERMS, parse, register, resolve
-from headstart.compare.results import Comparison, Evidence, Finding, Outcome, Recommendation
-from headstart.compare.settings import StudySettings
-from headstart.compare.study import run_study
+from headstart.comparison.configuration import Configuration
+from headstart.comparison.heads import HeadSpec, tutorial_head
+from headstart.comparison.names import DEFAULT, PRESETS, REFERENCE, TERMS, parse, register, resolve
+from headstart.comparison.results import Comparison, Evidence, Finding, Outcome, Recommendation
+from headstart.comparison.settings import StudySettings
+from headstart.comparison.study import run_study
 
 __all__ = [
     "DEFAULT",

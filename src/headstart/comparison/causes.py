@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from headstart.backbones import Backbone
-from headstart.compare import measure, network
-from headstart.compare.configuration import Autograd, Configuration
-from headstart.compare.functions import Cut, Function, function_of
-from headstart.compare.inputs import whole_drift
-from headstart.compare.plan import Task
-from headstart.compare.results import Proof
-from headstart.compare.rows import RowMaker
-from headstart.compare.settings import StudySettings
+from headstart.comparison import measure, network
+from headstart.comparison.configuration import Autograd, Configuration
+from headstart.comparison.functions import Cut, Function, function_of
+from headstart.comparison.inputs import whole_drift
+from headstart.comparison.plan import Task
+from headstart.comparison.results import Proof
+from headstart.comparison.rows import RowMaker
+from headstart.comparison.settings import StudySettings
 from headstart.data import Preprocessing
 from headstart.extraction import TOLERANCE
 from headstart.freezing import LayerDrift

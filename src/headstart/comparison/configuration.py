@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from headstart.compare.heads import HeadSpec
+from headstart.comparison.heads import HeadSpec
 from headstart.data import Preprocessing
 from headstart.errors import ConfigError
 

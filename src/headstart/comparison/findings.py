@@ -10,9 +10,9 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
-from headstart.compare.inputs import TINY, InputCheck, Trial
-from headstart.compare.results import Evidence, Finding, Outcome
-from headstart.compare.statistics import Difference
+from headstart.comparison.inputs import TINY, InputCheck, Trial
+from headstart.comparison.results import Evidence, Finding, Outcome
+from headstart.comparison.statistics import Difference
 from headstart.extraction import TOLERANCE
 
 Rule = Callable[[Evidence], Iterator[Finding]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.backbones import Backbone
-from headstart.compare.configuration import Autograd, Configuration, Order, Statistics
+from headstart.comparison.configuration import Autograd, Configuration, Order, Statistics
 from headstart.data import Preprocessing
 from headstart.freezing.kinds import is_running_norm
 

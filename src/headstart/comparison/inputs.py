@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from headstart.backbones import Backbone
-from headstart.compare.configuration import IMAGENET_MEAN, IMAGENET_STD
-from headstart.compare.material import Images, Ints
-from headstart.compare.network import at_cuts, run_batch
+from headstart.comparison.configuration import IMAGENET_MEAN, IMAGENET_STD
+from headstart.comparison.material import Images, Ints
+from headstart.comparison.network import at_cuts, run_batch
 from headstart.data import Preprocessing, Split
 from headstart.extraction import Extraction
 from headstart.freezing import LayerDrift, drift

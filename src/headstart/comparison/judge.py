@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.compare.functions import Cut, Function
-from headstart.compare.heads import Fitted, HeadSpec, TaskRows, fit_head
-from headstart.compare.material import Division, digest_of
-from headstart.compare.measure import Behaviour, Spread, spread
-from headstart.compare.plan import Task
-from headstart.compare.results import Outcome, RunRecord
-from headstart.compare.rows import RowMaker
-from headstart.compare.statistics import Difference, Right, difference, holm, mean_accuracy
+from headstart.comparison.functions import Cut, Function
+from headstart.comparison.heads import Fitted, HeadSpec, TaskRows, fit_head
+from headstart.comparison.material import Division, digest_of
+from headstart.comparison.measure import Behaviour, Spread, spread
+from headstart.comparison.plan import Task
+from headstart.comparison.results import Outcome, RunRecord
+from headstart.comparison.rows import RowMaker
+from headstart.comparison.statistics import Difference, Right, difference, holm, mean_accuracy
 from headstart.progress import Reporter
 
 Key = tuple[Function, Cut, str]

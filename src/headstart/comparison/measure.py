@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from headstart.backbones import Backbone
-from headstart.compare import network
-from headstart.compare.configuration import Autograd
-from headstart.compare.functions import Cut, Facts, Function, running_norms
+from headstart.comparison import network
+from headstart.comparison.configuration import Autograd
+from headstart.comparison.functions import Cut, Facts, Function, running_norms
 from headstart.extraction import TOLERANCE, Extraction
 from headstart.freezing.kinds import chance
 

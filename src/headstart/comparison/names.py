@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from headstart.compare.configuration import Configuration
-from headstart.compare.heads import tutorial_head
+from headstart.comparison.configuration import Configuration
+from headstart.comparison.heads import tutorial_head
 from headstart.errors import ConfigError
 
 REFERENCE = "eval+inference_mode"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from headstart.backbones import Backbone, features_of
 from headstart.backbones.cut import call_order
-from headstart.compare.configuration import Autograd
-from headstart.compare.functions import Cut, Function
+from headstart.comparison.configuration import Autograd
+from headstart.comparison.functions import Cut, Function
 from headstart.errors import BackboneError
 from headstart.extraction import Extraction
 from headstart.freezing import FreezeHandle, FreezePolicy, blend, freeze, reestimate

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from headstart.compare.configuration import Configuration
-from headstart.compare.functions import Cut, Function
-from headstart.compare.material import Material
+from headstart.comparison.configuration import Configuration
+from headstart.comparison.functions import Cut, Function
+from headstart.comparison.material import Material
 
 Kind = Literal["rows", "batches", "recompute"]
 Part = Literal["all", "train", "validation", "test"]

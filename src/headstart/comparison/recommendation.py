@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headstart.compare.configuration import Configuration
-from headstart.compare.findings import against, kind_of_fault, percent
-from headstart.compare.results import Evidence, Outcome, Recommendation
+from headstart.comparison.configuration import Configuration
+from headstart.comparison.findings import against, kind_of_fault, percent
+from headstart.comparison.results import Evidence, Outcome, Recommendation
 from headstart.data import Preprocessing
 
 

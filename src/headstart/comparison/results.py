@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from headstart.compare.functions import Facts
-from headstart.compare.heads import HeadSpec
-from headstart.compare.inputs import InputCheck, Trial
-from headstart.compare.material import Seeds
-from headstart.compare.measure import Behaviour, Equality, Spread
-from headstart.compare.plan import Plan, Task
-from headstart.compare.statistics import Difference
+from headstart.comparison.functions import Facts
+from headstart.comparison.heads import HeadSpec
+from headstart.comparison.inputs import InputCheck, Trial
+from headstart.comparison.material import Seeds
+from headstart.comparison.measure import Behaviour, Equality, Spread
+from headstart.comparison.plan import Plan, Task
+from headstart.comparison.statistics import Difference
 from headstart.freezing import LayerDrift
 from headstart.records import CacheUse, Score, to_plain
 

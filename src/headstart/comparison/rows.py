@@ -16,12 +16,12 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache, describe_space
-from headstart.compare import network
-from headstart.compare.functions import Cut, Facts, Function
-from headstart.compare.heads import TaskRows
-from headstart.compare.material import Division, Images, Material, digest_of, visiting_order
-from headstart.compare.plan import Pass, Plan, PlannedPass, Task, passes_of
-from headstart.compare.workspace import Workspace
+from headstart.comparison import network
+from headstart.comparison.functions import Cut, Facts, Function
+from headstart.comparison.heads import TaskRows
+from headstart.comparison.material import Division, Images, Material, digest_of, visiting_order
+from headstart.comparison.plan import Pass, Plan, PlannedPass, Task, passes_of
+from headstart.comparison.workspace import Workspace
 from headstart.data import Preprocessing, Split
 from headstart.extraction import Extraction
 from headstart.freezing.norm import Reestimation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from headstart.compare.heads import HeadSpec
+from headstart.comparison.heads import HeadSpec
 from headstart.data.reading import OnBad
 from headstart.errors import ConfigError
 from headstart.extraction import Extraction

@@ -15,21 +15,21 @@ from torch import Tensor
 from headstart.backbones import Backbone
 from headstart.backbones.cut import call_order
 from headstart.cache import FeatureCache
-from headstart.compare import measure, network
-from headstart.compare.causes import Causes
-from headstart.compare.configuration import Configuration
-from headstart.compare.findings import find_causes
-from headstart.compare.functions import Cut, Facts, cut_of
-from headstart.compare.inputs import InputCheck, check_inputs
-from headstart.compare.judge import Judgement, judge
-from headstart.compare.material import Images, Material, divide, drop_unreadable
-from headstart.compare.names import REFERENCE, parse, resolve
-from headstart.compare.plan import Plan, Task, make_plan
-from headstart.compare.recommendation import recommend, suggestion
-from headstart.compare.results import Comparison, Evidence
-from headstart.compare.rows import RowMaker
-from headstart.compare.settings import StudySettings
-from headstart.compare.workspace import Workspace
+from headstart.comparison import measure, network
+from headstart.comparison.causes import Causes
+from headstart.comparison.configuration import Configuration
+from headstart.comparison.findings import find_causes
+from headstart.comparison.functions import Cut, Facts, cut_of
+from headstart.comparison.inputs import InputCheck, check_inputs
+from headstart.comparison.judge import Judgement, judge
+from headstart.comparison.material import Images, Material, divide, drop_unreadable
+from headstart.comparison.names import REFERENCE, parse, resolve
+from headstart.comparison.plan import Plan, Task, make_plan
+from headstart.comparison.recommendation import recommend, suggestion
+from headstart.comparison.results import Comparison, Evidence
+from headstart.comparison.rows import RowMaker
+from headstart.comparison.settings import StudySettings
+from headstart.comparison.workspace import Workspace
 from headstart.data import Dataset
 from headstart.errors import ConfigError
 from headstart.extraction import Extraction
@@ -66,7 +66,7 @@ def run_study(
         dataset: with a training and a test split.
         backbone: the network with its preprocessing and cut.
         configurations: names (``"no_grad,eval,reestimated+unscaled"`` or a list) and objects;
-            None: :data:`~headstart.compare.names.DEFAULT`.
+            None: :data:`~headstart.comparison.names.DEFAULT`.
         settings: repetitions, head, seed and so on.
         cache: where rows are kept that are functions of their items; its folder also holds the
             state of an unfinished study.

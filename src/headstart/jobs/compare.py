@@ -10,8 +10,8 @@ from typing import Any
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
-from headstart.compare import Comparison, Configuration, StudySettings, run_study
-from headstart.compare.recommendation import preprocessing_options
+from headstart.comparison import Comparison, Configuration, StudySettings, run_study
+from headstart.comparison.recommendation import preprocessing_options
 from headstart.data import Preprocessing
 from headstart.errors import ConfigError
 from headstart.jobs.environment import describe_environment
@@ -83,7 +83,7 @@ def compare(
         data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
         backbone: a name, a :class:`~headstart.backbones.Backbone`, or how to build one.
         configurations: names such as ``"eval,no_grad,reestimated+unscaled"``, a list of names and
-            :class:`~headstart.compare.Configuration` objects, or None for the usual eight.
+            :class:`~headstart.comparison.Configuration` objects, or None for the usual eight.
         settings: all settings at once.
         out: the run folder; None makes ``runs/TIME-NAME-compare``.
         write: whether to write a run folder at all.
@@ -91,7 +91,7 @@ def compare(
             which goes on where it was interrupted when it is started again.
         data_options: how to read the data.
         reporter: where the plan, notes and progress go; None: standard error.
-        **single: single fields of :class:`~headstart.compare.StudySettings`, such as
+        **single: single fields of :class:`~headstart.comparison.StudySettings`, such as
             ``repeats=3``.
 
     Raises:

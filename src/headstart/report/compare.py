@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headstart.compare.results import Comparison, Outcome
+from headstart.comparison.results import Comparison, Outcome
 from headstart.report.page import (
     Block,
     Callout,
