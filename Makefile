@@ -1,4 +1,4 @@
-# make demo   installs and runs the main job on the embedded default
+# make demo   installs, runs the main job on the embedded default, and compares ways to run it
 # make test   installs and runs the test suite
 # make lint   formatting, style, types, and the order of the rooms
 # make slow   the tests that take long (CI runs them too)
@@ -16,6 +16,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 
 demo: $(VENV)/.package
 	$(BIN)/headstart fit digits --out runs/demo
+	@echo
+	$(BIN)/headstart compare digits --out runs/demo-compare
 
 test: $(VENV)/.development
 	$(PYTEST) -m "not slow"

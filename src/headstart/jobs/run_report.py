@@ -80,6 +80,7 @@ def next_steps(run: Run) -> tuple[str, ...]:
     return (
         f"headstart predict {folder} NEW_IMAGES --out predictions.csv",
         f"headstart evaluate {folder} OTHER_DATA",
+        f"headstart compare DATA --backbone {run.spec.source}",
     )
 
 
