@@ -3,7 +3,7 @@
     python benchmarks/heads.py FOLDER [--threads 2] [--grid near|all] [--json OUT]
 
 FOLDER holds ``x_train.npy (n, d) float32``, ``y_train.npy (n,)``, ``x_test.npy``, ``y_test.npy``;
-``headstart extract`` followed by ``headstart export --to npy`` makes such files. Every contender
+``FeatureCache.features(...).rows`` saved with ``numpy.save`` makes such files. Every contender
 runs in a process of its own with the same number of threads, and the two sides take turns, so
 that a machine which slows down does so for both.
 
