@@ -11,7 +11,8 @@ Three arms take turns, epoch figures being medians over all epochs:
 the same time as trained ones; the two curves are compared at the end.
 
 ``recipes``: CIFAR-10 with the ImageNet MobileNet: feature extraction and fine-tuning, each with SGD
-and Adam, and LP-FT; best validation accuracy, test accuracy, time.
+and Adam; full fine-tuning from a random head, and LP-FT with all its epochs and with a third of
+them: best validation accuracy, test accuracy, time, and the curves of all (``--out DIR``).
 
 ``views``: the same data, last block, K numbered views of every image. As many views as epochs is
 ordinary augmentation: no image is seen twice.
@@ -38,6 +39,8 @@ from headstart.cut import find_cut
 from headstart.data import Dataset, load_data, read_batches, stratified_split
 from headstart.jobs import Run, finetune
 from headstart.progress import SilentReporter
+from headstart.records import Curve
+from headstart.report.figures import curves_figure, save_png
 from headstart.training import Classifier, Recipe, Stage, load_recipe
 from headstart.training.optimizers import build_optimizer, set_rates
 from headstart.training.targets import resolve
@@ -206,29 +209,55 @@ def table(arguments: argparse.Namespace, recipes: dict[str, Recipe]) -> None:
     data = cifar(arguments.train, arguments.test)
     print(
         f"CIFAR-10, {len(data.train):,} training and {len(data.test):,} test items at"
-        f" {arguments.size} px, {arguments.epochs} epochs, MobileNet of ImageNet"
+        f" {arguments.size} px, {arguments.epochs} epochs, MobileNet of ImageNet,"
+        f" {torch.get_num_threads()} threads",
+        flush=True,
     )
+    curves: list[Curve] = []
     for name, recipe in recipes.items():
         with tempfile.TemporaryDirectory() as folder:
             run = finetune(
                 data,
                 mobilenet(arguments.size),
-                recipe.with_changes(epochs=arguments.epochs),
+                recipe,
                 baselines=False,
                 write=False,
                 cache=folder,
                 reporter=SilentReporter(),
             )
         report(name, run)
+        curves += curves_of(name, run)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        path = save_png(curves_figure(curves), arguments.out / f"{arguments.command}.png")
+        print(f"curves: {path}")
+
+
+def curves_of(name: str, run: Run) -> list[Curve]:
+    """Return loss and accuracy by epoch, of the training and of the validation part."""
+    epochs = [epoch for epoch in run.training["epochs"] if epoch["epoch"]]
+    x = tuple(float(epoch["epoch"]) for epoch in epochs)
+    return [
+        Curve(name, x, tuple(float(epoch[f"{part}_{figure}"]) for epoch in epochs), "epoch", label)
+        for figure in ("loss", "accuracy")
+        for part, label in (("train", f"training {figure}"), ("validation", f"validation {figure}"))
+    ]
 
 
 def recipe_table(arguments: argparse.Namespace) -> None:
     names = ("sgd-step-head", "adam-step-head", "sgd-step", "adam-step", "full", "lp-ft")
-    table(arguments, {name: load_recipe(name) for name in names})
+    recipes = {
+        name: load_recipe(name).with_changes(epochs=arguments.epochs)
+        for name in arguments.only or names
+    }
+    if "lp-ft" in recipes:
+        short = max(1, arguments.epochs // 3)
+        recipes[f"lp-ft, {short} epochs"] = recipes["lp-ft"].with_changes(epochs=short)
+    table(arguments, recipes)
 
 
 def view_table(arguments: argparse.Namespace) -> None:
-    base = load_recipe("last-block")
+    base = load_recipe("last-block").with_changes(epochs=arguments.epochs)
     counts = sorted({0, 1, 2, 4, 8, arguments.epochs})
     table(arguments, {f"{k} views": base.with_changes(views=k) for k in counts})
 
@@ -249,7 +278,10 @@ def main() -> None:
         command.add_argument("--test", type=int, default=3000)
         command.add_argument("--size", type=int, default=96)
         command.add_argument("--epochs", type=int, default=10)
+        command.add_argument("--out", type=Path, help="a folder for the figure of the curves")
         command.set_defaults(run=run)
+    command = commands.choices["recipes"]
+    command.add_argument("--only", nargs="+", metavar="RECIPE", help="default: all")
     arguments = parser.parse_args()
     arguments.run(arguments)
 

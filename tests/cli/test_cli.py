@@ -303,12 +303,14 @@ def test_sweep(command, folder, tmp_path):
         assert expected in one_error_line(command("sweep", folder, *words))
 
 
-def test_examine(command, folder):
-    status, out, err = command("examine", folder, "--repetitions", "2", "--json")
+def test_examine(command, folder, tmp_path):
+    words = ("examine", folder, "--repetitions", "2", "--out", tmp_path / "found")
+    status, out, err = command(*words, "--json")
     assert status == 0, err
     found = json.loads(out)
     assert found["labels_per_class"][0] == 1
     assert isinstance(found["near_copies"], list)
-    status, out, _ = command("examine", folder, "--repetitions", "2")
+    status, out, _ = command(*words)
     assert "labels a class" in out
     assert "near copies" in out
+    assert (tmp_path / "found" / "report.html").is_file()

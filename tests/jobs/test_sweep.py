@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -143,7 +145,8 @@ def test_examine_finds_what_was_planted(some_digits, tmp_path):
         {"train": (x[:200], y[:200]), "test": (x[200:], y[200:])},
         load_backbone("headstart/glyphs"),
         repetitions=3,
-        cache=tmp_path,
+        out=tmp_path / "found",
+        cache=tmp_path / "cache",
         reporter=QUIET,
     )
     assert any(
@@ -159,3 +162,12 @@ def test_examine_finds_what_was_planted(some_digits, tmp_path):
     assert found.budget.shots[0] == 1
     assert found.budget.scores[-1].value > found.budget.scores[0].value
     assert found.budget.gain is not None
+    # The page shows both sides of the planted copy, the JSON lists everything.
+    page = (tmp_path / "found" / "report.html").read_text()
+    assert page.count("<svg") == 1
+    assert page.count("data:image/png") == min(len(found.near_copies), 24) + len(found.doubts[:24])
+    for doubt in found.doubts[:24]:
+        assert doubt.item in page
+    written = json.loads((tmp_path / "found" / "examination.json").read_text())
+    assert len(written["doubtful_labels"]) == len(found.doubts)
+    assert written["near_copies"][0]["train"] == found.near_copies[0].train

@@ -17,6 +17,7 @@ def examine(
     threshold: Annotated[
         float, typer.Option(help="Cosine from which two images are near copies.")
     ] = 0.98,
+    out: options.Out = None,
     most: Annotated[int, typer.Option(help="Rows of each list.", min=1)] = 20,
     weights: options.Weights = None,
     model_args: options.ModelArgs = None,
@@ -42,11 +43,15 @@ def examine(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Ask the features: would more labels help, do splits leak, which labels look wrong?"""
+    """Ask the features: would more labels help, do splits leak, which labels look wrong?
+
+    Writes a folder with report.html (the learning curve, pictures of near copies and of doubtful
+    labels) and examination.json.
+    """
     from headstart.jobs import DataOptions
     from headstart.jobs.examine import examine as run_examine
-    from headstart.records import to_plain
     from headstart.report import format_score
+    from headstart.report.examine import format_gain
 
     spec = options.backbone_spec(
         backbone,
@@ -70,35 +75,21 @@ def examine(
         seed=seed,
         extraction=options.extraction(batch_size, precision, device, False, workers),
         on_bad=bad_files,  # type: ignore[arg-type]
+        out=out,
         cache=cache,
         data_options=DataOptions(image_column, label_column, test_fraction),
         reporter=reporter(quiet),
     )
     budget = found.budget
     if as_json:
-        print_json(
-            {
-                "labels_per_class": list(budget.shots),
-                "accuracy": to_plain(budget.scores),
-                "at_twice_the_labels": to_plain(budget.extrapolated),
-                "gain_from_twice_the_labels": to_plain(budget.gain),
-                "near_copies": to_plain(found.near_copies),
-                "doubtful_labels": to_plain(found.doubts),
-            }
-        )
+        print_json(found.plain())
         return
     console = stdout()
     console.print("accuracy by labels a class (held out of the training split)")
     for shots, point in zip(budget.shots, budget.scores, strict=True):
         console.print(f"  {shots:>6,}  {format_score(point)}")
-    if budget.extrapolated is not None and budget.gain is not None:
-        gain = budget.gain
-        span = (
-            f" (95 % interval {100 * gain.interval.low:+.1f} to {100 * gain.interval.high:+.1f})"
-            if gain.interval
-            else ""
-        )
-        console.print(f"twice the labels would bring about {100 * gain.value:+.1f} points{span}")
+    if budget.gain is not None:
+        console.print(f"twice the labels would bring about {format_gain(budget.gain)}")
     console.print(f"\n{len(found.near_copies):,} of {found.n_test:,} test items are near copies")
     for copy in found.near_copies[:most]:
         console.print(f"  {copy.similarity:.3f}  {copy.test}  {copy.train}")
@@ -108,3 +99,4 @@ def examine(
             f"  {doubt.item}: labelled {doubt.label}, looks like {doubt.suggested} "
             f"({doubt.probability:.0%})"
         )
+    console.print(f"\nreport: {found.folder}/report.html")

@@ -10,10 +10,14 @@ from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
-from headstart.jobs.embedding import embed
+from headstart.jobs.embedding import Embedded, embed
+from headstart.jobs.environment import describe_environment
+from headstart.jobs.runs import prepare_folder, write_json
 from headstart.jobs.sources import DataOptions, open_dataset
 from headstart.jobs.spec import BackboneSpec, resolve_backbone
+from headstart.jobs.thumbnails import thumbnail
 from headstart.progress import Reporter, console_reporter
+from headstart.records import to_plain
 from headstart.selection import (
     LabelBudget,
     choose_linear,
@@ -21,6 +25,9 @@ from headstart.selection import (
     find_leaks,
     learning_curve,
 )
+
+EXAMPLES = 24
+"""So many near copies, and so many doubtful labels, are shown in the report; the JSON has all."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class Examination:
         near_copies: test images that are nearly training images, the most similar first.
         doubts: labels to look at, the most doubtful first.
         n_train, n_test: items looked at.
+        notes: what was decided on the user's behalf.
+        folder: where the report was written; None if it was not.
     """
 
     budget: LabelBudget
@@ -64,6 +73,21 @@ class Examination:
     doubts: tuple[Doubt, ...]
     n_train: int
     n_test: int
+    notes: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything in plain values, for ``examination.json``."""
+        budget = self.budget
+        return {
+            "labels_per_class": list(budget.shots),
+            "accuracy": to_plain(budget.scores),
+            "at_twice_the_labels": to_plain(budget.extrapolated),
+            "gain_from_twice_the_labels": to_plain(budget.gain),
+            "near_copies": to_plain(self.near_copies),
+            "doubtful_labels": to_plain(self.doubts),
+            "notes": list(self.notes),
+        }
 
 
 def examine(
@@ -75,6 +99,8 @@ def examine(
     seed: int = 0,
     extraction: Extraction | None = None,
     on_bad: OnBad = "raise",
+    out: Path | str | None = None,
+    write: bool = True,
     cache: Path | str | FeatureCache | None = None,
     data_options: DataOptions | None = None,
     reporter: Reporter | None = None,
@@ -85,6 +111,9 @@ def examine(
 
     Args:
         data, backbone, on_bad, cache, data_options, reporter: as for :func:`headstart.fit`.
+        out: the folder of ``report.html`` and ``examination.json``; None makes
+            ``runs/TIME-NAME-examine``.
+        write: whether to write them at all.
         repetitions: of the learning curve.
         threshold: cosine of centred features from which two images are near copies.
         seed: of folds and draws.
@@ -94,13 +123,15 @@ def examine(
     store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
     network = resolve_backbone(backbone)
     dataset, said = open_dataset(data, data_options or DataOptions(), seed, store, reporter)
-    for note in (*said, *network.notes):
+    folder = prepare_folder(out, f"{dataset.name}-examine") if write else None
+    notes = (*said, *network.notes)
+    for note in notes:
         reporter.note(note)
     settings = extraction or Extraction()
     embedded = embed((network,), dataset, store, settings, on_bad, reporter)
     x, labels, classes = embedded.train_rows(), embedded.train.labels, dataset.classes
     choice = choose_linear(x, labels, len(classes), seed=seed, names=classes, reporter=reporter)
-    doubts = (
+    doubtful = (
         ()
         if choice.held_out_probabilities is None
         else doubtful_labels(labels, choice.held_out_probabilities)
@@ -110,13 +141,80 @@ def examine(
     )
     leaks = find_leaks(x, embedded.test_rows(), threshold=threshold)
     train, test = embedded.train.origins, embedded.test.origins
-    return Examination(
+    found = Examination(
         budget,
         tuple(NearCopy(test[leak.test], train[leak.train], leak.similarity) for leak in leaks),
         tuple(
             Doubt(train[d.row], classes[d.label], classes[d.suggested], d.probability)
-            for d in doubts
+            for d in doubtful
         ),
         len(train),
         len(test),
+        notes,
+        folder,
+    )
+    if folder is not None:
+        configuration = {
+            "data": dataset.name,
+            "backbone": to_plain(BackboneSpec.of(network)),
+            "repetitions": repetitions,
+            "threshold": threshold,
+            "seed": seed,
+        }
+        pairs = tuple((leak.test, leak.train) for leak in leaks)
+        _write(found, folder, embedded, pairs, tuple(d.row for d in doubtful), configuration)
+    return found
+
+
+def _write(
+    found: Examination,
+    folder: Path,
+    embedded: Embedded,
+    pairs: tuple[tuple[int, int], ...],
+    doubtful: tuple[int, ...],
+    configuration: dict[str, Any],
+) -> None:
+    """Write ``report.html`` and ``examination.json``."""
+    from headstart.report import Example, write_page
+    from headstart.report.examine import examine_page
+
+    train, test = embedded.train, embedded.test
+    copies = [
+        Example(
+            copy.test,
+            (("like", copy.train), ("cosine", f"{copy.similarity:.3f}")),
+            thumbnail(test.image(one), train.image(other)),
+        )
+        for copy, (one, other) in zip(found.near_copies[:EXAMPLES], pairs[:EXAMPLES], strict=True)
+    ]
+    doubts = [
+        Example(
+            doubt.item,
+            (
+                ("label", doubt.label),
+                ("looks like", doubt.suggested),
+                ("probability", f"{100 * doubt.probability:.1f} %"),
+            ),
+            thumbnail(train.image(row)),
+        )
+        for doubt, row in zip(found.doubts[:EXAMPLES], doubtful[:EXAMPLES], strict=True)
+    ]
+    page = examine_page(
+        found.budget,
+        title=f"{configuration['data']}: the data, by its features",
+        subtitle=f"{found.n_train:,} training and {found.n_test:,} test images",
+        near_copies=copies,
+        n_near_copies=len(found.near_copies),
+        n_test=found.n_test,
+        threshold=configuration["threshold"],
+        doubts=doubts,
+        n_doubts=len(found.doubts),
+        n_train=found.n_train,
+        notes=found.notes,
+        configuration=configuration,
+    )
+    write_page(page, folder / "report.html")
+    write_json(
+        folder / "examination.json",
+        {**found.plain(), "configuration": configuration, "environment": describe_environment()},
     )

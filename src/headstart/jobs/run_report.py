@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ from numpy.typing import NDArray
 
 from headstart.data import Split
 from headstart.jobs.runs import Run, write_json
+from headstart.jobs.thumbnails import thumbnail
 from headstart.records import to_plain
 from headstart.report import Mistake, fit_page, write_page
 
 MISTAKES = 24
-THUMBNAIL = 128
 
 
 def write_run(
@@ -98,26 +97,7 @@ def find_mistakes(
             true=classes[test.labels[i]],
             predicted=classes[predicted[i]],
             probability=float(probabilities[i, predicted[i]]),
-            thumbnail=_thumbnail(test, int(i)),
+            thumbnail=thumbnail(test.image(int(i))),
         )
         for i in order
     )
-
-
-def _thumbnail(test: Split, i: int) -> bytes:
-    from PIL import Image
-
-    image = test.image(i)
-    if max(image.size) < THUMBNAIL:
-        # Tiny images are enlarged without smoothing: their pixels are what there is to see.
-        factor = THUMBNAIL // max(image.size)
-        image = image.resize(
-            (image.width * factor, image.height * factor), Image.Resampling.NEAREST
-        )
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    if max(test.image(i).size) <= THUMBNAIL:
-        image.save(buffer, format="PNG", optimize=True)
-    else:
-        image.save(buffer, format="JPEG", quality=80)
-    return buffer.getvalue()
