@@ -8,26 +8,19 @@ import typer
 
 from headstart.cli import options
 from headstart.cli.console import print_json, reporter, stdout
+from headstart.cli.grouped import grouped
 
 
+@grouped
 def advise(
     data: options.Data,
+    *,
     backbone: options.BackboneName = "headstart/glyphs",
-    epochs: Annotated[int, typer.Option(help="Epochs of the trial of the last block.")] = 5,
-    weights: options.Weights = None,
-    model_args: options.ModelArgs = None,
     layer: options.Layer = None,
     pooling: options.Pooling = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
-    scale: options.Scale = None,
-    crop: options.CropFraction = None,
-    interpolation: options.Interpolation = None,
-    channels: options.Channels = None,
-    image_column: options.ImageColumn = None,
-    label_column: options.LabelColumn = None,
-    test_fraction: options.TestFraction = 0.2,
+    network: options.Network,
+    source: options.Source,
+    epochs: Annotated[int, typer.Option(help="Epochs of the trial of the last block.")] = 5,
     seed: options.Seed = 0,
     cache: options.Cache = None,
     batch_size: options.BatchSize = 64,
@@ -41,35 +34,20 @@ def advise(
     Measures inside the training split only: a short trial of the last block, the probe's learning
     curve, the drift of batch-norm statistics, gradients relative to weights.
     """
-    from headstart.jobs import DataOptions
     from headstart.jobs.advise import AdviseConfig
     from headstart.jobs.advise import advise as run_advise
     from headstart.records import to_plain
 
-    spec = options.backbone_spec(
-        backbone,
-        weights=weights,
-        model_args=model_args,
-        layer=layer,
-        pooling=pooling,
-        mean=mean,
-        std=std,
-        size=size,
-        scale=scale,
-        crop=crop,
-        interpolation=interpolation,
-        channels=channels,
-    )
     advice = run_advise(
         data,
-        spec,
+        network.spec(backbone, layer, pooling),
         config=AdviseConfig(
             epochs=epochs,
             seed=seed,
             extraction=options.extraction(batch_size, "float32", device, False, workers),
         ),
         cache=cache,
-        data_options=DataOptions(image_column, label_column, test_fraction),
+        data_options=source.options(),
         reporter=reporter(quiet),
     )
     if as_json:

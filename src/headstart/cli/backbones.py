@@ -8,9 +8,12 @@ import typer
 
 from headstart.cli import options
 from headstart.cli.console import print_json, stdout
+from headstart.cli.grouped import grouped
 
 
+@grouped
 def backbones(
+    *,
     name: Annotated[
         str | None,
         typer.Argument(
@@ -19,11 +22,7 @@ def backbones(
             show_default=False,
         ),
     ] = None,
-    weights: options.Weights = None,
-    model_args: options.ModelArgs = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
+    network: options.Network,
     layers: Annotated[
         bool, typer.Option("--layers", help="List every layer, not only the main blocks.")
     ] = False,
@@ -38,7 +37,7 @@ def backbones(
     family_name, _, rest = name.partition("/")
     family = next((f for f in FAMILIES if f.prefix == family_name), None)
     names = [] if family is None else family.names()
-    exact = weights is not None or ".py:" in name or rest in names
+    exact = network.weights is not None or ".py:" in name or rest in names
     if family is not None and not exact:
         found = [f"{family.prefix}/{n}" for n in names if rest.lower() in n.lower()]
         if found:
@@ -47,20 +46,7 @@ def backbones(
             else:
                 stdout().print("\n".join(found))
             return
-    spec = options.backbone_spec(
-        name,
-        weights=weights,
-        model_args=model_args,
-        layer=None,
-        pooling=None,
-        mean=mean,
-        std=std,
-        size=size,
-        scale=None,
-        crop=None,
-        interpolation=None,
-        channels=None,
-    )
+    spec = network.spec(name)
     _describe(spec, layers, as_json)
 
 

@@ -8,18 +8,25 @@ import typer
 
 from headstart.cli import options
 from headstart.cli.console import print_json, reporter, stdout
+from headstart.cli.grouped import grouped
 
 
+@grouped
 def compare(
     data: options.Data,
+    *,
     backbone: options.BackboneName = "headstart/glyphs",
+    layer: options.Layer = None,
+    pooling: options.Pooling = None,
+    network: options.Network,
+    source: options.Source,
     configs: Annotated[
         str | None,
         typer.Option(
             metavar="NAME,NAME,…",
             help="Configurations: words joined by '+', such as eval+no_grad, reestimated, "
-            "blend(0.5), no_grad+unscaled, layer=stage2. Default: the usual eight; "
-            "'--configs list' lists all words.",
+            "blend(0.5), no_grad+unscaled, layer=stage2, finetune+adam, finetune:lp-ft. Default: "
+            "the usual eight, none of which fine-tunes; '--configs list' lists all words.",
             show_default=False,
         ),
     ] = None,
@@ -30,7 +37,12 @@ def compare(
     ] = "linear",
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of an mlp head.", show_default=False, min=1),
+        typer.Option(
+            help="Epochs of an mlp head, and of every stage of a fine-tuning. Default: those of "
+            "the recipe.",
+            show_default=False,
+            min=1,
+        ),
     ] = None,
     reference: Annotated[
         str | None,
@@ -49,20 +61,6 @@ def compare(
         int | None, typer.Option(help="Use at most so many test items.", show_default=False)
     ] = None,
     out: options.Out = None,
-    weights: options.Weights = None,
-    model_args: options.ModelArgs = None,
-    layer: options.Layer = None,
-    pooling: options.Pooling = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
-    scale: options.Scale = None,
-    crop: options.CropFraction = None,
-    interpolation: options.Interpolation = None,
-    channels: options.Channels = None,
-    image_column: options.ImageColumn = None,
-    label_column: options.LabelColumn = None,
-    test_fraction: options.TestFraction = 0.2,
     bad_files: options.BadFiles = "raise",
     seed: options.Seed = 0,
     cache: options.Cache = None,
@@ -75,53 +73,48 @@ def compare(
 ) -> None:
     """Compare ways of running a frozen backbone on your data, with repetitions and causes.
 
+    finetune+sgd and finetune+adam train a copy of it in every repetition, to see what freezing
+    costs; they take by far the longest.
+
     Writes a run folder with comparison.json, figures and report.html. An interrupted comparison
     goes on where it stopped when the same command is given again.
     """
-    from headstart.comparison import HeadSpec, StudySettings
+    from headstart.comparison import HeadSpec, StudySettings, resolve
     from headstart.errors import ConfigError
-    from headstart.jobs import DataOptions
     from headstart.jobs.compare import compare as run_compare
     from headstart.report.compare import comparison_table
 
     if configs is not None and configs.strip() == "list":
         _list_words()
         return
-    if epochs is not None and head != "mlp":
-        raise ConfigError(("--epochs belongs to --head mlp",))
+    chosen = resolve(configs)
+    tuned = any(configuration.recipe is not None for configuration in chosen)
+    if epochs is not None and head != "mlp" and not tuned:
+        raise ConfigError(
+            ("--epochs belongs to --head mlp and to configurations that fine-tune",),
+            hint="name one, such as --configs finetune+adam",
+        )
+    in_head = {} if epochs is None or head != "mlp" else {"epochs": epochs}
     settings = StudySettings(
         repeats=repeats,
-        head=HeadSpec(head, {} if epochs is None else {"epochs": epochs}),  # type: ignore[arg-type]
+        head=HeadSpec(head, in_head),  # type: ignore[arg-type]
         seed=seed,
         extraction=options.extraction(batch_size, precision, device, False, workers),
         recompute_passes=passes,
+        epochs=epochs,
         train_items=train_items,
         test_items=test_items,
         on_bad=bad_files,  # type: ignore[arg-type]
         reference=reference,
     )
-    spec = options.backbone_spec(
-        backbone,
-        weights=weights,
-        model_args=model_args,
-        layer=layer,
-        pooling=pooling,
-        mean=mean,
-        std=std,
-        size=size,
-        scale=scale,
-        crop=crop,
-        interpolation=interpolation,
-        channels=channels,
-    )
     run = run_compare(
         data,
-        spec,
-        configs,
+        network.spec(backbone, layer, pooling),
+        chosen,
         settings=settings,
         out=out,
         cache=cache,
-        data_options=DataOptions(image_column, label_column, test_fraction),
+        data_options=source.options(),
         reporter=reporter(quiet),
     )
     if as_json:
@@ -141,6 +134,8 @@ def _list_words() -> None:
     for word, (_, about) in TERMS.items():
         console.print(f"{word:18}{about}")
     console.print(f"{'blend(0.5)':18}half of the way from running to re-estimated statistics")
+    console.print(f"{'finetune:NAME':18}backbone trained by a recipe of headstart finetune, or a")
+    console.print(f"{'':18}file: finetune:lp-ft, finetune:mine.toml")
     console.print(f"{'layer=NAME':18}another cut; likewise pooling=, batch=, size=, scale=, mean=,")
     console.print(f"{'':18}std=, crop=, channels= (three numbers with slashes: mean=0.4/0.5/0.6)")
     console.print(f"\ndefault: {','.join(DEFAULT)}")

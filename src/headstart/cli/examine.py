@@ -8,31 +8,24 @@ import typer
 
 from headstart.cli import options
 from headstart.cli.console import print_json, reporter, stdout
+from headstart.cli.grouped import grouped
 
 
+@grouped
 def examine(
     data: options.Data,
+    *,
     backbone: options.BackboneName = "headstart/glyphs",
+    layer: options.Layer = None,
+    pooling: options.Pooling = None,
+    network: options.Network,
+    source: options.Source,
     repetitions: Annotated[int, typer.Option(help="Repetitions of the learning curve.", min=2)] = 5,
     threshold: Annotated[
         float, typer.Option(help="Cosine from which two images are near copies.")
     ] = 0.98,
     out: options.Out = None,
     most: Annotated[int, typer.Option(help="Rows of each list.", min=1)] = 20,
-    weights: options.Weights = None,
-    model_args: options.ModelArgs = None,
-    layer: options.Layer = None,
-    pooling: options.Pooling = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
-    scale: options.Scale = None,
-    crop: options.CropFraction = None,
-    interpolation: options.Interpolation = None,
-    channels: options.Channels = None,
-    image_column: options.ImageColumn = None,
-    label_column: options.LabelColumn = None,
-    test_fraction: options.TestFraction = 0.2,
     bad_files: options.BadFiles = "raise",
     seed: options.Seed = 0,
     cache: options.Cache = None,
@@ -48,28 +41,13 @@ def examine(
     Writes a folder with report.html (the learning curve, pictures of near copies and of doubtful
     labels) and examination.json.
     """
-    from headstart.jobs import DataOptions
     from headstart.jobs.examine import examine as run_examine
     from headstart.report import format_score
     from headstart.report.examine import format_gain
 
-    spec = options.backbone_spec(
-        backbone,
-        weights=weights,
-        model_args=model_args,
-        layer=layer,
-        pooling=pooling,
-        mean=mean,
-        std=std,
-        size=size,
-        scale=scale,
-        crop=crop,
-        interpolation=interpolation,
-        channels=channels,
-    )
     found = run_examine(
         data,
-        spec,
+        network.spec(backbone, layer, pooling),
         repetitions=repetitions,
         threshold=threshold,
         seed=seed,
@@ -77,7 +55,7 @@ def examine(
         on_bad=bad_files,  # type: ignore[arg-type]
         out=out,
         cache=cache,
-        data_options=DataOptions(image_column, label_column, test_fraction),
+        data_options=source.options(),
         reporter=reporter(quiet),
     )
     budget = found.budget

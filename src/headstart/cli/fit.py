@@ -8,30 +8,23 @@ import typer
 
 from headstart.cli import options
 from headstart.cli.console import print_json, reporter, stdout
+from headstart.cli.grouped import grouped
 
 
+@grouped
 def fit(
     data: options.Data,
+    *,
     backbone: options.BackboneName = "headstart/glyphs",
+    layer: options.Layer = None,
+    pooling: options.Pooling = None,
+    network: options.Network,
+    source: options.Source,
     head: Annotated[
         str,
         typer.Option(help="linear: logistic regression. mlp: one hidden layer with dropout."),
     ] = "linear",
     out: options.Out = None,
-    weights: options.Weights = None,
-    model_args: options.ModelArgs = None,
-    layer: options.Layer = None,
-    pooling: options.Pooling = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
-    scale: options.Scale = None,
-    crop: options.CropFraction = None,
-    interpolation: options.Interpolation = None,
-    channels: options.Channels = None,
-    image_column: options.ImageColumn = None,
-    label_column: options.LabelColumn = None,
-    test_fraction: options.TestFraction = 0.2,
     bad_files: options.BadFiles = "raise",
     folds: Annotated[
         int, typer.Option(help="Folds of the cross-validation inside the training split.")
@@ -51,7 +44,7 @@ def fit(
 
     Writes a run folder with the head, metrics.json, run.json, figures and report.html.
     """
-    from headstart.jobs import DataOptions, FitConfig
+    from headstart.jobs import FitConfig
     from headstart.jobs import fit as run_fit
     from headstart.jobs.run_report import next_steps
     from headstart.report import evaluation_table
@@ -64,27 +57,13 @@ def fit(
         extraction=options.extraction(batch_size, precision, device, compile_it, workers, storage),
         on_bad=bad_files,  # type: ignore[arg-type]
     )
-    spec = options.backbone_spec(
-        backbone,
-        weights=weights,
-        model_args=model_args,
-        layer=layer,
-        pooling=pooling,
-        mean=mean,
-        std=std,
-        size=size,
-        scale=scale,
-        crop=crop,
-        interpolation=interpolation,
-        channels=channels,
-    )
     run = run_fit(
         data,
-        spec,
+        network.spec(backbone, layer, pooling),
         config=config,
         out=out,
         cache=cache,
-        data_options=DataOptions(image_column, label_column, test_fraction),
+        data_options=source.options(),
         reporter=say,
     )
     if as_json:

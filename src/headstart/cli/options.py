@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from headstart.errors import ConfigError
 
 if TYPE_CHECKING:
     from headstart.extraction import Extraction
-    from headstart.jobs import BackboneSpec
+    from headstart.jobs import BackboneSpec, DataOptions
 
 _BACKBONE = "Backbone"
 _DATA = "Data"
@@ -214,45 +215,60 @@ Out = Annotated[
 ]
 
 
-def backbone_spec(
-    name: str,
-    *,
-    weights: Path | None,
-    model_args: str | None,
-    layer: str | None,
-    pooling: str | None,
-    mean: str | None,
-    std: str | None,
-    size: str | None,
-    scale: float | None,
-    crop: float | None,
-    interpolation: str | None,
-    channels: str | None,
-) -> BackboneSpec:
-    """Turn the backbone options into a spec; all malformed ones are reported together."""
-    from headstart.jobs import BackboneSpec
+@dataclass(frozen=True)
+class Network:
+    """How a named backbone is built and fed, as a group of options."""
 
-    faults: list[str] = []
-    values: dict[str, Any] = {
-        "mean": _numbers("--mean", mean, faults),
-        "std": _numbers("--std", std, faults),
-        "size": _size(size, faults),
-        "scale": scale,
-        "crop_fraction": crop,
-        "interpolation": interpolation,
-        "channels": channels,
-    }
-    arguments = _json_object("--model-args", model_args, faults)
-    if faults:
-        raise ConfigError(tuple(faults))
-    return BackboneSpec(
-        source=name,
-        weights=None if weights is None else str(weights.expanduser().absolute()),
-        model_args=arguments,
-        layer=layer,
-        pooling=pooling,
-        preprocessing={key: value for key, value in values.items() if value is not None},
-    )
+    weights: Weights = None
+    model_args: ModelArgs = None
+    mean: Mean = None
+    std: Std = None
+    size: Size = None
+    scale: Scale = None
+    crop: CropFraction = None
+    interpolation: Interpolation = None
+    channels: Channels = None
+
+    def spec(self, name: str, layer: str | None = None, pooling: str | None = None) -> BackboneSpec:
+        """Return how to build the backbone; all malformed options are reported together."""
+        from headstart.jobs import BackboneSpec
+
+        faults: list[str] = []
+        values: dict[str, Any] = {
+            "mean": _numbers("--mean", self.mean, faults),
+            "std": _numbers("--std", self.std, faults),
+            "size": _size(self.size, faults),
+            "scale": self.scale,
+            "crop_fraction": self.crop,
+            "interpolation": self.interpolation,
+            "channels": self.channels,
+        }
+        arguments = _json_object("--model-args", self.model_args, faults)
+        if faults:
+            raise ConfigError(tuple(faults))
+        return BackboneSpec(
+            source=name,
+            weights=None if self.weights is None else str(self.weights.expanduser().absolute()),
+            model_args=arguments,
+            layer=layer,
+            pooling=pooling,
+            preprocessing={key: value for key, value in values.items() if value is not None},
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images and labels stand in the data, as a group of options."""
+
+    image_column: ImageColumn = None
+    label_column: LabelColumn = None
+    test_fraction: TestFraction = 0.2
+
+    def options(self) -> DataOptions:
+        """Return how to read the data."""
+        from headstart.jobs import DataOptions
+
+        return DataOptions(self.image_column, self.label_column, self.test_fraction)
 
 
 def extraction(

@@ -8,9 +8,11 @@ import typer
 
 from headstart.cli import options
 from headstart.cli.console import print_json, reporter, stdout
+from headstart.cli.grouped import grouped
 from headstart.errors import ConfigError
 
 
+@grouped
 def sweep(
     data: Annotated[
         str,
@@ -20,7 +22,10 @@ def sweep(
             show_default=False,
         ),
     ],
+    *,
     backbone: options.BackboneName = "headstart/glyphs",
+    network: options.Network,
+    source: options.Source,
     layers: Annotated[
         str | None,
         typer.Option(
@@ -31,7 +36,8 @@ def sweep(
         str | None, typer.Option(help="Poolings with commas, at each layer.", show_default=False)
     ] = None,
     heads: Annotated[
-        str, typer.Option(help="Kinds of head, with commas.")
+        str,
+        typer.Option(help="Kinds of head, with commas; mlp, a perceptron, may be added."),
     ] = "logistic,ridge,lda,neighbours,prototype",
     grid: Annotated[
         str | None,
@@ -43,18 +49,6 @@ def sweep(
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
     seeds: Annotated[str, typer.Option(help="Seeds with commas, one division each.")] = "0",
     out: options.Out = None,
-    weights: options.Weights = None,
-    model_args: options.ModelArgs = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
-    scale: options.Scale = None,
-    crop: options.CropFraction = None,
-    interpolation: options.Interpolation = None,
-    channels: options.Channels = None,
-    image_column: options.ImageColumn = None,
-    label_column: options.LabelColumn = None,
-    test_fraction: options.TestFraction = 0.2,
     bad_files: options.BadFiles = "raise",
     cache: options.Cache = None,
     batch_size: options.BatchSize = 64,
@@ -65,7 +59,6 @@ def sweep(
     quiet: options.Quiet = False,
 ) -> None:
     """Try every head on every layer, choose inside the training split, test the winner once."""
-    from headstart.jobs import DataOptions
     from headstart.jobs.sweep import SweepConfig
     from headstart.jobs.sweep import sweep as run_sweep
     from headstart.records import to_plain
@@ -91,27 +84,13 @@ def sweep(
         on_bad=bad_files,  # type: ignore[arg-type]
         **more,
     )
-    spec = options.backbone_spec(
-        backbone,
-        weights=weights,
-        model_args=model_args,
-        layer=_first_layer(config.layers),
-        pooling=None,
-        mean=mean,
-        std=std,
-        size=size,
-        scale=scale,
-        crop=crop,
-        interpolation=interpolation,
-        channels=channels,
-    )
     result = run_sweep(
         data,
-        spec,
+        network.spec(backbone, _first_layer(config.layers)),
         config=config,
         out=out,
         cache=cache,
-        data_options=DataOptions(image_column, label_column, test_fraction),
+        data_options=source.options(),
         reporter=reporter(quiet),
     )
     folder = None if result.run is None else str(result.run.folder)
@@ -160,7 +139,7 @@ def _table(found: Any) -> object:
     from headstart.report import format_score
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("features", "head", "chosen", "held-out accuracy"):
+    for title in ("features", "head", "chosen", "seeds", "held-out accuracy"):
         table.add_column(title)
     seen: set[tuple[str, str]] = set()
     for candidate in found.candidates:
@@ -172,6 +151,13 @@ def _table(found: Any) -> object:
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in candidate.options.items()
         )
-        row = (candidate.view, candidate.head, options_text, format_score(candidate.accuracy))
+        seeds = ", ".join(map(str, candidate.seeds))
+        row = (
+            candidate.view,
+            candidate.head,
+            options_text,
+            seeds,
+            format_score(candidate.accuracy),
+        )
         table.add_row(*map(Text, row))
     return table
