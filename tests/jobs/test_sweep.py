@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 
 import numpy as np
 import pytest
 
 from headstart.backbones import load_backbone
+from headstart.cli import main
 from headstart.data import load_data
 from headstart.errors import ConfigError, DataError, HeadError
 from headstart.extraction import Extractor
 from headstart.jobs.examine import examine
+from headstart.jobs.fit import fit
 from headstart.jobs.predict import predict
 from headstart.jobs.sweep import SweepConfig, sweep
 from headstart.progress import SilentReporter
@@ -106,6 +110,7 @@ def test_bare_features(tmp_path, kind):
     assert result.run is None
     assert result.evaluation.accuracy.value > 0.9
     assert {c.head for c in result.sweep.candidates} == set(SweepConfig().heads)
+    assert "mlp" not in SweepConfig().heads
 
 
 def test_bare_features_that_are_wrong(tmp_path):
@@ -114,16 +119,103 @@ def test_bare_features_that_are_wrong(tmp_path):
     with pytest.raises(DataError, match="no y_train"):
         sweep(tmp_path, reporter=QUIET)
     np.save(tmp_path / "y_train.npy", y)
-    np.save(tmp_path / "x_test.npy", x)
-    np.save(tmp_path / "y_test.npy", y + 5)
-    with pytest.raises(DataError, match="class 5"):
+    np.save(tmp_path / "x_test.npy", x[:, :1])
+    np.save(tmp_path / "y_test.npy", y[:5] + 5)
+    with pytest.raises(DataError, match=r"x_test has 6 rows.*x_test \(1,\).*class 5"):
         sweep(tmp_path, config=SweepConfig(grid=GRID, folds=2), reporter=QUIET)
+    np.save(tmp_path / "x_test.npy", x)
+    np.save(tmp_path / "y_test.npy", y)
     np.save(tmp_path / "x_train.npy", np.full((6, 2), np.nan))
     with pytest.raises(HeadError, match=r"NaN|finite"):
         sweep(tmp_path, config=SweepConfig(grid=GRID, folds=2), reporter=QUIET)
     np.save(tmp_path / "x_train.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read"):
         sweep(tmp_path, reporter=QUIET)
+
+
+@pytest.fixture
+def features(tmp_path):
+    """A folder of features that a sweep takes, of classes 0 and 1."""
+    generator = np.random.default_rng(0)
+    for part, n in (("train", 40), ("test", 20)):
+        y = np.arange(n) % 2
+        x = generator.normal(size=(n, 4)).astype(np.float32)
+        x[:, 0] += 4 * y
+        np.save(tmp_path / f"x_{part}.npy", x)
+        np.save(tmp_path / f"y_{part}.npy", y)
+    return tmp_path
+
+
+BAD = {
+    "NaN": ("x_train", lambda x: np.where(x > 5, np.nan, x), "NaN or infinity"),
+    "NaN in the test rows": ("x_test", lambda x: np.where(x > 5, np.inf, x), "NaN or infinity"),
+    "one class": ("y_train", np.ones_like, "does not have"),
+    "unseen class": ("y_test", lambda y: y + 1, r"y_test has the class 2.*\(10 rows of 1 such"),
+    "lengths": ("y_train", lambda y: y[:-1], r"x_train has 40 rows.*\(39,\)"),
+    "widths": ("x_test", lambda x: x[:, 1:], r"x_train have the shape \(4,\), of x_test \(3,\)"),
+    "no label": ("y_train", lambda y: np.where(y > 0, np.nan, 0), "NaN or infinity among"),
+}
+
+
+@pytest.mark.parametrize("fault", list(BAD))
+def test_bad_features_are_one_line_at_the_command_line(features, fault, monkeypatch, capsys):
+    name, spoil, message = BAD[fault]
+    np.save(features / f"{name}.npy", spoil(np.load(features / f"{name}.npy")))
+    monkeypatch.setattr(sys, "argv", ["headstart", "sweep", str(features), "--heads", "lda"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code != 0
+    said = capsys.readouterr().err.strip().splitlines()
+    assert re.search(message, said[-1]), said
+    assert not any("Traceback" in line for line in said)
+
+
+def test_command_names_seeds_and_tries_the_perceptron(features, monkeypatch, capsys):
+    words = ["sweep", str(features), "--heads", "mlp,prototype", "--seeds", "2,5", "--folds", "2"]
+    monkeypatch.setattr(sys, "argv", ["headstart", *words, "--device", "cpu"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "seeds" in said
+    assert {line.split()[1] for line in said.splitlines() if "2, 5" in line} == {"mlp", "prototype"}
+
+
+def test_features_on_disk_are_streamed_where_memory_is_short(features, monkeypatch):
+    config = SweepConfig(grid=GRID, folds=2, standardise=(True, False))
+    whole = sweep(features, config=config, reporter=QUIET)
+    monkeypatch.setattr("headstart.heads.source._SHARE", 0.0)
+    streamed = sweep(features, config=config, reporter=QUIET)
+    assert any("read from disk in blocks" in note for note in streamed.sweep.notes)
+    assert streamed.sweep.winner.head == whole.sweep.winner.head
+    assert streamed.evaluation.accuracy == whole.evaluation.accuracy
+
+
+def test_stored_rows_are_streamed_where_memory_is_short(dataset, tmp_path, monkeypatch):
+    config = SweepConfig(layers=("stage3.0", None), heads=("logistic", "ridge"), grid=GRID)
+    whole = sweep(dataset, config=config, write=False, cache=tmp_path, reporter=QUIET)
+    monkeypatch.setattr("headstart.heads.source._SHARE", 0.0)
+    streamed = sweep(dataset, config=config, write=False, cache=tmp_path, reporter=QUIET)
+    assert any("read from disk in blocks" in note for note in streamed.run.notes)
+    assert streamed.sweep.winner.view == whole.sweep.winner.view
+    assert streamed.evaluation.accuracy.value == pytest.approx(
+        whole.evaluation.accuracy.value, abs=0.02
+    )
+
+
+def test_a_class_that_only_the_test_split_has_is_said(some_digits, tmp_path):
+    x, y = some_digits
+    kept = np.flatnonzero(y[:200] != "7")
+    run = fit(
+        {"train": (x[kept], y[kept]), "test": (x[200:], y[200:])},
+        write=False,
+        cache=tmp_path,
+        baselines=False,
+        reporter=QUIET,
+    )
+    count = int((y[200:] == "7").sum())
+    expected = f"{count} of 100 test items are of a class that no training item has ('7')"
+    assert any(note.startswith(expected) for note in run.notes), run.notes
 
 
 def test_settings_are_checked_together():

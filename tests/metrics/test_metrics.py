@@ -89,6 +89,10 @@ def test_t_interval_equals_scipy_and_says_what_it_rests_on() -> None:
     assert (found.interval.low, found.interval.high) == pytest.approx((wanted.low, wanted.high))
     assert (found.interval.method, found.interval.n) == ("t", 4)
     assert t_interval([0.5]).interval is None
+    cut = t_interval([0.99, 0.8], bounds=(0, 1)).interval
+    assert cut is not None
+    assert cut.high == 1
+    assert cut.low == max(0.0, t_interval([0.99, 0.8]).interval.low)  # type: ignore[union-attr]
     assert paired_difference([1.0, 2.0, 3.0], [0.5, 1.5, 2.5]).value == pytest.approx(0.5)
     for bad in ([], [np.nan]):
         with pytest.raises(HeadError):

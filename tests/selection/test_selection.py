@@ -42,7 +42,12 @@ def test_folds_are_stratified_and_even(labels: list[int], folds: int, seed: int)
     if counts.max() < 2:
         assert found is None
         return
-    assert found is not None
+    if found is None:  # with one item of a class, another may be left alone to train on
+        assert len(np.unique(y)) > 1
+        assert counts[counts > 0].min() == 1
+        return
+    trained = [np.unique(y[train]) for train, _ in found.splits()]
+    assert all(len(classes) >= min(2, len(np.unique(y))) for classes in trained)
     assert found.count == min(folds, max(2, counts[counts > 0].min()))
     assert (found.count < folds) == bool(found.notes)
     sizes = np.bincount(found.of, minlength=found.count)
@@ -243,7 +248,32 @@ def test_sweep_ranks_views_and_heads(digits: tuple[np.ndarray, np.ndarray]) -> N
     assert kinds == {(view, head) for view in ("pixels", "noise") for head in heads}
     assert all(len(c.per_fold) == 6 for c in found.candidates)
     assert len(found.curves) == 4
+    assert all(c.seeds == (0, 1) for c in found.candidates)
     with pytest.raises(HeadError, match="logistic"):
         sweep(x, y, 10, heads=["perceptron"])
     with pytest.raises(HeadError, match="rows in every view"):
         sweep({"a": x, "b": x[:10]}, y, 10)
+
+
+def test_sweep_tries_the_perceptron_when_asked(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits[0][:300], digits[1][:300]
+    found = sweep(x, y, 10, heads=("mlp", "prototype"), folds=2, seeds=(3, 4))
+    again = sweep(x, y, 10, heads=("mlp", "prototype"), folds=2, seeds=(3, 4))
+    assert found.candidates == again.candidates
+    assert found.winner.head == "mlp"
+    assert found.winner.seeds == (3, 4)
+    assert len(found.winner.per_fold) == 4
+    assert found.head.kind == "mlp"
+    assert found.head.temperature != 1.0
+    np.testing.assert_array_equal(found.head.predict(x), again.head.predict(x))
+
+
+def test_what_nothing_can_be_learnt_from_is_said(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits[0][:40], digits[1][:40] % 2
+    with pytest.raises(HeadError, match=r"only class \d where fold \d is held out.*two groups"):
+        choose_linear(x, y, 2, groups=y)  # each group is a class: beside it there is but one
+    alone = choose_linear(x[:6], np.array([0, 0, 0, 0, 0, 1]), 2)
+    assert alone.n_folds == 0
+    assert any("without cross-validation" in note for note in alone.notes)
+    found = sweep(x, y, 3, heads=("lda",), names=["even", "odd", "other"])
+    assert "no training row has class other; its probability is always 0" in found.notes

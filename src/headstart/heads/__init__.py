@@ -16,6 +16,7 @@ from headstart.heads.logistic import (
     LogisticPath,
     fit_logistic,
     fit_logistic_path,
+    fit_logistic_paths,
 )
 from headstart.heads.mlp import MLPFit, MLPHead, fit_mlp
 from headstart.heads.neighbours import (
@@ -25,6 +26,7 @@ from headstart.heads.neighbours import (
     fit_prototype,
 )
 from headstart.heads.ridge import RIDGE_GRID, RidgePath, fit_ridge
+from headstart.heads.source import StreamedFeatures
 
 __all__ = [
     "DINO_GRID",
@@ -38,9 +40,11 @@ __all__ = [
     "NeighboursHead",
     "PrototypeHead",
     "RidgePath",
+    "StreamedFeatures",
     "fit_lda",
     "fit_logistic",
     "fit_logistic_path",
+    "fit_logistic_paths",
     "fit_mlp",
     "fit_neighbours",
     "fit_prototype",

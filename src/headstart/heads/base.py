@@ -23,7 +23,7 @@ import safetensors.numpy
 from scipy.special import expit, softmax
 
 from headstart.errors import HeadError
-from headstart.heads.checks import FloatArray, as_features
+from headstart.heads.checks import Features, FloatArray, as_rows
 
 ARRAYS_FILE = "head.safetensors"
 OPTIONS_FILE = "head.json"
@@ -69,11 +69,11 @@ class Head(ABC):
             _KINDS[cls.kind] = cls
 
     @abstractmethod
-    def decision(self, x: FloatArray) -> FloatArray:
+    def decision(self, x: Features) -> FloatArray:
         """Return unnormalised log-probabilities (logits; values for regression).
 
         Args:
-            x: checked features ``(n, d)``.
+            x: checked features ``(n, d)``, read in blocks.
 
         Returns:
             ``(n, n_classes) float64``; ``-inf`` marks a class that cannot be predicted.
@@ -92,7 +92,7 @@ class Head(ABC):
         """Return class probabilities.
 
         Args:
-            x: features ``(n, d)``, float32 or float64.
+            x: features ``(n, d)``, float32 or float64; what lies on disk is read in blocks.
 
         Returns:
             ``(n, n_classes) float64``. Rows sum to 1, except for multi-label heads, where every
@@ -103,7 +103,7 @@ class Head(ABC):
         """
         if self.task == "regression":
             raise HeadError("a regression head has no class probabilities", hint="use predict")
-        logits = self.decision(as_features(x, n_features=self.n_features)) / self.temperature
+        logits = self.decision(as_rows(x, n_features=self.n_features)) / self.temperature
         if self.task == "multi-label":
             return cast(FloatArray, expit(logits))
         return cast(FloatArray, softmax(logits, axis=1))
@@ -115,7 +115,7 @@ class Head(ABC):
             ``(n,) int64`` class indices; ``(n, n_classes) int64`` of 0 and 1 for a multi-label
             head; ``(n, n_classes) float64`` values for a regression.
         """
-        outputs = self.decision(as_features(x, n_features=self.n_features))
+        outputs = self.decision(as_rows(x, n_features=self.n_features))
         if self.task == "regression":
             return outputs
         if self.task == "multi-label":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import HeadError
+from headstart.heads.source import StreamedFeatures, lies_on_disk, memory_share
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
+Features: TypeAlias = FloatArray | StreamedFeatures
+"""Checked features ``(n, d)``: an array, or rows on disk that are indexed like one."""
 
 
 def as_features(x: object, *, n_features: int | None = None, name: str = "features") -> FloatArray:
@@ -25,39 +28,102 @@ def as_features(x: object, *, n_features: int | None = None, name: str = "featur
         HeadError: if the array is not numeric, not two-dimensional, empty, of the wrong width,
             or holds NaN or infinity (the first bad rows are named).
     """
+    if lies_on_disk(x) and not isinstance(x, np.ndarray):
+        _check_form(x, n_features, name)
+        x = x[0 : x.shape[0]]  # type: ignore[index, attr-defined]
     array = np.asarray(x)
-    if array.dtype.kind not in "fiub":
-        raise HeadError(
-            f"expected {name} of a numeric type, found {array.dtype}",
-            hint="convert them to a float32 array of shape (items, features)",
-        )
-    if array.ndim != 2:
-        raise HeadError(
-            f"expected {name} of shape (items, features), found shape {array.shape}",
-            hint="give one row an item; pool or flatten the other axes first",
-        )
-    if 0 in array.shape:
-        raise HeadError(f"expected at least one item and one feature, found shape {array.shape}")
-    if n_features is not None and array.shape[1] != n_features:
-        raise HeadError(
-            f"expected {n_features:,} features an item, found {array.shape[1]:,} in the {name}",
-            hint="use features of the backbone, layer and pooling that the head was trained on",
-        )
+    _check_form(array, n_features, name)
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32)
     _refuse_non_finite(array, name)
     return array
 
 
+def as_rows(
+    x: object, *, n_features: int | None = None, name: str = "features", together: int = 1
+) -> Features:
+    """Return ``x`` as an array or, where it lies on disk and is large, as rows to be streamed.
+
+    Args:
+        x: what :func:`as_features` takes; a mapped array (``np.load(..., mmap_mode="r")``); rows
+            of a feature store; :class:`~headstart.heads.StreamedFeatures`; or anything else with
+            ``shape``, ``dtype`` and rows by slice and by ascending indices. What lies on disk and
+            takes less than 0.4 of the free memory is read as an array.
+        n_features, name: as for :func:`as_features`.
+        together: how many features of this size are needed at the same time.
+
+    Raises:
+        HeadError: as :func:`as_features`.
+    """
+    if not lies_on_disk(x):
+        return as_features(x, n_features=n_features, name=name)
+    _check_form(x, n_features, name)
+    streamed = x if isinstance(x, StreamedFeatures) else StreamedFeatures(cast(Any, x))
+    if streamed is not x and streamed.nbytes * together <= memory_share():
+        return as_features(x, n_features=n_features, name=name)
+    if not streamed.checked:
+        _refuse_non_finite_rows(streamed, name)
+    return streamed
+
+
+def subset(x: Features, rows: IntArray) -> Features:
+    """Return the rows at ascending indices ``(m,)``; of streamed features without reading them."""
+    return x.take(rows) if isinstance(x, StreamedFeatures) else x[rows]
+
+
+def streaming_note(x: Features) -> tuple[str, ...]:
+    """Return the note that features are read from disk; nothing for an array."""
+    if not isinstance(x, StreamedFeatures):
+        return ()
+    return (
+        f"the features ({x.nbytes / 2**30:.2f} GiB) are read from disk in blocks, in every pass,"
+        " instead of into memory",
+    )
+
+
+def _check_form(x: Any, n_features: int | None, name: str) -> None:
+    shape, kind = tuple(x.shape), x.dtype.kind
+    if kind not in "fiub":
+        raise HeadError(
+            f"expected {name} of a numeric type, found {x.dtype}",
+            hint="convert them to a float32 array of shape (items, features)",
+        )
+    if len(shape) != 2:
+        raise HeadError(
+            f"expected {name} of shape (items, features), found shape {shape}",
+            hint="give one row an item; pool or flatten the other axes first",
+        )
+    if 0 in shape:
+        raise HeadError(f"expected at least one item and one feature, found shape {shape}")
+    if n_features is not None and shape[1] != n_features:
+        raise HeadError(
+            f"expected {n_features:,} features an item, found {shape[1]:,} in the {name}",
+            hint="use features of the backbone, layer and pooling that the head was trained on",
+        )
+
+
 def _refuse_non_finite(array: FloatArray, name: str) -> None:
     # min and max carry NaN and infinity through without a temporary of the features' size.
     if np.isfinite(array.min()) and np.isfinite(array.max()):
         return
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    _raise_non_finite(np.flatnonzero(~np.isfinite(array).all(axis=1)), len(array), name)
+
+
+def _refuse_non_finite_rows(x: StreamedFeatures, name: str) -> None:
+    bad = [
+        start + np.flatnonzero(~np.isfinite(block).all(axis=1))
+        for start, block in x.blocks()
+        if not (np.isfinite(block.min()) and np.isfinite(block.max()))
+    ]
+    if bad:
+        _raise_non_finite(np.concatenate(bad), len(x), name)
+    x.checked = True
+
+
+def _raise_non_finite(bad: np.ndarray, n: int, name: str) -> NoReturn:
     rows = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
     raise HeadError(
-        f"expected finite {name}, found NaN or infinity in {len(bad):,} of {len(array):,} rows"
-        f" (row {rows})",
+        f"expected finite {name}, found NaN or infinity in {len(bad):,} of {n:,} rows (row {rows})",
         hint="check the preprocessing and precision of the extraction, or drop these items",
     )
 

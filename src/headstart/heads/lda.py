@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headstart.errors import HeadError
-from headstart.heads.checks import FloatArray, as_features, as_labels, require_two_classes
+from headstart.heads.checks import Features, FloatArray, as_labels, as_rows, require_two_classes
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.rows import moments
 
@@ -40,7 +40,7 @@ def fit_lda(
     Raises:
         HeadError: if the input is unfit.
     """
-    features = as_features(x)
+    features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)
     present = require_two_classes(labels)
     if shrinkage is not None and not 0 <= shrinkage <= 1:
@@ -72,7 +72,7 @@ def fit_lda(
 
 
 def _within(
-    x: FloatArray, labels: np.ndarray, centres: FloatArray, mean: FloatArray, scale: FloatArray
+    x: Features, labels: np.ndarray, centres: FloatArray, mean: FloatArray, scale: FloatArray
 ) -> tuple[FloatArray, float]:
     """Return the within-class covariance ``(d, d)`` and its Ledoit-Wolf shrinkage."""
     n, d = x.shape

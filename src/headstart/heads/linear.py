@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.errors import HeadError
 from headstart.heads.base import Arrays, Head, Task, expect_arrays
-from headstart.heads.checks import FloatArray
+from headstart.heads.checks import Features, FloatArray
 
 _BLOCK_ROWS = 1024
 
@@ -51,7 +51,7 @@ class LinearHead(Head):
         """The number of outputs."""
         return int(self.weight.shape[1])
 
-    def decision(self, x: FloatArray) -> FloatArray:
+    def decision(self, x: Features) -> FloatArray:
         """Return the logits ``(n, k) float64``; ``-inf`` for classes not seen in training."""
         logits = np.empty((len(x), self.n_classes))
         for start in range(0, len(x), _BLOCK_ROWS):

@@ -19,17 +19,19 @@ from torch.nn import functional
 from headstart.errors import HeadError
 from headstart.heads.base import Arrays, Head, Task, expect_arrays
 from headstart.heads.checks import (
+    Features,
     FloatArray,
-    as_features,
     as_labels,
     as_multi_hot,
     as_regression_targets,
+    as_rows,
     as_soft_targets,
     class_weight_vector,
     require_two_classes,
 )
 from headstart.heads.logistic.rows import moments
-from headstart.heads.training import Optimizer, Schedule, TrainingPlan, train
+from headstart.heads.source import StreamedFeatures
+from headstart.heads.training import Optimizer, RowsByIndex, Schedule, TrainingPlan, train
 from headstart.progress import Reporter, SilentReporter
 from headstart.records import Curve
 
@@ -70,7 +72,7 @@ class MLPHead(Head):
         """The number of outputs."""
         return len(self.present)
 
-    def decision(self, x: FloatArray) -> FloatArray:
+    def decision(self, x: Features) -> FloatArray:
         """Return the outputs ``(n, k) float64``; ``-inf`` for classes not seen in training."""
         outputs = np.empty((len(x), self.n_classes))
         layers = [(torch.from_numpy(w), torch.from_numpy(b)) for w, b in self.layers]
@@ -204,7 +206,7 @@ def fit_mlp(
         epochs, batch_size, lr, weight_decay, momentum, optimizer, schedule, patience
     )
     plan.check()
-    features = as_features(x)
+    features = as_rows(x)
     targets, labels, present = _targets(y, len(features), n_classes, task)
     notes: list[str] = []
     held = _held_out_rows(labels, len(features), validation, validation_rows, seed, notes)
@@ -225,8 +227,7 @@ def fit_mlp(
         layers,
         lambda inputs: forward(inputs, layers),
         lambda inputs: forward(inputs, layers, dropout, generator),
-        # Standardising once costs a copy of the features; the perceptron reads them every epoch.
-        torch.from_numpy(((features - mean) / scale).astype(np.float32)),
+        _inputs(features, mean, scale),
         torch.from_numpy(targets),
         None if weights is None else torch.from_numpy(weights),
         torch.from_numpy(present),
@@ -279,6 +280,26 @@ def initial_layers(
         bias = torch.rand((outputs,), generator=generator) * (2 * bound) - bound
         layers.append((weight, bias))
     return layers
+
+
+def _inputs(features: Features, mean: FloatArray, scale: FloatArray) -> RowsByIndex:
+    if isinstance(features, StreamedFeatures):
+        return _StandardisedRows(features, mean, scale)
+    # Standardising once costs a copy of the features; the perceptron reads them every epoch.
+    return torch.from_numpy(((features - mean) / scale).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _StandardisedRows:
+    """Rows on disk, standardised as they are read."""
+
+    x: StreamedFeatures
+    mean: FloatArray
+    scale: FloatArray
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        block = (self.x[rows.numpy()] - self.mean) / self.scale
+        return torch.from_numpy(block.astype(np.float32))
 
 
 def _check_options(

@@ -14,17 +14,23 @@ from headstart.errors import HeadError
 from headstart.heads.base import Arrays, Head, Task, expect_arrays
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.checks import (
+    Features,
     FloatArray,
-    as_features,
     as_labels,
+    as_rows,
     require_two_classes,
 )
+from headstart.heads.source import StreamedFeatures
 
 Metric = Literal["cosine", "euclidean"]
 Weights = Literal["softmax", "uniform"]
 
 _QUERY_ROWS = 1024
 _TRAIN_ROWS = 16384
+# For training rows on disk: more queries at a time, so that the disk is read less often.
+_STREAMED_QUERY_ROWS = 8192
+_STREAMED_TRAIN_ROWS = 2048
+_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +38,8 @@ class NeighboursHead(Head):
     """The vote of the k nearest training rows.
 
     Attributes:
-        rows: ``(n, d) float32``, the training features; of unit length for ``cosine``.
+        rows: ``(n, d) float32``, the training features; of unit length for ``cosine``. Features
+            on disk stay there, as they are; saving the head reads them into memory.
         labels: ``(n,) int64``.
         classes: the number of classes.
         k: how many neighbours vote.
@@ -45,7 +52,7 @@ class NeighboursHead(Head):
 
     kind: ClassVar[str] = "neighbours"
 
-    rows: np.ndarray
+    rows: Features
     labels: np.ndarray
     classes: int
     k: int = 20
@@ -65,11 +72,13 @@ class NeighboursHead(Head):
         """The number of classes."""
         return self.classes
 
-    def decision(self, x: FloatArray) -> FloatArray:
+    def decision(self, x: Features) -> FloatArray:
         """Return the log of the vote shares ``(n, k) float64``; ``-inf`` for no vote."""
         shares = np.empty((len(x), self.classes))
-        for start in range(0, len(x), _QUERY_ROWS):
-            block = slice(start, start + _QUERY_ROWS)
+        streamed = isinstance(self.rows, StreamedFeatures)
+        step = _STREAMED_QUERY_ROWS if streamed else _QUERY_ROWS
+        for start in range(0, len(x), step):
+            block = slice(start, start + step)
             similarity, index = nearest(x[block], self.rows, self.k, self.metric)
             if self.weights == "softmax":
                 vote = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / self.softness)
@@ -91,7 +100,10 @@ class NeighboursHead(Head):
             "weights": self.weights,
             "softness": self.softness,
         }
-        return {"rows": self.rows, "labels": self.labels}, options
+        rows = self.rows
+        if isinstance(rows, StreamedFeatures):
+            rows = _as_kept(np.asarray(rows), self.metric)
+        return {"rows": rows, "labels": self.labels}, options
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> Self:
@@ -130,7 +142,7 @@ def fit_neighbours(
     Raises:
         HeadError: if the input or an option is unfit.
     """
-    features = as_features(x)
+    features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
     faults = []
@@ -144,12 +156,12 @@ def fit_neighbours(
         faults.append(f"expected the weights 'softmax' or 'uniform', found {weights!r}")
     if faults:
         raise HeadError("; ".join(faults))
-    rows = unit_rows(features) if metric == "cosine" else features.astype(np.float32)
+    rows = features if isinstance(features, StreamedFeatures) else _as_kept(features, metric)
     return NeighboursHead(rows, labels, n_classes, min(k, len(rows)), metric, weights, softness)
 
 
 def nearest(
-    queries: FloatArray, rows: np.ndarray, k: int, metric: Metric
+    queries: FloatArray, rows: Features, k: int, metric: Metric
 ) -> tuple[FloatArray, np.ndarray]:
     """Return the k most similar rows to each query, best first.
 
@@ -157,19 +169,22 @@ def nearest(
 
     Args:
         queries: ``(m, d)``.
-        rows: ``(n, d) float32``; of unit length for ``cosine``.
+        rows: ``(n, d) float32``; of unit length for ``cosine``, unless they are streamed.
         k: how many, at most n.
         metric: similarity is the cosine, or minus the squared Euclidean distance.
 
     Returns:
         similarities ``(m, k) float64`` and row numbers ``(m, k) int64``.
     """
-    wanted = unit_rows(queries) if metric == "cosine" else queries.astype(np.float32)
-    q = torch.from_numpy(np.ascontiguousarray(wanted))
+    q = torch.from_numpy(np.ascontiguousarray(_as_kept(queries, metric)))
     best: Tensor | None = None
     where: Tensor | None = None
-    for start in range(0, len(rows), _TRAIN_ROWS):
-        block = torch.from_numpy(np.ascontiguousarray(rows[start : start + _TRAIN_ROWS]))
+    streamed = isinstance(rows, StreamedFeatures)
+    step = _STREAMED_TRAIN_ROWS if streamed else _TRAIN_ROWS
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        kept = _as_kept(part, metric) if streamed else part
+        block = torch.from_numpy(np.ascontiguousarray(kept))
         similarity = q @ block.T
         if metric == "euclidean":
             similarity.mul_(2.0).sub_((block * block).sum(1))
@@ -217,9 +232,11 @@ class PrototypeHead(Head):
         """The number of classes."""
         return int(self.prototypes.shape[0])
 
-    def decision(self, x: FloatArray) -> FloatArray:
+    def decision(self, x: Features) -> FloatArray:
         """Return the cosine with each class mean, ``(n, k) float64``."""
-        cosine = _unit(x - self.centre) @ self.prototypes.T
+        cosine = np.empty((len(x), len(self.prototypes)))
+        for rows in _blocks(len(x)):
+            cosine[rows] = _unit(x[rows] - self.centre) @ self.prototypes.T
         return cast(FloatArray, np.where(self.present, cosine, -np.inf))
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
@@ -250,22 +267,39 @@ def fit_prototype(x: object, y: object, n_classes: int) -> PrototypeHead:
     Raises:
         HeadError: if the input is unfit.
     """
-    features = as_features(x)
+    features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
-    centre = features.mean(axis=0, dtype=np.float64)
-    unit = _unit(features - centre)
-    sums = np.zeros((n_classes, features.shape[1]))
-    np.add.at(sums, labels, unit)
+    n, d = features.shape
+    centre = np.zeros(d)
+    for rows in _blocks(n):
+        centre += features[rows].sum(axis=0, dtype=np.float64)
+    centre /= n
+    sums = np.zeros((n_classes, d))
+    for rows in _blocks(n):
+        np.add.at(sums, labels[rows], _unit(features[rows] - centre))
     counts = np.bincount(labels, minlength=n_classes)
     prototypes, present = _unit(sums), counts > 0
-    cosine = np.where(present, unit @ prototypes.T, -np.inf)
-    own = np.einsum("nd,nd->n", unit, _unit(sums[labels] - unit))
-    cosine[np.arange(len(labels)), labels] = np.where(counts[labels] > 1, own, -np.inf)
+    cosine = np.empty((n, n_classes))
+    for rows in _blocks(n):
+        unit, truth = _unit(features[rows] - centre), labels[rows]
+        part = np.where(present, unit @ prototypes.T, -np.inf)
+        own = np.einsum("nd,nd->n", unit, _unit(sums[truth] - unit))
+        part[np.arange(len(truth)), truth] = np.where(counts[truth] > 1, own, -np.inf)
+        cosine[rows] = part
     head = PrototypeHead(centre, prototypes, present)
     if (counts > 1).any():
         head = head.with_temperature(fit_temperature(cosine, labels))
     return head
+
+
+def _blocks(n: int) -> list[slice]:
+    return [slice(i, min(i + _BLOCK_ROWS, n)) for i in range(0, n, _BLOCK_ROWS)]
+
+
+def _as_kept(x: FloatArray, metric: Metric) -> np.ndarray:
+    """Return rows as neighbours are compared, ``(n, d) float32``: of unit length for cosine."""
+    return unit_rows(x) if metric == "cosine" else x.astype(np.float32)
 
 
 def unit_rows(x: FloatArray) -> np.ndarray:

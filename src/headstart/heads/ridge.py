@@ -13,11 +13,12 @@ import numpy as np
 from headstart.errors import HeadError
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.checks import (
+    Features,
     FloatArray,
-    as_features,
     as_labels,
     as_multi_hot,
     as_regression_targets,
+    as_rows,
     class_weight_vector,
     require_two_classes,
 )
@@ -81,7 +82,7 @@ def fit_ridge(
     Raises:
         HeadError: if the input is unfit.
     """
-    features = as_features(x)
+    features = as_rows(x)
     grid = np.unique(np.asarray(alphas, dtype=np.float64))
     if not (len(grid) and np.isfinite(grid).all() and grid.min() > 0):
         raise HeadError("expected finite penalties above 0")
@@ -146,7 +147,7 @@ class _System:
 
     def __init__(
         self,
-        x: FloatArray,
+        x: Features,
         mean: FloatArray,
         scale: FloatArray,
         weights: FloatArray,
@@ -168,16 +169,20 @@ class _System:
         if self.primal:
             self._decompose_gram(d)
         else:
-            z = self._block(slice(0, n)) * self.root[:, None]
-            self.z = z
-            values, self.basis = np.linalg.eigh(z @ z.T)
+            values, self.basis = np.linalg.eigh(self._kernel(n))
             self.values = np.maximum(values, 0.0)
             self.projected = self.basis.T @ self.y
 
     def solve(self, alpha: float) -> tuple[FloatArray, FloatArray]:
         """Return ``(d, k)`` coefficients and ``(k,)`` intercepts."""
         inner = self.projected / (self.values + alpha)[:, None]
-        w = self.basis @ inner if self.primal else self.z.T @ (self.basis @ inner)
+        if self.primal:
+            w = self.basis @ inner
+        else:
+            dual = self.basis @ inner
+            w = np.zeros((self.x.shape[1], dual.shape[1]))
+            for rows in self._blocks():
+                w += self._weighted(rows).T @ dual[rows]
         return w, self.target_mean - self.centre @ w
 
     def left_out(self, alphas: FloatArray) -> Iterator[tuple[slice, list[FloatArray]]]:
@@ -212,16 +217,30 @@ class _System:
     def _decompose_gram(self, d: int) -> None:
         gram, cross = np.zeros((d, d)), np.zeros((d, self.y.shape[1]))
         for rows in self._blocks():
-            z = self._block(rows) * self.root[rows, None]
+            z = self._weighted(rows)
             gram += z.T @ z
             cross += z.T @ self.y[rows]
         values, self.basis = np.linalg.eigh(gram)
         self.values = np.maximum(values, 0.0)
         self.projected = self.basis.T @ cross
 
+    def _kernel(self, n: int) -> FloatArray:
+        kernel = np.empty((n, n))
+        for rows in self._blocks():
+            z = self._weighted(rows)
+            for others in self._blocks():
+                if others.start < rows.start:
+                    part = z @ self._weighted(others).T
+                    kernel[rows, others], kernel[others, rows] = part, part.T
+            kernel[rows, rows] = z @ z.T
+        return kernel
+
     def _blocks(self) -> list[slice]:
         n = len(self.x)
         return [slice(i, min(i + _BLOCK_ROWS, n)) for i in range(0, n, _BLOCK_ROWS)]
+
+    def _weighted(self, rows: slice) -> FloatArray:
+        return self._block(rows) * self.root[rows, None]
 
     def _block(self, rows: slice, *, centred: bool = True) -> FloatArray:
         z = self.x[rows].astype(np.float64)

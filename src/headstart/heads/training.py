@@ -1,11 +1,11 @@
-"""Mini-batch training of a small network on features in memory, with early stopping."""
+"""Mini-batch training of a small network on features, with early stopping."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,13 @@ Layers = list[tuple[Tensor, Tensor]]
 Network = Callable[[Tensor], Tensor]
 
 _VALIDATION_ROWS = 8192
+
+
+class RowsByIndex(Protocol):
+    """Features ``(n, d)`` of which rows are asked for: a tensor, or rows on disk."""
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """Return the rows at indices ``(m,) int64``, ``(m, d) float32``."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def train(
     layers: Layers,
     network: Network,
     noisy_network: Network,
-    x: Tensor,
+    x: RowsByIndex,
     targets: Tensor,
     weights: Tensor | None,
     present: Tensor,
@@ -106,7 +113,7 @@ def train(
     Args:
         layers: weights and biases, the parameters.
         network, noisy_network: the forward pass without and with dropout.
-        x: ``(n, d) float32``, standardised.
+        x: ``(n, d) float32``, standardised; batches of its rows are taken by index.
         targets: ``(n,) int64`` or ``(n, k) float32``.
         weights: ``(n,)`` of the loss, or None.
         present: ``(k,) bool``; other classes are kept out of the softmax.
@@ -183,7 +190,7 @@ def _loss(task: Task, present: Tensor) -> LossOf:
 def _epoch(
     network: Network,
     loss_of: LossOf,
-    x: Tensor,
+    x: RowsByIndex,
     targets: Tensor,
     weights: Tensor | None,
     rows: Tensor,
@@ -211,7 +218,7 @@ def _epoch(
 def _measure(
     network: Network,
     loss_of: LossOf,
-    x: Tensor,
+    x: RowsByIndex,
     targets: Tensor,
     weights: Tensor | None,
     rows: Tensor,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.cache import CachedFeatures, FeatureCache
@@ -16,6 +15,7 @@ from headstart.errors import BadFilesError, ConfigError
 from headstart.extraction import Extraction, Extractor
 from headstart.progress import Reporter
 from headstart.records import CacheUse
+from headstart.store import FeatureSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +35,31 @@ class Embedded:
     use: CacheUse
     seconds: float
 
-    def train_rows(self, cut: int = 0) -> NDArray[np.float32]:
-        """Return ``(n_train, d) float32`` at one of the cuts."""
-        return self._rows("train", cut)
+    def train_rows(self, cut: int = 0) -> FeatureSet:
+        """Return the rows ``(n_train, d)`` at one of the cuts, unread.
 
-    def test_rows(self, cut: int = 0) -> NDArray[np.float32]:
-        """Return ``(n_test, d) float32`` at one of the cuts."""
-        return self._rows("test", cut)
+        Heads and selection take them as they take arrays, and read in blocks what is too large
+        for memory.
+        """
+        return self.found["train"].sets[cut]
 
-    def _rows(self, split: str, cut: int) -> NDArray[np.float32]:
-        return np.asarray(self.found[split].sets[cut].array(), dtype=np.float32)
+    def test_rows(self, cut: int = 0) -> FeatureSet:
+        """Return the rows ``(n_test, d)`` at one of the cuts, unread."""
+        return self.found["test"].sets[cut]
+
+    def unseen_note(self) -> tuple[str, ...]:
+        """Return the note that test items have classes that no training item has, if so."""
+        trained = np.unique(self.train.labels)
+        unseen = np.setdiff1d(self.test.labels, trained)
+        if not len(unseen):
+            return ()
+        named = ", ".join(f"'{self.test.classes[i]}'" for i in unseen[:5])
+        more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
+        count = int(np.isin(self.test.labels, unseen).sum())
+        return (
+            f"{count:,} of {len(self.test):,} test items are of a class that no training item has"
+            f" ({named}{more}); they count as wrong",
+        )
 
     @property
     def images_per_second(self) -> float | None:

@@ -121,7 +121,7 @@ def fit(
         reporter.note(note)
     with clock("extract"):
         embedded = embed((network,), dataset, store, config.extraction, config.on_bad, reporter)
-    notes += _said(_cache_note(embedded.use), reporter)
+    notes += _said((*_cache_note(embedded.use), *embedded.unseen_note()), reporter)
     fingerprints = {
         "backbone": backbone_fingerprint(
             network, config.extraction.precision, config.extraction.storage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from headstart.data.reading import OnBad
 from headstart.errors import ConfigError, DataError
 from headstart.extraction import Extraction
 from headstart.heads import DINO_GRID
+from headstart.heads.checks import as_rows
 from headstart.jobs.clock import Clock
 from headstart.jobs.embedding import embed
 from headstart.jobs.environment import describe_environment
@@ -29,9 +30,9 @@ from headstart.progress import Reporter, console_reporter
 from headstart.records import Evaluation, to_plain
 from headstart.selection import Sweep
 from headstart.selection import sweep as sweep_heads
-from headstart.selection.sweep import HeadKind
+from headstart.selection.sweep import QUICK_HEADS, HeadKind
 
-HEADS: tuple[HeadKind, ...] = ("logistic", "ridge", "lda", "neighbours", "prototype")
+HEADS: tuple[HeadKind, ...] = get_args(HeadKind)
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,20 @@ class SweepConfig:
     Attributes:
         layers: cuts to try; None is the backbone's own feature. Empty: the backbone as it is.
         poolings: poolings to try at each layer.
-        heads: kinds of head to try.
+        heads: kinds of head to try; the perceptron (``mlp``) only if it is named, for it takes
+            longer than all others together.
         grid: values of C for logistic regression; the 45 of DINOv2's evaluation by default.
         standardise: whether features are scaled to unit deviation; both may be tried.
         folds: of the cross-validation.
         seeds: one division into folds for each.
-        extraction: batch size, precision, device.
+        extraction: batch size, precision, device; heads are solved on that device, too, where
+            it is the processor or CUDA (``auto``: where the features are large enough to pay).
         on_bad: what to do with items that cannot be read.
     """
 
     layers: tuple[str | None, ...] = ()
     poolings: tuple[Pooling, ...] = ()
-    heads: tuple[HeadKind, ...] = HEADS
+    heads: tuple[HeadKind, ...] = QUICK_HEADS
     grid: tuple[float, ...] = tuple(DINO_GRID)
     standardise: tuple[bool, ...] = (True,)
     folds: int = 5
@@ -111,6 +114,7 @@ def sweep(
 
     Raises:
         ConfigError: nothing to try, or features that are no rows.
+        DataError: the data cannot be read, or tests a class that it does not train.
         HeadError: nothing can be held out, or features are not finite.
     """
     config, reporter = config or SweepConfig(), reporter or console_reporter()
@@ -131,6 +135,9 @@ def sweep(
         embedded = embed(
             tuple(cuts.values()), dataset, store, config.extraction, config.on_bad, reporter
         )
+    unseen = embedded.unseen_note()
+    for note in unseen:
+        reporter.note(note)
     views = {name: embedded.train_rows(i) for i, name in enumerate(cuts)}
     with clock("fit"):
         found = _run(views, embedded.train.labels, dataset.classes, config, reporter)
@@ -166,7 +173,7 @@ def sweep(
         images_per_second=embedded.images_per_second,
         n_train=len(embedded.train),
         n_test=len(embedded.test),
-        notes=(*said, *network.notes, *found.notes),
+        notes=(*said, *network.notes, *unseen, *found.notes),
         spec=BackboneSpec.of(cut),
         backbone=cut,
         folder=folder,
@@ -225,7 +232,7 @@ def _cuts(network: Backbone, config: SweepConfig) -> dict[str, Backbone]:
 
 
 def _run(
-    views: Mapping[str, NDArray[Any]],
+    views: Mapping[str, Any],
     labels: NDArray[np.int64],
     classes: Sequence[str],
     config: SweepConfig,
@@ -241,6 +248,7 @@ def _run(
         folds=config.folds,
         seeds=config.seeds,
         names=classes,
+        device=_head_device(config.extraction.device),
         reporter=reporter,
     )
     for note in found.notes:
@@ -248,21 +256,47 @@ def _run(
     return found
 
 
+def _head_device(device: str) -> str:
+    """Return where heads are solved; a device that only networks run on leaves it to the CPU."""
+    return device if device == "auto" or device.startswith(("cpu", "cuda")) else "cpu"
+
+
 def _sweep_features(
     arrays: Mapping[str, NDArray[Any]], config: SweepConfig, reporter: Reporter
 ) -> SweepResult:
+    tested = "x_test" in arrays and "y_test" in arrays
+    _check_features(arrays, tested)
+    # Before the sweep, not after it: bad test rows would throw its work away.
+    x_test = as_rows(arrays["x_test"], name="features of x_test") if tested else None
     classes, labels = np.unique(arrays["y_train"], return_inverse=True)
     names = tuple(str(value) for value in classes)
-    x = np.asarray(arrays["x_train"], dtype=np.float32)
-    found = _run({"features": x}, labels.astype(np.int64), names, config, reporter)
-    if "x_test" not in arrays or "y_test" not in arrays:
+    found = _run({"features": arrays["x_train"]}, labels.astype(np.int64), names, config, reporter)
+    if x_test is None:
         return SweepResult(found, None, None)
-    unseen = sorted(set(arrays["y_test"].tolist()) - set(classes.tolist()), key=str)
-    if unseen:
-        raise DataError(
-            f"y_test has the class {unseen[0]!r}, which y_train does not have",
-            hint="leave those rows out",
-        )
     truth = np.searchsorted(classes, arrays["y_test"]).astype(np.int64)
-    probabilities = found.head.predict_proba(np.asarray(arrays["x_test"], dtype=np.float32))
+    probabilities = found.head.predict_proba(x_test)
     return SweepResult(found, score(truth, probabilities, names), None)
+
+
+def _check_features(arrays: Mapping[str, NDArray[Any]], tested: bool) -> None:
+    """Refuse, before anything is trained, labels that do not fit the rows or each other."""
+    faults = []
+    for part in ("train", "test") if tested else ("train",):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if y.ndim != 1 or len(y) != len(x):
+            faults.append(f"x_{part} has {len(x):,} rows and y_{part} has the shape {y.shape}")
+        if y.dtype.kind == "f" and not np.isfinite(y).all():
+            faults.append(f"y_{part} has NaN or infinity among its labels")
+    if tested:
+        train, test = arrays["x_train"].shape, arrays["x_test"].shape
+        if train[1:] != test[1:]:
+            faults.append(f"rows of x_train have the shape {train[1:]}, of x_test {test[1:]}")
+        unseen = np.setdiff1d(arrays["y_test"], arrays["y_train"])
+        if len(unseen):
+            count = int(np.isin(arrays["y_test"], unseen).sum())
+            faults.append(
+                f"y_test has the class {unseen[0].item()!r}, which y_train does not have"
+                f" ({count:,} rows of {len(unseen):,} such classes)"
+            )
+    if faults:
+        raise DataError("; ".join(faults), hint="mend or leave out those rows")

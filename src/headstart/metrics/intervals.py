@@ -27,12 +27,18 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Interva
     return Interval(max(0.0, centre - half), min(1.0, centre + half), level, "wilson", n)
 
 
-def t_interval(values: Sequence[float] | np.ndarray, *, level: float = 0.95) -> Score:
+def t_interval(
+    values: Sequence[float] | np.ndarray,
+    *,
+    level: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Score:
     """Return the mean of repetitions with Student's t interval; none for a single one.
 
     Args:
         values: one figure a repetition, taken as independent.
         level: the confidence level.
+        bounds: what the figure cannot leave, (0, 1) for an accuracy; the interval is cut there.
 
     Raises:
         HeadError: if there is no value, or one is not finite.
@@ -44,7 +50,8 @@ def t_interval(values: Sequence[float] | np.ndarray, *, level: float = 0.95) -> 
     if n < 2:
         return Score(mean, None)
     half = float(stats.t.ppf(0.5 + level / 2, n - 1) * array.std(ddof=1) / math.sqrt(n))
-    return Score(mean, Interval(mean - half, mean + half, level, "t", n))
+    low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
+    return Score(mean, Interval(low, high, level, "t", n))
 
 
 def paired_difference(

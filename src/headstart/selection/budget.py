@@ -97,7 +97,7 @@ def learning_curve(
                     (head.predict(features[held]) == labels[held]).mean()
                 )
                 progress.advance()
-    scores = tuple(t_interval(row) for row in accuracies)
+    scores = tuple(t_interval(row, bounds=(0, 1)) for row in accuracies)
     extrapolated, gain = _extrapolate(np.array(points, dtype=float), accuracies, seed)
     return LabelBudget(
         points, _curve(points, scores), scores, accuracies, extrapolated, gain, _notes(points)

@@ -53,7 +53,8 @@ def make_folds(
         names: class names, for the notes.
 
     Returns:
-        The folds; None when no class has two items, so that nothing can be held out.
+        The folds; None when nothing can be held out: no class has two items, or so few have that
+        only one class would be left to train on beside some fold.
 
     Raises:
         HeadError: if fewer than two folds are asked for, or there are fewer than two groups.
@@ -82,6 +83,8 @@ def make_folds(
         # Classes go on dealing where the last one stopped, which keeps the folds of equal size.
         of[rows] = (np.arange(len(rows)) + offset) % count
         offset += len(rows)
+    if len(present) > 1 and any(len(np.unique(labels[of != fold])) < 2 for fold in range(count)):
+        return None
     return Folds(of, count, tuple(notes))
 
 

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from headstart.errors import HeadError
 from headstart.heads import Head, fit_temperature
-from headstart.heads.checks import as_features, as_labels, require_two_classes
+from headstart.heads.checks import as_labels, as_rows, require_two_classes, streaming_note
 from headstart.heads.logistic import (
     DINO_GRID,
     Convergence,
@@ -77,6 +77,7 @@ def choose_linear(
     standardise: bool = True,
     names: Sequence[str] | None = None,
     tolerance: float = 1e-5,
+    device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> Selection:
     """Fit logistic regression with the C that cross-validation inside these rows prefers.
@@ -84,7 +85,8 @@ def choose_linear(
     The head's temperature is fitted to the held-out predictions at that C.
 
     Args:
-        x: training features ``(n, d)``.
+        x: training features ``(n, d)``; large ones on disk are read in blocks, as by
+            :func:`~headstart.heads.fit_logistic`.
         y: ``(n,)`` class indices in ``[0, n_classes)``; a class may be absent.
         n_classes: the number of classes.
         seed: of the folds.
@@ -96,7 +98,7 @@ def choose_linear(
             ``one-standard-error`` takes the strongest penalty within one standard error of the
             highest accuracy (Breiman et al. 1984).
         groups: ``(n,)``, rows that must be held out together.
-        class_weight, standardise: as for :func:`~headstart.heads.fit_logistic`.
+        class_weight, standardise, device: as for :func:`~headstart.heads.fit_logistic`.
         names: class names, for the notes.
         tolerance: of the refit's gradient; ten times tighter than scikit-learn's default.
         reporter: is told how the work goes.
@@ -105,10 +107,10 @@ def choose_linear(
         HeadError: if the input is unfit, or fewer than two classes occur.
     """
     reporter = reporter or SilentReporter()
-    features = as_features(x)
+    features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)
     present = require_two_classes(labels)
-    notes = _absent_note(present, n_classes, names)
+    notes = [*streaming_note(features), *absent_note(present, n_classes, names)]
     values = np.unique(np.asarray(DINO_GRID if grid is None else grid, dtype=np.float64))
     if rule not in ("best", "one-standard-error"):
         raise HeadError(f"expected the rule 'best' or 'one-standard-error', found {rule!r}")
@@ -117,8 +119,8 @@ def choose_linear(
     if divided is None:
         at = int(np.abs(np.log(values / _FALLBACK_C)).argmin())
         notes.append(
-            f"C = {values[at]:g} without cross-validation, because no class has two items and"
-            " nothing can be held out"
+            f"C = {values[at]:g} without cross-validation, because too few classes have two items"
+            " and nothing can be held out"
         )
     else:
         notes += divided.notes
@@ -130,6 +132,7 @@ def choose_linear(
             grid=values,
             class_weight=class_weight,
             standardise=standardise,
+            device=device,
             reporter=reporter,
         )
         at = _choose(path, rule)
@@ -143,6 +146,7 @@ def choose_linear(
         standardise=standardise,
         tolerance=tolerance,
         start=None if path is None else path.start(at),
+        device=device,
     )
     probabilities = None
     if path is not None:
@@ -192,7 +196,8 @@ def _choose(path: LogisticPath, rule: Rule) -> int:
     return int(np.flatnonzero(mean >= mean[best] - standard_error(path)[best])[0])
 
 
-def _absent_note(present: np.ndarray, n_classes: int, names: Sequence[str] | None) -> list[str]:
+def absent_note(present: np.ndarray, n_classes: int, names: Sequence[str] | None) -> list[str]:
+    """Return the note that some classes have no training row; nothing where all have."""
     absent = sorted(set(range(n_classes)) - set(present.tolist()))
     if not absent:
         return []
@@ -255,6 +260,7 @@ def _details(path: LogisticPath) -> dict[str, Any]:
         "gradient": [float(v) for v in path.gradient.max(axis=0)],
         "tolerance": path.tolerance,
         "precision": path.precision,
+        "device": path.device,
         "passes": [int(v) for v in path.passes.sum(axis=0)],
         "given_up": [bool(v) for v in path.dropped],
     }

@@ -74,7 +74,7 @@ def nested_cross_validation(
     outer = make_folds(labels, folds, seed=seed, groups=groups, names=names)
     if outer is None:
         raise HeadError(
-            "nested cross-validation needs a class with two items or more",
+            "nested cross-validation needs two classes with two items or more",
             hint="label more items",
         )
     probabilities = np.zeros((len(labels), n_classes))
@@ -100,7 +100,7 @@ def nested_cross_validation(
             progress.advance()
     return NestedScore(
         accuracy=accuracy_score(labels, probabilities.argmax(axis=1)),
-        over_folds=t_interval(per_fold),
+        over_folds=t_interval(per_fold, bounds=(0, 1)),
         probabilities=probabilities,
         chosen=tuple(chosen),
         notes=tuple(notes),

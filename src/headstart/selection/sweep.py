@@ -16,19 +16,30 @@ from headstart.heads import (
     LogisticPath,
     fit_lda,
     fit_logistic,
-    fit_logistic_path,
+    fit_logistic_paths,
+    fit_mlp,
     fit_neighbours,
     fit_prototype,
     fit_ridge,
     fit_temperature,
 )
-from headstart.heads.checks import as_features, as_labels, require_two_classes
+from headstart.heads.checks import (
+    Features,
+    as_labels,
+    as_rows,
+    require_two_classes,
+    streaming_note,
+    subset,
+)
 from headstart.metrics import t_interval, wilson_interval
 from headstart.progress import Reporter, SilentReporter
 from headstart.records import Curve, Score
 from headstart.selection.folds import Folds, make_folds
+from headstart.selection.linear import absent_note
 
-HeadKind = Literal["logistic", "ridge", "lda", "neighbours", "prototype"]
+HeadKind = Literal["logistic", "ridge", "lda", "neighbours", "prototype", "mlp"]
+QUICK_HEADS: tuple[HeadKind, ...] = ("logistic", "ridge", "lda", "neighbours", "prototype")
+"""What is tried by default: a perceptron takes longer than all of these together."""
 
 _NEIGHBOURS = (1, 5, 20)
 
@@ -45,6 +56,7 @@ class Candidate:
             t over divisions for several seeds.
         log_loss: mean over the held-out rows, in nats; None where it was not computed.
         per_fold: the accuracy of each fold of each division.
+        seeds: of the divisions; a perceptron is initialised and shuffled by them, too.
         given_up: the solver dropped it early because it was clearly beaten.
     """
 
@@ -54,6 +66,7 @@ class Candidate:
     accuracy: Score
     log_loss: float | None
     per_fold: tuple[float, ...]
+    seeds: tuple[int, ...] = (0,)
     given_up: bool = False
 
 
@@ -86,10 +99,13 @@ class _Run:
     labels: np.ndarray
     n_classes: int
     divisions: list[Folds]
+    seeds: tuple[int, ...]
     grid: Sequence[float]
     class_weight: str | None
+    device: str
     candidates: list[Candidate] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
+    temperatures: dict[str, float] = field(default_factory=dict)  # of the perceptron, by view
 
 
 def sweep(
@@ -97,7 +113,7 @@ def sweep(
     y: object,
     n_classes: int,
     *,
-    heads: Sequence[HeadKind] = ("logistic", "ridge", "lda", "neighbours", "prototype"),
+    heads: Sequence[HeadKind] = QUICK_HEADS,
     grid: Sequence[float] = DINO_GRID,
     standardise: Sequence[bool] = (True,),
     folds: int = 5,
@@ -105,25 +121,29 @@ def sweep(
     groups: np.ndarray | None = None,
     class_weight: str | None = None,
     names: Sequence[str] | None = None,
+    device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> Sweep:
     """Score every head on every view by cross-validation inside the training rows.
 
-    All values of C, folds and seeds of logistic regression on one view are solved together.
-    Ridge chooses its penalty by leave-one-out error inside the training rows of each fold.
+    All values of C, standardisations, folds and seeds of logistic regression on one view are
+    solved together. Ridge chooses its penalty by leave-one-out error inside the training rows of
+    each fold.
 
     Args:
-        views: features ``(n, d)`` by name, one entry a layer and pooling; or one array.
+        views: features ``(n, d)`` by name, one entry a layer and pooling; or one array. Those on
+            disk that together exceed 0.4 of the free memory are read in blocks.
         y: class indices ``(n,)``, of the same rows in every view.
         n_classes: their number.
-        heads: the kinds to try.
+        heads: the kinds to try; ``mlp`` only if it is named.
         grid: values of C for logistic regression.
         standardise: whether features are scaled to unit deviation; both may be tried.
         folds: how many.
         seeds: one division into folds for each.
         groups: ``(n,)``, rows that must be held out together.
-        class_weight: ``"balanced"`` or None, for logistic regression and ridge.
+        class_weight: ``"balanced"`` or None, for logistic regression, ridge and the perceptron.
         names: class names, for the notes.
+        device: of logistic regression, as for :func:`~headstart.heads.fit_logistic`.
         reporter: is told how the work goes.
 
     Raises:
@@ -137,23 +157,28 @@ def sweep(
             f"expected views, seeds and heads of {', '.join(get_args(HeadKind))}; found"
             f" {len(named)} views, {len(seeds)} seeds, heads {list(heads)}"
         )
-    features = {name: as_features(x, name=f"features of {name!r}") for name, x in named.items()}
+    features = {
+        name: as_rows(x, name=f"features of {name!r}", together=len(named))
+        for name, x in named.items()
+    }
     labels = as_labels(y, len(next(iter(features.values()))), n_classes)
     for name, x in features.items():
         if len(x) != len(labels):
             raise HeadError(f"expected {len(labels):,} rows in every view, {name!r} has {len(x):,}")
-    require_two_classes(labels)
+    present = require_two_classes(labels)
     divisions, notes = _divide(labels, folds, seeds, groups, names)
-    run = _Run(labels, n_classes, divisions, grid, class_weight)
+    notes += tuple(absent_note(present, n_classes, names))
+    notes += tuple(dict.fromkeys(n for x in features.values() for n in streaming_note(x)))
+    run = _Run(labels, n_classes, divisions, tuple(seeds), grid, class_weight, device)
     paths: dict[tuple[str, bool], LogisticPath] = {}
     with reporter.task("sweep", len(features) * len(heads), "kinds of head") as progress:
         for view, x in features.items():
             for kind in heads:
                 if kind == "logistic":
-                    for scaled in standardise:
-                        paths[view, scaled] = _logistic(run, view, x, scaled)
+                    solved = _logistic(run, view, x, standardise)
+                    paths |= {(view, scaled): path for scaled, path in solved.items()}
                 else:
-                    _closed_form(run, view, x, kind, standardise)
+                    _one_by_one(run, view, x, kind, standardise)
                 progress.advance()
     # Of equals the simpler: fewer options tried before it, the stronger penalty.
     ranked = sorted(run.candidates, key=lambda c: (c.given_up, -c.accuracy.value))
@@ -176,21 +201,31 @@ def _divide(
     kept = [division for division in divisions if division is not None]
     if not kept:
         raise HeadError(
-            "a sweep needs a class with two items or more, so that something can be held out"
+            "a sweep needs two classes with two items or more, so that something can be held out"
         )
     return kept, kept[0].notes
 
 
-def _logistic(run: _Run, view: str, x: np.ndarray, standardise: bool) -> LogisticPath:
-    path = fit_logistic_path(
+def _logistic(
+    run: _Run, view: str, x: Features, standardise: Sequence[bool]
+) -> dict[bool, LogisticPath]:
+    kinds = list(dict.fromkeys(standardise))
+    paths = fit_logistic_paths(
         x,
         run.labels,
         run.n_classes,
         np.stack([division.of for division in run.divisions]),
         grid=run.grid,
-        standardise=standardise,
+        standardise=kinds,
         class_weight=run.class_weight,
+        device=run.device,
     )
+    for scaled, path in zip(kinds, paths, strict=True):
+        _record_path(run, view, path, scaled)
+    return dict(zip(kinds, paths, strict=True))
+
+
+def _record_path(run: _Run, view: str, path: LogisticPath, standardise: bool) -> None:
     for at, c in enumerate(path.grid):
         run.candidates.append(
             _candidate(
@@ -216,18 +251,19 @@ def _logistic(run: _Run, view: str, x: np.ndarray, standardise: bool) -> Logisti
             chosen=path.grid[int(np.where(path.dropped, -1.0, mean).argmax())],
         )
     )
-    return path
 
 
-def _closed_form(
-    run: _Run, view: str, x: np.ndarray, kind: HeadKind, standardise: Sequence[bool]
+def _one_by_one(
+    run: _Run, view: str, x: Features, kind: HeadKind, standardise: Sequence[bool]
 ) -> None:
+    """Score a kind of head by a fit for each fold, with each of its options."""
     for options in _options(kind, standardise, len(x)):
         accuracy, loss, sizes = [], 0.0, []
-        for division in run.divisions:
+        held_out = np.empty((len(x), run.n_classes))
+        for division, seed in zip(run.divisions, run.seeds, strict=True):
             for train, held in division.splits():
-                head = _fit(run, kind, options, x[train], run.labels[train])
-                p = head.predict_proba(x[held])
+                head = _fit(run, kind, options, subset(x, train), run.labels[train], seed)
+                p = held_out[held] = head.predict_proba(subset(x, held))
                 truth = run.labels[held]
                 accuracy.append(float((p.argmax(axis=1) == truth).mean()))
                 own = np.maximum(p[np.arange(len(held)), truth], 1e-12)
@@ -235,6 +271,10 @@ def _closed_form(
                 sizes.append(len(held))
         counts = np.array(sizes)
         mean_loss = loss / float(counts.sum())
+        if kind == "mlp":
+            # The other kinds calibrate themselves.
+            with np.errstate(divide="ignore"):
+                run.temperatures[view] = fit_temperature(np.log(held_out), run.labels)
         run.candidates.append(
             _candidate(run, view, kind, options, np.array(accuracy), counts, mean_loss, False)
         )
@@ -243,13 +283,18 @@ def _closed_form(
 def _options(kind: HeadKind, standardise: Sequence[bool], n: int) -> list[dict[str, float | bool]]:
     if kind == "neighbours":
         return [{"k": float(k)} for k in _NEIGHBOURS if k <= n // 2]
-    if kind == "prototype":
+    if kind in ("prototype", "mlp"):
         return [{}]
     return [{"standardise": scaled} for scaled in standardise]
 
 
 def _fit(
-    run: _Run, kind: HeadKind, options: Mapping[str, float | bool], x: np.ndarray, y: np.ndarray
+    run: _Run,
+    kind: HeadKind,
+    options: Mapping[str, float | bool],
+    x: Features,
+    y: np.ndarray,
+    seed: int,
 ) -> Head:
     scaled = bool(options.get("standardise", True))
     fits: dict[str, Callable[[], Head]] = {
@@ -259,6 +304,7 @@ def _fit(
         "lda": lambda: fit_lda(x, y, run.n_classes, standardise=scaled)[0],
         "neighbours": lambda: fit_neighbours(x, y, run.n_classes, k=int(options["k"])),
         "prototype": lambda: fit_prototype(x, y, run.n_classes),
+        "mlp": lambda: fit_mlp(x, y, run.n_classes, seed=seed, class_weight=run.class_weight).head,
     }
     return fits[kind]()
 
@@ -277,16 +323,19 @@ def _candidate(
     right = accuracy * counts
     by_seed = [float(right[a:b].sum() / n) for a, b in pairwise(edges)]
     if len(by_seed) > 1:
-        score = t_interval(by_seed)
+        score = t_interval(by_seed, bounds=(0, 1))
     else:
         score = Score(by_seed[0], wilson_interval(by_seed[0] * n, n))
     per_fold = tuple(float(v) for v in accuracy)
-    return Candidate(view, kind, options, score, loss, per_fold, given_up)
+    return Candidate(view, kind, options, score, loss, per_fold, run.seeds, given_up)
 
 
-def _refit(run: _Run, winner: Candidate, x: np.ndarray, path: LogisticPath | None) -> Head:
+def _refit(run: _Run, winner: Candidate, x: Features, path: LogisticPath | None) -> Head:
     if winner.head != "logistic":
-        return _fit(run, winner.head, winner.options, x, run.labels)
+        fitted = _fit(run, winner.head, winner.options, x, run.labels, run.seeds[0])
+        if winner.head == "mlp":
+            return fitted.with_temperature(run.temperatures[winner.view])
+        return fitted
     path = cast(LogisticPath, path)
     at = path.grid.index(float(winner.options["C"]))
     head, _ = fit_logistic(
@@ -298,5 +347,6 @@ def _refit(run: _Run, winner: Candidate, x: np.ndarray, path: LogisticPath | Non
         class_weight=run.class_weight,
         tolerance=1e-5,
         start=path.start(at),
+        device=run.device,
     )
     return head.with_temperature(fit_temperature(path.held_out_decision(at), run.labels))

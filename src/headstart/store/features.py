@@ -122,6 +122,16 @@ class FeatureSet:
         """The bytes of all rows in memory."""
         return len(self) * sum(column.row_bytes for column in self.columns.values())
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, *shape) of all rows, where there is a single column, as of an array."""
+        return (len(self), *self.columns[self._name(None)].shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the numbers, where there is a single column."""
+        return self.columns[self._name(None)].dtype
+
     # -- choosing --------------------------------------------------------------------------------
 
     def select(self, *names: str) -> FeatureSet:

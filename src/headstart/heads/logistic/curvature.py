@@ -126,22 +126,22 @@ def gather(rows: Rows, group: Group, members: np.ndarray) -> Tensor:
     z /= rows.scale
     z -= group.shift
     z /= group.scale
-    return torch.from_numpy(z)
+    return torch.from_numpy(z).to(rows.device)
 
 
 def _primal_basis(rows: Rows, group: Group, bounds: list[tuple[int, int]]) -> GramBasis:
     # Single precision will do for a model that only steers.
     d = rows.width - 1
-    gram, total = torch.zeros(d, d), torch.zeros(d)
+    gram, total = torch.zeros(d, d, device=rows.device), torch.zeros(d, device=rows.device)
     for start, stop, z in rows.standardised(bounds, torch.float32):
         weight = group.weight[start:stop]
         if weight.any():
-            w = torch.from_numpy(weight).float()
+            w = torch.from_numpy(weight).to(gram)
             gram.addmm_(z.T, z if (weight == 1).all() else z * w[:, None])
             total += w @ z
     gram, mean = gram / group.total, total / group.total
-    shift = torch.from_numpy(group.shift).float()
-    inverse = torch.from_numpy(1.0 / group.scale).float()
+    shift = torch.from_numpy(group.shift).to(gram)
+    inverse = torch.from_numpy(1.0 / group.scale).to(gram)
     cross = torch.outer(mean, shift)
     gram += torch.outer(shift, shift) - cross - cross.T
     gram *= inverse[:, None] * inverse

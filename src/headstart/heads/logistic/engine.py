@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.heads.checks import FloatArray
 from headstart.heads.logistic.curvature import (
     Curvature,
     GramBasis,
@@ -30,7 +31,7 @@ _SMALLEST_STEP = 1e-6
 _PATIENCE: dict[Precision, int] = {"float64": 200, "float32": 60, "bfloat16": 15}
 
 Judge = Callable[[int, list[Tensor]], np.ndarray]
-"""From the pass and the parameters of every group to the columns ``(c,) bool`` to give up."""
+"""From the pass and the parameters of every group to the heads ``(groups, c) bool`` to give up."""
 
 
 @dataclass
@@ -39,24 +40,24 @@ class Solved:
 
     Attributes:
         theta: ``(d + 1, k, c)`` a group.
-        gradient: ``(c,)``, the largest absolute component.
-        passes: ``(c,)``, evaluations spent.
-        dropped: ``(c,) bool``, columns given up by the judge, common to all groups.
+        gradient: ``(c,)`` a group, the largest absolute component.
+        passes: ``(c,)`` a group, evaluations spent.
+        dropped: ``(c,) bool`` a group, heads given up by the judge.
     """
 
     theta: list[Tensor]
     gradient: list[Tensor]
     passes: list[np.ndarray]
-    dropped: np.ndarray
+    dropped: list[np.ndarray]
 
 
 class _Patience:
     """Counts, for each head, the passes since its gradient last shrank by a tenth."""
 
-    def __init__(self, limit: int, counts: list[int]) -> None:
+    def __init__(self, limit: int, penalties: Sequence[Tensor]) -> None:
         self.limit = limit
-        self.best = [torch.full((count,), torch.inf, dtype=torch.float64) for count in counts]
-        self.stale = [torch.zeros(count, dtype=torch.int64) for count in counts]
+        self.best = [torch.full_like(one, torch.inf, dtype=torch.float64) for one in penalties]
+        self.stale = [torch.zeros_like(one, dtype=torch.int64) for one in penalties]
 
     def still_shrinking(self, group: int, index: Tensor, largest: Tensor) -> Tensor:
         best, stale = self.best[group], self.stale[group]
@@ -108,20 +109,22 @@ class Engine:
             tolerance: for the largest absolute gradient component.
             max_passes: a head that is not there by then, or whose gradient has stopped shrinking
                 before, is left where it is.
-            judge: may give up columns in all groups.
+            judge: may give up heads.
             finished: is told how many heads have just left.
         """
+        penalties = [penalty.to(self.rows.device) for penalty in penalties]
+        starts = [start.to(self.rows.device) for start in starts]
         states = [
             Lbfgs(penalty.to(self.dtype), start.to(self.dtype), _LOSS_SLACK[self.precision])
             for penalty, start in zip(penalties, starts, strict=True)
         ]
         curvatures = self._curvatures(penalties, starts)
-        patience = _Patience(_PATIENCE[self.precision], [len(p) for p in penalties])
+        patience = _Patience(_PATIENCE[self.precision], penalties)
         solved = Solved(
             [start.to(self.dtype).clone() for start in starts],
-            [torch.full((len(penalty),), torch.inf) for penalty in penalties],
+            [torch.full_like(penalty, torch.inf, dtype=torch.float32) for penalty in penalties],
             [np.zeros(len(penalty), dtype=np.int64) for penalty in penalties],
-            np.zeros(len(penalties[0]), dtype=bool),
+            [np.zeros(len(penalty), dtype=bool) for penalty in penalties],
         )
         if judge is not None:
             judge(0, solved.theta)
@@ -157,8 +160,8 @@ class Engine:
             precision=self.precision,
         )
         counts = [float((group.weight == 0).sum()) for group in self.groups]
-        accuracy = [(one[0] / n).numpy() for one, n in zip(found, counts, strict=True)]
-        loss = [(one[1] / n).numpy() for one, n in zip(found, counts, strict=True)]
+        accuracy = [(one[0] / n).cpu().numpy() for one, n in zip(found, counts, strict=True)]
+        loss = [(one[1] / n).cpu().numpy() for one, n in zip(found, counts, strict=True)]
         return np.stack(accuracy), np.stack(loss)
 
     def _record(
@@ -176,7 +179,7 @@ class Engine:
             largest = state.largest_gradient()
             solved.theta[g][:, :, index] = state.theta
             solved.gradient[g][index] = largest.float()
-            solved.passes[g][index.numpy()] += 1
+            solved.passes[g][index.cpu().numpy()] += 1
             going = (largest > tolerance) & (state.step > _SMALLEST_STEP)
             going &= patience.still_shrinking(g, index, largest)
             if finished is not None:
@@ -193,9 +196,9 @@ class Engine:
     ) -> None:
         if not given_up.any():
             return
-        solved.dropped |= given_up
-        for state in states:
-            stays = ~torch.from_numpy(given_up)[state.index]
+        for g, state in enumerate(states):
+            solved.dropped[g] |= given_up[g]
+            stays = ~torch.from_numpy(given_up[g]).to(state.index.device)[state.index]
             if finished is not None:
                 finished(int((~stays).sum()))
             if len(state):
@@ -217,7 +220,7 @@ class Engine:
         if self.link == "sigmoid":
             return class_curvature(logits.sigmoid(), "sigmoid")
         if group.absent.any():
-            logits[:, torch.from_numpy(group.absent)] = -1e30
+            logits[:, torch.from_numpy(group.absent).to(logits.device)] = -1e30
         return class_curvature(torch.softmax(logits, dim=1), "softmax")
 
 
@@ -225,12 +228,16 @@ _LOSS_SLACK = {"float64": 1e-14, "float32": 1e-5, "bfloat16": 1e-3}
 
 
 def gram_bases(
-    rows: Rows, groups: Sequence[Group], bounds: list[tuple[int, int]]
+    rows: Rows, groups: Sequence[Group], bounds: list[tuple[int, int]], scale: FloatArray
 ) -> list[GramBasis]:
-    """Return one basis a group, shared between all where their rows hardly differ."""
+    """Return one basis a group, shared between all where their rows hardly differ.
+
+    Args:
+        rows, groups, bounds: as for the :class:`Engine`; the groups have one standardisation.
+        scale: ``(d,)``, about that of the groups, on top of that of the rows.
+    """
     if len(groups) > 1 and rows.n >= _SHARED_BASIS_RATIO * rows.width:
         weight = np.sum([group.weight for group in groups], axis=0)
-        d = rows.width - 1
-        everything = Group(weight, np.zeros(d), np.ones(d), groups[0].absent)
+        everything = Group(weight, np.zeros_like(scale), scale, groups[0].absent)
         return [gram_basis(rows, everything, bounds)] * len(groups)
     return [gram_basis(rows, group, bounds) for group in groups]

@@ -47,7 +47,7 @@ class Lbfgs:
     """
 
     def __init__(self, penalty: Tensor, theta: Tensor, loss_slack: float) -> None:
-        self.index = torch.arange(len(penalty))
+        self.index = torch.arange(len(penalty), device=penalty.device)
         self.penalty = penalty
         self.theta = theta
         self.loss_slack = loss_slack

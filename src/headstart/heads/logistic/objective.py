@@ -26,6 +26,7 @@ from headstart.heads.logistic.rows import Precision, Rows
 
 Link = Literal["softmax", "sigmoid"]
 _TARGET_BLOCK_BYTES = 4 * 1024 * 1024
+_DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,13 @@ class Evaluated:
     gradient: Tensor
 
 
-def block_rows(columns: int) -> int:
-    """Rows a block should have so that its logits stay in the processor's cache."""
+def block_rows(columns: int, device: torch.device) -> int:
+    """Rows a block should have so that its logits stay in the processor's cache.
+
+    A CUDA device wants fewer and larger products.
+    """
+    if device.type != "cpu":
+        return int(np.clip(_DEVICE_BLOCK_BYTES // (4 * max(columns, 1)), 2048, 65536))
     return int(np.clip(_TARGET_BLOCK_BYTES // (4 * max(columns, 1)), 256, 2048))
 
 
@@ -120,7 +126,7 @@ def held_out_sums(
         A pair of ``(c,) float64`` a group.
     """
     stacks = _Stacks(rows, groups, thetas, precision)
-    sums = [torch.zeros(2, theta.shape[2], dtype=torch.float64) for theta in thetas]
+    sums = [theta.new_zeros(2, theta.shape[2], dtype=torch.float64) for theta in thetas]
     for start, stop, z in rows.blocks(bounds, precision):
         held = [group.weight[start:stop] == 0 for group in groups]
         stack = stacks.of([at for at, out in enumerate(held) if out.any()])
@@ -152,9 +158,9 @@ class _Stack:
         absent = torch.cat([parts[at].absent for at in members], dim=1)
         self.absent = absent if absent.any() else None
         # Transposed: with few heads this product is several times faster.
-        self.gradient = torch.zeros(self.factor_columns, self.shape[0], dtype=work)
-        self.bias_gradient = torch.zeros(self.factor_columns, dtype=work)
-        self.loss = torch.zeros(self.shape[2], dtype=torch.float64)
+        self.gradient = weight.new_zeros(self.factor_columns, self.shape[0], dtype=work)
+        self.bias_gradient = weight.new_zeros(self.factor_columns, dtype=work)
+        self.loss = weight.new_zeros(self.shape[2], dtype=torch.float64)
 
     @property
     def factor_columns(self) -> int:
@@ -175,7 +181,7 @@ class _Stack:
     def spread(self, of_groups: Sequence[np.ndarray]) -> Tensor:
         """Repeat one value a row and group, ``(m,)`` each, for the group's heads: ``(m, c)``."""
         values = [
-            torch.from_numpy(of_groups[at]).to(self.bias.dtype)[:, None].expand(-1, size)
+            torch.from_numpy(of_groups[at]).to(self.bias)[:, None].expand(-1, size)
             for at, size in zip(self.members, self.sizes, strict=True)
         ]
         return torch.cat(values, dim=1)
@@ -222,8 +228,8 @@ class _Stacks:
         self.current: _Stack | None = None
         self.found = [
             Evaluated(
-                torch.zeros(theta.shape[2], dtype=torch.float64),
-                torch.zeros(theta.shape, dtype=self.work),
+                theta.new_zeros(theta.shape[2], dtype=torch.float64),
+                theta.new_zeros(theta.shape, dtype=self.work),
             )
             for theta in thetas
         ]
@@ -268,9 +274,9 @@ class _Stacks:
         weight = theta[:-1] * inverse.to(theta.dtype)
         bias = theta[-1] - (weight * shift.to(theta.dtype)).sum(0)
         k, c = theta.shape[1:]
-        absent = torch.zeros(k, c, dtype=torch.bool)
+        absent = theta.new_zeros(k, c, dtype=torch.bool)
         if group.absent.any():
-            absent[torch.from_numpy(group.absent)] = True
+            absent[torch.from_numpy(group.absent).to(theta.device)] = True
         return _Part(weight.to(self.work), bias.to(self.work), absent, c)
 
 
@@ -293,8 +299,8 @@ def _frame(rows: Rows, group: Group, precision: Precision) -> tuple[Tensor, Tens
     own_shift = rows.shift + group.shift * rows.scale
     own_scale = rows.scale * group.scale
     return (
-        torch.from_numpy((own_shift - shift) / scale)[:, None, None],
-        torch.from_numpy(scale / own_scale)[:, None, None],
+        torch.from_numpy((own_shift - shift) / scale).to(rows.device)[:, None, None],
+        torch.from_numpy(scale / own_scale).to(rows.device)[:, None, None],
     )
 
 
@@ -316,13 +322,16 @@ def _hits(logits: Tensor, target: Tensor, link: Link) -> Tensor:
 
 
 def _residual(logits: Tensor, target: Tensor, link: Link) -> tuple[Tensor, Tensor]:
-    """Return loss ``(m, c)`` and residual ``(m, k, c)``, the latter in the logits' memory."""
+    """Return loss ``(m, c)`` and residual ``(m, k, c)``; the logits are spent."""
     tiny = torch.finfo(logits.dtype).tiny
     if link == "sigmoid":
         t = (target[:, None].to(logits.dtype) if target.ndim == 1 else target)[:, :, None]
         loss = (torch.nn.functional.softplus(logits) - t * logits).sum(1)
         return loss, logits.sigmoid_().sub_(t)
-    probabilities = torch.softmax(logits, dim=1, out=logits)
+    if logits.device.type == "cpu":
+        probabilities = torch.softmax(logits, dim=1, out=logits)
+    else:
+        probabilities = torch.softmax(logits, dim=1)
     if target.ndim == 1:
         index = target[:, None, None].expand(-1, 1, logits.shape[2])
         own = probabilities.gather(1, index)

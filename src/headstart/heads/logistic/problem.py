@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor
 
 from headstart.heads.checks import (
+    Features,
     FloatArray,
-    as_features,
     as_labels,
     as_multi_hot,
+    as_rows,
     as_soft_targets,
     class_weight_vector,
     require_two_classes,
@@ -20,6 +22,8 @@ from headstart.heads.checks import (
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.objective import Group, Link
 from headstart.heads.logistic.rows import Rows, moments
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Problem:
         standardise: whether features are scaled to unit deviation.
     """
 
-    x: FloatArray
+    x: Features
     labels: np.ndarray | None
     targets: FloatArray | None
     weight: FloatArray
@@ -48,12 +52,22 @@ class Problem:
     multi_label: bool
     standardise: bool
 
-    def rows(self, order: np.ndarray) -> Rows:
+    def rows(self, order: np.ndarray, device: torch.device = CPU, chunk: int = 0) -> Rows:
         """Return the training rows in the given reading order."""
-        shift, scale = self._standardisation(np.arange(len(self.x)))
+        shift, scale = moments(self.x, np.arange(len(self.x)))
+        scale = scale if self.standardise else np.ones_like(scale)
         labels = None if self.labels is None else torch.from_numpy(self.labels[order])
         targets = None if self.targets is None else torch.from_numpy(self.targets[order])
-        return Rows(self.x, order, labels, targets, shift, scale)
+        return Rows(
+            self.x,
+            order,
+            None if labels is None else labels.to(device),
+            None if targets is None else targets.to(device),
+            shift,
+            scale,
+            chunk=chunk,
+            device=device,
+        )
 
     def everything(self, rows: Rows) -> Group:
         """Return the group that trains on all rows, in their common standardisation."""
@@ -62,18 +76,25 @@ class Problem:
 
     def all_but(self, rows: Rows, held_out: np.ndarray) -> Group:
         """Return the group that holds out ``held_out: (n,) bool`` (in reading order)."""
+        return self.all_but_in_each(rows, held_out, (self.standardise,))[0]
+
+    def all_but_in_each(
+        self, rows: Rows, held_out: np.ndarray, standardise: Sequence[bool]
+    ) -> list[Group]:
+        """Return the group that holds out ``held_out``, with each of some standardisations."""
         members = rows.order[~held_out]
-        shift, scale = self._standardisation(members)
-        return Group(
-            np.where(held_out, 0.0, self.weight[rows.order]),
-            (shift - rows.shift) / rows.scale,
-            scale / rows.scale,
-            self._absent(members),
-        )
+        shift, deviation = moments(self.x, members)
+        weight, absent = np.where(held_out, 0.0, self.weight[rows.order]), self._absent(members)
+        scales = [deviation if scaled else np.ones_like(deviation) for scaled in standardise]
+        return [
+            Group(weight, (shift - rows.shift) / rows.scale, scale / rows.scale, absent)
+            for scale in scales
+        ]
 
     def head(self, rows: Rows, group: Group, theta: Tensor) -> LinearHead:
         """Return the head with parameters ``theta: (d + 1, columns)`` of a group."""
-        weight, bias = theta[:-1].double().numpy(), theta[-1].double().numpy()
+        theta = theta.double().cpu()
+        weight, bias = theta[:-1].numpy(), theta[-1].numpy()
         if self.columns == 1 and self.n_classes == 2 and not self.multi_label:
             # One sigmoid column z is a softmax over (-z / 2, z / 2).
             weight = np.concatenate([-weight / 2, weight / 2], axis=1)
@@ -89,10 +110,6 @@ class Problem:
             present=present,
             task="multi-label" if self.multi_label else "classification",
         )
-
-    def _standardisation(self, members: np.ndarray) -> tuple[FloatArray, FloatArray]:
-        shift, scale = moments(self.x, members)
-        return shift, scale if self.standardise else np.ones_like(scale)
 
     def _absent(self, members: np.ndarray) -> np.ndarray:
         if self.multi_label or self.columns == 1:
@@ -117,7 +134,7 @@ def make_problem(
     Raises:
         HeadError: if the arrays are unfit, or fewer than two classes occur.
     """
-    features = as_features(x)
+    features = as_rows(x)
     n = len(features)
     ones = np.ones(n)
     if multi_label:

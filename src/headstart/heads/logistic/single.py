@@ -11,10 +11,11 @@ from torch import Tensor
 from headstart.errors import HeadError
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.curvature import gram_basis
+from headstart.heads.logistic.device import choose_device
 from headstart.heads.logistic.engine import Engine
 from headstart.heads.logistic.newton import is_small, solve_newton
 from headstart.heads.logistic.objective import Group, block_rows
-from headstart.heads.logistic.problem import Problem, make_problem
+from headstart.heads.logistic.problem import CPU, Problem, make_problem
 from headstart.heads.logistic.rows import Precision, Rows, block_bounds
 
 _SINGLE_FLOOR = 2e-6
@@ -53,6 +54,7 @@ def fit_logistic(
     tolerance: float = 1e-6,
     max_passes: int = 1000,
     start: Tensor | None = None,
+    device: str = "cpu",
 ) -> tuple[LinearHead, Convergence]:
     """Fit logistic regression: scikit-learn's objective ``C sum_i w_i loss_i + |W|^2 / 2``.
 
@@ -61,7 +63,9 @@ def fit_logistic(
     double precision.
 
     Args:
-        x: features ``(n, d)``.
+        x: features ``(n, d)``. What lies on disk and exceeds 0.4 of the free memory (a mapped
+            array, rows of a feature store, :class:`~headstart.heads.StreamedFeatures`) is read in
+            blocks.
         y: ``(n,)`` class indices in ``[0, n_classes)``; or ``(n, n_classes)`` soft labels whose
             rows sum to 1, or with ``multi_label`` memberships in [0, 1].
         n_classes: the number of classes, whether or not all occur.
@@ -74,6 +78,9 @@ def fit_logistic(
             1e-4; 1e-6 costs a few more passes and makes the head reproducible.
         max_passes: give up after so many evaluations; the certificate says how far it came.
         start: parameters ``(d + 1, k)`` to begin from, as :class:`LogisticPath` gives them.
+        device: where the products are made: ``cpu`` (the default: everybody has one), ``cuda``,
+            or ``auto``, which takes CUDA for five million numbers or more. Small heads stay on
+            the processor.
 
     Returns:
         The head, and the certificate of its convergence.
@@ -91,13 +98,17 @@ def fit_logistic(
         class_weight=class_weight,
         multi_label=multi_label,
     )
-    rows = problem.rows(np.arange(len(problem.x)))
+    place = choose_device(device, problem.x.shape)
+    n, shape = len(problem.x), (problem.x.shape[1] + 1, problem.columns)
+    small = is_small(n, *shape)
+    rows = problem.rows(np.arange(n), CPU if small else place)
     group = problem.everything(rows)
-    bounds = block_bounds(np.array([0, rows.n]), block_rows(problem.columns))
+    bounds = block_bounds(np.array([0, n]), block_rows(problem.columns, rows.device))
     penalty = 1.0 / (C * group.total)
-    shape = (rows.width, problem.columns)
-    theta = torch.zeros(shape) if start is None else start.reshape(shape)
-    if is_small(rows.n, *shape):
+    if start is None:
+        start = torch.zeros(shape, device=rows.device)
+    theta = start.reshape(shape).to(rows.device)
+    if small:
         theta, gradient, passes = solve_newton(
             rows,
             group,
@@ -132,7 +143,7 @@ def _solve_large(
     of a pass; double precision does what the tolerance asks beyond that, and always certifies.
     """
     basis = gram_basis(rows, group, bounds)
-    penalties = [torch.tensor([penalty], dtype=torch.float64)]
+    penalties = [torch.tensor([penalty], dtype=torch.float64, device=rows.device)]
     spent, gradient = 0, float("inf")
     phases: list[tuple[Precision, float]] = [
         ("float32", max(0.8 * tolerance, _SINGLE_FLOOR)),
