@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from headstart.comparison.findings import kind_of_fault
+from headstart.comparison.input_findings import kind_of_fault
 from headstart.comparison.inputs import check_inputs
 from headstart.comparison.material import Images
 

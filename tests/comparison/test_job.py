@@ -97,6 +97,7 @@ def test_faults_of_the_command_line():
         CliRunner().invoke(app, ["compare", "digits", "--epochs", "3"], catch_exceptions=False)
     listed = CliRunner().invoke(app, ["compare", "digits", "--configs", "list"])
     assert "class-ordered" in listed.output
+    assert "finetune:NAME" in listed.output
 
 
 def test_unknown_settings():

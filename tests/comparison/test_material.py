@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,17 @@ def test_without_one_every_repetition_draws_its_own():
     assert all(
         (a.test == b.test).all() for a, b in zip(material.divisions, again.divisions, strict=True)
     )
+
+
+def test_splits_of_one_array_that_the_user_has_made_are_kept():
+    drawn = load_data(pictures(60))
+    assert drawn.test_drawn
+    assert not picture_data().test_drawn
+    own = dataclasses.replace(drawn, test_drawn=False)
+    assert not divide(own, repeats=2, seed=0).redrawn
+    assert divide(own, repeats=2, seed=0, redraw=True).redrawn
+    with pytest.raises(ConfigError, match="cannot draw another"):
+        divide(picture_data(), repeats=2, seed=0, redraw=True)
 
 
 def test_limits_keep_the_shares_of_the_classes():

@@ -83,7 +83,9 @@ def test_all_faults_are_reported_together():
         {"alpha": 0.5},
         {"recompute": True},
         {"recompute": True, "mode": "train", "order": "class"},
-        {"fine_tune": True, "autograd": "no_grad"},
+        {"recipe": "lp-ft", "autograd": "no_grad"},
+        {"recipe": "lp-ft", "mode": "train", "dropout": "off"},
+        {"recipe": " "},
         {"batch_size": 1},
         {"preprocessing": {"colour": 1}},
         {"preprocessing": {"scale": 1.0}, "inputs": "unscaled"},
@@ -104,9 +106,23 @@ def test_a_configuration_of_ones_own_in_one_line():
         del PRESETS["mine"]
 
 
-def test_fine_tuning_is_refused_with_its_reason():
-    with pytest.raises(ConfigError, match=r"'finetune\+sgd'.*does not train"):
-        resolve("features+sgd,features+adam,finetune+sgd")
+def test_fine_tuning_by_name():
+    recipes = [
+        c.recipe for c in resolve("finetune+sgd,finetune+adam,finetune:lp-ft,finetune:a.toml")
+    ]
+    assert recipes == ["sgd-step", "adam-step", "lp-ft", "a.toml"]
+    beside = parse("finetune+adam+layer=stage2+unscaled")
+    assert (beside.layer, beside.inputs, beside.head) == ("stage2", "unscaled", None)
+    assert not any(c.recipe for c in resolve(None))
+
+
+def test_faults_of_fine_tuning_are_told_together():
+    with pytest.raises(ConfigError) as caught:
+        resolve("finetune,finetune:lp-ft+sgd,features+finetune+sgd,finetune+sgd+eval,finetune:+sgd")
+    assert len(caught.value.faults) == 5
+    for part in ("does not say how it trains", "an optimizer of its own", "contradict each other",
+                 "stands in the recipe 'sgd-step'", "'finetune:'"):  # fmt: skip
+        assert part in str(caught.value)
 
 
 def test_defaults_and_tutorial_heads():

@@ -131,7 +131,24 @@ def test_nothing_to_choose_without_batch_norm(study):
     assert result.plan.images == 150
     assert "all modes compute the same rows" in result.recommendation.text
     assert result.evidence.inputs is None
+    unchecked = found(result, "inputs: not checked")
+    assert "order of their channels could not be checked" in unchecked.text
+    assert 0.2 < unchecked.evidence["deviation"] < 1.3
     assert result.evidence.drift == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"scale": 1.0, "mean": 0.0, "std": 1.0}, "mean 1"),  # a hundred and something
+        ({"scale": 1 / 255**2, "mean": 0.0, "std": 1.0}, "mean 0.00"),
+    ],
+)
+def test_an_unusual_range_without_batch_norm(study, fault, words):
+    backbone = planted(dataclasses.replace(RIGHT, **fault), norm=False)
+    finding = found(study("eval", backbone=backbone, repeats=1), "inputs: unusual range")
+    assert words in finding.text
+    assert "--scale" in finding.fix
 
 
 def test_own_configurations_cuts_and_heads(study):

@@ -234,6 +234,8 @@ def test_official_splits_are_kept_and_leaks_found(pictures: Pictures) -> None:
     pixels, labels = pictures.pixels(), list(pictures.labels)
     dataset = load_data({"train": (pixels[:8], labels[:8]), "test": (pixels[6:], labels[6:])})
     assert (len(dataset.train), len(dataset.test)) == (8, 6)
+    assert not dataset.test_drawn
+    assert load_data((pixels, labels)).test_drawn
     assert dataset.leaks() == (("test item 0", "train item 6"), ("test item 1", "train item 7"))
 
 

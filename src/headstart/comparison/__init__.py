@@ -2,15 +2,18 @@
 
 A configuration is data (:class:`Configuration`); :func:`run_study` plans the forward passes that a
 set of them needs, runs each distinct one once, trains a head on every repetition, measures causes
-beside accuracies, and ends in findings and a recommendation.
+beside accuracies, and ends in findings and a recommendation. A :class:`Tuner` trains the backbone
+for configurations that fine-tune.
 """
 
 from headstart.comparison.configuration import Configuration
-from headstart.comparison.heads import HeadSpec, tutorial_head
+from headstart.comparison.heads import Fitted, HeadSpec, tutorial_head
 from headstart.comparison.names import DEFAULT, PRESETS, REFERENCE, TERMS, parse, register, resolve
+from headstart.comparison.plan import Tuning
 from headstart.comparison.results import Comparison, Evidence, Finding, Outcome, Recommendation
 from headstart.comparison.settings import StudySettings
 from headstart.comparison.study import run_study
+from headstart.comparison.tuning import Tuner
 
 __all__ = [
     "DEFAULT",
@@ -21,10 +24,13 @@ __all__ = [
     "Configuration",
     "Evidence",
     "Finding",
+    "Fitted",
     "HeadSpec",
     "Outcome",
     "Recommendation",
     "StudySettings",
+    "Tuner",
+    "Tuning",
     "parse",
     "register",
     "resolve",

@@ -1,4 +1,4 @@
-"""A configuration: one way of running the backbone, as data."""
+"""A configuration: one way of running the backbone, or of training it, as data."""
 
 from __future__ import annotations
 
@@ -30,9 +30,25 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
+_OF_RUNNING = (
+    "mode",
+    "autograd",
+    "statistics",
+    "alpha",
+    "dropout",
+    "order",
+    "recompute",
+    "batch_size",
+    "head",
+)
+"""What a recipe decides instead."""
+
+
 @dataclass(frozen=True)
 class Configuration:
-    """One way of running a frozen backbone. The defaults are those of the reference.
+    """One way of running a frozen backbone, or a recipe that trains it.
+
+    The defaults are those of the reference.
 
     Attributes:
         name: how it stands in tables; unique within a study.
@@ -57,7 +73,9 @@ class Configuration:
         preprocessing: fields of :class:`~headstart.data.Preprocessing` that are replaced.
         layer, pooling: another cut. None: that of the backbone.
         head: another head. None: that of the study.
-        fine_tune: whether the backbone is trained as well.
+        recipe: the backbone is trained as well, a fresh copy in every repetition: the name of a
+            recipe of ``headstart finetune``, or a ``.toml`` file. It says all of training; inputs
+            and cut are those of the configuration.
         about: one line for the report.
 
     Raises:
@@ -78,7 +96,7 @@ class Configuration:
     layer: str | None = None
     pooling: str | None = None
     head: HeadSpec | None = None
-    fine_tune: bool = False
+    recipe: str | None = None
     about: str = ""
 
     def __post_init__(self) -> None:
@@ -123,8 +141,7 @@ class Configuration:
             )
         if self.recompute and self.order == "class":
             faults.append("recompute tests in evaluation mode, where the order makes no difference")
-        if self.fine_tune and self.autograd != "grad":
-            faults.append(f"a backbone cannot be trained under {self.autograd}")
+        faults += self._against_recipe()
         if self.batch_size is not None and self.batch_size < 2:
             faults.append(f"batch_size must be at least 2, not {self.batch_size}")
         known = {f.name for f in dataclasses.fields(Preprocessing)}
@@ -137,6 +154,22 @@ class Configuration:
         if touched:
             faults.append(f"inputs='{self.inputs}' and preprocessing both set {sorted(touched)}")
         return faults
+
+    def _against_recipe(self) -> list[str]:
+        """Say what a recipe decides and the configuration sets as well."""
+        if self.recipe is None:
+            return []
+        given = {f.name: f.default for f in dataclasses.fields(self) if f.name in _OF_RUNNING}
+        both = [name for name, default in given.items() if getattr(self, name) != default]
+        if not self.recipe.strip():
+            return ["a recipe is a name or a .toml file, not an empty text"]
+        if not both:
+            return []
+        return [
+            f"how the backbone is trained stands in the recipe '{self.recipe}', so"
+            f" {', '.join(both)} cannot be set beside it; write norm, dropout and batch_size into"
+            " a recipe of your own (finetune:FILE.toml)"
+        ]
 
     def preprocess(self, base: Preprocessing) -> Preprocessing:
         """Return the preprocessing in effect, given the backbone's own."""

@@ -7,12 +7,16 @@ nothing where its figures are missing.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 
-from headstart.comparison.inputs import TINY, InputCheck, Trial
-from headstart.comparison.results import Evidence, Finding, Outcome
-from headstart.comparison.statistics import Difference
+from headstart.comparison.input_findings import (
+    images_are_tiny,
+    inputs_fit,
+    inputs_look_wrong,
+    inputs_unchecked,
+)
+from headstart.comparison.results import Evidence, Finding, FrozenOutcome, TunedOutcome
+from headstart.comparison.wording import listed, number, percent, points
 from headstart.extraction import TOLERANCE
 
 Rule = Callable[[Evidence], Iterator[Finding]]
@@ -44,91 +48,9 @@ def nothing_to_choose(e: Evidence) -> Iterator[Finding]:
     )
 
 
-def inputs_look_wrong(e: Evidence) -> Iterator[Finding]:
-    """Another preprocessing brings the early layers much nearer to their statistics."""
-    check = e.inputs
-    if check is None or check.correction is None:
-        return
-    correction = check.correction
-    kind = kind_of_fault(check)
-    said = {
-        "unscaled": "Inputs look unscaled",
-        "channels": "Red and blue look swapped",
-        "normalisation": "Inputs look normalised by another mean and deviation",
-        "overscaled": "Inputs look scaled down too far",
-    }[kind]
-    text = (
-        f"{said}: {correction.name}, the drift of {check.layers[0]} from its running statistics"
-        f" falls from {number(check.given.first)} to {number(correction.first)} nats"
-        f" ({len(check.layers)} early layers: {number(check.given.early)} to"
-        f" {number(correction.early)})."
-    )
-    if kind == "unscaled":
-        scaled = next((t for t in check.trials if t.name.startswith("divided by 255")), None)
-        if scaled is not None and scaled is not correction:
-            text += f" {scaled.name.capitalize()}: {number(scaled.first)}."
-    mended = None if e.suggested is None else e.outcome(e.suggested)
-    if mended is not None and mended.difference is not None:
-        text += f" Accuracy with this change: {against(mended.difference)}."
-    yield Finding(
-        f"inputs: {kind}",
-        "warning",
-        text,
-        fix=f"use {correction.preprocessing}",
-        evidence={
-            "layer": check.layers[0],
-            "before": check.given.first,
-            "after": correction.first,
-            "early_before": check.given.early,
-            "early_after": correction.early,
-            "images": check.images,
-        },
-    )
-    yield from _hidden_fault(e)
-
-
-def inputs_fit(e: Evidence) -> Iterator[Finding]:
-    """No usual preprocessing suits the network clearly better."""
-    check = e.inputs
-    if check is None or check.correction is not None:
-        return
-    best = min(check.trials, key=lambda trial: trial.early)
-    yield Finding(
-        "inputs: fit",
-        "note",
-        f"The preprocessing fits: {check.layers[0]} drifts by {number(check.given.first)} nats from"
-        f" its running statistics ({len(check.layers)} early layers: {number(check.given.early)}),"
-        f" and none of {len(check.trials)} other usual preprocessings is clearly nearer"
-        f" (best: {best.name}, {number(best.early)}).",
-        evidence={"first": check.given.first, "early": check.given.early, "best": best.early},
-    )
-
-
-def images_are_tiny(e: Evidence) -> Iterator[Finding]:
-    """Enlarged images lack the detail that the network was trained on."""
-    check = e.inputs
-    if check is None or check.own_size is None or check.enlargement < TINY:
-        return
-    own = check.own_size
-    base = check.correction or check.given
-    if own.early * 1.5 > base.early:
-        return
-    yield Finding(
-        "tiny images",
-        "advice",
-        f"Statistics differ because your images are {check.image_side} px and are enlarged to"
-        f" {check.resized_side} px: {own.name}, the early drift falls from {number(base.early)} to"
-        f" {number(own.early)} nats. Enlarging adds no detail, and no"
-        " normalisation brings it back.",
-        fix="compare sizes (size=64, size=96, …) and earlier layers; a smaller size is also"
-        " cheaper",
-        evidence={"side": check.image_side, "drift": base.early, "drift_own_size": own.early},
-    )
-
-
 def rows_depend_on_batch(e: Evidence) -> Iterator[Finding]:
     """The same items get other rows in other batches."""
-    batch = [o for o in e.outcomes if o.behaviour.changes.in_another_batch > _DEPENDS]
+    batch = [o for o in e.frozen if o.behaviour.changes.in_another_batch > _DEPENDS]
     if not batch:
         return
     worst = max(batch, key=lambda o: o.behaviour.changes.in_another_batch)
@@ -150,7 +72,7 @@ def rows_depend_on_batch(e: Evidence) -> Iterator[Finding]:
 
 def class_order_matters(e: Evidence) -> Iterator[Finding]:
     """A loader without shuffling makes every batch of one class."""
-    for outcome in e.outcomes:
+    for outcome in e.frozen:
         if outcome.task.function.order != "class":
             continue
         function = dataclasses.replace(outcome.task.function, order="shuffled")
@@ -181,7 +103,7 @@ def class_order_matters(e: Evidence) -> Iterator[Finding]:
 
 def dropout_left_on(e: Evidence) -> Iterator[Finding]:
     """Two passes over the same images disagree."""
-    noisy = [o for o in e.outcomes if o.task.function.dropout]
+    noisy = [o for o in e.frozen if o.task.function.dropout]
     if not noisy:
         return
     worst = max(noisy, key=lambda o: o.behaviour.changes.on_second_pass)
@@ -215,7 +137,7 @@ def dropout_left_on(e: Evidence) -> Iterator[Finding]:
 
 def statistics_moved(e: Evidence) -> Iterator[Finding]:
     """``no_grad`` without ``eval`` changes the network."""
-    if not e.moved or not any(o.task.function.statistics == "batch" for o in e.outcomes):
+    if not e.moved or not any(o.task.function.statistics == "batch" for o in e.frozen):
         return
     moved = {name: shift for name, shift in e.moved.items() if shift > 0}
     if not moved:
@@ -256,7 +178,7 @@ def ways_are_equal(e: Evidence) -> Iterator[Finding]:
 
 def differences_in_noise(e: Evidence) -> Iterator[Finding]:
     """What the figures cannot tell apart from the reference."""
-    others = [o for o in e.outcomes if o.difference is not None and e.reference not in o.same_as]
+    others = [o for o in e.frozen if o.difference is not None and e.reference not in o.same_as]
     unclear = [o for o in others if o.difference is not None and not o.difference.significant]
     if not unclear:
         return
@@ -281,9 +203,52 @@ def differences_in_noise(e: Evidence) -> Iterator[Finding]:
     )
 
 
+def fine_tuning_gains(e: Evidence) -> Iterator[Finding]:
+    """What training the backbone brings over freezing it. What it costs in time is told beside."""
+    told: set[str] = set()
+    for outcome in e.tuned:
+        if outcome.name in told or outcome.difference is None:
+            continue
+        told |= {outcome.name, *outcome.same_as}
+        gap = outcome.difference
+        names = listed([outcome.name, *outcome.same_as])
+        size = points(gap)
+        if not gap.significant:
+            text = f"Fine-tuning ({names}) is not distinguishable from {e.reference}: {size}"
+            text += "" if gap.p_holm is None else f", Holm-corrected p = {gap.p_holm:.2g}"
+        elif gap.value > 0:
+            text = f"Fine-tuning ({names}) gains {size} over {e.reference}"
+        else:
+            text = f"Fine-tuning ({names}) loses {size} against {e.reference}"
+        yield Finding(
+            "fine-tuning",
+            "advice" if gap.significant and gap.value > 0 else "note",
+            f"{text}. {_best_epochs(outcome)}",
+            evidence={
+                "configuration": outcome.name,
+                "difference": gap.value,
+                "p_holm": gap.p_holm,
+                "best_epochs": [run.chosen["best_epoch"] for run in outcome.runs],
+            },
+        )
+
+
+def _best_epochs(outcome: TunedOutcome) -> str:
+    """Say how well the held-out items were classified, and in which epoch."""
+    best = sorted(int(run.chosen["best_epoch"]) for run in outcome.runs)
+    epochs = outcome.tuning.epochs
+    held = "" if outcome.held_out is None else f" {percent(outcome.held_out.value)},"
+    when = f"epoch {best[0]}" if best[0] == best[-1] else f"epochs {best[0]} to {best[-1]}"
+    text = f"Best validation accuracy:{held} in {when} of {epochs}"
+    # At the end of a run the best epoch may lie beyond it.
+    short = 2 * sum(epoch == epochs for epoch in best) > len(best)
+    return f"{text}; it may still rise with more epochs." if short else f"{text}."
+
+
 RULES: tuple[Rule, ...] = (
     inputs_look_wrong,
     inputs_fit,
+    inputs_unchecked,
     images_are_tiny,
     nothing_to_choose,
     rows_depend_on_batch,
@@ -292,52 +257,16 @@ RULES: tuple[Rule, ...] = (
     statistics_moved,
     ways_are_equal,
     differences_in_noise,
+    fine_tuning_gains,
 )
 """All rules; add your own by calling it beside :func:`find_causes`."""
 
 
-def kind_of_fault(check: InputCheck) -> str:
-    """Name what the correction mends: ``unscaled``, ``overscaled``, ``channels`` or
-    ``normalisation``.
-    """
-    assert check.correction is not None
-    given, right = check.given.preprocessing, check.correction.preprocessing
-    if given.scale > 20 * right.scale:
-        return "unscaled"
-    if right.scale > 20 * given.scale:
-        return "overscaled"
-    if (given.mean, given.std) == (right.mean, right.std):
-        return "channels"
-    return "normalisation"
-
-
-def _hidden_fault(e: Evidence) -> Iterator[Finding]:
-    """Batch statistics do better than running ones only because the inputs are wrong."""
-    reference = e.reference_outcome
-    for outcome in e.outcomes:
-        function = outcome.task.function
-        same = function.preprocessing == reference.task.function.preprocessing
-        if not same or outcome.difference is None or function.statistics == "running":
-            continue
-        if outcome.difference.significant and outcome.difference.value > 0:
-            yield Finding(
-                "hidden fault",
-                "warning",
-                f"{outcome.name} is better than {e.reference} by"
-                f" {100 * outcome.difference.value:.1f} points because its statistics come from"
-                " your data and absorb the fault of the inputs. It hides the mistake, and does not"
-                " mend it.",
-                fix="mend the inputs first, then compare again",
-                evidence={outcome.name: outcome.difference.value},
-            )
-            return
-
-
-def _twin(e: Evidence, outcome: Outcome, function: object) -> Outcome | None:
+def _twin(e: Evidence, outcome: FrozenOutcome, function: object) -> FrozenOutcome | None:
     return next(
         (
             other
-            for other in e.outcomes
+            for other in e.frozen
             if other.task.function == function
             and other.task.cut == outcome.task.cut
             and other.head == outcome.head
@@ -346,32 +275,4 @@ def _twin(e: Evidence, outcome: Outcome, function: object) -> Outcome | None:
     )
 
 
-def against(difference: Difference) -> str:
-    """Word a difference with its interval and p-value."""
-    text = f"{100 * difference.value:+.1f} points"
-    if difference.interval is not None:
-        low, high = 100 * difference.interval.low, 100 * difference.interval.high
-        text += f" (95 % interval {low:+.1f} to {high:+.1f}"
-        text += f", p = {difference.p_holm:.2g})" if difference.p_holm is not None else ")"
-    return text
-
-
-def number(value: float) -> str:
-    """Write a figure with two or three digits."""
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if value >= 0.001 else ("0" if value == 0 else f"{value:.1e}")
-
-
-def percent(value: float) -> str:
-    """Write a fraction as per cent."""
-    return f"{100 * value:.1f} %" if math.isfinite(value) else "–"
-
-
-def listed(names: list[str], most: int = 6) -> str:
-    """Write names with commas, at most so many."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-__all__ = ["RULES", "Trial", "against", "find_causes", "kind_of_fault", "listed"]
+__all__ = ["RULES", "find_causes"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from headstart.errors import ConfigError
 from headstart.heads import fit_logistic
 from headstart.heads.mlp import fit_mlp
+from headstart.records import Curve
 from headstart.selection import choose_linear
 
 Ints = NDArray[np.int64]
@@ -101,11 +104,20 @@ class TaskRows:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Predictions for validation and test items, and what was chosen in training."""
+    """What one training of one repetition gave.
+
+    Attributes:
+        validation, test: ``(v,)`` and ``(t,) int64``, predicted classes of those items.
+        chosen: what was chosen in training.
+        curves: loss and accuracy by epoch; empty where nothing was trained in epochs.
+        seconds: wall time of the training; differs from run to run.
+    """
 
     validation: Ints
     test: Ints
     chosen: dict[str, float]
+    curves: tuple[Curve, ...] = ()
+    seconds: float = 0.0
 
 
 def fit_head(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitted:
@@ -121,8 +133,13 @@ def fit_head(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitte
         n_classes: the number of classes.
         seed: of folds, initial weights and mini-batches.
     """
-    if spec.kind == "mlp":
-        return _fit_mlp(spec, rows, n_classes, seed)
+    begun = time.perf_counter()
+    fit = _fit_mlp if spec.kind == "mlp" else _fit_linear
+    fitted = fit(spec, rows, n_classes, seed)
+    return dataclasses.replace(fitted, seconds=time.perf_counter() - begun)
+
+
+def _fit_linear(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitted:
     options = {"folds": 3, "grid": GRID, "tolerance": 1e-4, **spec.options}
     fit = ~rows.held_out
     repeated = len(np.unique(rows.items)) < len(rows.items)
@@ -160,7 +177,7 @@ def _fit_mlp(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitte
     last = {curve.name: curve.y[made.best_epoch - 1] for curve in made.curves}
     loss = last.get("train loss", math.nan)
     chosen = {"best_epoch": float(made.best_epoch), "train_loss": float(loss)}
-    return Fitted(validation, made.head.predict(rows.test), chosen)
+    return Fitted(validation, made.head.predict(rows.test), chosen, made.curves)
 
 
 def _none() -> Ints:

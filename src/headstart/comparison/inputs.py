@@ -40,6 +40,12 @@ channels change it by 2.8 on photographs, a wrong mean and deviation by 9, missi
 FLOOR = 0.02
 """Drift in nats below which inputs agree, whatever else would agree still better."""
 
+USUAL = (0.02, 10.0)
+"""Deviations that usual normalisations give, with room for plain and for contrasty images.
+
+Images as they are (0..255) deviate by 40 to 100, images that were scaled twice by 0.002 or less.
+"""
+
 TINY = 1.5
 """Images that are enlarged by more than this lack the detail that the network knows."""
 
@@ -59,6 +65,28 @@ class Trial:
     preprocessing: Preprocessing
     first: float
     early: float
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """What a network is given after preprocessing; all that can be said without running statistics.
+
+    Attributes:
+        mean, deviation: over all pixels and channels.
+        low, high: the extremes.
+        images: on how many images.
+    """
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    images: int
+
+    @property
+    def unusual(self) -> bool:
+        """Whether the deviation is that of no usual normalisation (0.2 to 1.3 on photographs)."""
+        return not USUAL[0] <= self.deviation <= USUAL[1]
 
 
 @dataclass(frozen=True)
@@ -89,6 +117,18 @@ class InputCheck:
     def enlargement(self) -> float:
         """How many times the images are enlarged."""
         return self.resized_side / self.image_side
+
+
+def input_range(inputs: Tensor) -> InputRange:
+    """Measure normalised inputs ``(n, 3, h, w) float32``."""
+    values = inputs.double()
+    return InputRange(
+        mean=float(values.mean()),
+        deviation=float(values.std(correction=0)),
+        low=float(values.min()),
+        high=float(values.max()),
+        images=len(inputs),
+    )
 
 
 def check_inputs(
@@ -243,10 +283,12 @@ def _own_size(given: Preprocessing, side: int) -> Preprocessing | None:
 __all__ = [
     "FACTOR",
     "InputCheck",
+    "InputRange",
     "Trial",
     "alternatives",
     "check_inputs",
     "choose_correction",
     "early_drift",
+    "input_range",
     "whole_drift",
 ]

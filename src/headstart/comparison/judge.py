@@ -1,139 +1,154 @@
-"""Heads on rows, repetition by repetition, and what their figures are worth."""
+"""Trainings repetition by repetition, and what their figures are worth."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from headstart.comparison.functions import Cut, Function
 from headstart.comparison.heads import Fitted, HeadSpec, TaskRows, fit_head
 from headstart.comparison.material import Division, digest_of
 from headstart.comparison.measure import Behaviour, Spread, spread
-from headstart.comparison.plan import Task
-from headstart.comparison.results import Outcome, RunRecord
+from headstart.comparison.plan import Key, Task
+from headstart.comparison.results import FrozenOutcome, Outcome, RunRecord, TunedOutcome
 from headstart.comparison.rows import RowMaker
 from headstart.comparison.statistics import Difference, Right, difference, holm, mean_accuracy
+from headstart.comparison.workspace import Workspace
 from headstart.progress import Reporter
-
-Key = tuple[Function, Cut, str]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """All outcomes, and how many heads an interrupted study had trained."""
-
-    outcomes: tuple[Outcome, ...]
-    resumed: int
+from headstart.records import Curve, to_plain
 
 
 @dataclass(eq=False)
-class _Series:
-    """One distinct function with one head, over all repetitions."""
+class Series:
+    """The runs of one key over all repetitions.
 
-    head: HeadSpec
-    right: list[Right]
-    held_out: list[Right]
-    runs: list[RunRecord]
+    Attributes:
+        right, held_out: which test and held-out items were classified rightly, a repetition each.
+        runs: the records.
+        seconds: wall time of every training.
+        resumed: how many an interrupted study had finished.
+        spread: of the rows; None where the backbone is trained.
+    """
+
+    right: list[Right] = field(default_factory=list)
+    held_out: list[Right] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    resumed: int = 0
     spread: Spread | None = None
 
+    def add(self, fitted: Fitted, maker: RowMaker, division: Division, *, resumed: bool) -> None:
+        """Judge one training by the labels."""
+        test = maker.material.test.labels[division.test]
+        judged = maker.material.train.labels[division.train][division.validation]
+        right, held = fitted.test == test, fitted.validation == judged
+        self.right.append(right)
+        self.held_out.append(held)
+        self.seconds.append(fitted.seconds)
+        self.resumed += resumed
+        self.runs.append(
+            RunRecord(
+                repetition=division.repetition,
+                seeds=division.seeds,
+                accuracy=float(right.mean()),
+                right=int(right.sum()),
+                n_test=len(right),
+                held_out=float(held.mean()) if len(held) else None,
+                chosen=fitted.chosen,
+                curves=fitted.curves,
+            )
+        )
 
-def judge(
-    tasks: Sequence[Task],
-    maker: RowMaker,
-    head: HeadSpec,
-    reference: str,
-    behaviours: Mapping[str, Behaviour],
-    reporter: Reporter,
-) -> Judgement:
+
+def train_heads(
+    tasks: Sequence[Task], maker: RowMaker, head: HeadSpec, reporter: Reporter
+) -> dict[Key, Series]:
     """Train and test a head for every distinct configuration and repetition.
 
     Args:
-        tasks: the configurations; those of one function with one head share their runs.
+        tasks: the configurations with a frozen backbone; equal keys share their runs.
         maker: has carried out the plan.
         head: of configurations without their own.
-        reference: name of the configuration to compare with.
-        behaviours: by configuration.
         reporter: shown progress.
     """
-    series: dict[Key, _Series] = {}
-    for task in tasks:
-        own = task.configuration.head or head
-        series.setdefault(_key(task, own), _Series(own, [], [], []))
-    resumed = 0
+    first = {task.key(head): task for task in reversed(tasks)}
+    series = {task.key(head): Series() for task in tasks}
     divisions = maker.material.divisions
     with reporter.task("heads", len(series) * len(divisions), "heads") as progress:
         for division in divisions:
             for key, one in series.items():
-                task = next(t for t in tasks if _key(t, t.configuration.head or head) == key)
-                resumed += _run(one, task, maker, division)
+                task = first[key]
+                rows = maker.rows_of(task, division)
+                if one.spread is None:
+                    one.spread = spread(rows.train[: len(division.train)])
+                own = task.configuration.head or head
+                name = digest_of("head 2", maker.run_key(task, division), key[2])
+                fitted = kept(maker.workspace, name)
+                resumed = fitted is not None
+                if fitted is None:
+                    fitted = _fit(own, rows, maker, division)
+                    keep(maker.workspace, name, fitted)
+                one.add(fitted, maker, division, resumed=resumed)
                 progress.advance()
-    return Judgement(_outcomes(tasks, maker, head, reference, behaviours, series), resumed)
+    return series
 
 
-def _key(task: Task, head: HeadSpec) -> Key:
-    return task.function, task.cut, json.dumps(head.describe(), sort_keys=True)
+def _fit(head: HeadSpec, rows: TaskRows, maker: RowMaker, division: Division) -> Fitted:
+    return fit_head(head, rows, len(maker.material.classes), division.seeds.head % 2**31)
 
 
-def _run(one: _Series, task: Task, maker: RowMaker, division: Division) -> bool:
-    """Train one head, or take it from an interrupted study; return which."""
-    rows = maker.rows_of(task, division)
-    if one.spread is None:
-        one.spread = spread(rows.train[: len(division.train)])
-    key = digest_of("head", maker.run_key(task, division), _key(task, one.head)[2])
-    fitted, resumed = _fit_or_resume(key, one.head, rows, maker, division)
-    test = maker.material.test.labels[division.test]
-    judged = maker.material.train.labels[division.train][division.validation]
-    right, held = fitted.test == test, fitted.validation == judged
-    one.right.append(right)
-    one.held_out.append(held)
-    one.runs.append(
-        RunRecord(
-            repetition=division.repetition,
-            seeds=division.seeds,
-            accuracy=float(right.mean()),
-            right=int(right.sum()),
-            n_test=len(right),
-            held_out=float(held.mean()) if len(held) else None,
-            chosen=fitted.chosen,
-        )
-    )
-    return resumed
+def keep(workspace: Workspace, key: str, fitted: Fitted) -> None:
+    """Keep what a training gave until the study is finished."""
+    told = {
+        "chosen": fitted.chosen,
+        "curves": [to_plain(curve) for curve in fitted.curves],
+        "seconds": fitted.seconds,
+    }
+    text = np.frombuffer(json.dumps(told).encode(), dtype=np.uint8)
+    workspace.put(key, {"validation": fitted.validation, "test": fitted.test, "told": text})
 
 
-def _fit_or_resume(
-    key: str, head: HeadSpec, rows: TaskRows, maker: RowMaker, division: Division
-) -> tuple[Fitted, bool]:
-    kept = maker.workspace.get(key)
-    if kept is not None:
-        names = bytes(kept["names"]).decode().split("\n") if len(kept["names"]) else []
-        chosen = dict(zip(names, (float(v) for v in kept["values"]), strict=True))
-        return Fitted(kept["validation"], kept["test"], chosen), True
-    fitted = fit_head(head, rows, len(maker.material.classes), division.seeds.head % 2**31)
-    maker.workspace.put(
-        key,
-        {
-            "validation": fitted.validation,
-            "test": fitted.test,
-            "names": np.frombuffer("\n".join(fitted.chosen).encode(), dtype=np.uint8),
-            "values": np.array(list(fitted.chosen.values()), dtype=np.float64),
-        },
-    )
-    return fitted, False
+def kept(workspace: Workspace, key: str) -> Fitted | None:
+    """Return what an interrupted study kept of a training."""
+    arrays = workspace.get(key)
+    if arrays is None:
+        return None
+    told: dict[str, Any] = json.loads(bytes(arrays["told"]))
+    curves = tuple(_curve(values) for values in told["curves"])
+    return Fitted(arrays["validation"], arrays["test"], told["chosen"], curves, told["seconds"])
 
 
-def _outcomes(
+def _curve(values: Mapping[str, Any]) -> Curve:
+    plain: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
+    return Curve(**plain)
+
+
+def judge(
     tasks: Sequence[Task],
+    series: Mapping[Key, Series],
     maker: RowMaker,
     head: HeadSpec,
     reference: str,
     behaviours: Mapping[str, Behaviour],
-    series: Mapping[Key, _Series],
 ) -> tuple[Outcome, ...]:
-    keys = {task.name: _key(task, task.configuration.head or head) for task in tasks}
+    """Return what every configuration gave, and its differences from the reference.
+
+    Args:
+        tasks: in the order of the outcomes.
+        series: the runs of all of them.
+        maker: knows the items.
+        head: of configurations without their own.
+        reference: name of the configuration to compare with; its backbone is frozen.
+        behaviours: of those with a frozen backbone.
+    """
+    keys = {task.name: task.key(head) for task in tasks}
+    frozen = {task.key(head) for task in tasks if task.tuning is None}
     against = series[keys[reference]]
     material = maker.material
     ratio = material.n_test / material.n_train
@@ -145,31 +160,34 @@ def _outcomes(
         if one is against:
             continue
         on_test[key] = difference(one.right, against.right, redrawn=material.redrawn, ratio=ratio)
-        if held:
+        # Fine-tuning is no candidate, and its own correction must not blunt the choice.
+        if held and key in frozen:
             on_held[key] = difference(
                 one.held_out, against.held_out, redrawn=True, ratio=held_ratio
             )
     on_test, on_held = _corrected(on_test), _corrected(on_held)
-    outcomes = []
+    outcomes: list[Outcome] = []
     for task in tasks:
         key = keys[task.name]
         one = series[key]
+        shared: dict[str, Any] = {
+            "task": task,
+            "runs": tuple(one.runs),
+            "accuracy": mean_accuracy(one.right, redrawn=material.redrawn, ratio=ratio),
+            "held_out": (
+                mean_accuracy(one.held_out, redrawn=True, ratio=held_ratio) if held else None
+            ),
+            "difference": None if task.name == reference else on_test.get(key, _EQUAL),
+            "held_out_difference": None if task.name == reference else on_held.get(key),
+            "same_as": tuple(n for n, k in keys.items() if k == key and n != task.name),
+        }
+        if task.tuning is not None:
+            outcomes.append(TunedOutcome(**shared, tuning=task.tuning))
+            continue
         assert one.spread is not None
+        own = task.configuration.head or head
         outcomes.append(
-            Outcome(
-                task=task,
-                head=one.head,
-                runs=tuple(one.runs),
-                accuracy=mean_accuracy(one.right, redrawn=material.redrawn, ratio=ratio),
-                held_out=mean_accuracy(one.held_out, redrawn=True, ratio=held_ratio)
-                if held
-                else None,
-                difference=None if task.name == reference else on_test.get(key, _EQUAL),
-                held_out_difference=None if task.name == reference else on_held.get(key),
-                same_as=tuple(n for n, k in keys.items() if k == key and n != task.name),
-                behaviour=behaviours[task.name],
-                spread=one.spread,
-            )
+            FrozenOutcome(**shared, head=own, behaviour=behaviours[task.name], spread=one.spread)
         )
     return tuple(outcomes)
 
@@ -188,4 +206,4 @@ def _corrected(differences: Mapping[Key, Difference]) -> dict[Key, Difference]:
     }
 
 
-__all__ = ["Judgement", "judge"]
+__all__ = ["Series", "judge", "keep", "kept", "train_heads"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -110,8 +111,7 @@ def divide(
         repeats: how many.
         seed: of everything.
         redraw: whether each repetition draws its own test split. None: yes where the data came
-            without one, so that headstart set it aside; told by both splits sharing their items.
-            The first repetition keeps the split as it is.
+            without one. The first repetition keeps the split as it is.
         train_items, test_items: use at most so many, drawn in proportion to the classes.
 
     Raises:
@@ -122,7 +122,12 @@ def divide(
     train = _some(dataset.train, train_items, seed)
     test = _some(dataset.test, test_items, seed)
     if redraw is None:
-        redraw = dataset.train.items is dataset.test.items
+        redraw = dataset.test_drawn
+    if redraw and dataset.train.items is not dataset.test.items:
+        raise ConfigError(
+            ("the test split is a source of its own, so repetitions cannot draw another one",),
+            hint="leave redraw out",
+        )
     if redraw:
         whole = Split(
             train.items,
@@ -258,6 +263,14 @@ class Images:
         """Return the pixels of a few items, ``(m, 3, h, w) uint8``."""
         found = [p for _, p in self.batches(split, indices, preprocessing, len(indices))]
         return torch.cat(found)
+
+    def decode_seconds(self, split: Split, indices: Ints, preprocessing: Preprocessing) -> float:
+        """Measure reading and decoding, in seconds an image."""
+        begun = time.perf_counter()
+        reader = read_batches(split, indices, preprocessing, batch_size=16, workers=self.workers)
+        for _ in reader:
+            pass
+        return (time.perf_counter() - begun) / len(indices)
 
     def _all(self, split: Split, preprocessing: Preprocessing) -> torch.Tensor:
         key = (id(split), _geometry(preprocessing))

@@ -1,6 +1,7 @@
 """Names of configurations: an ordered registry, and a small grammar that composes them.
 
-A name is terms joined by ``+``: ``eval+no_grad``, ``reestimated+unscaled``, ``layer=stage2+eval``.
+A name is terms joined by ``+``: ``eval+no_grad``, ``reestimated+unscaled``, ``layer=stage2+eval``,
+``finetune+adam``, ``finetune:lp-ft``.
 """
 
 from __future__ import annotations
@@ -46,10 +47,13 @@ TERMS: dict[str, tuple[Fields, str]] = {
     "unnormalised": ({"inputs": "unnormalised"}, "inputs 0..1"),
     "misnormalised": ({"inputs": "misnormalised"}, "inputs with another mean and deviation"),
     "swapped-channels": ({"inputs": "swapped-channels"}, "red and blue swapped"),
-    "features": ({"mode": "eval", "autograd": "inference"}, "frozen backbone"),
-    "finetune": ({"fine_tune": True, "mode": "train", "autograd": "grad"}, "backbone trained"),
-    "sgd": ({"head": tutorial_head("sgd")}, "linear layer by SGD with StepLR"),
-    "adam": ({"head": tutorial_head("adam")}, "linear layer by Adam with StepLR"),
+    "features": (
+        {"mode": "eval", "autograd": "inference", "recipe": None},
+        "frozen backbone",
+    ),
+    "finetune": ({"recipe": ""}, "backbone trained too; finetune:NAME by a recipe"),
+    "sgd": ({"optimizer": "sgd"}, "linear layer (or with finetune, everything) by SGD, StepLR"),
+    "adam": ({"optimizer": "adam"}, "the same by Adam"),
 }
 """What each word of a name sets, in the order in which they are listed."""
 
@@ -64,7 +68,9 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "channels": ("channels", str),
     "crop": ("crop_fraction", float),
 }
-_OF_CONFIGURATION = {"layer", "pooling", "batch_size"}
+_OF_WORDS = {"optimizer"}
+"""What words set beside the fields of a configuration and of a preprocessing."""
+_RECIPE = "finetune:"
 _BLEND = re.compile(r"blend\(([^()]*)\)")
 
 PRESETS: dict[str, Configuration] = {}
@@ -111,8 +117,15 @@ def parse(name: str) -> Configuration:
                     faults.append(f"'{said[key]}' and '{term}' contradict each other in '{name}'")
                 continue
             said[key] = term
-            own = key in Configuration.__dataclass_fields__
+            own = key in Configuration.__dataclass_fields__ or key in _OF_WORDS
             (fields if own else preprocessing)[key] = value
+    if fields.get("recipe") == "" and "optimizer" not in fields:
+        faults.append(
+            f"'{name}' does not say how it trains: write finetune+sgd, finetune+adam, or"
+            " finetune:NAME with a recipe such as lp-ft"
+        )
+    if fields.get("recipe") and "optimizer" in fields:
+        faults.append(f"'{name}' names a recipe, which has an optimizer of its own")
     if faults:
         raise ConfigError(tuple(faults), hint=_hint())
     return Configuration(
@@ -128,8 +141,7 @@ def resolve(configurations: Iterable[str | Configuration] | str | None) -> list[
             None: :data:`DEFAULT`.
 
     Raises:
-        ConfigError: unknown or contradictory names, a name twice, no configuration, or one that
-            is not available yet.
+        ConfigError: unknown or contradictory names, a name twice, or no configuration.
     """
     given: Sequence[str | Configuration]
     if configurations is None:
@@ -149,13 +161,6 @@ def resolve(configurations: Iterable[str | Configuration] | str | None) -> list[
             hints += [error.hint] if error.hint else []
     names = [configuration.name for configuration in found]
     faults += [f"'{name}' is given twice" for name in dict.fromkeys(names) if names.count(name) > 1]
-    training = [c.name for c in found if c.fine_tune]
-    if training:
-        listed = ", ".join(f"'{name}'" for name in training)
-        faults.append(
-            f"{listed}: a comparison runs frozen backbones; it does not train them, so"
-            " fine-tuning cannot be compared here yet"
-        )
     if not given:
         faults.append("there is no configuration to compare")
     if faults:
@@ -166,6 +171,9 @@ def resolve(configurations: Iterable[str | Configuration] | str | None) -> list[
 def _term(term: str) -> tuple[Fields, str]:
     if term in TERMS:
         return TERMS[term]
+    if term.startswith(_RECIPE) and len(term) > len(_RECIPE):
+        recipe = term.removeprefix(_RECIPE)
+        return {"recipe": recipe}, f"backbone trained by the recipe {recipe}"
     blend = _BLEND.fullmatch(term)
     if blend is not None:
         try:
@@ -180,7 +188,7 @@ def _term(term: str) -> tuple[Fields, str]:
             return {field: convert(text)}, term
         except ValueError:
             raise ConfigError((f"'{term}': '{text}' is not a value of {key}",)) from None
-    words = [*TERMS, "blend(0.5)", *(f"{name}=" for name in _VALUES), *PRESETS]
+    words = [*TERMS, "blend(0.5)", f"{_RECIPE}NAME", *(f"{name}=" for name in _VALUES), *PRESETS]
     near = difflib.get_close_matches(term, words, n=3, cutoff=0.4)
     offer = f" (nearest: {', '.join(near)})" if near else ""
     raise ConfigError((f"there is no configuration '{term}'{offer}",))
@@ -189,6 +197,11 @@ def _term(term: str) -> tuple[Fields, str]:
 def _settled(fields: Fields) -> Fields:
     """Fill in what a name leaves open, as the people who use these words mean it."""
     fields = dict(fields)
+    optimizer = fields.pop("optimizer", None)
+    if fields.get("recipe") == "":
+        fields["recipe"] = f"{optimizer}-step"
+    elif optimizer is not None:
+        fields["head"] = tutorial_head(optimizer)
     if "mode" in fields:
         # "eval" and "train" without a word about autograd leave it on.
         fields.setdefault("autograd", "grad")
@@ -210,8 +223,9 @@ def _numbers(text: str) -> float | tuple[float, ...]:
 
 
 def _hint() -> str:
-    return f"names are words joined by '+': {', '.join(TERMS)}, blend(0.5), " + ", ".join(
-        f"{key}=VALUE" for key in _VALUES
+    return (
+        f"names are words joined by '+': {', '.join(TERMS)}, blend(0.5), finetune:NAME, "
+        + ", ".join(f"{key}=VALUE" for key in _VALUES)
     )
 
 

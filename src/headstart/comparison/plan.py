@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from headstart.comparison.configuration import Configuration
 from headstart.comparison.functions import Cut, Function
+from headstart.comparison.heads import HeadSpec
 from headstart.comparison.material import Material
 
 Kind = Literal["rows", "batches", "recompute"]
 Part = Literal["all", "train", "validation", "test"]
+Key = tuple[Function, Cut, str]
+"""What is run, and how it is trained; configurations with equal keys share their runs."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +39,55 @@ class Pass:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """A recipe of fine-tuning that was found to fit the network.
+
+    Attributes:
+        name: the recipe's.
+        recipe: all of it, in plain values.
+        epochs: of all stages together, at most.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    epochs: int
+
+    @property
+    def text(self) -> str:
+        """The recipe as one line, for keys."""
+        return json.dumps(self.recipe, sort_keys=True)
+
+
+@dataclass(frozen=True)
 class Task:
     """One configuration, as it is carried out.
 
     Attributes:
         configuration: what was asked for.
         function, cut: what it computes, and where it is cut.
+        tuning: how the backbone is trained; None where it is frozen.
     """
 
     configuration: Configuration
     function: Function
     cut: Cut
+    tuning: Tuning | None = None
 
     @property
     def name(self) -> str:
         """The configuration's name."""
         return self.configuration.name
+
+    def key(self, head: HeadSpec) -> Key:
+        """Return what identifies its runs.
+
+        Args:
+            head: of configurations that neither bring their own nor fine-tune.
+        """
+        if self.tuning is not None:
+            return self.function, self.cut, self.tuning.text
+        own = self.configuration.head or head
+        return self.function, self.cut, json.dumps(own.describe(), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -64,6 +101,30 @@ class PlannedPass:
 
 
 @dataclass(frozen=True)
+class PlannedTuning:
+    """Fine-tuning by one recipe, once a repetition.
+
+    Attributes:
+        configurations: that share the runs.
+        recipe: its name.
+        runs: how many.
+        epochs: of a run, at most.
+        images: that train, an epoch.
+    """
+
+    configurations: tuple[str, ...]
+    recipe: str
+    runs: int
+    epochs: int
+    images: int
+
+    @property
+    def steps(self) -> int:
+        """Single images that go forward and backward in all runs, at most."""
+        return self.runs * self.epochs * self.images
+
+
+@dataclass(frozen=True)
 class Plan:
     """All passes of a study, in the order in which they run.
 
@@ -71,11 +132,13 @@ class Plan:
         passes: each once.
         images: forward passes of single images that they make, unless rows are in the cache.
         alone: how many it would be if every configuration and repetition ran on its own.
+        tunings: what is fine-tuned beside; not counted in the others.
     """
 
     passes: tuple[PlannedPass, ...]
     images: int
     alone: int
+    tunings: tuple[PlannedTuning, ...] = ()
 
     @property
     def saved(self) -> int:
@@ -92,14 +155,29 @@ class Plan:
         for (kind, names), members in groups.items():
             images = sum(member.images for member in members)
             lines.append(f"{_KINDS[kind]} for {', '.join(names)}: {images:,} images")
-        return tuple(lines)
+        return (*lines, *map(_tuning_line, self.tunings))
 
     def __str__(self) -> str:
         total = (
             f"{self.images:,} forward passes of one image instead of {self.alone:,};"
             f" {self.saved:,} are shared"
         )
-        return "\n".join([total, *(f"  {line}" for line in self.lines())])
+        lines = [total, *(f"  {line}" for line in self.lines())]
+        if self.tunings:
+            steps = sum(tuning.steps for tuning in self.tunings)
+            lines.append(
+                f"  fine-tuning is the long part: up to {steps:,} images go forward and backward"
+            )
+        return "\n".join(lines)
+
+
+def _tuning_line(tuning: PlannedTuning) -> str:
+    runs = "1 run" if tuning.runs == 1 else f"{tuning.runs} runs"
+    epochs = "1 epoch" if tuning.epochs == 1 else f"{tuning.epochs} epochs"
+    return (
+        f"fine-tuning of a fresh copy for {', '.join(tuning.configurations)} (recipe"
+        f" {tuning.recipe}): {runs} of up to {epochs} of {tuning.images:,} images"
+    )
 
 
 _KINDS = {
@@ -139,7 +217,7 @@ def make_plan(
     """Collect the passes of all configurations and repetitions, each once.
 
     Args:
-        tasks: the configurations.
+        tasks: the configurations, those that fine-tune among them.
         material: the items.
         statistics_items: training items that statistics are re-estimated on.
         recompute_passes: walks over the training items of ``recompute``.
@@ -149,6 +227,8 @@ def make_plan(
     alone = 0
     for division in material.divisions:
         for task in tasks:
+            if task.tuning is not None:
+                continue
             needed = passes_of(task, material, division.repetition)
             for one in needed:
                 cuts.setdefault(one, {})[task.cut] = None
@@ -159,7 +239,24 @@ def make_plan(
     planned = tuple(
         PlannedPass(one, tuple(cuts[one]), sizes[one], tuple(users[one])) for one in order
     )
-    return Plan(planned, sum(sizes.values()), alone)
+    return Plan(planned, sum(sizes.values()), alone, _tunings(tasks, material))
+
+
+def _tunings(tasks: Sequence[Task], material: Material) -> tuple[PlannedTuning, ...]:
+    names: dict[Key, list[str]] = {}
+    tunings: dict[Key, Tuning] = {}
+    for task in tasks:
+        if task.tuning is not None:
+            key = (task.function, task.cut, task.tuning.text)
+            names.setdefault(key, []).append(task.name)
+            tunings.setdefault(key, task.tuning)
+    images = material.n_train - len(material.divisions[0].validation)
+    return tuple(
+        PlannedTuning(
+            tuple(names[key]), tuning.name, len(material.divisions), tuning.epochs, images
+        )
+        for key, tuning in tunings.items()
+    )
 
 
 _ORDER: Mapping[str, int] = {"rows": 0, "batches": 1, "recompute": 2}
@@ -182,4 +279,15 @@ def _alone(task: Task, material: Material, statistics: int, rounds: int) -> int:
     return train + material.n_test + extra
 
 
-__all__ = ["Pass", "Plan", "PlannedPass", "Task", "is_cached", "make_plan", "passes_of"]
+__all__ = [
+    "Key",
+    "Pass",
+    "Plan",
+    "PlannedPass",
+    "PlannedTuning",
+    "Task",
+    "Tuning",
+    "is_cached",
+    "make_plan",
+    "passes_of",
+]

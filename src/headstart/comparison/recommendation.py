@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from headstart.comparison.configuration import Configuration
-from headstart.comparison.findings import against, kind_of_fault, percent
-from headstart.comparison.results import Evidence, Outcome, Recommendation
+from headstart.comparison.input_findings import kind_of_fault
+from headstart.comparison.results import Evidence, FrozenOutcome, Outcome, Recommendation
+from headstart.comparison.wording import against, percent
 from headstart.data import Preprocessing
 
 
@@ -14,10 +15,11 @@ def recommend(e: Evidence) -> Recommendation:
     Candidates are those whose rows are functions of their items: rows that depend on the batch or
     on chance cannot be cached, and change from one evaluation to the next. The reference stays,
     unless a candidate is better on the held-out training items by more than noise (Holm-corrected
-    p below 0.05). The test items choose nothing; they show what the choice is worth.
+    p below 0.05). Fine-tuning answers another question, and is never among them. The test items
+    choose nothing; they show what the choice is worth.
     """
     reference = e.reference_outcome
-    mended = None if e.suggested is None else e.outcome(e.suggested)
+    mended = None if e.suggested is None else e.frozen_outcome(e.suggested)
     chosen = _choose(e)
     if mended is not None and not _clearly_worse(mended):
         # Statistics of the target may absorb the fault just as well; but a fault that is known
@@ -26,12 +28,17 @@ def recommend(e: Evidence) -> Recommendation:
     evidence = [_figures(e, chosen)]
     if chosen is not reference:
         evidence.append(_held_out(e, chosen))
-    rivals = [o for o in e.outcomes if not o.cacheable and o is not chosen]
+    rivals = [o for o in e.frozen if not o.cacheable and o is not chosen]
     if rivals:
         best = max(rivals, key=lambda o: o.accuracy.value)
         evidence.append(
             f"The best of those that depend on batch or chance, {best.name}, has"
             f" {percent(best.accuracy.value)} on the test items."
+        )
+    if e.tuned:
+        evidence.append(
+            "Fine-tuning is another question and no candidate here: every run of it gives another"
+            " network. The findings say what it gains, and what that costs."
         )
     return Recommendation(
         configuration=chosen.name,
@@ -43,9 +50,9 @@ def recommend(e: Evidence) -> Recommendation:
     )
 
 
-def _choose(e: Evidence) -> Outcome:
+def _choose(e: Evidence) -> FrozenOutcome:
     reference = e.reference_outcome
-    candidates = [o for o in e.outcomes if o.cacheable and o.head == reference.head]
+    candidates = [o for o in e.frozen if o.cacheable and o.head == reference.head]
     better = [o for o in candidates if _clearly_better(o)]
     if better:
         return max(better, key=_held_out_accuracy)
@@ -68,7 +75,7 @@ def _clearly_worse(outcome: Outcome) -> bool:
     return gap is not None and gap.significant and gap.value < 0
 
 
-def _text(e: Evidence, chosen: Outcome, mended: Outcome | None) -> str:
+def _text(e: Evidence, chosen: FrozenOutcome, mended: FrozenOutcome | None) -> str:
     reference = e.reference_outcome
     if mended is not None and chosen is mended:
         assert e.inputs is not None
@@ -170,7 +177,7 @@ def code_for(e: Evidence, chosen: Outcome) -> str:
     return "\n".join(lines)
 
 
-def options_for(e: Evidence, chosen: Outcome) -> str:
+def options_for(e: Evidence, chosen: FrozenOutcome) -> str:
     """Return the options that ``headstart fit`` needs beside those of this study, or nothing."""
     if chosen.task.function.measured_statistics or not chosen.cacheable:
         return ""

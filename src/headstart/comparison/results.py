@@ -8,28 +8,30 @@ from typing import Any, Literal
 
 from headstart.comparison.functions import Facts
 from headstart.comparison.heads import HeadSpec
-from headstart.comparison.inputs import InputCheck, Trial
+from headstart.comparison.inputs import InputCheck, InputRange, Trial
 from headstart.comparison.material import Seeds
 from headstart.comparison.measure import Behaviour, Equality, Spread
-from headstart.comparison.plan import Plan, Task
+from headstart.comparison.plan import Plan, Task, Tuning
 from headstart.comparison.statistics import Difference
 from headstart.freezing import LayerDrift
-from headstart.records import CacheUse, Score, to_plain
+from headstart.records import CacheUse, Curve, Score, to_plain
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One head of one configuration in one repetition.
+    """One training of one configuration in one repetition.
 
     Attributes:
         repetition: from 0.
         seeds: all of its seeds.
         accuracy: on the test items, a fraction.
         right, n_test: the counts behind it.
-        held_out: accuracy on the held-out training items; None if there are none.
+        held_out: accuracy on the held-out training items; None if there are none. Where they
+            choose the epoch (a head by mini-batches, fine-tuning), the best of all epochs.
         chosen: hyper-parameters chosen in training.
+        curves: loss and accuracy by epoch, of what is trained in epochs.
     """
 
     repetition: int
@@ -39,6 +41,7 @@ class RunRecord:
     n_test: int
     held_out: float | None
     chosen: Mapping[str, float]
+    curves: tuple[Curve, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,37 +50,58 @@ class Outcome:
 
     Attributes:
         task: the configuration and what it computes.
-        head: that was trained.
         runs: one a repetition.
         accuracy: mean over the repetitions, on the test items.
         held_out: the same on held-out training items, by which configurations are chosen.
         difference: from the reference on the test items; None for the reference itself.
-        held_out_difference: likewise on the held-out items.
-        same_as: other configurations that are the same function with the same head, so that all
-            their figures are equal.
-        behaviour, spread: the measured causes.
+        held_out_difference: likewise on the held-out items; None for what fine-tunes as well,
+            which is no candidate.
+        same_as: other configurations that are the same function trained in the same way, so that
+            all their figures are equal.
     """
 
     task: Task
-    head: HeadSpec
     runs: tuple[RunRecord, ...]
     accuracy: Score
     held_out: Score | None
     difference: Difference | None
     held_out_difference: Difference | None
     same_as: tuple[str, ...]
-    behaviour: Behaviour
-    spread: Spread
 
     @property
     def name(self) -> str:
         """The configuration's name."""
         return self.task.name
 
+
+@dataclass(frozen=True)
+class FrozenOutcome(Outcome):
+    """The outcome of a frozen backbone.
+
+    Attributes:
+        head: that was trained.
+        behaviour, spread: the measured causes.
+    """
+
+    head: HeadSpec
+    behaviour: Behaviour
+    spread: Spread
+
     @property
     def cacheable(self) -> bool:
         """Whether its rows are functions of their items alone."""
         return self.task.function.row_wise
+
+
+@dataclass(frozen=True)
+class TunedOutcome(Outcome):
+    """The outcome of fine-tuning: a fresh copy of the backbone was trained in every repetition.
+
+    Attributes:
+        tuning: the recipe.
+    """
+
+    tuning: Tuning
 
 
 @dataclass(frozen=True)
@@ -147,6 +171,7 @@ class Evidence:
         outcomes: in the order asked for.
         facts, inputs, drift, moved, proofs: the measured causes. ``drift`` has one entry a
             preprocessing; ``inputs`` and ``moved`` are None without running statistics.
+        given: what the network is given, where no running statistics tell whether that is right.
         suggested: the configuration that was added because the inputs looked wrong.
     """
 
@@ -162,19 +187,34 @@ class Evidence:
     outcomes: tuple[Outcome, ...]
     facts: Facts
     inputs: InputCheck | None
+    given: InputRange | None
     drift: Mapping[str, tuple[LayerDrift, ...]]
     moved: Mapping[str, float] | None
     proofs: tuple[Proof, ...]
     suggested: str | None
 
+    @property
+    def frozen(self) -> tuple[FrozenOutcome, ...]:
+        """The outcomes with a frozen backbone, among which one is recommended."""
+        return tuple(one for one in self.outcomes if isinstance(one, FrozenOutcome))
+
+    @property
+    def tuned(self) -> tuple[TunedOutcome, ...]:
+        """The outcomes of fine-tuning."""
+        return tuple(one for one in self.outcomes if isinstance(one, TunedOutcome))
+
     def outcome(self, name: str) -> Outcome:
         """Return the outcome of a configuration."""
         return next(outcome for outcome in self.outcomes if outcome.name == name)
 
+    def frozen_outcome(self, name: str) -> FrozenOutcome:
+        """Return the outcome of a configuration with a frozen backbone."""
+        return next(outcome for outcome in self.frozen if outcome.name == name)
+
     @property
-    def reference_outcome(self) -> Outcome:
-        """The outcome of the reference."""
-        return self.outcome(self.reference)
+    def reference_outcome(self) -> FrozenOutcome:
+        """The outcome of the reference, which is frozen."""
+        return self.frozen_outcome(self.reference)
 
 
 @dataclass(frozen=True)
@@ -188,7 +228,11 @@ class Comparison:
         plan: the forward passes.
         settings: of the study, in plain values.
         notes: what was decided on the user's behalf.
-        seconds_per_image: of the forward pass, by configuration; differs from run to run.
+        seconds_per_image: of the forward pass, by configuration with a frozen backbone; differs
+            from run to run.
+        seconds_per_run: by configuration, what one repetition takes on its own: fine-tuning as it
+            was measured; else decoding and embedding the training items once, and the head.
+            Empty where nothing is fine-tuned.
         seconds: wall time by step.
         cache: rows found in and added to the feature cache.
         resumed: passes and heads that an interrupted study had finished.
@@ -201,6 +245,7 @@ class Comparison:
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
     seconds_per_image: Mapping[str, float]
+    seconds_per_run: Mapping[str, float]
     seconds: Mapping[str, float]
     cache: CacheUse
     resumed: int
@@ -236,6 +281,7 @@ class Comparison:
             ],
             "network": to_plain(e.facts),
             "inputs": None if e.inputs is None else _inputs(e.inputs),
+            "input_range": to_plain(e.given),
             "drift": to_plain(dict(e.drift)),
             "moved_by_training_mode": None if e.moved is None else dict(e.moved),
             "findings": to_plain(self.findings),
@@ -245,6 +291,7 @@ class Comparison:
                 "images_alone": self.plan.alone,
                 "images_saved": self.plan.saved,
                 "passes": list(self.plan.lines()),
+                "fine_tuning": to_plain(self.plan.tunings),
             },
             "notes": list(self.notes),
         }
@@ -254,6 +301,7 @@ class Comparison:
         return {
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
             "seconds_per_image": dict(self.seconds_per_image),
+            "seconds_per_run": dict(self.seconds_per_run),
             "cache": to_plain(self.cache),
             "resumed": self.resumed,
         }
@@ -261,6 +309,16 @@ class Comparison:
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     configuration = outcome.task.configuration
+    own: dict[str, Any] = {}
+    if isinstance(outcome, FrozenOutcome):
+        own = {
+            "head": to_plain(outcome.head.describe()),
+            "cacheable": outcome.cacheable,
+            "behaviour": to_plain(outcome.behaviour),
+            "spread": to_plain(outcome.spread),
+        }
+    elif isinstance(outcome, TunedOutcome):
+        own = {"recipe": to_plain(dict(outcome.tuning.recipe))}
     return {
         "name": outcome.name,
         "about": configuration.about,
@@ -268,15 +326,12 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "function": to_plain(outcome.task.function.describe()),
         "layer": outcome.task.cut[0],
         "pooling": outcome.task.cut[1],
-        "head": to_plain(outcome.head.describe()),
         "same_as": list(outcome.same_as),
-        "cacheable": outcome.cacheable,
         "accuracy": to_plain(outcome.accuracy),
         "held_out": to_plain(outcome.held_out),
         "difference": to_plain(outcome.difference),
         "held_out_difference": to_plain(outcome.held_out_difference),
-        "behaviour": to_plain(outcome.behaviour),
-        "spread": to_plain(outcome.spread),
+        **own,
         "runs": to_plain(outcome.runs),
     }
 
@@ -307,8 +362,10 @@ __all__ = [
     "Comparison",
     "Evidence",
     "Finding",
+    "FrozenOutcome",
     "Outcome",
     "Proof",
     "Recommendation",
     "RunRecord",
+    "TunedOutcome",
 ]

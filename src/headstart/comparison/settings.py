@@ -21,6 +21,7 @@ class StudySettings:
         extraction: precision and device; ``batch_size`` is that of the loaders, 32 by default, as
             in most tutorials.
         recompute_passes: walks over the training items for ``recompute``.
+        epochs: of every stage of configurations that fine-tune. None: those of their recipes.
         statistics_items: training items that statistics are re-estimated on. None: as many as fit
             into 2 GiB of activations, at least 128.
         redraw: whether every repetition draws its own test split. None: if the data has none.
@@ -36,6 +37,7 @@ class StudySettings:
     seed: int = 0
     extraction: Extraction = field(default_factory=lambda: Extraction(batch_size=32))
     recompute_passes: int = 5
+    epochs: int | None = None
     statistics_items: int | None = None
     redraw: bool | None = None
     train_items: int | None = None
@@ -50,6 +52,8 @@ class StudySettings:
             faults.append("batch_size must be at least 2: a batch of one has no statistics")
         if self.recompute_passes < 1:
             faults.append(f"recompute_passes must be at least 1, not {self.recompute_passes}")
+        if self.epochs is not None and self.epochs < 1:
+            faults.append(f"epochs must be at least 1, not {self.epochs}")
         if self.statistics_items is not None and self.statistics_items < 2:
             faults.append(f"statistics_items must be at least 2, not {self.statistics_items}")
         if self.on_bad not in ("raise", "skip"):

@@ -20,15 +20,23 @@ from headstart.comparison.causes import Causes
 from headstart.comparison.configuration import Configuration
 from headstart.comparison.findings import find_causes
 from headstart.comparison.functions import Cut, Facts, cut_of
-from headstart.comparison.inputs import InputCheck, check_inputs
-from headstart.comparison.judge import Judgement, judge
+from headstart.comparison.inputs import InputCheck, check_inputs, input_range
+from headstart.comparison.judge import Series, judge, train_heads
 from headstart.comparison.material import Images, Material, divide, drop_unreadable
 from headstart.comparison.names import REFERENCE, parse, resolve
-from headstart.comparison.plan import Plan, Task, make_plan
+from headstart.comparison.plan import Key, Plan, Task, Tuning, make_plan
 from headstart.comparison.recommendation import recommend, suggestion
 from headstart.comparison.results import Comparison, Evidence
 from headstart.comparison.rows import RowMaker
 from headstart.comparison.settings import StudySettings
+from headstart.comparison.tuning import (
+    Tuner,
+    check_tunable,
+    fine_tune,
+    plan_tunings,
+    seconds_per_run,
+    tuned_tasks,
+)
 from headstart.comparison.workspace import Workspace
 from headstart.data import Dataset
 from headstart.errors import ConfigError
@@ -55,8 +63,9 @@ def run_study(
     settings: StudySettings | None = None,
     cache: FeatureCache | None = None,
     reporter: Reporter | None = None,
+    tuner: Tuner | None = None,
 ) -> Comparison:
-    """Compare ways of running a frozen backbone on a data set.
+    """Compare ways of running a frozen backbone on a data set, and of fine-tuning it.
 
     The module itself is never run in training mode and never changed: what might change it runs
     on a copy. The random state is given back. An interrupted study goes on where it stopped when
@@ -71,24 +80,30 @@ def run_study(
         cache: where rows are kept that are functions of their items; its folder also holds the
             state of an unfinished study.
         reporter: shown the plan and progress.
+        tuner: trains for configurations that fine-tune.
 
     Returns:
         The comparison: figures, causes and a recommendation.
 
     Raises:
-        ConfigError: unknown or contradictory configurations, all faults together.
+        ConfigError: unknown or contradictory configurations or recipes, all faults together.
         DataError, BadFilesError, BackboneError, StoreError: see the rooms they come from.
     """
     settings = settings or StudySettings()
     reporter = reporter or SilentReporter()
     chosen = _with_reference(resolve(configurations), settings)
+    backbone = _on_device(backbone, settings.extraction)
+    cuts = [cut_of(configuration, backbone) for configuration in chosen]
+    tunings = plan_tunings(chosen, cuts, backbone, len(dataset.classes), tuner, settings.epochs)
     study = _Study(
         drop_unreadable(dataset, settings.on_bad, reporter),
-        _on_device(backbone, settings.extraction),
+        backbone,
         chosen,
         settings,
         cache or FeatureCache(),
         reporter,
+        tunings,
+        tuner,
     )
     return study.run()
 
@@ -103,6 +118,8 @@ class _Study:
     settings: StudySettings
     cache: FeatureCache
     reporter: Reporter
+    tunings: Mapping[str, Tuning]
+    tuner: Tuner | None
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -112,7 +129,9 @@ class _Study:
             inputs = self._check_inputs()
             suggested = self._suggest(inputs)
             causes = Causes(self.maker, self.sample, self.settings)
-            tasks, proofs = causes.tasks(self.configurations, self.cuts)
+            frozen, proofs = causes.tasks(self.frozen, self.cuts)
+            tuned = self._tuned_tasks()
+            tasks = self._in_order([*frozen, *tuned])
         plan = make_plan(
             tasks,
             self.material,
@@ -121,13 +140,18 @@ class _Study:
         )
         self.reporter.note(f"plan: {plan}")
         with self._step("measure causes"):
-            behaviours, rates = causes.behaviours(tasks, self.reporter)
-            drift = causes.drift(tasks)
-            moved = causes.moved(tasks)
+            behaviours, rates = causes.behaviours(frozen, self.reporter)
+            drift = causes.drift(frozen)
+            moved = causes.moved(frozen)
         with self._step("forward passes"):
             self.maker.run(plan, self.reporter)
         with self._step("heads"):
-            judgement = self._judge(tasks, behaviours)
+            series = train_heads(frozen, self.maker, self.settings.head, self.reporter)
+        if tuned:
+            assert self.tuner is not None
+            with self._step("fine-tuning"):
+                series |= fine_tune(tuned, plan.tunings, self.maker, self.tuner, self.reporter)
+        outcomes = judge(tasks, series, self.maker, self.settings.head, self.reference, behaviours)
         evidence = Evidence(
             data=self.material.name,
             classes=self.material.classes,
@@ -138,9 +162,10 @@ class _Study:
             class_order=_class_order(self.dataset.test.labels),
             backbone=self.backbone.name,
             reference=self.reference,
-            outcomes=judgement.outcomes,
+            outcomes=outcomes,
             facts=self.facts,
             inputs=inputs,
+            given=None if self.facts.norms else input_range(self._look(self.sample)),
             drift=drift,
             moved=moved,
             proofs=proofs,
@@ -148,7 +173,7 @@ class _Study:
         )
         self.maker.workspace.clear()
         self.seconds["total"] = time.perf_counter() - begun
-        return self._comparison(evidence, plan, judgement, rates)
+        return self._comparison(evidence, plan, tasks, series, rates)
 
     @cached_property
     def material(self) -> Material:
@@ -171,8 +196,14 @@ class _Study:
         return Images(self.settings.extraction.workers)
 
     @cached_property
+    def frozen(self) -> list[Configuration]:
+        """The configurations that do not train the backbone; a suggested one joins them."""
+        return [c for c in self.configurations if c.recipe is None]
+
+    @cached_property
     def cuts(self) -> list[Cut]:
-        return [cut_of(configuration, self.backbone) for configuration in self.configurations]
+        """The cuts of the frozen configurations."""
+        return [cut_of(configuration, self.backbone) for configuration in self.frozen]
 
     @cached_property
     def sample(self) -> np.ndarray:
@@ -212,7 +243,7 @@ class _Study:
     def _check_cuts(self) -> None:
         """Refuse cuts that run several times or give no row an item; all of them together."""
         faults = []
-        for configuration, cut in zip(self.configurations, self.cuts, strict=True):
+        for configuration, cut in zip(self.frozen, self.cuts, strict=True):
             at = network.at_cuts(self.backbone, [cut])[0]
             at.check_layer()
             shape = at.feature_shape()
@@ -242,24 +273,27 @@ class _Study:
             return None
         changed = inputs.correction.preprocessing
         given = self.backbone.preprocessing
-        for configuration in self.configurations:
+        for configuration in self.frozen:
             own = configuration.preprocess(given)
             if own == changed and configuration.normalises_by == "running":
                 return configuration.name
-        self.configurations.append(suggestion(MENDED, changed, given))
+        self.frozen.append(suggestion(MENDED, changed, given))
         self.cuts.append((self.backbone.layer, self.backbone.pooling))
         self._note(f"the inputs look wrong, so '{MENDED}' was added: {inputs.correction.name}")
         return MENDED
 
-    def _judge(self, tasks: Sequence[Task], behaviours: dict[str, measure.Behaviour]) -> Judgement:
-        return judge(
-            tasks,
-            self.maker,
-            self.settings.head,
-            self.reference,
-            behaviours,
-            self.reporter,
-        )
+    def _tuned_tasks(self) -> list[Task]:
+        if not self.tunings:
+            return []
+        check_tunable(self.material)
+        tuned = [c for c in self.configurations if c.recipe is not None]
+        cuts = [cut_of(configuration, self.backbone) for configuration in tuned]
+        return tuned_tasks(tuned, cuts, self.tunings, self.backbone, self.facts)
+
+    def _in_order(self, tasks: Sequence[Task]) -> list[Task]:
+        """Return tasks in the order asked for; what the study has added comes last."""
+        places = {c.name: place for place, c in enumerate(self.configurations)}
+        return sorted(tasks, key=lambda task: places.get(task.name, len(places)))
 
     def _look(self, positions: np.ndarray) -> Tensor:
         given = self.backbone.preprocessing
@@ -288,7 +322,12 @@ class _Study:
         return chosen
 
     def _comparison(
-        self, evidence: Evidence, plan: Plan, judgement: Judgement, rates: Mapping[str, float]
+        self,
+        evidence: Evidence,
+        plan: Plan,
+        tasks: Sequence[Task],
+        series: Mapping[Key, Series],
+        rates: Mapping[str, float],
     ) -> Comparison:
         settings = self.settings
         return Comparison(
@@ -303,6 +342,7 @@ class _Study:
                 "batch_size": settings.extraction.batch_size,
                 "precision": settings.extraction.precision,
                 "recompute_passes": settings.recompute_passes,
+                "epochs": settings.epochs,
                 "statistics_items": self.maker.statistics_items,
                 "preprocessing": to_plain(self.backbone.preprocessing.describe()),
                 "layer": self.backbone.layer,
@@ -310,9 +350,12 @@ class _Study:
             },
             notes=tuple(self.notes),
             seconds_per_image=dict(rates),
+            seconds_per_run=seconds_per_run(
+                tasks, series, rates, self.maker, settings.head, self.sample
+            ),
             seconds=dict(self.seconds),
             cache=self.maker.use,
-            resumed=self.maker.resumed + judgement.resumed,
+            resumed=self.maker.resumed + sum(one.resumed for one in series.values()),
         )
 
     def _note(self, text: str) -> None:
@@ -329,9 +372,14 @@ class _Study:
 def _with_reference(chosen: list[Configuration], settings: StudySettings) -> list[Configuration]:
     names = [configuration.name for configuration in chosen]
     if settings.reference is not None:
-        if settings.reference in names:
-            return chosen
-        return [parse(settings.reference), *chosen]
+        known = [c for c in chosen if c.name == settings.reference]
+        reference = known[0] if known else parse(settings.reference)
+        if reference.recipe is not None:
+            raise ConfigError(
+                (f"the reference '{reference.name}' fine-tunes",),
+                hint="compare with a frozen backbone, such as eval+inference_mode",
+            )
+        return chosen if known else [reference, *chosen]
     return chosen if REFERENCE in names else [parse(REFERENCE), *chosen]
 
 

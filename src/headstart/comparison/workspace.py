@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,10 +70,20 @@ class Workspace:
                 hint="free some space, or give another --cache",
             ) from error
 
+    def subfolder(self, key: str) -> Path:
+        """Return the path of a folder under a key, for work that keeps a state of its own."""
+        self._used.add(key)
+        return self.folder / f"{key}.run"
+
+    def remove_subfolder(self, key: str) -> None:
+        """Remove the folder under a key, if it is there."""
+        shutil.rmtree(self.folder / f"{key}.run", ignore_errors=True)
+
     def clear(self) -> None:
         """Remove what this study used; other studies' state stays."""
         for key in self._used:
             self._path(key).unlink(missing_ok=True)
+            self.remove_subfolder(key)
         self._used.clear()
         try:
             self.folder.rmdir()

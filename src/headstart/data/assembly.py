@@ -27,9 +27,10 @@ def assemble(found: Source, test_fraction: float, seed: int, reporter: Reporter)
     """
     notes = list(found.notes)
     classes, splits = _splits(found, notes, reporter)
+    drawn = "test" not in splits and "validation" not in splits
     splits = _settled(splits, test_fraction, seed, notes)
     _note_classes(classes, splits, notes)
-    return Dataset(found.name, classes, splits, tuple(notes))
+    return Dataset(found.name, classes, splits, tuple(notes), drawn)
 
 
 def assemble_test(found: Source, reporter: Reporter) -> Dataset:

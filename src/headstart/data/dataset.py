@@ -107,12 +107,15 @@ class Dataset:
         splits: ``train`` and ``test``, and ``validation`` where the source has one to spare.
         notes: what was decided on the user's behalf or looks odd; one sentence each, with the
             reason.
+        test_drawn: whether the source had no test split, so that ``test`` was drawn from its
+            training items; another draw would be as good.
     """
 
     name: str
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
     notes: tuple[str, ...] = ()
+    test_drawn: bool = False
 
     @property
     def train(self) -> Split:

@@ -10,10 +10,11 @@ from typing import Any
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
-from headstart.comparison import Comparison, Configuration, StudySettings, run_study
+from headstart.comparison import Comparison, Configuration, Outcome, StudySettings, run_study
 from headstart.comparison.recommendation import preprocessing_options
 from headstart.data import Preprocessing
 from headstart.errors import ConfigError
+from headstart.jobs.compare_tuning import FineTuner
 from headstart.jobs.environment import describe_environment
 from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
 from headstart.jobs.runs import prepare_folder, write_json
@@ -79,6 +80,9 @@ def compare(
 ) -> ComparisonRun:
     """Compare ways of running a frozen backbone on a data set, and say which to use, and why.
 
+    Configurations such as ``finetune+adam`` train a copy of it in every repetition; that is what
+    freezing is to be measured against.
+
     Args:
         data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
         backbone: a name, a :class:`~headstart.backbones.Backbone`, or how to build one.
@@ -109,7 +113,13 @@ def compare(
     for note in notes:
         reporter.note(note)
     comparison = run_study(
-        dataset, network, configurations, settings=settings, cache=store, reporter=reporter
+        dataset,
+        network,
+        configurations,
+        settings=settings,
+        cache=store,
+        reporter=reporter,
+        tuner=FineTuner(settings.extraction),
     )
     spec = backbone if isinstance(backbone, BackboneSpec) else BackboneSpec.of(network)
     run = ComparisonRun(
@@ -133,7 +143,7 @@ def compare(
 def write_comparison(run: ComparisonRun, folder: Path) -> None:
     """Write ``comparison.json``, figures, ``report.html`` and ``run.json``."""
     from headstart.report import write_page
-    from headstart.report.compare import comparison_page
+    from headstart.report.compare import comparison_page, cost_values
     from headstart.report.figures import comparison_figure, cost_figure, drift_figure, save_png
 
     comparison = run.comparison
@@ -149,9 +159,7 @@ def write_comparison(run: ComparisonRun, folder: Path) -> None:
         values = {name: [layer.symmetric_kl for layer in d] for name, d in e.drift.items()}
         label = "drift from the running statistics, nats"
         save_png(drift_figure(layers, values, x_label=label), folder / "drift.png")
-    seconds = [comparison.seconds_per_image[name] for name in names]
-    means = [outcome.accuracy.value for outcome in outcomes]
-    save_png(cost_figure(names, seconds, means, intervals), folder / "cost.png")
+    save_png(cost_figure(*cost_values(comparison)), folder / "cost.png")
     page = comparison_page(
         comparison,
         title=f"{e.data}: which way to run {e.backbone}",
@@ -177,24 +185,47 @@ def _settle(settings: StudySettings | None, single: Mapping[str, Any]) -> StudyS
 
 
 def _commands(data: Any, spec: BackboneSpec, comparison: Comparison) -> tuple[str, ...]:
-    """Return a command for the recommendation, where one can express it."""
-    advice = comparison.recommendation
-    chosen = comparison.evidence.outcome(advice.configuration)
-    if chosen.task.function.measured_statistics or not chosen.cacheable or spec.own_module:
+    """Return a command for the recommendation, where one can express it, and for fine-tuning.
+
+    Fine-tuning is named where it gains more than noise.
+    """
+    if spec.own_module:
         return ()
+    advice = comparison.recommendation
+    chosen = comparison.evidence.frozen_outcome(advice.configuration)
     source = str(data) if isinstance(data, str | Path) else "DATA"
-    words = ["headstart", "fit", shlex.quote(source), "--backbone", shlex.quote(spec.source)]
+    commands = []
+    if chosen.cacheable and not chosen.task.function.measured_statistics:
+        commands.append(["headstart", "fit", shlex.quote(source), *_said(spec, chosen, comparison)])
+    better = [
+        outcome
+        for outcome in comparison.evidence.tuned
+        if outcome.difference is not None
+        and outcome.difference.significant
+        and outcome.difference.value > 0
+    ]
+    if better:
+        best = max(better, key=lambda outcome: outcome.accuracy.value)
+        words = ["headstart", "finetune", shlex.quote(source), *_said(spec, best, comparison)]
+        words += ["--recipe", shlex.quote(str(best.task.configuration.recipe))]
+        epochs = comparison.settings["epochs"]
+        commands.append(words + ([] if epochs is None else ["--epochs", str(epochs)]))
+    return tuple(" ".join(words) for words in commands)
+
+
+def _said(spec: BackboneSpec, outcome: Outcome, comparison: Comparison) -> list[str]:
+    """Return the options that build the backbone of an outcome again."""
+    words = ["--backbone", shlex.quote(spec.source)]
     if spec.weights is not None:
         words += ["--weights", shlex.quote(spec.weights)]
     if spec.model_args:
         import json
 
         words += ["--model-args", shlex.quote(json.dumps(dict(spec.model_args)))]
-    layer, pooling = chosen.task.cut
+    layer, pooling = outcome.task.cut
     words += ["--layer", shlex.quote(layer)] if layer else []
     words += ["--pooling", pooling] if layer and pooling != "avg" else []
-    words += _said_preprocessing(spec, chosen.task.function.preprocessing, comparison)
-    return (" ".join(words),)
+    return words + _said_preprocessing(spec, outcome.task.function.preprocessing, comparison)
 
 
 def _said_preprocessing(

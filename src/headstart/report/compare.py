@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headstart.comparison.results import Comparison, Outcome
+from headstart.comparison.results import Comparison, FrozenOutcome, Outcome
+from headstart.records import Interval
+from headstart.report.compare_training import finding_text, training_blocks, training_table
 from headstart.report.page import (
     Block,
     Callout,
@@ -54,6 +56,7 @@ def comparison_page(
     sections = (
         Section("Recommendation", tuple(_advice(comparison, commands))),
         Section("Accuracy", tuple(_accuracy(comparison))),
+        Section("Training", tuple(training_blocks(comparison))),
         Section("Causes", tuple(_causes(comparison))),
         Section("Cost", tuple(_cost(comparison))),
         Section("Every run", (_runs(comparison),)),
@@ -105,9 +108,11 @@ def comparison_table(comparison: Comparison) -> Group:
         " change of a feature."
     )
     parts: list[Any] = [table, Text(legend, style="dim")]
+    if comparison.evidence.tuned:
+        parts += [Text(), training_table(comparison)]
     for finding in comparison.findings:
         mark = {"warning": "!", "advice": ">", "note": "·"}[finding.level]
-        text = Text(f"\n{mark} {clean(finding.text)}")
+        text = Text(f"\n{mark} {clean(finding_text(comparison, finding))}")
         if finding.fix:
             text.append(f"\n  what to do: {clean(finding.fix)}", style="italic")
         parts.append(text)
@@ -185,7 +190,8 @@ def _accuracy(comparison: Comparison) -> list[Block]:
         " distinct comparisons. “Other batch” is the largest change of a feature when the same"
         " images stand in another batch, “2nd pass” that between two passes over one batch, both"
         f" relative to the largest feature. Time and memory (of tensors, weights not counted)"
-        f" are those of one batch of {outcomes[0].behaviour.batch}, without decoding.",
+        f" are those of one batch of {e.reference_outcome.behaviour.batch}, without decoding."
+        + (f" {NOT_DEFINED}: fine-tuning; how it was trained stands below." if e.tuned else ""),
     ]
     return blocks
 
@@ -194,7 +200,7 @@ def _causes(comparison: Comparison) -> list[Block]:
     from headstart.report.figures import drift_figure
 
     blocks: list[Block] = [
-        Callout(_with_fix(f.text, f.fix), f.level)
+        Callout(_with_fix(finding_text(comparison, f), f.fix), f.level)
         for f in comparison.findings
         if f.level != "warning"
     ]
@@ -241,7 +247,7 @@ def _spread_table(comparison: Comparison) -> Table:
             outcome.spread.constant,
             outcome.spread.dimension,
         )
-        for outcome in comparison.outcomes
+        for outcome in comparison.evidence.frozen
     )
     header = ("configuration", "features", "standard deviation", "constant", "effective dimension")
     return Table(header, rows, "How the features of the training items spread", "lrrrr", True)
@@ -250,17 +256,11 @@ def _spread_table(comparison: Comparison) -> Table:
 def _cost(comparison: Comparison) -> list[Block]:
     from headstart.report.figures import cost_figure
 
-    outcomes = comparison.outcomes
-    seconds = [comparison.seconds_per_image.get(o.name, float("nan")) for o in outcomes]
-    figure = cost_figure(
-        [o.name for o in outcomes],
-        seconds,
-        [o.accuracy.value for o in outcomes],
-        [o.accuracy.interval for o in outcomes],
-    )
+    values = cost_values(comparison)
+    figure = cost_figure(*values)
     alt = "; ".join(
-        f"{o.name}: {format_seconds(value)} an image"
-        for o, value in zip(outcomes, seconds, strict=True)
+        f"{name}: {format_seconds(value)} an image"
+        for name, value in zip(values[0], values[1], strict=True)
     )
     plan = comparison.plan
     steps = tuple((name, format_seconds(value)) for name, value in comparison.seconds.items())
@@ -272,6 +272,19 @@ def _cost(comparison: Comparison) -> list[Block]:
         Table(("pass",), tuple((line,) for line in plan.lines()), "The plan", "l", folded=True),
         Table(("step", "time"), steps, "Time by step", "lr", folded=True),
     ]
+
+
+def cost_values(
+    comparison: Comparison,
+) -> tuple[list[str], list[float], list[float], list[Interval | None]]:
+    """Return names, seconds an image, accuracies and intervals of the frozen backbones."""
+    frozen = comparison.evidence.frozen
+    return (
+        [outcome.name for outcome in frozen],
+        [comparison.seconds_per_image.get(outcome.name, float("nan")) for outcome in frozen],
+        [outcome.accuracy.value for outcome in frozen],
+        [outcome.accuracy.interval for outcome in frozen],
+    )
 
 
 def _runs(comparison: Comparison) -> Table:
@@ -321,13 +334,20 @@ def _row(comparison: Comparison, outcome: Outcome) -> tuple[str, ...]:
             low, high = difference.interval.low, difference.interval.high
             gap += f" ({100 * low:+.1f} to {100 * high:+.1f})"
         p = NOT_DEFINED if difference.p_holm is None else _p_value(difference.p_holm)
-    seconds = comparison.seconds_per_image.get(outcome.name)
     return (
         outcome.name,
         format_percent(outcome.accuracy.value),
         _interval(outcome),
         gap,
         p,
+        *_measured(outcome, comparison.seconds_per_image.get(outcome.name)),
+    )
+
+
+def _measured(outcome: Outcome, seconds: float | None) -> tuple[str, str, str, str]:
+    if not isinstance(outcome, FrozenOutcome):
+        return (NOT_DEFINED,) * 4
+    return (
         _change(outcome.behaviour.changes.in_another_batch),
         _change(outcome.behaviour.changes.on_second_pass),
         "" if seconds is None else format_number(1000 * seconds, digits=2),
