@@ -86,7 +86,7 @@ class Bench:
             torch.from_numpy(self.parts[1].labels),
             seed=seed,
             stop_without_gain=recipe.stop_without_gain,
-            decisions=tuple(cut is not None for cut in prepared.cuts),
+            decisions=prepared.decisions,
         )
         return train(setup, checkpoint, SilentReporter()), network, prepared
 

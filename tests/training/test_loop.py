@@ -199,7 +199,7 @@ def test_views_are_other_rows_of_the_same_space(bench: Bench) -> None:
     assert cut.rows == 2 * 45 + 15
     again = bench.plan(network, recipe).plan.stages[0].cut
     assert again is not None
-    assert again.missing == 0
+    assert again.at.missing == 0
 
 
 class Branching(nn.Module):
@@ -230,7 +230,7 @@ def test_a_network_that_cannot_be_recorded_trains_all_the_same(
 
     recipe = Recipe("r", (Stage("s", ("two", "head"), epochs=2, batch_size=8),))
     plain, network, _ = bench.train(make(), recipe, "off")
-    cached, other, prepared = bench.train(make(), recipe, "auto", decisions=(True,))
+    cached, other, prepared = bench.train(make(), recipe, "auto", decisions=("stored",))
     assert plain.records[-1].train_loss == pytest.approx(cached.records[-1].train_loss, abs=1e-5)
     assert prepared.plan.stages[0].cut is not None or prepared.plan.stages[0].no_cut
     for name, tensor in network.state_dict().items():
@@ -243,7 +243,7 @@ def test_bfloat16_stages_and_half_rows_come_near(bench: Bench) -> None:
         trained, _, prepared = bench.train(residual(), Recipe("r", (stage,)), dtype=dtype)
         cut = prepared.plan.stages[0].cut
         assert cut is not None
-        assert cut.boundary[0][2] == dtype
+        assert cut.at.boundary[0][2] == dtype
         return [r.validation_loss for r in trained.records]
 
     exact = course("float32", "float32")

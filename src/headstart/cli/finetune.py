@@ -9,13 +9,20 @@ import typer
 
 from headstart.cli import options
 from headstart.cli.console import print_json, reporter, stdout
+from headstart.cli.grouped import grouped
 
 _TRAINING = "Training"
 
 
+@grouped
 def finetune(
     data: options.Data,
+    *,
     backbone: options.BackboneName = "headstart/glyphs",
+    layer: options.Layer = None,
+    pooling: options.Pooling = None,
+    network: options.Network,
+    source: options.Source,
     recipe: Annotated[
         str,
         typer.Option(
@@ -72,25 +79,26 @@ def finetune(
             help="Type of stored rows: float32, float16 or bfloat16.", rich_help_panel=_TRAINING
         ),
     ] = "float32",
+    devices: Annotated[
+        int,
+        typer.Option(
+            help="GPUs that share every batch, or processes on the CPU.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = 1,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="tensorboard or mlflow, into the run folder; can be repeated.",
+            show_default=False,
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=_TRAINING),
     ] = False,
     out: options.Out = None,
-    weights: options.Weights = None,
-    model_args: options.ModelArgs = None,
-    layer: options.Layer = None,
-    pooling: options.Pooling = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    size: options.Size = None,
-    scale: options.Scale = None,
-    crop: options.CropFraction = None,
-    interpolation: options.Interpolation = None,
-    channels: options.Channels = None,
-    image_column: options.ImageColumn = None,
-    label_column: options.LabelColumn = None,
-    test_fraction: options.TestFraction = 0.2,
     bad_files: options.BadFiles = "raise",
     seed: options.Seed = 0,
     cache_dir: Annotated[
@@ -112,7 +120,6 @@ def finetune(
     Writes a run folder as fit does, which predict and evaluate open. Killed at any moment, the
     same command with the same --out goes on with the last finished epoch.
     """
-    from headstart.jobs import DataOptions
     from headstart.jobs.finetune import FinetuneConfig, plan_finetune
     from headstart.jobs.finetune import finetune as run_finetune
     from headstart.jobs.finetune_report import plan_table
@@ -131,22 +138,11 @@ def finetune(
         seed=seed,
         extraction=options.extraction(batch_size, "float32", device, False, workers),
         on_bad=bad_files,  # type: ignore[arg-type]
+        devices=devices,
+        loggers=tuple(log or ()),
     )
-    spec = options.backbone_spec(
-        backbone,
-        weights=weights,
-        model_args=model_args,
-        layer=layer,
-        pooling=pooling,
-        mean=mean,
-        std=std,
-        size=size,
-        scale=scale,
-        crop=crop,
-        interpolation=interpolation,
-        channels=channels,
-    )
-    data_options = DataOptions(image_column, label_column, test_fraction)
+    spec = network.spec(backbone, layer, pooling)
+    data_options = source.options()
     if dry_run:
         plan = plan_finetune(
             data,

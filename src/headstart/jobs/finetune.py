@@ -8,13 +8,18 @@ from typing import Any
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
-from headstart.jobs.finetune_steps import FinetuneConfig, Work
+from headstart.errors import ConfigError
+from headstart.jobs.finetune_settings import FinetuneConfig, settle
+from headstart.jobs.finetune_steps import Work
+from headstart.jobs.loggers import check_loggers
 from headstart.jobs.runs import Run, prepare_folder
 from headstart.jobs.sources import DataOptions
 from headstart.jobs.spec import BackboneSpec
 from headstart.progress import Reporter
-from headstart.training import Recipe
+from headstart.training import Recipe, load_recipe
+from headstart.training.devices import Devices
 from headstart.training.plan import Plan
+from headstart.training.processes import check_devices, joined
 
 
 def finetune(
@@ -37,6 +42,11 @@ def finetune(
     split. With a run folder the state is kept after every epoch: the same call with the same
     folder goes on where a kill ended it, to the identical result.
 
+    With several devices this process is the first of them. The others are started for the time of
+    the call and get the arguments by pickle; a script that makes the call needs the usual guard
+    ``if __name__ == "__main__":``. Under ``torchrun`` its processes share the work, and each
+    returns the run.
+
     Args:
         data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
         backbone: a name, a :class:`~headstart.backbones.Backbone`, or how to build one.
@@ -48,7 +58,8 @@ def finetune(
         data_options: how to read the data, where its columns or its test split are not obvious.
         reporter: where notes and progress go; None: standard error.
         show_plan: called with the plan before training begins.
-        **settings: single fields of :class:`FinetuneConfig`, such as ``stored="off"``.
+        **settings: single fields of :class:`FinetuneConfig`, such as ``stored="off"``,
+            ``devices=2`` or ``loggers=("tensorboard",)``.
 
     Returns:
         The run, for ``predict`` and ``evaluate``; ``run.training`` holds plan, epochs and proofs.
@@ -57,12 +68,43 @@ def finetune(
         ConfigError: faults of the recipe, all together; or an unfinished run of another plan.
         DataError, BadFilesError, BackboneError, FreezeError, StoreError: see their rooms.
     """
-    work = Work(data, backbone, recipe, config, cache, data_options, reporter, settings)
+    chosen = settle(config, settings)
+    if chosen.loggers and not write:
+        raise ConfigError(("loggers write into the run folder, and write is False",))
+    check_loggers(chosen.loggers)
+    arguments = (data, backbone, load_recipe(recipe), chosen, cache, data_options, out, write)
+    device = chosen.extraction.resolve_device()
+    with joined(chosen.devices, device, _follow, arguments) as devices:
+        return _take_part(devices, *arguments, reporter=reporter, show_plan=show_plan)
+
+
+def _follow(devices: Devices, *arguments: Any) -> None:
+    """Be another device than the first."""
+    _take_part(devices, *arguments)
+
+
+def _take_part(
+    devices: Devices,
+    data: Any,
+    backbone: str | Path | BackboneSpec | Backbone,
+    recipe: Recipe,
+    config: FinetuneConfig,
+    cache: Path | str | FeatureCache | None,
+    data_options: DataOptions | None,
+    out: Path | str | None,
+    write: bool,
+    *,
+    reporter: Reporter | None = None,
+    show_plan: Callable[[Plan], None] | None = None,
+) -> Run:
+    """Do the whole job, on one device of those that share it."""
+    work = Work(data, backbone, recipe, config, cache, data_options, reporter, devices)
     folder = None
     if write:
-        folder = prepare_folder(out, f"{work.dataset.name}-{work.recipe.name}")
+        name = f"{work.dataset.name}-{work.recipe.name}"
+        folder = devices.once(lambda: prepare_folder(out, name))
     work.prepare(folder)
-    if show_plan is not None:
+    if show_plan is not None and devices.main:
         show_plan(work.prepared.plan)
     return work.train(folder)
 
@@ -89,7 +131,9 @@ def plan_finetune(
         data, backbone, recipe, config, cache, data_options, reporter, **settings: as for
             :func:`finetune`.
     """
-    work = Work(data, backbone, recipe, config, cache, data_options, reporter, settings)
+    chosen = settle(config, settings)
+    check_devices(chosen.devices, chosen.extraction.resolve_device())
+    work = Work(data, backbone, recipe, chosen, cache, data_options, reporter)
     work.prepare(None if out is None else prepare_folder(out, "plan"))
     return work.prepared.plan
 

@@ -6,12 +6,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.data import BadItem, Dataset, Preprocessing, Split, stratified_split
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.errors import DataError
 from headstart.progress import Reporter
 from headstart.training.opening import unreadable
+
+Decode = Callable[[Split], Sequence[BadItem]]
+"""Decodes the items of a part, and returns those that cannot be decoded."""
 
 
 def divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split, str]:
@@ -48,42 +52,57 @@ def divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split, 
 
 
 def readable(
-    parts: Sequence[Split],
-    preprocessing: Preprocessing,
-    stored: Callable[[Split], set[str]],
-    workers: int | None,
-    on_bad: OnBad,
-    reporter: Reporter,
-) -> list[Split]:
-    """Return the parts without items that cannot be decoded, all of which are told at once.
+    parts: Sequence[Split], decoders: Sequence[Decode], on_bad: OnBad, reporter: Reporter
+) -> list[NDArray[np.int64]]:
+    """Return which items of the parts can be decoded; all that cannot are told at once.
 
     Args:
         parts: the parts.
-        preprocessing: of the backbone.
-        stored: returns the ids of a split of which features are stored: they were decoded once.
-        workers: threads that decode.
+        decoders: for every part, what decodes its items: their features are extracted at the same
+            time where they are needed anyway.
         on_bad: ``raise`` or ``skip``.
-        reporter: shown progress, and what is left out.
+        reporter: shown what is left out.
+
+    Returns:
+        For every part the positions of its readable items, ``(m,) int64``.
 
     Raises:
         BadFilesError: items cannot be read (``on_bad="raise"``).
     """
-    found: list[list[BadItem]] = []
-    for part in parts:
-        known = stored(part)
-        where = [i for i, key in enumerate(part.ids) if key not in known]
-        bad = unreadable(part.take(where), preprocessing, workers, reporter) if where else ()
-        found.append([dataclasses.replace(item, index=where[item.index]) for item in bad])
+    found = [decode(part) for part, decode in zip(parts, decoders, strict=True)]
     settle_bad_items([item for items in found for item in items], on_bad, reporter)
     kept = []
     for part, items in zip(parts, found, strict=True):
-        lost = {item.index for item in items}
-        kept.append(part.take([i for i in range(len(part)) if i not in lost]))
+        lost = {part.ids[item.index] for item in items}  # equal items are decoded once
+        kept.append(
+            np.array([i for i, key in enumerate(part.ids) if key not in lost], dtype=np.int64)
+        )
     return kept
+
+
+def undecodable(
+    part: Split,
+    preprocessing: Preprocessing,
+    known: set[str],
+    workers: int | None,
+    reporter: Reporter,
+) -> tuple[BadItem, ...]:
+    """Decode the items of a part once, and return those that cannot be decoded.
+
+    Args:
+        part: the part.
+        preprocessing: of the backbone.
+        known: ids that are left out, since they were decoded before.
+        workers: threads that decode.
+        reporter: shown progress.
+    """
+    where = [i for i, key in enumerate(part.ids) if key not in known]
+    bad = unreadable(part.take(where), preprocessing, workers, reporter) if where else ()
+    return tuple(dataclasses.replace(item, index=where[item.index]) for item in bad)
 
 
 def _labelled(split: Split) -> Split:
     return split if (split.labels >= 0).all() else split.take(split.labels >= 0)
 
 
-__all__ = ["divide", "readable"]
+__all__ = ["Decode", "divide", "readable", "undecodable"]

@@ -1,12 +1,15 @@
-"""The steps of a fine-tuning: settings, preparing up to the plan, training, evaluating once."""
+"""The steps of a fine-tuning: preparing up to the plan, training, evaluating once."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,85 +20,41 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
-from headstart.data import Preprocessing, Split
-from headstart.data.reading import OnBad
+from headstart.data import BadItem, Preprocessing, Split
+from headstart.data.reading import settle_bad_items
 from headstart.errors import ConfigError
-from headstart.extraction import Extraction
 from headstart.freezing.digests import compare_digests, digests, named_tensors
 from headstart.heads import LinearHead
 from headstart.jobs.baselines import majority_baseline, pixel_baseline
 from headstart.jobs.clock import Clock
 from headstart.jobs.environment import describe_environment
-from headstart.jobs.finetune_data import divide, readable
+from headstart.jobs.finetune_data import Decode, divide, readable, undecodable
 from headstart.jobs.finetune_report import write_finetune
+from headstart.jobs.finetune_settings import FinetuneConfig
 from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.jobs.loggers import Loggers, open_loggers, planned_figures
 from headstart.jobs.runs import Run, write_json
 from headstart.jobs.sources import DataOptions, open_dataset
 from headstart.jobs.spec import BackboneSpec, resolve_backbone
 from headstart.metrics import accuracy_score
 from headstart.metrics import evaluate as score
-from headstart.progress import Reporter, console_reporter
-from headstart.records import Baseline, CacheUse, to_plain
+from headstart.progress import Reporter, SilentReporter, console_reporter
+from headstart.records import Baseline, CacheUse, Evaluation, to_plain
 from headstart.selection import choose_linear
 from headstart.training import Classifier, Recipe, load_recipe, recipe_to_plain
 from headstart.training.checkpoint import Checkpoint
+from headstart.training.devices import ALONE, Devices, refusals
 from headstart.training.gradients import relative_gradients
 from headstart.training.loop import Setup, train
 from headstart.training.opening import Opener
 from headstart.training.outcome import Trained
-from headstart.training.planning import CacheMode, Circumstances, Dtype, Prepared, make_plan
+from headstart.training.plan import Plan
+from headstart.training.planning import Circumstances, Prepared, make_plan
 from headstart.training.roads import ImageFeed
-from headstart.training.targets import resolve
+from headstart.training.targets import Target, resolve
 
 CHECKPOINT = "checkpoint"
 _GRADIENT_ITEMS = 256
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """The settings of :func:`finetune` beside the recipe.
-
-    Attributes:
-        stored: ``auto`` trains on stored rows of the frozen part where that is faster; ``on``
-            refuses recipes where nothing can be stored; ``off`` computes everything in every
-            epoch.
-        stored_dtype: type of stored rows. ``float32`` gives the very curves of ordinary training;
-            ``float16`` and ``bfloat16`` halve the disk space at a measured error.
-        folds: folds of the cross-validation that chooses the penalty of a probe.
-        seed: of every random choice.
-        extraction: batch size, device and threads of forward passes outside training; its
-            precision must be ``float32``, since stages have precisions of their own.
-        on_bad: ``raise`` before training if items cannot be read, or ``skip`` them.
-        baselines: whether to compute figures to beat.
-    """
-
-    stored: CacheMode = "auto"
-    stored_dtype: Dtype = "float32"
-    folds: int = 5
-    seed: int = 0
-    extraction: Extraction = field(default_factory=Extraction)
-    on_bad: OnBad = "raise"
-    baselines: bool = True
-
-    def __post_init__(self) -> None:
-        faults = []
-        if self.stored not in ("auto", "on", "off"):
-            faults.append(f"the cache is auto, on or off, not {self.stored!r}")
-        if self.stored_dtype not in ("float32", "float16", "bfloat16"):
-            faults.append(
-                f"rows are stored as float32, float16 or bfloat16, not {self.stored_dtype!r}"
-            )
-        if self.on_bad not in ("raise", "skip"):
-            faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
-        if self.folds < 2:
-            faults.append(f"folds must be at least 2, not {self.folds}")
-        if self.extraction.precision != "float32":
-            faults.append(
-                "fine-tuning takes its precision from the recipe: write precision ="
-                f" '{self.extraction.precision}' into its stages"
-            )
-        if faults:
-            raise ConfigError(tuple(faults))
 
 
 class Work:
@@ -108,20 +67,21 @@ class Work:
         data: Any,
         backbone: str | Path | BackboneSpec | Backbone,
         recipe: str | Path | Recipe,
-        config: FinetuneConfig | None,
+        config: FinetuneConfig,
         cache: Path | str | FeatureCache | None,
         data_options: DataOptions | None,
         reporter: Reporter | None,
-        settings: Mapping[str, Any],
+        devices: Devices = ALONE,
     ) -> None:
         self.clock = Clock()
-        self.config = _settle(config, settings)
+        self.config, self.devices = config, devices
         self.recipe = load_recipe(recipe)
-        self.reporter = reporter or console_reporter()
+        self.reporter = (reporter or console_reporter()) if devices.main else SilentReporter()
         self.cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
         self.notes: list[str] = []
         self.asked = backbone
-        with self.clock("load"):
+        # The digests of the data that the main process takes are there for the others.
+        with self.clock("load"), devices.main_first():
             self.backbone = resolve_backbone(backbone)
             self.dataset, said = open_dataset(
                 data, data_options or DataOptions(), self.config.seed, self.cache, self.reporter
@@ -129,6 +89,7 @@ class Work:
         self.say(*said, *self.backbone.notes, f"preprocessing: {self.backbone.preprocessing}")
         self.baselines: list[Baseline] = []
         self.use = CacheUse(0, 0)
+        self.features: dict[str, NDArray[np.float32]] = {}
 
     def say(self, *notes: str) -> None:
         """Keep notes for the report, and tell them."""
@@ -141,24 +102,27 @@ class Work:
     def prepare(self, folder: Path | None) -> None:
         """Do everything up to the plan; write it."""
         config, settings = self.config, self.config.extraction
-        self.backbone.module.to(settings.resolve_device())
+        self.backbone.module.to(self.devices.device or settings.resolve_device())
         classes = len(self.dataset.classes)
         self.network = Classifier(
             self.backbone, classes, dropout=self.recipe.head_dropout, seed=config.seed
         )
         resolve(self.network, self.recipe)  # faults come before anything takes time
+        count = max(config.devices, self.devices.size)
+        faults = refusals(self.network, self.recipe, count)
+        if faults:
+            raise ConfigError(tuple(faults))
+        self.devices.share(self.network)
         self.before = digests(self.backbone.module)
         self.train_part, self.validation, self.test = self._parts()
-        surgical: str | None = None
         with self.clock("start"):
-            if self.recipe.start == "probe":
-                self._probe()
-            if any("surgical" in stage.train for stage in self.recipe.stages):
-                surgical = self._surgical()
+            surgical = self.devices.once(self._start)
+            self.devices.share(self.network)
         targets = resolve(self.network, self.recipe, surgical=surgical)
         self.identity = self._identity(surgical)
         self.checkpoint = None if folder is None else Checkpoint(folder / CHECKPOINT, self.identity)
         saved = None if self.checkpoint is None else self.checkpoint.load()
+        self.goes_on = saved is not None
         self.around = Circumstances(
             train=self.train_part,
             validation=self.validation,
@@ -167,17 +131,45 @@ class Work:
             cache=config.stored,
             dtype=config.stored_dtype,
             batch_size=settings.batch_size,
-            workers=settings.workers,
+            workers=self._workers,
             seed=config.seed,
             decisions=() if saved is None else saved.decisions,
         )
         with self.clock("plan"):
-            self.prepared = make_plan(
-                self.network, self.recipe, targets, self.around, self.reporter
-            )
+            self.prepared = self._plan(targets)
         self.say(*self.prepared.plan.notes)
-        if folder is not None:
+        if self.devices.size > 1:
+            self.say(
+                f"{self.devices.size} devices share every batch; the times of the plan are those"
+                " of one"
+            )
+        if folder is not None and self.devices.main:
             write_json(folder / "plan.json", to_plain(self.prepared.plan))
+
+    def _start(self) -> str | None:
+        """Give the network its first head; return the block that is to be thawed, if one is."""
+        if self.recipe.start == "probe":
+            self._probe()
+        if any("surgical" in stage.train for stage in self.recipe.stages):
+            return self._surgical()
+        return None
+
+    def _plan(self, targets: Sequence[Target]) -> Prepared:
+        """Let the main process measure and decide; the others find the same cuts."""
+        mine: list[Prepared] = []
+
+        def decide() -> tuple[Plan, tuple[str, ...], int]:
+            made = make_plan(self.network, self.recipe, targets, self.around, self.reporter)
+            mine.append(made)
+            # Every process holds its rows itself.
+            held = made.held // self.devices.size
+            return made.plan, made.decisions, held
+
+        plan, decisions, held = self.devices.once(decide)
+        if not mine:
+            around = dataclasses.replace(self.around, decisions=decisions)
+            mine.append(make_plan(self.network, self.recipe, targets, around, self.reporter))
+        return dataclasses.replace(mine[0], plan=plan, held=held)
 
     def _parts(self) -> tuple[Split, Split, Split]:
         """Return the part that trains, the part that chooses, and the test split, all readable."""
@@ -185,16 +177,68 @@ class Work:
             self.dataset, self.recipe.validation, self.config.seed
         )
         self.say(note)
-        space = self.cache.space(self.backbone, self.config.extraction)
-        kept = readable(
-            (train_part, validation, self.dataset.test),
-            self._preprocessing,
-            lambda part: set(part.ids) - set(space.missing(part.ids)),
-            self._workers,
-            self.config.on_bad,
-            self.reporter,
+        parts = (train_part, validation, self.dataset.test)
+        kept = self.devices.once(
+            lambda: readable(parts, self._decoders(), self.config.on_bad, self.reporter)
         )
-        return kept[0], kept[1], kept[2]
+        first, second, third = (part.take(where) for part, where in zip(parts, kept, strict=True))
+        return first, second, third
+
+    def _decoders(self) -> tuple[Decode, Decode, Decode]:
+        """Return what finds the items of the three parts that cannot be decoded.
+
+        Without it a broken file would end an epoch. No item is decoded for that alone where its
+        features are needed next, or where the first stage is about to store its row.
+        """
+        if self._reads_later:
+            return (lambda _: (), lambda _: (), lambda _: ())
+        if self.recipe.start != "probe":
+            return (self._decode, self._decode, self._decode)
+        test = partial(self._extract, "test") if self.config.baselines else self._decode
+        return partial(self._extract, "train"), self._decode, test
+
+    @property
+    def _reads_later(self) -> bool:
+        """Whether items are first decoded by the first stage: then nothing can be left out."""
+        first = self.recipe.stages[0]
+        surgical = any("surgical" in stage.train for stage in self.recipe.stages)
+        return (
+            self.config.on_bad == "raise"
+            and self.recipe.start != "probe"
+            and first.norm != "reestimated"
+            and not surgical
+        )
+
+    def _decode(self, part: Split) -> Sequence[BadItem]:
+        space = self.cache.space(self.backbone, self.config.extraction)
+        known = set(part.ids) - set(space.missing(part.ids))
+        workers = self.config.extraction.workers
+        return undecodable(part, self._preprocessing, known, workers, self.reporter)
+
+    def _extract(self, name: str, part: Split) -> Sequence[BadItem]:
+        """Compute the features that the start of the head asks for."""
+        with self.clock("start"):
+            found = self.cache.features(
+                self.backbone,
+                part,
+                settings=self.config.extraction,
+                on_bad="skip",
+                reporter=self.reporter,
+            )
+        self.use = CacheUse(self.use.hits + found.use.hits, self.use.misses + found.use.misses)
+        self.features[name] = found.rows
+        return found.bad
+
+    def _read_all(self, opener: Opener) -> None:
+        """Find all items that cannot be decoded before the first epoch; store rows meanwhile."""
+        parts: tuple[Split, ...] = (self.train_part, self.validation, self.test)
+        bad: list[BadItem] = []
+        if self.prepared.cuts[0] is not None:
+            bad += opener.fill(0)
+            parts = (self.test,)
+        for part in parts:
+            bad += self._decode(part)
+        settle_bad_items(bad, "raise", self.reporter)
 
     @property
     def _preprocessing(self) -> Preprocessing:
@@ -202,7 +246,11 @@ class Work:
 
     @property
     def _workers(self) -> int | None:
-        return self.config.extraction.workers
+        """Threads that decode while training: the processors are shared with other devices."""
+        given = self.config.extraction.workers
+        if given is not None or self.devices.size == 1:
+            return given
+        return max(1, (os.cpu_count() or 1) // self.devices.size)
 
     def _rows(self, split: Split) -> NDArray[np.float32]:
         found = self.cache.features(
@@ -214,7 +262,7 @@ class Work:
     def _probe(self) -> None:
         """Start the head from logistic regression on the features of the training part."""
         chosen = choose_linear(
-            self._rows(self.train_part),
+            self.features["train"],
             self.train_part.labels,
             len(self.dataset.classes),
             seed=self.config.seed,
@@ -226,7 +274,7 @@ class Work:
         assert isinstance(chosen.head, LinearHead)
         self.network.load_head(chosen.head)
         if self.config.baselines:
-            predicted = chosen.head.predict(self._rows(self.test))
+            predicted = chosen.head.predict(self.features["test"])
             self.baselines.append(
                 Baseline(
                     "linear probe",
@@ -234,6 +282,7 @@ class Work:
                     accuracy_score(self.test.labels, predicted),
                 )
             )
+        self.features.clear()
 
     def _surgical(self) -> str:
         """Return the block group with the largest relative gradient, and say why."""
@@ -276,6 +325,9 @@ class Work:
     def train(self, folder: Path | None) -> Run:
         """Train, evaluate once, write."""
         opener = Opener(self.network, self.prepared, self.around, self.reporter)
+        if self._reads_later:
+            with self.clock("train"):
+                self.devices.once(lambda: self._read_all(opener))
         device = self.backbone.device
         setup = Setup(
             network=self.network,
@@ -286,20 +338,50 @@ class Work:
             validation_labels=torch.from_numpy(self.validation.labels).to(device),
             seed=self.config.seed,
             stop_without_gain=self.recipe.stop_without_gain,
-            decisions=tuple(cut is not None for cut in self.prepared.cuts),
+            decisions=self.prepared.decisions,
+            devices=self.devices,
         )
-        with self.clock("train"):
-            trained = train(setup, self.checkpoint, self.reporter)
+        with self._logging(folder) as loggers:
+            setup = dataclasses.replace(setup, log=loggers.epochs)
+            with self.clock("train"):
+                trained = train(setup, self.checkpoint, self.reporter)
+            return self._finish(trained, opener, folder, loggers)
+
+    def _logging(self, folder: Path | None) -> AbstractContextManager[Loggers]:
+        """Open the loggers that were asked for, on the main device."""
+        if folder is None or not self.devices.main:
+            return contextlib.nullcontext(Loggers({}, self.reporter))
+        plan = self.prepared.plan
+        settings = {
+            "data": self.dataset.name,
+            "backbone": self.backbone.name,
+            "recipe": recipe_to_plain(self.recipe),
+            "seed": self.config.seed,
+            "devices": self.devices.size,
+            "plan": planned_figures(plan),
+        }
+        return open_loggers(
+            self.config.loggers,
+            folder,
+            settings,
+            plan=to_plain(plan),
+            goes_on=self.goes_on,
+            reporter=self.reporter,
+        )
+
+    def _finish(
+        self, trained: Trained, opener: Opener, folder: Path | None, loggers: Loggers
+    ) -> Run:
+        """Evaluate once; write."""
         self.notes += trained.notes
         self.say(_best_note(trained))
         self.use = CacheUse(self.use.hits + opener.use.hits, self.use.misses + opener.use.misses)
         present = np.bincount(self.train_part.labels, minlength=len(self.dataset.classes)) > 0
         head = self.network.linear_head(present)
         with self.clock("evaluate"):
-            probabilities = head.predict_proba(self._rows(self.test))
-            evaluation = score(self.test.labels, probabilities, self.dataset.classes)
-            if self.config.baselines:
-                self._simple_baselines()
+            scored = self.devices.once(lambda: self._score(head))
+            evaluation, self.baselines, probabilities = scored
+        loggers.test(evaluation)
         run = Run(
             head=head,
             classes=self.dataset.classes,
@@ -330,11 +412,18 @@ class Work:
             training=self._training(trained),
             tuned=self._tuned(),
         )
-        if folder is not None:
+        if folder is not None and self.devices.main:
             write_finetune(run, folder, self.prepared.plan, trained, self.test, probabilities)
             if self.checkpoint is not None:
                 self.checkpoint.remove()
         return run
+
+    def _score(self, head: LinearHead) -> tuple[Evaluation, list[Baseline], NDArray[Any]]:
+        probabilities = head.predict_proba(self._rows(self.test))
+        evaluation = score(self.test.labels, probabilities, self.dataset.classes)
+        if self.config.baselines:
+            self._simple_baselines()
+        return evaluation, self.baselines, probabilities
 
     def _simple_baselines(self) -> None:
         self.baselines.append(majority_baseline(self.train_part.labels, self.test))
@@ -369,19 +458,6 @@ class Work:
         return {name: named[name].detach().cpu().clone() for name in changed}
 
 
-def _settle(config: FinetuneConfig | None, settings: Mapping[str, Any]) -> FinetuneConfig:
-    if config is not None and settings:
-        raise ConfigError(("give either config or single settings, not both",))
-    known = [f.name for f in dataclasses.fields(FinetuneConfig)]
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise ConfigError(
-            tuple(f"finetune has no setting '{name}'" for name in unknown),
-            hint="it has " + ", ".join(known),
-        )
-    return config if config is not None else FinetuneConfig(**settings)
-
-
 def _best_note(trained: Trained) -> str:
     best = trained.best
     figure = f"validation accuracy {100 * best.validation_accuracy:.1f} %"
@@ -390,4 +466,4 @@ def _best_note(trained: Trained) -> str:
     return f"the weights of stage '{best.name}', epoch {best.epoch}, are kept ({figure})"
 
 
-__all__ = ["FinetuneConfig", "Work"]
+__all__ = ["Work"]

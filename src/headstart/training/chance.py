@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 ORDER, MIXING = 0, 1
 
 
-def numbers(seed: int, stage: int, epoch: int, purpose: int) -> np.random.Generator:
-    """Return the generator for one purpose in one epoch."""
-    return np.random.default_rng([abs(seed), int(seed < 0), stage, epoch, purpose])
+def numbers(seed: int, stage: int, epoch: int, purpose: int, rank: int = 0) -> np.random.Generator:
+    """Return the generator for one purpose in one epoch; of several devices each has its own."""
+    own = [rank] if rank else []
+    return np.random.default_rng([abs(seed), int(seed < 0), stage, epoch, purpose, *own])
 
 
 def order(n: int, seed: int, stage: int, epoch: int) -> NDArray[np.int64]:
@@ -28,9 +29,16 @@ def order(n: int, seed: int, stage: int, epoch: int) -> NDArray[np.int64]:
 
 
 @contextmanager
-def drawn_from(seed: int, stage: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators of the CPU and of ``device``; give them their states back after."""
-    text = f"headstart\0{seed}\0{stage}\0{epoch}".encode()
+def drawn_from(
+    seed: int, stage: int, epoch: int, device: torch.device, rank: int = 0
+) -> Iterator[None]:
+    """Seed torch's generators of the CPU and of ``device``; give them their states back after.
+
+    Of several devices each draws numbers of its own, by its ``rank``: with the same ones, the
+    items at the same place in two shares would lose the same units to dropout.
+    """
+    own = f"\0{rank}" if rank else ""
+    text = f"headstart\0{seed}\0{stage}\0{epoch}{own}".encode()
     start = int.from_bytes(hashlib.sha256(text).digest()[:7], "big")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Not torch.manual_seed: it would seed devices that are none of our business.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from headstart.freezing import FreezeHandle, freeze, stamps
 from headstart.freezing.kinds import is_running_norm
-from headstart.progress import Reporter, Task
+from headstart.progress import Reporter, SilentReporter, Task
 from headstart.training import chance
 from headstart.training.checkpoint import Checkpoint, Saved
+from headstart.training.devices import ALONE, Devices
+from headstart.training.mixing import mixed_inputs
 from headstart.training.network import Classifier, smoothed_loss
 from headstart.training.optimizers import (
     Average,
@@ -26,12 +28,16 @@ from headstart.training.optimizers import (
     set_rates,
 )
 from headstart.training.outcome import EpochRecord, StageOutcome, Trained
-from headstart.training.roads import Index, Road
+from headstart.training.roads import Batch, Index, Road
 from headstart.training.rows import autocast
 from headstart.training.stages import Stage
 from headstart.training.targets import Target
 
 _MODEL, _OPTIMIZER, _AVERAGE = "model:", "optimizer:", "average:"
+
+
+def _unlogged(_: Sequence[EpochRecord]) -> None:
+    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +53,11 @@ class Setup:
         train_labels, validation_labels: ``(n,) int64`` on the device.
         seed: of order, dropout and mixing.
         stop_without_gain: see :class:`~headstart.training.stages.Recipe`.
-        decisions: for every stage whether it reads stored rows; kept in the checkpoint.
+        decisions: for every stage the place of its cut, or nothing where it begins with the
+            images; kept in the checkpoint.
+        devices: those that share every batch; one of them is this process.
+        log: called with all records so far when an epoch has been saved, and when a training goes
+            on; on the main device only.
     """
 
     network: Classifier
@@ -58,7 +68,9 @@ class Setup:
     validation_labels: Tensor
     seed: int = 0
     stop_without_gain: bool = False
-    decisions: tuple[bool, ...] = ()
+    decisions: tuple[str, ...] = ()
+    devices: Devices = ALONE
+    log: Callable[[Sequence[EpochRecord]], None] = _unlogged
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +101,8 @@ class _Training:
     """The state of a training between epochs."""
 
     def __init__(self, setup: Setup, checkpoint: Checkpoint | None, reporter: Reporter) -> None:
-        self.setup, self.checkpoint, self.reporter = setup, checkpoint, reporter
+        self.setup, self.checkpoint, self.devices = setup, checkpoint, setup.devices
+        self.reporter = reporter if setup.devices.main else SilentReporter()
         self.network = setup.network
         self.moving = _moving(setup)
         self.records: list[EpochRecord] = []
@@ -132,12 +145,15 @@ class _Training:
             self.handle.release()
             self.handle = None
         if saved is None:
-            setup.prepare(number)
+            self.devices.once(lambda: setup.prepare(number))
+            self.devices.share(self.network)
+            if not self.devices.main:
+                _stamp_again(self.network, target)
         else:
             self._load(_part(saved.state, _MODEL))
             _stamp_again(self.network, target)
         self.handle = freeze(self.network, target.policies)
-        road = setup.open_road(number)
+        road = setup.open_road(number)  # devices divide the rows that are missing
         self.optimizer = build_optimizer(self.network, target.stage, target.rates, self.optimizer)
         ema = target.stage.ema
         self.average = Average(self.network, target.freeze.trainable, ema) if ema else None
@@ -171,6 +187,7 @@ class _Training:
         self.best = EpochRecord(-1, "start", 0, None, None, loss, accuracy, 0.0, 0.0)
         self.records.append(self.best)
         self.best_weights = self._weights()
+        self._log()
 
     def _epochs(self, number: int, stage: Stage, road: Road) -> str:
         """Train the epochs that are left; return why the stage ended."""
@@ -184,7 +201,8 @@ class _Training:
         ) as task:
             for epoch in range(first, stage.epochs + 1):
                 begun = time.perf_counter()
-                with chance.drawn_from(self.setup.seed, number, epoch, self.setup.device):
+                seed, rank = self.setup.seed, self.devices.rank
+                with chance.drawn_from(seed, number, epoch, self.setup.device, rank):
                     loss, accuracy = self._train_epoch(number, epoch, stage, road, task)
                 if not math.isfinite(loss):
                     self._note(
@@ -196,6 +214,7 @@ class _Training:
                     figures = self._validate(road, stage)
                     self._record(number, epoch, stage, (loss, accuracy), figures, begun)
                 self._save(number, epoch)
+                self._log()
                 if self._is_stale(stage) and epoch < stage.epochs:
                     ended = self._stale_end(stage)
                     break
@@ -253,34 +272,49 @@ class _Training:
         order = chance.order(len(labels), self.setup.seed, number, epoch)
         if stage.norm == "batch" and len(order) % stage.batch_size == 1:
             order = order[:-1]  # a batch of one item has no variance to normalise by
-        mixing = chance.numbers(self.setup.seed, number, epoch, chance.MIXING)
+        mixing = chance.numbers(self.setup.seed, number, epoch, chance.MIXING, self.devices.rank)
         steps = -(-len(order) // stage.batch_size)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         totals = torch.zeros(2, dtype=torch.float64, device=device)
-        seen = 0
         view = 1 + (epoch - 1) % stage.views if stage.views else 0
         self.network.train()
-        batches = road.train.batches(order, stage.batch_size, view)
-        for step, (index, inputs) in enumerate(batches):
+        batches = self.devices.batches(road.train, order, stage.batch_size, view)
+        for step, (count, batch) in enumerate(batches):
             set_rates(self.optimizer, stage.rate_factor(epoch - 1 + (step + 0.5) / steps))
-            truth = labels[torch.from_numpy(index).to(device)]
-            inputs, mixed = _mixed(inputs, truth, stage, mixing)
-            with autocast(stage.precision, device):
-                logits = road.forward(*inputs)
-            loss = smoothed_loss(logits, truth, stage.label_smoothing, mixed)
             self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            if batch is not None:
+                totals += self._learn(road, stage, batch, labels, count, mixing)
+            self.devices.sum_gradients(trained)
             if stage.clip is not None:
                 torch.nn.utils.clip_grad_norm_(trained, stage.clip)
             self.optimizer.step()
             if self.average is not None:
                 self.average.update()
-            hits = (logits.detach().argmax(1) == truth).sum()
-            totals += torch.stack([loss.detach().double() * len(truth), hits.double()])
-            seen += len(truth)
-            task.advance(len(truth))
-        loss_sum, hit_sum = totals.tolist()
-        return loss_sum / max(seen, 1), hit_sum / max(seen, 1)
+            task.advance(count)
+        loss_sum, hit_sum = self.devices.total(totals).tolist()
+        return loss_sum / max(len(order), 1), hit_sum / max(len(order), 1)
+
+    def _learn(
+        self,
+        road: Road,
+        stage: Stage,
+        batch: Batch,
+        labels: Tensor,
+        count: int,
+        mixing: np.random.Generator,
+    ) -> Tensor:
+        """Go forward and back through a share of ``count`` items; return its loss and hits."""
+        index, inputs = batch
+        device = labels.device
+        truth = labels[torch.from_numpy(index).to(device)]
+        inputs, mixed = mixed_inputs(inputs, truth, stage, mixing)
+        with autocast(stage.precision, device):
+            logits = road.forward(*inputs)
+        loss = smoothed_loss(logits, truth, stage.label_smoothing, mixed)
+        # A share weighs as much as it has items, so that the sum is the mean over the batch.
+        torch.autograd.backward(loss if len(truth) == count else loss * (len(truth) / count))
+        hits = (logits.detach().argmax(1) == truth).sum()
+        return torch.stack([loss.detach().double() * len(truth), hits.double()])
 
     def _validate(self, road: Road, stage: Stage) -> tuple[float, float]:
         """Return mean loss and accuracy on the validation part, in evaluation mode."""
@@ -289,13 +323,14 @@ class _Training:
         self.network.eval()
         order: Index = np.arange(len(labels))
         with torch.no_grad(), autocast(stage.precision, device):
-            for index, inputs in road.validation.batches(order, 2 * stage.batch_size, 0):
+            batches = self.devices.batches(road.validation, order, 2 * stage.batch_size, 0)
+            for index, inputs in (batch for _, batch in batches if batch is not None):
                 truth = labels[torch.from_numpy(index).to(device)]
                 logits = road.forward(*inputs).float()
                 loss = torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
                 hits = (logits.argmax(1) == truth).sum()
                 totals += torch.stack([loss.double(), hits.double()])
-        loss_sum, hit_sum = totals.tolist()
+        loss_sum, hit_sum = self.devices.total(totals).tolist()
         return loss_sum / len(labels), hit_sum / len(labels)
 
     # State
@@ -312,7 +347,7 @@ class _Training:
                 named[name].copy_(value)
 
     def _save(self, stage: int, epoch: int) -> None:
-        if self.checkpoint is None:
+        if self.checkpoint is None or not self.devices.main:
             return
         assert self.optimizer is not None
         assert self.best is not None
@@ -351,6 +386,11 @@ class _Training:
             f"going on after epoch {saved.epoch} of stage"
             f" '{self.setup.targets[saved.stage].stage.name}'"
         )
+        self._log()
+
+    def _log(self) -> None:
+        if self.devices.main:
+            self.setup.log(tuple(self.records))
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -362,26 +402,6 @@ def _moving(setup: Setup) -> tuple[str, ...]:
     trained = {name for target in setup.targets for name in target.freeze.trainable}
     names = [name for name, _ in setup.network.named_parameters() if name in trained]
     return (*names, *(name for name, _ in setup.network.named_buffers()))
-
-
-def _mixed(
-    inputs: tuple[Tensor, ...], labels: Tensor, stage: Stage, chance_: np.random.Generator
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, float] | None]:
-    """Mix items with others of their batch, and add noise, where the stage says so."""
-    mixed = None
-    if stage.mixup > 0:
-        share = float(chance_.beta(stage.mixup, stage.mixup))
-        partner = torch.from_numpy(chance_.permutation(len(labels))).to(labels.device)
-        inputs = tuple(
-            share * x + (1 - share) * x[partner] if x.is_floating_point() else x for x in inputs
-        )
-        mixed = (labels[partner], share)
-    if stage.noise > 0:
-        inputs = tuple(
-            x + stage.noise * x.detach().std() * torch.randn_like(x) if x.is_floating_point() else x
-            for x in inputs
-        )
-    return inputs, mixed
 
 
 def _part(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
