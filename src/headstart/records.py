@@ -125,6 +125,10 @@ class CacheUse:
     hits: int
     misses: int
 
+    def __add__(self, other: CacheUse) -> CacheUse:
+        """Return both together."""
+        return CacheUse(self.hits + other.hits, self.misses + other.misses)
+
 
 def to_plain(value: Any) -> Any:
     """Turn records into what ``json.dumps`` takes: dataclasses to dicts, tuples to lists."""

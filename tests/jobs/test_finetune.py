@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from headstart.freezing.digests import digests
 from headstart.jobs import evaluate as evaluate_run
 from headstart.jobs import finetune, open_run, plan_finetune, predict
 from headstart.jobs.finetune import FinetuneConfig
-from headstart.progress import SilentReporter
+from headstart.progress import SilentReporter, Task
 from headstart.training import Recipe, Stage
 from tests.training.conftest import squares
 from tests.training.models import residual
@@ -55,6 +58,7 @@ def test_a_run_folder_predicts_what_the_run_scored(tmp_path: Path, cache: Path) 
         "run.json", "metrics.json", "plan.json", "head.safetensors", "head.json",
         "backbone.safetensors", "curves.png", "confusion.png", "report.html",
     } <= names  # fmt: skip
+    assert "what every possible cut would cost" in (out / "report.html").read_text()
     assert "checkpoint" not in names
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["accuracy"] == run.accuracy
@@ -176,23 +180,79 @@ def test_one_class_is_refused(cache: Path) -> None:
         finetune(data, residual(), SHORT, write=False, cache=cache, reporter=QUIET)
 
 
-def test_broken_files_are_told_before_training_or_left_out(tmp_path: Path, cache: Path) -> None:
+class Tasks(SilentReporter):
+    """Keeps the names of tasks and their number of items."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+        self.seen.append((name, total))
+        with super().task(name, total, unit) as task:
+            yield task
+
+    def items(self, name: str) -> list[int]:
+        return [total for task, total in self.seen if task == name]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images in folders, of which one that trains and one of the test split are no images."""
     from PIL import Image
 
+    root = tmp_path_factory.mktemp("broken") / "data"
     for split, n, seed in (("train", 30, 0), ("test", 8, 1)):
         for number, (image, label) in enumerate(zip(*squares(n, seed), strict=True)):
-            folder = tmp_path / "data" / split / f"class{label}"
+            folder = root / split / f"class{label}"
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / f"{number}.png")
-    (tmp_path / "data" / "train" / "class0" / "broken.png").write_bytes(b"\x89PNG nothing")
-    with pytest.raises(BadFilesError, match=r"broken\.png"):
-        finetune(tmp_path / "data", residual(), SHORT, write=False, cache=cache, reporter=QUIET)
-    config = FinetuneConfig(on_bad="skip", baselines=False)
+        for copy in range(2):  # equal items are decoded once, and both are lost
+            (root / split / "class0" / f"broken-{split}{copy}.png").write_bytes(
+                f"{split} is no image".encode()
+            )
+    return root
+
+
+@pytest.mark.parametrize("start", ["probe", "fresh"])
+@pytest.mark.parametrize("stored", ["on", "off"])
+def test_broken_files_are_told_together_before_training_or_left_out(
+    broken: Path, cache: Path, start: str, stored: str
+) -> None:
+    recipe = Recipe("r", (Stage("head", ("head",), epochs=1, batch_size=8),), start=start)  # type: ignore[arg-type]
+    config = FinetuneConfig(stored=stored)  # type: ignore[arg-type]
+    with pytest.raises(BadFilesError) as caught:
+        finetune(
+            broken, residual(), recipe, write=False, cache=cache, config=config, reporter=QUIET
+        )
+    assert "broken-train" in str(caught.value)
+    assert "broken-test" in str(caught.value)
+    config = dataclasses.replace(config, on_bad="skip", baselines=False)
     run = finetune(
-        tmp_path / "data", residual(), SHORT, write=False, cache=cache, config=config,
-        reporter=QUIET,
-    )  # fmt: skip
+        broken, residual(), recipe, write=False, cache=cache, config=config, reporter=QUIET
+    )
     assert run.n_train + run.training["n_validation"] == 30
+    assert run.n_test == 8
+
+
+def test_no_item_is_decoded_for_nothing_but_a_check_where_its_row_is_stored_next(
+    cache: Path,
+) -> None:
+    recipe = Recipe("r", (Stage("head", ("head",), epochs=1),), start="fresh")
+    tasks = Tasks()
+    run = finetune(
+        source(), residual(), recipe, write=False, cache=cache, stored="on", reporter=tasks,
+        baselines=False,
+    )  # fmt: skip
+    assert tasks.items("check the images") == [run.n_test]
+    stored = [run.n_train, run.training["n_validation"]]
+    assert tasks.items("store the frozen part") == stored
+    probed = Tasks()
+    finetune(
+        source(), residual(seed=1), dataclasses.replace(recipe, start="probe"), write=False,
+        cache=cache, stored="on", reporter=probed,
+    )  # fmt: skip
+    assert probed.items("check the images") == [run.training["n_validation"]]
 
 
 KILLED = """

@@ -162,8 +162,7 @@ class RowMaker:
             for split in self.material.parts
         ]
         for part in parts:
-            hits, misses = self.use.hits + part.use.hits, self.use.misses + part.use.misses
-            self.use = CacheUse(hits, misses)
+            self.use += part.use
         for position, cut in enumerate(planned.cuts):
             self._found[planned.what, cut] = [
                 np.asarray(part.sets[position].array(), dtype=np.float32) for part in parts

@@ -5,23 +5,29 @@ trains on what is stored at the boundary; :func:`boundary_rows` runs the prefix.
 """
 
 from headstart.cut.boundary import TensorSpec
+from headstart.cut.candidates import Candidate, candidates
 from headstart.cut.checking import Check
 from headstart.cut.find import READ_BANDWIDTH, find_cut
 from headstart.cut.precision import RoundingError, from_array, rounding_error, to_array
+from headstart.cut.recording import Recording, record
 from headstart.cut.result import Cut, NoCut
 from headstart.cut.rows import boundary_rows, boundary_tensors
 
 __all__ = [
     "READ_BANDWIDTH",
+    "Candidate",
     "Check",
     "Cut",
     "NoCut",
+    "Recording",
     "RoundingError",
     "TensorSpec",
     "boundary_rows",
     "boundary_tensors",
+    "candidates",
     "find_cut",
     "from_array",
+    "record",
     "rounding_error",
     "to_array",
 ]

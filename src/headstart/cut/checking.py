@@ -51,22 +51,31 @@ def check(
     inputs: Inputs,
     batches: Sequence[Sequence[Tensor]],
     terms: Terms,
+    evaluated: Sequence[Callable[[], Any]],
 ) -> Check:
     """Compare model and parts, on batches of different size, in evaluation and training mode.
 
     In training mode both sides draw the same random numbers: the frozen part draws none.
+
+    Args:
+        model, prefix, suffix: the whole and its parts.
+        inputs: how the model is called.
+        batches: of different size.
+        terms: the modes of training.
+        evaluated: for every batch, returns what :func:`evaluate_model` gives.
     """
     worst, exact, items = 0.0, True, 0
-    for batch in batches:
+    for batch, evaluated_model in zip(batches, evaluated, strict=True):
         items += len(batch[0])
+        rows: tuple[Tensor, ...] = ()
         for train in (False, True):
             mode = "training" if train else "evaluation"
             put: Callable[[], None] = (
                 (lambda: terms.train(model)) if train else (lambda: evaluate(model))
             )
             try:
-                expected = _run(model, model, inputs, batch, put)
-                rows = _rows(model, prefix, inputs, batch)
+                expected = _run(model, model, inputs, batch, put) if train else evaluated_model()
+                rows = rows or _rows(model, prefix, inputs, batch)
                 versions = [version(row) for row in rows]
                 with untouched(model):
                     put()
@@ -89,6 +98,11 @@ def check(
                 told = f"the parts differ from the model by {worst:.2g} in {mode} mode"
                 return Check(False, worst, items, told)
     return Check(exact, worst, items)
+
+
+def evaluate_model(model: nn.Module, inputs: Inputs, batch: Sequence[Tensor]) -> Any:
+    """Return what a model gives in evaluation mode, and leave it as it was."""
+    return _run(model, model, inputs, batch, lambda: evaluate(model))
 
 
 def _run(
@@ -133,4 +147,4 @@ def _distance(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
     return worst
 
 
-__all__ = ["TOLERANCE", "Check", "check"]
+__all__ = ["TOLERANCE", "Check", "check", "evaluate_model"]

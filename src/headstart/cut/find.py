@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import nn
 
-from headstart.cut import timing
-from headstart.cut.assembly import build_prefix, build_suffix
-from headstart.cut.boundary import TensorSpec, specify
 from headstart.cut.checking import check
-from headstart.cut.effects import needs, overwritten_aliases
-from headstart.cut.inputs import Inputs, probe_batches, read_example
-from headstart.cut.placing import place
-from headstart.cut.precision import Dtype, checked_dtype, rounding_error
+from headstart.cut.dividing import Divider, Division
+from headstart.cut.precision import Dtype, RoundingError, checked_dtype, rounding_error
 from headstart.cut.purity import Purity, examine
+from headstart.cut.recording import Recording, record
 from headstart.cut.replay import cut_modules
 from headstart.cut.result import Cut, NoCut, Placed
 from headstart.cut.rows import compute_rows
 from headstart.cut.terms import Frozen, Terms, read_terms
-from headstart.cut.tracing import Trace, UntraceableError, trace
+from headstart.cut.tracing import UntraceableError
 from headstart.errors import ConfigError
 
 READ_BANDWIDTH = 5e8
@@ -71,46 +65,135 @@ def find_cut(
     checked_dtype(dtype)
     if not read_bandwidth > 0:
         raise ConfigError((f"read_bandwidth must be positive, not {read_bandwidth}",))
-    inputs, tensors = read_example(model, example)
-    terms = read_terms(model, frozen)
-    question = _Question(model, inputs, tensors, terms, dtype, measure, read_bandwidth)
+    recording = record(model, example)
     with torch.inference_mode(False):
-        return _answer(question)
+        search = Search(recording, read_terms(model, frozen), dtype, read_bandwidth)
+        placed = search.place(measure)
+        return search.checked(placed) if isinstance(placed, Placed) else placed
 
 
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """What :func:`find_cut` is asked, taken apart."""
+class Search:
+    """The search for a cut of one model under one stage's terms.
 
-    model: nn.Module
-    inputs: Inputs
-    tensors: list[Tensor]
-    terms: Terms
-    dtype: Dtype
-    measure: bool
-    bandwidth: float
+    Args:
+        recording: of the model.
+        terms: what is frozen, and the modes of training.
+        dtype: of stored floating values.
+        bandwidth: bytes a second at which rows are read.
+        items: how many items of the example a cut is checked on, beside a batch of three.
 
+    Attributes:
+        purity: which operations may be computed once; None where the model cannot be recorded.
+        divider: divides them.
+    """
 
-def _answer(asked: _Question) -> Cut | NoCut:
-    pairs, others, threes = probe_batches(asked.tensors)
-    try:
-        graph = trace(asked.model, asked.inputs, (pairs, threes))
-        graph.forget()
-        purity = examine(graph, asked.terms, (pairs, others))
-        found = _cut_graph(asked, graph, purity)
-    except UntraceableError as error:
-        reason = f"{type(asked.model).__name__} cannot be recorded as a graph ({error})"
-        between = _cut_between(asked)
+    def __init__(
+        self, recording: Recording, terms: Terms, dtype: Dtype, bandwidth: float, items: int = 8
+    ) -> None:
+        self.recording, self.terms, self.dtype = recording, terms, dtype
+        self.bandwidth, self.items = bandwidth, items
+        self.purity: Purity | None = None
+        self.divider: Divider | None = None
+        if recording.graph is not None:
+            pairs, others, _ = recording.batches
+            self.purity = examine(recording.graph, terms, (pairs, others))
+            self.divider = Divider(recording.graph, self.purity, dtype)
+
+    def place(self, measure: bool) -> Placed | NoCut:
+        """Return the cut where reading and recomputing take the least time together."""
+        reason = self.recording.fault
+        if self.purity is not None:
+            try:
+                found = self._in_graph(measure)
+            except UntraceableError as error:
+                reason = f"{type(self.recording.model).__name__} cannot be recorded ({error})"
+            else:
+                return self._larger(found) if self.purity.mixed else found
+        between = self._between()
         if isinstance(between, Placed):
-            return _checked(between, asked)
+            return between
         return NoCut(f"{reason}, and cannot be cut between modules either: {between}")
-    if purity.mixed:
-        # A module that had to stay whole has frozen parts: its own code can be run around them.
-        between = _cut_between(asked)
-        if isinstance(between, Placed) and _size(between) > _size(found):
-            checked = _checked(between, asked)
-            return checked or (_checked(found, asked) if isinstance(found, Placed) else found)
-    return _checked(found, asked) if isinstance(found, Placed) else found
+
+    def division(self, measure: bool) -> Division | NoCut:
+        """Return how the graph is divided; it has one."""
+        assert self.purity is not None
+        assert self.divider is not None
+        if not any(node.op != "placeholder" for node in self.purity.varying):
+            return NoCut(_nothing(self.purity), self.purity.blockers)
+        seconds = self.recording.seconds(self.purity, measure=measure)
+        division = self.divider.cheapest(seconds, self.bandwidth)
+        if not division.computes:
+            return NoCut(
+                "computing the frozen part takes less time than reading its result would",
+                self.purity.blockers,
+            )
+        return division
+
+    def assemble(self, division: Division, measure: bool) -> Placed:
+        """Build the two parts of a division; see :meth:`Divider.assemble`."""
+        assert self.purity is not None
+        assert self.divider is not None
+        seconds = self.recording.seconds(self.purity, measure=measure)
+        return self.divider.assemble(division, seconds, self.bandwidth)
+
+    def checked(self, placed: Placed) -> Cut | NoCut:
+        """Prove a cut on the example and on a batch of another size; measure the rounding."""
+        recording, inputs = self.recording, self.recording.inputs
+        parts = (placed.prefix, placed.suffix)
+        batches, evaluated = recording.check_batches(self.items)
+        found = check(recording.model, *parts, inputs, batches, self.terms, evaluated)
+        if found.fault is not None:
+            return NoCut(f"the cut does not hold: {found.fault}", placed.ends)
+        return Cut(
+            *parts,
+            placed.boundary,
+            placed.method,
+            found,
+            self._rounding(placed),
+            *placed.seconds,
+            placed.ends,
+            placed.describe,
+        )
+
+    def _rounding(self, placed: Placed) -> tuple[RoundingError | None, ...]:
+        """Return what storing costs for every boundary tensor; None for those of whole numbers."""
+        floating = [getattr(torch, spec.compute).is_floating_point for spec in placed.boundary]
+        if all(spec.dtype == spec.compute for spec in placed.boundary):
+            return tuple(
+                RoundingError(spec.dtype, 0.0, 0.0, fits=True) if real else None
+                for spec, real in zip(placed.boundary, floating, strict=True)
+            )
+        threes = [tensor.clone() for tensor in self.recording.batches[2]]
+        rows = compute_rows(placed.prefix, *self.recording.inputs.call(threes))
+        return tuple(
+            rounding_error(row, spec.dtype) if real else None  # type: ignore[arg-type]
+            for row, spec, real in zip(rows, placed.boundary, floating, strict=True)
+        )
+
+    def _in_graph(self, measure: bool) -> Placed | NoCut:
+        division = self.division(measure)
+        return self.assemble(division, measure) if isinstance(division, Division) else division
+
+    def _larger(self, found: Placed | NoCut) -> Placed | NoCut:
+        """Return the cut between modules where it computes more of the frozen part once.
+
+        A module that had to stay whole has frozen parts: its own code can be run around them.
+        """
+        between = self._between()
+        if not isinstance(between, Placed) or _size(between) <= _size(found):
+            return found
+        return between if self.checked(between) else found
+
+    def _between(self) -> Placed | str:
+        recording = self.recording
+        return cut_modules(
+            recording.model,
+            recording.inputs,
+            recording.tensors,
+            self.terms,
+            self.dtype,
+            self.bandwidth,
+        )
 
 
 def _size(placed: Placed | NoCut) -> int:
@@ -120,108 +203,10 @@ def _size(placed: Placed | NoCut) -> int:
     return sum(parameter.numel() for parameter in placed.prefix.parameters())
 
 
-def _cut_between(asked: _Question) -> Placed | str:
-    return cut_modules(
-        asked.model, asked.inputs, asked.tensors, asked.terms, asked.dtype, asked.bandwidth
-    )
-
-
-def _cut_graph(asked: _Question, graph: Trace, purity: Purity) -> Placed | NoCut:
-    if not any(node.op != "placeholder" for node in purity.varying):
-        return NoCut(_nothing(purity), purity.blockers)
-    timer = timing.measured_seconds if asked.measure else timing.estimated_seconds
-    seconds = timer(graph, purity, asked.tensors)
-    before, boundary, specs = _placed(graph, purity, seconds, asked.dtype, asked.bandwidth)
-    if all(node.op == "placeholder" for node in boundary):
-        return NoCut(
-            "computing the frozen part takes less time than reading its result would",
-            purity.blockers,
-        )
-    prefix = build_prefix(graph, boundary, before | (purity.pure - purity.varying))
-    suffix = build_suffix(graph, boundary, before, specs)
-    costs = (
-        sum(seconds.get(node, 0.0) for node in before),
-        sum(cost for node, cost in seconds.items() if node not in before),
-        sum(spec.bytes for spec in specs) / asked.bandwidth,
-    )
-    return Placed(prefix, suffix, specs, "graph", costs, purity.blockers, prefix.describe)
-
-
 def _nothing(purity: Purity) -> str:
     if not purity.blockers:
         return "no operation of the model depends on its inputs"
     return f"no operation can be computed once: {purity.blockers[0]}"
 
 
-def _placed(
-    graph: Trace, purity: Purity, seconds: dict[fx.Node, float], dtype: Dtype, bandwidth: float
-) -> tuple[frozenset[fx.Node], list[fx.Node], tuple[TensorSpec, ...]]:
-    """Divide the pure operations; return those before, the stored ones and their description."""
-    order = {node: number for number, node in enumerate(graph.graph.nodes)}
-    before_all = needs(graph)
-    varying = purity.varying
-    aliases = overwritten_aliases(graph)
-    specs = {
-        node: spec for node in varying - aliases if (spec := _spec(graph, node, dtype)) is not None
-    }
-    consumers: dict[fx.Node, set[int]] = {node: set() for node in varying}
-    for node in graph.graph.nodes:
-        for other in node.all_input_nodes:
-            if node not in graph.shapes and other in varying:
-                consumers[other].add(order[node] if node in varying else -1)
-    chosen = place(
-        {order[n]: [order[o] for o in before_all[n] if o in varying] for n in varying},
-        {order[n]: consumers[n] for n in varying},
-        {order[n]: _time(n, seconds) for n in sorted(varying, key=order.__getitem__)},
-        {order[n]: spec.bytes / bandwidth for n, spec in specs.items()},
-    )
-    before = frozenset(node for node in varying if order[node] in chosen)
-    boundary = [
-        node
-        for node in graph.graph.nodes
-        if node in before and any(user not in chosen for user in consumers[node])
-    ]
-    return before, boundary, tuple(specs[node] for node in boundary)
-
-
-def _time(node: fx.Node, seconds: dict[fx.Node, float]) -> float:
-    """Return the time to compute a value behind the cut; inputs cannot be computed there."""
-    return math.inf if node.op == "placeholder" else seconds.get(node, 0.0)
-
-
-def _spec(graph: Trace, node: fx.Node, dtype: Dtype) -> TensorSpec | None:
-    """Describe the value of a node as a boundary tensor; None where it cannot be stored."""
-    two, three = graph.values[node]
-    if not isinstance(two, Tensor) or not two.ndim or two.shape[1:] != three.shape[1:]:
-        return None
-    return specify(node.name, two, 2, dtype) if len(three) == 3 else None
-
-
-def _checked(placed: Placed, asked: _Question) -> Cut | NoCut:
-    """Prove a cut on the example and on a batch of another size; measure the rounding."""
-    inputs = asked.inputs
-    small = [tensor.detach()[:8] for tensor in asked.tensors]
-    threes = probe_batches(asked.tensors)[2]
-    found = check(asked.model, placed.prefix, placed.suffix, inputs, (small, threes), asked.terms)
-    if found.fault is not None:
-        return NoCut(f"the cut does not hold: {found.fault}", placed.ends)
-    rows = compute_rows(placed.prefix, *inputs.call([tensor.clone() for tensor in threes]))
-    return Cut(
-        placed.prefix,
-        placed.suffix,
-        placed.boundary,
-        placed.method,
-        found,
-        tuple(
-            rounding_error(row, spec.dtype)  # type: ignore[arg-type]
-            if row.is_floating_point()
-            else None
-            for row, spec in zip(rows, placed.boundary, strict=True)
-        ),
-        *placed.seconds,
-        placed.ends,
-        placed.describe,
-    )
-
-
-__all__ = ["READ_BANDWIDTH", "find_cut"]
+__all__ = ["READ_BANDWIDTH", "Search", "find_cut"]

@@ -61,15 +61,7 @@ class Cut:
         comes before the model (decoding, resizing, normalisation) is the caller's to add. Reads
         all tensors of the prefix.
         """
-        return {
-            "version": 1,
-            "method": self.method,
-            "prefix": self._describe(),
-            "boundary": [
-                {"shape": list(spec.shape), "dtype": spec.dtype, "computed": spec.compute}
-                for spec in self.boundary
-            ],
-        }
+        return described(self.method, self.boundary, self._describe())
 
     def __str__(self) -> str:
         shown = ", ".join(
@@ -79,6 +71,21 @@ class Cut:
             f"cut at {shown}: {self.bytes_per_item:,} bytes an item instead of"
             f" {1e3 * self.prefix_seconds:.3g} ms of computing; {self.check}"
         )
+
+
+def described(
+    method: Method, boundary: tuple[TensorSpec, ...], prefix: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the description of a cut; see :meth:`Cut.describe`."""
+    return {
+        "version": 1,
+        "method": method,
+        "prefix": prefix,
+        "boundary": [
+            {"shape": list(spec.shape), "dtype": spec.dtype, "computed": spec.compute}
+            for spec in boundary
+        ],
+    }
 
 
 @dataclass(frozen=True)
@@ -113,4 +120,4 @@ class Placed:
     describe: Callable[[], dict[str, Any]]
 
 
-__all__ = ["Cut", "Method", "NoCut", "Placed"]
+__all__ = ["Cut", "Method", "NoCut", "Placed", "described"]

@@ -41,10 +41,11 @@ from headstart.progress import Reporter, console_reporter
 from headstart.selection import LabelBudget, choose_linear, learning_curve
 from headstart.training import Classifier, Recipe, Stage
 from headstart.training.gradients import RelativeGradient, relative_gradients
-from headstart.training.loop import Setup, train
+from headstart.training.loop import train
 from headstart.training.opening import Opener, unreadable
 from headstart.training.planning import Circumstances, make_plan
 from headstart.training.roads import ImageFeed
+from headstart.training.setup import Setup
 from headstart.training.targets import resolve
 
 _DRIFT_ITEMS = 256

@@ -117,6 +117,6 @@ def embed(
         dataset.train.take(train.kept),
         dataset.test.take(test.kept),
         found,
-        CacheUse(train.use.hits + test.use.hits, train.use.misses + test.use.misses),
+        train.use + test.use,
         train.seconds + test.seconds,
     )

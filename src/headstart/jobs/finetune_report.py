@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from headstart.records import to_plain
 from headstart.report import Code, Page, Section, Table, Text, fit_page, write_page
 from headstart.report.wording import format_number, format_percent, format_seconds
 from headstart.training.outcome import Trained
-from headstart.training.plan import Plan, PlannedCut, PlannedStage
+from headstart.training.plan import Plan, PlannedCut, PlannedPlace, PlannedStage
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -118,6 +119,12 @@ def _plan_blocks(plan: Plan) -> tuple[Table | Text | Code, ...]:
         caption = f"Stage '{stage.name}': {stage.settings}"
         blocks.append(Table(header, rates, caption, "lrrr", folded=True))
         blocks.append(Text(f"Stage '{stage.name}': {describe_cut(stage)}."))
+        if stage.cut is not None:
+            caption = (
+                f"Stage '{stage.name}': what every possible cut would cost; storing once, reading"
+                " or recomputing in every epoch"
+            )
+            blocks.append(Table(PLACES, place_rows(stage), caption, "llrrrrrr"))
         blocks.append(Code(stage.policy, caption=f"what stage '{stage.name}' freezes"))
     return tuple(blocks)
 
@@ -170,31 +177,62 @@ def describe_cut(stage: PlannedStage) -> str:
     cut = stage.cut
     if cut is None:
         return f"nothing is stored: {stage.no_cut}"
-    where = ", ".join(
-        f"{name} {'×'.join(str(extent) for extent in shape)} {dtype}"
-        for name, shape, dtype in cut.boundary
-    )
+    where = ", ".join(f"{name} {_shape(shape)} {dtype}" for name, shape, dtype in cut.at.boundary)
     state = "stored" if cut.read else "not stored"
-    return (
-        f"cut at {where}, {format_bytes(cut.bytes_per_item)} an item; {_rows(cut)}; computing it"
-        f" takes {format_seconds(cut.prefix_seconds)} an item, reading it"
-        f" {_tiny(cut.read_seconds)}; {state}, since {cut.reason}"
-    )
+    return f"cut {cut.at.place}, at {where}; {_rows(cut)}; {state}, since {cut.reason}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(str(extent) for extent in shape)
 
 
 def _tiny(seconds: float) -> str:
-    if seconds >= 1e-4:
+    if seconds >= 1e-4 or seconds == 0:
         return format_seconds(seconds)
     return f"{format_number(1e6 * seconds, digits=2)} µs"
 
 
 def _rows(cut: PlannedCut) -> str:
-    total = f"{cut.rows:,} rows, {format_bytes(cut.bytes)}"
-    if cut.missing is None:
+    total = f"{cut.rows:,} rows, {format_bytes(cut.at.bytes)}"
+    if cut.at.missing is None:
         return f"{total}, known when the stage begins"
-    if cut.missing == 0:
+    if cut.at.missing == 0:
         return f"{total}, all in the cache already"
-    return f"{total}, {cut.missing:,} of them to be computed"
+    return f"{total}, {cut.at.missing:,} of them to be computed"
+
+
+PLACES = ("cut behind", "stored", "an item", "in all", "store", "read", "recompute", "stage")
+"""The header of :func:`place_rows`: ``store`` is once, ``read`` and ``recompute`` are an epoch."""
+_TAKEN = "→ "
+
+
+def place_rows(stage: PlannedStage) -> tuple[tuple[str, ...], ...]:
+    """Return one row for every possible cut of a stage under :data:`PLACES`, and one without."""
+    cut = stage.cut
+    if cut is None:
+        return ()
+    rows = [
+        (
+            _name(place, taken=cut.read and place is cut.at),
+            " + ".join(_shape(shape) for _, shape, _ in place.boundary),
+            format_bytes(place.bytes_per_item),
+            format_bytes(place.bytes),
+            "is there" if place.missing == 0 else _tiny(place.seconds_storing),
+            _tiny(place.seconds_reading),
+            _tiny(place.seconds_recomputing),
+            format_seconds(place.seconds),
+        )
+        for place in cut.places
+    ]
+    images = "" if cut.read else _TAKEN
+    nothing = (f"{images}nothing stored", *[""] * 6, format_seconds(cut.seconds_images))
+    return (*rows, nothing)
+
+
+def _name(place: PlannedPlace, *, taken: bool) -> str:
+    name = place.place.removeprefix("behind ")
+    room = "" if place.on_disk else " (disk too full)"
+    return f"{_TAKEN if taken else ''}{name}{room}"
 
 
 def format_bytes(count: float) -> str:
@@ -213,28 +251,38 @@ def plan_table(plan: Plan) -> Group:
     from rich.table import Table as RichTable
     from rich.text import Text as RichText
 
-    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in HEADER:
-        table.add_column(name, justify="right" if name in ("parameters", "memory") else "left")
-    for row in plan_rows(plan):
-        table.add_row(*(RichText(cell) for cell in row))
+    def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> RichTable:
+        made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for name, side in zip(header, align, strict=True):
+            made.add_column(name, justify="right" if side == "r" else "left")
+        for row in rows:
+            style = "bold" if row[0].startswith(_TAKEN) else ""
+            made.add_row(*(RichText(cell, style=style) for cell in row))
+        return made
+
     start = "a probe" if plan.start == "probe" else "a random head"
     lines = [
         f"plan: {plan.recipe} from {start}, {plan.n_train:,} items train,"
         f" {plan.n_validation:,} choose the best epoch; about {format_seconds(plan.seconds)}"
     ]
-    details = []
+    details: list[RichText | RichTable] = []
+
+    def say(text: str) -> None:
+        details.append(RichText(text, style="dim"))
+
     for stage in plan.stages:
-        details.append(f"{stage.name}: {describe_rates(stage)}")
-        details.append(f"{stage.name}: {describe_cut(stage)}")
+        say(f"{stage.name}: {describe_rates(stage)}")
+        say(f"{stage.name}: {describe_cut(stage)}")
+        if stage.cut is not None:
+            details.append(table(PLACES, place_rows(stage), "llrrrrrr"))
     settings: dict[str, list[str]] = {}
     for stage in plan.stages:
         settings.setdefault(stage.settings, []).append(stage.name)
-    details += [f"{', '.join(names)}: {text}" for text, names in settings.items()]
-    details.append(f"disk: {format_bytes(plan.bytes_free)} free")
-    return Group(
-        RichText(lines[0], style="bold"), table, *(RichText(text, style="dim") for text in details)
-    )
+    for text, names in settings.items():
+        say(f"{', '.join(names)}: {text}")
+    say(f"disk: {format_bytes(plan.bytes_free)} free")
+    main = table(HEADER, plan_rows(plan), "llrlllr")
+    return Group(RichText(lines[0], style="bold"), main, *details)
 
 
 __all__ = [
@@ -242,6 +290,7 @@ __all__ = [
     "describe_rates",
     "finetune_page",
     "format_bytes",
+    "place_rows",
     "plan_rows",
     "plan_table",
     "write_finetune",

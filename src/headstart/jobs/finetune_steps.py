@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
-from headstart.data import BadItem, Preprocessing, Split
+from headstart.data import BadItem, Split
 from headstart.data.reading import settle_bad_items
 from headstart.errors import ConfigError
 from headstart.freezing.digests import compare_digests, digests, named_tensors
@@ -28,33 +27,31 @@ from headstart.heads import LinearHead
 from headstart.jobs.baselines import majority_baseline, pixel_baseline
 from headstart.jobs.clock import Clock
 from headstart.jobs.environment import describe_environment
-from headstart.jobs.finetune_data import Decode, divide, readable, undecodable
+from headstart.jobs.finetune_data import Decode, divide, readable
+from headstart.jobs.finetune_items import Items
 from headstart.jobs.finetune_report import write_finetune
 from headstart.jobs.finetune_settings import FinetuneConfig
+from headstart.jobs.finetune_start import probe_baseline, probe_head, surgical_block
 from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
 from headstart.jobs.loggers import Loggers, open_loggers, planned_figures
 from headstart.jobs.runs import Run, write_json
 from headstart.jobs.sources import DataOptions, open_dataset
 from headstart.jobs.spec import BackboneSpec, resolve_backbone
-from headstart.metrics import accuracy_score
 from headstart.metrics import evaluate as score
 from headstart.progress import Reporter, SilentReporter, console_reporter
-from headstart.records import Baseline, CacheUse, Evaluation, to_plain
-from headstart.selection import choose_linear
+from headstart.records import Baseline, Evaluation, to_plain
 from headstart.training import Classifier, Recipe, load_recipe, recipe_to_plain
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.devices import ALONE, Devices, refusals
-from headstart.training.gradients import relative_gradients
-from headstart.training.loop import Setup, train
+from headstart.training.loop import train
 from headstart.training.opening import Opener
 from headstart.training.outcome import Trained
 from headstart.training.plan import Plan
 from headstart.training.planning import Circumstances, Prepared, make_plan
-from headstart.training.roads import ImageFeed
+from headstart.training.setup import Setup
 from headstart.training.targets import Target, resolve
 
 CHECKPOINT = "checkpoint"
-_GRADIENT_ITEMS = 256
 
 
 class Work:
@@ -88,8 +85,7 @@ class Work:
             )
         self.say(*said, *self.backbone.notes, f"preprocessing: {self.backbone.preprocessing}")
         self.baselines: list[Baseline] = []
-        self.use = CacheUse(0, 0)
-        self.features: dict[str, NDArray[np.float32]] = {}
+        self.items = Items(self.backbone, config, self.cache, self.clock, self.reporter)
 
     def say(self, *notes: str) -> None:
         """Keep notes for the report, and tell them."""
@@ -149,10 +145,18 @@ class Work:
     def _start(self) -> str | None:
         """Give the network its first head; return the block that is to be thawed, if one is."""
         if self.recipe.start == "probe":
-            self._probe()
-        if any("surgical" in stage.train for stage in self.recipe.stages):
-            return self._surgical()
-        return None
+            rows, classes = self.items.start_rows("train"), self.dataset.classes
+            head, notes = probe_head(rows, self.train_part, classes, self.config, self.reporter)
+            self.say(*notes)
+            self.network.load_head(head)
+            if self.config.baselines:
+                rows = self.items.start_rows("test")
+                self.baselines.append(probe_baseline(head, rows, self.test))
+        if not any("surgical" in stage.train for stage in self.recipe.stages):
+            return None
+        name, note = surgical_block(self.network, self.train_part, self.config.seed, self._workers)
+        self.say(note)
+        return name
 
     def _plan(self, targets: Sequence[Target]) -> Prepared:
         """Let the main process measure and decide; the others find the same cuts."""
@@ -184,18 +188,16 @@ class Work:
         first, second, third = (part.take(where) for part, where in zip(parts, kept, strict=True))
         return first, second, third
 
-    def _decoders(self) -> tuple[Decode, Decode, Decode]:
-        """Return what finds the items of the three parts that cannot be decoded.
+    def _decoders(self) -> Sequence[Decode]:
+        """Return what looks for broken files in the three parts, before anything depends on them.
 
-        Without it a broken file would end an epoch. No item is decoded for that alone where its
-        features are needed next, or where the first stage is about to store its row.
+        No item is decoded for that alone where the first stage is about to store its row.
         """
         if self._reads_later:
-            return (lambda _: (), lambda _: (), lambda _: ())
+            return [lambda _: ()] * 3
         if self.recipe.start != "probe":
-            return (self._decode, self._decode, self._decode)
-        test = partial(self._extract, "test") if self.config.baselines else self._decode
-        return partial(self._extract, "train"), self._decode, test
+            return [self.items.decode] * 3
+        return self.items.decoders()
 
     @property
     def _reads_later(self) -> bool:
@@ -209,26 +211,6 @@ class Work:
             and not surgical
         )
 
-    def _decode(self, part: Split) -> Sequence[BadItem]:
-        space = self.cache.space(self.backbone, self.config.extraction)
-        known = set(part.ids) - set(space.missing(part.ids))
-        workers = self.config.extraction.workers
-        return undecodable(part, self._preprocessing, known, workers, self.reporter)
-
-    def _extract(self, name: str, part: Split) -> Sequence[BadItem]:
-        """Compute the features that the start of the head asks for."""
-        with self.clock("start"):
-            found = self.cache.features(
-                self.backbone,
-                part,
-                settings=self.config.extraction,
-                on_bad="skip",
-                reporter=self.reporter,
-            )
-        self.use = CacheUse(self.use.hits + found.use.hits, self.use.misses + found.use.misses)
-        self.features[name] = found.rows
-        return found.bad
-
     def _read_all(self, opener: Opener) -> None:
         """Find all items that cannot be decoded before the first epoch; store rows meanwhile."""
         parts: tuple[Split, ...] = (self.train_part, self.validation, self.test)
@@ -237,12 +219,8 @@ class Work:
             bad += opener.fill(0)
             parts = (self.test,)
         for part in parts:
-            bad += self._decode(part)
+            bad += self.items.decode(part)
         settle_bad_items(bad, "raise", self.reporter)
-
-    @property
-    def _preprocessing(self) -> Preprocessing:
-        return self.backbone.preprocessing
 
     @property
     def _workers(self) -> int | None:
@@ -251,56 +229,6 @@ class Work:
         if given is not None or self.devices.size == 1:
             return given
         return max(1, (os.cpu_count() or 1) // self.devices.size)
-
-    def _rows(self, split: Split) -> NDArray[np.float32]:
-        found = self.cache.features(
-            self.backbone, split, settings=self.config.extraction, reporter=self.reporter
-        )
-        self.use = CacheUse(self.use.hits + found.use.hits, self.use.misses + found.use.misses)
-        return found.rows
-
-    def _probe(self) -> None:
-        """Start the head from logistic regression on the features of the training part."""
-        chosen = choose_linear(
-            self.features["train"],
-            self.train_part.labels,
-            len(self.dataset.classes),
-            seed=self.config.seed,
-            folds=self.config.folds,
-            names=self.dataset.classes,
-            reporter=self.reporter,
-        )
-        self.say(*chosen.notes)
-        assert isinstance(chosen.head, LinearHead)
-        self.network.load_head(chosen.head)
-        if self.config.baselines:
-            predicted = chosen.head.predict(self.features["test"])
-            self.baselines.append(
-                Baseline(
-                    "linear probe",
-                    "logistic regression on the frozen backbone, where the recipe starts",
-                    accuracy_score(self.test.labels, predicted),
-                )
-            )
-        self.features.clear()
-
-    def _surgical(self) -> str:
-        """Return the block group with the largest relative gradient, and say why."""
-        part, seed = self.train_part, self.config.seed
-        device = self.backbone.device
-        feed = ImageFeed(part, self._preprocessing, device, workers=self._workers)
-        order = np.random.default_rng([abs(seed), 2]).permutation(len(part))[:_GRADIENT_ITEMS]
-        labels = torch.from_numpy(part.labels).to(device)
-        found = relative_gradients(self.network, feed, labels, order)
-        best = max(found, key=lambda item: item.ratio)
-        others = sorted((item.ratio for item in found if item is not best), reverse=True)
-        self.say(
-            f"surgical: '{best.name}' has the largest gradient beside its weights"
-            f" ({best.ratio:.3g}; the next {others[0]:.3g}), measured on {len(order)} items"
-            if others
-            else f"surgical: '{best.name}' is the only block"
-        )
-        return best.name
 
     def _fingerprint(self) -> str:
         return backbone_fingerprint(self.backbone, "float32", self.config.extraction.storage)
@@ -375,7 +303,6 @@ class Work:
         """Evaluate once; write."""
         self.notes += trained.notes
         self.say(_best_note(trained))
-        self.use = CacheUse(self.use.hits + opener.use.hits, self.use.misses + opener.use.misses)
         present = np.bincount(self.train_part.labels, minlength=len(self.dataset.classes)) > 0
         head = self.network.linear_head(present)
         with self.clock("evaluate"):
@@ -396,7 +323,7 @@ class Work:
                 "validation": split_fingerprint(self.validation),
                 "test": split_fingerprint(self.test),
             },
-            cache=self.use,
+            cache=self.items.use + opener.use,
             seconds=self.clock.seconds(),
             images_per_second=None,
             n_train=len(self.train_part),
@@ -419,7 +346,7 @@ class Work:
         return run
 
     def _score(self, head: LinearHead) -> tuple[Evaluation, list[Baseline], NDArray[Any]]:
-        probabilities = head.predict_proba(self._rows(self.test))
+        probabilities = head.predict_proba(self.items.rows(self.test))
         evaluation = score(self.test.labels, probabilities, self.dataset.classes)
         if self.config.baselines:
             self._simple_baselines()

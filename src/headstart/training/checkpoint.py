@@ -39,7 +39,8 @@ class Saved:
         best: the record of the best epoch.
         ema_steps: how many steps the average has seen.
         seconds: wall time spent in the stage so far.
-        decisions: what was decided for every stage, to decide the same again.
+        decisions: where every stage is cut, nothing where it begins with the images; to decide
+            the same again.
         state, best_weights: named tensors, on the CPU.
     """
 
@@ -51,7 +52,7 @@ class Saved:
     best: EpochRecord
     ema_steps: int
     seconds: float
-    decisions: tuple[bool, ...]
+    decisions: tuple[str, ...]
     state: Mapping[str, Tensor]
     best_weights: Mapping[str, Tensor]
 
@@ -167,7 +168,7 @@ class Checkpoint:
             best=record_from(values["best"]),
             ema_steps=int(values["ema_steps"]),
             seconds=float(values["seconds"]),
-            decisions=tuple(bool(value) for value in values["decisions"]),
+            decisions=tuple(str(value) for value in values["decisions"]),
             state=found["state"],
             best_weights=found["best"],
         )

@@ -5,77 +5,31 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from headstart.freezing import FreezeHandle, freeze, stamps
 from headstart.freezing.kinds import is_running_norm
-from headstart.progress import Reporter, SilentReporter, Task
+from headstart.progress import Reporter, SilentReporter
 from headstart.training import chance
 from headstart.training.checkpoint import Checkpoint, Saved
-from headstart.training.devices import ALONE, Devices
-from headstart.training.mixing import mixed_inputs
-from headstart.training.network import Classifier, smoothed_loss
+from headstart.training.epoch import train_epoch, validate
+from headstart.training.network import Classifier
 from headstart.training.optimizers import (
     Average,
     build_optimizer,
     optimizer_tensors,
     restore_optimizer,
-    set_rates,
 )
 from headstart.training.outcome import EpochRecord, StageOutcome, Trained
-from headstart.training.roads import Batch, Index, Road
-from headstart.training.rows import autocast
+from headstart.training.roads import Road
+from headstart.training.setup import Setup
 from headstart.training.stages import Stage
 from headstart.training.targets import Target
 
 _MODEL, _OPTIMIZER, _AVERAGE = "model:", "optimizer:", "average:"
-
-
-def _unlogged(_: Sequence[EpochRecord]) -> None:
-    pass
-
-
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """Everything that a training needs.
-
-    Attributes:
-        network: what is trained, in place.
-        targets: the stages, found in it.
-        open_road: called when a stage begins, on the network as it then is.
-        prepare: called before that with the number of the stage, on the network without a
-            contract, to re-estimate statistics.
-        train_labels, validation_labels: ``(n,) int64`` on the device.
-        seed: of order, dropout and mixing.
-        stop_without_gain: see :class:`~headstart.training.stages.Recipe`.
-        decisions: for every stage the place of its cut, or nothing where it begins with the
-            images; kept in the checkpoint.
-        devices: those that share every batch; one of them is this process.
-        log: called with all records so far when an epoch has been saved, and when a training goes
-            on; on the main device only.
-    """
-
-    network: Classifier
-    targets: tuple[Target, ...]
-    open_road: Callable[[int], Road]
-    prepare: Callable[[int], None]
-    train_labels: Tensor
-    validation_labels: Tensor
-    seed: int = 0
-    stop_without_gain: bool = False
-    decisions: tuple[str, ...] = ()
-    devices: Devices = ALONE
-    log: Callable[[Sequence[EpochRecord]], None] = _unlogged
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.network.source.device
 
 
 def train(setup: Setup, checkpoint: Checkpoint | None, reporter: Reporter) -> Trained:
@@ -183,7 +137,7 @@ class _Training:
 
     def _start(self, road: Road) -> None:
         """Validate the network before anything has trained: that, too, may be the best."""
-        loss, accuracy = self._validate(road, Stage())
+        loss, accuracy = validate(self.setup, road, Stage())
         self.best = EpochRecord(-1, "start", 0, None, None, loss, accuracy, 0.0, 0.0)
         self.records.append(self.best)
         self.best_weights = self._weights()
@@ -191,8 +145,10 @@ class _Training:
 
     def _epochs(self, number: int, stage: Stage, road: Road) -> str:
         """Train the epochs that are left; return why the stage ended."""
+        setup = self.setup
+        assert self.optimizer is not None
         first = self.records[-1].epoch + 1 if self.records[-1].stage == number else 1
-        count = len(self.setup.train_labels)
+        count = len(setup.train_labels)
         ended = f"all {stage.epochs} epochs"
         if first <= stage.epochs and self._is_stale(stage):
             return self._stale_end(stage)
@@ -201,9 +157,10 @@ class _Training:
         ) as task:
             for epoch in range(first, stage.epochs + 1):
                 begun = time.perf_counter()
-                seed, rank = self.setup.seed, self.devices.rank
-                with chance.drawn_from(seed, number, epoch, self.setup.device, rank):
-                    loss, accuracy = self._train_epoch(number, epoch, stage, road, task)
+                with chance.drawn_from(setup.seed, number, epoch, setup.device, self.devices.rank):
+                    loss, accuracy = train_epoch(
+                        setup, (number, epoch), road, self.optimizer, self.average, task
+                    )
                 if not math.isfinite(loss):
                     self._note(
                         f"stage '{stage.name}' diverged in epoch {epoch}: the loss is {loss};"
@@ -211,7 +168,7 @@ class _Training:
                     )
                     return f"diverged in epoch {epoch}"
                 with self.average.applied() if self.average else contextlib.nullcontext():
-                    figures = self._validate(road, stage)
+                    figures = validate(setup, road, stage)
                     self._record(number, epoch, stage, (loss, accuracy), figures, begun)
                 self._save(number, epoch)
                 self._log()
@@ -260,78 +217,6 @@ class _Training:
             f" ({100 * train[1]:.1f} %), validation {validation[0]:.4f}"
             f" ({100 * validation[1]:.1f} %), {seconds:.1f} s"
         )
-
-    # One epoch
-
-    def _train_epoch(
-        self, number: int, epoch: int, stage: Stage, road: Road, task: Task
-    ) -> tuple[float, float]:
-        """Go through the training part once; return mean loss and accuracy."""
-        assert self.optimizer is not None
-        labels, device = self.setup.train_labels, self.setup.device
-        order = chance.order(len(labels), self.setup.seed, number, epoch)
-        if stage.norm == "batch" and len(order) % stage.batch_size == 1:
-            order = order[:-1]  # a batch of one item has no variance to normalise by
-        mixing = chance.numbers(self.setup.seed, number, epoch, chance.MIXING, self.devices.rank)
-        steps = -(-len(order) // stage.batch_size)
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        totals = torch.zeros(2, dtype=torch.float64, device=device)
-        view = 1 + (epoch - 1) % stage.views if stage.views else 0
-        self.network.train()
-        batches = self.devices.batches(road.train, order, stage.batch_size, view)
-        for step, (count, batch) in enumerate(batches):
-            set_rates(self.optimizer, stage.rate_factor(epoch - 1 + (step + 0.5) / steps))
-            self.optimizer.zero_grad(set_to_none=True)
-            if batch is not None:
-                totals += self._learn(road, stage, batch, labels, count, mixing)
-            self.devices.sum_gradients(trained)
-            if stage.clip is not None:
-                torch.nn.utils.clip_grad_norm_(trained, stage.clip)
-            self.optimizer.step()
-            if self.average is not None:
-                self.average.update()
-            task.advance(count)
-        loss_sum, hit_sum = self.devices.total(totals).tolist()
-        return loss_sum / max(len(order), 1), hit_sum / max(len(order), 1)
-
-    def _learn(
-        self,
-        road: Road,
-        stage: Stage,
-        batch: Batch,
-        labels: Tensor,
-        count: int,
-        mixing: np.random.Generator,
-    ) -> Tensor:
-        """Go forward and back through a share of ``count`` items; return its loss and hits."""
-        index, inputs = batch
-        device = labels.device
-        truth = labels[torch.from_numpy(index).to(device)]
-        inputs, mixed = mixed_inputs(inputs, truth, stage, mixing)
-        with autocast(stage.precision, device):
-            logits = road.forward(*inputs)
-        loss = smoothed_loss(logits, truth, stage.label_smoothing, mixed)
-        # A share weighs as much as it has items, so that the sum is the mean over the batch.
-        torch.autograd.backward(loss if len(truth) == count else loss * (len(truth) / count))
-        hits = (logits.detach().argmax(1) == truth).sum()
-        return torch.stack([loss.detach().double() * len(truth), hits.double()])
-
-    def _validate(self, road: Road, stage: Stage) -> tuple[float, float]:
-        """Return mean loss and accuracy on the validation part, in evaluation mode."""
-        labels, device = self.setup.validation_labels, self.setup.device
-        totals = torch.zeros(2, dtype=torch.float64, device=device)
-        self.network.eval()
-        order: Index = np.arange(len(labels))
-        with torch.no_grad(), autocast(stage.precision, device):
-            batches = self.devices.batches(road.validation, order, 2 * stage.batch_size, 0)
-            for index, inputs in (batch for _, batch in batches if batch is not None):
-                truth = labels[torch.from_numpy(index).to(device)]
-                logits = road.forward(*inputs).float()
-                loss = torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
-                hits = (logits.argmax(1) == truth).sum()
-                totals += torch.stack([loss.double(), hits.double()])
-        loss_sum, hit_sum = self.devices.total(totals).tolist()
-        return loss_sum / len(labels), hit_sum / len(labels)
 
     # State
 
@@ -417,4 +302,4 @@ def _stamp_again(network: Classifier, target: Target) -> None:
             stamps.stamp(module)
 
 
-__all__ = ["Setup", "train"]
+__all__ = ["train"]

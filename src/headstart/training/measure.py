@@ -19,7 +19,8 @@ from headstart.data import Preprocessing, Split, read_batches
 from headstart.training.network import Classifier, smoothed_loss
 from headstart.training.rows import autocast
 
-_REPEATS = 2
+_REPEATS, _LONG_RUN = 2, 0.5
+_PROBE_ITEMS, _SLOW_ITEM = 8, 0.05
 _READ_BYTES = 16 * 2**20
 
 
@@ -61,7 +62,7 @@ def as_planned(network: Classifier, trainable: Sequence[str]) -> Iterator[None]:
 def step_cost(
     forward: Callable[..., Tensor], inputs: tuple[Tensor, ...], n_classes: int, precision: str
 ) -> StepCost:
-    """Measure a training step: the best of two after a first one.
+    """Measure a training step: the best of two after a first one, or one where it takes long.
 
     Args:
         forward: from ``inputs`` to logits.
@@ -87,30 +88,39 @@ def step_cost(
     return StepCost(_best(step, device) / count, sum(sizes.values()) // count)
 
 
-def forward_seconds(module: nn.Module, inputs: tuple[Tensor, ...], precision: str) -> float:
-    """Measure a forward pass without autograd, in seconds an item."""
-    device = inputs[0].device
-
-    def once() -> None:
-        with torch.no_grad(), autocast(precision, device):
-            module(*inputs)
-
-    once()
-    return _best(once, device) / len(inputs[0])
+def boundary_of(
+    prefix: nn.Module, inputs: Tensor, precision: str
+) -> tuple[tuple[Tensor, ...], float]:
+    """Run a prefix once that has run before; return the boundary and its time, an item."""
+    device = inputs.device
+    wait = _waiting(device)
+    wait()
+    begun = time.perf_counter()
+    with torch.no_grad(), autocast(precision, device):
+        boundary: tuple[Tensor, ...] = prefix(inputs)
+    wait()
+    seconds = (time.perf_counter() - begun) / len(inputs)
+    return tuple(tensor.clone() for tensor in boundary), seconds
 
 
 def _best(work: Callable[[], None], device: torch.device) -> float:
-    wait: Callable[[], Any] = (
-        (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
-    )
-    times = []
+    wait = _waiting(device)
+    times: list[float] = []
     for _ in range(_REPEATS):
         wait()
         begun = time.perf_counter()
         work()
         wait()
         times.append(time.perf_counter() - begun)
+        if times[-1] > _LONG_RUN:
+            break
     return min(times)
+
+
+def _waiting(device: torch.device) -> Callable[[], Any]:
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    return lambda: None
 
 
 def decode_seconds(split: Split, preprocessing: Preprocessing, workers: int | None) -> float:
@@ -124,39 +134,88 @@ def decode_seconds(split: Split, preprocessing: Preprocessing, workers: int | No
     return (time.perf_counter() - begun) / len(places)
 
 
-def read_seconds(folder: Path, row_bytes: int, fits: bool) -> float:
-    """Measure reading rows in random order, in seconds an item.
+class Disk:
+    """The disk under a folder, measured by a file of 16 MiB that is written there and removed.
 
-    A file of up to 16 MiB is written where the rows will lie, and read back: from the page cache
-    where all rows fit into memory (``fits``), else after the cache was told to forget it.
+    Args:
+        folder: where rows will lie; it may not exist yet.
+
+    Attributes:
+        write_seconds: to write a byte, until it is on the disk.
     """
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    rows = max(8, min(4096, _READ_BYTES // max(1, row_bytes)))
-    path = place / f".headstart-probe-{secrets.token_hex(8)}"
-    try:
-        with path.open("wb") as file:
-            file.write(os.urandom(row_bytes * rows))
-            file.flush()
-            os.fsync(file.fileno())
-            if not fits and hasattr(os, "posix_fadvise"):
+
+    def __init__(self, folder: Path) -> None:
+        place = folder.absolute()
+        while not place.exists():
+            place = place.parent
+        self._path = place / f".headstart-probe-{secrets.token_hex(8)}"
+        self._known: dict[tuple[int, bool], float] = {}
+        self.write_seconds = 0.0
+
+    def __enter__(self) -> Disk:
+        """Write the file."""
+        content = os.urandom(_READ_BYTES)
+        try:
+            begun = time.perf_counter()
+            with self._path.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            self.write_seconds = (time.perf_counter() - begun) / _READ_BYTES
+        except BaseException:
+            self._path.unlink(missing_ok=True)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the file."""
+        self._path.unlink(missing_ok=True)
+
+    def read_seconds(self, row_bytes: int, fits: bool) -> float:
+        """Measure reading rows in random order, in seconds an item.
+
+        Args:
+            row_bytes: of one row.
+            fits: whether all rows fit into memory: they are then read from the page cache, else
+                after it was told to forget them.
+        """
+        if (row_bytes, fits) not in self._known:
+            self._known[row_bytes, fits] = self._read(row_bytes, fits)
+        return self._known[row_bytes, fits]
+
+    def _read(self, row_bytes: int, fits: bool) -> float:
+        # A row that is larger than the file is measured by a part of it.
+        width = min(row_bytes, _READ_BYTES // 8)
+        rows = min(4096, _READ_BYTES // max(1, width))
+        if not fits and hasattr(os, "posix_fadvise"):
+            with self._path.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        stored = np.memmap(path, np.uint8, "r", shape=(rows, row_bytes))
+        stored = np.memmap(self._path, np.uint8, "r", shape=(rows, width))
         order = np.random.default_rng(0).permutation(rows)
         begun = time.perf_counter()
         for start in range(0, rows, 32):
             stored[np.sort(order[start : start + 32])]
-        return (time.perf_counter() - begun) / rows
-    finally:
-        path.unlink(missing_ok=True)
+        return (time.perf_counter() - begun) / rows * (row_bytes / width)
+
+
+def probe_items(network: Classifier) -> int:
+    """Return how many items to measure on: fewer on a processor where one takes long."""
+    example = network.source.probe(2)
+    if example.device.type != "cpu":
+        return _PROBE_ITEMS
+    with as_planned(network, ()), torch.no_grad():
+        begun = time.perf_counter()
+        network(example)
+        seconds = (time.perf_counter() - begun) / len(example)
+    return _PROBE_ITEMS if seconds < _SLOW_ITEM else _PROBE_ITEMS // 2
 
 
 __all__ = [
+    "Disk",
     "StepCost",
     "as_planned",
+    "boundary_of",
     "decode_seconds",
-    "forward_seconds",
-    "read_seconds",
+    "probe_items",
     "step_cost",
 ]

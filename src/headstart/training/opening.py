@@ -17,6 +17,7 @@ from headstart.records import CacheUse
 from headstart.training.network import Classifier
 from headstart.training.planning import Circumstances, Prepared
 from headstart.training.roads import ImageFeed, Road, RowFeed
+from headstart.training.stages import Stage
 
 
 @dataclass(eq=False)
@@ -36,6 +37,7 @@ class Opener:
     around: Circumstances
     reporter: Reporter
     use: CacheUse = field(default=CacheUse(0, 0))
+    _filled: set[int] = field(default_factory=set)
 
     def open(self, number: int) -> Road:
         """Return what stage ``number`` trains on; missing rows are computed first."""
@@ -48,18 +50,11 @@ class Opener:
                 for split, chosen in ((around.train, views), (around.validation, ()))
             ]
             return Road(feeds[0], feeds[1], self.network, cached=False)
-        rows = around.rows_of(self.network, cut, stage)
-        wanted: dict[int, View | None] = {view.number: view for view in views} or {0: None}
-        bad: list[BadItem] = []
-        for split, chosen in ((around.train, wanted), (around.validation, {0: None})):
-            for view in chosen.values():
-                filled = rows.fill(split, view, self.reporter)
-                bad += filled.bad
-                self.use = CacheUse(
-                    self.use.hits + filled.use.hits, self.use.misses + filled.use.misses
-                )
+        bad = () if number in self._filled else self.fill(number)
         if bad:
             raise BadFilesError(tuple({b.origin: b.reason for b in bad}.items()))
+        rows = around.rows_of(self.network, cut, stage)
+        wanted: dict[int, View | None] = {view.number: view for view in views} or {0: None}
         train = {n: rows.read(around.train, view) for n, view in wanted.items()}
         validation = {0: rows.read(around.validation)}
         held = self.prepared.held
@@ -68,6 +63,26 @@ class Opener:
         return Road(
             RowFeed(rows, train, held), RowFeed(rows, validation, held), cut.suffix, cached=True
         )
+
+    def fill(self, number: int) -> tuple[BadItem, ...]:
+        """Compute the missing rows of a stage that is cut; return items that cannot be read.
+
+        The frozen part has to be what it will be when the stage begins.
+        """
+        cut, stage, around = self.prepared.cuts[number], self._stage(number), self.around
+        assert cut is not None
+        rows = around.rows_of(self.network, cut, stage)
+        views: tuple[View | None, ...] = around.views(stage) or (None,)
+        bad: list[BadItem] = []
+        for split, view in (*((around.train, view) for view in views), (around.validation, None)):
+            filled = rows.fill(split, view, self.reporter)
+            bad += filled.bad
+            self.use += filled.use
+        self._filled.add(number)
+        return tuple({item.origin: item for item in bad}.values())
+
+    def _stage(self, number: int) -> Stage:
+        return self.prepared.targets[number].stage
 
     def prepare(self, number: int) -> None:
         """Re-estimate the statistics of the backbone where the stage asks for it, once."""

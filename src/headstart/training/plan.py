@@ -18,31 +18,62 @@ class PlannedGroup:
 
 
 @dataclass(frozen=True)
-class PlannedCut:
-    """Where a stage is cut, what is stored there, and what that saves.
+class PlannedPlace:
+    """One of the possible cuts of a stage, with what the stage would cost there.
 
     Attributes:
+        place: where it is, in words.
         boundary: name, shape and type of each stored tensor.
-        bytes_per_item, rows, bytes: of what is stored: a row for every item and view.
+        bytes_per_item, bytes: of one row, and of all.
         missing: rows that are not in the cache yet; None if that is only known when the stage
             begins, because the frozen part changes before.
-        prefix_seconds, read_seconds: measured, an item: computing the boundary (with decoding),
-            and reading it.
         in_memory: whether all rows are held in memory.
+        on_disk: whether the disk has room for those that are missing.
+        seconds_storing: once: decoding, computing and writing the missing rows.
+        seconds_reading, seconds_recomputing: in every epoch: reading the rows, or decoding the
+            items and computing the same.
+        seconds_per_epoch: of reading, and of all that comes behind.
+        seconds: of the whole stage.
+    """
+
+    place: str
+    boundary: tuple[tuple[str, tuple[int, ...], str], ...]
+    bytes_per_item: int
+    bytes: int
+    missing: int | None
+    in_memory: bool
+    on_disk: bool
+    seconds_storing: float
+    seconds_reading: float
+    seconds_recomputing: float
+    seconds_per_epoch: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PlannedCut:
+    """Where a stage is cut, and where else it might be.
+
+    Attributes:
+        places: the possible cuts, from the input to the output.
+        taken: the number of the one that is taken.
+        rows: a row for every training item and view, and for every validation item.
+        seconds_images: of the whole stage, if it begins with the images in every epoch.
         read: whether stored rows are used.
         reason: why, or why not.
     """
 
-    boundary: tuple[tuple[str, tuple[int, ...], str], ...]
-    bytes_per_item: int
+    places: tuple[PlannedPlace, ...]
+    taken: int
     rows: int
-    bytes: int
-    missing: int | None
-    prefix_seconds: float
-    read_seconds: float
-    in_memory: bool
+    seconds_images: float
     read: bool
     reason: str
+
+    @property
+    def at(self) -> PlannedPlace:
+        """The cut that is taken."""
+        return self.places[self.taken]
 
 
 @dataclass(frozen=True)
@@ -134,4 +165,11 @@ def describe_settings(stage: Stage) -> str:
     return ", ".join(parts)
 
 
-__all__ = ["Plan", "PlannedCut", "PlannedGroup", "PlannedStage", "describe_settings"]
+__all__ = [
+    "Plan",
+    "PlannedCut",
+    "PlannedGroup",
+    "PlannedPlace",
+    "PlannedStage",
+    "describe_settings",
+]

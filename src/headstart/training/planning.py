@@ -5,7 +5,6 @@ The network, its modes and its statistics stay as they are.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,24 +12,30 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-import torch
-from torch import Tensor
 
-from headstart.cut import Cut, NoCut, find_cut
+from headstart.cut import Candidate, Cut, NoCut, Recording, candidates, record
+from headstart.cut.tracing import UntraceableError
 from headstart.data import Preprocessing, Split, View, numbered_views
 from headstart.errors import ConfigError
 from headstart.progress import Reporter
 from headstart.store import Store
 from headstart.training import measure
-from headstart.training.network import Classifier
-from headstart.training.plan import Plan, PlannedCut, PlannedGroup, PlannedStage, describe_settings
+from headstart.training.network import Classifier, network_groups
+from headstart.training.plan import (
+    Plan,
+    PlannedCut,
+    PlannedGroup,
+    PlannedPlace,
+    PlannedStage,
+    describe_settings,
+)
 from headstart.training.rows import BoundaryRows
 from headstart.training.stages import Recipe, Stage
 from headstart.training.targets import Target
+from headstart.training.weighing import StageCosts, choose, weigh
 
 CacheMode = Literal["auto", "on", "off"]
 Dtype = Literal["float32", "float16", "bfloat16"]
-_PROBE_ITEMS, _CUT_ITEMS = 8, 4
 _MEMORY_SHARE = 0.25
 """Stored rows are held in memory where they fit into this share of what is free."""
 
@@ -49,7 +54,8 @@ class Circumstances:
         batch_size: items a forward pass of the prefix.
         workers: threads that decode.
         seed: of the views.
-        decisions: what an unfinished run decided for every stage; the same is decided again.
+        decisions: what an unfinished run decided for every stage, the same of which is decided
+            again: the place of the cut, or nothing where the stage begins with the images.
     """
 
     train: Split
@@ -61,13 +67,13 @@ class Circumstances:
     batch_size: int = 64
     workers: int | None = None
     seed: int = 0
-    decisions: tuple[bool, ...] = ()
+    decisions: tuple[str, ...] = ()
 
     def views(self, stage: Stage) -> tuple[View, ...]:
         """Return the numbered views of a stage."""
         return numbered_views(stage.views, seed=self.seed) if stage.views else ()
 
-    def rows_of(self, network: Classifier, cut: Cut, stage: Stage) -> BoundaryRows:
+    def rows_of(self, network: Classifier, cut: Cut | Candidate, stage: Stage) -> BoundaryRows:
         """Return the rows of a cut, on the network as it is now."""
         return BoundaryRows(
             cut,
@@ -89,6 +95,14 @@ class Prepared:
     cuts: tuple[Cut | None, ...]
     held: int = 0
 
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        """For every stage the place of its cut, or nothing; see :class:`Circumstances`."""
+        return tuple(
+            stage.cut.at.place if stage.cut is not None and cut is not None else ""
+            for stage, cut in zip(self.plan.stages, self.cuts, strict=True)
+        )
+
 
 def memory_for_rows() -> int:
     """Return how many bytes of stored rows may be held in memory."""
@@ -107,26 +121,24 @@ def make_plan(
     Raises:
         ConfigError: ``cache`` is ``on`` and a stage cannot be cut; all such stages together.
     """
-    example = network.source.probe(_PROBE_ITEMS)
-    decode = measure.decode_seconds(around.train, around.preprocessing, around.workers)
     held = memory_for_rows()
-    planned: list[PlannedStage] = []
-    cuts: list[Cut | None] = []
     faults: list[str] = []
     touched: set[str] = set()
-    with reporter.task("plan", len(targets), "stages") as task:
+    stages: list[tuple[PlannedStage, Cut | None]] = []
+    with (
+        reporter.task("plan", len(targets), "stages") as task,
+        measure.Disk(around.store.root) as disk,
+    ):
+        planner = _Planner(network, around, disk, held)
         for number, target in enumerate(targets):
-            cut = _find(network, target, example, around)
-            if isinstance(cut, NoCut) and around.cache == "on":
-                faults.append(f"stage '{target.stage.name}' cannot read stored rows: {cut.reason}")
             # Rows are keyed by content: they are known now only if nothing before changes it.
             stable = not touched.intersection(target.freeze.frozen)
             stable = stable and target.stage.norm != "reestimated"
-            stage, used = _plan_stage(
-                network, target, cut, around, example, decode, held, number, stable
-            )
-            planned.append(stage)
-            cuts.append(used)
+            found = planner.stage(number, target, stable)
+            if around.cache == "on" and found[0].cut is None:
+                name, reason = target.stage.name, found[0].no_cut
+                faults.append(f"stage '{name}' cannot read stored rows: {reason}")
+            stages.append(found)
             touched |= set(target.freeze.trainable)
             task.advance()
     if faults:
@@ -136,80 +148,149 @@ def make_plan(
         recipe.start,
         len(around.train),
         len(around.validation),
-        tuple(planned),
-        _free(around.store.root),
+        tuple(stage for stage, _ in stages),
+        planner.free,
         tuple(_notes(targets)),
     )
-    return Prepared(plan, tuple(targets), tuple(cuts), held)
+    return Prepared(plan, tuple(targets), tuple(cut for _, cut in stages), held)
 
 
-def _find(
-    network: Classifier, target: Target, example: Tensor, around: Circumstances
-) -> Cut | NoCut:
-    if around.cache == "off":
-        return NoCut("the cache is off")
-    if target.stage.frozen != "frozen":
-        return NoCut(
-            "the frozen part normalises by the batch and has dropout on: its rows would depend on"
-            " their batch and on chance"
+class _Planner:
+    """Plans the stages of one network; what they have in common is measured once."""
+
+    def __init__(
+        self, network: Classifier, around: Circumstances, disk: measure.Disk, held: int
+    ) -> None:
+        self.network, self.around, self.disk, self.held = network, around, disk, held
+        self.free = _free(around.store.root)
+        self.example = network.source.probe(measure.probe_items(network))
+        self.decode = measure.decode_seconds(around.train, around.preprocessing, around.workers)
+        self.blocks = {group.name: group.modules for group in network_groups(network)}
+        self.recording: Recording | None = None
+
+    def stage(self, number: int, target: Target, stable: bool) -> tuple[PlannedStage, Cut | None]:
+        """Plan a stage; return its cut if it reads stored rows.
+
+        Args:
+            number: of the stage.
+            target: the stage in the network.
+            stable: whether its frozen part is now what it will be when the stage begins.
+        """
+        stage, around = target.stage, self.around
+        batch = self.example[: min(len(self.example), stage.batch_size)]
+        found = self._candidates(target)
+        usual: Cut | NoCut = found if isinstance(found, NoCut) else _usual(found).cut()
+        classes = self.network.head.out_features
+        with measure.as_planned(self.network, target.freeze.trainable):
+            if isinstance(usual, Cut):
+                rows, before = measure.boundary_of(usual.prefix, batch, stage.precision)
+                if stage.precision == "float32":  # both times are good ones: the better counts
+                    before = min(before, usual.prefix_seconds)
+                step = measure.step_cost(usual.suffix, rows, classes, stage.precision)
+            else:
+                before = 0.0
+                step = measure.step_cost(self.network, (batch,), classes, stage.precision)
+        costs = StageCosts(
+            n_train=len(around.train),
+            n_validation=len(around.validation),
+            rows=len(around.train) * max(1, stage.views) + len(around.validation),
+            epochs=stage.epochs,
+            decode=self.decode,
+            prefix=before,
+            step=step.seconds,
+            memory=self.held,
+            free=self.free,
         )
-    # Estimated times place the boundary at the same spot in every run and on every machine, so
-    # that a second run finds the rows of the first. Whether to read them at all is measured.
-    return find_cut(network, example[:_CUT_ITEMS], target.freeze, dtype=around.dtype, measure=False)
+        if isinstance(usual, NoCut) or isinstance(found, NoCut):
+            reason = usual.reason if isinstance(usual, NoCut) else ""
+            return self._planned(target, costs, step.activations, None, reason), None
+        planned, cut = self._cut(number, target, found, costs, stable)
+        return self._planned(target, costs, step.activations, planned, ""), cut
 
+    def _candidates(self, target: Target) -> tuple[Candidate, ...] | NoCut:
+        if self.around.cache == "off":
+            return NoCut("the cache is off")
+        if target.stage.frozen != "frozen":
+            return NoCut(
+                "the frozen part normalises by the batch and has dropout on: its rows would"
+                " depend on their batch and on chance"
+            )
+        if self.recording is None:
+            self.recording = record(self.network, self.example)
+        return candidates(self.recording, target.freeze, self.blocks, dtype=self.around.dtype)
 
-def _plan_stage(
-    network: Classifier,
-    target: Target,
-    cut: Cut | NoCut,
-    around: Circumstances,
-    example: Tensor,
-    decode: float,
-    held: int,
-    number: int,
-    stable: bool,
-) -> tuple[PlannedStage, Cut | None]:
-    stage = target.stage
-    classes = network.head.out_features
-    batch = example[: min(len(example), stage.batch_size)]
-    with measure.as_planned(network, target.freeze.trainable):
-        if isinstance(cut, Cut):
-            with torch.no_grad():
-                boundary = tuple(t.clone() for t in cut.prefix(batch))
-            behind = measure.step_cost(cut.suffix, boundary, classes, stage.precision)
-            before = measure.forward_seconds(cut.prefix, (batch,), stage.precision)
-            # The frozen part records nothing for the backward pass: the two add up to the whole.
-            whole = dataclasses.replace(behind, seconds=before + behind.seconds)
-        else:
-            whole = measure.step_cost(network, (batch,), classes, stage.precision)
-    n, n_validation = len(around.train), len(around.validation)
-    planned: PlannedCut | None = None
-    reading = False
-    storing, epoch = 0.0, n * (whole.seconds + decode) + n_validation * (whole.seconds / 2 + decode)
-    cost = whole
-    if isinstance(cut, Cut):
-        planned = _plan_cut(network, target, cut, around, decode + before, held, stable)
-        read_epoch = (n + n_validation) * planned.read_seconds
-        read_epoch += (n + n_validation / 3) * behind.seconds
-        missing = planned.rows if planned.missing is None else planned.missing
-        read_storing = missing * planned.prefix_seconds
-        reading, reason = _decide(
-            around, number, stage, planned, (read_storing, read_epoch), epoch, missing
-        )
-        planned = dataclasses.replace(planned, read=reading, reason=reason)
-        if reading:
-            storing, epoch, cost = read_storing, read_epoch, behind
-    parameters = dict(network.named_parameters())
-    live = [parameters[name] for name in network.live_tensors() if name in parameters]
-    trainable = sum(parameters[name].numel() for name in target.freeze.trainable)
-    states = {"sgd": 1 if stage.momentum else 0, "adam": 2, "adamw": 2}[stage.optimizer]
-    memory = sum(p.numel() * p.element_size() for p in network.parameters())
-    memory += 4 * trainable * (1 + states + (1 if stage.ema else 0))
-    memory += cost.activations * stage.batch_size
-    if planned is not None and planned.read and planned.in_memory:
-        memory += planned.bytes
-    return (
-        PlannedStage(
+    def _cut(
+        self,
+        number: int,
+        target: Target,
+        found: tuple[Candidate, ...],
+        costs: StageCosts,
+        stable: bool,
+    ) -> tuple[PlannedCut, Cut | None]:
+        """Weigh the candidates and choose; return the cut if the stage reads its rows."""
+        around, stage = self.around, target.stage
+        usual = found.index(_usual(found))
+        places = weigh(found, [self._missing(c, stage, stable) for c in found], costs, self.disk)
+        kept = around.decisions[number] if number < len(around.decisions) else None
+        taken, why = choose(places, usual, stage, kept or "")
+        cut = found[taken].cut()
+        if isinstance(cut, NoCut):
+            taken, why, cut = usual, "", found[usual].cut()
+        images = stage.epochs * costs.images_epoch
+        reading, reason = self._decide(places[taken], images, kept)
+        if why:
+            reason = f"{reason}; cut {places[taken].place}, since {why}"
+        planned = PlannedCut(places, taken, costs.rows, images, reading, reason)
+        return planned, cut if reading and isinstance(cut, Cut) else None
+
+    def _missing(self, candidate: Candidate, stage: Stage, stable: bool) -> int | None:
+        """Return how many rows of a candidate are not stored; None if that is not known yet."""
+        around = self.around
+        if not stable:
+            return None
+        views: Sequence[View | None] = around.views(stage) or (None,)
+        if not around.store.root.exists():
+            return len(set(around.train.ids)) * len(views) + len(set(around.validation.ids))
+        try:
+            rows = around.rows_of(self.network, candidate, stage)
+        except UntraceableError:  # such a cut cannot be built, and is not taken
+            return None
+        missing = sum(rows.missing(around.train, view) for view in views)
+        return missing + rows.missing(around.validation)
+
+    def _decide(self, at: PlannedPlace, images: float, kept: str | None) -> tuple[bool, str]:
+        """Return whether a stage reads stored rows, and why."""
+        if kept is not None:
+            return bool(kept), "as the unfinished run decided"
+        if not at.on_disk:
+            return False, f"the rows need {at.bytes:,} bytes, and the disk has {self.free:,} free"
+        if self.around.cache == "on":
+            return True, "asked for"
+        words = f"{_spelled(at.seconds)} with stored rows against {_spelled(images)} without"
+        if at.seconds <= images:
+            return True, f"reading is cheaper: {words}"
+        return False, f"recomputing is cheaper: {words}"
+
+    def _planned(
+        self,
+        target: Target,
+        costs: StageCosts,
+        activations: int,
+        cut: PlannedCut | None,
+        no_cut: str,
+    ) -> PlannedStage:
+        network, stage = self.network, target.stage
+        parameters = dict(network.named_parameters())
+        live = [parameters[name] for name in network.live_tensors() if name in parameters]
+        trainable = sum(parameters[name].numel() for name in target.freeze.trainable)
+        states = {"sgd": 1 if stage.momentum else 0, "adam": 2, "adamw": 2}[stage.optimizer]
+        memory = sum(p.numel() * p.element_size() for p in network.parameters())
+        memory += 4 * trainable * (1 + states + (1 if stage.ema else 0))
+        memory += activations * stage.batch_size
+        at = cut.at if cut is not None and cut.read else None
+        if at is not None and at.in_memory:
+            memory += at.bytes
+        return PlannedStage(
             name=stage.name,
             groups=target.groups,
             trainable=trainable,
@@ -217,76 +298,25 @@ def _plan_stage(
             rates=_groups(network, target),
             settings=describe_settings(stage),
             policy=str(target.freeze),
-            cut=planned,
-            no_cut="" if isinstance(cut, Cut) else cut.reason,
+            cut=cut,
+            no_cut=no_cut,
             epochs=stage.epochs,
-            seconds_storing=storing,
-            seconds_per_epoch=epoch,
+            seconds_storing=0.0 if at is None else at.seconds_storing,
+            seconds_per_epoch=costs.images_epoch if at is None else at.seconds_per_epoch,
             memory=memory,
-        ),
-        cut if isinstance(cut, Cut) and reading else None,
-    )
+        )
 
 
-def _plan_cut(
-    network: Classifier,
-    target: Target,
-    cut: Cut,
-    around: Circumstances,
-    prefix_seconds: float,
-    held: int,
-    stable: bool,
-) -> PlannedCut:
-    views = around.views(target.stage)
-    rows = len(around.train) * max(1, len(views)) + len(around.validation)
-    nbytes = rows * cut.bytes_per_item
-    missing: int | None = None
-    if stable:
-        stored = around.rows_of(network, cut, target.stage)
-        wanted: Sequence[View | None] = views or (None,)
-        missing = sum(stored.missing(around.train, view) for view in wanted)
-        missing += stored.missing(around.validation)
-    fits = nbytes <= held
-    return PlannedCut(
-        boundary=tuple((spec.name, spec.shape, spec.dtype) for spec in cut.boundary),
-        bytes_per_item=cut.bytes_per_item,
-        rows=rows,
-        bytes=nbytes,
-        missing=missing,
-        prefix_seconds=prefix_seconds,
-        read_seconds=measure.read_seconds(around.store.root, cut.bytes_per_item, fits),
-        in_memory=fits,
-        read=True,
-        reason="",
-    )
+def _spelled(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
 
 
-def _decide(
-    around: Circumstances,
-    number: int,
-    stage: Stage,
-    planned: PlannedCut,
-    reading: tuple[float, float],
-    recomputing: float,
-    missing: int,
-) -> tuple[bool, str]:
-    """Return whether the stage reads stored rows, and why."""
-    if number < len(around.decisions):
-        kept = around.decisions[number]
-        return kept, "as the unfinished run decided"
-    needed = missing * (planned.bytes_per_item + 80)
-    free = _free(around.store.root)
-    if needed > 0.9 * free:
-        return False, f"the rows need {needed:,} bytes, and the disk has {free:,} free"
-    if around.cache == "on":
-        return True, "asked for"
-    storing, epoch = reading
-    read_total = storing + stage.epochs * epoch
-    whole_total = stage.epochs * recomputing
-    words = f"{read_total:.3g} s with stored rows against {whole_total:.3g} s without"
-    if read_total <= whole_total:
-        return True, f"reading is cheaper: {words}"
-    return False, f"recomputing is cheaper: {words}"
+def _usual(found: Sequence[Candidate]) -> Candidate:
+    """Return the candidate that is chosen in every run and on every machine.
+
+    It is placed by estimated times, so that a second run finds the rows of the first.
+    """
+    return next(candidate for candidate in found if candidate.chosen)
 
 
 def _groups(network: Classifier, target: Target) -> tuple[PlannedGroup, ...]:

@@ -8,6 +8,7 @@ head or the recipe: another run that freezes the same part finds the same rows.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,19 +18,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.cut import Cut, from_array, to_array
+from headstart.cut import Candidate, Cut, from_array, to_array
 from headstart.cut.rows import compute_rows
 from headstart.data import BadItem, Preprocessing, Split, View, read_batches
-from headstart.progress import Reporter
+from headstart.progress import Reporter, Task
 from headstart.records import CacheUse
 from headstart.store import FeatureSet, Space, Store
 
+Index = NDArray[np.int64]
+
 COMMIT_BYTES = 32 * 2**20
 """Rows are committed after this much memory: a killed run loses no more than that."""
+CLAIM_SECONDS = 15.0
+"""Work that one process claims at a time, so that others have something to do."""
+_CLAIMED_BATCHES, _POLL_SECONDS = 4, 0.2
 
 
 def describe_rows(
-    cut: Cut, preprocessing: Preprocessing, precision: str, view: View | None = None
+    cut: Cut | Candidate, preprocessing: Preprocessing, precision: str, view: View | None = None
 ) -> dict[str, Any]:
     """Describe the function from an item's bytes to its boundary row, for a space.
 
@@ -71,7 +77,7 @@ class BoundaryRows:
 
     def __init__(
         self,
-        cut: Cut,
+        cut: Cut | Candidate,
         preprocessing: Preprocessing,
         store: Store,
         *,
@@ -101,15 +107,52 @@ class BoundaryRows:
         return len(self.space(view).missing(split.ids, 0 if view is None else view.number))
 
     def fill(self, split: Split, view: View | None, reporter: Reporter) -> Filled:
-        """Compute and commit the rows that are missing; items that cannot be read stay missing."""
+        """Compute and commit the rows that are missing; items that cannot be read stay missing.
+
+        Several processes may do this at the same time: they divide the missing items among
+        themselves, and each returns when all rows are there.
+        """
         space, number = self.space(view), 0 if view is None else view.number
-        wanted = set(space.missing(split.ids, number))
+        wanted = space.missing(split.ids, number)
         unique = len(set(split.ids))
         if not wanted:
             return Filled(CacheUse(unique, 0), ())
-        first = {key: i for i, key in reversed(list(enumerate(split.ids)))}
-        where = np.array(sorted(first[key] for key in wanted), dtype=np.int64)
         what = "store the frozen part" if not number else f"store the frozen part, view {number}"
+        first = {key: i for i, key in reversed(list(enumerate(split.ids)))}
+        bad: list[BadItem] = []
+        lost: set[str] = set()
+        told = False
+        with reporter.task(what, len(wanted), "images") as task:
+            missing = wanted
+            chunk = _CLAIMED_BATCHES * self.batch_size
+            try:
+                while missing:
+                    mine = space.claim(missing, number, limit=chunk)
+                    if mine:
+                        begun = time.monotonic()
+                        where = np.array([first[key] for key in mine], dtype=np.int64)
+                        bad += self._compute(space, split, where, view, task)
+                        lost = {split.ids[item.index] for item in bad}
+                        # The first claim is small, to learn the speed.
+                        rate = len(mine) / max(time.monotonic() - begun, 1e-3)
+                        batches = int(rate * CLAIM_SECONDS / self.batch_size)
+                        chunk = max(_CLAIMED_BATCHES, batches) * self.batch_size
+                    elif not told:
+                        reporter.note("another process stores the remaining rows; waiting for it")
+                        told = True
+                    before = len(missing)
+                    missing = [key for key in space.missing(missing, number) if key not in lost]
+                    task.advance(max(0, before - len(missing) - len(mine)))
+                    if missing and not mine:
+                        time.sleep(_POLL_SECONDS)
+            finally:
+                space.release()
+        return Filled(CacheUse(unique - len(wanted), len(wanted) - len(lost)), tuple(bad))
+
+    def _compute(
+        self, space: Space, split: Split, where: Index, view: View | None, task: Task
+    ) -> tuple[BadItem, ...]:
+        """Compute the rows at ``where``, and commit them; return items that cannot be read."""
         reader = read_batches(
             split,
             where,
@@ -119,8 +162,9 @@ class BoundaryRows:
             workers=self.workers,
             on_bad="skip",
         )
-        waiting: list[tuple[NDArray[np.int64], tuple[NDArray[Any], ...]]] = []
-        with reporter.task(what, len(where), "images") as task, contextlib.closing(reader):
+        number = 0 if view is None else view.number
+        waiting: list[tuple[Index, tuple[NDArray[Any], ...]]] = []
+        with contextlib.closing(reader):
             try:
                 for batch in reader:
                     waiting.append((batch.indices, self._rows(batch.pixels)))
@@ -130,8 +174,7 @@ class BoundaryRows:
                         self._commit(space, split, number, ready)
             finally:
                 self._commit(space, split, number, waiting)
-        bad = tuple(reader.bad)
-        return Filled(CacheUse(unique - len(wanted), len(wanted) - len(bad)), bad)
+        return tuple(reader.bad)
 
     def read(self, split: Split, view: View | None = None) -> FeatureSet:
         """Return the stored rows of a split, in its order; nothing is loaded yet."""
@@ -164,7 +207,7 @@ class BoundaryRows:
         space: Space,
         split: Split,
         number: int,
-        waiting: list[tuple[NDArray[np.int64], tuple[NDArray[Any], ...]]],
+        waiting: list[tuple[Index, tuple[NDArray[Any], ...]]],
     ) -> None:
         if not waiting:
             return
