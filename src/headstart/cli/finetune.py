@@ -122,7 +122,7 @@ def finetune(
     """
     from headstart.jobs.finetune import FinetuneConfig, plan_finetune
     from headstart.jobs.finetune import finetune as run_finetune
-    from headstart.jobs.finetune_report import plan_table
+    from headstart.jobs.plan_table import plan_table
     from headstart.jobs.run_report import next_steps
     from headstart.records import to_plain
     from headstart.report import evaluation_table
