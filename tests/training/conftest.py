@@ -14,10 +14,11 @@ from headstart.progress import SilentReporter
 from headstart.store import Store
 from headstart.training import Classifier, Recipe
 from headstart.training.checkpoint import Checkpoint
+from headstart.training.circumstances import Circumstances
 from headstart.training.loop import train
 from headstart.training.opening import Opener
 from headstart.training.outcome import Trained
-from headstart.training.planning import Circumstances, Prepared, make_plan
+from headstart.training.planning import Prepared, make_plan
 from headstart.training.setup import Setup
 from headstart.training.targets import resolve
 
@@ -82,6 +83,7 @@ class Bench:
             network,
             prepared.targets,
             opener.open,
+            opener.images,
             opener.prepare,
             torch.from_numpy(self.parts[0].labels),
             torch.from_numpy(self.parts[1].labels),

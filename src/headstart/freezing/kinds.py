@@ -37,6 +37,12 @@ def is_constant_norm(module: nn.Module) -> bool:
     return is_running_norm(module) and type(module).__name__.startswith("FrozenBatchNorm")
 
 
+def is_reestimable(module: nn.Module) -> bool:
+    """Whether its running statistics are those of a population, which can be measured anew."""
+    both = {"running_mean", "running_var"}
+    return not is_instance_norm(module) and both <= set(running_buffers(module))
+
+
 def is_batch_only_norm(module: nn.Module) -> bool:
     """Whether it is a batch norm without running statistics: it always normalises by the batch."""
     return isinstance(module, _BatchNorm) and not is_running_norm(module)
@@ -92,6 +98,7 @@ __all__ = [
     "is_constant_norm",
     "is_instance_norm",
     "is_norm",
+    "is_reestimable",
     "is_running_norm",
     "running_buffers",
 ]

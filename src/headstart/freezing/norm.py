@@ -306,12 +306,7 @@ def _choose(
                 hint=f"the nearest names are {quoted(close)}" if close else None,
             )
     named = {n: m for n, m in running.items() if any(p == "*" or covers(p, n) for p in patterns)}
-    both = {"running_mean", "running_var"}
-    fitting = {
-        name: layer
-        for name, layer in named.items()
-        if not kinds.is_instance_norm(layer) and both <= set(kinds.running_buffers(layer))
-    }
+    fitting = {name: layer for name, layer in named.items() if kinds.is_reestimable(layer)}
     if not fitting:
         raise FreezeError(
             "the model has no batch norm with running statistics",

@@ -39,7 +39,7 @@ def check(model: nn.Module, plan: FreezePlan) -> None:
         intent.name
         for intent in plan.intents
         if intent.policy.norm == "reestimated"
-        and kinds.is_running_norm(modules[intent.name])
+        and kinds.is_reestimable(modules[intent.name])
         and not is_stamped(modules[intent.name])
     ]
     if wrong:

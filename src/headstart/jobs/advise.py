@@ -40,10 +40,11 @@ from headstart.metrics import accuracy_score, paired_accuracy_difference
 from headstart.progress import Reporter, console_reporter
 from headstart.selection import LabelBudget, choose_linear, learning_curve
 from headstart.training import Classifier, Recipe, Stage
+from headstart.training.circumstances import Circumstances
 from headstart.training.gradients import RelativeGradient, relative_gradients
 from headstart.training.loop import train
 from headstart.training.opening import Opener, unreadable
-from headstart.training.planning import Circumstances, make_plan
+from headstart.training.planning import make_plan
 from headstart.training.roads import ImageFeed
 from headstart.training.setup import Setup
 from headstart.training.targets import resolve
@@ -261,6 +262,7 @@ class _Inquiry:
             network,
             prepared.targets,
             opener.open,
+            opener.images,
             opener.prepare,
             torch.from_numpy(self.fit.labels).to(device),
             torch.from_numpy(self.choose.labels).to(device),

@@ -11,7 +11,7 @@ from headstart.data.reading import OnBad
 from headstart.errors import ConfigError
 from headstart.extraction import Extraction
 from headstart.jobs.loggers import logger_faults
-from headstart.training.planning import CacheMode, Dtype
+from headstart.training.circumstances import CacheMode, Dtype
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,13 @@ from headstart.progress import Reporter, SilentReporter, console_reporter
 from headstart.records import Baseline, Evaluation, to_plain
 from headstart.training import Classifier, Recipe, load_recipe, recipe_to_plain
 from headstart.training.checkpoint import Checkpoint
+from headstart.training.circumstances import Circumstances
 from headstart.training.devices import ALONE, Devices, refusals
 from headstart.training.loop import train
 from headstart.training.opening import Opener
 from headstart.training.outcome import Trained
 from headstart.training.plan import Plan
-from headstart.training.planning import Circumstances, Prepared, make_plan
+from headstart.training.planning import Prepared, make_plan
 from headstart.training.setup import Setup
 from headstart.training.targets import Target, resolve
 
@@ -261,6 +262,7 @@ class Work:
             network=self.network,
             targets=self.prepared.targets,
             open_road=opener.open,
+            open_images=opener.images,
             prepare=opener.prepare,
             train_labels=torch.from_numpy(self.train_part.labels).to(device),
             validation_labels=torch.from_numpy(self.validation.labels).to(device),

@@ -21,7 +21,7 @@ from headstart.freezing.digests import digest
 from headstart.freezing.plan import Spec
 from headstart.progress import Reporter, SilentReporter
 from headstart.store import FeatureSet, Space
-from headstart.training.planning import Dtype
+from headstart.training.circumstances import Dtype
 from headstart.training.rows import COMMIT_BYTES
 
 _CHECKED_ITEMS = 3

@@ -38,7 +38,7 @@ def train_epoch(
     number, epoch = at
     stage, devices, seed = setup.targets[number].stage, setup.devices, setup.seed
     order = chance.order(len(setup.train_labels), seed, number, epoch)
-    if stage.norm == "batch" and len(order) % stage.batch_size == 1:
+    if stage.batch_statistics and len(order) % stage.batch_size == 1:
         order = order[:-1]  # a batch of one item has no variance to normalise by
     mixing = chance.numbers(seed, number, epoch, chance.MIXING, devices.rank)
     steps = -(-len(order) // stage.batch_size)

@@ -73,6 +73,9 @@ class _Training:
     def run(self) -> Trained:
         saved = None if self.checkpoint is None else self.checkpoint.load()
         modes = [(part, part.training) for part in self.network.modules()]
+        # A module of the user's is trained in place. Where the same call is to go on after an
+        # interruption, it has to be again what the checkpoint's identity was taken of.
+        kept = {} if self.checkpoint is None else {n: t.cpu() for n, t in self._weights().items()}
         try:
             for number in range(len(self.setup.targets)):
                 if saved is not None and number < saved.stage:
@@ -80,9 +83,12 @@ class _Training:
                 resumed = saved if saved is not None and number == saved.stage else None
                 if not self._stage(number, resumed):
                     break
+        except BaseException:
+            self._release()
+            self._load(kept)
+            raise
         finally:
-            if self.handle is not None:
-                self.handle.release()
+            self._release()
             for part, training in modes:
                 part.training = training
         assert self.best is not None
@@ -95,10 +101,11 @@ class _Training:
         """Train one stage; return whether the recipe goes on."""
         setup, target = self.setup, self.setup.targets[number]
         begun = time.perf_counter()
-        if self.handle is not None:
-            self.handle.release()
-            self.handle = None
+        self._release()
         if saved is None:
+            if self.best is None and target.stage.norm == "reestimated":
+                # What has not trained yet has the statistics that its head was made with.
+                self._start(setup.open_images(number))
             self.devices.once(lambda: setup.prepare(number))
             self.devices.share(self.network)
             if not self.devices.main:
@@ -123,17 +130,26 @@ class _Training:
         self.outcomes.append(
             StageOutcome(target.stage.name, done, self.seconds, road.cached, proof, ended)
         )
-        assert self.best is not None
-        gained = self.best.stage == number
         if ended.startswith("diverged"):
             return False
-        if setup.stop_without_gain and not gained and number + 1 < len(setup.targets):
+        if setup.stop_without_gain and not self._gained(number) and number + 1 < len(setup.targets):
             self._note(
                 f"stage '{target.stage.name}' did not raise the validation accuracy: the recipe"
                 " ends here"
             )
             return False
         return True
+
+    def _gained(self, number: int) -> bool:
+        """Return whether a stage has raised the validation accuracy."""
+        own = [r.validation_accuracy for r in self.records if r.stage == number]
+        before = [r.validation_accuracy for r in self.records if r.stage < number]
+        return max(own, default=0.0) > max(before)
+
+    def _release(self) -> None:
+        if self.handle is not None:
+            self.handle.release()
+            self.handle = None
 
     def _start(self, road: Road) -> None:
         """Validate the network before anything has trained: that, too, may be the best."""

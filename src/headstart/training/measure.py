@@ -41,41 +41,47 @@ class StepCost:
 def as_planned(network: Classifier, trainable: Sequence[str]) -> Iterator[None]:
     """Give gradients to what trains in a stage, in evaluation mode; undo both afterwards.
 
-    Evaluation mode costs the same time, and leaves statistics and generators alone.
+    Evaluation mode costs the same time, and leaves statistics and generators alone. Gradients that
+    a loop of the user's has left are put aside, and put back.
     """
     modes = [(part, part.training) for part in network.modules()]
-    gradients = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    before = [(one, one.requires_grad, one.grad) for one in network.parameters()]
     chosen = set(trainable)
     network.eval()
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in chosen)
+        parameter.grad = None
     try:
         yield
     finally:
-        for parameter, wanted in gradients:
+        for parameter, wanted, gradient in before:
             parameter.requires_grad_(wanted)
-            parameter.grad = None
+            parameter.grad = gradient
         for part, training in modes:
             part.training = training
 
 
 def step_cost(
-    forward: Callable[..., Tensor], inputs: tuple[Tensor, ...], n_classes: int, precision: str
+    forward: nn.Module, inputs: tuple[Tensor, ...], n_classes: int, precision: str
 ) -> StepCost:
     """Measure a training step: the best of two after a first one, or one where it takes long.
 
     Args:
-        forward: from ``inputs`` to logits.
+        forward: from ``inputs`` to logits. What is saved of its own tensors counts as no
+            activation.
         inputs: each ``(n, ...)``.
         n_classes: of the logits.
         precision: of forward and backward.
     """
     device, count = inputs[0].device, len(inputs[0])
     labels = torch.arange(count, device=device) % n_classes
+    own = {t.untyped_storage().data_ptr() for t in (*forward.parameters(), *forward.buffers())}
     sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     def step() -> None:
@@ -198,6 +204,7 @@ class Disk:
             for start in range(0, rows, 32):
                 stored[np.sort(order[start : start + 32])]
             times.append(time.perf_counter() - begun)
+            del stored  # pages that are mapped are not forgotten
         return min(times) / rows * (row_bytes / width)
 
 

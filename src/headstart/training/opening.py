@@ -11,11 +11,12 @@ from torch import Tensor
 from headstart.data import BadItem, Preprocessing, Split, View, read_batches
 from headstart.errors import BadFilesError
 from headstart.freezing import reestimate
-from headstart.freezing.kinds import is_running_norm
+from headstart.freezing.kinds import is_reestimable
 from headstart.progress import Reporter
 from headstart.records import CacheUse
+from headstart.training.circumstances import Circumstances
 from headstart.training.network import Classifier
-from headstart.training.planning import Circumstances, Prepared
+from headstart.training.planning import Prepared
 from headstart.training.roads import ImageFeed, Road, RowFeed
 from headstart.training.stages import Stage
 
@@ -42,14 +43,10 @@ class Opener:
     def open(self, number: int) -> Road:
         """Return what stage ``number`` trains on; missing rows are computed first."""
         cut, stage = self.prepared.cuts[number], self.prepared.targets[number].stage
-        around, device = self.around, self.network.source.device
+        around = self.around
         views = around.views(stage)
         if cut is None:
-            feeds = [
-                ImageFeed(split, around.preprocessing, device, chosen, around.workers)
-                for split, chosen in ((around.train, views), (around.validation, ()))
-            ]
-            return Road(feeds[0], feeds[1], self.network, cached=False)
+            return self.images(number)
         bad = () if number in self._filled else self.fill(number)
         if bad:
             raise BadFilesError(tuple({b.origin: b.reason for b in bad}.items()))
@@ -63,6 +60,18 @@ class Opener:
         return Road(
             RowFeed(rows, train, held), RowFeed(rows, validation, held), cut.suffix, cached=True
         )
+
+    def images(self, number: int) -> Road:
+        """Return the items of stage ``number`` as images, computed anew in every epoch."""
+        around, device = self.around, self.network.source.device
+        feeds = [
+            ImageFeed(split, around.preprocessing, device, chosen, around.workers)
+            for split, chosen in (
+                (around.train, around.views(self._stage(number))),
+                (around.validation, ()),
+            )
+        ]
+        return Road(feeds[0], feeds[1], self.network, cached=False)
 
     def fill(self, number: int) -> tuple[BadItem, ...]:
         """Compute the missing rows of a stage that is cut; return items that cannot be read.
@@ -100,10 +109,10 @@ class Opener:
         self.reporter.note(str(report))
 
     def _norms(self) -> tuple[str, ...]:
-        """Return the norms with running statistics that take part in the forward."""
+        """Return the batch norms with running statistics that take part in the forward."""
         live = self.network.live_modules()
         named = self.network.named_modules()
-        return tuple(name for name, part in named if name in live and is_running_norm(part))
+        return tuple(name for name, part in named if name in live and is_reestimable(part))
 
 
 class _Inputs:

@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Literal
 
 import psutil
+import torch
 
 from headstart.cut import Candidate, Cut, NoCut, Recording, candidates, record
-from headstart.cut.tracing import UntraceableError
-from headstart.data import Preprocessing, Split, View, numbered_views
 from headstart.errors import ConfigError
 from headstart.progress import Reporter
-from headstart.store import Store
 from headstart.training import measure
+from headstart.training.circumstances import Circumstances
+from headstart.training.ledger import Ledger
 from headstart.training.network import Classifier, network_groups
 from headstart.training.plan import (
     Plan,
@@ -29,61 +27,12 @@ from headstart.training.plan import (
     PlannedStage,
     describe_settings,
 )
-from headstart.training.rows import BoundaryRows
 from headstart.training.stages import Recipe, Stage
 from headstart.training.targets import Target
 from headstart.training.weighing import StageCosts, choose, weigh
 
-CacheMode = Literal["auto", "on", "off"]
-Dtype = Literal["float32", "float16", "bfloat16"]
 _MEMORY_SHARE = 0.25
 """Stored rows are held in memory where they fit into this share of what is free."""
-
-
-@dataclass(frozen=True, eq=False)
-class Circumstances:
-    """What a plan depends on beside network and recipe.
-
-    Attributes:
-        train, validation: the parts.
-        preprocessing: of the backbone.
-        store: where rows lie.
-        cache: ``auto`` stores rows where that is faster, ``on`` wherever something can be cut
-            (and refuses a recipe where nothing can), ``off`` never.
-        dtype: type of stored rows.
-        batch_size: items a forward pass of the prefix.
-        workers: threads that decode.
-        seed: of the views.
-        decisions: what an unfinished run decided for every stage, the same of which is decided
-            again: the place of the cut, or nothing where the stage begins with the images.
-    """
-
-    train: Split
-    validation: Split
-    preprocessing: Preprocessing
-    store: Store
-    cache: CacheMode = "auto"
-    dtype: Dtype = "float32"
-    batch_size: int = 64
-    workers: int | None = None
-    seed: int = 0
-    decisions: tuple[str, ...] = ()
-
-    def views(self, stage: Stage) -> tuple[View, ...]:
-        """Return the numbered views of a stage."""
-        return numbered_views(stage.views, seed=self.seed) if stage.views else ()
-
-    def rows_of(self, network: Classifier, cut: Cut | Candidate, stage: Stage) -> BoundaryRows:
-        """Return the rows of a cut, on the network as it is now."""
-        return BoundaryRows(
-            cut,
-            self.preprocessing,
-            self.store,
-            precision=stage.precision,
-            device=network.source.device,
-            batch_size=self.batch_size,
-            workers=self.workers,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +53,12 @@ class Prepared:
         )
 
 
-def memory_for_rows() -> int:
-    """Return how many bytes of stored rows may be held in memory."""
-    return int(_MEMORY_SHARE * psutil.virtual_memory().available)
+def memory_for_rows(device: torch.device) -> int:
+    """Return how many bytes of stored rows may be held, which is done where the network is."""
+    free = int(psutil.virtual_memory().available)
+    if device.type == "cuda":
+        free = min(free, int(torch.cuda.mem_get_info(device)[0]))
+    return int(_MEMORY_SHARE * free)
 
 
 def make_plan(
@@ -121,25 +73,28 @@ def make_plan(
     Raises:
         ConfigError: ``cache`` is ``on`` and a stage cannot be cut; all such stages together.
     """
-    held = memory_for_rows()
+    held = memory_for_rows(network.source.device)
     faults: list[str] = []
     touched: set[str] = set()
+    moved = False  # whether statistics of frozen parts have changed
     stages: list[tuple[PlannedStage, Cut | None]] = []
     with (
         reporter.task("plan", len(targets), "stages") as task,
         measure.Disk(around.store.root) as disk,
     ):
         planner = _Planner(network, around, disk, held)
+        disk_free = planner.ledger.free
         for number, target in enumerate(targets):
             # Rows are keyed by content: they are known now only if nothing before changes it.
-            stable = not touched.intersection(target.freeze.frozen)
-            stable = stable and target.stage.norm != "reestimated"
+            moved = moved or target.stage.norm == "reestimated"
+            stable = not moved and not touched.intersection(target.freeze.frozen)
             found = planner.stage(number, target, stable)
             if around.cache == "on" and found[0].cut is None:
                 name, reason = target.stage.name, found[0].no_cut
                 faults.append(f"stage '{name}' cannot read stored rows: {reason}")
             stages.append(found)
             touched |= set(target.freeze.trainable)
+            moved = moved or target.stage.frozen == "requires-grad-only"
             task.advance()
     if faults:
         raise ConfigError(tuple(faults), hint="freeze more, or use --cache auto")
@@ -149,20 +104,20 @@ def make_plan(
         len(around.train),
         len(around.validation),
         tuple(stage for stage, _ in stages),
-        planner.free,
+        disk_free,
         tuple(_notes(targets)),
     )
     return Prepared(plan, tuple(targets), tuple(cut for _, cut in stages), held)
 
 
 class _Planner:
-    """Plans the stages of one network; what they have in common is measured once."""
+    """Plans the stages of one network, in order; what they have in common is measured once."""
 
     def __init__(
         self, network: Classifier, around: Circumstances, disk: measure.Disk, held: int
     ) -> None:
         self.network, self.around, self.disk, self.held = network, around, disk, held
-        self.free = _free(around.store.root)
+        self.ledger = Ledger(network, around)
         self.example = network.source.probe(measure.probe_items(network))
         self.decode = measure.decode_seconds(around.train, around.preprocessing, around.workers)
         self.blocks = {group.name: group.modules for group in network_groups(network)}
@@ -199,7 +154,7 @@ class _Planner:
             prefix=before,
             step=step.seconds,
             memory=self.held,
-            free=self.free,
+            free=self.ledger.free,
         )
         if isinstance(usual, NoCut) or isinstance(found, NoCut):
             reason = usual.reason if isinstance(usual, NoCut) else ""
@@ -230,42 +185,35 @@ class _Planner:
         """Weigh the candidates and choose; return the cut if the stage reads its rows."""
         around, stage = self.around, target.stage
         usual = found.index(_usual(found))
-        places = weigh(found, [self._missing(c, stage, stable) for c in found], costs, self.disk)
+        missing = [self.ledger.missing(candidate, stage, stable) for candidate in found]
+        places = weigh(found, missing, costs, self.disk)
         kept = around.decisions[number] if number < len(around.decisions) else None
         taken, why = choose(places, usual, stage, kept or "")
         cut = found[taken].cut()
         if isinstance(cut, NoCut):
             taken, why, cut = usual, "", found[usual].cut()
         images = stage.epochs * costs.images_epoch
-        reading, reason = self._decide(places[taken], images, kept)
+        reading, reason = self._decide(stage, places[taken], images, kept)
+        if reading:
+            self.ledger.promise(found[taken], places[taken], stage, stable)
         if why:
             reason = f"{reason}; cut {places[taken].place}, since {why}"
         planned = PlannedCut(places, taken, costs.rows, images, reading, reason)
         return planned, cut if reading and isinstance(cut, Cut) else None
 
-    def _missing(self, candidate: Candidate, stage: Stage, stable: bool) -> int | None:
-        """Return how many rows of a candidate are not stored; None if that is not known yet."""
-        around = self.around
-        if not stable:
-            return None
-        views: Sequence[View | None] = around.views(stage) or (None,)
-        if not around.store.root.exists():
-            return len(set(around.train.ids)) * len(views) + len(set(around.validation.ids))
-        try:
-            rows = around.rows_of(self.network, candidate, stage)
-        except UntraceableError:  # such a cut cannot be built, and is not taken
-            return None
-        missing = sum(rows.missing(around.train, view) for view in views)
-        return missing + rows.missing(around.validation)
-
-    def _decide(self, at: PlannedPlace, images: float, kept: str | None) -> tuple[bool, str]:
+    def _decide(
+        self, stage: Stage, at: PlannedPlace, images: float, kept: str | None
+    ) -> tuple[bool, str]:
         """Return whether a stage reads stored rows, and why."""
+        if not at.on_disk and kept != "":
+            free = self.ledger.free
+            return False, f"the rows need {at.bytes:,} bytes, and the disk has {free:,} free"
         if kept is not None:
             return bool(kept), "as the unfinished run decided"
-        if not at.on_disk:
-            return False, f"the rows need {at.bytes:,} bytes, and the disk has {self.free:,} free"
         if self.around.cache == "on":
             return True, "asked for"
+        if stage.mixup > 0 or stage.noise > 0:
+            return True, "mixup and noise act on the stored rows"  # and not on the clock
         words = f"{_spelled(at.seconds)} with stored rows against {_spelled(images)} without"
         if at.seconds <= images:
             return True, f"reading is cheaper: {words}"
@@ -345,18 +293,4 @@ def _notes(targets: Sequence[Target]) -> list[str]:
     return notes
 
 
-def _free(root: Path) -> int:
-    place = root.absolute()
-    while not place.exists():
-        place = place.parent
-    return int(psutil.disk_usage(str(place)).free)
-
-
-__all__ = [
-    "CacheMode",
-    "Circumstances",
-    "Dtype",
-    "Prepared",
-    "make_plan",
-    "memory_for_rows",
-]
+__all__ = ["Prepared", "make_plan", "memory_for_rows"]

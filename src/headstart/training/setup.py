@@ -27,6 +27,7 @@ class Setup:
         network: what is trained, in place.
         targets: the stages, found in it.
         open_road: called when a stage begins, on the network as it then is.
+        open_images: gives the items as images, whatever the plan says.
         prepare: called before that with the number of the stage, on the network without a
             contract, to re-estimate statistics.
         train_labels, validation_labels: ``(n,) int64`` on the device.
@@ -42,6 +43,7 @@ class Setup:
     network: Classifier
     targets: tuple[Target, ...]
     open_road: Callable[[int], Road]
+    open_images: Callable[[int], Road]
     prepare: Callable[[int], None]
     train_labels: Tensor
     validation_labels: Tensor

@@ -162,6 +162,13 @@ class Stage:
             yield "'gradual' stands alone in train, since it becomes stages of its own"
         if self.norm == "reestimated" and self.frozen == "requires-grad-only":
             yield "norm 'reestimated' and frozen 'requires-grad-only' contradict each other"
+        if self.batch_statistics and self.batch_size == 1:
+            yield "batch_size is 1, and one item has no batch statistics: take 2 or more"
+
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether something normalises by the statistics of the mini-batch."""
+        return self.norm == "batch" or self.frozen == "requires-grad-only"
 
     def rate_factor(self, progress: float) -> float:
         """Return the factor on all learning rates ``progress`` epochs into the stage."""

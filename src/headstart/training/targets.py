@@ -170,8 +170,14 @@ def _choose(
             fitting = {name for name in known if matches(word, name)}
             inside = [n for n in parts if matches(word, n) or matches(f"{BACKBONE}.{word}", n)]
             chosen |= fitting
-            if not fitting and inside:
-                modules += [n for n in inside if not any(n.startswith(m + ".") for m in inside)]
+            live = [n for n in inside if n in network.live_modules()]
+            if not fitting and live:
+                modules += [n for n in live if not any(n.startswith(m + ".") for m in live)]
+            elif not fitting and inside:
+                faults.append(
+                    f"'{word}' in train names what lies behind the layer that features are taken"
+                    f" from, and does not run; the classifier that trains is '{HEAD}'"
+                )
             elif not fitting:
                 faults.append(_unmatched(word, known, parts))
     return chosen, modules, norms
@@ -209,7 +215,6 @@ def _policies(
     blocks = [group for group in groups if group.name != HEAD]
     if all(group.name in chosen for group in blocks):
         policies[BACKBONE] = thawed
-        policies |= dict.fromkeys(dead_modules(network), frozen)
     else:
         for group in blocks:
             if group.name not in chosen:
@@ -222,6 +227,9 @@ def _policies(
                 )
             policies |= dict.fromkeys(group.modules, thawed)
     policies |= dict.fromkeys(modules, thawed)
+    if policies.get(BACKBONE, frozen) != FreezePolicy():
+        # What lies behind the layer does not run: it has nothing to learn or to be measured on.
+        policies |= dict.fromkeys(dead_modules(network), FreezePolicy())
     # Dropout stands between backbone and head and belongs to the head.
     policies["dropout"] = policies[HEAD]
     return policies

@@ -14,7 +14,7 @@ _MUCH_CHEAPER = 0.8
 """The boundary moves from where it always is only if the stage takes less than this share of the
 time: rows are found again by the next run, and measured times differ a little between runs."""
 _FREE_SHARE = 0.9
-_ROW_OVERHEAD = 80
+ROW_OVERHEAD = 80
 """Bytes of a row's id and its place in the index."""
 
 
@@ -86,7 +86,7 @@ def weigh(
                 bytes=costs.rows * size,
                 missing=lacking,
                 in_memory=fits,
-                on_disk=computed * (size + _ROW_OVERHEAD) <= _FREE_SHARE * costs.free,
+                on_disk=computed * (size + ROW_OVERHEAD) <= _FREE_SHARE * costs.free,
                 seconds_storing=storing,
                 seconds_reading=reading,
                 seconds_recomputing=items * (costs.decode + prefix),
@@ -126,4 +126,4 @@ def choose(
     return usual, ""
 
 
-__all__ = ["StageCosts", "choose", "weigh"]
+__all__ = ["ROW_OVERHEAD", "StageCosts", "choose", "weigh"]
