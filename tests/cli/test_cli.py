@@ -299,6 +299,9 @@ def test_sweep(command, folder, tmp_path):
         ("--grid", "a"): "--grid takes numbers",
         ("--standardise", "maybe"): "yes, no or both",
         ("--layers", "stage9"): "nearest names",
+        ("--poolings", "avg,gem"): "--layers",
+        ("--seeds", "1,1"): "given twice",
+        ("--seeds", "0,-1"): "from 0, not -1",
     }.items():
         assert expected in one_error_line(command("sweep", folder, *words))
 
@@ -314,3 +317,11 @@ def test_examine(command, folder, tmp_path):
     assert "labels a class" in out
     assert "near copies" in out
     assert (tmp_path / "found" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["fit", "compare", "examine", "finetune", "advise"])
+def test_seeds_start_at_zero(command, folder, name):
+    status, _, err = command(name, folder, "--seed", "-1")
+    assert status == 2
+    assert "--seed" in err
+    assert "Traceback" not in err

@@ -6,12 +6,15 @@ import json
 import re
 
 import pytest
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from headstart.backbones import load_backbone
 from headstart.cli import app
 from headstart.comparison import PRESETS, Configuration, register
-from headstart.errors import ConfigError
+from headstart.errors import BackboneError, ConfigError
 from headstart.jobs.compare import compare
+from headstart.jobs.spec import BackboneSpec
 from headstart.progress import SilentReporter
 from headstart.report.compare import comparison_rows
 
@@ -103,3 +106,54 @@ def test_faults_of_the_command_line():
 def test_unknown_settings():
     with pytest.raises(ConfigError, match="no setting 'repeat'"):
         compare("digits", repeat=3)
+
+
+def test_what_cannot_be_written_is_not_lost(tmp_path, monkeypatch):
+    from headstart.comparison.rows import RowMaker
+
+    def run():
+        return compare(
+            picture_data(),
+            planted(dropout=0.2),
+            ["no_grad", "recompute"],
+            settings=quick(),
+            out=tmp_path / "run",
+            cache=tmp_path / "cache",
+            reporter=SilentReporter(),
+        )
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def never(*_: object) -> None:
+        raise AssertionError("a forward pass")
+
+    state = tmp_path / "cache" / "comparisons"
+    with monkeypatch.context() as patched:
+        patched.setattr("headstart.jobs.compare.write_comparison", full)
+        with pytest.raises(OSError, match="No space left"):
+            run()
+    assert any(state.iterdir())
+    with monkeypatch.context() as patched:
+        patched.setattr(RowMaker, "_run_batches", never)
+        patched.setattr(RowMaker, "_run_recompute", never)
+        resumed = run()
+    assert resumed.comparison.resumed > 0
+    assert resumed.comparison.cache.misses == 0
+    assert (resumed.folder / "comparison.json").is_file()
+    assert not state.exists()
+
+
+def test_weights_have_to_reach_the_deepest_configuration(tmp_path):
+    whole = load_backbone("headstart/glyphs").module.state_dict()
+    path = tmp_path / "half.safetensors"
+    save_file({k: v for k, v in whole.items() if not k.startswith("stage3")}, path)
+    colours = {"mean": 0.5, "std": 0.5}
+    spec = BackboneSpec(weights=str(path), layer="stage2.0", preprocessing=colours)
+    with pytest.raises(BackboneError, match=r"missing: .*stage3"):
+        compare("digits", spec, "eval,layer=stage3.0", write=False, cache=tmp_path / "cache")
+
+
+def test_negative_seeds_are_one_clear_error():
+    with pytest.raises(ConfigError, match="a seed is a whole number from 0, not -1"):
+        compare("digits", seed=-1)

@@ -377,6 +377,13 @@ def test_no_pickle_is_opened(tmp_path: Path) -> None:
         load_data(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x00" * 64])
+def test_a_broken_archive_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as a numpy archive"):
+        load_data(tmp_path / "x.npz")
+
+
 def test_digits() -> None:
     dataset = load_data("digits")
     assert dataset.classes == tuple("0123456789")

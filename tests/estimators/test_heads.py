@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -203,6 +204,28 @@ def test_unfit_parameters(parameters: dict[str, Any], words: str) -> None:
 def test_a_parameter_without_effect_is_said() -> None:
     with pytest.warns(UserWarning, match="takes no C, so C=3.0 has no effect"):
         HeadClassifier("knn", C=3.0).fit(X, Y)
+    with pytest.warns(UserWarning, match="takes no folds, so folds=3 has no effect"):
+        HeadClassifier("lda", folds=3).fit(X, Y)
+
+
+@pytest.mark.parametrize("weights", [None, {0: 3.0, 1: 1.0}], ids=["plain", "weighted"])
+def test_decisions_of_neighbours_are_finite_and_in_order(weights: Any) -> None:
+    two = Y < 2
+    model = HeadClassifier("knn", n_neighbors=3, class_weight=weights)
+    decision = model.fit(X[two], Y[two]).decision_function(X[two])
+    assert np.isfinite(decision).all()
+    assert get_scorer("roc_auc")(model, X[two], Y[two]) == 1.0
+    assert np.isfinite(cross_val_score(model, X[two], Y[two], scoring="roc_auc")).all()
+    # What is impossible lies below everything that is not, and probabilities keep their zero.
+    soft = {"softness": 1e-3}
+    many = HeadClassifier("knn", n_neighbors=70, options=soft).fit(X, Y)
+    values, p = many.decision_function(X), many.predict_proba(X)
+    assert np.isfinite(values).all()
+    assert (p == 0).any()
+    assert values[p > 0].min() > values[p == 0].max()
+    np.testing.assert_array_equal(values.argmax(axis=1), p.argmax(axis=1))
+    order = np.argsort(p, axis=None, kind="stable")
+    assert (np.diff(values.ravel()[order]) >= -1e-9).all()
 
 
 def test_a_solver_that_stops_early_says_so() -> None:

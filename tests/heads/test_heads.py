@@ -271,3 +271,50 @@ def test_temperature_mends_overconfidence() -> None:
     assert fit_temperature(0.2 * logits, labels) == pytest.approx(0.2, rel=0.05)
     with pytest.raises(HeadError, match="found none"):
         fit_temperature(np.full((3, 2), -np.inf), np.zeros(3, dtype=int))
+
+
+WITHOUT_CLASSES: dict[str, Callable[[np.ndarray], object]] = {
+    "logistic, soft": lambda x: fit_logistic(x, np.full((6, 2), 0.5), 2, class_weight="balanced"),
+    "logistic, multi-label": lambda x: fit_logistic(
+        x, np.eye(6, 2), 2, multi_label=True, class_weight=np.ones(2)
+    ),
+    "ridge, multi-label": lambda x: fit_ridge(
+        x, np.eye(6, 2), 2, task="multi-label", class_weight="balanced"
+    ),
+    "ridge, regression": lambda x: fit_ridge(
+        x, np.arange(6.0), 1, task="regression", class_weight="balanced"
+    ),
+    "mlp, soft": lambda x: fit_mlp(x, np.full((6, 2), 0.5), 2, class_weight="balanced"),
+    "mlp, multi-label": lambda x: fit_mlp(
+        x, np.eye(6, 2), 2, task="multi-label", class_weight="balanced"
+    ),
+    "mlp, regression": lambda x: fit_mlp(
+        x, np.arange(6.0), 1, task="regression", class_weight="balanced"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(WITHOUT_CLASSES))
+def test_class_weights_of_targets_without_classes_are_refused(case: str) -> None:
+    with pytest.raises(HeadError, match="class_weight needs class indices"):
+        WITHOUT_CLASSES[case](np.arange(12.0).reshape(6, 2))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_in_any_layout_of_memory(
+    fit: Fit, dtype: str, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    x, y = digits[0][:200].astype(dtype), digits[1][:200]
+    odd = np.zeros(200, dtype=[("key", "u1"), ("x", dtype, 64)])
+    odd["x"] = x[::-1]
+    expected = fit(x[::-1].copy(), y[::-1], 10).predict_proba(x[::-1].copy())
+    for given in (x[::-1], np.asfortranarray(x[::-1]), odd["x"], x[::-1].copy()[:, ::-1][:, ::-1]):
+        head = fit(given, y[::-1], 10)
+        np.testing.assert_allclose(head.predict_proba(given), expected, atol=1e-6)
+    turned = x[:, ::-1]
+    assert np.isfinite(fit(turned, y, 10).predict_proba(turned)).all()
+
+
+def test_negative_seeds_are_one_clear_error(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(HeadError, match="a seed is a whole number from 0, not -1"):
+        fit_mlp(digits[0][:50], digits[1][:50], 10, seed=-1)

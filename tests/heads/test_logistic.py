@@ -11,7 +11,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from headstart.errors import HeadError
-from headstart.heads import fit_logistic, fit_logistic_path
+from headstart.heads import StreamedFeatures, fit_logistic, fit_logistic_path
 from headstart.heads.logistic.objective import evaluate
 from headstart.heads.logistic.problem import make_problem
 from headstart.heads.logistic.rows import block_bounds, moments
@@ -193,6 +193,30 @@ def test_a_fold_without_a_class_is_solved_without_it() -> None:
     path = fit_logistic_path(x, y, 3, folds, grid=[0.1, 1.0])
     assert np.isfinite(path.accuracy).all()
     assert path.accuracy[0].max() <= (y[folds == 0] != 2).mean() + 1e-9
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["array", "streamed"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_class_without_weight_is_not_held_out_for_it(classes: int, stream: bool) -> None:
+    # Its rows train nothing, and are judged where their fold is held out: there and only there.
+    rng = np.random.default_rng(0)
+    y = np.arange(180) % 3
+    x = rng.normal(size=(180, 5)) + 1.5 * np.eye(5)[y]
+    y, folds = y % classes, rng.permutation(180) % 4
+    weight = np.array([1.0, 2.0, 0.0]) if classes == 3 else np.array([0.0, 1.0])
+    given = StreamedFeatures(x) if stream else x
+    path = fit_logistic_path(
+        given, y, classes, folds, grid=[0.1, 1.0], class_weight=weight, drop_hopeless=False
+    )
+    for fold in range(4):
+        held = folds == fold
+        for at in range(2):
+            p = path.head(fold, at).predict_proba(x[held])
+            assert path.accuracy[fold, at] == pytest.approx((p.argmax(1) == y[held]).mean())
+            loss = -np.log(p[np.arange(held.sum()), y[held]]).mean()
+            assert path.log_loss[fold, at] == pytest.approx(loss, rel=1e-3)
+        answered = path.head(fold, 1).decision(x[held])
+        np.testing.assert_allclose(path.held_out_decision(1)[held], answered, atol=1e-9)
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16"])

@@ -253,3 +253,29 @@ def test_memory_is_bounded_by_blocks(tmp_path: Path) -> None:
     said, accuracies = done.stdout.splitlines()
     assert said == "the whole does not fit"
     assert min(eval(accuracies)) > 0.9
+
+
+@pytest.mark.parametrize(
+    "rows", [[0, 0, 2], [4, 4, 4], [2, 0, 1], [3, 1, 2, 0], [5], [], [0, 1, 2], [-1]], ids=str
+)
+def test_rows_at_any_indices(rows: list[int], on_disk: object) -> None:
+    streamed = StreamedFeatures(on_disk)
+    expected = np.asarray(streamed)[np.array(rows, dtype=np.int64)]
+    wanted = np.array(rows, dtype=np.int64)
+    if -1 not in rows or isinstance(on_disk, np.ndarray):  # a store knows no rows from the end
+        np.testing.assert_array_equal(streamed[wanted], expected)
+        np.testing.assert_array_equal(np.asarray(streamed.take(wanted)), expected)
+    below = streamed.take(np.arange(10, 40, 2))
+    expected = np.asarray(streamed)[np.arange(10, 40, 2)[wanted]]
+    np.testing.assert_array_equal(below.take(wanted)[0 : len(rows)], expected)
+    np.testing.assert_array_equal(below[wanted], expected)
+
+
+def test_a_reversed_file_is_read(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits[0].astype(np.float64), digits[1]
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r+")[::-1]
+    expected = fit_logistic(x[::-1].copy(), y[::-1], 10)[0].predict_proba(x)
+    for given in (mapped, StreamedFeatures(mapped)):
+        found = fit_logistic(given, y[::-1], 10)[0].predict_proba(x)
+        np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 import sys
@@ -237,8 +238,19 @@ def test_bad_files_of_both_splits_are_listed_together(cache, tmp_path):
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match=r"no setting 'sed'.*it has"):
         fit("digits", sed=1, reporter=QUIET)
-    with pytest.raises(ConfigError, match=r"head must be linear or mlp.*folds"):
-        fit("digits", head="forest", folds=1, reporter=QUIET)
+    with pytest.raises(ConfigError, match=r"head must be linear or mlp.*folds.*from 0, not -1"):
+        fit("digits", head="forest", folds=1, seed=-1, reporter=QUIET)
+
+
+def test_notes_name_classes(few_digits, cache):
+    kept = np.flatnonzero(few_digits.train.labels != few_digits.classes.index("7"))
+    rare = np.flatnonzero(few_digits.train.labels == few_digits.classes.index("7"))[:2]
+    data = dataclasses.replace(
+        few_digits,
+        splits={**few_digits.splits, "train": few_digits.train.take(np.r_[kept, rare])},
+    )
+    run = fit(data, write=False, cache=cache, baselines=False, reporter=QUIET)
+    assert any("because class '7' has only 2 items" in note for note in run.notes), run.notes
 
 
 def test_a_damaged_run_folder(run, tmp_path):

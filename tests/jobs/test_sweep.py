@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from headstart.backbones import load_backbone
 from headstart.cli import main
 from headstart.data import load_data
-from headstart.errors import ConfigError, DataError, HeadError
+from headstart.errors import BackboneError, ConfigError, DataError, HeadError
 from headstart.extraction import Extractor
 from headstart.jobs.examine import examine
 from headstart.jobs.fit import fit
 from headstart.jobs.predict import predict
+from headstart.jobs.spec import BackboneSpec
 from headstart.jobs.sweep import SweepConfig, sweep
 from headstart.progress import SilentReporter
 
@@ -219,8 +222,69 @@ def test_a_class_that_only_the_test_split_has_is_said(some_digits, tmp_path):
 
 
 def test_settings_are_checked_together():
-    with pytest.raises(ConfigError, match=r"no head 'forest'.*C must be positive.*folds"):
-        SweepConfig(heads=("forest",), grid=(-1.0,), folds=1)
+    with pytest.raises(ConfigError, match=r"no head 'forest'.*C must be positive.*-2.*folds"):
+        SweepConfig(heads=("forest",), grid=(-1.0,), folds=1, seeds=(0, -2))
+    with pytest.raises(ConfigError, match="a seed given twice would repeat the same figures"):
+        SweepConfig(seeds=(1, 1))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no archive"], ids=len)
+@pytest.mark.parametrize("name", ["broken.npz", "x_train.npy"])
+def test_broken_features_are_one_clear_error(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"the features in .* cannot be read") as caught:
+        sweep(tmp_path / name if name.endswith("npz") else tmp_path, reporter=QUIET)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [40, -40], ids=["in a member", "in the list of members"])
+def test_damaged_features_are_one_clear_error(tmp_path, damage):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, x_train=np.random.default_rng(0).normal(size=(90, 8)), y_train=[1])
+    content = bytearray(path.read_bytes())
+    content[damage : damage + 20] = bytes(20)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"the features in .* cannot be read"):
+        sweep(path, reporter=QUIET)
+
+
+def test_poolings_without_a_layer_are_refused(dataset, tmp_path):
+    for layers in ((), (None,)):
+        config = SweepConfig(layers=layers, poolings=("avg", "gem"))
+        with pytest.raises(ConfigError, match=r"poolings \(avg, gem\) belong to layers.*--layers"):
+            sweep(dataset, config=config, write=False, cache=tmp_path, reporter=QUIET)
+    config = SweepConfig(poolings=("avg", "gem"), heads=("prototype",))
+    at = load_backbone("headstart/glyphs", layer="stage2.0")
+    found = sweep(dataset, at, config=config, write=False, cache=tmp_path, reporter=QUIET)
+    assert {c.view for c in found.sweep.candidates} == {"stage2.0 avg", "stage2.0 gem"}
+
+
+@pytest.fixture
+def half_a_network(tmp_path):
+    """Weights of the bundled network without its third stage."""
+    whole = load_backbone("headstart/glyphs").module.state_dict()
+    path = tmp_path / "half.safetensors"
+    save_file({k: v for k, v in whole.items() if not k.startswith("stage3")}, path)
+    return str(path)
+
+
+def test_weights_have_to_reach_the_deepest_layer(dataset, half_a_network, tmp_path):
+    # In whatever order the layers are named, and wherever the weights are loaded first.
+    spec = BackboneSpec(
+        weights=half_a_network, layer="stage2.0", preprocessing={"mean": 0.5, "std": 0.5}
+    )
+    options = {"write": False, "cache": tmp_path, "reporter": QUIET}
+    heads = {"heads": ("prototype",)}
+    for layers in (("stage3.0", "stage2.0"), ("stage2.0", None)):
+        with pytest.raises(BackboneError, match=r"missing: .*stage3"):
+            sweep(dataset, spec, config=SweepConfig(layers=layers, **heads), **options)
+    with pytest.raises(BackboneError, match="nearest names"):
+        sweep(dataset, spec, config=SweepConfig(layers=("stage2.0", "stage9")), **options)
+    shallow = dataclasses.replace(spec, layer="stage1.0")
+    config = SweepConfig(layers=("stage2.0", "stage1.0"), **heads)
+    result = sweep(dataset, shallow, config=config, **options)
+    assert {c.view for c in result.sweep.candidates} == {"stage1.0 avg", "stage2.0 avg"}
+    assert any("behind the cut at stage2.0" in note for note in result.run.notes)
 
 
 def test_examine_finds_what_was_planted(some_digits, tmp_path):
@@ -263,3 +327,34 @@ def test_examine_finds_what_was_planted(some_digits, tmp_path):
     written = json.loads((tmp_path / "found" / "examination.json").read_text())
     assert len(written["doubtful_labels"]) == len(found.doubts)
     assert written["near_copies"][0]["train"] == found.near_copies[0].train
+
+
+def test_examine_says_what_was_decided(some_digits, tmp_path):
+    x, y = some_digits
+    few = np.flatnonzero(y[:200] == "3")[:1]
+    kept = np.sort(np.r_[np.flatnonzero((y[:200] != "7") & (y[:200] != "3")), few])
+    told: list[str] = []
+
+    class Listening(SilentReporter):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    found = examine(
+        {"train": (x[kept], y[kept]), "test": (x[200:], y[200:])},
+        repetitions=2,
+        write=False,
+        cache=tmp_path,
+        reporter=Listening(),
+    )
+    notes = "\n".join(found.notes)
+    assert "because class '3' has only 1 item" in notes
+    assert "of a class that no training item has ('7')" in notes
+    said = found.plain()["notes"]
+    assert "1 class has a single item" in "\n".join(said)
+    assert set(said) <= set(told)
+
+
+def test_examine_checks_its_settings_before_any_work(tmp_path):
+    with pytest.raises(ConfigError, match=r"from 0, not -1.*repetitions.*not 0.*cosine.*not 1.5"):
+        examine("nowhere", repetitions=0, threshold=1.5, seed=-1, cache=tmp_path, reporter=QUIET)
+    assert not any(tmp_path.iterdir())

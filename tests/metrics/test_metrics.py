@@ -16,6 +16,7 @@ from headstart.metrics import (
     paired_accuracy_difference,
     paired_difference,
     reliability,
+    repeated_accuracy,
     t_interval,
     wilson_interval,
 )
@@ -146,3 +147,26 @@ def test_bad_input_is_one_clear_error(labels: list[int], p: object, message: str
         evaluate(np.array(labels, dtype=int), np.array(p), "ab")
     with pytest.raises(HeadError):
         accuracy_score([0, 1], [0])
+
+
+def test_repetitions_on_the_same_items_do_not_make_more_items() -> None:
+    one = repeated_accuracy([0.8], 50)
+    assert one.interval == wilson_interval(40, 50)
+    for count in (2, 5, 50):
+        accuracies = 0.8 + 0.02 * np.resize([-1.0, 1.0], count)
+        many = repeated_accuracy(accuracies, 50)
+        assert many.value == pytest.approx(accuracies.mean())
+        assert many.interval is not None
+        assert one.interval is not None
+        assert many.interval.high - many.interval.low >= one.interval.high - one.interval.low - 1e-9
+        assert (many.interval.method, many.interval.n) == ("t", count)
+    # Where repetitions differ more than items do, they widen it.
+    spread = repeated_accuracy([0.5, 0.9, 0.7], 100_000)
+    plain = t_interval([0.5, 0.9, 0.7], bounds=(0, 1))
+    assert spread.interval is not None
+    assert plain.interval is not None
+    assert spread.interval.low == pytest.approx(plain.interval.low, abs=0.01)
+    always = repeated_accuracy([1.0, 1.0, 1.0], 20)
+    assert always.interval is not None
+    assert 0.8 < always.interval.low < 0.9
+    assert always.interval.high == 1.0

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from headstart.errors import HeadError
 from headstart.heads import fit_logistic
-from headstart.metrics import evaluate
+from headstart.metrics import evaluate, wilson_interval
 from headstart.selection import (
     choose_linear,
     doubtful_labels,
@@ -20,7 +20,7 @@ from headstart.selection import (
     nested_cross_validation,
     sweep,
 )
-from headstart.selection.budget import fit_power_law
+from headstart.selection.budget import _division, fit_power_law
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +226,48 @@ def test_learning_curve_rises_and_foretells(digits: tuple[np.ndarray, np.ndarray
         learning_curve(x, y, 10, shots=[100_000])
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=2, max_size=12).filter(lambda c: max(c) > 1),
+    seed=st.integers(0, 100),
+)
+def test_every_repetition_holds_out_another_fifth(counts: list[int], seed: int) -> None:
+    y = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    several = sum(count for count in counts if count > 1)
+    rounds = min(5, several)
+    held = [_division(y, seed, repetition)[1] for repetition in range(rounds)]
+    for repetition in range(rounds):
+        rest, out = _division(y, seed, repetition)
+        np.testing.assert_array_equal(out, held[repetition])
+        assert abs(len(out) - several / rounds) < 1
+        assert set(np.unique(y[rest])) == set(range(len(counts)))
+        assert sorted([*rest, *out]) == list(range(len(y)))
+    together = np.sort(np.concatenate(held))
+    np.testing.assert_array_equal(together, np.flatnonzero(np.array(counts)[y] > 1))
+
+
+def test_a_rare_class_does_not_shorten_the_learning_curve() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(5), [60, 60, 2, 2, 1])
+    x = rng.normal(size=(len(y), 5)) + 3 * np.eye(5)[y]
+    found = learning_curve(x, y, 5, repetitions=5)
+    assert found.shots == (1, 2, 5, 10, 20, 48)
+    # Every point has rows of its own: the last draws 48 labels a class, not what is left of half.
+    rest = [_division(y, 0, repetition)[0] for repetition in range(5)]
+    assert min(np.bincount(y[rows]).max() for rows in rest) == 48
+    assert found.notes == (
+        "1 class has a single item, which is never held out, so that the accuracy says nothing of"
+        " such a class",
+        "2 classes have fewer than 5 items, so that some repetitions hold out none",
+    )
+    with pytest.raises(HeadError, match="labels a class from 1 to 48"):
+        learning_curve(x, y, 5, shots=[49])
+    with pytest.raises(HeadError, match="two items"):
+        learning_curve(x[:3], np.arange(3), 3)
+    again = learning_curve(x, y, 5, repetitions=5)
+    np.testing.assert_array_equal(again.accuracies, found.accuracies)
+
+
 def test_sweep_ranks_views_and_heads(digits: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = digits[0][:600], digits[1][:600]
     noise = np.random.default_rng(0).normal(size=(600, 8))
@@ -277,3 +319,25 @@ def test_what_nothing_can_be_learnt_from_is_said(digits: tuple[np.ndarray, np.nd
     assert any("without cross-validation" in note for note in alone.notes)
     found = sweep(x, y, 3, heads=("lda",), names=["even", "odd", "other"])
     assert "no training row has class other; its probability is always 0" in found.notes
+
+
+def test_more_seeds_do_not_make_more_items(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits[0][:150], digits[1][:150]
+    found = sweep(x, y, 10, heads=("prototype",), folds=3, seeds=tuple(range(8)))
+    score = found.winner.accuracy
+    wilson = wilson_interval(score.value * 150, 150)
+    assert score.interval is not None
+    assert wilson is not None
+    assert score.interval.low <= wilson.low
+    assert score.interval.high >= wilson.high
+    with pytest.raises(HeadError, match="a seed given twice would repeat the same figures"):
+        sweep(x, y, 10, heads=("prototype",), seeds=(0, 0))
+
+
+def test_negative_seeds_are_one_clear_error(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits[0][:50], digits[1][:50]
+    for take in (choose_linear, learning_curve, nested_cross_validation):
+        with pytest.raises(HeadError, match="a seed is a whole number from 0, not -3"):
+            take(x, y, 10, seed=-3)
+    with pytest.raises(HeadError, match="not -3"):
+        sweep(x, y, 10, seeds=(-3,))

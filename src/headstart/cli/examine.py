@@ -22,7 +22,7 @@ def examine(
     source: options.Source,
     repetitions: Annotated[int, typer.Option(help="Repetitions of the learning curve.", min=2)] = 5,
     threshold: Annotated[
-        float, typer.Option(help="Cosine from which two images are near copies.")
+        float, typer.Option(help="Cosine from which two images are near copies.", min=-1, max=1)
     ] = 0.98,
     out: options.Out = None,
     most: Annotated[int, typer.Option(help="Rows of each list.", min=1)] = 20,

@@ -202,7 +202,9 @@ Workers = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.", rich_help_panel=_RUN)]
+Seed = Annotated[
+    int, typer.Option(help="Seed of every random choice.", min=0, rich_help_panel=_RUN)
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON on standard output.", rich_help_panel=_RUN)
 ]

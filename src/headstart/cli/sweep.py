@@ -33,7 +33,8 @@ def sweep(
         ),
     ] = None,
     poolings: Annotated[
-        str | None, typer.Option(help="Poolings with commas, at each layer.", show_default=False)
+        str | None,
+        typer.Option(help="Poolings with commas, at each of --layers.", show_default=False),
     ] = None,
     heads: Annotated[
         str,
@@ -47,7 +48,9 @@ def sweep(
     ] = None,
     standardise: Annotated[str, typer.Option(help="yes, no or both.")] = "yes",
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
-    seeds: Annotated[str, typer.Option(help="Seeds with commas, one division each.")] = "0",
+    seeds: Annotated[
+        str, typer.Option(help="Seeds with commas, one division each, none twice.")
+    ] = "0",
     out: options.Out = None,
     bad_files: options.BadFiles = "raise",
     cache: options.Cache = None,
@@ -86,7 +89,7 @@ def sweep(
     )
     result = run_sweep(
         data,
-        network.spec(backbone, _first_layer(config.layers)),
+        network.spec(backbone, _some_layer(config.layers)),
         config=config,
         out=out,
         cache=cache,
@@ -114,8 +117,11 @@ def sweep(
         console.print(f"\nreport: {folder}/report.html")
 
 
-def _first_layer(layers: tuple[str | None, ...]) -> str | None:
-    """Return a layer to load the weights up to, where the output is not among the cuts."""
+def _some_layer(layers: tuple[str | None, ...]) -> str | None:
+    """Return one of the layers, where the output is not among them.
+
+    The job finds the deepest, up to which weights have to be complete: it takes a network to know.
+    """
     return None if None in layers or not layers else layers[-1]
 
 

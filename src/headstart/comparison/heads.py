@@ -25,6 +25,10 @@ GRID = tuple(float(c) for c in np.logspace(-5, 2, 8))
 """A value a decade. A study compares backbones, and accuracy is flat around the best C."""
 
 
+_OF_THE_FIT = ("class_weight", "standardise", "tolerance", "device")
+"""Options of the linear head that decide a fit at a given C; the others choose C."""
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """A head and how it is trained.
@@ -55,6 +59,8 @@ class HeadSpec:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -124,8 +130,8 @@ def fit_head(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitte
     """Train the head and predict.
 
     The linear head that judges the validation items is trained without them; the one that is
-    tested is refitted on all training rows with the same penalty. The perceptron holds the
-    validation items out to choose its epoch, and is tested as it is.
+    tested is refitted on all training rows with the same penalty and options. The perceptron
+    holds the validation items out to choose its epoch, and is tested as it is.
 
     Args:
         spec: which head.
@@ -159,7 +165,7 @@ def _fit_linear(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fi
             rows.labels,
             n_classes,
             C=choice.chosen["C"],
-            tolerance=options["tolerance"],
+            **{name: options[name] for name in _OF_THE_FIT if name in options},
         )
     return Fitted(validation, head.predict(rows.test), dict(choice.chosen))
 

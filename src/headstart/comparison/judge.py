@@ -86,7 +86,7 @@ def train_heads(
                 if one.spread is None:
                     one.spread = spread(rows.train[: len(division.train)])
                 own = task.configuration.head or head
-                name = digest_of("head 2", maker.run_key(task, division), key[2])
+                name = digest_of("head 3", maker.run_key(task, division), key[2])
                 fitted = kept(maker.workspace, name)
                 resumed = fitted is not None
                 if fitted is None:

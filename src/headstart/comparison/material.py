@@ -226,6 +226,16 @@ def visiting_order(labels: Ints, order: str, seed: int) -> Ints:
     return shuffled[np.argsort(labels[shuffled], kind="stable")]
 
 
+def class_order(labels: Ints) -> tuple[float, float]:
+    """Return the share of neighbours with the same class, and what chance would give."""
+    if len(labels) < 2:
+        return 0.0, 0.0
+    counts = np.bincount(labels[labels >= 0])
+    n = int(counts.sum())
+    by_chance = float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else 0.0
+    return float((labels[1:] == labels[:-1]).mean()), by_chance
+
+
 class Images:
     """Decoded images of some splits, in memory where they fit.
 
@@ -333,6 +343,7 @@ __all__ = [
     "Material",
     "Seeds",
     "batch_bounds",
+    "class_order",
     "digest_of",
     "divide",
     "drop_unreadable",

@@ -168,6 +168,26 @@ def resolve(configurations: Iterable[str | Configuration] | str | None) -> list[
     return found
 
 
+def with_reference(chosen: Sequence[Configuration], name: str | None) -> list[Configuration]:
+    """Return configurations with the one that they are compared with, put first where it is new.
+
+    Args:
+        chosen: the configurations.
+        name: of the reference; None: :data:`REFERENCE`.
+
+    Raises:
+        ConfigError: the name means nothing, or a configuration that fine-tunes.
+    """
+    known = [configuration for configuration in chosen if configuration.name == (name or REFERENCE)]
+    reference = known[0] if known else parse(name or REFERENCE)
+    if reference.recipe is not None:
+        raise ConfigError(
+            (f"the reference '{reference.name}' fine-tunes",),
+            hint=f"compare with a frozen backbone, such as {REFERENCE}",
+        )
+    return list(chosen) if known else [reference, *chosen]
+
+
 def _term(term: str) -> tuple[Fields, str]:
     if term in TERMS:
         return TERMS[term]
@@ -237,4 +257,5 @@ __all__ = [
     "parse",
     "register",
     "resolve",
+    "with_reference",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headstart.comparison.configuration import Configuration
 from headstart.comparison.input_findings import kind_of_fault
+from headstart.comparison.names import REFERENCE
 from headstart.comparison.results import Evidence, FrozenOutcome, Outcome, Recommendation
 from headstart.comparison.wording import against, percent
 from headstart.data import Preprocessing
@@ -16,7 +17,7 @@ def recommend(e: Evidence) -> Recommendation:
     on chance cannot be cached, and change from one evaluation to the next. The reference stays,
     unless a candidate is better on the held-out training items by more than noise (Holm-corrected
     p below 0.05). Fine-tuning answers another question, and is never among them. The test items
-    choose nothing; they show what the choice is worth.
+    choose nothing; they show what the choice is worth. Without a candidate nothing is recommended.
     """
     reference = e.reference_outcome
     mended = None if e.suggested is None else e.frozen_outcome(e.suggested)
@@ -25,6 +26,8 @@ def recommend(e: Evidence) -> Recommendation:
         # Statistics of the target may absorb the fault just as well; but a fault that is known
         # and mended costs nothing to carry along.
         chosen = mended
+    if not chosen.cacheable:
+        return _nothing_to_use(e)
     evidence = [_figures(e, chosen)]
     if chosen is not reference:
         evidence.append(_held_out(e, chosen))
@@ -35,18 +38,42 @@ def recommend(e: Evidence) -> Recommendation:
             f"The best of those that depend on batch or chance, {best.name}, has"
             f" {percent(best.accuracy.value)} on the test items."
         )
-    if e.tuned:
-        evidence.append(
-            "Fine-tuning is another question and no candidate here: every run of it gives another"
-            " network. The findings say what it gains, and what that costs."
-        )
     return Recommendation(
         configuration=chosen.name,
         text=_text(e, chosen, mended),
-        evidence=tuple(evidence),
+        evidence=(*evidence, *_of_tuning(e)),
         doubt=_doubt(e, chosen),
         code=code_for(e, chosen),
         options=options_for(e, chosen),
+    )
+
+
+def _nothing_to_use(e: Evidence) -> Recommendation:
+    """Say what is missing where no configuration gives each image a row of its own."""
+    reference = e.reference_outcome
+    same = " that trains this head" if any(o.cacheable for o in e.frozen) else ""
+    names = ",".join(outcome.name for outcome in e.outcomes)
+    best = max(e.frozen, key=lambda o: o.accuracy.value)
+    return Recommendation(
+        configuration=None,
+        text=(
+            f"There is nothing to recommend: no configuration compared here{same} gives each image"
+            " a row of its own. Such rows can be neither cached nor served one at a time. Add"
+            f" {REFERENCE} to the comparison (--configs {names},{REFERENCE}), or leave out"
+            f" --reference {reference.name}."
+        ),
+        evidence=(_figures(e, best), *_of_tuning(e)),
+        doubt=_doubt(e, reference),
+        code="",
+    )
+
+
+def _of_tuning(e: Evidence) -> tuple[str, ...]:
+    if not e.tuned:
+        return ()
+    return (
+        "Fine-tuning is another question and no candidate here: every run of it gives another"
+        " network. The findings say what it gains, and what that costs.",
     )
 
 
@@ -208,6 +235,10 @@ def preprocessing_options(given: Preprocessing, wanted: Preprocessing) -> list[s
     if wanted.size != given.size:
         height, width = wanted.size
         options.append(f"--size {height}" if height == width else f"--size {height},{width}")
+    if wanted.crop_fraction != given.crop_fraction:
+        options.append(f"--crop {wanted.crop_fraction!r}")
+    if wanted.interpolation != given.interpolation:
+        options.append(f"--interpolation {wanted.interpolation}")
     return options
 
 
@@ -221,4 +252,4 @@ def suggestion(name: str, correction: Preprocessing, given: Preprocessing) -> Co
     return Configuration(name, preprocessing=changed, about="the inputs mended, as suggested")
 
 
-__all__ = ["code_for", "options_for", "recommend", "suggestion"]
+__all__ = ["code_for", "options_for", "preprocessing_options", "recommend", "suggestion"]

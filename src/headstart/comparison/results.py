@@ -140,15 +140,16 @@ class Recommendation:
     """What to use, why, and how sure that is.
 
     Attributes:
-        configuration: the name of the recommended configuration.
+        configuration: the name of the recommended configuration; None where none of those compared
+            can be used one image at a time.
         text: the advice in a few sentences.
         evidence: the figures it rests on, one sentence each.
         doubt: what speaks against relying on it.
-        code: lines of Python that apply it.
+        code: lines of Python that apply it; empty where nothing is recommended.
         options: options that ``headstart fit`` needs for it, beside those of this study.
     """
 
-    configuration: str
+    configuration: str | None
     text: str
     evidence: tuple[str, ...]
     doubt: str

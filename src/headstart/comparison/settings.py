@@ -8,6 +8,7 @@ from headstart.comparison.heads import HeadSpec
 from headstart.data.reading import OnBad
 from headstart.errors import ConfigError
 from headstart.extraction import Extraction
+from headstart.heads.checks import seed_faults
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class StudySettings:
             faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
         if self.extraction.compile:
             faults.append("a comparison does not compile the network")
+        faults += seed_faults(self.seed)
         if faults:
             raise ConfigError(tuple(faults))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,8 +22,8 @@ from headstart.comparison.findings import find_causes
 from headstart.comparison.functions import Cut, Facts, cut_of
 from headstart.comparison.inputs import InputCheck, check_inputs, input_range
 from headstart.comparison.judge import Series, judge, train_heads
-from headstart.comparison.material import Images, Material, divide, drop_unreadable
-from headstart.comparison.names import REFERENCE, parse, resolve
+from headstart.comparison.material import Images, Material, class_order, divide, drop_unreadable
+from headstart.comparison.names import REFERENCE, resolve, with_reference
 from headstart.comparison.plan import Key, Plan, Task, Tuning, make_plan
 from headstart.comparison.recommendation import recommend, suggestion
 from headstart.comparison.results import Comparison, Evidence
@@ -64,6 +64,7 @@ def run_study(
     cache: FeatureCache | None = None,
     reporter: Reporter | None = None,
     tuner: Tuner | None = None,
+    finish: Callable[[Comparison], None] | None = None,
 ) -> Comparison:
     """Compare ways of running a frozen backbone on a data set, and of fine-tuning it.
 
@@ -81,6 +82,8 @@ def run_study(
             state of an unfinished study.
         reporter: shown the plan and progress.
         tuner: trains for configurations that fine-tune.
+        finish: called with the comparison before the study's state is removed, to write it where
+            an interruption cannot lose it. If it fails, the same call goes on from that state.
 
     Returns:
         The comparison: figures, causes and a recommendation.
@@ -91,7 +94,7 @@ def run_study(
     """
     settings = settings or StudySettings()
     reporter = reporter or SilentReporter()
-    chosen = _with_reference(resolve(configurations), settings)
+    chosen = with_reference(resolve(configurations), settings.reference)
     backbone = _on_device(backbone, settings.extraction)
     cuts = [cut_of(configuration, backbone) for configuration in chosen]
     tunings = plan_tunings(chosen, cuts, backbone, len(dataset.classes), tuner, settings.epochs)
@@ -105,7 +108,11 @@ def run_study(
         tunings,
         tuner,
     )
-    return study.run()
+    comparison = study.run()
+    if finish is not None:
+        finish(comparison)
+    study.maker.workspace.clear()
+    return comparison
 
 
 @dataclass(eq=False)
@@ -159,7 +166,7 @@ class _Study:
             n_test=self.material.n_test,
             n_validation=len(self.material.divisions[0].validation),
             redrawn=self.material.redrawn,
-            class_order=_class_order(self.dataset.test.labels),
+            class_order=class_order(self.dataset.test.labels),
             backbone=self.backbone.name,
             reference=self.reference,
             outcomes=outcomes,
@@ -171,7 +178,6 @@ class _Study:
             proofs=proofs,
             suggested=suggested,
         )
-        self.maker.workspace.clear()
         self.seconds["total"] = time.perf_counter() - begun
         return self._comparison(evidence, plan, tasks, series, rates)
 
@@ -275,7 +281,8 @@ class _Study:
         given = self.backbone.preprocessing
         for configuration in self.frozen:
             own = configuration.preprocess(given)
-            if own == changed and configuration.normalises_by == "running":
+            plain = configuration.normalises_by == "running" and not configuration.draws
+            if own == changed and plain:
                 return configuration.name
         self.frozen.append(suggestion(MENDED, changed, given))
         self.cuts.append((self.backbone.layer, self.backbone.pooling))
@@ -369,35 +376,11 @@ class _Study:
         self.seconds[name] = time.perf_counter() - begun
 
 
-def _with_reference(chosen: list[Configuration], settings: StudySettings) -> list[Configuration]:
-    names = [configuration.name for configuration in chosen]
-    if settings.reference is not None:
-        known = [c for c in chosen if c.name == settings.reference]
-        reference = known[0] if known else parse(settings.reference)
-        if reference.recipe is not None:
-            raise ConfigError(
-                (f"the reference '{reference.name}' fine-tunes",),
-                hint="compare with a frozen backbone, such as eval+inference_mode",
-            )
-        return chosen if known else [reference, *chosen]
-    return chosen if REFERENCE in names else [parse(REFERENCE), *chosen]
-
-
 def _on_device(backbone: Backbone, extraction: Extraction) -> Backbone:
     device = extraction.resolve_device()
     if backbone.device != device:
         backbone.module.to(device)
     return backbone
-
-
-def _class_order(labels: np.ndarray) -> tuple[float, float]:
-    """Return the share of neighbours with the same class, and what chance would give."""
-    if len(labels) < 2:
-        return 0.0, 0.0
-    counts = np.bincount(labels[labels >= 0])
-    n = int(counts.sum())
-    by_chance = float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else 0.0
-    return float((labels[1:] == labels[:-1]).mean()), by_chance
 
 
 __all__ = ["StudySettings", "run_study"]

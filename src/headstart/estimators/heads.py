@@ -37,6 +37,8 @@ from headstart.estimators.solvers import (
 
 ClassifierName = Literal["logistic", "ridge", "lda", "knn", "prototype", "mlp"]
 RegressorName = Literal["ridge", "mlp"]
+_NO_VOTE = float(np.log(np.nextafter(0.0, 1.0))) - 1.0
+"""Below the logarithm of every share of votes that a double can hold."""
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
 
 
@@ -88,7 +90,7 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
             ``prototype`` multiply their probabilities by it, as a change of the prior would.
         standardise: whether ``logistic``, ``ridge`` and ``lda`` scale each feature to unit
             deviation first.
-        folds: of the cross-validation for ``C="auto"``.
+        folds: of the cross-validation of ``logistic`` for ``C="auto"``.
         random_state: of folds, initial weights and batches. An integer makes ``fit`` repeatable,
             which is why the default is 0; None draws from numpy's global generator.
         options: further arguments of the head's function in :mod:`headstart.heads`, such as
@@ -161,10 +163,11 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         """Return unnormalised log-probabilities.
 
         Returns:
-            ``(n, k)``; for two classes ``(n,)``, positive for the second. ``-inf`` marks what is
-            impossible, such as a class without a vote.
+            ``(n, k)``; for two classes ``(n,)``, positive for the second. All are finite, as
+            scorers ask: a class without a vote of ``knn``, whose probability is 0, gets about
+            -745, which is below every class with a vote.
         """
-        values = self._logits(X)
+        values = self._logits(X, impossible=_NO_VOTE)
         if len(self.classes_) == 2:
             return np.asarray(values[:, 1] - values[:, 0])
         return values
@@ -183,10 +186,12 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         """Return the logarithms of :meth:`predict_proba`."""
         return np.asarray(log_softmax(self._logits(X), axis=1))
 
-    def _logits(self, X: Any) -> NDArray[np.float64]:
+    def _logits(self, X: Any, impossible: float = -np.inf) -> NDArray[np.float64]:
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return np.asarray(logits(self.head_, X) / self.head_.temperature + self._shift)
+        values = logits(self.head_, X)
+        values = np.where(np.isneginf(values), impossible, values)
+        return np.asarray(values / self.head_.temperature + self._shift)
 
 
 class HeadRegressor(RegressorMixin, MultiOutputMixin, _HeadEstimator):  # type: ignore[misc]

@@ -28,7 +28,7 @@ from headstart.selection import choose_linear
 _MLP = ("hidden", "dropout", "lr", "epochs")
 
 CLASSIFIERS: dict[str, tuple[str, ...]] = {
-    "logistic": ("C", "standardise"),
+    "logistic": ("C", "folds", "standardise"),
     "ridge": ("alpha", "standardise"),
     "lda": ("shrinkage", "standardise"),
     "knn": ("n_neighbors",),
@@ -62,7 +62,6 @@ class Settings:
 
     head: str
     seed: int
-    folds: int = 5
     values: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,7 +70,7 @@ class Settings:
         """Take over parameters that :func:`head_faults` has found to be sound."""
         names = CLASSIFIERS[given["head"]]
         values = {name: given[name] for name in names if name in given}
-        return cls(given["head"], seed, given.get("folds", 5), values, given["options"] or {})
+        return cls(given["head"], seed, values, given["options"] or {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +244,7 @@ def _logistic(
             codes,
             k,
             seed=settings.seed,
-            folds=settings.folds,
+            folds=values["folds"],
             class_weight=weights,
             standardise=values["standardise"],
             names=[str(name) for name in classes],

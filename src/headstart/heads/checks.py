@@ -17,7 +17,9 @@ Features: TypeAlias = FloatArray | StreamedFeatures
 
 
 def as_features(x: object, *, n_features: int | None = None, name: str = "features") -> FloatArray:
-    """Return ``x`` as a finite ``(n, d)`` float32 or float64 array, without a copy if it is one.
+    """Return ``x`` as a finite ``(n, d)`` float32 or float64 array that torch can look at.
+
+    That is without a copy, unless the type or a reversed view calls for one.
 
     Args:
         x: an array or CPU tensor ``(n, d)``; half precision and integers become float32.
@@ -35,6 +37,8 @@ def as_features(x: object, *, n_features: int | None = None, name: str = "featur
     _check_form(array, n_features, name)
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32)
+    if any(step < 0 or step % array.itemsize for step in array.strides):
+        array = np.ascontiguousarray(array)  # torch takes no reversed view, and no odd steps
     _refuse_non_finite(array, name)
     return array
 
@@ -211,15 +215,53 @@ def require_two_classes(labels: IntArray) -> IntArray:
     return present
 
 
+def seed_faults(*seeds: int) -> list[str]:
+    """Return what is wrong with the seeds of a run, one sentence each: numpy would say so late."""
+    faults = [
+        f"a seed is a whole number from 0, not {seed!r}"
+        for seed in seeds
+        if not (isinstance(seed, int | np.integer) and seed >= 0)
+    ]
+    if len(set(seeds)) < len(seeds):
+        listed = ", ".join(map(str, seeds))
+        faults.append(f"a seed given twice would repeat the same figures, found {listed}")
+    return faults
+
+
+def require_seeds(*seeds: int) -> None:
+    """Refuse seeds that :func:`seed_faults` finds fault with.
+
+    Raises:
+        HeadError: naming every fault.
+    """
+    faults = seed_faults(*seeds)
+    if faults:
+        raise HeadError("; ".join(faults))
+
+
 def class_weight_vector(
-    class_weight: str | np.ndarray | None, labels: IntArray, n_classes: int
+    class_weight: str | np.ndarray | None, labels: IntArray | None, n_classes: int
 ) -> FloatArray | None:
     """Return one weight an item ``(n,) float64``, or None when all weigh the same.
 
     ``"balanced"`` weighs a class by ``n / (classes present * its count)``, as scikit-learn does.
+
+    Args:
+        class_weight: ``"balanced"``, one weight a class, or None.
+        labels: class indices ``(n,)``; None for targets of another kind, which have no class.
+        n_classes: the number of classes.
+
+    Raises:
+        HeadError: if the weights are unfit, or there are weights and no class indices.
     """
     if class_weight is None:
         return None
+    if labels is None:
+        raise HeadError(
+            "class_weight needs class indices, one an item; these targets are soft, of several"
+            " labels, or values",
+            hint="leave class_weight out, or give class indices",
+        )
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise HeadError(f"expected class_weight 'balanced' or an array, found {class_weight!r}")

@@ -28,6 +28,7 @@ from headstart.heads.checks import (
     as_soft_targets,
     class_weight_vector,
     require_two_classes,
+    seed_faults,
 )
 from headstart.heads.logistic.rows import moments
 from headstart.heads.source import StreamedFeatures
@@ -194,20 +195,22 @@ def fit_mlp(
             the epoch; 0 keeps the last epoch's weights.
         validation_rows: ``(n,) bool``, hold out just these rows instead.
         task: what ``y`` means.
-        class_weight: ``"balanced"``, one weight a class, or None.
+        class_weight: ``"balanced"``, one weight a class, or None; for class indices only.
         seed: of everything random.
         reporter: is told about the epochs.
 
     Raises:
         HeadError: if the input or an option is unfit; all unfit options are named together.
     """
-    _check_options(hidden, dropout, batch_size, validation)
+    _check_options(hidden, dropout, batch_size, validation, seed)
     plan = TrainingPlan(
         epochs, batch_size, lr, weight_decay, momentum, optimizer, schedule, patience
     )
     plan.check()
     features = as_rows(x)
     targets, labels, present = _targets(y, len(features), n_classes, task)
+    indices = targets if targets.ndim == 1 else None
+    weights = class_weight_vector(class_weight, indices, n_classes)
     notes: list[str] = []
     held = _held_out_rows(labels, len(features), validation, validation_rows, seed, notes)
     if not present.all():
@@ -222,7 +225,6 @@ def fit_mlp(
     generator = torch.Generator().manual_seed(seed)
     widths = [features.shape[1], *hidden, n_classes]
     layers = initial_layers(widths, generator)
-    weights = class_weight_vector(class_weight, labels, n_classes) if labels is not None else None
     result = train(
         layers,
         lambda inputs: forward(inputs, layers),
@@ -303,9 +305,9 @@ class _StandardisedRows:
 
 
 def _check_options(
-    hidden: Sequence[int], dropout: float, batch_size: int, validation: float
+    hidden: Sequence[int], dropout: float, batch_size: int, validation: float, seed: int
 ) -> None:
-    faults = []
+    faults = seed_faults(seed)
     if any(width < 1 for width in hidden):
         faults.append(f"expected hidden widths of 1 or more, found {list(hidden)}")
     if not 0 <= dropout < 1:

@@ -77,7 +77,7 @@ def fit_ridge(
         alphas: penalties, in any order; the least left-out error chooses.
         task: what ``y`` means.
         standardise: scale each feature to unit deviation first.
-        class_weight: ``"balanced"``, one weight a class, or None.
+        class_weight: ``"balanced"``, one weight a class, or None; for class indices only.
 
     Raises:
         HeadError: if the input is unfit.
@@ -87,7 +87,7 @@ def fit_ridge(
     if not (len(grid) and np.isfinite(grid).all() and grid.min() > 0):
         raise HeadError("expected finite penalties above 0")
     targets, labels = _targets(y, len(features), n_classes, task)
-    weight = class_weight_vector(class_weight, labels, n_classes) if labels is not None else None
+    weight = class_weight_vector(class_weight, labels, n_classes)
     weights = np.ones(len(features)) if weight is None else weight
     mean, scale = moments(features, np.arange(len(features)))
     scale = scale if standardise else np.ones_like(scale)

@@ -39,7 +39,8 @@ class StreamedFeatures:
 
     Args:
         source: the rows on disk; they must not change meanwhile.
-        rows: ``(m,) int64``, the ones of the source that this is about, ascending; None for all.
+        rows: ``(m,) int64``, the ones of the source that this is about, best ascending; None for
+            all.
     """
 
     def __init__(self, source: RowSource, rows: npt.NDArray[np.int64] | None = None) -> None:
@@ -72,18 +73,13 @@ class StreamedFeatures:
             start, stop, _ = rows.indices(len(self))
             if self._rows is None:
                 return self._read(slice(start, stop))
-            return self._read(self._rows[start:stop])
-        wanted = np.asarray(rows) if self._rows is None else self._rows[rows]
-        if (np.diff(wanted) > 0).all():
-            return self._read(wanted)
-        order = np.argsort(wanted, kind="stable")
-        out = np.empty((len(wanted), self.shape[1]), self.dtype)
-        out[order] = self._read(wanted[order])
-        return out
+            return self._gather(self._rows[start:stop])
+        return self._gather(np.asarray(rows) if self._rows is None else self._rows[rows])
 
     def take(self, rows: npt.NDArray[np.int64]) -> StreamedFeatures:
-        """Return the rows at ascending indices ``(m,)``, unread."""
-        chosen = StreamedFeatures(self._source, rows if self._rows is None else self._rows[rows])
+        """Return the rows at indices ``(m,)``, unread; ascending ones are read the fastest."""
+        wanted = np.asarray(rows) if self._rows is None else self._rows[rows]
+        chosen = StreamedFeatures(self._source, wanted)
         chosen.checked = self.checked
         return chosen
 
@@ -101,10 +97,22 @@ class StreamedFeatures:
         """Read all rows into memory, for what cannot be done otherwise."""
         return np.array(self[0 : len(self)], dtype=dtype, copy=copy is not False)
 
+    def _gather(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Read rows at indices in any order; the source is asked for ascending ones, each once."""
+        if (np.diff(wanted) > 0).all():
+            return self._read(wanted)
+        each, place = np.unique(wanted, return_inverse=True)
+        return self._read(each)[place]
+
     def _read(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        if not isinstance(rows, slice) and len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        if (
+            not isinstance(rows, slice)
+            and len(rows)
+            and rows[0] >= 0
+            and (np.diff(rows) == 1).all()
+        ):
             rows = slice(int(rows[0]), int(rows[-1]) + 1)
-        return np.asarray(self._source[rows], dtype=self.dtype)
+        return np.ascontiguousarray(self._source[rows], dtype=self.dtype)
 
 
 def lies_on_disk(x: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import Any
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
-from headstart.comparison import Comparison, Configuration, Outcome, StudySettings, run_study
-from headstart.comparison.recommendation import preprocessing_options
-from headstart.data import Preprocessing
+from headstart.comparison import Comparison, Configuration, StudySettings, resolve, run_study
+from headstart.comparison.names import with_reference
 from headstart.errors import ConfigError
+from headstart.jobs.compare_commands import Asked, next_commands
 from headstart.jobs.compare_tuning import FineTuner
+from headstart.jobs.embedding import complete_up_to
 from headstart.jobs.environment import describe_environment
 from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
 from headstart.jobs.runs import prepare_folder, write_json
 from headstart.jobs.sources import DataOptions, open_dataset
-from headstart.jobs.spec import BackboneSpec, resolve_backbone
+from headstart.jobs.spec import BackboneSpec
 from headstart.progress import Reporter, console_reporter
 from headstart.records import to_plain
 
@@ -101,43 +101,53 @@ def compare(
     Raises:
         ConfigError: unknown or contradictory configurations and settings, all together.
         DataError, BadFilesError, BackboneError, StoreError: see the rooms they come from.
+            Where writing fails, the same call goes on from what was computed.
     """
     settings = _settle(settings, single)
     reporter = reporter or console_reporter()
     store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-    network = resolve_backbone(backbone)
+    chosen = resolve(configurations)
+    layers = [one.layer for one in with_reference(chosen, settings.reference) if one.layer]
+    network = complete_up_to(backbone, layers)
     options = data_options or DataOptions()
     dataset, said = open_dataset(data, options, settings.seed, store, reporter)
     folder = prepare_folder(out, f"{dataset.name}-compare") if write else None
     notes = (*said, *network.notes, f"preprocessing: {network.preprocessing}")
     for note in notes:
         reporter.note(note)
-    comparison = run_study(
+    spec = backbone if isinstance(backbone, BackboneSpec) else BackboneSpec.of(network)
+    asked = Asked(data, options, spec, network.preprocessing, settings)
+    runs: list[ComparisonRun] = []
+
+    def finish(comparison: Comparison) -> None:
+        run = ComparisonRun(
+            comparison=comparison,
+            commands=next_commands(asked, comparison),
+            environment=describe_environment(),
+            fingerprints={
+                "backbone": backbone_fingerprint(network, settings.extraction.precision),
+                "train": split_fingerprint(dataset.train),
+                "test": split_fingerprint(dataset.test),
+            },
+            notes=notes,
+            spec=spec,
+            folder=folder,
+        )
+        if folder is not None:
+            write_comparison(run, folder)
+        runs.append(run)
+
+    run_study(
         dataset,
         network,
-        configurations,
+        chosen,
         settings=settings,
         cache=store,
         reporter=reporter,
         tuner=FineTuner(settings.extraction),
+        finish=finish,
     )
-    spec = backbone if isinstance(backbone, BackboneSpec) else BackboneSpec.of(network)
-    run = ComparisonRun(
-        comparison=comparison,
-        commands=_commands(data, spec, comparison),
-        environment=describe_environment(),
-        fingerprints={
-            "backbone": backbone_fingerprint(network, settings.extraction.precision),
-            "train": split_fingerprint(dataset.train),
-            "test": split_fingerprint(dataset.test),
-        },
-        notes=notes,
-        spec=spec,
-        folder=folder,
-    )
-    if folder is not None:
-        write_comparison(run, folder)
-    return run
+    return runs[0]
 
 
 def write_comparison(run: ComparisonRun, folder: Path) -> None:
@@ -182,73 +192,6 @@ def _settle(settings: StudySettings | None, single: Mapping[str, Any]) -> StudyS
             hint="it has " + ", ".join(known),
         )
     return replace(settings or StudySettings(), **single)
-
-
-def _commands(data: Any, spec: BackboneSpec, comparison: Comparison) -> tuple[str, ...]:
-    """Return a command for the recommendation, where one can express it, and for fine-tuning.
-
-    Fine-tuning is named where it gains more than noise.
-    """
-    if spec.own_module:
-        return ()
-    advice = comparison.recommendation
-    chosen = comparison.evidence.frozen_outcome(advice.configuration)
-    source = str(data) if isinstance(data, str | Path) else "DATA"
-    commands = []
-    if chosen.cacheable and not chosen.task.function.measured_statistics:
-        commands.append(["headstart", "fit", shlex.quote(source), *_said(spec, chosen, comparison)])
-    better = [
-        outcome
-        for outcome in comparison.evidence.tuned
-        if outcome.difference is not None
-        and outcome.difference.significant
-        and outcome.difference.value > 0
-    ]
-    if better:
-        best = max(better, key=lambda outcome: outcome.accuracy.value)
-        words = ["headstart", "finetune", shlex.quote(source), *_said(spec, best, comparison)]
-        words += ["--recipe", shlex.quote(str(best.task.configuration.recipe))]
-        epochs = comparison.settings["epochs"]
-        commands.append(words + ([] if epochs is None else ["--epochs", str(epochs)]))
-    return tuple(" ".join(words) for words in commands)
-
-
-def _said(spec: BackboneSpec, outcome: Outcome, comparison: Comparison) -> list[str]:
-    """Return the options that build the backbone of an outcome again."""
-    words = ["--backbone", shlex.quote(spec.source)]
-    if spec.weights is not None:
-        words += ["--weights", shlex.quote(spec.weights)]
-    if spec.model_args:
-        import json
-
-        words += ["--model-args", shlex.quote(json.dumps(dict(spec.model_args)))]
-    layer, pooling = outcome.task.cut
-    words += ["--layer", shlex.quote(layer)] if layer else []
-    words += ["--pooling", pooling] if layer and pooling != "avg" else []
-    return words + _said_preprocessing(spec, outcome.task.function.preprocessing, comparison)
-
-
-def _said_preprocessing(
-    spec: BackboneSpec, wanted: Preprocessing, comparison: Comparison
-) -> list[str]:
-    """Return what differs from the weights' own preprocessing, by the user or by the advice."""
-    given = comparison.evidence.reference_outcome.task.function.preprocessing
-    changed = preprocessing_options(given, wanted)
-    said = {option.split()[0] for option in changed}
-    names = {"crop_fraction": "crop"}
-    own = [
-        f"--{names.get(key, key)} {_text(value)}"
-        for key, value in spec.preprocessing.items()
-        if value is not None and f"--{names.get(key, key)}" not in said and key != "resize"
-    ]
-    return [*own, *changed]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        parts = [str(part) for part in value]
-        return parts[0] if len(set(parts)) == 1 else ",".join(parts)
-    return str(value)
 
 
 __all__ = ["ComparisonRun", "compare", "write_comparison"]

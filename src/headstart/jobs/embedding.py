@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from headstart.backbones import Backbone
+from headstart.backbones.cut import call_order
 from headstart.cache import CachedFeatures, FeatureCache
 from headstart.data import Dataset, Split
 from headstart.data.reading import OnBad
 from headstart.errors import BadFilesError, ConfigError
 from headstart.extraction import Extraction, Extractor
+from headstart.jobs.spec import BackboneSpec, resolve_backbone
 from headstart.progress import Reporter
 from headstart.records import CacheUse
 from headstart.store import FeatureSet
@@ -58,7 +62,7 @@ class Embedded:
         count = int(np.isin(self.test.labels, unseen).sum())
         return (
             f"{count:,} of {len(self.test):,} test items are of a class that no training item has"
-            f" ({named}{more}); they count as wrong",
+            f" ({named}{more}); every head gets them wrong",
         )
 
     @property
@@ -67,6 +71,40 @@ class Embedded:
         if not self.use.misses or not self.seconds:
             return None
         return round(self.use.misses / self.seconds, 1)
+
+
+def complete_up_to(
+    backbone: str | Path | BackboneSpec | Backbone, layers: Iterable[str | None]
+) -> Backbone:
+    """Return a built backbone that may be cut at any of these layers.
+
+    A checkpoint of the user's own has to be complete up to the cut that it is loaded for, and what
+    lies behind that cut keeps random numbers. So it is loaded for the deepest of the layers.
+
+    Args:
+        backbone: as for :func:`headstart.fit`; a built one is taken as it is.
+        layers: where it will be cut beside its own layer; None is the output.
+
+    Raises:
+        BackboneError: a layer does not exist, or weights are missing before the deepest one.
+    """
+    network = resolve_backbone(backbone)
+    if not isinstance(backbone, BackboneSpec) or backbone.weights is None:
+        return network
+    deepest = _deepest(network, [network.layer, *layers])
+    if deepest == network.layer:
+        return network
+    whole = dataclasses.replace(backbone, layer=deepest, pooling=None).load()
+    return whole.at(network.layer, network.pooling)
+
+
+def _deepest(network: Backbone, layers: Sequence[str | None]) -> str | None:
+    """Return the layer that finishes last; None, the output, where a layer does not run."""
+    named = [layer for layer in layers if network.at(layer).layer is not None]
+    order = [name for name, _, _ in call_order(network.module, network.probe())]
+    if len(named) < len(layers) or not set(named) <= set(order):
+        return None
+    return max(named, key=lambda layer: order.index(str(layer)))
 
 
 def embed(

@@ -9,9 +9,12 @@ from typing import Any
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
 from headstart.data.reading import OnBad
+from headstart.errors import ConfigError
 from headstart.extraction import Extraction
+from headstart.heads.checks import seed_faults
 from headstart.jobs.embedding import Embedded, embed
 from headstart.jobs.environment import describe_environment
+from headstart.jobs.fit import tell
 from headstart.jobs.runs import prepare_folder, write_json
 from headstart.jobs.sources import DataOptions, open_dataset
 from headstart.jobs.spec import BackboneSpec, resolve_backbone
@@ -64,7 +67,7 @@ class Examination:
         near_copies: test images that are nearly training images, the most similar first.
         doubts: labels to look at, the most doubtful first.
         n_train, n_test: items looked at.
-        notes: what was decided on the user's behalf.
+        notes: what was decided on the user's behalf; ``budget`` has notes of its own.
         folder: where the report was written; None if it was not.
     """
 
@@ -86,7 +89,7 @@ class Examination:
             "gain_from_twice_the_labels": to_plain(budget.gain),
             "near_copies": to_plain(self.near_copies),
             "doubtful_labels": to_plain(self.doubts),
-            "notes": list(self.notes),
+            "notes": [*self.notes, *budget.notes],
         }
 
 
@@ -107,7 +110,8 @@ def examine(
 ) -> Examination:
     """Look for leaks and doubtful labels, and measure what more labels would bring.
 
-    Only the leak check looks at the test split, and only at its images.
+    Only the leak check looks at the images of the test split; of its labels, only classes that no
+    training item has are said.
 
     Args:
         data, backbone, on_bad, cache, data_options, reporter: as for :func:`headstart.fit`.
@@ -118,19 +122,25 @@ def examine(
         threshold: cosine of centred features from which two images are near copies.
         seed: of folds and draws.
         extraction: batch size, precision, device.
+
+    Raises:
+        ConfigError: an impossible threshold, seed or number of repetitions, before any work.
+        DataError, BadFilesError, BackboneError, StoreError, HeadError: as for
+            :func:`headstart.fit`.
     """
+    _check(repetitions, threshold, seed)
     reporter = reporter or console_reporter()
     store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
     network = resolve_backbone(backbone)
     dataset, said = open_dataset(data, data_options or DataOptions(), seed, store, reporter)
     folder = prepare_folder(out, f"{dataset.name}-examine") if write else None
-    notes = (*said, *network.notes)
-    for note in notes:
-        reporter.note(note)
+    notes = tell((*said, *network.notes), reporter)
     settings = extraction or Extraction()
     embedded = embed((network,), dataset, store, settings, on_bad, reporter)
+    notes += tell(embedded.unseen_note(), reporter)
     x, labels, classes = embedded.train_rows(), embedded.train.labels, dataset.classes
     choice = choose_linear(x, labels, len(classes), seed=seed, names=classes, reporter=reporter)
+    notes += tell(choice.notes, reporter)
     doubtful = (
         ()
         if choice.held_out_probabilities is None
@@ -139,6 +149,7 @@ def examine(
     budget = learning_curve(
         x, labels, len(classes), repetitions=repetitions, seed=seed, reporter=reporter
     )
+    tell(budget.notes, reporter)  # they stand beside the curve
     leaks = find_leaks(x, embedded.test_rows(), threshold=threshold)
     train, test = embedded.train.origins, embedded.test.origins
     found = Examination(
@@ -164,6 +175,16 @@ def examine(
         pairs = tuple((leak.test, leak.train) for leak in leaks)
         _write(found, folder, embedded, pairs, tuple(d.row for d in doubtful), configuration)
     return found
+
+
+def _check(repetitions: int, threshold: float, seed: int) -> None:
+    faults = seed_faults(seed)
+    if repetitions < 1:
+        faults.append(f"repetitions must be at least 1, not {repetitions}")
+    if not -1 <= threshold <= 1:
+        faults.append(f"threshold is a cosine, from -1 to 1, not {threshold:g}")
+    if faults:
+        raise ConfigError(tuple(faults))
 
 
 def _write(

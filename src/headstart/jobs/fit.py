@@ -14,6 +14,7 @@ from headstart.cache import FeatureCache
 from headstart.data.reading import OnBad
 from headstart.errors import ConfigError, DataError
 from headstart.extraction import Extraction
+from headstart.heads.checks import seed_faults
 from headstart.heads.mlp import fit_mlp
 from headstart.jobs.baselines import majority_baseline, pixel_baseline
 from headstart.jobs.clock import Clock
@@ -66,6 +67,7 @@ class FitConfig:
             faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
         if self.folds < 2:
             faults.append(f"folds must be at least 2, not {self.folds}")
+        faults += seed_faults(self.seed)
         if faults:
             raise ConfigError(tuple(faults))
 
@@ -121,7 +123,7 @@ def fit(
         reporter.note(note)
     with clock("extract"):
         embedded = embed((network,), dataset, store, config.extraction, config.on_bad, reporter)
-    notes += _said((*_cache_note(embedded.use), *embedded.unseen_note()), reporter)
+    notes += tell((*_cache_note(embedded.use), *embedded.unseen_note()), reporter)
     fingerprints = {
         "backbone": backbone_fingerprint(
             network, config.extraction.precision, config.extraction.storage
@@ -132,9 +134,9 @@ def fit(
     results = Results(store.location / "results")
     with clock("fit"):
         trained, found = _trained(results, fingerprints, embedded, config, reporter)
-    notes += _said(trained.notes, reporter)
+    notes += tell(trained.notes, reporter)
     if found:
-        notes += _said(("this head was trained before on the same rows: taken as it is",), reporter)
+        notes += tell(("this head was trained before on the same rows: taken as it is",), reporter)
     with clock("evaluate"):
         probabilities = trained.head.predict_proba(embedded.test_rows())
         evaluation = score(embedded.test.labels, probabilities, dataset.classes)
@@ -218,6 +220,7 @@ def _train(embedded: Embedded, config: FitConfig, reporter: Reporter) -> Trained
         n_classes,
         seed=config.seed,
         folds=config.folds,
+        names=embedded.train.classes,
         reporter=reporter,
         **config.head_options,
     )
@@ -248,7 +251,8 @@ def _cache_note(use: CacheUse) -> tuple[str, ...]:
     return ()
 
 
-def _said(notes: tuple[str, ...], reporter: Reporter) -> tuple[str, ...]:
+def tell(notes: tuple[str, ...], reporter: Reporter) -> tuple[str, ...]:
+    """Give notes to the reporter, and return them for the record."""
     for note in notes:
         reporter.note(note)
     return notes

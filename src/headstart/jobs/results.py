@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headstart._version import __version__
 from headstart.errors import HeadError
 from headstart.heads import Head, load_head
@@ -96,8 +98,27 @@ class Results:
 
     def _place(self, kind: str, key: Mapping[str, Any]) -> Path:
         described = {"format": FORMAT, "headstart": __version__, **to_plain(dict(key))}
-        text = json.dumps(described, sort_keys=True, default=str)
+        text = json.dumps(described, sort_keys=True, default=_in_key)
         return self.folder / kind / hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _in_key(value: Any) -> Any:
+    """Say in a key what JSON cannot say: arrays by their content, for their text leaves out most.
+
+    Raises:
+        TypeError: a value that has no such description; its text might be that of another.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.ndarray):
+        about = {"dtype": str(value.dtype), "shape": list(value.shape)}
+        if value.dtype.hasobject:  # its bytes are addresses
+            return {**about, "values": value.tolist()}
+        return {**about, "sha256": hashlib.sha256(value.tobytes()).hexdigest()}
+    kind = type(value).__name__
+    raise TypeError(f"a result can only be kept under plain values and arrays, not a {kind}")
 
 
 def _publish(place: Path, write: Callable[[Path], None]) -> None:

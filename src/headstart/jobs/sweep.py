@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +18,15 @@ from headstart.data.reading import OnBad
 from headstart.errors import ConfigError, DataError
 from headstart.extraction import Extraction
 from headstart.heads import DINO_GRID
-from headstart.heads.checks import as_rows
+from headstart.heads.checks import as_rows, seed_faults
 from headstart.jobs.clock import Clock
-from headstart.jobs.embedding import embed
+from headstart.jobs.embedding import complete_up_to, embed
 from headstart.jobs.environment import describe_environment
 from headstart.jobs.fingerprints import backbone_fingerprint, split_fingerprint
 from headstart.jobs.run_report import write_run
 from headstart.jobs.runs import Run, prepare_folder
 from headstart.jobs.sources import DataOptions, open_dataset
-from headstart.jobs.spec import BackboneSpec, resolve_backbone
+from headstart.jobs.spec import BackboneSpec
 from headstart.metrics import evaluate as score
 from headstart.progress import Reporter, console_reporter
 from headstart.records import Evaluation, to_plain
@@ -41,13 +43,13 @@ class SweepConfig:
 
     Attributes:
         layers: cuts to try; None is the backbone's own feature. Empty: the backbone as it is.
-        poolings: poolings to try at each layer.
+        poolings: poolings to try at each layer; not at None, which is pooled already.
         heads: kinds of head to try; the perceptron (``mlp``) only if it is named, for it takes
             longer than all others together.
         grid: values of C for logistic regression; the 45 of DINOv2's evaluation by default.
         standardise: whether features are scaled to unit deviation; both may be tried.
         folds: of the cross-validation.
-        seeds: one division into folds for each.
+        seeds: one division into folds for each, no seed twice.
         extraction: batch size, precision, device; heads are solved on that device, too, where
             it is the processor or CUDA (``auto``: where the features are large enough to pay).
         on_bad: what to do with items that cannot be read.
@@ -64,14 +66,16 @@ class SweepConfig:
     on_bad: OnBad = "raise"
 
     def __post_init__(self) -> None:
-        faults = [f"there is no head '{kind}'" for kind in self.heads if kind not in HEADS]
-        faults += [f"C must be positive, not {c}" for c in self.grid if not c > 0]
+        unknown = [f"there is no head '{kind}'" for kind in self.heads if kind not in HEADS]
+        faults = unknown + [f"C must be positive, not {c}" for c in self.grid if not c > 0]
+        faults += seed_faults(*self.seeds)
         if self.folds < 2:
             faults.append(f"folds must be at least 2, not {self.folds}")
         if not (self.heads and self.grid and self.seeds and self.standardise):
             faults.append("a sweep needs a head, a value of C, a seed and a standardisation")
         if faults:
-            raise ConfigError(tuple(faults), hint=f"the heads are {', '.join(HEADS)}")
+            hint = f"the heads are {', '.join(HEADS)}" if unknown else None
+            raise ConfigError(tuple(faults), hint=hint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +117,8 @@ def sweep(
         config: what to try.
 
     Raises:
-        ConfigError: nothing to try, or features that are no rows.
+        ConfigError: nothing to try, features that are no rows, or poolings without a layer.
+        BackboneError: weights are missing before the deepest of the layers.
         DataError: the data cannot be read, or tests a class that it does not train.
         HeadError: nothing can be held out, or features are not finite.
     """
@@ -124,7 +129,7 @@ def sweep(
     store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
     clock = Clock()
     with clock("load"):
-        network = resolve_backbone(backbone)
+        network = complete_up_to(backbone, config.layers)
         cuts = _cuts(network, config)
         options = data_options or DataOptions()
         dataset, said = open_dataset(data, options, config.seeds[0], store, reporter)
@@ -208,8 +213,11 @@ def read_features(source: Any) -> Mapping[str, NDArray[Any]] | None:
             }
         else:
             return None
-    except (OSError, ValueError) as error:
-        raise DataError(f"the features in '{path}' cannot be read: {error}") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"the features in '{path}' cannot be read: {error}",
+            hint="save them anew with numpy.savez or numpy.save",
+        ) from error
     if "x_train" not in found or found["x_train"].ndim != 2:
         return None  # pictures in an .npz
     if "y_train" not in found:
@@ -222,13 +230,21 @@ def _cuts(network: Backbone, config: SweepConfig) -> dict[str, Backbone]:
         cuts = [network]
     else:
         layers = config.layers or (network.layer,)
+        if config.poolings and set(layers) == {None}:
+            named = ", ".join(config.poolings)
+            raise ConfigError(
+                (
+                    f"poolings ({named}) belong to layers, and none is named: the network's own"
+                    " output is pooled already",
+                ),
+                hint="name layers, such as --layers layer3,layer4, or leave --poolings out",
+            )
         cuts = [
             network.at(layer, pooling)
             for layer in layers
             for pooling in (config.poolings if layer is not None else ()) or (None,)
         ]
-    named = {"output" if cut.layer is None else f"{cut.layer} {cut.pooling}": cut for cut in cuts}
-    return named
+    return {"output" if cut.layer is None else f"{cut.layer} {cut.pooling}": cut for cut in cuts}
 
 
 def _run(

@@ -6,6 +6,7 @@ from headstart.metrics.classification import accuracy_score, evaluate, reliabili
 from headstart.metrics.intervals import (
     paired_accuracy_difference,
     paired_difference,
+    repeated_accuracy,
     t_interval,
     wilson_interval,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "paired_accuracy_difference",
     "paired_difference",
     "reliability",
+    "repeated_accuracy",
     "t_interval",
     "wilson_interval",
 ]

@@ -54,6 +54,38 @@ def t_interval(
     return Score(mean, Interval(low, high, level, "t", n))
 
 
+def repeated_accuracy(accuracies: Sequence[float] | np.ndarray, n: int) -> Score:
+    """Return the mean accuracy of repetitions on the same items, with a 95 % interval.
+
+    Repetitions and items are crossed, and both are samples: the variance of the mean is at most
+    the sum of the variances over either margin (Owen 2007, "The pigeonhole bootstrap", section
+    3), degrees of freedom after Satterthwaite. Repetitions alone would tell how well the figure
+    repeats, not how well it holds for other items. The interval is never narrower than Wilson's
+    for one pass over the items; for one repetition it is that.
+
+    Args:
+        accuracies: of each repetition, fractions.
+        n: the number of items, the same in every repetition.
+
+    Raises:
+        HeadError: if there is no value, or one is not finite.
+    """
+    score, count = t_interval(accuracies), len(accuracies)
+    wilson = wilson_interval(score.value * n, n)
+    if count < 2 or wilson is None:
+        return Score(score.value, wilson)
+    repetitions = float(np.var(accuracies, ddof=1)) / count
+    items = score.value * (1.0 - score.value) / n
+    variance = repetitions + items
+    half = 0.0
+    if variance > 0:
+        freedom = variance**2 / (repetitions**2 / (count - 1) + items**2 / max(n - 1, 1))
+        half = float(stats.t.ppf(0.5 + wilson.level / 2, freedom)) * math.sqrt(variance)
+    low = max(0.0, min(score.value - half, wilson.low))
+    high = min(1.0, max(score.value + half, wilson.high))
+    return Score(score.value, Interval(low, high, wilson.level, "t", count))
+
+
 def paired_difference(
     a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, *, level: float = 0.95
 ) -> Score:

@@ -124,19 +124,24 @@ def comparison_table(comparison: Comparison) -> Group:
 
 def _headlines(comparison: Comparison) -> tuple[Headline, ...]:
     advice = comparison.recommendation
-    chosen = comparison.evidence.outcome(advice.configuration)
     e = comparison.evidence
-    interval = _interval(chosen) or "no interval"
+    name = advice.configuration
+    shown = e.reference_outcome if name is None else e.outcome(name)
+    interval = _interval(shown) or "no interval"
     plan = comparison.plan
     share = plan.saved / plan.alone if plan.alone else 0.0
     return (
-        Headline("Recommended", shorten(advice.configuration), "chosen on held-out training items"),
+        Headline("Recommended", "none of these", "what is missing stands below")
+        if name is None
+        else Headline("Recommended", shorten(name), "chosen on held-out training items"),
         Headline(
-            "Its test accuracy", format_percent(chosen.accuracy.value), f"95 % interval {interval}"
+            "Its test accuracy" if name else "The reference's test accuracy",
+            format_percent(shown.accuracy.value),
+            f"95 % interval {interval}",
         ),
         Headline(
             "Basis",
-            f"{len(chosen.runs)} × {e.n_test:,}",
+            f"{len(shown.runs)} × {e.n_test:,}",
             "repetitions × test items" + (", redrawn" if e.redrawn else ""),
         ),
         Headline(
@@ -150,7 +155,8 @@ def _headlines(comparison: Comparison) -> tuple[Headline, ...]:
 def _advice(comparison: Comparison, commands: Sequence[str]) -> list[Block]:
     advice = comparison.recommendation
     blocks: list[Block] = [Callout(advice.text, "advice"), *advice.evidence, advice.doubt]
-    blocks.append(Code(advice.code, "In a loop of your own"))
+    if advice.code:
+        blocks.append(Code(advice.code, "In a loop of your own"))
     if commands:
         blocks.append(Code("\n".join(commands), "On the command line"))
     warnings = [f for f in comparison.findings if f.level == "warning"]

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import HeadError
-from headstart.heads.checks import as_features, as_labels, require_two_classes
+from headstart.heads.checks import as_features, as_labels, require_seeds, require_two_classes
 from headstart.metrics import t_interval
 from headstart.progress import Reporter, SilentReporter
 from headstart.records import Curve, Interval, Score
-from headstart.selection.folds import make_folds
+from headstart.selection.folds import deal
 from headstart.selection.linear import choose_linear
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,6 +23,7 @@ _SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _GRID = tuple(float(c) for c in 10.0 ** np.arange(-5, 3.1, 1.0))
 _EXPONENTS = np.linspace(0.05, 1.5, 30)
 _RESAMPLES = 400
+_FIFTHS = 5
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,12 @@ def learning_curve(
 
     Each repetition holds out another fifth of the rows, draws the labels from the rest (the
     smaller sets inside the larger), and fits logistic regression with C chosen by
-    cross-validation in the drawn rows alone.
+    cross-validation in the drawn rows alone. The only item of a class is never held out.
 
     Args:
         x, y, n_classes: training features ``(n, d)``, class indices ``(n,)``, their number.
-        shots: labels a class; None takes 1, 2, 5, 10, ... up to what the common class has.
+        shots: labels a class; None takes 1, 2, 5, 10, ... up to what the commonest class has in
+            the rest.
         repetitions: how many, at least 1.
         seed: of the divisions and the draws.
         reporter: is told how the work goes.
@@ -77,16 +79,17 @@ def learning_curve(
         HeadError: if the input is unfit or too small to hold anything out.
     """
     reporter = reporter or SilentReporter()
+    require_seeds(seed)
+    if repetitions < 1:
+        raise HeadError(f"expected 1 repetition or more, found {repetitions}")
     features = as_features(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
-    if repetitions < 1:
-        raise HeadError(f"expected 1 repetition or more, found {repetitions}")
-    points = _points(shots, labels)
+    divisions = [_division(labels, seed, repetition) for repetition in range(repetitions)]
+    points = _points(shots, min(int(np.bincount(labels[rest]).max()) for rest, _ in divisions))
     accuracies = np.empty((len(points), repetitions))
     with reporter.task("learning curve", accuracies.size, "fits") as progress:
-        for repetition in range(repetitions):
-            rest, held = _division(labels, seed, repetition)
+        for repetition, (rest, held) in enumerate(divisions):
             rank = _ranks(labels[rest], np.random.default_rng([seed, repetition]))
             for at, shot in enumerate(points):
                 drawn = rest[rank < shot]
@@ -99,32 +102,40 @@ def learning_curve(
                 progress.advance()
     scores = tuple(t_interval(row, bounds=(0, 1)) for row in accuracies)
     extrapolated, gain = _extrapolate(np.array(points, dtype=float), accuracies, seed)
+    notes = (*_division_notes(labels), *_point_notes(points))
     return LabelBudget(
-        points, _curve(points, scores), scores, accuracies, extrapolated, gain, _notes(points)
+        points, _curve(points, scores), scores, accuracies, extrapolated, gain, notes
     )
 
 
 def _division(labels: np.ndarray, seed: int, repetition: int) -> tuple[np.ndarray, np.ndarray]:
-    # Five repetitions hold out the five folds of one division, the next five of another.
-    divided = make_folds(labels, 5, seed=seed + repetition // 5)
-    if divided is None:
+    """Return the rows to draw from and the fifth that a repetition holds out.
+
+    Always a fifth, however rare a class is: folds that every class reaches would be two where a
+    class has two items, and half of all rows would be lost to the curve. The items of a class
+    lie in different fifths, so that every class has an item to draw.
+    """
+    several = np.flatnonzero(np.bincount(labels)[labels] > 1)
+    if not len(several):
         raise HeadError("a learning curve needs a class with two items or more")
-    rest, held = divided.splits()[repetition % divided.count]
-    return rest, held
+    count = min(_FIFTHS, len(several))
+    # Five repetitions hold out the five fifths of one division, the next five of another.
+    of = deal(labels[several], count, seed + repetition // count)
+    held = several[of == repetition % count]
+    return np.setdiff1d(np.arange(len(labels)), held), held
 
 
-def _points(shots: Sequence[int] | None, labels: np.ndarray) -> tuple[int, ...]:
-    most = int(np.bincount(labels).max() * 4 // 5)
+def _points(shots: Sequence[int] | None, most: int) -> tuple[int, ...]:
+    """Return the points of the curve, of which the last draws ``most`` labels a class."""
     if shots is not None:
         points = sorted({int(shot) for shot in shots})
-        if not points or points[0] < 1 or points[-1] > max(most, 1):
+        if not points or points[0] < 1 or points[-1] > most:
             raise HeadError(
-                f"expected labels a class from 1 to {max(most, 1)} (a fifth is held out), found"
+                f"expected labels a class from 1 to {most} (a fifth is held out), found"
                 f" {list(shots)}"
             )
         return tuple(points)
-    points = [shot for shot in _SHOTS if shot < most]
-    return (*points, most) if most >= 1 else (1,)
+    return (*(shot for shot in _SHOTS if shot < most), most)
 
 
 def _ranks(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -200,7 +211,28 @@ def _curve(points: tuple[int, ...], scores: tuple[Score, ...]) -> Curve:
     )
 
 
-def _notes(points: tuple[int, ...]) -> tuple[str, ...]:
+def _division_notes(labels: np.ndarray) -> tuple[str, ...]:
+    """Say which classes the held-out fifths cannot hold each time."""
+    counts = np.bincount(labels)
+    single, rare = int((counts == 1).sum()), int(((counts > 1) & (counts < _FIFTHS)).sum())
+    notes = []
+    if single:
+        notes.append(
+            f"{_classes(single)} a single item, which is never held out, so that the accuracy says"
+            " nothing of such a class"
+        )
+    if rare:
+        notes.append(
+            f"{_classes(rare)} fewer than {_FIFTHS} items, so that some repetitions hold out none"
+        )
+    return tuple(notes)
+
+
+def _classes(count: int) -> str:
+    return "1 class has" if count == 1 else f"{count:,} classes have"
+
+
+def _point_notes(points: tuple[int, ...]) -> tuple[str, ...]:
     if len(points) < 3:
         return ("too few points for an extrapolation, which needs three",)
     return ()

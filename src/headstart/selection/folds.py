@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.errors import HeadError
+from headstart.heads.checks import require_seeds
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ def make_folds(
         only one class would be left to train on beside some fold.
 
     Raises:
-        HeadError: if fewer than two folds are asked for, or there are fewer than two groups.
+        HeadError: if fewer than two folds are asked for, there are fewer than two groups, or the
+            seed is none.
     """
+    require_seeds(seed)
     if folds < 2:
         raise HeadError(f"expected two folds or more, found {folds}")
     labels = np.asarray(labels)
@@ -75,17 +78,26 @@ def make_folds(
         name = repr(names[who]) if names is not None else str(who)
         items = "1 item" if rarest == 1 else f"{rarest} items"
         notes.append(f"{count} folds instead of {folds}, because class {name} has only {items}")
+    of = deal(labels, count, seed)
+    if len(present) > 1 and any(len(np.unique(labels[of != fold])) < 2 for fold in range(count)):
+        return None
+    return Folds(of, count, tuple(notes))
+
+
+def deal(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Deal the items of each class to ``count`` folds in turn: ``(n,) int64``, the fold of each.
+
+    No class, and no fold as a whole, has two items more in one fold than in another.
+    """
     rng = np.random.default_rng(seed)
     of = np.empty(len(labels), dtype=np.int64)
     offset = 0
-    for label in present:
+    for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
         # Classes go on dealing where the last one stopped, which keeps the folds of equal size.
         of[rows] = (np.arange(len(rows)) + offset) % count
         offset += len(rows)
-    if len(present) > 1 and any(len(np.unique(labels[of != fold])) < 2 for fold in range(count)):
-        return None
-    return Folds(of, count, tuple(notes))
+    return of
 
 
 def _grouped(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> Folds:

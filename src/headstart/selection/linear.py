@@ -11,7 +11,13 @@ from scipy.special import softmax
 
 from headstart.errors import HeadError
 from headstart.heads import Head, fit_temperature
-from headstart.heads.checks import as_labels, as_rows, require_two_classes, streaming_note
+from headstart.heads.checks import (
+    as_labels,
+    as_rows,
+    require_seeds,
+    require_two_classes,
+    streaming_note,
+)
 from headstart.heads.logistic import (
     DINO_GRID,
     Convergence,
@@ -106,6 +112,7 @@ def choose_linear(
     Raises:
         HeadError: if the input is unfit, or fewer than two classes occur.
     """
+    require_seeds(seed)
     reporter = reporter or SilentReporter()
     features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)

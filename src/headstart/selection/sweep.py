@@ -27,11 +27,12 @@ from headstart.heads.checks import (
     Features,
     as_labels,
     as_rows,
+    require_seeds,
     require_two_classes,
     streaming_note,
     subset,
 )
-from headstart.metrics import t_interval, wilson_interval
+from headstart.metrics import repeated_accuracy
 from headstart.progress import Reporter, SilentReporter
 from headstart.records import Curve, Score
 from headstart.selection.folds import Folds, make_folds
@@ -52,8 +53,9 @@ class Candidate:
         view: the name of the features (layer and pooling).
         head: the kind of head.
         options: its hyper-parameters; ``standardise`` where it applies.
-        accuracy: over all held-out rows: Wilson's interval for one division into folds, Student's
-            t over divisions for several seeds.
+        accuracy: over all held-out rows: Wilson's interval for one division into folds. Several
+            seeds divide the same rows, so the interval then counts both, and is never narrower
+            than Wilson's (:func:`~headstart.metrics.repeated_accuracy`).
         log_loss: mean over the held-out rows, in nats; None where it was not computed.
         per_fold: the accuracy of each fold of each division.
         seeds: of the divisions; a perceptron is initialised and shuffled by them, too.
@@ -78,7 +80,9 @@ class Sweep:
         candidates: best held-out accuracy first.
         curves: accuracy against C for each view and standardisation.
         winner: the first candidate.
-        head: the winner refitted on all rows and calibrated on held-out rows.
+        head: the winner refitted on all rows. ``logistic`` and ``mlp`` are calibrated on the rows
+            that the sweep held out, ``ridge`` and ``prototype`` on their own left-out outputs;
+            ``lda`` and ``neighbours`` give the probabilities of their model as they are.
         n_folds, seeds: what every figure rests on.
         notes: what was decided on the user's behalf.
     """
@@ -139,7 +143,7 @@ def sweep(
         grid: values of C for logistic regression.
         standardise: whether features are scaled to unit deviation; both may be tried.
         folds: how many.
-        seeds: one division into folds for each.
+        seeds: one division into folds for each, no seed twice.
         groups: ``(n,)``, rows that must be held out together.
         class_weight: ``"balanced"`` or None, for logistic regression, ridge and the perceptron.
         names: class names, for the notes.
@@ -157,6 +161,7 @@ def sweep(
             f"expected views, seeds and heads of {', '.join(get_args(HeadKind))}; found"
             f" {len(named)} views, {len(seeds)} seeds, heads {list(heads)}"
         )
+    require_seeds(*seeds)
     features = {
         name: as_rows(x, name=f"features of {name!r}", together=len(named))
         for name, x in named.items()
@@ -272,7 +277,7 @@ def _one_by_one(
         counts = np.array(sizes)
         mean_loss = loss / float(counts.sum())
         if kind == "mlp":
-            # The other kinds calibrate themselves.
+            # The other kinds calibrate themselves, or not at all.
             with np.errstate(divide="ignore"):
                 run.temperatures[view] = fit_temperature(np.log(held_out), run.labels)
         run.candidates.append(
@@ -322,11 +327,7 @@ def _candidate(
     n, edges = len(run.labels), np.cumsum([0, *(division.count for division in run.divisions)])
     right = accuracy * counts
     by_seed = [float(right[a:b].sum() / n) for a, b in pairwise(edges)]
-    if len(by_seed) > 1:
-        score = t_interval(by_seed, bounds=(0, 1))
-    else:
-        score = Score(by_seed[0], wilson_interval(by_seed[0] * n, n))
-    per_fold = tuple(float(v) for v in accuracy)
+    score, per_fold = repeated_accuracy(by_seed, n), tuple(float(v) for v in accuracy)
     return Candidate(view, kind, options, score, loss, per_fold, run.seeds, given_up)
 
 

@@ -159,7 +159,7 @@ class Engine:
             link=self.link,
             precision=self.precision,
         )
-        counts = [float((group.weight == 0).sum()) for group in self.groups]
+        counts = [float(group.held_out.sum()) for group in self.groups]
         accuracy = [(one[0] / n).cpu().numpy() for one, n in zip(found, counts, strict=True)]
         loss = [(one[1] / n).cpu().numpy() for one, n in zip(found, counts, strict=True)]
         return np.stack(accuracy), np.stack(loss)
@@ -238,6 +238,7 @@ def gram_bases(
     """
     if len(groups) > 1 and rows.n >= _SHARED_BASIS_RATIO * rows.width:
         weight = np.sum([group.weight for group in groups], axis=0)
-        everything = Group(weight, np.zeros_like(scale), scale, groups[0].absent)
+        nothing = np.zeros(len(weight), dtype=bool)
+        everything = Group(weight, nothing, np.zeros_like(scale), scale, groups[0].absent)
         return [gram_basis(rows, everything, bounds)] * len(groups)
     return [gram_basis(rows, group, bounds) for group in groups]

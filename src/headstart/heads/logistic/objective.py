@@ -34,12 +34,15 @@ class Group:
     """The rows that a set of heads is trained on, and the standardisation of just those rows.
 
     Attributes:
-        weight: ``(n,) float64`` in reading order; 0 holds a row out.
+        weight: ``(n,) float64`` in reading order; 0 for a row that trains nothing, be it held out
+            or of a class without weight.
+        held_out: ``(n,) bool`` in reading order, the rows that judge the heads.
         shift, scale: ``(d,) float64``, on top of the common standardisation of the rows.
         absent: ``(k,) bool``, classes without a training row; their probability is held at 0.
     """
 
     weight: FloatArray
+    held_out: np.ndarray
     shift: FloatArray
     scale: FloatArray
     absent: np.ndarray
@@ -128,7 +131,7 @@ def held_out_sums(
     stacks = _Stacks(rows, groups, thetas, precision)
     sums = [theta.new_zeros(2, theta.shape[2], dtype=torch.float64) for theta in thetas]
     for start, stop, z in rows.blocks(bounds, precision):
-        held = [group.weight[start:stop] == 0 for group in groups]
+        held = [group.held_out[start:stop] for group in groups]
         stack = stacks.of([at for at, out in enumerate(held) if out.any()])
         if stack is None:
             continue

@@ -71,8 +71,10 @@ class Problem:
 
     def everything(self, rows: Rows) -> Group:
         """Return the group that trains on all rows, in their common standardisation."""
-        d = rows.width - 1
-        return Group(self.weight[rows.order], np.zeros(d), np.ones(d), self._absent(rows.order))
+        d, nothing = rows.width - 1, np.zeros(rows.n, dtype=bool)
+        return Group(
+            self.weight[rows.order], nothing, np.zeros(d), np.ones(d), self._absent(rows.order)
+        )
 
     def all_but(self, rows: Rows, held_out: np.ndarray) -> Group:
         """Return the group that holds out ``held_out: (n,) bool`` (in reading order)."""
@@ -87,7 +89,7 @@ class Problem:
         weight, absent = np.where(held_out, 0.0, self.weight[rows.order]), self._absent(members)
         scales = [deviation if scaled else np.ones_like(deviation) for scaled in standardise]
         return [
-            Group(weight, (shift - rows.shift) / rows.scale, scale / rows.scale, absent)
+            Group(weight, held_out, (shift - rows.shift) / rows.scale, scale / rows.scale, absent)
             for scale in scales
         ]
 
@@ -137,20 +139,21 @@ def make_problem(
     features = as_rows(x)
     n = len(features)
     ones = np.ones(n)
+    by_row = multi_label or np.ndim(y) == 2  # type: ignore[arg-type]
+    labels = None if by_row else as_labels(y, n, n_classes)
+    weights = class_weight_vector(class_weight, labels, n_classes)
     if multi_label:
         targets = as_multi_hot(y, n, n_classes)
         return Problem(
             features, None, targets, ones, "sigmoid", n_classes, n_classes, True, standardise
         )
-    if np.ndim(y) == 2:  # type: ignore[arg-type]
+    if labels is None:
         soft = as_soft_targets(y, n, n_classes)
         require_two_classes(np.flatnonzero(soft.max(axis=0) > 0))
         return Problem(
             features, None, soft, ones, "softmax", n_classes, n_classes, False, standardise
         )
-    labels = as_labels(y, n, n_classes)
     require_two_classes(labels)
-    weights = class_weight_vector(class_weight, labels, n_classes)
     link: Link = "sigmoid" if n_classes == 2 else "softmax"
     columns = 1 if n_classes == 2 else n_classes
     return Problem(

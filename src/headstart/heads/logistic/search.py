@@ -86,7 +86,7 @@ class LogisticPath:
         logits = np.empty((len(order), self._problem.n_classes))
         missing = np.ones(len(order), dtype=bool)
         for fold, group in enumerate(self._groups):
-            rows = order[(group.weight == 0) & missing[order]]
+            rows = order[group.held_out & missing[order]]
             head = self.head(fold, at)
             for start in range(0, len(rows), _DECISION_ROWS):
                 block = rows[start : start + _DECISION_ROWS]

@@ -72,7 +72,7 @@ def fit_logistic(
         C: inverse strength of the penalty.
         standardise: scale each feature to unit deviation first; the penalty acts on the scaled
             weights. (Features are always centred, which changes only the intercept.)
-        class_weight: ``"balanced"``, one weight a class, or None.
+        class_weight: ``"balanced"``, one weight a class, or None; for class indices only.
         multi_label: whether an item may carry several labels.
         tolerance: for the largest absolute component of the gradient. scikit-learn's default is
             1e-4; 1e-6 costs a few more passes and makes the head reproducible.
