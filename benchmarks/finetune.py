@@ -206,32 +206,27 @@ def report(name: str, run: Run) -> None:
     )
 
 
-def table(arguments: argparse.Namespace, recipes: dict[str, Recipe]) -> None:
-    data = cifar(arguments.train, arguments.test)
-    print(
+def heading(arguments: argparse.Namespace, data: Dataset) -> str:
+    return (
         f"CIFAR-10, {len(data.train):,} training and {len(data.test):,} test items at"
         f" {arguments.size} px, {arguments.epochs} epochs, MobileNet of ImageNet,"
-        f" {torch.get_num_threads()} threads",
-        flush=True,
+        f" {torch.get_num_threads()} threads"
     )
-    curves: list[Curve] = []
-    for name, recipe in recipes.items():
-        with tempfile.TemporaryDirectory() as folder:
-            run = finetune(
-                data,
-                mobilenet(arguments.size),
-                recipe,
-                baselines=False,
-                write=False,
-                cache=folder,
-                reporter=SilentReporter(),
-            )
-        report(name, run)
-        curves += curves_of(name, run)
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        path = save_png(curves_figure(curves), arguments.out / f"{arguments.command}.png")
-        print(f"curves: {path}")
+
+
+def trained(
+    arguments: argparse.Namespace, data: Dataset, recipe: Recipe, cache: str, seed: int = 0
+) -> Run:
+    return finetune(
+        data,
+        mobilenet(arguments.size),
+        recipe,
+        baselines=False,
+        write=False,
+        cache=cache,
+        seed=seed,
+        reporter=SilentReporter(),
+    )
 
 
 def curves_of(name: str, run: Run) -> list[Curve]:
@@ -254,15 +249,40 @@ def recipe_table(arguments: argparse.Namespace) -> None:
     if "lp-ft" in recipes:
         short = max(1, arguments.epochs // 3)
         recipes[f"lp-ft, {short} epochs"] = recipes["lp-ft"].with_changes(epochs=short)
-    table(arguments, recipes)
+    data = cifar(arguments.train, arguments.test)
+    print(heading(arguments, data), flush=True)
+    curves: list[Curve] = []
+    for name, recipe in recipes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            run = trained(arguments, data, recipe, folder)
+        report(name, run)
+        curves += curves_of(name, run)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        path = save_png(curves_figure(curves), arguments.out / "recipes.png")
+        print(f"curves: {path}")
 
 
 def view_table(arguments: argparse.Namespace) -> None:
+    """Accuracy with K numbered views, over several seeds; the views of a seed are stored once."""
     # Enough has to train for augmentation to matter: of the last block alone, the probe is best.
     stage = Stage("last blocks", ("last:4",), epochs=arguments.epochs, lr=3e-4, warmup=0.5)
-    base = Recipe("last-blocks", (stage,), "probe")
+    data = cifar(arguments.train, arguments.test)
+    print(heading(arguments, data), flush=True)
     counts = sorted({0, 1, 2, 4, 8, arguments.epochs})
-    table(arguments, {f"{k} views": base.with_changes(views=k) for k in counts})
+    found: dict[int, list[float]] = {count: [] for count in counts}
+    for seed in range(arguments.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            for count in counts:
+                recipe = Recipe("views", (dataclasses.replace(stage, views=count),), "probe")
+                run = trained(arguments, data, recipe, folder, seed)
+                found[count].append(100 * run.accuracy)
+                report(f"{count} views, seed {seed}", run)
+    for count, values in found.items():
+        print(
+            f"{count:>3} views: test {statistics.mean(values):.1f} %"
+            f" ({min(values):.1f} to {max(values):.1f})"
+        )
 
 
 def main() -> None:
@@ -281,10 +301,11 @@ def main() -> None:
         command.add_argument("--test", type=int, default=3000)
         command.add_argument("--size", type=int, default=96)
         command.add_argument("--epochs", type=int, default=10)
-        command.add_argument("--out", type=Path, help="a folder for the figure of the curves")
         command.set_defaults(run=run)
     command = commands.choices["recipes"]
     command.add_argument("--only", nargs="+", metavar="RECIPE", help="default: all")
+    command.add_argument("--out", type=Path, help="a folder for the figure of the curves")
+    commands.choices["views"].add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
