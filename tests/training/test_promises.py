@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ from headstart.jobs import finetune
 from headstart.jobs.finetune import FinetuneConfig
 from headstart.progress import SilentReporter
 from headstart.training import Classifier, Recipe, Stage, measure
+from headstart.training.planning import memory_for_rows
 from headstart.training.targets import resolve
 from tests.training.conftest import Bench, squares
 from tests.training.models import residual
@@ -96,9 +100,45 @@ def test_gradients_of_the_users_loop_are_put_back_and_change_nothing() -> None:
 
 def test_weights_are_no_activations() -> None:
     wide = nn.Sequential(nn.Linear(4, 1000), nn.ReLU(), nn.Linear(1000, 2))
-    cost = measure.step_cost(wide, (torch.rand(8, 4),), 2, "float32")
-    # Inputs, hidden values before and behind the ReLU, logits; the weights alone are 24 kB.
-    assert 4 * 1000 <= cost.activations <= 4 * (4 + 2 * 1000 + 2 * 2 + 2)
+    # Two items, so that the weights would be more an item than all that is kept.
+    cost = measure.step_cost(wide, (torch.rand(2, 4),), 2, "float32")
+    # The hidden values behind the ReLU, once; inputs and what the loss keeps are a few numbers. The
+    # weights of the second layer, which its backward pass keeps too, would be as much again.
+    assert 4 * 1000 <= cost.activations < 4 * 1100
+
+
+def test_a_cold_read_is_measured_cold_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages that are still mapped are not forgotten: nothing may be mapped when that is asked."""
+    maps: list[weakref.ref[np.memmap]] = []  # type: ignore[type-arg]
+    alive: list[int] = []
+    real = np.memmap
+
+    def mapped(*arguments: object, **named: object) -> np.memmap:  # type: ignore[type-arg]
+        made = real(*arguments, **named)  # type: ignore[call-overload]
+        maps.append(weakref.ref(made))
+        return made  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(np, "memmap", mapped)
+    monkeypatch.setattr(
+        os,
+        "posix_fadvise",
+        lambda *_: alive.append(sum(one() is not None for one in maps)),
+        raising=False,
+    )
+    monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
+    with measure.Disk(tmp_path) as disk:
+        assert disk.read_seconds(4096, False) > 0
+    assert len(maps) == len(alive) > 1
+    assert set(alive) == {0}
+
+
+def test_rows_are_held_where_the_network_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No CUDA device is here, so what it answers is given; the host has more in any case."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (4_000_000, 8_000_000))
+    assert memory_for_rows(torch.device("cuda")) == 1_000_000
+    assert memory_for_rows(torch.device("cpu")) > 1_000_000
 
 
 # What a recipe may name
