@@ -35,15 +35,16 @@ import torch
 from torch import nn
 
 from headstart.backbones import Backbone, load_backbone
-from headstart.cut import find_cut
+from headstart.commands.finetune.job import finetune
+from headstart.commands.run_folder import Run
+from headstart.core.progress import SilentReporter
+from headstart.core.records import Curve
 from headstart.data import Dataset, load_data, read_batches, stratified_split
-from headstart.jobs import Run, finetune
-from headstart.progress import SilentReporter
-from headstart.records import Curve
+from headstart.finetuning import Classifier, Recipe, Stage, load_recipe
+from headstart.finetuning.optimizers import build_optimizer, set_rates
+from headstart.finetuning.targets import resolve
+from headstart.prefix import find_cut
 from headstart.report.figures import curves_figure, save_png
-from headstart.training import Classifier, Recipe, Stage, load_recipe
-from headstart.training.optimizers import build_optimizer, set_rates
-from headstart.training.targets import resolve
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from headstart.backbones import load_backbone
 from headstart.cache import FeatureCache, default_location, describe_space
+from headstart.core.errors import BadFilesError
 from headstart.data import Flip, View, load_data, load_items
-from headstart.errors import BadFilesError
 from headstart.extraction import Extraction, extract
 
 

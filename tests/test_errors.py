@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from headstart import errors
+from headstart.core import errors
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from headstart.backbones import load_backbone
+from headstart.core.errors import BackboneError, BadFilesError, ConfigError, DataError
 from headstart.data import Preprocessing, load_items
-from headstart.errors import BackboneError, BadFilesError, ConfigError, DataError
 from headstart.extraction import Extraction, Extractor, extract
 
 PLAN = Preprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)

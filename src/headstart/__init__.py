@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from headstart._version import __version__
-from headstart.errors import HeadstartError
+from headstart.core.errors import HeadstartError
 
 if TYPE_CHECKING:
     # Type checkers see the names here; at run time __getattr__ loads them from _ROOMS.
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from headstart.backbones.groups import param_groups as param_groups
     from headstart.backbones.weights import load_weights as load_weights
     from headstart.cache import FeatureCache as FeatureCache
-    from headstart.cut import find_cut as find_cut
+    from headstart.commands.advise.job import advise as advise
+    from headstart.commands.compare.job import compare as compare
+    from headstart.commands.examine.job import examine as examine
+    from headstart.commands.finetune.job import finetune as finetune
+    from headstart.commands.fit.job import FitConfig as FitConfig
+    from headstart.commands.fit.job import fit as fit
+    from headstart.commands.predict.job import evaluate as evaluate
+    from headstart.commands.predict.job import predict as predict
+    from headstart.commands.run_folder import Run as Run
+    from headstart.commands.run_folder import open_run as open_run
+    from headstart.commands.sweep.job import sweep as sweep
     from headstart.data import Dataset as Dataset
     from headstart.data import Preprocessing as Preprocessing
     from headstart.data import Split as Split
@@ -30,6 +40,9 @@ if TYPE_CHECKING:
     from headstart.data import load_items as load_items
     from headstart.extraction import Extraction as Extraction
     from headstart.extraction import extract as extract
+    from headstart.finetuning import Recipe as Recipe
+    from headstart.finetuning import Stage as Stage
+    from headstart.finetuning import freeze_and_cache as freeze_and_cache
     from headstart.freezing import FreezePolicy as FreezePolicy
     from headstart.freezing import blend as blend
     from headstart.freezing import digest as digest
@@ -38,20 +51,7 @@ if TYPE_CHECKING:
     from headstart.freezing import freeze as freeze
     from headstart.freezing import guard as guard
     from headstart.freezing import reestimate as reestimate
-    from headstart.jobs import FitConfig as FitConfig
-    from headstart.jobs import Run as Run
-    from headstart.jobs import advise as advise
-    from headstart.jobs import evaluate as evaluate
-    from headstart.jobs import finetune as finetune
-    from headstart.jobs import fit as fit
-    from headstart.jobs import open_run as open_run
-    from headstart.jobs import predict as predict
-    from headstart.jobs.compare import compare as compare
-    from headstart.jobs.examine import examine as examine
-    from headstart.jobs.sweep import sweep as sweep
-    from headstart.training import Recipe as Recipe
-    from headstart.training import Stage as Stage
-    from headstart.training import freeze_and_cache as freeze_and_cache
+    from headstart.prefix import find_cut as find_cut
 
 _ROOMS: dict[str, str] = {
     # data
@@ -81,22 +81,22 @@ _ROOMS: dict[str, str] = {
     "Extraction": "headstart.extraction",
     "FeatureCache": "headstart.cache",
     # jobs
-    "fit": "headstart.jobs",
-    "FitConfig": "headstart.jobs",
-    "Run": "headstart.jobs",
-    "open_run": "headstart.jobs",
-    "predict": "headstart.jobs",
-    "evaluate": "headstart.jobs",
-    "sweep": "headstart.jobs.sweep",
-    "examine": "headstart.jobs.examine",
-    "compare": "headstart.jobs.compare",
-    "finetune": "headstart.jobs",
-    "advise": "headstart.jobs",
-    "Recipe": "headstart.training",
-    "Stage": "headstart.training",
+    "fit": "headstart.commands.fit.job",
+    "FitConfig": "headstart.commands.fit.job",
+    "Run": "headstart.commands.run_folder",
+    "open_run": "headstart.commands.run_folder",
+    "predict": "headstart.commands.predict.job",
+    "evaluate": "headstart.commands.predict.job",
+    "sweep": "headstart.commands.sweep.job",
+    "examine": "headstart.commands.examine.job",
+    "compare": "headstart.commands.compare.job",
+    "finetune": "headstart.commands.finetune.job",
+    "advise": "headstart.commands.advise.job",
+    "Recipe": "headstart.finetuning",
+    "Stage": "headstart.finetuning",
     # the cut
-    "find_cut": "headstart.cut",
-    "freeze_and_cache": "headstart.training",
+    "find_cut": "headstart.prefix",
+    "freeze_and_cache": "headstart.finetuning",
 }
 
 __all__ = ["HeadstartError", "__version__", *_ROOMS]

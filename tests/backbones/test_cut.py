@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from headstart.backbones import features_of, load_backbone
-from headstart.backbones.cut import capture, evaluation_mode, trace_prefix
-from headstart.backbones.pooling import pool
+from headstart.core.errors import BackboneError
 from headstart.data import Preprocessing
-from headstart.errors import BackboneError
+from headstart.modules.layers import capture, evaluation_mode, trace_prefix
+from headstart.modules.pooling import pool
 
 PLAN = Preprocessing(size=(16, 16), mean=(0, 0, 0), std=(1, 1, 1))
 

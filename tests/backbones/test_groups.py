@@ -17,7 +17,7 @@ from headstart.backbones.groups import (
     register_family,
     thaw_policies,
 )
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
 from headstart.freezing import freeze
 
 

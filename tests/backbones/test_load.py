@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from headstart.backbones import Backbone, load_backbone
+from headstart.core.errors import BackboneError, ConfigError
 from headstart.data import Preprocessing
-from headstart.errors import BackboneError, ConfigError
 
 COLOURS = {"mean": 0.5, "std": 0.5}
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from headstart.backbones.weights import load_weights
-from headstart.errors import BackboneError
+from headstart.core.errors import BackboneError
 
 
 class Composed(nn.Module):

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from headstart.core.errors import BadFilesError, DataError, HeadstartError, MissingExtraError
 from headstart.data import load_data, load_items, load_test_data
-from headstart.errors import BadFilesError, DataError, HeadstartError, MissingExtraError
 from tests.data.conftest import Pictures
 
 

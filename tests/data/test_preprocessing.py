@@ -12,8 +12,8 @@ from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
+from headstart.core.errors import ConfigError
 from headstart.data import Preprocessing
-from headstart.errors import ConfigError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = [(500, 375), (375, 500), (100, 100), (1000, 31), (224, 224), (232, 257), (33, 41)]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.core.errors import BadFilesError
 from headstart.data import Preprocessing, Split, load_items, read_batches
 from headstart.data.items import SampleItems
-from headstart.errors import BadFilesError
 from tests.data.conftest import Pictures, encoded
 
 PREPROCESSING = Preprocessing((8, 10), 0.5, 0.5)

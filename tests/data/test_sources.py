@@ -18,8 +18,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from headstart.core.errors import DataError
 from headstart.data import Dataset, load_data, load_items, load_test_data
-from headstart.errors import DataError
 from tests.data.conftest import Pictures
 
 Build = Callable[[Pictures, Path], Any]

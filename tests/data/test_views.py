@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from headstart.core.errors import ConfigError
 from headstart.data import (
     ColourJitter,
     Flip,
@@ -24,7 +25,6 @@ from headstart.data import (
     numbered_views,
     read_batches,
 )
-from headstart.errors import ConfigError
 from tests.data.conftest import Pictures
 
 PREPROCESSING = Preprocessing((20, 24), 0.5, 0.5)

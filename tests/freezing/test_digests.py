@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from headstart.errors import FreezeError
-from headstart.freezing.digests import (
+from headstart.core.errors import FreezeError
+from headstart.modules.digests import (
     SAMPLE_SIZE,
     change,
     compare_digests,

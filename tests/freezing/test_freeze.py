@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import headstart.freezing as freezing
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
 from headstart.freezing import FreezeHandle, FreezePolicy, freeze, plan_freeze, refreeze
 from tests.freezing.models import NORMS, TwoParts, batch
 

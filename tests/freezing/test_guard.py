@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import swa_utils
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
 from headstart.freezing import freeze, guard
 from tests.freezing.models import TwoParts, batch
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 
 from headstart.freezing import FreezeHandle, compare_digests, digests, freeze
-from headstart.freezing.kinds import is_constant_norm, running_buffers
+from headstart.modules.kinds import is_constant_norm, running_buffers
 from tests.freezing.models import CHANCES, CONSTANT_NORMS, NORMS, TwoParts, batch
 
 LAYERS = {**NORMS, **CONSTANT_NORMS, **CHANCES}

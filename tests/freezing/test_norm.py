@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
 from headstart.freezing import Moments, blend, digests, drift, freeze, reestimate
 from headstart.freezing.moments import merge
 from headstart.freezing.norm import LayerDrift

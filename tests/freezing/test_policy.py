@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
 from headstart.freezing.policy import PRESETS, FreezePolicy, as_policy, preset_name
 
 

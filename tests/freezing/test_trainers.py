@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
 from headstart.freezing import FreezeHandle, compare_digests, digests, freeze
 from tests.freezing.models import Everything, Ladder, batch
 from tests.freezing.test_matrix import FROZEN, TRAINABLE, expected_to_move

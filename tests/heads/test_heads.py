@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge, RidgeClassifierCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads import (
     Head,
     fit_lda,

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads import StreamedFeatures, fit_logistic, fit_logistic_path
 from headstart.heads.logistic.objective import evaluate
 from headstart.heads.logistic.problem import make_problem

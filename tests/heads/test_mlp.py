@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads import fit_mlp
 from headstart.heads.mlp import forward
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
+from headstart.evaluation import choose_linear, sweep
 from headstart.heads import (
     StreamedFeatures,
     fit_lda,
@@ -25,7 +26,6 @@ from headstart.heads import (
     load_head,
 )
 from headstart.heads.checks import as_rows
-from headstart.selection import choose_linear, sweep
 from headstart.store import Store
 
 Fit = Callable[[object, np.ndarray], np.ndarray]
@@ -208,7 +208,7 @@ _BOUNDED = """
 import resource, sys
 import numpy as np, torch
 from headstart.heads import fit_lda, fit_prototype, fit_ridge, source
-from headstart.selection import choose_linear
+from headstart.evaluation import choose_linear
 
 torch.set_num_threads(1)
 x = np.load(sys.argv[1], mmap_mode="r")

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from headstart.records import (
+from headstart.commands.fit.page import Mistake, fit_page
+from headstart.core.records import (
     Baseline,
     CacheUse,
     ClassScores,
@@ -21,7 +22,7 @@ from headstart.records import (
     ReliabilityBin,
     Score,
 )
-from headstart.report import Mistake, Page, fit_page
+from headstart.report import Page
 
 MakeEvaluation = Callable[..., Evaluation]
 

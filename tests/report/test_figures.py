@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from headstart.errors import HeadstartError
-from headstart.records import Curve, Evaluation, Interval
+from headstart.core.errors import HeadstartError
+from headstart.core.records import Curve, Evaluation, Interval
 from headstart.report import figures
 from headstart.report.figures.scales import (
     Box,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.errors import ConfigError, HeadstartError
+from headstart.core.errors import ConfigError, HeadstartError
 from headstart.report import (
     Callout,
     Code,

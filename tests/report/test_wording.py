@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from headstart.records import Baseline, Interval, Score
-from headstart.report import evaluation_table, fit_page, format_score
+from headstart.commands.fit.page import fit_page
+from headstart.core.records import Baseline, Interval, Score
+from headstart.report import evaluation_table, format_score
 from headstart.report.text import confused_pairs
 from headstart.report.wording import (
     clean,

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store import Store
 from tests.store.conftest import DESCRIPTION, make_ids, make_rows
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store import ABSENT, Difference, canonical_json, differences, space_key
 
 PLAIN = st.recursive(

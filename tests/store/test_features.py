@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store import Space
 from tests.store.conftest import make_ids, make_rows
 

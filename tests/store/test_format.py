@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store import Store
 from headstart.store.shard import open_shard
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store import Store
 from tests.store.conftest import make_ids
 

@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from headstart.errors import HeadstartError, MissingExtraError, StoreError
+from headstart.core.errors import HeadstartError, MissingExtraError, StoreError
 from headstart.store import Store, remote
 from headstart.store.remote import put_if_absent
 from tests.store.conftest import DESCRIPTION, make_ids, make_rows

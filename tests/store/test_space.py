@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.errors import StoreError
-from headstart.progress import SilentReporter
+from headstart.core.errors import StoreError
+from headstart.core.progress import SilentReporter
 from headstart.store import FeatureSet, Space, Store, rows_per_shard
 from tests.store.conftest import DESCRIPTION, make_ids, make_rows
 

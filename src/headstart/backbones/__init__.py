@@ -2,6 +2,6 @@
 
 from headstart.backbones.backbone import Backbone, Layer, features_of
 from headstart.backbones.load import load_backbone
-from headstart.backbones.pooling import Pooling
+from headstart.modules.pooling import Pooling
 
 __all__ = ["Backbone", "Layer", "Pooling", "features_of", "load_backbone"]

@@ -13,7 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.cut import (
+from headstart.core.errors import BackboneError
+from headstart.data.preprocessing import Preprocessing
+from headstart.modules.digests import digest
+from headstart.modules.identity import describe_structure
+from headstart.modules.layers import (
     Prefix,
     call_order,
     capture,
@@ -21,17 +25,13 @@ from headstart.backbones.cut import (
     find_layer,
     trace_prefix,
 )
-from headstart.backbones.identity import describe_structure
-from headstart.backbones.pooling import (
+from headstart.modules.pooling import (
     POOLINGS,
     Pooling,
     channels_last,
     pool,
     prefix_tokens,
 )
-from headstart.data.preprocessing import Preprocessing
-from headstart.errors import BackboneError
-from headstart.freezing.digests import digest
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Backbone:
         return features_of([self], inputs)[0]
 
     def pool(self, output: Tensor) -> Tensor:
-        """Pool the raw output of the cut; see :func:`headstart.backbones.pooling.pool`."""
+        """Pool the raw output of the cut; see :func:`headstart.modules.pooling.pool`."""
         last = output.ndim == 4 and channels_last(self.module, self.layer or "")
         prefix = prefix_tokens(self.module) if output.ndim == 3 else 0
         return pool(output, self.pooling, last=last, prefix=prefix)

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from headstart.errors import FreezeError
-from headstart.freezing import kinds
-from headstart.freezing.names import covers, nearest, quoted
-from headstart.progress import Reporter, SilentReporter
+from headstart.core.errors import FreezeError
+from headstart.core.names import covers, nearest, quoted
+from headstart.core.progress import Reporter, SilentReporter
+from headstart.modules import kinds
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.cut import find_layer
 from headstart.backbones.families import FAMILIES, Built, Request, build_file
 from headstart.backbones.local_weights import load_up_to
-from headstart.backbones.pooling import Pooling
 from headstart.backbones.preprocess import Numbers, Overrides, from_file, resolve
+from headstart.core.errors import BackboneError
 from headstart.data.preprocessing import Preprocessing
-from headstart.errors import BackboneError
+from headstart.modules.layers import find_layer
+from headstart.modules.pooling import Pooling
 
 
 def load_backbone(

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.cut import trace_prefix
 from headstart.backbones.weights import load_weights
-from headstart.errors import BackboneError
+from headstart.core.errors import BackboneError
+from headstart.modules.layers import trace_prefix
 
 
 def load_up_to(

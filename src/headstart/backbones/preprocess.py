@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from headstart.core.errors import BackboneError
 from headstart.data.preprocessing import Preprocessing
-from headstart.errors import BackboneError
 
 METADATA_KEY = "headstart.preprocessing"
 """Where a safetensors file may carry its preprocessing, as a JSON object."""

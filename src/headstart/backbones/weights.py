@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from headstart.errors import BackboneError
-from headstart.freezing.names import covers, nearest, quoted
+from headstart.core.errors import BackboneError
+from headstart.core.names import covers, nearest, quoted
 
 Rename = Mapping[str, str] | Callable[[str], str | None]
 

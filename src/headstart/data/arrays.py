@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.errors import DataError
+from headstart.core.wording import few
 from headstart.data.items import SampleItems
 from headstart.data.labels import class_names
 from headstart.data.source import WHOLE, Part, Request, Source, roles
-from headstart.data.wording import few
-from headstart.errors import DataError
 
 _NPZ_KINDS = {"x": "x", "images": "x", "image": "x", "y": "y", "labels": "y", "label": "y"}
 Converter = Callable[[NDArray[Any]], NDArray[np.uint8]]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from headstart.core.errors import DataError
+from headstart.core.progress import Reporter
+from headstart.core.wording import count, few
 from headstart.data.dataset import Dataset, Split
 from headstart.data.labels import encode, require_labels
 from headstart.data.source import WHOLE, Part, Source
 from headstart.data.splits import stratified_split
-from headstart.data.wording import count, few
-from headstart.errors import DataError
-from headstart.progress import Reporter
 
 
 def assemble(found: Source, test_fraction: float, seed: int, reporter: Reporter) -> Dataset:

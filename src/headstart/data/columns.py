@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
+from headstart.core.errors import DataError
+from headstart.core.wording import did_you_mean, few
 from headstart.data.decoding import SUFFIXES
-from headstart.data.wording import did_you_mean, few
-from headstart.errors import DataError
 
 _LABEL_NAMES = (
     "label", "labels", "class", "class_name", "classname", "class_label", "class_id", "category",

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from headstart.core.errors import BadFilesError, DataError
+from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.wording import count, few
 from headstart.data.decoding import UndecodableError
 from headstart.data.items import Items
-from headstart.data.wording import count, few
-from headstart.errors import BadFilesError, DataError
-from headstart.progress import Reporter, SilentReporter
 
 UNLABELLED = -1
 """The label of an item whose class is not known."""

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart.core.errors import DataError
+from headstart.core.wording import count, did_you_mean, few
 from headstart.data.decoding import SUFFIXES
 from headstart.data.items import DigestMemo, FileItems
 from headstart.data.source import WHOLE, Part, Request, Source, roles
-from headstart.data.wording import count, did_you_mean, few
-from headstart.errors import DataError
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.core.progress import Reporter, SilentReporter
 from headstart.data.decoding import UndecodableError, decode
-from headstart.progress import Reporter, SilentReporter
 
 Content: TypeAlias = bytes | NDArray[np.uint8]
 """Bytes of an image file, or samples ``(h, w, 3) uint8`` in RGB order."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.errors import DataError
+from headstart.core.wording import count, few
 from headstart.data.dataset import UNLABELLED
-from headstart.data.wording import count, few
-from headstart.errors import DataError
 
 MISSING_TEXT = frozenset({"", "nan", "null", "na", "n/a", "<na>"})
 """Texts (lower case) that a CSV file writes for a missing value."""

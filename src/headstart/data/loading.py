@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from headstart.core.errors import DataError
+from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.wording import did_you_mean, few
 from headstart.data import arrays, folders, objects, tables
 from headstart.data.assembly import assemble, assemble_test
 from headstart.data.dataset import Dataset, Split
@@ -15,9 +18,6 @@ from headstart.data.decoding import SUFFIXES
 from headstart.data.items import DigestMemo
 from headstart.data.labels import encode
 from headstart.data.source import WHOLE, Request, Source
-from headstart.data.wording import did_you_mean, few
-from headstart.errors import DataError
-from headstart.progress import Reporter, SilentReporter
 
 
 def load_data(

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from headstart.core.errors import DataError, MissingExtraError
+from headstart.core.progress import Reporter
+from headstart.core.wording import few
 from headstart.data import columns
 from headstart.data.arrays import as_array, sample
 from headstart.data.decoding import UndecodableError, to_rgb
@@ -21,9 +24,6 @@ from headstart.data.items import ArrowItems, Content, DigestMemo, Items, ObjectI
 from headstart.data.items import digest as content_digest
 from headstart.data.labels import class_names
 from headstart.data.source import WHOLE, Part, Request, Source, roles
-from headstart.data.wording import few
-from headstart.errors import DataError, MissingExtraError
-from headstart.progress import Reporter
 
 
 def is_hub_dataset(source: Any) -> bool:

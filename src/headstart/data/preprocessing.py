@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, features
 from PIL import __version__ as pillow_version
 
+from headstart.core.errors import ConfigError
 from headstart.data import decoding
-from headstart.errors import ConfigError
 
 Resize = Literal["shortest", "squash"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from headstart.core.errors import BadFilesError
+from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.wording import count, few
 from headstart.data.dataset import Split
 from headstart.data.decoding import UndecodableError
 from headstart.data.preprocessing import Preprocessing
 from headstart.data.views import View
-from headstart.data.wording import count, few
-from headstart.errors import BadFilesError
-from headstart.progress import Reporter, SilentReporter
 
 OnBad = Literal["raise", "skip"]
 _CHUNK = 16  # images per task: hand-over costs little beside 16 decodings, and chunks still spread

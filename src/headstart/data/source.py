@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from headstart.core.progress import Reporter, SilentReporter
 from headstart.data.items import DigestMemo, Items
-from headstart.progress import Reporter, SilentReporter
 
 ROLES = {
     "train": ("train", "training", "trn"),

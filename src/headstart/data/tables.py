@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from headstart.core.errors import DataError
+from headstart.core.wording import did_you_mean, few
 from headstart.data import columns
 from headstart.data.decoding import SUFFIXES as IMAGE_SUFFIXES
 from headstart.data.items import ArrowItems
 from headstart.data.labels import MISSING_TEXT, class_names
 from headstart.data.source import WHOLE, Part, Request, Source, role_of, roles
-from headstart.data.wording import did_you_mean, few
-from headstart.errors import DataError
 
 SUFFIXES = (".parquet", ".csv", ".tsv")
 _FROM_TEXT = {b"headstart.from": b"text"}  # marks tables whose every value was written as text

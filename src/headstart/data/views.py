@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from headstart.core.errors import ConfigError
 from headstart.data.preprocessing import Preprocessing
-from headstart.errors import ConfigError
 
 RULES = 1
 """Version of what the steps do to pixels; part of every description of an augmented view."""

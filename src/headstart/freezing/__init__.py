@@ -7,7 +7,6 @@ chance, and autograd. :class:`FreezePolicy` names them, :func:`freeze` holds a m
 """
 
 from headstart.freezing.contract import Verification
-from headstart.freezing.digests import Change, compare_digests, digest, digests
 from headstart.freezing.guards import GuardReport, guard
 from headstart.freezing.handle import FreezeHandle, freeze, refreeze
 from headstart.freezing.moments import Moments
@@ -15,6 +14,7 @@ from headstart.freezing.norm import LayerDrift, Reestimation, blend, drift, rees
 from headstart.freezing.plan import FreezePlan, PlanRow, plan_freeze
 from headstart.freezing.policy import PRESETS, FreezePolicy
 from headstart.freezing.repeat import Restless, repeat_test
+from headstart.modules.digests import Change, compare_digests, digest, digests
 
 __all__ = [
     "PRESETS",

@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import nn
 
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
 from headstart.freezing import contract as contracting
 from headstart.freezing.contract import contract_on
-from headstart.freezing.digests import named_tensors, record
 from headstart.freezing.plan import plan_freeze
 from headstart.freezing.policy import FreezePolicy
+from headstart.modules.digests import named_tensors, record
 
 _KEY = "headstart.freeze"
 _LOADING = "_headstart_loading"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from headstart.freezing import hold
-from headstart.freezing.digests import (
+from headstart.freezing.plan import FreezePlan
+from headstart.modules.digests import (
     Change,
     Record,
     change,
@@ -16,7 +17,6 @@ from headstart.freezing.digests import (
     record,
     require_readable,
 )
-from headstart.freezing.plan import FreezePlan
 
 _CONTRACT = "_headstart_contract"
 

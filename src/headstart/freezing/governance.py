@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from headstart.freezing import kinds
-from headstart.freezing.names import quoted
+from headstart.core.names import quoted
 from headstart.freezing.policy import FreezePolicy
+from headstart.modules import kinds
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,11 @@ from torch.optim.optimizer import (
 )
 from torch.optim.swa_utils import AveragedModel
 
-from headstart.errors import FreezeError
-from headstart.freezing import hold, kinds
+from headstart.core.errors import FreezeError
+from headstart.freezing import hold
 from headstart.freezing.contract import Contract, contract_on, contracts
-from headstart.freezing.digests import Record, change, named_tensors, record
+from headstart.modules import kinds
+from headstart.modules.digests import Record, change, named_tensors, record
 
 
 @dataclass

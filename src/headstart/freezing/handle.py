@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
+from headstart.core.names import quoted
 from headstart.freezing import checkpoint, hold, stamps
 from headstart.freezing import contract as contracting
 from headstart.freezing.contract import Contract, Verification, contract_on, contracts
-from headstart.freezing.names import quoted
 from headstart.freezing.plan import FreezePlan, Spec, plan_freeze
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
 from headstart.freezing.plan import ModuleIntent
 from headstart.freezing.policy import FreezePolicy
 

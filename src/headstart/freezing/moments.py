@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from headstart.errors import FreezeError
-from headstart.freezing import kinds, passes, stamps
+from headstart.core.errors import FreezeError
+from headstart.core.names import covers, nearest, quoted
+from headstart.core.progress import Reporter, SilentReporter
+from headstart.freezing import passes, stamps
 from headstart.freezing.hold import hold_of
 from headstart.freezing.moments import Moments
-from headstart.freezing.names import covers, nearest, quoted
-from headstart.progress import Reporter, SilentReporter
+from headstart.modules import kinds
 
 Method = Literal["layerwise", "one_pass"]
 Reduce = Callable[[Mapping[str, Moments]], Mapping[str, Moments]]

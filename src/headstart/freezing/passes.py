@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.errors import FreezeError
+from headstart.core.errors import FreezeError
+from headstart.core.names import quoted
 from headstart.freezing.moments import Moments
-from headstart.freezing.names import quoted
 
 Forward = Callable[[nn.Module, Any], object]
 Settle = Callable[[str, Moments], None]

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from headstart.errors import FreezeError
-from headstart.freezing import governance, kinds
+from headstart.core.errors import FreezeError
+from headstart.core.names import quoted
+from headstart.freezing import governance
 from headstart.freezing.governance import Governance
-from headstart.freezing.names import quoted
 from headstart.freezing.policy import FreezePolicy
 from headstart.freezing.selectors import PolicyLike, Selector, Spec, aliases, inherit, resolve
+from headstart.modules import kinds
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from headstart.errors import FreezeError
-from headstart.freezing.names import nearest, quoted
+from headstart.core.errors import FreezeError
+from headstart.core.names import nearest, quoted
 
 Parameters = Literal["frozen", "trainable"]
 Norm = Literal["running", "batch", "reestimated"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.freezing import passes
-from headstart.freezing.digests import named_tensors
+from headstart.modules.digests import named_tensors
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from headstart.freezing.names import is_glob, matches, nearest, quoted
+from headstart.core.names import is_glob, matches, nearest, quoted
 from headstart.freezing.policy import FreezePolicy, as_policy
 
 Selector = str | re.Pattern[str] | nn.Module

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from headstart.errors import FreezeError
-from headstart.freezing import kinds
-from headstart.freezing.digests import digest
-from headstart.freezing.names import quoted
+from headstart.core.errors import FreezeError
+from headstart.core.names import quoted
 from headstart.freezing.plan import FreezePlan
+from headstart.modules import kinds
+from headstart.modules.digests import digest
 
 _STAMP = "_headstart_reestimated"
 

@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 from scipy.special import expit, softmax
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads.checks import Features, FloatArray, as_rows
 
 ARRAYS_FILE = "head.safetensors"

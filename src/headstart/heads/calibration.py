@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads.checks import FloatArray
 
 _BOUNDS = (-7.0, 7.0)  # of log T: from a thousandth to a thousandfold

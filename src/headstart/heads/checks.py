@@ -7,7 +7,7 @@ from typing import Any, NoReturn, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads.source import StreamedFeatures, lies_on_disk, memory_share
 
 FloatArray = npt.NDArray[np.floating[Any]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads.checks import Features, FloatArray, as_labels, as_rows, require_two_classes
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.rows import moments

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, cast, get_args
 
 import numpy as np
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads.base import Arrays, Head, Task, expect_arrays
 from headstart.heads.checks import Features, FloatArray
 

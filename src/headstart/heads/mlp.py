@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
+from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.records import Curve
 from headstart.heads.base import Arrays, Head, Task, expect_arrays
 from headstart.heads.checks import (
     Features,
@@ -33,8 +35,6 @@ from headstart.heads.checks import (
 from headstart.heads.logistic.rows import moments
 from headstart.heads.source import StreamedFeatures
 from headstart.heads.training import Optimizer, RowsByIndex, Schedule, TrainingPlan, train
-from headstart.progress import Reporter, SilentReporter
-from headstart.records import Curve
 
 _BLOCK_ROWS = 8192
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads.base import Arrays, Head, Task, expect_arrays
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.checks import (

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.checks import (
     Features,

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
+from headstart.core.progress import Reporter
+from headstart.core.records import Curve
 from headstart.heads.base import Task
-from headstart.progress import Reporter
-from headstart.records import Curve
 
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["cosine", "step", "constant"]

@@ -12,7 +12,6 @@ nothing here reads or writes a file but :func:`write_page` and ``figures.save_pn
 The figures load matplotlib; they live in ``headstart.report.figures`` and are imported from there.
 """
 
-from headstart.report.fit import Mistake, fit_page
 from headstart.report.page import (
     Callout,
     Code,
@@ -35,14 +34,12 @@ __all__ = [
     "Example",
     "Gallery",
     "Headline",
-    "Mistake",
     "Page",
     "Picture",
     "Section",
     "Table",
     "Text",
     "evaluation_table",
-    "fit_page",
     "format_score",
     "render_page",
     "write_page",

@@ -24,7 +24,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from headstart._version import __version__
-from headstart.errors import ConfigError, HeadstartError
+from headstart.core.errors import ConfigError, HeadstartError
 from headstart.report.wording import NOT_DEFINED, clean, format_number
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headstart.records import Baseline, Evaluation
+from headstart.core.records import Baseline, Evaluation
 from headstart.report.wording import (
     clean,
     format_number,

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from headstart.records import Interval, Score
+from headstart.core.records import Interval, Score
 
 NOT_DEFINED = "–"
 _INVISIBLE = frozenset({"Cc", "Cs"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store.describe import Difference, differences
 from headstart.store.folder import SpaceFolder, check_description
 from headstart.store.layout import Layout, is_hex32

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store.catalog import SpaceInfo, inspect, layouts
 from headstart.store.durable import clear_errors
 from headstart.store.layout import Layout

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store.layout import REPAIR_HINT
 
 _BUSY_SECONDS = 60.0

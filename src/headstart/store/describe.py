@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 
 _PREFIX = b"headstart-space-v1\n"
 KEY_LENGTH = 32

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store.locks import new_locked_file, try_lock
 
 _REASONS = {

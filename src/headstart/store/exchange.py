@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headstart.errors import StoreError
-from headstart.progress import Reporter, SilentReporter
+from headstart.core.errors import StoreError
+from headstart.core.progress import Reporter, SilentReporter
 from headstart.store.durable import clear_errors
 from headstart.store.features import FeatureSet
 from headstart.store.layout import FORMAT, unpack_ids

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store.index import MAX_POSITION, POSITION_BITS, ShardEntry
 from headstart.store.layout import REPAIR_HINT, PackedIds, unpack_ids
 from headstart.store.precision import Array, ColumnSpec

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store.describe import space_key
 from headstart.store.durable import clear_errors, fsync_folder, sweep_temporary, write_if_absent
 from headstart.store.index import Index

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 
 FORMAT = 1
 ID_LENGTH = 32

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 
 if TYPE_CHECKING:
     from headstart.store.features import FeatureSet, Rows

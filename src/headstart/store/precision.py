@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 
 Array = npt.NDArray[Any]
 Precision = Literal["float32", "float16", "int8"]

@@ -21,7 +21,7 @@ from typing import Any
 
 import xxhash
 
-from headstart.errors import MissingExtraError, StoreError
+from headstart.core.errors import MissingExtraError, StoreError
 from headstart.store.durable import fsync_folder
 from headstart.store.folder import description_text
 from headstart.store.index import Index, ShardEntry, columns_from_json

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store.layout import FORMAT, ID_LENGTH, REPAIR_HINT, PackedIds, pack_ids
 from headstart.store.precision import (
     SCALE_SUFFIX,

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from headstart.errors import StoreError
-from headstart.progress import Reporter, SilentReporter
+from headstart.core.errors import StoreError
+from headstart.core.progress import Reporter, SilentReporter
 from headstart.store.catalog import Nearest, nearest
 from headstart.store.claims import Claims
 from headstart.store.describe import checked_description, space_key

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import StoreError
-from headstart.progress import Reporter, SilentReporter
+from headstart.core.errors import StoreError
+from headstart.core.progress import Reporter, SilentReporter
 from headstart.store.catalog import SpaceInfo, inspect, layouts
 from headstart.store.collect import GcReport, collect, remove
 from headstart.store.describe import Difference, differences

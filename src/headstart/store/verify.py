@@ -17,8 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from headstart.errors import StoreError
-from headstart.progress import Reporter
+from headstart.core.errors import StoreError
+from headstart.core.progress import Reporter
 from headstart.store.durable import fsync_folder
 from headstart.store.folder import check_description
 from headstart.store.index import Index, ShardEntry

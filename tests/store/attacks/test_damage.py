@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store import Store
 from tests.store.conftest import make_ids, make_rows
 

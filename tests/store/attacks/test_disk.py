@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.errors import StoreError
+from headstart.core.errors import StoreError
 from headstart.store import Space, Store
 from tests.store.conftest import DESCRIPTION, make_ids, make_rows
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from headstart.errors import BackboneError
+from headstart.core.errors import BackboneError
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headstart.backbones.families.base import Built, Request, bad_arguments
-from headstart.errors import BackboneError
+from headstart.core.errors import BackboneError
 
 
 def build_glyphs(request: Request) -> Built:

@@ -20,7 +20,7 @@ from headstart.backbones.families.base import (
     unknown,
 )
 from headstart.backbones.preprocess import from_timm
-from headstart.errors import BackboneError
+from headstart.core.errors import BackboneError
 
 
 def build_timm(request: Request) -> Built:

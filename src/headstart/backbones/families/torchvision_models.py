@@ -13,7 +13,7 @@ from headstart.backbones.families.base import (
     unknown,
 )
 from headstart.backbones.preprocess import from_torchvision
-from headstart.errors import BackboneError
+from headstart.core.errors import BackboneError
 
 _NOT_TRUNK = {"fc", "classifier", "head", "heads", "avgpool", "dropout", "pre_classifier"}
 

@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from headstart.backbones.families.base import Built, Request, bad_arguments, first_line
+from headstart.core.errors import BackboneError
 from headstart.data.preprocessing import Preprocessing
-from headstart.errors import BackboneError
 
 
 def build_file(request: Request) -> Built:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads.source import memory_share
 
 # Below so many numbers the processor needs seconds, about what starting CUDA and copying cost. An

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
+from headstart.core.progress import Reporter, SilentReporter
 from headstart.heads.logistic.device import choose_device, room
 from headstart.heads.logistic.engine import Engine, gram_bases
 from headstart.heads.logistic.objective import block_rows
@@ -18,7 +19,6 @@ from headstart.heads.logistic.problem import make_problem
 from headstart.heads.logistic.rows import Precision, Rows, fastest_precision, plan_reading
 from headstart.heads.logistic.search import LogisticPath, Search, levels
 from headstart.heads.source import StreamedFeatures
-from headstart.progress import Reporter, SilentReporter
 
 DINO_GRID: tuple[float, ...] = tuple(float(c) for c in 10.0 ** np.linspace(-6, 5, 45))
 """The 45 values of C of DINOv2's linear evaluation, 1e-6 to 1e5."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.errors import HeadError
+from headstart.core.errors import HeadError
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.curvature import gram_basis
 from headstart.heads.logistic.device import choose_device

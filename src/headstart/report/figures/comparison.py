@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from headstart.records import Interval
+from headstart.core.records import Interval
 from headstart.report.figures.scales import (
     Box,
     bounds,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from headstart.records import Curve, Interval
+from headstart.core.records import Curve, Interval
 from headstart.report.figures.scales import (
     bounds,
     finite_range,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from headstart.records import ClassScores, Evaluation
+from headstart.core.records import ClassScores, Evaluation
 from headstart.report.figures.scales import nice_ticks, tick_label
 from headstart.report.figures.style import (
     BLUE,

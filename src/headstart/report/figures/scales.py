@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
-from headstart.records import Interval
+from headstart.core.records import Interval
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:

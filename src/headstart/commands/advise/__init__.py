@@ -1,0 +1,1 @@
+"""``headstart advise``: would unfreezing pay?"""

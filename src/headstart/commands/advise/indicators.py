@@ -1,0 +1,199 @@
+"""Advice in words: what each measurement usually means, and what follows from all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from headstart.core.records import Score
+from headstart.evaluation import LabelBudget
+from headstart.finetuning.gradients import RelativeGradient
+from headstart.freezing import LayerDrift
+
+Leaning = Literal["unfreeze", "stay frozen", "either"]
+
+_LARGE_SHIFT = 0.5
+_SMALL_GAIN = 0.01
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """One piece of evidence.
+
+    Attributes:
+        name: what was measured.
+        value: the number, in words with its unit and interval.
+        meaning: what it usually means.
+        leaning: to which side it leans.
+    """
+
+    name: str
+    value: str
+    meaning: str
+    leaning: Leaning
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Indicators and what follows from them.
+
+    Attributes:
+        verdict: one sentence.
+        leaning: of the trial, which outweighs the others: it is what unfreezing does here.
+        indicators: in the order of their weight.
+        probe: accuracy of the frozen backbone's probe on the items that measured the trial.
+        trial: accuracy after the trial, on the same items.
+        difference: trial less probe, paired, with its interval.
+        gradients: relative gradient norm of every block, from the input to the output.
+        drift: of every layer with running statistics; empty where there is none.
+        command: what to run next.
+        seconds: wall time.
+    """
+
+    verdict: str
+    leaning: Leaning
+    indicators: tuple[Indicator, ...]
+    probe: Score
+    trial: Score
+    difference: Score
+    gradients: tuple[RelativeGradient, ...]
+    drift: tuple[LayerDrift, ...]
+    command: str
+    seconds: float
+
+
+def trial_indicator(difference: Score, epochs: int) -> Indicator:
+    """Read the trial: the interval decides."""
+    interval = difference.interval
+    assert interval is not None
+    value = (
+        f"{100 * difference.value:+.1f} points ({100 * interval.low:+.1f} to"
+        f" {100 * interval.high:+.1f}) on {interval.n} held-out items after {epochs} epochs"
+    )
+    if interval.low > 0:
+        return Indicator(
+            "trial of the last block",
+            value,
+            "thawing one block already beats the probe: more is worth trying",
+            "unfreeze",
+        )
+    if interval.high < _SMALL_GAIN:
+        return Indicator(
+            "trial of the last block",
+            value,
+            "thawing one block gains less than a point at best",
+            "stay frozen",
+        )
+    return Indicator(
+        "trial of the last block", value, "too few items to tell the two apart", "either"
+    )
+
+
+def curve_indicator(curve: LabelBudget) -> Indicator:
+    """Read the learning curve: labels or features, which is the limit?"""
+    name = "learning curve of the probe"
+    if curve.gain is None:
+        return Indicator(name, "fewer than three points", "too few labels to see a trend", "either")
+    last = curve.scores[-1]
+    value = (
+        f"{100 * last.value:.1f} % with {curve.shots[-1]} labels a class;"
+        f" {100 * curve.gain.value:+.1f} points expected of twice as many"
+    )
+    if curve.gain.value > _SMALL_GAIN:
+        return Indicator(
+            name,
+            value,
+            "the frozen features still gain from labels: more labels may do as much as unfreezing",
+            "either",
+        )
+    if last.value > 0.97:
+        return Indicator(name, value, "flat and high: little is left to gain", "stay frozen")
+    return Indicator(
+        name,
+        value,
+        "flat and not high: the features, and not the labels, are the limit",
+        "unfreeze",
+    )
+
+
+def drift_indicator(shifts: tuple[LayerDrift, ...]) -> Indicator:
+    """Read the drift of statistics."""
+    name = "drift of batch-norm statistics"
+    if not shifts:
+        return Indicator(name, "no layer keeps statistics", "nothing to say here", "either")
+    middle = float(np.median([layer.mean_shift for layer in shifts]))
+    worst = max(shifts, key=lambda layer: layer.mean_shift)
+    value = (
+        f"median shift of the mean {middle:.2f} standard deviations over {len(shifts)} layers"
+        f" (largest {worst.mean_shift:.2f}, {worst.name})"
+    )
+    if middle > _LARGE_SHIFT:
+        return Indicator(
+            name,
+            value,
+            "the data are unlike those of the pre-training: check the preprocessing first, then try"
+            " norm = 'reestimated' or bn-affine",
+            "unfreeze",
+        )
+    return Indicator(name, value, "the data look like those of the pre-training", "stay frozen")
+
+
+def gradient_indicator(found: tuple[RelativeGradient, ...]) -> Indicator:
+    """Read relative gradients: does one block stand out?"""
+    name = "relative gradients"
+    ordered = sorted(found, key=lambda item: -item.ratio)
+    value = ", ".join(f"{item.name} {item.ratio:.2g}" for item in ordered[:3])
+    if len(ordered) < 2:
+        return Indicator(name, value, "one block only", "either")
+    middle = float(np.median([item.ratio for item in found]))
+    times = ordered[0].ratio / middle if middle else float("inf")
+    if times > 3:
+        place = [item.name for item in found].index(ordered[0].name)
+        early = place < len(found) / 2
+        where = "an early block: the inputs differ" if early else "a late block: the classes differ"
+        return Indicator(
+            name,
+            value,
+            f"'{ordered[0].name}' stands out ({times:.1f} times the median), {where}; try the"
+            " recipe surgical",
+            "unfreeze",
+        )
+    return Indicator(name, value, "no block stands out", "either")
+
+
+def verdict(leaning: Leaning, difference: Score, indicators: tuple[Indicator, ...]) -> str:
+    """Return one sentence for all of it."""
+    others = sum(item.leaning == "unfreeze" for item in indicators[1:])
+    if leaning == "unfreeze":
+        return "unfreezing is likely to pay: the trial beats the probe on items neither has seen"
+    if leaning == "stay frozen":
+        return "unfreezing is unlikely to pay: keep the backbone frozen and put effort into data"
+    tail = "point to unfreezing" if others else "point nowhere"
+    count = f"{others} of the other indicators" if others else "the other indicators"
+    return (
+        f"no evidence either way: the trial changed {100 * difference.value:+.1f} points, within"
+        f" its interval; {count} {tail}"
+    )
+
+
+def command(leaning: Leaning) -> str:
+    """Return what to run next."""
+    if leaning == "unfreeze":
+        return "headstart finetune DATA --backbone B --recipe lp-ft"
+    if leaning == "stay frozen":
+        return "headstart fit DATA --backbone B"
+    return "headstart finetune DATA --backbone B --recipe gradual"
+
+
+__all__ = [
+    "Advice",
+    "Indicator",
+    "command",
+    "curve_indicator",
+    "drift_indicator",
+    "gradient_indicator",
+    "trial_indicator",
+    "verdict",
+]

@@ -1,0 +1,305 @@
+"""Is unfreezing likely to pay? Indicators, each with its number and what it usually means."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.backbones import Backbone
+from headstart.cache import FeatureCache
+from headstart.commands.advise.indicators import (
+    Advice,
+    Indicator,
+    command,
+    curve_indicator,
+    drift_indicator,
+    gradient_indicator,
+    trial_indicator,
+    verdict,
+)
+from headstart.commands.backbone_spec import BackboneSpec, resolve_backbone
+from headstart.commands.clock import Clock
+from headstart.commands.sources import DataOptions, open_dataset
+from headstart.core.errors import ConfigError, DataError, FreezeError
+from headstart.core.progress import Reporter, console_reporter
+from headstart.data import Split, stratified_split
+from headstart.data.reading import settle_bad_items
+from headstart.evaluation import (
+    LabelBudget,
+    accuracy_score,
+    choose_linear,
+    learning_curve,
+    paired_accuracy_difference,
+)
+from headstart.extraction import Extraction
+from headstart.finetuning import Classifier, Recipe, Stage
+from headstart.finetuning.circumstances import Circumstances
+from headstart.finetuning.gradients import RelativeGradient, relative_gradients
+from headstart.finetuning.loop import train
+from headstart.finetuning.opening import Opener, unreadable
+from headstart.finetuning.planning import make_plan
+from headstart.finetuning.roads import ImageFeed
+from headstart.finetuning.setup import Setup
+from headstart.finetuning.targets import resolve
+from headstart.freezing import LayerDrift, drift
+from headstart.heads import LinearHead
+from headstart.modules.kinds import is_running_norm
+
+_DRIFT_ITEMS = 256
+_GRADIENT_ITEMS = 256
+
+
+@dataclass(frozen=True)
+class AdviseConfig:
+    """The settings of :func:`advise`.
+
+    Attributes:
+        epochs: of the trial. A few are enough to see whether it moves.
+        lr: of the trial, with AdamW.
+        repetitions: of the learning curve.
+        seed: of every random choice.
+        extraction: batch size, device and threads.
+    """
+
+    epochs: int = 5
+    lr: float = 1e-4
+    repetitions: int = 3
+    seed: int = 0
+    extraction: Extraction = field(default_factory=Extraction)
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.epochs < 1:
+            faults.append(f"epochs must be at least 1, not {self.epochs}")
+        if not self.lr > 0:
+            faults.append(f"lr must be above 0, not {self.lr}")
+        if self.repetitions < 2:
+            faults.append(f"repetitions must be at least 2, not {self.repetitions}")
+        if faults:
+            raise ConfigError(tuple(faults))
+
+
+def advise(
+    data: Any,
+    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    *,
+    config: AdviseConfig | None = None,
+    cache: Path | str | FeatureCache | None = None,
+    data_options: DataOptions | None = None,
+    reporter: Reporter | None = None,
+) -> Advice:
+    """Say whether unfreezing is likely to pay, from measurements inside the training split.
+
+    Four indicators: a short trial of the last block from stored rows against the probe, on items
+    that neither has seen; the probe's learning curve; the drift of batch-norm statistics; and
+    gradients relative to weights, block by block. The test split is not looked at, and the
+    backbone stays as it is: the trial runs on a copy.
+
+    Args:
+        data, backbone, cache, data_options, reporter: as for :func:`headstart.finetune`.
+        config: settings.
+
+    Raises:
+        DataError: too few items to hold any out.
+    """
+    config = config or AdviseConfig()
+    reporter = reporter or console_reporter()
+    clock = Clock()
+    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+    network = resolve_backbone(backbone)
+    network.module.to(config.extraction.resolve_device())
+    dataset, notes = open_dataset(data, data_options or DataOptions(), config.seed, store, reporter)
+    for note in (*notes, *network.notes):
+        reporter.note(note)
+    work = _Inquiry(network, dataset.train, dataset.classes, config, store, reporter)
+    curve = work.learning_curve()
+    probe_head = work.probe()
+    shifts = work.drift()
+    gradients = work.gradients(probe_head)
+    before, after = work.trial(probe_head)
+    truth = work.measure.labels
+    difference = paired_accuracy_difference(truth, after, before)
+    indicators = (
+        trial_indicator(difference, config.epochs),
+        curve_indicator(curve),
+        drift_indicator(shifts),
+        gradient_indicator(gradients),
+    )
+    leaning = indicators[0].leaning
+    return Advice(
+        verdict=verdict(leaning, difference, indicators),
+        leaning=leaning,
+        indicators=indicators,
+        probe=accuracy_score(truth, before),
+        trial=accuracy_score(truth, after),
+        difference=difference,
+        gradients=gradients,
+        drift=shifts,
+        command=command(leaning),
+        seconds=clock.seconds()["total"],
+    )
+
+
+class _Inquiry:
+    """The measurements, on three parts of the training split.
+
+    ``fit`` trains the probe and the trial, ``choose`` picks the trial's epoch, ``measure``
+    compares the two.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        whole: Split,
+        classes: tuple[str, ...],
+        config: AdviseConfig,
+        cache: FeatureCache,
+        reporter: Reporter,
+    ) -> None:
+        self.backbone, self.config, self.cache, self.reporter = backbone, config, cache, reporter
+        self.classes = classes
+        bad = unreadable(whole, backbone.preprocessing, config.extraction.workers, reporter)
+        settle_bad_items(bad, "raise", reporter)
+        self.whole = whole
+        rest, measured = stratified_split(whole.labels, 0.25, seed=config.seed, groups=whole.ids)
+        inner = whole.take(rest)
+        fit, choose = stratified_split(inner.labels, 0.2, seed=config.seed, groups=inner.ids)
+        self.fit, self.choose = inner.take(fit), inner.take(choose)
+        self.measure = whole.take(measured)
+        if not len(choose) or not len(measured) or len(np.unique(self.fit.labels)) < 2:
+            raise DataError(
+                f"{len(whole)} training items are too few to hold some out for the advice",
+                hint="a dozen items of every class are needed at least",
+            )
+
+    def rows(self, split: Split, backbone: Backbone | None = None) -> NDArray[np.float32]:
+        """Return features; those of the backbone itself come from the cache."""
+        found = self.cache.features(
+            backbone or self.backbone,
+            split,
+            settings=self.config.extraction,
+            reporter=self.reporter,
+        )
+        return found.rows
+
+    def learning_curve(self) -> LabelBudget:
+        """Measure how the probe's accuracy grows with labels."""
+        return learning_curve(
+            self.rows(self.whole),
+            self.whole.labels,
+            len(self.classes),
+            repetitions=self.config.repetitions,
+            seed=self.config.seed,
+            reporter=self.reporter,
+        )
+
+    def probe(self) -> LinearHead:
+        """Fit the probe."""
+        chosen = choose_linear(
+            self.rows(self.fit), self.fit.labels, len(self.classes), seed=self.config.seed
+        )
+        assert isinstance(chosen.head, LinearHead)
+        return chosen.head
+
+    def drift(self) -> tuple[LayerDrift, ...]:
+        """Measure how far the statistics of the data lie from the running ones."""
+        live = set(self.backbone.prefix.modules)
+        norms = [
+            name
+            for name, part in self.backbone.module.named_modules()
+            if name in live and is_running_norm(part)
+        ]
+        if not norms:
+            return ()
+        try:
+            return drift(self.backbone.module, _Images(self), layers=tuple(norms))
+        except FreezeError as error:
+            self.reporter.note(f"the drift of statistics cannot be measured: {error}")
+            return ()
+
+    def gradients(self, head: LinearHead) -> tuple[RelativeGradient, ...]:
+        """Measure relative gradients behind the probe, on items it has not seen."""
+        network = Classifier(self.backbone, len(self.classes))
+        network.load_head(head)
+        order = _sample(len(self.measure), _GRADIENT_ITEMS, self.config.seed)
+        labels = torch.from_numpy(self.measure.labels).to(self.backbone.device)
+        return relative_gradients(network, self.feed(self.measure), labels, order)
+
+    def feed(self, split: Split) -> ImageFeed:
+        """Return the images of a split."""
+        return ImageFeed(
+            split,
+            self.backbone.preprocessing,
+            self.backbone.device,
+            workers=self.config.extraction.workers,
+        )
+
+    def trial(self, head: LinearHead) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Train head and last block for a few epochs; return predictions before and after."""
+        before = head.predict(self.rows(self.measure))
+        copied = dataclasses.replace(self.backbone, module=copy.deepcopy(self.backbone.module))
+        network = Classifier(copied, len(self.classes), seed=self.config.seed)
+        network.load_head(head)
+        stage = Stage("trial", ("last:1",), epochs=self.config.epochs, lr=self.config.lr)
+        recipe = Recipe("trial", (stage,), "probe")
+        around = Circumstances(
+            train=self.fit,
+            validation=self.choose,
+            preprocessing=copied.preprocessing,
+            store=self.cache.store,
+            batch_size=self.config.extraction.batch_size,
+            workers=self.config.extraction.workers,
+            seed=self.config.seed,
+        )
+        prepared = make_plan(network, recipe, resolve(network, recipe), around, self.reporter)
+        opener = Opener(network, prepared, around, self.reporter)
+        device = copied.device
+        setup = Setup(
+            network,
+            prepared.targets,
+            opener.open,
+            opener.images,
+            opener.prepare,
+            torch.from_numpy(self.fit.labels).to(device),
+            torch.from_numpy(self.choose.labels).to(device),
+            seed=self.config.seed,
+        )
+        train(setup, None, self.reporter)
+        return before, self._predict(network)
+
+    def _predict(self, network: Classifier) -> NDArray[np.int64]:
+        found = np.empty(len(self.measure), dtype=np.int64)
+        network.eval()
+        order = np.arange(len(self.measure))
+        with torch.no_grad():
+            for index, (inputs,) in self.feed(self.measure).batches(order, 64, 0):
+                found[index] = network(inputs).argmax(1).cpu().numpy()
+        return found
+
+
+class _Images:
+    """Some training images as normalised batches, which can be gone through repeatedly."""
+
+    def __init__(self, inquiry: _Inquiry) -> None:
+        self.inquiry = inquiry
+        self.order = _sample(len(inquiry.fit), _DRIFT_ITEMS, inquiry.config.seed)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for _, (inputs,) in self.inquiry.feed(self.inquiry.fit).batches(self.order, 32, 0):
+            yield inputs
+
+
+def _sample(n: int, most: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng([abs(seed), 3]).permutation(n)[:most]
+
+
+__all__ = ["Advice", "AdviseConfig", "Indicator", "advise"]

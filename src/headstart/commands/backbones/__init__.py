@@ -1,0 +1,1 @@
+"""``headstart backbones``: what there is, and where it can be cut."""

@@ -1,0 +1,86 @@
+"""The command line: arguments → function calls → printing. One file a command.
+
+Nothing heavy is imported before a command runs, so that ``headstart --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from headstart.commands.advise.command import advise
+from headstart.commands.backbones.command import backbones
+from headstart.commands.cache.command import app as cache_app
+from headstart.commands.compare.command import compare
+from headstart.commands.examine.command import examine
+from headstart.commands.finetune.command import finetune
+from headstart.commands.fit.command import fit
+from headstart.commands.predict.command import evaluate, predict
+from headstart.commands.sweep.command import sweep
+from headstart.core.errors import HeadstartError
+
+app = typer.Typer(
+    name="headstart",
+    help="Transfer learning on frozen backbones: embed once, train heads in seconds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+app.command()(fit)
+app.command()(predict)
+app.command()(evaluate)
+app.command()(sweep)
+app.command()(examine)
+app.command()(finetune)
+app.command()(advise)
+app.command()(compare)
+app.command()(backbones)
+app.add_typer(cache_app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from headstart._version import __version__
+
+        print(f"headstart {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit status 1."""
+    try:
+        app()
+    except HeadstartError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; features that were computed are kept", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone (as in `headstart ... | head`): not a mistake.
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        where = f"'{error.filename}': " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}")
+
+
+def _fail(message: str, status: int = 1) -> None:
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(status)
+
+
+__all__ = ["app", "main"]

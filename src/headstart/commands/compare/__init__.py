@@ -1,0 +1,1 @@
+"""``headstart compare``: which way of running a backbone is right for the data."""

@@ -1,0 +1,197 @@
+"""The comparison as a job: run it, and leave a folder with figures, JSON and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headstart.backbones import Backbone
+from headstart.cache import FeatureCache
+from headstart.commands.backbone_spec import BackboneSpec
+from headstart.commands.compare.next_commands import Asked, next_commands
+from headstart.commands.compare.tuning import FineTuner
+from headstart.commands.embedding import complete_up_to
+from headstart.commands.environment import describe_environment
+from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.commands.run_folder import prepare_folder, write_json
+from headstart.commands.sources import DataOptions, open_dataset
+from headstart.core.errors import ConfigError
+from headstart.core.progress import Reporter, console_reporter
+from headstart.core.records import to_plain
+from headstart.study import Comparison, Configuration, StudySettings, resolve, run_study
+from headstart.study.names import with_reference
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonRun:
+    """The outcome of ``compare``.
+
+    Attributes:
+        comparison: figures, findings, recommendation.
+        commands: that apply the recommendation and repeat the study.
+        environment: versions and machine.
+        fingerprints: content digests of backbone and data.
+        notes: what was decided on the user's behalf in reading data and backbone.
+        spec: how to build the backbone again.
+        folder: where it was written; None if it was not.
+    """
+
+    comparison: Comparison
+    commands: tuple[str, ...]
+    environment: Mapping[str, Any]
+    fingerprints: Mapping[str, Any]
+    notes: tuple[str, ...]
+    spec: BackboneSpec
+    folder: Path | None
+
+    def document(self) -> dict[str, Any]:
+        """Return what ``comparison.json`` holds: equal for equal studies on one machine."""
+        return {**self.comparison.document(), "fingerprints": dict(self.fingerprints)}
+
+    def description(self) -> dict[str, Any]:
+        """Return what ``run.json`` holds: how it was made, and all that differs between reruns."""
+        return {
+            "format": FORMAT,
+            "kind": "comparison",
+            "backbone": to_plain(self.spec),
+            "commands": list(self.commands),
+            "environment": to_plain(dict(self.environment)),
+            "notes": list(self.notes),
+            **self.comparison.timing(),
+        }
+
+
+def compare(
+    data: Any,
+    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    configurations: Iterable[str | Configuration] | str | None = None,
+    *,
+    settings: StudySettings | None = None,
+    out: Path | str | None = None,
+    write: bool = True,
+    cache: Path | str | FeatureCache | None = None,
+    data_options: DataOptions | None = None,
+    reporter: Reporter | None = None,
+    **single: Any,
+) -> ComparisonRun:
+    """Compare ways of running a frozen backbone on a data set, and say which to use, and why.
+
+    Configurations such as ``finetune+adam`` train a copy of it in every repetition; that is what
+    freezing is to be measured against.
+
+    Args:
+        data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
+        backbone: a name, a :class:`~headstart.backbones.Backbone`, or how to build one.
+        configurations: names such as ``"eval,no_grad,reestimated+unscaled"``, a list of names and
+            :class:`~headstart.study.Configuration` objects, or None for the usual eight.
+        settings: all settings at once.
+        out: the run folder; None makes ``runs/TIME-NAME-compare``.
+        write: whether to write a run folder at all.
+        cache: folder of the feature cache; it also holds the state of an unfinished comparison,
+            which goes on where it was interrupted when it is started again.
+        data_options: how to read the data.
+        reporter: where the plan, notes and progress go; None: standard error.
+        **single: single fields of :class:`~headstart.study.StudySettings`, such as
+            ``repeats=3``.
+
+    Raises:
+        ConfigError: unknown or contradictory configurations and settings, all together.
+        DataError, BadFilesError, BackboneError, StoreError: see the rooms they come from.
+            Where writing fails, the same call goes on from what was computed.
+    """
+    settings = _settle(settings, single)
+    reporter = reporter or console_reporter()
+    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+    chosen = resolve(configurations)
+    layers = [one.layer for one in with_reference(chosen, settings.reference) if one.layer]
+    network = complete_up_to(backbone, layers)
+    options = data_options or DataOptions()
+    dataset, said = open_dataset(data, options, settings.seed, store, reporter)
+    folder = prepare_folder(out, f"{dataset.name}-compare") if write else None
+    notes = (*said, *network.notes, f"preprocessing: {network.preprocessing}")
+    for note in notes:
+        reporter.note(note)
+    spec = backbone if isinstance(backbone, BackboneSpec) else BackboneSpec.of(network)
+    asked = Asked(data, options, spec, network.preprocessing, settings)
+    runs: list[ComparisonRun] = []
+
+    def finish(comparison: Comparison) -> None:
+        run = ComparisonRun(
+            comparison=comparison,
+            commands=next_commands(asked, comparison),
+            environment=describe_environment(),
+            fingerprints={
+                "backbone": backbone_fingerprint(network, settings.extraction.precision),
+                "train": split_fingerprint(dataset.train),
+                "test": split_fingerprint(dataset.test),
+            },
+            notes=notes,
+            spec=spec,
+            folder=folder,
+        )
+        if folder is not None:
+            write_comparison(run, folder)
+        runs.append(run)
+
+    run_study(
+        dataset,
+        network,
+        chosen,
+        settings=settings,
+        cache=store,
+        reporter=reporter,
+        tuner=FineTuner(settings.extraction),
+        finish=finish,
+    )
+    return runs[0]
+
+
+def write_comparison(run: ComparisonRun, folder: Path) -> None:
+    """Write ``comparison.json``, figures, ``report.html`` and ``run.json``."""
+    from headstart.commands.compare.page import comparison_page, cost_values
+    from headstart.report import write_page
+    from headstart.report.figures import comparison_figure, cost_figure, drift_figure, save_png
+
+    comparison = run.comparison
+    e, outcomes = comparison.evidence, comparison.outcomes
+    names = [outcome.name for outcome in outcomes]
+    intervals = [outcome.accuracy.interval for outcome in outcomes]
+    write_json(folder / "comparison.json", run.document())
+    accuracies = [[one.accuracy for one in outcome.runs] for outcome in outcomes]
+    figure = comparison_figure(names, accuracies, intervals, reference=names.index(e.reference))
+    save_png(figure, folder / "comparison.png")
+    if e.drift:
+        layers = [layer.name for layer in next(iter(e.drift.values()))]
+        values = {name: [layer.symmetric_kl for layer in d] for name, d in e.drift.items()}
+        label = "drift from the running statistics, nats"
+        save_png(drift_figure(layers, values, x_label=label), folder / "drift.png")
+    save_png(cost_figure(*cost_values(comparison)), folder / "cost.png")
+    page = comparison_page(
+        comparison,
+        title=f"{e.data}: which way to run {e.backbone}",
+        subtitle=f"{len(names)} configurations × {len(outcomes[0].runs)} repetitions,"
+        f" {e.n_train:,} training and {e.n_test:,} test images",
+        environment=run.environment,
+        notes=run.notes,
+        commands=run.commands,
+    )
+    write_page(page, folder / "report.html")
+    write_json(folder / "run.json", run.description())
+
+
+def _settle(settings: StudySettings | None, single: Mapping[str, Any]) -> StudySettings:
+    known = StudySettings.__dataclass_fields__
+    unknown = sorted(set(single) - set(known))
+    if unknown:
+        raise ConfigError(
+            tuple(f"compare has no setting '{name}'" for name in unknown),
+            hint="it has " + ", ".join(known),
+        )
+    return replace(settings or StudySettings(), **single)
+
+
+__all__ = ["ComparisonRun", "compare", "write_comparison"]

@@ -1,0 +1,140 @@
+"""The commands that follow from a comparison: its advice, for the same data and network."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.commands.backbone_spec import BackboneSpec
+from headstart.commands.sources import DataOptions
+from headstart.data import Preprocessing
+from headstart.study import Comparison, Outcome, StudySettings
+from headstart.study.recommendation import preprocessing_options
+
+_NAMES = {"crop_fraction": "crop"}
+"""Options of the command line whose name is not that of the value."""
+_UNSAID = "resize"
+"""The one value of a preprocessing that no option sets."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asked for, as far as a command has to repeat it.
+
+    Attributes:
+        data: the source; anything but text or a path is called DATA.
+        options: how the data is read.
+        spec: how the backbone is built.
+        preprocessing: the backbone's own, before any configuration changed it.
+        settings: of the study.
+    """
+
+    data: Any
+    options: DataOptions
+    spec: BackboneSpec
+    preprocessing: Preprocessing
+    settings: StudySettings
+
+
+def next_commands(asked: Asked, comparison: Comparison) -> tuple[str, ...]:
+    """Return a command for the recommendation, where one can express it, and for fine-tuning.
+
+    Fine-tuning is named where it gains more than noise.
+    """
+    if asked.spec.own_module:
+        return ()
+    commands = [_fit(asked, comparison), _finetune(asked, comparison)]
+    return tuple(" ".join(words) for words in commands if words)
+
+
+def _fit(asked: Asked, comparison: Comparison) -> list[str]:
+    name = comparison.recommendation.configuration
+    if name is None:
+        return []
+    chosen = comparison.evidence.frozen_outcome(name)
+    measured = chosen.task.function.measured_statistics
+    if measured or not chosen.cacheable or not _can_be_said(asked, chosen):
+        return []
+    words = ["headstart", "fit", *_source(asked), *_backbone(asked, chosen)]
+    precision = asked.settings.extraction.precision
+    words += ["--precision", precision] if precision != "float32" else []
+    return words + (["--head", "mlp"] if chosen.head.kind == "mlp" else [])
+
+
+def _finetune(asked: Asked, comparison: Comparison) -> list[str]:
+    better = [
+        outcome
+        for outcome in comparison.evidence.tuned
+        if outcome.difference is not None
+        and outcome.difference.significant
+        and outcome.difference.value > 0
+        and _can_be_said(asked, outcome)
+    ]
+    if not better:
+        return []
+    best = max(better, key=lambda outcome: outcome.accuracy.value)
+    words = ["headstart", "finetune", *_source(asked), *_backbone(asked, best)]
+    words += ["--recipe", shlex.quote(str(best.task.configuration.recipe))]
+    epochs = asked.settings.epochs
+    return words + ([] if epochs is None else ["--epochs", str(epochs)])
+
+
+def _can_be_said(asked: Asked, outcome: Outcome) -> bool:
+    wanted = outcome.task.function.preprocessing
+    return bool(getattr(wanted, _UNSAID) == getattr(asked.preprocessing, _UNSAID))
+
+
+def _source(asked: Asked) -> list[str]:
+    """Return the data and the options that read and divide it as the study did."""
+    if not isinstance(asked.data, str | Path):
+        return ["DATA"]
+    words, options, settings = [shlex.quote(str(asked.data))], asked.options, asked.settings
+    if options.image_column is not None:
+        words += ["--image-column", shlex.quote(options.image_column)]
+    if options.label_column is not None:
+        words += ["--label-column", shlex.quote(options.label_column)]
+    if options.test_fraction != DataOptions().test_fraction:
+        words += ["--test-fraction", repr(options.test_fraction)]
+    if settings.on_bad != "raise":
+        words += ["--bad-files", settings.on_bad]
+    return words + (["--seed", str(settings.seed)] if settings.seed else [])
+
+
+def _backbone(asked: Asked, outcome: Outcome) -> list[str]:
+    """Return the options that build the backbone of an outcome again."""
+    spec = asked.spec
+    words = ["--backbone", shlex.quote(spec.source)]
+    if spec.weights is not None:
+        words += ["--weights", shlex.quote(spec.weights)]
+    if spec.model_args:
+        words += ["--model-args", shlex.quote(json.dumps(dict(spec.model_args)))]
+    layer, pooling = outcome.task.cut
+    words += ["--layer", shlex.quote(layer)] if layer else []
+    words += ["--pooling", pooling] if layer and pooling != "avg" else []
+    return words + _preprocessing(asked, outcome.task.function.preprocessing)
+
+
+def _preprocessing(asked: Asked, wanted: Preprocessing) -> list[str]:
+    """Return what differs from the weights' own preprocessing, by the user or by the advice."""
+    changed = preprocessing_options(asked.preprocessing, wanted)
+    said = {option.split()[0] for option in changed}
+    own = {
+        f"--{_NAMES.get(key, key)}": value
+        for key, value in asked.spec.preprocessing.items()
+        if value is not None and key != _UNSAID
+    }
+    given = [f"{name} {_text(value)}" for name, value in own.items() if name not in said]
+    return [*given, *changed]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        parts = [str(part) for part in value]
+        return parts[0] if len(set(parts)) == 1 else ",".join(parts)
+    return str(value)
+
+
+__all__ = ["Asked", "next_commands"]

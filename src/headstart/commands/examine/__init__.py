@@ -1,0 +1,1 @@
+"""``headstart examine``: label budget, leaks, doubtful labels."""

@@ -1,0 +1,1 @@
+"""``headstart finetune``: thaw in stages."""

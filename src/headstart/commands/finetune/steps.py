@@ -1,0 +1,398 @@
+"""The steps of a fine-tuning: preparing up to the plan, training, evaluating once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.backbones import Backbone
+from headstart.cache import FeatureCache
+from headstart.commands.backbone_spec import BackboneSpec, resolve_backbone
+from headstart.commands.baselines import majority_baseline, pixel_baseline
+from headstart.commands.clock import Clock
+from headstart.commands.environment import describe_environment
+from headstart.commands.finetune.data import Decode, divide, readable
+from headstart.commands.finetune.items import Items
+from headstart.commands.finetune.loggers import Loggers, open_loggers, planned_figures
+from headstart.commands.finetune.page import write_finetune
+from headstart.commands.finetune.settings import FinetuneConfig
+from headstart.commands.finetune.start import probe_baseline, probe_head, surgical_block
+from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.commands.run_folder import Run, write_json
+from headstart.commands.sources import DataOptions, open_dataset
+from headstart.core.errors import ConfigError
+from headstart.core.progress import Reporter, SilentReporter, console_reporter
+from headstart.core.records import Baseline, Evaluation, to_plain
+from headstart.data import BadItem, Split
+from headstart.data.reading import settle_bad_items
+from headstart.evaluation import evaluate as score
+from headstart.finetuning import Classifier, Recipe, load_recipe, recipe_to_plain
+from headstart.finetuning.checkpoint import Checkpoint
+from headstart.finetuning.circumstances import Circumstances
+from headstart.finetuning.devices import ALONE, Devices, refusals
+from headstart.finetuning.loop import train
+from headstart.finetuning.opening import Opener
+from headstart.finetuning.outcome import Trained
+from headstart.finetuning.plan import Plan
+from headstart.finetuning.planning import Prepared, make_plan
+from headstart.finetuning.setup import Setup
+from headstart.finetuning.targets import Target, resolve
+from headstart.heads import LinearHead
+from headstart.modules.digests import compare_digests, digests, named_tensors
+
+CHECKPOINT = "checkpoint"
+
+
+class Work:
+    """One fine-tuning, step by step."""
+
+    prepared: Prepared
+
+    def __init__(
+        self,
+        data: Any,
+        backbone: str | Path | BackboneSpec | Backbone,
+        recipe: str | Path | Recipe,
+        config: FinetuneConfig,
+        cache: Path | str | FeatureCache | None,
+        data_options: DataOptions | None,
+        reporter: Reporter | None,
+        devices: Devices = ALONE,
+    ) -> None:
+        self.clock = Clock()
+        self.config, self.devices = config, devices
+        self.recipe = load_recipe(recipe)
+        self.reporter = (reporter or console_reporter()) if devices.main else SilentReporter()
+        self.cache = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+        self.notes: list[str] = []
+        self.asked = backbone
+        # The digests of the data that the main process takes are there for the others.
+        with self.clock("load"), devices.main_first():
+            self.backbone = resolve_backbone(backbone)
+            self.dataset, said = open_dataset(
+                data, data_options or DataOptions(), self.config.seed, self.cache, self.reporter
+            )
+        self.say(*said, *self.backbone.notes, f"preprocessing: {self.backbone.preprocessing}")
+        self.baselines: list[Baseline] = []
+        self.items = Items(self.backbone, config, self.cache, self.clock, self.reporter)
+
+    def say(self, *notes: str) -> None:
+        """Keep notes for the report, and tell them."""
+        for note in notes:
+            self.notes.append(note)
+            self.reporter.note(note)
+
+    # Preparing
+
+    def prepare(self, folder: Path | None) -> None:
+        """Do everything up to the plan; write it."""
+        config, settings = self.config, self.config.extraction
+        self.backbone.module.to(self.devices.device or settings.resolve_device())
+        classes = len(self.dataset.classes)
+        self.network = Classifier(
+            self.backbone, classes, dropout=self.recipe.head_dropout, seed=config.seed
+        )
+        resolve(self.network, self.recipe)  # faults come before anything takes time
+        count = max(config.devices, self.devices.size)
+        faults = refusals(self.network, self.recipe, count)
+        if faults:
+            raise ConfigError(tuple(faults))
+        self.devices.share(self.network)
+        self.before = digests(self.backbone.module)
+        self.train_part, self.validation, self.test = self._parts()
+        with self.clock("start"):
+            surgical = self.devices.once(self._start)
+            self.devices.share(self.network)
+        targets = resolve(self.network, self.recipe, surgical=surgical)
+        self.identity = self._identity(surgical)
+        self.checkpoint = None if folder is None else Checkpoint(folder / CHECKPOINT, self.identity)
+        saved = None if self.checkpoint is None else self.checkpoint.load()
+        self.goes_on = saved is not None
+        self.around = Circumstances(
+            train=self.train_part,
+            validation=self.validation,
+            preprocessing=self.backbone.preprocessing,
+            store=self.cache.store,
+            cache=config.stored,
+            dtype=config.stored_dtype,
+            batch_size=settings.batch_size,
+            workers=self._workers,
+            seed=config.seed,
+            decisions=() if saved is None else saved.decisions,
+        )
+        with self.clock("plan"):
+            self.prepared = self._plan(targets)
+        self.say(*self.prepared.plan.notes)
+        if self.devices.size > 1:
+            self.say(
+                f"{self.devices.size} devices share every batch; the times of the plan are those"
+                " of one"
+            )
+        if folder is not None and self.devices.main:
+            write_json(folder / "plan.json", to_plain(self.prepared.plan))
+
+    def _start(self) -> str | None:
+        """Give the network its first head; return the block that is to be thawed, if one is."""
+        if self.recipe.start == "probe":
+            rows, classes = self.items.start_rows("train"), self.dataset.classes
+            head, notes = probe_head(rows, self.train_part, classes, self.config, self.reporter)
+            self.say(*notes)
+            self.network.load_head(head)
+            if self.config.baselines:
+                rows = self.items.start_rows("test")
+                self.baselines.append(probe_baseline(head, rows, self.test))
+        if not any("surgical" in stage.train for stage in self.recipe.stages):
+            return None
+        name, note = surgical_block(self.network, self.train_part, self.config.seed, self._workers)
+        self.say(note)
+        return name
+
+    def _plan(self, targets: Sequence[Target]) -> Prepared:
+        """Let the main process measure and decide; the others find the same cuts."""
+        mine: list[Prepared] = []
+
+        def decide() -> tuple[Plan, tuple[str, ...], int]:
+            made = make_plan(self.network, self.recipe, targets, self.around, self.reporter)
+            mine.append(made)
+            # Every process holds its rows itself.
+            held = made.held // self.devices.size
+            return made.plan, made.decisions, held
+
+        plan, decisions, held = self.devices.once(decide)
+        if not mine:
+            around = dataclasses.replace(self.around, decisions=decisions)
+            mine.append(make_plan(self.network, self.recipe, targets, around, self.reporter))
+        return dataclasses.replace(mine[0], plan=plan, held=held)
+
+    def _parts(self) -> tuple[Split, Split, Split]:
+        """Return the part that trains, the part that chooses, and the test split, all readable."""
+        train_part, validation, note = divide(
+            self.dataset, self.recipe.validation, self.config.seed
+        )
+        self.say(note)
+        parts = (train_part, validation, self.dataset.test)
+        kept = self.devices.once(
+            lambda: readable(parts, self._decoders(), self.config.on_bad, self.reporter)
+        )
+        first, second, third = (part.take(where) for part, where in zip(parts, kept, strict=True))
+        return first, second, third
+
+    def _decoders(self) -> Sequence[Decode]:
+        """Return what looks for broken files in the three parts, before anything depends on them.
+
+        No item is decoded for that alone where the first stage is about to store its row.
+        """
+        if self._reads_later:
+            return [lambda _: ()] * 3
+        if self.recipe.start != "probe":
+            return [self.items.decode] * 3
+        return self.items.decoders()
+
+    @property
+    def _reads_later(self) -> bool:
+        """Whether items are first decoded by the first stage: then nothing can be left out."""
+        first = self.recipe.stages[0]
+        surgical = any("surgical" in stage.train for stage in self.recipe.stages)
+        return (
+            self.config.on_bad == "raise"
+            and self.recipe.start != "probe"
+            and first.norm != "reestimated"
+            and not surgical
+        )
+
+    def _read_all(self, opener: Opener) -> None:
+        """Find all items that cannot be decoded before the first epoch; store rows meanwhile."""
+        parts: tuple[Split, ...] = (self.train_part, self.validation, self.test)
+        bad: list[BadItem] = []
+        if self.prepared.cuts[0] is not None:
+            bad += opener.fill(0)
+            parts = (self.test,)
+        for part in parts:
+            bad += self.items.decode(part)
+        settle_bad_items(bad, "raise", self.reporter)
+
+    @property
+    def _workers(self) -> int | None:
+        """Threads that decode while training: the processors are shared with other devices."""
+        given = self.config.extraction.workers
+        if given is not None or self.devices.size == 1:
+            return given
+        return max(1, (os.cpu_count() or 1) // self.devices.size)
+
+    def _fingerprint(self) -> str:
+        return backbone_fingerprint(self.backbone, "float32", self.config.extraction.storage)
+
+    def _identity(self, surgical: str | None) -> str:
+        """Digest all that decides the result, to know an unfinished run of the same again."""
+        values = {
+            "recipe": recipe_to_plain(self.recipe),
+            "train": split_fingerprint(self.train_part),
+            "validation": split_fingerprint(self.validation),
+            "backbone": self._fingerprint(),
+            "seed": self.config.seed,
+            "stored": [self.config.stored, self.config.stored_dtype],
+            "batch_size": self.config.extraction.batch_size,
+            "device": str(self.backbone.device.type),
+            "surgical": surgical,
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    # Training
+
+    def train(self, folder: Path | None) -> Run:
+        """Train, evaluate once, write."""
+        opener = Opener(self.network, self.prepared, self.around, self.reporter)
+        if self._reads_later:
+            with self.clock("train"):
+                self.devices.once(lambda: self._read_all(opener))
+        device = self.backbone.device
+        setup = Setup(
+            network=self.network,
+            targets=self.prepared.targets,
+            open_road=opener.open,
+            open_images=opener.images,
+            prepare=opener.prepare,
+            train_labels=torch.from_numpy(self.train_part.labels).to(device),
+            validation_labels=torch.from_numpy(self.validation.labels).to(device),
+            seed=self.config.seed,
+            stop_without_gain=self.recipe.stop_without_gain,
+            decisions=self.prepared.decisions,
+            devices=self.devices,
+        )
+        with self._logging(folder) as loggers:
+            setup = dataclasses.replace(setup, log=loggers.epochs)
+            with self.clock("train"):
+                trained = train(setup, self.checkpoint, self.reporter)
+            return self._finish(trained, opener, folder, loggers)
+
+    def _logging(self, folder: Path | None) -> AbstractContextManager[Loggers]:
+        """Open the loggers that were asked for, on the main device."""
+        if folder is None or not self.devices.main:
+            return contextlib.nullcontext(Loggers({}, self.reporter))
+        plan = self.prepared.plan
+        settings = {
+            "data": self.dataset.name,
+            "backbone": self.backbone.name,
+            "recipe": recipe_to_plain(self.recipe),
+            "seed": self.config.seed,
+            "devices": self.devices.size,
+            "plan": planned_figures(plan),
+        }
+        return open_loggers(
+            self.config.loggers,
+            folder,
+            settings,
+            plan=to_plain(plan),
+            goes_on=self.goes_on,
+            reporter=self.reporter,
+        )
+
+    def _finish(
+        self, trained: Trained, opener: Opener, folder: Path | None, loggers: Loggers
+    ) -> Run:
+        """Evaluate once; write."""
+        self.notes += trained.notes
+        self.say(_best_note(trained))
+        present = np.bincount(self.train_part.labels, minlength=len(self.dataset.classes)) > 0
+        head = self.network.linear_head(present)
+        with self.clock("evaluate"):
+            scored = self.devices.once(lambda: self._score(head))
+            evaluation, self.baselines, probabilities = scored
+        loggers.test(evaluation)
+        run = Run(
+            head=head,
+            classes=self.dataset.classes,
+            evaluation=evaluation,
+            baselines=tuple(self.baselines),
+            curves=trained.curves,
+            configuration=self._configuration(),
+            environment=describe_environment(),
+            fingerprints={
+                "backbone": self._fingerprint(),
+                "train": split_fingerprint(self.train_part),
+                "validation": split_fingerprint(self.validation),
+                "test": split_fingerprint(self.test),
+            },
+            cache=self.items.use + opener.use,
+            seconds=self.clock.seconds(),
+            images_per_second=None,
+            n_train=len(self.train_part),
+            n_test=len(self.test),
+            notes=tuple(self.notes),
+            spec=(
+                self.asked
+                if isinstance(self.asked, BackboneSpec)
+                else BackboneSpec.of(self.backbone)
+            ),
+            backbone=self.backbone,
+            folder=folder,
+            training=self._training(trained),
+            tuned=self._tuned(),
+        )
+        if folder is not None and self.devices.main:
+            write_finetune(run, folder, self.prepared.plan, trained, self.test, probabilities)
+            if self.checkpoint is not None:
+                self.checkpoint.remove()
+        return run
+
+    def _score(self, head: LinearHead) -> tuple[Evaluation, list[Baseline], NDArray[Any]]:
+        probabilities = head.predict_proba(self.items.rows(self.test))
+        evaluation = score(self.test.labels, probabilities, self.dataset.classes)
+        if self.config.baselines:
+            self._simple_baselines()
+        return evaluation, self.baselines, probabilities
+
+    def _simple_baselines(self) -> None:
+        self.baselines.append(majority_baseline(self.train_part.labels, self.test))
+        pixels = pixel_baseline(
+            self.train_part, self.test, seed=self.config.seed, reporter=self.reporter
+        )
+        if pixels is not None:
+            self.baselines.append(pixels)
+
+    def _configuration(self) -> dict[str, Any]:
+        return {
+            **to_plain(self.config),
+            "head": "fine-tuned",
+            "data": self.dataset.name,
+            "recipe": recipe_to_plain(self.recipe),
+        }
+
+    def _training(self, trained: Trained) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.name,
+            "n_validation": len(self.validation),
+            "best": to_plain(trained.best),
+            "stages": to_plain(trained.stages),
+            "epochs": to_plain(trained.records),
+        }
+
+    def _tuned(self) -> dict[str, Tensor]:
+        """Return the tensors of the backbone that differ from those it was loaded with."""
+        after = digests(self.backbone.module)
+        changed = compare_digests(self.before, after)
+        named = dict(named_tensors(self.backbone.module))
+        return {name: named[name].detach().cpu().clone() for name in changed}
+
+
+def _best_note(trained: Trained) -> str:
+    best = trained.best
+    figure = f"validation accuracy {100 * best.validation_accuracy:.1f} %"
+    if best.stage < 0:
+        return f"no epoch was better than the start ({figure}): the start is kept"
+    return f"the weights of stage '{best.name}', epoch {best.epoch}, are kept ({figure})"
+
+
+__all__ = ["Work"]

@@ -1,0 +1,1 @@
+"""``headstart fit``: from data to a tested classifier."""

@@ -1,0 +1,288 @@
+"""The page of the main job: what was scored, against what, how it was chosen, how to repeat it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.core.records import Baseline, CacheUse, Curve, Evaluation
+from headstart.report.page import (
+    Block,
+    Callout,
+    Code,
+    Example,
+    Gallery,
+    Headline,
+    Page,
+    Picture,
+    Section,
+    Table,
+)
+from headstart.report.text import confused_pairs, scores
+from headstart.report.wording import (
+    flatten,
+    format_interval,
+    format_number,
+    format_percent,
+    format_score,
+    format_seconds,
+)
+
+_OPEN_TABLE = 12  # classes up to which the per-class table stands open
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test item that the head got wrong.
+
+    Attributes:
+        item: its name: a path, or a row of a table.
+        true, predicted: class names.
+        probability: what the head gave the predicted class, a fraction in [0, 1].
+        thumbnail: PNG, JPEG or GIF bytes, at most about 128 × 128 pixels to keep the page small;
+            None for items that are not images.
+    """
+
+    item: str
+    true: str
+    predicted: str
+    probability: float
+    thumbnail: bytes | None = None
+
+
+def fit_page(
+    evaluation: Evaluation,
+    *,
+    title: str,
+    subtitle: str = "",
+    baselines: Sequence[Baseline] = (),
+    curves: Sequence[Curve] = (),
+    configuration: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+    timing: Mapping[str, float] | None = None,
+    images_per_second: float | None = None,
+    cache: CacheUse | None = None,
+    notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    mistakes: Sequence[Mistake] = (),
+    commands: Sequence[str] = (),
+    head_name: str = "this head",
+) -> Page:
+    """Build the report of ``fit``.
+
+    Args:
+        evaluation: the scores on the test split.
+        title: the page's title, such as the name of the data.
+        subtitle: one line below it, such as backbone, layer and head.
+        baselines: figures to beat, on the same test items.
+        curves: training and selection curves.
+        configuration: every setting of the run; nested mappings are shown with dotted names.
+        environment: versions and hardware.
+        timing: seconds of each step, in the order they ran ("extract", "fit", ...).
+        images_per_second: the rate of extraction; None if nothing was extracted.
+        cache: rows found and rows computed.
+        notes: defaults that were used with their reasons, things handled on the user's behalf.
+        warnings: what the reader should doubt (a tiny test set, suspicious inputs).
+        mistakes: examples of wrong predictions, the most confident first.
+        commands: what to try next, or how to repeat the run.
+        head_name: how the trained head is named beside the baselines.
+
+    Returns:
+        The page, for :func:`headstart.report.write_page`.
+    """
+    timing = dict(timing or {})
+    sections = (
+        Section("Result", tuple(_result(evaluation, baselines, head_name, notes, warnings))),
+        Section("By class", tuple(_classes(evaluation))),
+        Section("Mistakes", tuple(_mistakes(evaluation, mistakes))),
+        Section("Training and choice", tuple(_training(evaluation, curves))),
+        Section("Time and cache", tuple(_cost(timing, images_per_second, cache))),
+        Section("To repeat this", tuple(_settings(commands, configuration, environment))),
+    )
+    return Page(
+        title=title,
+        subtitle=subtitle,
+        headlines=_headlines(evaluation, baselines, timing, cache),
+        sections=tuple(section for section in sections if section.blocks),
+    )
+
+
+def _headlines(
+    evaluation: Evaluation,
+    baselines: Sequence[Baseline],
+    timing: Mapping[str, float],
+    cache: CacheUse | None,
+) -> tuple[Headline, ...]:
+    accuracy = evaluation.accuracy
+    interval = accuracy.interval
+    basis = format_interval(interval) if interval else f"n = {evaluation.n:,}, no interval"
+    shown = [Headline("Test accuracy", format_percent(accuracy.value), basis)]
+    rivals = [b for b in baselines if math.isfinite(b.accuracy.value)]
+    if rivals:
+        best = max(rivals, key=lambda baseline: baseline.accuracy.value)
+        gain = 100 * (accuracy.value - best.accuracy.value)
+        against = f"points; {best.name}: {format_percent(best.accuracy.value)}"
+        if math.isfinite(gain):
+            shown.append(Headline("Over the best baseline", f"{gain:+.1f}", against))
+    shown.append(
+        Headline("Test items", f"{evaluation.n:,}", f"in {len(evaluation.classes):,} classes")
+    )
+    if timing:
+        detail = ", ".join(f"{name} {format_seconds(value)}" for name, value in timing.items())
+        if cache is not None and cache.hits and not cache.misses:
+            detail += "; every row from the cache"
+        shown.append(Headline("Time", format_seconds(sum(timing.values())), detail))
+    return tuple(shown)
+
+
+def _result(
+    evaluation: Evaluation,
+    baselines: Sequence[Baseline],
+    head_name: str,
+    notes: Sequence[str],
+    warnings: Sequence[str],
+) -> list[Block]:
+    from headstart.report.figures import comparison_figure
+
+    blocks: list[Block] = [Callout(text, "warning") for text in warnings]
+    blocks.append(Table(("score on the test split", ""), scores(evaluation), align="ll"))
+    if baselines:
+        rows = [(head_name, "", evaluation.accuracy)]
+        rows += [(baseline.name, baseline.description, baseline.accuracy) for baseline in baselines]
+        figure = comparison_figure(
+            [name for name, _, _ in rows],
+            [[score.value] for _, _, score in rows],
+            [score.interval for _, _, score in rows],
+            reference=0,
+        )
+        alt = "; ".join(f"{name}: {format_score(score)}" for name, _, score in rows)
+        described = " ".join(f"{b.name}: {b.description}." for b in baselines if b.description)
+        caption = f"Accuracy with 95 % intervals, all on the same test items. {described}"
+        blocks.append(Picture(figure, alt, caption.strip()))
+    blocks += [Callout(text) for text in notes]
+    return blocks
+
+
+def _classes(evaluation: Evaluation) -> list[Block]:
+    from headstart.report.figures import confusion_figure, per_class_figure
+
+    blocks: list[Block] = []
+    n = len(evaluation.classes)
+    if n:
+        pairs = confused_pairs(evaluation, 3)
+        alt = f"Confusion matrix of {n} classes. " + "; ".join(
+            f"{true} taken for {predicted}: {count} of {items}"
+            for true, predicted, count, items in pairs
+        )
+        blocks.append(
+            Picture(
+                confusion_figure(evaluation),
+                alt,
+                "Each row shows the items of one true class. Blue is right, vermilion is wrong;"
+                " the stronger the colour, the larger the share of the row.",
+            )
+        )
+    if n > 2:
+        blocks.append(
+            Picture(
+                per_class_figure(evaluation),
+                "Precision and recall of each class, the lowest F1 first; the figures are in the"
+                " table of all classes.",
+                "Recall: how many items of the class were found. Precision: how many items given"
+                " this class belong to it. The lowest F1 stands first.",
+            )
+        )
+    rows = tuple(
+        (
+            row.label,
+            format_percent(row.precision),
+            format_percent(row.recall),
+            format_percent(row.f1),
+            f"{row.support:,}",
+        )
+        for row in evaluation.per_class
+    )
+    if rows:
+        header = ("class", "precision", "recall", "F1", "items")
+        caption = f"All {len(rows):,} classes" if len(rows) > _OPEN_TABLE else ""
+        blocks.append(Table(header, rows, caption, "lrrrr", folded=len(rows) > _OPEN_TABLE))
+    return blocks
+
+
+def _mistakes(evaluation: Evaluation, mistakes: Sequence[Mistake]) -> list[Block]:
+    blocks: list[Block] = []
+    pairs = confused_pairs(evaluation)
+    if pairs:
+        rows = tuple(
+            (true, predicted, f"{count:,}", format_percent(count / items))
+            for true, predicted, count, items in pairs
+        )
+        header = ("true class", "predicted as", "items", "of the true class")
+        blocks.append(Table(header, rows, "The most frequent confusions", "llrr"))
+    if mistakes:
+        examples = tuple(
+            Example(
+                mistake.item,
+                (
+                    ("true", mistake.true),
+                    ("predicted", mistake.predicted),
+                    ("probability", format_percent(mistake.probability)),
+                ),
+                mistake.thumbnail,
+            )
+            for mistake in mistakes
+        )
+        blocks.append(
+            Gallery(examples, "Wrong predictions; some may be wrong labels, so look at them.")
+        )
+    return blocks
+
+
+def _training(evaluation: Evaluation, curves: Sequence[Curve]) -> list[Block]:
+    from headstart.report.figures import curves_figure, reliability_figure
+
+    blocks: list[Block] = []
+    families: dict[tuple[str, bool], list[Curve]] = {}
+    for curve in curves:
+        families.setdefault((curve.x_label, curve.log_x), []).append(curve)
+    for family in families.values():
+        names = ", ".join(dict.fromkeys(curve.name for curve in family))
+        alt = f"{names} against {family[0].x_label}"
+        blocks.append(Picture(curves_figure(family), alt, f"{names[:1].upper()}{names[1:]}."))
+    if evaluation.reliability:
+        blocks.append(
+            Picture(
+                reliability_figure(evaluation),
+                f"Reliability diagram; expected calibration error {format_percent(evaluation.ece)}",
+                "Are the probabilities right? Below the diagonal the head is too sure. The area"
+                " of a point is its share of the items.",
+            )
+        )
+    return blocks
+
+
+def _cost(
+    timing: Mapping[str, float], images_per_second: float | None, cache: CacheUse | None
+) -> list[Block]:
+    rows = [(name, format_seconds(value)) for name, value in timing.items()]
+    if images_per_second is not None and math.isfinite(images_per_second):
+        rows.append(("images per second", format_number(images_per_second)))
+    if cache is not None:
+        rows.append(("rows from the cache", f"{cache.hits:,}"))
+        rows.append(("rows computed", f"{cache.misses:,}"))
+    return [Table(("", ""), tuple(rows), align="lr")] if rows else []
+
+
+def _settings(
+    commands: Sequence[str],
+    configuration: Mapping[str, Any] | None,
+    environment: Mapping[str, Any] | None,
+) -> list[Block]:
+    blocks: list[Block] = [Code("\n".join(commands))] if commands else []
+    for caption, values in (("Configuration", configuration), ("Environment", environment)):
+        if values:
+            rows = tuple(flatten(values))
+            blocks.append(Table(("setting", "value"), rows, caption, "ll", folded=True))
+    return blocks

@@ -1,0 +1,1 @@
+"""``headstart predict`` and ``headstart evaluate``."""

@@ -1,0 +1,246 @@
+"""The run folder: what a job leaves behind, and how another job opens it again.
+
+``run.json`` says how the run was made and ``metrics.json`` what it scored; the head lies beside
+them as safetensors and JSON. Opening a run executes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from headstart.backbones import Backbone
+from headstart.commands.backbone_spec import BackboneSpec
+from headstart.commands.fingerprints import backbone_fingerprint
+from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
+from headstart.core.errors import ConfigError, DataError
+from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
+from headstart.extraction import Extraction, Precision, Storage
+from headstart.heads import Head, load_head
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The outcome of ``fit`` or ``finetune``.
+
+    Attributes:
+        head: the trained head; ``run.predict`` needs it together with ``backbone``.
+        classes: class names, in the order of the head's probabilities.
+        evaluation: scores on the test split; None if there was nothing to evaluate on.
+        baselines: figures to beat, on the same test items.
+        curves: how the head was chosen or trained.
+        configuration: every setting, in plain values.
+        environment: versions, machine, time.
+        fingerprints: content digests of the data and of the backbone up to the cut.
+        cache: rows found and rows computed.
+        seconds: wall time by step: ``load``, ``extract``, ``fit``, ``evaluate``, ``total``.
+        images_per_second: rate of extraction; None if nothing was computed.
+        n_train, n_test: items used.
+        notes: what was decided on the user's behalf.
+        spec: how to build the backbone again.
+        backbone: the backbone itself.
+        folder: where the run was written; None if it was not.
+        training: stages and epochs of a fine-tuning, in plain values; empty for a frozen backbone.
+        tuned: the tensors of the backbone that a fine-tuning has changed, by name.
+    """
+
+    head: Head
+    classes: tuple[str, ...]
+    evaluation: Evaluation
+    baselines: tuple[Baseline, ...]
+    curves: tuple[Curve, ...]
+    configuration: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    fingerprints: Mapping[str, Any]
+    cache: CacheUse
+    seconds: Mapping[str, float]
+    images_per_second: float | None
+    n_train: int
+    n_test: int
+    notes: tuple[str, ...]
+    spec: BackboneSpec
+    backbone: Backbone = field(repr=False)
+    folder: Path | None = None
+    training: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    tuned: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the test split, a fraction in [0, 1]."""
+        return self.evaluation.accuracy.value
+
+    def metrics(self) -> dict[str, Any]:
+        """Return what ``metrics.json`` holds."""
+        return {
+            "accuracy": self.accuracy,
+            "n_train": self.n_train,
+            "n_test": self.n_test,
+            "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
+            "images_per_second": self.images_per_second,
+            "cache": to_plain(self.cache),
+            "evaluation": to_plain(self.evaluation),
+            "baselines": to_plain(self.baselines),
+            **({"training": to_plain(dict(self.training))} if self.training else {}),
+        }
+
+    def description(self) -> dict[str, Any]:
+        """Return what ``run.json`` holds."""
+        return {
+            "format": FORMAT,
+            "backbone": to_plain(self.spec),
+            "classes": list(self.classes),
+            "configuration": to_plain(dict(self.configuration)),
+            "fingerprints": to_plain(dict(self.fingerprints)),
+            "environment": to_plain(dict(self.environment)),
+            "notes": list(self.notes),
+            **({"tuned": describe_tuned(self.tuned)} if self.tuned else {}),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class SavedRun:
+    """What ``predict`` and ``evaluate`` need of a run folder."""
+
+    folder: Path
+    head: Head
+    classes: tuple[str, ...]
+    spec: BackboneSpec
+    precision: Precision
+    fingerprint: str
+    tuned: Tuned | None = None
+    storage: Storage = "float32"
+
+    def load_backbone(self, given: Backbone | None = None) -> Backbone:
+        """Build the backbone and check that it is the one the head was trained on.
+
+        Args:
+            given: the backbone, where the run was made with a module of the user's own; as it was
+                before a fine-tuning, or after.
+
+        Raises:
+            DataError: weights or preprocessing have changed since.
+        """
+        backbone = self.spec.load() if given is None else given
+        if self.tuned is not None and not self._fits(backbone):
+            backbone = self.tuned.apply(backbone)
+        self.check(backbone)
+        return backbone
+
+    def _fits(self, backbone: Backbone) -> bool:
+        return backbone_fingerprint(backbone, self.precision, self.storage) == self.fingerprint
+
+    def check(self, backbone: Backbone) -> None:
+        """Refuse a backbone whose features are not those the head was trained on."""
+        found = backbone_fingerprint(backbone, self.precision, self.storage)
+        if found != self.fingerprint:
+            raise DataError(
+                f"the backbone is not the one that {self.folder} was trained with "
+                f"(fingerprint {found[:12]}, expected {self.fingerprint[:12]}): "
+                "its weights, code or preprocessing have changed",
+                hint="restore the weights file, or fit again",
+            )
+
+
+def prepare_folder(out: Path | str | None, name: str) -> Path:
+    """Create the run folder before any work is done, so that a bad path costs nothing.
+
+    Args:
+        out: the folder; None makes ``runs/TIME-NAME`` in the working directory.
+        name: a name for the default folder; made safe as a path.
+
+    Raises:
+        ConfigError: it cannot be created or written.
+    """
+    if out is None:
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "run"
+        folder = Path("runs") / f"{stamp}-{safe}"
+    else:
+        folder = Path(out).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(
+            (f"'{folder}' is a file, and a folder is needed",), hint="give another --out"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            (f"the folder '{folder}' cannot be created: {error.strerror}",),
+            hint="give another --out",
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(
+            (f"the folder '{folder}' cannot be written to",), hint="give another --out"
+        )
+    return folder
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON by way of a temporary file, so that a reader never sees half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def open_run(folder: Path | str) -> SavedRun:
+    """Open a run folder.
+
+    Raises:
+        DataError: it is not a run folder, or it is damaged.
+    """
+    folder = Path(folder).expanduser()
+    path = folder / "run.json"
+    if not path.is_file():
+        raise DataError(
+            f"'{folder}' is not a run folder: it has no run.json",
+            hint="make one with: headstart fit DATA --out DIR",
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        classes = tuple(str(name) for name in description["classes"])
+        spec = BackboneSpec.from_plain(description["backbone"])
+        extraction = Extraction(**description["configuration"]["extraction"])
+        fingerprint = str(description["fingerprints"]["backbone"])
+        tuned = find_tuned(folder, description)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error!r})", hint="fit again") from error
+    head = load_head(folder)
+    if head.n_classes != len(classes):
+        raise DataError(
+            f"{folder} is damaged: its head knows {head.n_classes} classes, "
+            f"run.json names {len(classes)}",
+            hint="fit again",
+        )
+    return SavedRun(
+        folder,
+        head,
+        classes,
+        spec,
+        extraction.precision,
+        fingerprint,
+        tuned,
+        extraction.storage,
+    )

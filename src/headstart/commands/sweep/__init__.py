@@ -1,0 +1,1 @@
+"""``headstart sweep``: every head on every layer, chosen honestly."""

@@ -1,0 +1,238 @@
+"""The learning curve: accuracy against labels a class, and what twice as many would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.core.errors import HeadError
+from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.records import Curve, Interval, Score
+from headstart.evaluation.folds import deal
+from headstart.evaluation.intervals import t_interval
+from headstart.evaluation.linear import choose_linear
+from headstart.heads.checks import as_features, as_labels, require_seeds, require_two_classes
+
+FloatArray = npt.NDArray[np.float64]
+
+_SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+_GRID = tuple(float(c) for c in 10.0 ** np.arange(-5, 3.1, 1.0))
+_EXPONENTS = np.linspace(0.05, 1.5, 30)
+_RESAMPLES = 400
+_FIFTHS = 5
+
+
+@dataclass(frozen=True)
+class LabelBudget:
+    """How accuracy grows with labels.
+
+    Attributes:
+        shots: labels a class of each point; classes with fewer give all they have.
+        curve: mean held-out accuracy, with the band of Student's t over the repetitions.
+        scores: the points with their intervals.
+        accuracies: ``(points, repetitions)``.
+        extrapolated: accuracy at twice the labels of the last point, by the power law
+            ``error = a + b shots^-c``, with the interval of a bootstrap over repetitions; None
+            with fewer than three points.
+        gain: ``extrapolated`` less the fitted law at the last point, likewise.
+        notes: what was decided on the user's behalf.
+    """
+
+    shots: tuple[int, ...]
+    curve: Curve
+    scores: tuple[Score, ...]
+    accuracies: np.ndarray
+    extrapolated: Score | None
+    gain: Score | None
+    notes: tuple[str, ...]
+
+
+def learning_curve(
+    x: object,
+    y: object,
+    n_classes: int,
+    *,
+    shots: Sequence[int] | None = None,
+    repetitions: int = 5,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> LabelBudget:
+    """Measure accuracy with few labels a class, inside the training rows.
+
+    Each repetition holds out another fifth of the rows, draws the labels from the rest (the
+    smaller sets inside the larger), and fits logistic regression with C chosen by
+    cross-validation in the drawn rows alone. The only item of a class is never held out.
+
+    Args:
+        x, y, n_classes: training features ``(n, d)``, class indices ``(n,)``, their number.
+        shots: labels a class; None takes 1, 2, 5, 10, ... up to what the commonest class has in
+            the rest.
+        repetitions: how many, at least 1.
+        seed: of the divisions and the draws.
+        reporter: is told how the work goes.
+
+    Raises:
+        HeadError: if the input is unfit or too small to hold anything out.
+    """
+    reporter = reporter or SilentReporter()
+    require_seeds(seed)
+    if repetitions < 1:
+        raise HeadError(f"expected 1 repetition or more, found {repetitions}")
+    features = as_features(x)
+    labels = as_labels(y, len(features), n_classes)
+    require_two_classes(labels)
+    divisions = [_division(labels, seed, repetition) for repetition in range(repetitions)]
+    points = _points(shots, min(int(np.bincount(labels[rest]).max()) for rest, _ in divisions))
+    accuracies = np.empty((len(points), repetitions))
+    with reporter.task("learning curve", accuracies.size, "fits") as progress:
+        for repetition, (rest, held) in enumerate(divisions):
+            rank = _ranks(labels[rest], np.random.default_rng([seed, repetition]))
+            for at, shot in enumerate(points):
+                drawn = rest[rank < shot]
+                head = choose_linear(
+                    features[drawn], labels[drawn], n_classes, grid=_GRID, seed=seed
+                ).head
+                accuracies[at, repetition] = float(
+                    (head.predict(features[held]) == labels[held]).mean()
+                )
+                progress.advance()
+    scores = tuple(t_interval(row, bounds=(0, 1)) for row in accuracies)
+    extrapolated, gain = _extrapolate(np.array(points, dtype=float), accuracies, seed)
+    notes = (*_division_notes(labels), *_point_notes(points))
+    return LabelBudget(
+        points, _curve(points, scores), scores, accuracies, extrapolated, gain, notes
+    )
+
+
+def _division(labels: np.ndarray, seed: int, repetition: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to draw from and the fifth that a repetition holds out.
+
+    Always a fifth, however rare a class is: folds that every class reaches would be two where a
+    class has two items, and half of all rows would be lost to the curve. The items of a class
+    lie in different fifths, so that every class has an item to draw.
+    """
+    several = np.flatnonzero(np.bincount(labels)[labels] > 1)
+    if not len(several):
+        raise HeadError("a learning curve needs a class with two items or more")
+    count = min(_FIFTHS, len(several))
+    # Five repetitions hold out the five fifths of one division, the next five of another.
+    of = deal(labels[several], count, seed + repetition // count)
+    held = several[of == repetition % count]
+    return np.setdiff1d(np.arange(len(labels)), held), held
+
+
+def _points(shots: Sequence[int] | None, most: int) -> tuple[int, ...]:
+    """Return the points of the curve, of which the last draws ``most`` labels a class."""
+    if shots is not None:
+        points = sorted({int(shot) for shot in shots})
+        if not points or points[0] < 1 or points[-1] > most:
+            raise HeadError(
+                f"expected labels a class from 1 to {most} (a fifth is held out), found"
+                f" {list(shots)}"
+            )
+        return tuple(points)
+    return (*(shot for shot in _SHOTS if shot < most), most)
+
+
+def _ranks(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a random rank inside its class for each row, from 0."""
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        rank[rows] = rng.permutation(len(rows))
+    return rank
+
+
+def fit_power_law(shots: FloatArray, error: FloatArray) -> tuple[float, float, float]:
+    """Return (a, b, c) of ``error = a + b shots^-c``, a and b not negative, by least squares.
+
+    The exponent is searched on a grid; a and b follow in closed form.
+    """
+    best = (np.inf, (float(error.min()), 0.0, 1.0))
+    for c in _EXPONENTS:
+        basis = shots**-c
+        for with_floor in (True, False):
+            if with_floor:
+                spread = basis - basis.mean()
+                b = float(spread @ error / max(float(spread @ spread), 1e-300))
+                a = float(error.mean() - b * basis.mean())
+            else:
+                a, b = 0.0, float(basis @ error / (basis @ basis))
+            loss = float(((a + b * basis - error) ** 2).sum())
+            if a >= 0 and b >= 0 and loss < best[0]:
+                best = (loss, (a, b, float(c)))
+    return best[1]
+
+
+def _extrapolate(
+    shots: FloatArray, accuracies: FloatArray, seed: int
+) -> tuple[Score | None, Score | None]:
+    if len(shots) < 3:
+        return None, None
+    n = accuracies.shape[1]
+    rng = np.random.default_rng(seed)
+    draws = [np.arange(n)] + [rng.integers(0, n, n) for _ in range(_RESAMPLES if n > 1 else 0)]
+    found = np.array([_doubled(shots, accuracies[:, draw].mean(axis=1)) for draw in draws])
+    if n < 2:
+        return Score(float(found[0, 0]), None), Score(float(found[0, 1]), None)
+    low, high = np.percentile(found[1:], [2.5, 97.5], axis=0)
+    scores = [
+        Score(float(found[0, i]), Interval(float(low[i]), float(high[i]), 0.95, "bootstrap", n))
+        for i in range(2)
+    ]
+    return scores[0], scores[1]
+
+
+def _doubled(shots: FloatArray, accuracy: FloatArray) -> tuple[float, float]:
+    """Return the law's accuracy at twice the last point, and its gain over the last point."""
+    # The law holds for many labels, not for one or two: the last five points shape it.
+    a, b, c = fit_power_law(shots[-5:], 1.0 - accuracy[-5:])
+    now, then = a + b * shots[-1] ** -c, a + b * (2 * shots[-1]) ** -c
+    return 1.0 - then, cast(float, now - then)
+
+
+def _curve(points: tuple[int, ...], scores: tuple[Score, ...]) -> Curve:
+    bounds = [(s.interval.low, s.interval.high) if s.interval else None for s in scores]
+    banded = [b for b in bounds if b is not None]
+    whole = len(banded) == len(scores)
+    return Curve(
+        name="learning curve",
+        x=tuple(float(p) for p in points),
+        y=tuple(s.value for s in scores),
+        x_label="labels a class",
+        y_label="held-out accuracy",
+        low=tuple(max(0.0, b[0]) for b in banded) if whole else (),
+        high=tuple(min(1.0, b[1]) for b in banded) if whole else (),
+        log_x=True,
+    )
+
+
+def _division_notes(labels: np.ndarray) -> tuple[str, ...]:
+    """Say which classes the held-out fifths cannot hold each time."""
+    counts = np.bincount(labels)
+    single, rare = int((counts == 1).sum()), int(((counts > 1) & (counts < _FIFTHS)).sum())
+    notes = []
+    if single:
+        notes.append(
+            f"{_classes(single)} a single item, which is never held out, so that the accuracy says"
+            " nothing of such a class"
+        )
+    if rare:
+        notes.append(
+            f"{_classes(rare)} fewer than {_FIFTHS} items, so that some repetitions hold out none"
+        )
+    return tuple(notes)
+
+
+def _classes(count: int) -> str:
+    return "1 class has" if count == 1 else f"{count:,} classes have"
+
+
+def _point_notes(points: tuple[int, ...]) -> tuple[str, ...]:
+    if len(points) < 3:
+        return ("too few points for an extrapolation, which needs three",)
+    return ()

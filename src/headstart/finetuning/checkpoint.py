@@ -1,0 +1,207 @@
+"""The state of a training on disk: written whole after every epoch, read without running code.
+
+A folder with ``progress.json`` and the two safetensors files that it names with their SHA-256:
+``state-N`` (weights, statistics, optimizer, average) and ``best-N`` (what is kept in the end). The
+JSON is replaced last, so that a kill at any moment leaves the epoch before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from headstart.core.errors import ConfigError, DataError
+from headstart.core.records import to_plain
+from headstart.finetuning.outcome import EpochRecord, StageOutcome, record_from
+
+FORMAT = 1
+_PROGRESS = "progress.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """Where a training was.
+
+    Attributes:
+        stage, epoch: the last finished epoch; ``epoch`` counts from 1, 0 is before the first.
+        stale: epochs since the stage's best.
+        records, outcomes: what is known so far.
+        best: the record of the best epoch.
+        ema_steps: how many steps the average has seen.
+        seconds: wall time spent in the stage so far.
+        decisions: where every stage is cut, nothing where it begins with the images; to decide
+            the same again.
+        state, best_weights: named tensors, on the CPU.
+    """
+
+    stage: int
+    epoch: int
+    stale: int
+    records: tuple[EpochRecord, ...]
+    outcomes: tuple[StageOutcome, ...]
+    best: EpochRecord
+    ema_steps: int
+    seconds: float
+    decisions: tuple[str, ...]
+    state: Mapping[str, Tensor]
+    best_weights: Mapping[str, Tensor]
+
+
+class Checkpoint:
+    """The checkpoint of one run.
+
+    Args:
+        folder: its folder; made when something is saved.
+        identity: digest of all that decides the result; a checkpoint of another is refused.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.folder, self.identity = folder, identity
+        self._best: tuple[EpochRecord, str] | None = None
+        self._number = 0
+
+    def save(self, saved: Saved) -> None:
+        """Write a state; what was saved before stays valid until this returns."""
+        try:
+            self._save(saved)
+        except OSError as error:
+            raise DataError(
+                f"the checkpoint in '{self.folder}' cannot be written: {error.strerror or error}",
+                hint="free some space, and run the same command again to go on",
+            ) from error
+
+    def load(self) -> Saved | None:
+        """Return the last state, or None if there is none.
+
+        Raises:
+            ConfigError: it belongs to another plan.
+            DataError: it is damaged.
+        """
+        path = self.folder / _PROGRESS
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["format"] != FORMAT:
+                raise ValueError(f"format {values['format']}")
+            if values["identity"] != self.identity:
+                raise ConfigError(
+                    (f"'{self.folder}' holds the unfinished training of another plan or data",),
+                    hint="give another --out, or remove that folder to begin anew",
+                )
+            saved = self._read(values)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise DataError(
+                f"the checkpoint in '{self.folder}' is damaged ({error!r})",
+                hint="remove that folder to begin anew",
+            ) from error
+        self._number = int(values["number"])
+        self._best = (saved.best, values["files"]["best"]["name"])
+        return saved
+
+    def remove(self) -> None:
+        """Delete it: the run is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _save(self, saved: Saved) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._number += 1
+        files = {"state": self._tensors(f"state-{self._number}", saved.state)}
+        if self._best is None or self._best[0] != saved.best:
+            files["best"] = self._tensors(f"best-{self._number}", saved.best_weights)
+            self._best = (saved.best, files["best"]["name"])
+        else:
+            name = self._best[1]
+            files["best"] = {"name": name, "sha256": _digest(self.folder / name)}
+        values = {
+            "format": FORMAT,
+            "identity": self.identity,
+            "number": self._number,
+            "files": files,
+            **{
+                name: to_plain(getattr(saved, name))
+                for name in ("stage", "epoch", "stale", "records", "outcomes", "best")
+            },
+            "ema_steps": saved.ema_steps,
+            "seconds": saved.seconds,
+            "decisions": list(saved.decisions),
+        }
+        _durable(self.folder / _PROGRESS, json.dumps(_finite(values), indent=1).encode())
+        kept = {_PROGRESS, *(entry["name"] for entry in files.values())}
+        for path in self.folder.iterdir():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def _tensors(self, stem: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        name = f"{stem}.safetensors"
+        plain = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
+        payload = safetensors.torch.save(plain)
+        _durable(self.folder / name, payload)
+        return {"name": name, "sha256": hashlib.sha256(payload).hexdigest()}
+
+    def _read(self, values: Mapping[str, Any]) -> Saved:
+        found = {}
+        for kind, entry in values["files"].items():
+            name = str(entry["name"])
+            if Path(name).name != name:
+                raise ValueError(f"{name!r} is no name of a file")
+            payload = (self.folder / name).read_bytes()
+            if hashlib.sha256(payload).hexdigest() != entry["sha256"]:
+                raise ValueError(f"{name} is not the file that {_PROGRESS} names")
+            found[kind] = safetensors.torch.load(payload)
+        return Saved(
+            stage=int(values["stage"]),
+            epoch=int(values["epoch"]),
+            stale=int(values["stale"]),
+            records=tuple(record_from(record) for record in values["records"]),
+            outcomes=tuple(StageOutcome(**outcome) for outcome in values["outcomes"]),
+            best=record_from(values["best"]),
+            ema_steps=int(values["ema_steps"]),
+            seconds=float(values["seconds"]),
+            decisions=tuple(str(value) for value in values["decisions"]),
+            state=found["state"],
+            best_weights=found["best"],
+        )
+
+
+def _durable(path: Path, payload: bytes) -> None:
+    """Replace a file so that a kill, or a loss of power, leaves the old one or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    if os.name != "nt":
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by null."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
+
+
+__all__ = ["Checkpoint", "Saved"]

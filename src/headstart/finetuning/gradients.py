@@ -1,0 +1,68 @@
+"""Which block asks to be changed: gradients relative to weights, block by block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headstart.finetuning.measure import as_planned
+from headstart.finetuning.network import HEAD, Classifier, network_groups, smoothed_loss
+from headstart.finetuning.roads import Feed, Index
+
+
+@dataclass(frozen=True)
+class RelativeGradient:
+    """Gradient norm over weight norm of one block group.
+
+    Attributes:
+        name: the group.
+        ratio: ``‖∇L‖ / ‖w‖`` over all its parameters together.
+    """
+
+    name: str
+    ratio: float
+
+
+def relative_gradients(
+    network: Classifier, feed: Feed, labels: Tensor, order: Index, *, batch_size: int = 32
+) -> tuple[RelativeGradient, ...]:
+    """Measure the relative gradient norm of every block group of the backbone.
+
+    The criterion of surgical fine-tuning's Auto-RGN (Lee et al. 2023, arXiv 2210.11466, section
+    4.1): a block whose gradient is large beside its weights is the one to tune. The gradient is
+    that of the mean loss over all items given, in evaluation mode, behind the head as it is, so
+    the head has to be trained first. Nothing of the network changes.
+
+    Args:
+        network: with a trained head.
+        feed: gives images.
+        labels: ``(n,) int64`` on the device.
+        order: ``(m,)``, the items to use; a few hundred are enough.
+        batch_size: items a pass.
+
+    Returns:
+        One record a group, from the input to the output; the head is left out.
+    """
+    live = network.live_tensors()
+    names = [name for name, _ in network.named_parameters() if name in live]
+    with as_planned(network, names):
+        for index, inputs in feed.batches(order, batch_size, 0):
+            truth = labels[torch.from_numpy(index).to(labels.device)]
+            loss = smoothed_loss(network(*inputs), truth, 0.0) * (len(truth) / len(order))
+            torch.autograd.backward(loss)
+        parameters = dict(network.named_parameters())
+        found = []
+        for group in network_groups(network):
+            if group.name == HEAD:
+                continue
+            own = [parameters[name] for name in group.parameters]
+            weight = sum(float(p.detach().double().square().sum()) for p in own)
+            slope = sum(float(p.grad.double().square().sum()) for p in own if p.grad is not None)
+            ratio = (slope / weight) ** 0.5 if weight else float("nan")
+            found.append(RelativeGradient(group.name, ratio))
+    return tuple(found)
+
+
+__all__ = ["RelativeGradient", "relative_gradients"]

@@ -1,0 +1,301 @@
+"""The network that is fine-tuned: a backbone up to its cut, dropout, and a linear head.
+
+The backbone stays the very module it was, with the names of its parameters, so that a freeze
+contract, an optimizer and a saved file all speak of the same tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from headstart.backbones import Backbone
+from headstart.backbones.groups import BlockGroup, Family, block_groups, register_family
+from headstart.core.errors import BackboneError
+from headstart.heads import LinearHead
+from headstart.modules.layers import evaluation_mode, first_tensor
+from headstart.modules.pooling import GEM_POWER, channels_last, prefix_tokens
+
+BACKBONE, HEAD = "backbone", "head"
+
+
+class Pool(nn.Module):
+    """Pooling as a module, decided once: the same arithmetic as ``backbones.pooling.pool``.
+
+    Its forward asks nothing of the values or the shape it is given, so that it can be traced.
+    """
+
+    def __init__(self, pooling: str, ndim: int, last: bool, prefix: int) -> None:
+        super().__init__()
+        self.pooling, self.ndim, self.last, self.prefix = pooling, ndim, last, prefix
+
+    def forward(self, output: Tensor) -> Tensor:
+        """Pool ``(n, c)``, ``(n, tokens, c)``, ``(n, c, h, w)`` or ``(n, h, w, c)``."""
+        if self.pooling == "none" or self.ndim == 2:
+            return output
+        if self.pooling == "cls":
+            return output[:, 0]
+        if self.ndim == 3:
+            positions = output[:, self.prefix :]
+        elif self.last:
+            positions = output.flatten(1, 2)
+        else:
+            positions = output.flatten(2).transpose(1, 2)
+        if self.pooling == "avg":
+            return positions.mean(dim=1)
+        return positions.clamp(min=1e-6).pow(GEM_POWER).mean(dim=1).pow(1.0 / GEM_POWER)
+
+
+class Classifier(nn.Module):
+    """``head(dropout(pool(backbone(x))))``.
+
+    Args:
+        source: the backbone; its module is used in place, not copied.
+        n_classes: outputs of the head.
+        dropout: probability of dropout before the head.
+        seed: of the head's first weights.
+
+    Attributes:
+        source: the backbone it was made from; weights are read from it when it is used.
+        trunk: the graph of the backbone up to its layer, sharing its modules; None where the
+            backbone is used whole, or cannot be traced and is stopped at its layer instead.
+    """
+
+    def __init__(
+        self, source: Backbone, n_classes: int, *, dropout: float = 0.0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        shape = source.feature_shape()
+        if len(shape) != 1:
+            raise BackboneError(
+                f"a head needs one row an item, and {source.name} gives {shape} an item",
+                hint="use --pooling avg",
+            )
+        self.source = source
+        self.backbone = source.module
+        # Not registered: its modules are those of the backbone, and have their names there.
+        self._trunk = (None if source.layer is None else truncated(source.module, source.layer),)
+        self.pool = _pool_of(source)
+        self.dropout = nn.Dropout(dropout)
+        with torch.random.fork_rng(devices=[]):
+            self.head = nn.Linear(shape[0], n_classes)
+        self._reset_head(seed)
+        self.to(source.device)
+
+    @property
+    def trunk(self) -> fx.GraphModule | None:
+        """See the class."""
+        return self._trunk[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(n, n_classes)`` of normalised images ``(n, 3, h, w) float32``."""
+        return cast(Tensor, self.head(self.dropout(self.features(x))))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the head is given, ``(n, d)``."""
+        if self.source.layer is None:
+            return cast(Tensor, self.pool(first_output(self.backbone(x))))
+        if self.trunk is not None:
+            # Not by calling the graph: a tracer looks for modules in the tree of this one.
+            return cast(Tensor, self.pool(self.trunk.forward(x)))
+        return self.source.features(x)
+
+    def load_head(self, head: LinearHead) -> None:
+        """Take the weights of a linear head; its standardisation is folded into them.
+
+        Classes that the head has never seen get the bias of the least likely one.
+        """
+        weight = head.weight / head.scale[:, None]
+        bias = head.bias - head.mean @ weight
+        bias = np.where(head.present, bias, bias[head.present].min())
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(weight.T.copy()))
+            self.head.bias.copy_(torch.from_numpy(bias))
+
+    def linear_head(self, present: NDArray[np.bool_]) -> LinearHead:
+        """Return the head as it is saved: on features as they are, mean 0 and scale 1.
+
+        Args:
+            present: ``(k,)``, the classes that the training items held.
+        """
+        weight = self.head.weight.detach().cpu().double().numpy().T.copy()
+        bias = self.head.bias.detach().cpu().double().numpy().copy()
+        width = len(weight)
+        return LinearHead(
+            weight, bias, np.zeros(width), np.ones(width), present, method="finetuned"
+        )
+
+    def live_modules(self) -> frozenset[str]:
+        """Return the names of modules that take part in the forward, with their ancestors."""
+        names = {"", BACKBONE, HEAD, "pool", "dropout"}
+        for name in self.source.prefix.modules:
+            pieces = f"{BACKBONE}.{name}".rstrip(".").split(".")
+            names.update(".".join(pieces[: i + 1]) for i in range(len(pieces)))
+        return frozenset(names)
+
+    def live_tensors(self) -> frozenset[str]:
+        """Return the names of parameters and buffers that take part in the forward."""
+        own = {f"{BACKBONE}.{name}" for name in self.source.prefix.tensors}
+        return frozenset(own | {f"{HEAD}.weight", f"{HEAD}.bias"})
+
+    def _reset_head(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        bound = 1.0 / math.sqrt(self.head.in_features)
+        with torch.no_grad():
+            for parameter in (self.head.weight, self.head.bias):
+                drawn = torch.rand(parameter.shape, generator=generator)
+                parameter.copy_(drawn * (2 * bound) - bound)
+
+
+def first_output(output: Any) -> Any:
+    """Return the tensor of an output that may be a tuple; a tracer's proxy as it is."""
+    if isinstance(output, tuple | list):
+        return first_tensor(output, "the backbone")
+    return output
+
+
+def truncated(module: nn.Module, layer: str) -> fx.GraphModule | None:
+    """Return the graph of a module up to the output of a layer, sharing its submodules.
+
+    Blocks are kept whole as far as they can be, so that they follow ``train()`` and ``eval()``
+    as ever. Where the code itself asks for the mode, so that its graph differs between training
+    and evaluation, or cannot be traced at all, there is no graph.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    graphs = []
+    try:
+        for training in (True, False):
+            module.train(training)
+            graphs.append(_graph_up_to(module, layer))
+    except Exception:  # tracing runs the user's own code on proxies, and may fail in any way
+        return None
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    (training_graph, code), (_, evaluation_code) = graphs
+    if code != evaluation_code:
+        return None
+    return training_graph
+
+
+class _Blocks(fx.Tracer):
+    """Looks into the ancestors of the layer only; every other module is one node."""
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether the module becomes one node of the graph."""
+        if module_qualified_name == self.layer:
+            return True
+        if self.layer.startswith(module_qualified_name + "."):
+            return False
+        return not isinstance(m, nn.ModuleList)
+
+
+def _graph_up_to(module: nn.Module, layer: str) -> tuple[fx.GraphModule, str]:
+    graph = _Blocks(layer).trace(module)
+    ends = [node for node in graph.nodes if node.op == "call_module" and node.target == layer]
+    if len(ends) != 1:
+        raise ValueError(f"layer {layer!r} is called {len(ends)} times in the graph")
+    for node in reversed(list(graph.nodes)):
+        if node is ends[0]:
+            break
+        graph.erase_node(node)
+    graph.output(ends[0])
+    graph.lint()
+    made = fx.GraphModule(module, graph)
+    return made, made.code
+
+
+def _pool_of(source: Backbone) -> Pool:
+    """Decide the pooling by looking at one output of the layer."""
+    raw = source.at(source.layer, "none")
+    with torch.no_grad(), evaluation_mode(source.module):
+        ndim = raw.features(source.probe()).ndim
+    last = ndim == 4 and channels_last(source.module, source.layer or "")
+    prefix = prefix_tokens(source.module) if ndim == 3 else 0
+    return Pool(source.pooling, ndim, last, prefix)
+
+
+def network_groups(network: Classifier) -> tuple[BlockGroup, ...]:
+    """Return the block groups of the backbone that take part in the forward, and the head.
+
+    Names of parameters and modules are those in the classifier; names of groups are short.
+    """
+    live = network.live_tensors()
+    found = []
+    for group in block_groups(network.backbone):
+        parameters = tuple(f"{BACKBONE}.{name}" for name in group.parameters)
+        if any(name in live for name in parameters):
+            modules = tuple(f"{BACKBONE}.{name}" for name in group.modules)
+            kept = tuple(name for name in parameters if name in live)
+            found.append(BlockGroup(group.name, kept, modules))
+    head = BlockGroup(HEAD, (f"{HEAD}.weight", f"{HEAD}.bias"), (HEAD,))
+    return (*found, head)
+
+
+def dead_modules(network: Classifier) -> tuple[str, ...]:
+    """Return the outermost modules with tensors that take no part in the forward."""
+    live = network.live_modules()
+    dead: list[str] = []
+    for name, module in network.named_modules():
+        if name in live or any(name.startswith(parent + ".") for parent in dead):
+            continue
+        tensors: Iterable[Tensor] = (*module.parameters(), *module.buffers())
+        if any(True for _ in tensors):
+            dead.append(name)
+    return tuple(dead)
+
+
+def smoothed_loss(
+    logits: Tensor, labels: Tensor, smoothing: float, mixed: tuple[Tensor, float] | None = None
+) -> Tensor:
+    """Return the mean cross-entropy; with ``mixed``, of both labels of mixed items.
+
+    Args:
+        logits: ``(n, k)``.
+        labels: ``(n,) int64``.
+        smoothing: of the labels.
+        mixed: the labels ``(n,)`` of the partners and the share of the items' own.
+    """
+    loss = functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+    if mixed is None:
+        return loss
+    partners, share = mixed
+    other = functional.cross_entropy(logits.float(), partners, label_smoothing=smoothing)
+    return share * loss + (1 - share) * other
+
+
+def _classifier_groups(model: nn.Module) -> list[list[str]]:
+    network = cast(Classifier, model)
+    groups = [list(group.parameters) for group in network_groups(network)]
+    listed = {name for group in groups for name in group}
+    # Parameters behind the cut belong to no group that trains; they come before the stem, so that
+    # the others keep their distance from the head.
+    rest = [name for name, _ in model.named_parameters() if name not in listed]
+    return [rest, *groups] if rest else groups
+
+
+register_family(
+    Family("headstart classifier", lambda m: isinstance(m, Classifier), _classifier_groups)
+)
+
+__all__ = [
+    "BACKBONE",
+    "HEAD",
+    "Classifier",
+    "Pool",
+    "dead_modules",
+    "network_groups",
+    "smoothed_loss",
+    "truncated",
+]

@@ -1,0 +1,1 @@
+"""Facts about any ``nn.Module``: its layers, modes, kinds, pooling, digests and identity."""

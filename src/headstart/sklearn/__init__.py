@@ -1,0 +1,22 @@
+"""scikit-learn estimators: frozen features and the heads on them, in scikit-learn's own words.
+
+:class:`FeatureExtractor` turns images into features, :class:`HeadClassifier` and
+:class:`HeadRegressor` learn from features, :class:`TransferClassifier` does both. They clone,
+pickle and validate as scikit-learn's checks demand, and work in its pipelines and searches.
+"""
+
+from __future__ import annotations
+
+from headstart.sklearn.extractor import FeatureExtractor
+from headstart.sklearn.faults import InputError, SettingsError
+from headstart.sklearn.heads import HeadClassifier, HeadRegressor
+from headstart.sklearn.transfer import TransferClassifier
+
+__all__ = [
+    "FeatureExtractor",
+    "HeadClassifier",
+    "HeadRegressor",
+    "InputError",
+    "SettingsError",
+    "TransferClassifier",
+]

@@ -1,0 +1,289 @@
+"""``FeatureExtractor``: images → features of a frozen backbone, through the cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_array, validate_data
+from torch import nn
+
+from headstart.backbones import Backbone, Pooling
+from headstart.cache import FeatureCache
+from headstart.core.errors import ConfigError
+from headstart.core.progress import console_reporter
+from headstart.data import DigestMemo, Split, load_items
+from headstart.extraction import Extraction, Precision, extract
+from headstart.sklearn import images
+from headstart.sklearn.faults import InputError, SettingsError, conventional, raise_faults
+from headstart.sklearn.networks import EXTRACTING, argument_faults, cut_network
+
+
+# fmt: off
+class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+# fmt: on
+    """Turn images into features of a frozen, pre-trained network.
+
+    The network runs once an image, in evaluation mode. Its features are kept on disk, known by
+    the content of the image: another fold, another head or another parameter of a search finds
+    them there. ``fit`` learns nothing; it checks parameters and data.
+
+    Args:
+        backbone: a name (``headstart/glyphs``, ``timm/NAME``, ``torchvision/NAME``,
+            ``file.py:factory``), a :class:`~headstart.Backbone`, or a module of your own. A name
+            is best in a search: clones of an object carry a copy of its weights each.
+        layer: name of the submodule whose output is the feature; None: the backbone's own.
+        pooling: ``avg``, ``cls``, ``gem`` or ``none``; None is ``avg`` at a layer.
+        backbone_args: further arguments of :func:`headstart.load_backbone`, such as ``weights``,
+            ``model_args`` or ``size``; for a name or a module.
+        image_shape: how flat rows ``(n, d)`` hold an image: ``(h, w)``, ``(h, w, c)``,
+            ``(c, h, w)``, or ``"square"``: the smallest square grey image that holds the row,
+            filled up with black. None takes rows of 64, 81, 100, ... values as square grey
+            images and refuses others.
+        value_range: the values of black and white in numeric arrays, such as ``(0, 16)``. None:
+            integers are levels 0..255, floats lie in [0, 1].
+        image_column: the column of a table that holds paths or bytes; None: found by itself.
+        cache: folder of the feature cache; None: ``$HEADSTART_CACHE``, else the platform's cache
+            folder; False: nothing is kept.
+        batch_size: images a forward pass.
+        precision: ``float32``, ``bfloat16`` or ``float16``; see :class:`~headstart.Extraction`.
+        device: ``auto`` takes a CUDA device if there is one.
+        workers: threads that decode images; None: the processors of this process, at most 8.
+        verbose: whether to show progress on standard error.
+
+    Attributes:
+        n_features_in_: width of X, where X was a table or flat rows.
+        feature_names_in_: names of its columns, where it was a table with names.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Backbone | nn.Module = "headstart/glyphs",
+        *,
+        layer: str | None = None,
+        pooling: Pooling | None = None,
+        backbone_args: Mapping[str, Any] | None = None,
+        image_shape: Literal["square"] | tuple[int, ...] | None = None,
+        value_range: tuple[float, float] | None = None,
+        image_column: str | None = None,
+        cache: str | os.PathLike[str] | Literal[False] | None = None,
+        batch_size: int = 64,
+        precision: Precision = "float32",
+        device: str = "auto",
+        workers: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.layer = layer
+        self.pooling = pooling
+        self.backbone_args = backbone_args
+        self.image_shape = image_shape
+        self.value_range = value_range
+        self.image_column = image_column
+        self.cache = cache
+        self.batch_size = batch_size
+        self.precision = precision
+        self.device = device
+        self.workers = workers
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002  # scikit-learn's signature
+        """Check the parameters and the form of X; nothing is learnt and no image is decoded.
+
+        Args:
+            X: see :meth:`transform`.
+            y: ignored.
+
+        Raises:
+            SettingsError: parameters are unfit; all are named.
+            InputError: X holds no images.
+        """
+        raise_faults(self, extractor_faults(self.get_params(deep=False)))
+        self._split(X, None, reset=True)
+        with conventional(), EXTRACTING:
+            self._cut()
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the features of images.
+
+        Args:
+            X: one of
+
+                - arrays or tensors ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``;
+                - flat rows ``(n, d)``, an array or a numeric table; see ``image_shape``;
+                - a list, series, or table column of paths, of bytes of image files, of
+                  ``{"bytes", "path"}``, of PIL images, or of arrays of several sizes;
+                - a :class:`~headstart.data.Split`.
+
+        Returns:
+            ``(n, d) float32``, in the order of X.
+
+        Raises:
+            SettingsError, InputError: as for :meth:`fit`.
+            BadFilesError: images cannot be read; all are named, and the others are kept.
+        """
+        raise_faults(self, extractor_faults(self.get_params(deep=False)))
+        if self.cache is False:
+            return self._rows(self._split(X, None, reset=False), None)
+        store = FeatureCache(None if self.cache is None else Path(self.cache))
+        with store.memo() as memo:
+            return self._rows(self._split(X, memo, reset=False), store)
+
+    def _rows(self, split: Split, store: FeatureCache | None) -> NDArray[np.float32]:
+        settings = Extraction(
+            self.batch_size, self.precision, self.device, False, workers=self.workers
+        )
+        reporter = console_reporter() if self.verbose else None
+        with conventional(), EXTRACTING:
+            cut = self._cut()
+            if store is None:
+                rows = extract(cut, split, settings=settings, reporter=reporter).features[0]
+            else:
+                rows = store.features(cut, split, settings=settings, reporter=reporter).rows
+        if rows.ndim != 2:
+            raise SettingsError(
+                (f"features of {cut.name} have {rows.ndim - 1} dimensions an image",),
+                hint='use pooling="avg"',
+            )
+        # A mapped file cannot be written; later steps of a pipeline may work in place.
+        return rows if rows.flags.writeable else rows.copy()
+
+    def _split(self, X: Any, memo: DigestMemo | None, *, reset: bool) -> Split:
+        """Read X, whatever it is, and check its columns against those of ``fit``."""
+        if isinstance(X, Split):
+            return X
+        if reset:
+            for name in ("n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(name, None)
+        _refuse_names(X)
+        with conventional():
+            if self.image_column is not None or images.is_column(X):
+                values = (
+                    images.column_values(X)
+                    if self.image_column is None
+                    else images.named_column(X, self.image_column)
+                )
+                self._check_columns(X, reset)
+                return images.split_of(images.column_items(values or (), self._range(), memo))
+            if _is_mixed_table(X):
+                self._check_columns(X, reset)
+                return load_items(X, digest_memo=memo)
+        return images.split_of(self._array_items(X, reset))
+
+    def _array_items(self, X: Any, reset: bool) -> Any:
+        if hasattr(X, "detach"):
+            X = X.detach().cpu().numpy()
+        array = X if hasattr(X, "shape") else np.asarray(X)
+        if len(array.shape) > 2:
+            array = check_array(array, allow_nd=True, estimator=self, input_name="X")
+        else:
+            array = validate_data(self, X, reset=reset)
+        return images.array_items(array, self.image_shape, self._range(), advise=reset)
+
+    def _check_columns(self, X: Any, reset: bool) -> None:
+        if hasattr(X, "columns") or len(getattr(X, "shape", ())) == 2:
+            validate_data(self, X, reset=reset, skip_check_array=True)
+
+    def _range(self) -> tuple[float, float] | None:
+        return None if self.value_range is None else (self.value_range[0], self.value_range[1])
+
+    def _cut(self) -> Backbone:
+        return cut_network(self.backbone, self.layer, self.pooling, self.backbone_args or {})
+
+    @property
+    def _n_features_out(self) -> int:
+        """Width of a row; scikit-learn's mixin numbers the features' names by it."""
+        raise_faults(self, extractor_faults(self.get_params(deep=False)))
+        with conventional(), EXTRACTING:
+            return self._cut().feature_shape()[-1]
+
+    def __sklearn_tags__(self) -> Any:
+        """Say what X may be, so that scikit-learn's checks feed no tables to a reader of images."""
+        return image_tags(super().__sklearn_tags__(), self.image_shape)
+
+
+def image_tags(tags: Any, image_shape: object) -> Any:
+    """Set the tags of an estimator that takes images.
+
+    Only with ``image_shape="square"`` is any two-dimensional array a batch of images.
+    """
+    tags.input_tags.two_d_array = image_shape == "square"
+    tags.input_tags.three_d_array = True
+    tags.input_tags.string = True
+    if tags.transformer_tags is not None:
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.requires_fit = False
+    return tags
+
+
+def extractor_faults(given: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the parameters of an extractor, one sentence each."""
+    faults = []
+    if not isinstance(given["backbone"], str | Path | Backbone | nn.Module):
+        kind = type(given["backbone"]).__name__
+        faults.append(f"backbone must be a name, a Backbone or a module, not {kind}")
+    faults += argument_faults(given["backbone_args"])
+    if given["backbone_args"] and isinstance(given["backbone"], Backbone):
+        faults.append("backbone_args has no meaning for a Backbone, which is built already")
+    if given["pooling"] not in (None, *get_args(Pooling)):
+        known = ", ".join(get_args(Pooling))
+        faults.append(f"pooling must be one of {known} or None, not {given['pooling']!r}")
+    faults += _shape_faults(given["image_shape"]) + _range_faults(given["value_range"])
+    cache = given["cache"]
+    if cache is not None and cache is not False and not isinstance(cache, str | os.PathLike):
+        faults.append(f"cache must be a folder, None or False, not {type(cache).__name__}")
+    try:
+        Extraction(given["batch_size"], given["precision"], workers=given["workers"])
+    except ConfigError as error:
+        faults += error.faults
+    except TypeError:
+        faults.append("batch_size and workers must be whole numbers")
+    return faults
+
+
+def _shape_faults(shape: object) -> list[str]:
+    if shape is None or (isinstance(shape, str) and shape == "square"):
+        return []
+    sizes = shape if isinstance(shape, tuple | list) else ()
+    if len(sizes) in (2, 3) and all(isinstance(s, int | np.integer) and s > 0 for s in sizes):
+        return []
+    return [f"image_shape must be (h, w), (h, w, c), (c, h, w), 'square' or None, not {shape!r}"]
+
+
+def _range_faults(limits: object) -> list[str]:
+    if limits is None:
+        return []
+    try:
+        low, high = (float(v) for v in limits)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return [f"value_range must be (black, white) or None, not {limits!r}"]
+    if not (np.isfinite([low, high]).all() and low < high):
+        return [f"value_range must be two numbers, the smaller first, not {limits!r}"]
+    return []
+
+
+def _refuse_names(X: Any) -> None:
+    if isinstance(X, str | os.PathLike):
+        raise InputError(
+            f"expected images, one a row, found the path '{os.fspath(X)}'",
+            hint="give a list of paths, or headstart.load_items(path) for a folder or table",
+        )
+
+
+def _is_mixed_table(X: Any) -> bool:
+    """Return whether X is a table of several columns that are not all numbers."""
+    if not hasattr(X, "columns") and not hasattr(X, "column_names"):
+        return False
+    return np.asarray(X).dtype.kind not in "biufc" and not _all_numbers(X)
+
+
+def _all_numbers(X: Any) -> bool:
+    dtypes = getattr(X, "dtypes", None)  # pandas' own nullable types become objects in numpy
+    kinds = [getattr(dtype, "kind", "O") for dtype in dtypes] if dtypes is not None else ["O"]
+    return all(kind in "biufc" for kind in kinds)

@@ -1,0 +1,296 @@
+"""What scikit-learn users hold as X → a :class:`~headstart.data.Split` of images.
+
+What a value means follows from its type alone, never from the other values in the batch: an
+image has the same features alone, in a training fold and in a test fold.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.core.errors import DataError
+from headstart.data import DigestMemo, Items, Split
+from headstart.data.arrays import as_array, image_items, sample
+from headstart.data.decoding import UndecodableError, to_rgb
+from headstart.data.items import Content, FileItems, ObjectItems, read_file
+from headstart.sklearn.faults import InputError
+
+SMALLEST_SIDE = 8
+"""Flat rows are taken as square images without being told so from 8×8 (scikit-learn's digits)."""
+
+_DIM = 32  # integers that reach no further are hardly visible on a scale to 255
+_ENCODED = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Image.Image)
+
+
+def is_column(x: Any) -> bool:
+    """Return whether ``x`` is a column of encoded images: paths, bytes, PIL images, or arrays of
+    several sizes; and not an array or table of numbers.
+    """
+    values = column_values(x)
+    if values is None:
+        return False
+    first = next((value for value in values if not _is_missing(value)), None)
+    if isinstance(first, _ENCODED):
+        return True
+    if not _is_image_array(first):
+        return False
+    shapes = {np.shape(value) for value in values}
+    return len(shapes) > 1 or not isinstance(x, list | tuple)  # else they stack
+
+
+def column_values(x: Any) -> Sequence[Any] | None:
+    """Return the entries of a list, series, one-dimensional array or table of one column.
+
+    None for anything that has more axes or columns, or is no sequence at all.
+    """
+    columns = getattr(x, "columns", None)
+    if columns is not None:
+        if len(columns) != 1:
+            return None
+        return _to_list(_column(x, _column_names(x)[0]))
+    shape = getattr(x, "shape", None)
+    if shape is not None and not hasattr(x, "detach"):
+        if len(shape) == 2 and shape[1] == 1 and isinstance(x, np.ndarray):
+            return _to_list(x[:, 0])
+        return _to_list(x) if len(shape) == 1 else None
+    return x if isinstance(x, list | tuple) else None
+
+
+def named_column(x: Any, name: str) -> Sequence[Any]:
+    """Return the entries of one column of a table.
+
+    Raises:
+        InputError: ``x`` is no table, or has no such column.
+    """
+    names = _column_names(x)
+    if name not in names:
+        raise InputError(
+            f"expected a table with the column '{name}' (image_column), found "
+            + (f"the columns {', '.join(map(repr, names))}" if names else type(x).__name__),
+            hint="leave image_column out for anything but a table",
+        )
+    return _to_list(_column(x, name))
+
+
+def column_items(
+    values: Sequence[Any], value_range: tuple[float, float] | None, memo: DigestMemo | None
+) -> Items:
+    """Return the items of a column of encoded images.
+
+    Args:
+        values: paths (from the working directory), bytes of image files, ``{"bytes", "path"}`` as
+            the hub writes them, PIL images, or arrays ``(h, w)``, ``(h, w, c)``, ``(c, h, w)``.
+        value_range: see :func:`to_levels`; for arrays.
+        memo: remembers digests of files.
+
+    Raises:
+        InputError: entries are missing or of another type; the first are named.
+    """
+    bad = [i for i, v in enumerate(values) if not (isinstance(v, _ENCODED) or _is_image_array(v))]
+    if bad:
+        shown = ", ".join(f"row {i} ({_shown(values[i])})" for i in bad[:5])
+        raise InputError(
+            f"expected a path, image bytes, a PIL image or an array in every row, found {shown}"
+            + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        )
+    if all(isinstance(value, str | os.PathLike) for value in values):
+        paths = [Path(os.fspath(value)).expanduser() for value in values]
+        return FileItems(paths, [str(path) for path in paths], memo)
+    return ObjectItems(len(values), lambda i: _content(values[i], value_range), "X")
+
+
+def array_items(
+    array: NDArray[Any],
+    image_shape: str | tuple[int, ...] | None,
+    value_range: tuple[float, float] | None,
+    *,
+    advise: bool,
+) -> Items:
+    """Return the items of a numeric array, one image a row.
+
+    Args:
+        array: ``(n, h, w)``, ``(n, h, w, c)``, ``(n, c, h, w)``, or flat rows ``(n, d)``.
+        image_shape: see :func:`unflatten`; for flat rows.
+        value_range: see :func:`to_levels`.
+        advise: whether to warn of integers that look like another scale.
+
+    Raises:
+        InputError: the shape or the values are not those of images.
+    """
+    if array.ndim == 2:
+        array = unflatten(to_levels(array, value_range, advise=advise), image_shape)
+    elif array.ndim in (3, 4):
+        array = to_levels(array, value_range, advise=advise)
+    else:
+        raise InputError(
+            f"expected images (n, h, w), (n, h, w, c), (n, c, h, w) or flat rows (n, d), found an"
+            f" array of shape {array.shape}",
+            hint="Reshape your data: one row an image",
+        )
+    try:
+        items, _ = image_items(array, "X")
+    except DataError as error:
+        raise InputError(error.message, hint=error.hint) from error
+    return items
+
+
+def split_of(items: Items) -> Split:
+    """Return all items, in order, without labels."""
+    n = len(items)
+    return Split(items, np.arange(n, dtype=np.int64), np.full(n, -1, np.int64))
+
+
+def to_levels(
+    array: NDArray[Any], value_range: tuple[float, float] | None, *, advise: bool = False
+) -> NDArray[np.uint8]:
+    """Turn values into 8-bit levels, each on its own.
+
+    Args:
+        array: any shape. Without a range, integers are levels 0..255, truth values black and
+            white, and floats lie in [0, 1], as torchvision's ``ToTensor`` gives them.
+        value_range: the values of black and of white. What lies outside becomes black or white,
+            with a warning.
+        advise: whether to warn of integers that only use the darkest levels.
+
+    Raises:
+        InputError: values that no 8-bit image could have.
+    """
+    if value_range is not None:
+        return _scaled(array, value_range)
+    if array.dtype == np.uint8:
+        levels = array
+    elif array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype.kind == "f":
+        _require(array, 0.0, 1.0, "floats")
+        return np.rint(array * 255.0).astype(np.uint8)
+    elif array.dtype.kind in "iu":
+        _require(array, 0, 255, "integers")
+        levels = array.astype(np.uint8)
+    else:
+        raise InputError(f"expected numbers, found values of type {array.dtype}")
+    top = int(levels.max(initial=0))
+    if advise and 0 < top < _DIM:
+        warnings.warn(
+            f"the integers of X reach {top}, and white is 255: nearly black images; if {top} is"
+            f" meant as white, give value_range=(0, {top})",
+            UserWarning,
+            stacklevel=4,
+        )
+    return levels
+
+
+def unflatten(
+    rows: NDArray[np.uint8], image_shape: str | tuple[int, ...] | None
+) -> NDArray[np.uint8]:
+    """Turn flat rows into images.
+
+    Args:
+        rows: ``(n, d)``, pixels in C order (line by line), as ``reshape(len(x), -1)`` makes them.
+        image_shape: ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``; ``"square"``: the smallest square
+            that holds the row, filled up with black; None: as square grey images of 8×8 or more,
+            and nothing else. Colour is never guessed: rows may hold it pixel by pixel or plane
+            by plane.
+
+    Raises:
+        InputError: the width does not fit.
+    """
+    n, width = rows.shape
+    if image_shape == "square":
+        side = math.isqrt(width - 1) + 1
+        padded = np.zeros((n, side * side), np.uint8)
+        padded[:, :width] = rows
+        return padded.reshape(n, side, side)
+    if isinstance(image_shape, tuple | list):
+        if math.prod(image_shape) != width:
+            raise InputError(
+                f"expected rows of {math.prod(image_shape):,} values"
+                f" (image_shape={tuple(image_shape)}), found {width:,}"
+            )
+        return rows.reshape(n, *image_shape)
+    side = math.isqrt(width)
+    if side * side == width and side >= SMALLEST_SIDE:
+        return rows.reshape(n, side, side)
+    raise InputError(
+        f"expected images, found flat rows of {width:,} values, which are not square grey images"
+        f" of {SMALLEST_SIDE}×{SMALLEST_SIDE} or more",
+        hint="say how a row is laid out with image_shape=(h, w), (h, w, c) or (c, h, w), or take"
+        ' any row as a square with image_shape="square"',
+    )
+
+
+def _scaled(array: NDArray[Any], value_range: tuple[float, float]) -> NDArray[np.uint8]:
+    low, high = value_range
+    outside = int(((array < low) | (array > high)).sum())
+    if outside:
+        warnings.warn(
+            f"{outside:,} of {array.size:,} values lie outside value_range=({low:g}, {high:g}) and"
+            " were taken as black or white",
+            UserWarning,
+            stacklevel=5,
+        )
+    share = (np.clip(array, low, high).astype(np.float64) - low) / (high - low)
+    return np.asarray(np.rint(share * 255.0), dtype=np.uint8)
+
+
+def _require(array: NDArray[Any], low: float, high: float, kind: str) -> None:
+    if array.size and not (array.min() >= low and array.max() <= high):
+        found = f"{array.min():g} to {array.max():g}"
+        raise InputError(
+            f"expected {kind} from {low:g} to {high:g} as image samples, found {found}",
+            hint="say which values are black and white, as in value_range=(0, 16)",
+        )
+
+
+def _content(value: Any, value_range: tuple[float, float] | None) -> Content:
+    if isinstance(value, Mapping):
+        value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+        if value is None:
+            raise UndecodableError("neither bytes nor a path")
+    if isinstance(value, str | os.PathLike):
+        return read_file(Path(os.fspath(value)).expanduser())
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Image.Image):
+        return np.asarray(to_rgb(value))
+    try:
+        return sample(to_levels(as_array(value), value_range))
+    except DataError as error:
+        raise UndecodableError(str(error)) from error
+
+
+def _is_image_array(value: Any) -> bool:
+    return np.ndim(value) >= 2 if hasattr(value, "shape") else False
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _column_names(x: Any) -> list[Any]:
+    names = getattr(x, "column_names", None)  # pyarrow; its "columns" are the arrays
+    return list(x.columns if names is None else names) if hasattr(x, "columns") else []
+
+
+def _column(x: Any, name: Any) -> Any:
+    return x.column(name) if hasattr(x, "column_names") else x[name]
+
+
+def _to_list(column: Any) -> list[Any]:
+    for method in ("to_pylist", "to_list", "tolist"):
+        if hasattr(column, method):
+            return list(getattr(column, method)())
+    return list(column)
+
+
+def _shown(value: Any) -> str:
+    return "missing" if _is_missing(value) else type(value).__name__

@@ -1,0 +1,125 @@
+"""What a configuration computes: the function from an item to a row, apart from its name.
+
+Configurations that compute the same function share its rows; only what differs is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.backbones import Backbone
+from headstart.data import Preprocessing
+from headstart.modules.kinds import is_running_norm
+from headstart.study.configuration import Autograd, Configuration, Order, Statistics
+
+Cut = tuple[str | None, str]
+"""Layer and pooling."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the network holds up to its deepest cut, found by looking and by running it.
+
+    Attributes:
+        norms: layers that keep running statistics, in the order of the network.
+        chance: modules that draw random numbers in training mode, with their class.
+        random: whether two passes in training mode (with running statistics) differ.
+    """
+
+    norms: tuple[str, ...]
+    chance: tuple[tuple[str, str], ...]
+    random: bool
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function from items to rows.
+
+    Attributes:
+        statistics, alpha: what batch norms use.
+        dropout: whether chance is left on.
+        recompute: whether training rows come from several passes in training mode.
+        preprocessing: of the inputs.
+        batch_size: images a batch; None where rows do not depend on it.
+        order: of the items that the head is tested on; ``shuffled`` where it does not matter.
+        autograd: the mode it is run in; one for all that were shown to be equal.
+    """
+
+    statistics: Statistics
+    alpha: float | None
+    dropout: bool
+    recompute: bool
+    preprocessing: Preprocessing
+    batch_size: int | None
+    order: Order = "shuffled"
+    autograd: Autograd = "inference"
+
+    @property
+    def row_wise(self) -> bool:
+        """Whether a row is a function of its item alone."""
+        return not (self.batch_dependent or self.dropout or self.recompute)
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether a row depends on the batch that it is computed in."""
+        return self.statistics == "batch"
+
+    @property
+    def measured_statistics(self) -> bool:
+        """Whether statistics of the training split have to be measured first."""
+        return self.statistics in ("reestimated", "blend")
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain values for keys and reports."""
+        return {**dataclasses.asdict(self), "preprocessing": self.preprocessing.describe()}
+
+
+def function_of(
+    configuration: Configuration, backbone: Backbone, facts: Facts, batch_size: int
+) -> Function:
+    """Return what a configuration computes on this network.
+
+    Without running statistics there is nothing to choose among them, and without chance dropout
+    is neither on nor off; so such configurations become one.
+    """
+    statistics = configuration.normalises_by if facts.norms else "running"
+    alpha = configuration.alpha if statistics == "blend" else None
+    if alpha == 0.0:
+        statistics, alpha = "running", None
+    elif alpha == 1.0:
+        statistics, alpha = "reestimated", None
+    batch_dependent = statistics == "batch"
+    dropout = configuration.draws and facts.random
+    recompute = configuration.recompute and (batch_dependent or dropout)
+    varies = batch_dependent or dropout
+    return Function(
+        statistics=statistics,
+        alpha=alpha,
+        dropout=dropout,
+        recompute=recompute,
+        preprocessing=configuration.preprocess(backbone.preprocessing),
+        batch_size=(configuration.batch_size or batch_size) if varies else None,
+        order=configuration.order if batch_dependent else "shuffled",
+        autograd=configuration.autograd,
+    )
+
+
+def cut_of(configuration: Configuration, backbone: Backbone) -> Cut:
+    """Return layer and pooling of a configuration.
+
+    A layer without a pooling is averaged; a pooling alone changes that of the backbone's cut.
+    """
+    if configuration.layer is None:
+        return backbone.layer, configuration.pooling or backbone.pooling
+    return configuration.layer, configuration.pooling or "avg"
+
+
+def running_norms(backbone: Backbone) -> tuple[str, ...]:
+    """Return the layers with running statistics that take part up to the cut."""
+    modules = dict(backbone.module.named_modules())
+    return tuple(name for name in backbone.prefix.modules if is_running_norm(modules[name]))
+
+
+__all__ = ["Cut", "Facts", "Function", "cut_of", "function_of", "running_norms"]

@@ -1,0 +1,168 @@
+"""Rules about the inputs: are they what the network was trained on?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headstart.study.inputs import TINY, InputCheck
+from headstart.study.results import Evidence, Finding
+from headstart.study.wording import against, number
+
+
+def inputs_look_wrong(e: Evidence) -> Iterator[Finding]:
+    """Another preprocessing brings the early layers much nearer to their statistics."""
+    check = e.inputs
+    if check is None or check.correction is None:
+        return
+    correction = check.correction
+    kind = kind_of_fault(check)
+    said = {
+        "unscaled": "Inputs look unscaled",
+        "channels": "Red and blue look swapped",
+        "normalisation": "Inputs look normalised by another mean and deviation",
+        "overscaled": "Inputs look scaled down too far",
+    }[kind]
+    text = (
+        f"{said}: {correction.name}, the drift of {check.layers[0]} from its running statistics"
+        f" falls from {number(check.given.first)} to {number(correction.first)} nats"
+        f" ({len(check.layers)} early layers: {number(check.given.early)} to"
+        f" {number(correction.early)})."
+    )
+    if kind == "unscaled":
+        scaled = next((t for t in check.trials if t.name.startswith("divided by 255")), None)
+        if scaled is not None and scaled is not correction:
+            text += f" {scaled.name.capitalize()}: {number(scaled.first)}."
+    mended = None if e.suggested is None else e.outcome(e.suggested)
+    if mended is not None and mended.difference is not None:
+        text += f" Accuracy with this change: {against(mended.difference)}."
+    yield Finding(
+        f"inputs: {kind}",
+        "warning",
+        text,
+        fix=f"use {correction.preprocessing}",
+        evidence={
+            "layer": check.layers[0],
+            "before": check.given.first,
+            "after": correction.first,
+            "early_before": check.given.early,
+            "early_after": correction.early,
+            "images": check.images,
+        },
+    )
+    yield from _hidden_fault(e)
+
+
+def inputs_fit(e: Evidence) -> Iterator[Finding]:
+    """No usual preprocessing suits the network clearly better."""
+    check = e.inputs
+    if check is None or check.correction is not None:
+        return
+    best = min(check.trials, key=lambda trial: trial.early)
+    yield Finding(
+        "inputs: fit",
+        "note",
+        f"The preprocessing fits: {check.layers[0]} drifts by {number(check.given.first)} nats from"
+        f" its running statistics ({len(check.layers)} early layers: {number(check.given.early)}),"
+        f" and none of {len(check.trials)} other usual preprocessings is clearly nearer"
+        f" (best: {best.name}, {number(best.early)}).",
+        evidence={"first": check.given.first, "early": check.given.early, "best": best.early},
+    )
+
+
+def inputs_unchecked(e: Evidence) -> Iterator[Finding]:
+    """Without running statistics nothing in the network tells what inputs it knows."""
+    given = e.given
+    if given is None:
+        return
+    figures = (
+        f"mean {number(given.mean)} and deviation {number(given.deviation)}"
+        f" ({number(given.low)} to {number(given.high)}, on {given.images} training images)"
+    )
+    reason = f"up to its cut, {e.backbone} keeps no running statistics to compare them with"
+    if not given.unusual:
+        yield Finding(
+            "inputs: not checked",
+            "note",
+            f"Mean and deviation of the inputs and the order of their channels could not be"
+            f" checked: {reason}. After preprocessing they have {figures}, as usual"
+            " normalisations give.",
+            evidence={"mean": given.mean, "deviation": given.deviation},
+        )
+        return
+    yield Finding(
+        "inputs: unusual range",
+        "advice",
+        f"After preprocessing the inputs have {figures}; usual pre-training had a mean near 0 and a"
+        f" deviation near 1, or values from 0 to 1. Whether yours was another cannot be seen:"
+        f" {reason}.",
+        fix="look up what the weights were trained with, and give it by --scale, --mean and --std",
+        evidence={"mean": given.mean, "deviation": given.deviation},
+    )
+
+
+def images_are_tiny(e: Evidence) -> Iterator[Finding]:
+    """Enlarged images lack the detail that the network was trained on."""
+    check = e.inputs
+    if check is None or check.own_size is None or check.enlargement < TINY:
+        return
+    own = check.own_size
+    base = check.correction or check.given
+    if own.early * 1.5 > base.early:
+        return
+    yield Finding(
+        "tiny images",
+        "advice",
+        f"Statistics differ because your images are {check.image_side} px and are enlarged to"
+        f" {check.resized_side} px: {own.name}, the early drift falls from {number(base.early)} to"
+        f" {number(own.early)} nats. Enlarging adds no detail, and no"
+        " normalisation brings it back.",
+        fix="compare sizes (size=64, size=96, …) and earlier layers; a smaller size is also"
+        " cheaper",
+        evidence={"side": check.image_side, "drift": base.early, "drift_own_size": own.early},
+    )
+
+
+def kind_of_fault(check: InputCheck) -> str:
+    """Name what the correction mends: ``unscaled``, ``overscaled``, ``channels`` or
+    ``normalisation``.
+    """
+    assert check.correction is not None
+    given, right = check.given.preprocessing, check.correction.preprocessing
+    if given.scale > 20 * right.scale:
+        return "unscaled"
+    if right.scale > 20 * given.scale:
+        return "overscaled"
+    if (given.mean, given.std) == (right.mean, right.std):
+        return "channels"
+    return "normalisation"
+
+
+def _hidden_fault(e: Evidence) -> Iterator[Finding]:
+    """Batch statistics do better than running ones only because the inputs are wrong."""
+    reference = e.reference_outcome
+    for outcome in e.frozen:
+        function = outcome.task.function
+        same = function.preprocessing == reference.task.function.preprocessing
+        if not same or outcome.difference is None or function.statistics == "running":
+            continue
+        if outcome.difference.significant and outcome.difference.value > 0:
+            yield Finding(
+                "hidden fault",
+                "warning",
+                f"{outcome.name} is better than {e.reference} by"
+                f" {100 * outcome.difference.value:.1f} points because its statistics come from"
+                " your data and absorb the fault of the inputs. It hides the mistake, and does not"
+                " mend it.",
+                fix="mend the inputs first, then compare again",
+                evidence={outcome.name: outcome.difference.value},
+            )
+            return
+
+
+__all__ = [
+    "images_are_tiny",
+    "inputs_fit",
+    "inputs_look_wrong",
+    "inputs_unchecked",
+    "kind_of_fault",
+]

@@ -1,0 +1,201 @@
+"""Running the backbone as a function says, on a copy where the module itself would change."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from headstart.backbones import Backbone, features_of
+from headstart.core.errors import BackboneError
+from headstart.extraction import Extraction
+from headstart.freezing import FreezeHandle, FreezePolicy, blend, freeze, reestimate
+from headstart.freezing.contract import contracts
+from headstart.freezing.norm import Reestimation
+from headstart.modules.layers import call_order
+from headstart.study.configuration import Autograd
+from headstart.study.functions import Cut, Function
+
+_CONTEXTS = {"no_grad": torch.no_grad, "inference": torch.inference_mode, "grad": torch.enable_grad}
+Forward = Callable[[nn.Module, Tensor], None]
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def copied(backbone: Backbone) -> Backbone:
+    """Return the same backbone around a copy of its module, without any freeze contract.
+
+    Raises:
+        BackboneError: the module cannot be copied.
+    """
+    try:
+        module = copy.deepcopy(backbone.module)
+    except Exception as error:  # whatever a user's module raises
+        raise BackboneError(
+            f"{backbone.name} cannot be copied ({error}), and a comparison never runs your own"
+            " module in training mode",
+            hint="make the module deep-copyable",
+        ) from error
+    settle(module)
+    return dataclasses.replace(backbone, module=module)
+
+
+def settle(module: nn.Module) -> None:
+    """Take freeze contracts off a copy and put it in evaluation mode."""
+    for _, governed in list(contracts(module)):
+        FreezeHandle(governed).release()
+    module.eval()
+
+
+def prepared(backbone: Backbone, function: Function) -> Backbone:
+    """Return a copy in the modes that ``function`` computes training rows in.
+
+    Statistics are not measured here; see :func:`restate`.
+    """
+    ready = copied(backbone)
+    _set_modes(ready.module, batch=function.batch_dependent, dropout=function.dropout)
+    return ready
+
+
+def _set_modes(module: nn.Module, *, batch: bool, dropout: bool) -> None:
+    if not batch and not dropout:
+        module.eval()
+        return
+    if not (batch and dropout):
+        trainable = any(parameter.requires_grad for parameter in module.parameters())
+        freeze(
+            module,
+            FreezePolicy(
+                "trainable" if trainable else "frozen",
+                norm="batch" if batch else "running",
+                norm_updates=batch,
+                stochastic="on" if dropout else "off",
+            ),
+        )
+    module.train()
+
+
+def restate(
+    backbone: Backbone, norms: Sequence[str], batches: Sequence[Tensor]
+) -> tuple[Backbone, Reestimation]:
+    """Return a copy whose batch norms hold the exact statistics of ``batches``, and what they were.
+
+    Args:
+        backbone: cut where the deepest row is taken; what lies behind is not run.
+        norms: the layers to measure.
+        batches: normalised inputs, kept in memory with all activations of one depth.
+    """
+    copy_ = copied(backbone)
+    with up_to_cut(copy_) as forward:
+        done = reestimate(copy_.module, batches, layers=norms, forward=forward, in_memory=True)
+    return copy_, done
+
+
+def blended(backbone: Backbone, done: Reestimation, alpha: float) -> Backbone:
+    """Return a copy of a restated backbone that is ``alpha`` of the way to its new statistics."""
+    copy_ = copied(backbone)
+    blend(copy_.module, done, alpha)
+    return copy_
+
+
+class _Reached(BaseException):
+    """Ends a forward pass at the cut."""
+
+
+@contextlib.contextmanager
+def up_to_cut(backbone: Backbone) -> Iterator[Forward]:
+    """Give ``forward(module, batch)``, which runs no further than the cut; safe in threads.
+
+    One hook serves all passes that are under way at once, which ``features_of`` would not.
+    """
+    module = backbone.module
+
+    def stop(_module: nn.Module, _inputs: object, _output: object) -> None:
+        raise _Reached
+
+    handle = None
+    if backbone.layer is not None:
+        handle = module.get_submodule(backbone.layer).register_forward_hook(stop)
+
+    def forward(model: nn.Module, batch: Tensor) -> None:
+        with contextlib.suppress(_Reached):
+            model(arranged(batch))
+
+    try:
+        yield forward
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+def deepest(backbone: Backbone, cuts: Sequence[Cut]) -> Backbone:
+    """Return the backbone at the cut that is reached last."""
+    layers = {layer for layer, _ in cuts}
+    if None in layers:
+        return backbone.at(None)
+    order = [name for name, _, _ in call_order(backbone.module, backbone.probe())]
+    return backbone.at(max((str(layer) for layer in layers), key=order.index))
+
+
+def at_cuts(backbone: Backbone, cuts: Sequence[Cut]) -> tuple[Backbone, ...]:
+    """Return the same network at every cut."""
+    return tuple(backbone.at(layer, pooling) for layer, pooling in cuts)  # type: ignore[arg-type]
+
+
+def arranged(inputs: Tensor) -> Tensor:
+    """Lay inputs out as extraction does: convolutions run faster with channels last."""
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def run_batch(
+    cuts: Sequence[Backbone], inputs: Tensor, autograd: Autograd, settings: Extraction
+) -> list[Tensor]:
+    """Run one batch in the modes that the module is in, and return its rows at every cut.
+
+    Args:
+        cuts: one network.
+        inputs: ``(n, 3, h, w) float32``, normalised, on the network's device.
+        autograd: under which gradient mode.
+        settings: for the precision.
+
+    Returns:
+        ``(n, d) float32`` a cut, detached.
+    """
+    half = settings.precision != "float32"
+    kind = inputs.device.type
+    with (
+        _CONTEXTS[autograd](),
+        torch.autocast(kind, dtype=_DTYPES.get(settings.precision), enabled=half),
+    ):
+        outputs = features_of(cuts, arranged(inputs))
+    return [output.detach().float() for output in outputs]
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators for dropout, and give the user's random state back afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+__all__ = [
+    "arranged",
+    "at_cuts",
+    "blended",
+    "copied",
+    "deepest",
+    "prepared",
+    "restate",
+    "run_batch",
+    "seeded",
+    "settle",
+    "up_to_cut",
+]

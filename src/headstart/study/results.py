@@ -1,0 +1,372 @@
+"""The outcome of a study, as frozen values, and the part of it that every rerun repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from headstart.core.records import CacheUse, Curve, Score, to_plain
+from headstart.freezing import LayerDrift
+from headstart.study.functions import Facts
+from headstart.study.heads import HeadSpec
+from headstart.study.inputs import InputCheck, InputRange, Trial
+from headstart.study.material import Seeds
+from headstart.study.measure import Behaviour, Equality, Spread
+from headstart.study.plan import Plan, Task, Tuning
+from headstart.study.statistics import Difference
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One training of one configuration in one repetition.
+
+    Attributes:
+        repetition: from 0.
+        seeds: all of its seeds.
+        accuracy: on the test items, a fraction.
+        right, n_test: the counts behind it.
+        held_out: accuracy on the held-out training items; None if there are none. Where they
+            choose the epoch (a head by mini-batches, fine-tuning), the best of all epochs.
+        chosen: hyper-parameters chosen in training.
+        curves: loss and accuracy by epoch, of what is trained in epochs.
+    """
+
+    repetition: int
+    seeds: Seeds
+    accuracy: float
+    right: int
+    n_test: int
+    held_out: float | None
+    chosen: Mapping[str, float]
+    curves: tuple[Curve, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one configuration gave.
+
+    Attributes:
+        task: the configuration and what it computes.
+        runs: one a repetition.
+        accuracy: mean over the repetitions, on the test items.
+        held_out: the same on held-out training items, by which configurations are chosen.
+        difference: from the reference on the test items; None for the reference itself.
+        held_out_difference: likewise on the held-out items; None for what fine-tunes as well,
+            which is no candidate.
+        same_as: other configurations that are the same function trained in the same way, so that
+            all their figures are equal.
+    """
+
+    task: Task
+    runs: tuple[RunRecord, ...]
+    accuracy: Score
+    held_out: Score | None
+    difference: Difference | None
+    held_out_difference: Difference | None
+    same_as: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The configuration's name."""
+        return self.task.name
+
+
+@dataclass(frozen=True)
+class FrozenOutcome(Outcome):
+    """The outcome of a frozen backbone.
+
+    Attributes:
+        head: that was trained.
+        behaviour, spread: the measured causes.
+    """
+
+    head: HeadSpec
+    behaviour: Behaviour
+    spread: Spread
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether its rows are functions of their items alone."""
+        return self.task.function.row_wise
+
+
+@dataclass(frozen=True)
+class TunedOutcome(Outcome):
+    """The outcome of fine-tuning: a fresh copy of the backbone was trained in every repetition.
+
+    Attributes:
+        tuning: the recipe.
+    """
+
+    tuning: Tuning
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far configurations that differ in autograd only compute the same rows.
+
+    Those that differ in the order of the test items as well are not among them, though they were
+    run.
+    """
+
+    configurations: tuple[str, ...]
+    equality: Equality
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A cause in plain words, with the figures it rests on.
+
+    Attributes:
+        kind: a short name of the rule that found it.
+        level: ``note``, ``advice`` or ``warning``.
+        text: what was found, naming layers and figures.
+        fix: what to do about it; empty if nothing needs doing.
+        evidence: the figures.
+    """
+
+    kind: str
+    level: Literal["note", "advice", "warning"]
+    text: str
+    fix: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to use, why, and how sure that is.
+
+    Attributes:
+        configuration: the name of the recommended configuration; None where none of those compared
+            can be used one image at a time.
+        text: the advice in a few sentences.
+        evidence: the figures it rests on, one sentence each.
+        doubt: what speaks against relying on it.
+        code: lines of Python that apply it; empty where nothing is recommended.
+        options: options that ``headstart fit`` needs for it, beside those of this study.
+    """
+
+    configuration: str | None
+    text: str
+    evidence: tuple[str, ...]
+    doubt: str
+    code: str
+    options: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything measured; what findings and recommendation are drawn from.
+
+    Attributes:
+        data, classes: of the material.
+        n_train, n_test, n_validation: items a repetition.
+        redrawn: whether every repetition draws its own test split.
+        class_order: share of neighbours in the test split, as it stands, with the same class;
+            and the share that chance would give.
+        backbone: its name.
+        reference: the name of the configuration that the others are compared with.
+        outcomes: in the order asked for.
+        facts, inputs, drift, moved, proofs: the measured causes. ``drift`` has one entry a
+            preprocessing; ``inputs`` and ``moved`` are None without running statistics.
+        given: what the network is given, where no running statistics tell whether that is right.
+        suggested: the configuration that was added because the inputs looked wrong.
+    """
+
+    data: str
+    classes: tuple[str, ...]
+    n_train: int
+    n_test: int
+    n_validation: int
+    redrawn: bool
+    class_order: tuple[float, float]
+    backbone: str
+    reference: str
+    outcomes: tuple[Outcome, ...]
+    facts: Facts
+    inputs: InputCheck | None
+    given: InputRange | None
+    drift: Mapping[str, tuple[LayerDrift, ...]]
+    moved: Mapping[str, float] | None
+    proofs: tuple[Proof, ...]
+    suggested: str | None
+
+    @property
+    def frozen(self) -> tuple[FrozenOutcome, ...]:
+        """The outcomes with a frozen backbone, among which one is recommended."""
+        return tuple(one for one in self.outcomes if isinstance(one, FrozenOutcome))
+
+    @property
+    def tuned(self) -> tuple[TunedOutcome, ...]:
+        """The outcomes of fine-tuning."""
+        return tuple(one for one in self.outcomes if isinstance(one, TunedOutcome))
+
+    def outcome(self, name: str) -> Outcome:
+        """Return the outcome of a configuration."""
+        return next(outcome for outcome in self.outcomes if outcome.name == name)
+
+    def frozen_outcome(self, name: str) -> FrozenOutcome:
+        """Return the outcome of a configuration with a frozen backbone."""
+        return next(outcome for outcome in self.frozen if outcome.name == name)
+
+    @property
+    def reference_outcome(self) -> FrozenOutcome:
+        """The outcome of the reference, which is frozen."""
+        return self.frozen_outcome(self.reference)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished study.
+
+    Attributes:
+        evidence: what was measured.
+        findings: causes in plain words, warnings first.
+        recommendation: what to use.
+        plan: the forward passes.
+        settings: of the study, in plain values.
+        notes: what was decided on the user's behalf.
+        seconds_per_image: of the forward pass, by configuration with a frozen backbone; differs
+            from run to run.
+        seconds_per_run: by configuration, what one repetition takes on its own: fine-tuning as it
+            was measured; else decoding and embedding the training items once, and the head.
+            Empty where nothing is fine-tuned.
+        seconds: wall time by step.
+        cache: rows found in and added to the feature cache.
+        resumed: passes and heads that an interrupted study had finished.
+    """
+
+    evidence: Evidence
+    findings: tuple[Finding, ...]
+    recommendation: Recommendation
+    plan: Plan
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...]
+    seconds_per_image: Mapping[str, float]
+    seconds_per_run: Mapping[str, float]
+    seconds: Mapping[str, float]
+    cache: CacheUse
+    resumed: int
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """One a configuration."""
+        return self.evidence.outcomes
+
+    def document(self) -> dict[str, Any]:
+        """Return what ``comparison.json`` holds: nothing that differs between equal studies.
+
+        Times, cache use and the machine are in ``run.json``.
+        """
+        e = self.evidence
+        return {
+            "format": FORMAT,
+            "data": {
+                "name": e.data,
+                "classes": list(e.classes),
+                "n_train": e.n_train,
+                "n_test": e.n_test,
+                "n_validation": e.n_validation,
+                "test_split": "redrawn in every repetition" if e.redrawn else "its own",
+                "class_order": {"found": e.class_order[0], "by_chance": e.class_order[1]},
+            },
+            "backbone": e.backbone,
+            "settings": to_plain(dict(self.settings)),
+            "reference": e.reference,
+            "configurations": [_outcome(outcome) for outcome in e.outcomes],
+            "equalities": [
+                {"configurations": list(p.configurations), **to_plain(p.equality)} for p in e.proofs
+            ],
+            "network": to_plain(e.facts),
+            "inputs": None if e.inputs is None else _inputs(e.inputs),
+            "input_range": to_plain(e.given),
+            "drift": to_plain(dict(e.drift)),
+            "moved_by_training_mode": None if e.moved is None else dict(e.moved),
+            "findings": to_plain(self.findings),
+            "recommendation": to_plain(self.recommendation),
+            "plan": {
+                "images": self.plan.images,
+                "images_alone": self.plan.alone,
+                "images_saved": self.plan.saved,
+                "passes": list(self.plan.lines()),
+                "fine_tuning": to_plain(self.plan.tunings),
+            },
+            "notes": list(self.notes),
+        }
+
+    def timing(self) -> dict[str, Any]:
+        """Return what differs between equal studies."""
+        return {
+            "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
+            "seconds_per_image": dict(self.seconds_per_image),
+            "seconds_per_run": dict(self.seconds_per_run),
+            "cache": to_plain(self.cache),
+            "resumed": self.resumed,
+        }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    configuration = outcome.task.configuration
+    own: dict[str, Any] = {}
+    if isinstance(outcome, FrozenOutcome):
+        own = {
+            "head": to_plain(outcome.head.describe()),
+            "cacheable": outcome.cacheable,
+            "behaviour": to_plain(outcome.behaviour),
+            "spread": to_plain(outcome.spread),
+        }
+    elif isinstance(outcome, TunedOutcome):
+        own = {"recipe": to_plain(dict(outcome.tuning.recipe))}
+    return {
+        "name": outcome.name,
+        "about": configuration.about,
+        "settings": to_plain(configuration.settings()),
+        "function": to_plain(outcome.task.function.describe()),
+        "layer": outcome.task.cut[0],
+        "pooling": outcome.task.cut[1],
+        "same_as": list(outcome.same_as),
+        "accuracy": to_plain(outcome.accuracy),
+        "held_out": to_plain(outcome.held_out),
+        "difference": to_plain(outcome.difference),
+        "held_out_difference": to_plain(outcome.held_out_difference),
+        **own,
+        "runs": to_plain(outcome.runs),
+    }
+
+
+def _inputs(check: InputCheck) -> dict[str, Any]:
+    return {
+        "layers": list(check.layers),
+        "images": check.images,
+        "image_side": check.image_side,
+        "resized_side": check.resized_side,
+        "given": _trial(check.given),
+        "trials": [_trial(trial) for trial in check.trials],
+        "correction": None if check.correction is None else check.correction.name,
+        "own_size": None if check.own_size is None else _trial(check.own_size),
+    }
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {
+        "name": trial.name,
+        "preprocessing": str(trial.preprocessing),
+        "first_layer": trial.first,
+        "early_layers": trial.early,
+    }
+
+
+__all__ = [
+    "Comparison",
+    "Evidence",
+    "Finding",
+    "FrozenOutcome",
+    "Outcome",
+    "Proof",
+    "Recommendation",
+    "RunRecord",
+    "TunedOutcome",
+]

@@ -1,0 +1,148 @@
+"""headstart cache, on features that fit stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import pyarrow.parquet as pq
+import pytest
+
+from headstart.cache import FeatureCache
+from headstart.commands.cache.command import format_size, parse_age, parse_size
+from headstart.core.errors import ConfigError
+from tests.commands.test_cli import command, folder, one_error_line
+
+__all__ = ["command", "folder"]
+
+
+@pytest.fixture
+def keys(command, folder, tmp_path) -> list[str]:
+    """Two spaces: the network's output, and a layer."""
+    for k, words in enumerate(((), ("--layer", "stage2.0"))):
+        status, _, err = command("fit", folder, "--out", tmp_path / f"run{k}", *words)
+        assert status == 0, err
+    return [info["key"] for info in json.loads(command("cache", "ls", "--json")[1])]
+
+
+def test_ls_info_and_explain(command, keys):
+    _, out, _ = command("cache", "ls")
+    assert "GlyphNet stage2.0 avg 32×32" in out
+    _, out, _ = command("cache", "info", keys[0][:8])
+    assert "12 rows" in out
+    assert '"preprocessing"' in out
+    _, out, _ = command("cache", "explain", keys[0], keys[1])
+    assert "backbone.layer" in out
+    assert "preprocessing" not in out
+
+
+def test_nothing_stored(command):
+    assert "no features in" in command("cache", "ls")[1]
+    status, out, _ = command("cache", "verify")
+    assert (status, "sound" in out) == (0, True)
+
+
+def test_verify_finds_damage_and_repair_costs_only_the_damaged(command, keys, folder, tmp_path):
+    shard = next((tmp_path / "cache").rglob("shards/*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.chmod(0o644)
+    shard.write_bytes(content)
+    status, out, _ = command("cache", "verify")
+    assert status == 1
+    assert shard.name in out
+    assert "--repair" in out
+    status, out, _ = command("cache", "verify", "--repair")
+    assert status == 0, out
+    lost = int(re.search(r"(\d+) rows will be computed again", out).group(1))
+    assert 0 < lost < 12  # one of the two shards of one of the two spaces
+    spaces = json.loads(command("cache", "ls", "--json")[1])
+    assert sum(info["rows"] for info in spaces) == 24 - lost
+    again = tmp_path / "again"
+    computed = 0
+    for words in ((), ("--layer", "stage2.0")):
+        command("fit", folder, "--out", again, *words)
+        computed += json.loads((again / "metrics.json").read_text())["cache"]["misses"]
+    assert computed == lost
+
+
+def test_gc(command, keys, tmp_path):
+    assert "needs --max-size" in one_error_line(command("cache", "gc"))
+    status, out, _ = command("cache", "gc", "--older-than", "30d")
+    assert (status, "0 B freed" in out) == (0, True)
+    _, out, _ = command("cache", "gc", "--max-size", "0", "--dry-run")
+    assert out.count("would remove") == 2
+    command("cache", "gc", "--max-size", "0MB")
+    assert json.loads(command("cache", "ls", "--json")[1]) == []
+
+
+@pytest.mark.parametrize("to", ["parquet", "npy", "safetensors"])
+def test_export_and_import(command, keys, tmp_path, to):
+    target = tmp_path / f"rows.{to}"
+    status, out, _ = command("cache", "export", keys[0], target, "--to", to, "--quiet")
+    assert (status, "12 rows written" in out) == (0, True)
+    if to == "parquet":
+        assert pq.read_table(target).num_rows == 12
+    before = {s.key: s.rows for s in FeatureCache(tmp_path / "cache").store.spaces()}
+    elsewhere = tmp_path / "elsewhere"
+    status, out, err = command("cache", "import", target, "--cache", elsewhere)
+    assert status == 0, err
+    (copied,) = FeatureCache(elsewhere).store.spaces()
+    assert before[copied.key] == copied.rows == 12
+
+
+def test_a_remote_address(command, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    remote = f"file://{tmp_path}/shared"
+    assert command("fit", folder, "--out", tmp_path / "a", "--cache", remote)[0] == 0
+    assert any((tmp_path / "shared").rglob("*"))
+    for path in sorted((tmp_path / "home").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    status, _, err = command("fit", folder, "--out", tmp_path / "b", "--cache", remote)
+    assert status == 0
+    assert "no forward pass was made" in err
+
+
+def test_smaller_storage(command, folder, tmp_path):
+    """float16 and int8 rows are spaces of their own and give nearly the same rows."""
+    status, _, err = command("fit", folder, "--out", tmp_path / "h", "--storage", "float16")
+    assert status == 0, err
+    status, out, _ = command("predict", tmp_path / "h", folder, "--json", "--quiet")
+    assert status == 0
+    assert len(json.loads(out)) == 12
+    (info,) = json.loads(command("cache", "ls", "--json")[1])
+    _, out, _ = command("cache", "info", info["key"])
+    assert "float16" in out
+    assert "largest error" in out
+
+
+def test_a_full_disk_is_said_before_the_first_pass(command, folder, tmp_path, monkeypatch):
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    line = one_error_line(command("fit", folder, "--out", tmp_path / "run"))
+    assert "free" in line
+    assert "--storage float16" in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_cache(command, folder, tmp_path):
+    cache = tmp_path / "locked"
+    cache.mkdir(mode=0o555)
+    line = one_error_line(command("fit", folder, "--out", tmp_path / "r", "--cache", cache))
+    assert str(cache) in line
+
+
+def test_sizes_and_ages():
+    assert parse_size("20GB") == 20_000_000_000
+    assert parse_size("1.5 MiB") == 1_572_864
+    assert parse_size("10") == 10
+    assert parse_age("2d") == 172_800
+    for bad in ("GB", "1.2.3", "5 parsecs", "-1GB"):
+        with pytest.raises(ConfigError, match="takes a size"):
+            parse_size(bad)
+    with pytest.raises(ConfigError, match="takes an age"):
+        parse_age("soon")
+    assert [format_size(n) for n in (999, 1500, 2e9)] == ["999 B", "1.5 kB", "2.0 GB"]

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from headstart.study.statistics import difference, holm, mean_accuracy
+
+
+def test_holm_by_hand():
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert corrected == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.9, "b": 0.8}) == {"b": 1.0, "a": 1.0}
+    assert holm({}) == {}
+
+
+def test_redrawn_splits_use_the_corrected_t_test():
+    rng = np.random.default_rng(0)
+    a = [rng.random(50) < p for p in (0.9, 0.7, 0.95, 0.8)]
+    b = [rng.random(50) < 0.5 for _ in range(4)]
+    gaps = np.array([x.mean() - y.mean() for x, y in zip(a, b, strict=True)])
+    drawn = np.mean([(x.astype(float) - y).var() / 50 for x, y in zip(a, b, strict=True)])
+    assert gaps.var(ddof=1) > drawn  # so that the floor is not what is tested
+    found = difference(a, b, redrawn=True, ratio=0.25)
+    error = gaps.std(ddof=1) * np.sqrt(1 / 4 + 0.25)
+    assert found.value == pytest.approx(gaps.mean())
+    assert found.p == pytest.approx(2 * stats.t.sf(gaps.mean() / error, 3))
+    half = stats.t.ppf(0.975, 3) * error
+    assert found.interval.high - found.value == pytest.approx(min(half, 1 - found.value))
+
+
+def test_agreement_by_luck_is_not_certainty():
+    """Two repetitions with the same gap have no spread, but the items were drawn all the same."""
+    a = [np.r_[np.ones(45), np.zeros(5)] > 0] * 2
+    b = [np.r_[np.zeros(1), np.ones(43), np.zeros(6)] > 0] * 2
+    assert difference(a, b, redrawn=True, ratio=0.25).p > 0.05
+
+
+def test_equal_predictions_differ_by_nothing():
+    right = [np.arange(20) % 3 > 0, np.arange(20) % 4 > 0]
+    for redrawn in (False, True):
+        found = difference(right, right, redrawn=redrawn, ratio=0.2)
+        assert (found.value, found.p) == (0.0, 1.0)
+
+
+def test_the_interval_covers_items_and_repetitions():
+    """Crossed effects of items and repetitions: the 95 % interval covers the truth that often."""
+    rng = np.random.default_rng(1)
+    repeats, items, rounds = 5, 80, 400
+    covered = 0
+    for _ in range(rounds):
+        by_repetition = rng.normal(0, 0.02, (repeats, 1))
+        by_item = rng.choice([-0.35, 0.15], (1, items), p=[0.3, 0.7])
+        right = rng.random((repeats, items)) < 0.8 + by_repetition + by_item
+        interval = mean_accuracy(list(right), redrawn=False, ratio=0.2).interval
+        covered += interval.low <= 0.8 <= interval.high
+    assert covered / rounds > 0.93
+
+
+def test_one_repetition():
+    right = [np.arange(50) % 10 > 0]
+    score = mean_accuracy(right, redrawn=False, ratio=0.2)
+    assert score.interval.method == "wilson"
+    one = difference(right, [np.ones(50, bool)], redrawn=False, ratio=0.2)
+    assert one.value == pytest.approx(-0.1)
+    assert one.interval.low < -0.1 < one.interval.high < 0
+    assert difference([np.array([True])], [np.array([False])], redrawn=False, ratio=1.0).p == 1.0
