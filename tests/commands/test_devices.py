@@ -19,8 +19,8 @@ from headstart.core.errors import ConfigError
 from headstart.core.progress import SilentReporter
 from headstart.finetuning import Recipe, Stage
 from headstart.modules.digests import named_tensors
-from tests.finetuning.models import residual
 from tests.commands.test_finetune import source
+from tests.finetuning.models import residual
 
 QUIET = SilentReporter()
 

@@ -16,8 +16,8 @@ from headstart.core.errors import ConfigError, MissingExtraError
 from headstart.core.progress import SilentReporter
 from headstart.finetuning import Recipe, Stage
 from headstart.finetuning.outcome import EpochRecord
-from tests.finetuning.models import residual
 from tests.commands.test_finetune import source
+from tests.finetuning.models import residual
 
 RECIPE = Recipe(
     "short",
