@@ -20,6 +20,7 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import SilentReporter
 from headstart.core.records import Curve, Interval
 from headstart.data import load_data
+from headstart.evaluation import Difference
 from headstart.extraction import Extraction
 from headstart.freezing import compare_digests, digests
 from headstart.report.page import render_page
@@ -27,7 +28,6 @@ from headstart.study import Configuration, run_study
 from headstart.study.findings import find_causes
 from headstart.study.material import divide
 from headstart.study.recommendation import recommend
-from headstart.study.statistics import Difference
 from headstart.study.tuning import check_tunable
 
 from .conftest import RIGHT, picture_data, pictures, planted, quick

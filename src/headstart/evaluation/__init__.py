@@ -7,9 +7,13 @@ from headstart.evaluation.checks import DoubtfulLabel, Leak, doubtful_labels, fi
 from headstart.evaluation.classification import accuracy_score, evaluate, reliability
 from headstart.evaluation.folds import Folds, make_folds
 from headstart.evaluation.intervals import (
+    Difference,
+    holm,
     paired_accuracy_difference,
     paired_difference,
     repeated_accuracy,
+    repeated_difference,
+    repeated_mean,
     t_interval,
     wilson_interval,
 )
@@ -19,6 +23,7 @@ from headstart.evaluation.sweep import Candidate, Sweep, sweep
 
 __all__ = [
     "Candidate",
+    "Difference",
     "DoubtfulLabel",
     "Folds",
     "LabelBudget",
@@ -31,6 +36,7 @@ __all__ = [
     "doubtful_labels",
     "evaluate",
     "find_leaks",
+    "holm",
     "learning_curve",
     "make_folds",
     "nested_cross_validation",
@@ -38,6 +44,8 @@ __all__ = [
     "paired_difference",
     "reliability",
     "repeated_accuracy",
+    "repeated_difference",
+    "repeated_mean",
     "sweep",
     "t_interval",
     "wilson_interval",

@@ -1,15 +1,77 @@
-"""Confidence intervals: Wilson for a proportion, Student's t for repetitions."""
+"""Confidence intervals: Wilson for a proportion, Student's t for repetitions.
+
+A figure that was measured in several repetitions on the same items has two sources of variance,
+and both count: other repetitions would give another figure, and so would other items.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from headstart.core.errors import HeadError
 from headstart.core.records import Interval, Score
+
+Correct = NDArray[np.bool_]
+"""``(n,) bool``: which items of one repetition were classified correctly."""
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference between two accuracies.
+
+    Attributes:
+        value: the difference of the means over all repetitions, a fraction.
+        interval: at 95 %; None where nothing can be estimated (one repetition of one item).
+        p: two-sided p-value of "no difference".
+        p_holm: the same, corrected for the number of comparisons; None until they are known.
+    """
+
+    value: float
+    interval: Interval | None
+    p: float
+    p_holm: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p-value is below 0.05."""
+        return self.p_holm is not None and self.p_holm < 1 - LEVEL
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """A mean, its standard error, and the degrees of freedom of that error."""
+
+    mean: float
+    error: float
+    freedom: float
+
+    def half_width(self, level: float = LEVEL) -> float:
+        """Return half the width of Student's t interval."""
+        return float(stats.t.ppf(0.5 + level / 2, self.freedom)) * self.error
+
+    def interval(self, n: int, low: float, high: float) -> Interval | None:
+        """Return the interval, cut at the bounds; None if the error is unknown."""
+        if not math.isfinite(self.error):
+            return None
+        half = self.half_width()
+        return Interval(max(low, self.mean - half), min(high, self.mean + half), LEVEL, "t", n)
+
+    @property
+    def p(self) -> float:
+        """The two-sided p-value of a mean of zero."""
+        if not math.isfinite(self.error):
+            return 1.0
+        if self.error == 0.0:
+            return 1.0 if self.mean == 0.0 else 0.0
+        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
 
 
 def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Interval | None:
@@ -76,14 +138,92 @@ def repeated_accuracy(accuracies: Sequence[float] | np.ndarray, n: int) -> Score
         return Score(score.value, wilson)
     repetitions = float(np.var(accuracies, ddof=1)) / count
     items = score.value * (1.0 - score.value) / n
-    variance = repetitions + items
-    half = 0.0
-    if variance > 0:
-        freedom = variance**2 / (repetitions**2 / (count - 1) + items**2 / max(n - 1, 1))
-        half = float(stats.t.ppf(0.5 + wilson.level / 2, freedom)) * math.sqrt(variance)
+    half = _crossed(score.value, repetitions, items, count, n).half_width(wilson.level)
     low = max(0.0, min(score.value - half, wilson.low))
     high = min(1.0, max(score.value + half, wilson.high))
     return Score(score.value, Interval(low, high, wilson.level, "t", count))
+
+
+def repeated_mean(correct: Sequence[Correct], *, test_train_ratio: float | None = None) -> Score:
+    """Return the mean accuracy over repetitions whose single predictions are known.
+
+    The interval is at 95 %, and counts repetitions and items; see :func:`repeated_difference`.
+    For one repetition it is Wilson's.
+
+    Args:
+        correct: one array a repetition.
+        test_train_ratio: as for :func:`repeated_difference`.
+    """
+    if len(correct) == 1:
+        (only,) = correct
+        return Score(float(only.mean()), wilson_interval(int(only.sum()), len(only)))
+    found = _estimate([one.astype(np.float64) for one in correct], test_train_ratio)
+    return Score(found.mean, found.interval(len(correct), 0.0, 1.0))
+
+
+def repeated_difference(
+    correct: Sequence[Correct],
+    reference: Sequence[Correct],
+    *,
+    test_train_ratio: float | None = None,
+) -> Difference:
+    """Return the paired difference of two classifiers, repetition by repetition.
+
+    With the same test items in every repetition, repetitions and items are crossed, as in
+    :func:`repeated_accuracy`. With test items that are redrawn from the same data, repetitions
+    share most of their items: their variance is enlarged by test over training items (Nadeau and
+    Bengio 2003, "Inference for the generalization error", equation 9), and taken to be at least
+    that of drawing the test items, since a few repetitions may agree better at random.
+
+    Args:
+        correct, reference: one array a repetition; both of a repetition tested the same items.
+        test_train_ratio: the number of test items over that of training items, if every
+            repetition draws its own test items. None: all repetitions test the same items, in the
+            same order.
+    """
+    gaps = [one.astype(np.float64) - other for one, other in zip(correct, reference, strict=True)]
+    found = _estimate(gaps, test_train_ratio)
+    return Difference(found.mean, found.interval(len(gaps), -1.0, 1.0), found.p)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Correct p-values for their number (Holm 1979): step down, made monotone, at most 1."""
+    order = sorted(p_values, key=lambda name: (p_values[name], name))
+    corrected: dict[str, float] = {}
+    highest = 0.0
+    for rank, name in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[name]))
+        corrected[name] = highest
+    return corrected
+
+
+def _estimate(values: Sequence[NDArray[np.float64]], ratio: float | None) -> _Estimate:
+    """Estimate a mean over repetitions and items; see :func:`repeated_difference`."""
+    means = np.array([v.mean() for v in values])
+    count, mean = len(values), float(means.mean())
+    if count == 1:
+        n = len(values[0])
+        if n < 2:
+            return _Estimate(mean, math.nan, math.nan)
+        return _Estimate(mean, float(values[0].std(ddof=1) / math.sqrt(n)), n - 1)
+    if ratio is not None:
+        drawn = float(np.mean([v.var() / len(v) for v in values]))
+        spread = math.sqrt(max(float(means.var(ddof=1)), drawn))
+        return _Estimate(mean, spread * math.sqrt(1 / count + ratio), count - 1)
+    by_item = np.mean(values, axis=0)
+    n = len(by_item)
+    repetitions = float(means.var(ddof=1)) / count
+    items = float(by_item.var(ddof=1)) / n if n > 1 else 0.0
+    return _crossed(mean, repetitions, items, count, n)
+
+
+def _crossed(mean: float, repetitions: float, items: float, count: int, n: int) -> _Estimate:
+    """Add the variances of the mean over ``count`` repetitions and ``n`` items (Owen 2007)."""
+    variance = repetitions + items
+    if variance == 0.0:
+        return _Estimate(mean, 0.0, count - 1)
+    freedom = variance**2 / (repetitions**2 / (count - 1) + items**2 / max(n - 1, 1))
+    return _Estimate(mean, math.sqrt(variance), freedom)
 
 
 def paired_difference(

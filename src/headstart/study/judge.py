@@ -12,13 +12,14 @@ import numpy as np
 
 from headstart.core.progress import Reporter
 from headstart.core.records import Curve, to_plain
+from headstart.evaluation import Difference, holm, repeated_difference, repeated_mean
+from headstart.evaluation.intervals import Correct
 from headstart.study.heads import Fitted, HeadSpec, TaskRows, fit_head
 from headstart.study.material import Division, digest_of
 from headstart.study.measure import Behaviour, Spread, spread
 from headstart.study.plan import Key, Task
 from headstart.study.results import FrozenOutcome, Outcome, RunRecord, TunedOutcome
 from headstart.study.rows import RowMaker
-from headstart.study.statistics import Difference, Right, difference, holm, mean_accuracy
 from headstart.study.workspace import Workspace
 
 
@@ -34,8 +35,8 @@ class Series:
         spread: of the rows; None where the backbone is trained.
     """
 
-    right: list[Right] = field(default_factory=list)
-    held_out: list[Right] = field(default_factory=list)
+    right: list[Correct] = field(default_factory=list)
+    held_out: list[Correct] = field(default_factory=list)
     runs: list[RunRecord] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     resumed: int = 0
@@ -151,7 +152,7 @@ def judge(
     frozen = {task.key(head) for task in tasks if task.tuning is None}
     against = series[keys[reference]]
     material = maker.material
-    ratio = material.n_test / material.n_train
+    ratio = material.n_test / material.n_train if material.redrawn else None
     held = len(material.divisions[0].validation)
     held_ratio = held / max(material.n_train - held, 1)
     on_test: dict[Key, Difference] = {}
@@ -159,11 +160,11 @@ def judge(
     for key, one in series.items():
         if one is against:
             continue
-        on_test[key] = difference(one.right, against.right, redrawn=material.redrawn, ratio=ratio)
+        on_test[key] = repeated_difference(one.right, against.right, test_train_ratio=ratio)
         # Fine-tuning is no candidate, and its own correction must not blunt the choice.
         if held and key in frozen:
-            on_held[key] = difference(
-                one.held_out, against.held_out, redrawn=True, ratio=held_ratio
+            on_held[key] = repeated_difference(
+                one.held_out, against.held_out, test_train_ratio=held_ratio
             )
     on_test, on_held = _corrected(on_test), _corrected(on_held)
     outcomes: list[Outcome] = []
@@ -173,9 +174,9 @@ def judge(
         shared: dict[str, Any] = {
             "task": task,
             "runs": tuple(one.runs),
-            "accuracy": mean_accuracy(one.right, redrawn=material.redrawn, ratio=ratio),
+            "accuracy": repeated_mean(one.right, test_train_ratio=ratio),
             "held_out": (
-                mean_accuracy(one.held_out, redrawn=True, ratio=held_ratio) if held else None
+                repeated_mean(one.held_out, test_train_ratio=held_ratio) if held else None
             ),
             "difference": None if task.name == reference else on_test.get(key, _EQUAL),
             "held_out_difference": None if task.name == reference else on_held.get(key),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from headstart.core.records import CacheUse, Curve, Score, to_plain
+from headstart.evaluation import Difference
 from headstart.freezing import LayerDrift
 from headstart.study.functions import Facts
 from headstart.study.heads import HeadSpec
@@ -14,7 +15,6 @@ from headstart.study.inputs import InputCheck, InputRange, Trial
 from headstart.study.material import Seeds
 from headstart.study.measure import Behaviour, Equality, Spread
 from headstart.study.plan import Plan, Task, Tuning
-from headstart.study.statistics import Difference
 
 FORMAT = 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from headstart.study.statistics import Difference
+from headstart.evaluation import Difference
 
 
 def against(difference: Difference) -> str:

@@ -1,10 +1,12 @@
+"""Means and paired differences over repetitions, and what many comparisons cost."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from headstart.study.statistics import difference, holm, mean_accuracy
+from headstart.evaluation import holm, repeated_difference, repeated_mean
 
 
 def test_holm_by_hand():
@@ -21,7 +23,7 @@ def test_redrawn_splits_use_the_corrected_t_test():
     gaps = np.array([x.mean() - y.mean() for x, y in zip(a, b, strict=True)])
     drawn = np.mean([(x.astype(float) - y).var() / 50 for x, y in zip(a, b, strict=True)])
     assert gaps.var(ddof=1) > drawn  # so that the floor is not what is tested
-    found = difference(a, b, redrawn=True, ratio=0.25)
+    found = repeated_difference(a, b, test_train_ratio=0.25)
     error = gaps.std(ddof=1) * np.sqrt(1 / 4 + 0.25)
     assert found.value == pytest.approx(gaps.mean())
     assert found.p == pytest.approx(2 * stats.t.sf(gaps.mean() / error, 3))
@@ -33,13 +35,13 @@ def test_agreement_by_luck_is_not_certainty():
     """Two repetitions with the same gap have no spread, but the items were drawn all the same."""
     a = [np.r_[np.ones(45), np.zeros(5)] > 0] * 2
     b = [np.r_[np.zeros(1), np.ones(43), np.zeros(6)] > 0] * 2
-    assert difference(a, b, redrawn=True, ratio=0.25).p > 0.05
+    assert repeated_difference(a, b, test_train_ratio=0.25).p > 0.05
 
 
 def test_equal_predictions_differ_by_nothing():
     right = [np.arange(20) % 3 > 0, np.arange(20) % 4 > 0]
-    for redrawn in (False, True):
-        found = difference(right, right, redrawn=redrawn, ratio=0.2)
+    for ratio in (None, 0.2):
+        found = repeated_difference(right, right, test_train_ratio=ratio)
         assert (found.value, found.p) == (0.0, 1.0)
 
 
@@ -52,16 +54,16 @@ def test_the_interval_covers_items_and_repetitions():
         by_repetition = rng.normal(0, 0.02, (repeats, 1))
         by_item = rng.choice([-0.35, 0.15], (1, items), p=[0.3, 0.7])
         right = rng.random((repeats, items)) < 0.8 + by_repetition + by_item
-        interval = mean_accuracy(list(right), redrawn=False, ratio=0.2).interval
+        interval = repeated_mean(list(right)).interval
         covered += interval.low <= 0.8 <= interval.high
     assert covered / rounds > 0.93
 
 
 def test_one_repetition():
     right = [np.arange(50) % 10 > 0]
-    score = mean_accuracy(right, redrawn=False, ratio=0.2)
+    score = repeated_mean(right)
     assert score.interval.method == "wilson"
-    one = difference(right, [np.ones(50, bool)], redrawn=False, ratio=0.2)
+    one = repeated_difference(right, [np.ones(50, bool)])
     assert one.value == pytest.approx(-0.1)
     assert one.interval.low < -0.1 < one.interval.high < 0
-    assert difference([np.array([True])], [np.array([False])], redrawn=False, ratio=1.0).p == 1.0
+    assert repeated_difference([np.array([True])], [np.array([False])]).p == 1.0
