@@ -1,0 +1,504 @@
+"""Settings: frozen dataclasses whose fields are Python parameters, command-line flags, and checks.
+
+A field is written once, with :func:`option`::
+
+    @dataclass(frozen=True)
+    class FitConfig:
+        folds: int = option(5, "Folds of the cross-validation.", at_least=2)
+        head: str = option("linear", "Kind of head.", choices=("linear", "mlp"))
+
+        def __post_init__(self) -> None:
+            check(self)
+
+``FitConfig(folds=1, head="tree")`` raises one :class:`~headstart.core.errors.ConfigError` that
+names both faults. :func:`settle` applies single overrides to several such dataclasses, and the
+command line is generated from :func:`options_of`. Nothing here imports anything heavy, so that
+modules of settings can be imported to print a help text.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import functools
+import json
+import operator
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, Union, overload
+
+from headstart.core.errors import ConfigError
+from headstart.core.wording import did_you_mean
+
+_KEY = "headstart.option"
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How values of one sort are written as text and read from it.
+
+    Attributes:
+        metavar: what stands for a value in a help text, such as ``N|H,W``.
+        takes: what a value looks like, for an error: ``one number, or three with commas``.
+        parse: text to value; raises ValueError for anything else.
+        write: value to text, the inverse of ``parse``.
+    """
+
+    metavar: str
+    takes: str
+    parse: Callable[[str], Any]
+    write: Callable[[Any], str] = str
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a setting says of itself beyond its name, its type and its default.
+
+    Attributes:
+        help: one or two sentences, for ``--help`` and the documentation.
+        choices: the values that are allowed, or a function that lists them when they are needed
+            (a registry that may grow); of every element where the value is a tuple.
+        at_least, at_most, above, below: bounds of a number, or of every number of a tuple.
+        panel: title of the panel of the help text; None: the command's own options.
+        flags: names on the command line. One that begins with two dashes replaces the flag made
+            from the field's name; a short one, such as ``-o``, is added to it.
+        metavar: what stands for the value in the help text; None: by type.
+        shown: the default as the help text shows it; None: the default itself.
+        kind: how text becomes a value; None: by type.
+        cli: whether the command line offers it; values that cannot be written as text are not.
+        record: whether the record of a run keeps it; where output goes is no property of a result.
+    """
+
+    help: str
+    choices: tuple[Any, ...] | Callable[[], Iterable[Any]] | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    panel: str | None = None
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    shown: str | None = None
+    kind: Kind | None = None
+    cli: bool = True
+    record: bool = True
+
+    def allowed(self) -> tuple[Any, ...] | None:
+        """Return the allowed values; None where any will do."""
+        return tuple(self.choices()) if callable(self.choices) else self.choices
+
+
+class Bound(NamedTuple):
+    """An option as a field of a dataclass.
+
+    Attributes:
+        name: of the field, which is the Python parameter.
+        type: its type; ``Any`` where the annotation names something that is not imported.
+        default: its default.
+        option: what it says of itself.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    option: Option
+
+    @property
+    def flag(self) -> str:
+        """The long flag: ``--batch-size``."""
+        given = [flag for flag in self.option.flags if flag.startswith("--")]
+        return given[0] if given else "--" + self.name.replace("_", "-")
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All flags, the long one first."""
+        return (self.flag, *(flag for flag in self.option.flags if flag != self.flag))
+
+    @property
+    def plain_type(self) -> Any:
+        """The type without ``None``: ``int`` for ``int | None``."""
+        rest = [part for part in _alternatives(self.type) if part is not types.NoneType]
+        return rest[0] if len(rest) == 1 else self.type
+
+    @property
+    def kind(self) -> Kind | None:
+        """How text becomes a value; None for plain words, numbers, paths and switches."""
+        if self.option.kind is not None:
+            return self.option.kind
+        origin = typing.get_origin(self.plain_type) or self.plain_type
+        if origin is tuple:
+            return listed(typing.get_args(self.plain_type)[0])
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            return JSON_OBJECT
+        return None
+
+    def write(self, value: Any) -> list[str]:
+        """Return the words that set this option on a command line; nothing for None and False."""
+        if value is None or value is False:
+            return []
+        if value is True:
+            return [self.flag]
+        return [self.flag, str(value) if self.kind is None else self.kind.write(value)]
+
+
+class Fault(str):
+    """What is wrong with one option: ``folds must be at least 2, not 1``.
+
+    A command line writes its own flag in the place of ``name``.
+    """
+
+    name: str
+    text: str
+
+    def __new__(cls, name: str, text: str) -> Fault:
+        """Join the name and what is wrong with it to a sentence."""
+        fault = super().__new__(cls, f"{name} {text}")
+        fault.name, fault.text = name, text
+        return fault
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Fault, (self.name, self.text)
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    panel: str | None = None,
+    flags: Iterable[str] = (),
+    metavar: str | None = None,
+    shown: str | None = None,
+    kind: Kind | None = None,
+    cli: bool = True,
+    record: bool = True,
+) -> Any:
+    """Return a field of a settings dataclass; the arguments are those of :class:`Option`.
+
+    Args:
+        default: the default; a dict is copied for every instance. ``dataclasses.MISSING``: the
+            setting has none and must be given.
+    """
+    fixed = choices if choices is None or callable(choices) else tuple(choices)
+    about = Option(
+        help, fixed, at_least, at_most, above, below, panel, tuple(flags), metavar, shown, kind,
+        cli, record,
+    )  # fmt: skip
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=default.copy, metadata={_KEY: about})
+    return dataclasses.field(default=default, metadata={_KEY: about})
+
+
+def options_of(settings: Any) -> tuple[Bound, ...]:
+    """Return the options of a settings dataclass, in the order of its fields.
+
+    Args:
+        settings: the class, or an instance, whose values then are the defaults.
+    """
+    bound = _options(settings if isinstance(settings, type) else type(settings))
+    if isinstance(settings, type):
+        return bound
+    return tuple(each._replace(default=getattr(settings, each.name)) for each in bound)
+
+
+def faults(settings: Any) -> list[str]:
+    """Return everything that is wrong with a settings object, one sentence each.
+
+    Types, choices and bounds are looked at; then what the object's own method ``faults()``, where
+    it has one, finds wrong between several options. Lists become tuples on the way, since settings
+    do not change.
+    """
+    found: list[str] = []
+    for each in _options(type(settings)):
+        value = getattr(settings, each.name)
+        if isinstance(value, list) and typing.get_origin(each.plain_type) is tuple:
+            value = tuple(value)
+            object.__setattr__(settings, each.name, value)
+        wrong = _wrong(value, each.type, each.option)
+        if wrong is not None:
+            found.append(Fault(each.name, wrong))
+    if not found and hasattr(settings, "faults"):
+        found += settings.faults()
+    return found
+
+
+def check(settings: Any) -> None:
+    """Refuse settings that :func:`faults` finds fault with; for ``__post_init__``.
+
+    Raises:
+        ConfigError: naming all faults.
+    """
+    found = faults(settings)
+    if found:
+        raise ConfigError(tuple(found))
+
+
+@overload
+def settle(who: str, overrides: Mapping[str, Any], one: A, /) -> tuple[A]: ...
+@overload
+def settle(who: str, overrides: Mapping[str, Any], one: A, two: B, /) -> tuple[A, B]: ...
+@overload
+def settle(
+    who: str, overrides: Mapping[str, Any], one: A, two: B, three: C, /
+) -> tuple[A, B, C]: ...
+@overload
+def settle(
+    who: str, overrides: Mapping[str, Any], one: A, two: B, three: C, four: D, /
+) -> tuple[A, B, C, D]: ...
+def settle(who: str, overrides: Mapping[str, Any], /, *groups: Any) -> tuple[Any, ...]:
+    """Return settings objects with single overrides applied, each to the object that has it.
+
+    Every job begins with it::
+
+        config, run, reading = settle(
+            "fit", overrides, config or FitConfig(), run or RunOptions(), reading or ReadOptions()
+        )
+
+    Args:
+        who: the function that was called, for the message.
+        overrides: values by the name of a field.
+        groups: instances of settings dataclasses; no name is in two of them.
+
+    Raises:
+        ConfigError: a group that is not a settings object, names that no group has (with the
+            nearest names), and everything that is wrong with the resulting settings, together.
+    """
+    wrong = [
+        f"{who} takes its settings as dataclasses, not as {type(group).__name__} ({group!r:.60})"
+        for group in groups
+        if not dataclasses.is_dataclass(group) or isinstance(group, type)
+    ]
+    if wrong:
+        raise ConfigError(tuple(wrong), hint="give single settings as keywords")
+    names = [[field.name for field in dataclasses.fields(group)] for group in groups]
+    known = [name for group in names for name in group]
+    if len(set(known)) < len(known):
+        twice = sorted({name for name in known if known.count(name) > 1})
+        raise TypeError(f"two groups of {who} have the option {', '.join(twice)}")
+    found: list[str] = []
+    hints: list[str] = []
+    for name in overrides:
+        if name not in known:
+            near = did_you_mean(name, known)
+            found.append(f"{who} has no setting '{name}'" + (f" ({near})" if near else ""))
+    if found and not all(fault.endswith(")") for fault in found):
+        hints.append("it has " + ", ".join(known))
+    settled = []
+    for group, own in zip(groups, names, strict=True):
+        chosen = {name: overrides[name] for name in own if name in overrides}
+        try:
+            settled.append(dataclasses.replace(group, **chosen) if chosen else group)
+        except ConfigError as error:
+            found += error.faults
+            hints += [error.hint] if error.hint else []
+    if found:
+        raise ConfigError(tuple(found), hint="; ".join(dict.fromkeys(hints)) or None)
+    return tuple(settled)
+
+
+def command_line(*groups: Any, against: Iterable[Any] = ()) -> list[str]:
+    """Return the words that give these settings to a command: those that are not the defaults.
+
+    Args:
+        groups: settings objects.
+        against: objects of the same classes that hold the command's defaults, where these are
+            not the classes' own.
+    """
+    defaults = {type(default): default for default in against}
+    words: list[str] = []
+    for group in groups:
+        for each in options_of(defaults.get(type(group), type(group))):
+            value = getattr(group, each.name)
+            if each.option.cli and value != each.default:
+                words += each.write(value)
+    return words
+
+
+def recorded(settings: Any) -> dict[str, Any]:
+    """Return the values that the record of a run keeps, by name."""
+    return {
+        each.name: getattr(settings, each.name)
+        for each in _options(type(settings))
+        if each.option.record
+    }
+
+
+def listed(of: Any) -> Kind:
+    """Return the kind of values with commas between them: ``ridge,lda`` or ``0,1,2``.
+
+    Args:
+        of: the type of one value: ``str``, ``int``, ``float``; another is taken as ``str``.
+    """
+    single = of if of in (int, float) else str
+
+    def parse(text: str) -> tuple[Any, ...]:
+        return tuple(single(word.strip()) for word in text.split(",") if word.strip())
+
+    def write(value: Iterable[Any]) -> str:
+        return ",".join(map(str, value))
+
+    if single is str:
+        return Kind("NAME,…", "names with commas", parse, write)
+    noun = "whole numbers" if single is int else "numbers"
+    return Kind("N,…", f"{noun} with commas", parse, write)
+
+
+def _parse_per_channel(text: str) -> float | tuple[float, ...]:
+    values = tuple(float(part) for part in text.replace(",", " ").split())
+    if len(values) not in (1, 3):
+        raise ValueError(text)
+    return values[0] if len(values) == 1 else values
+
+
+def _write_per_channel(value: Any) -> str:
+    values = value if isinstance(value, tuple | list) else (value,)
+    return ",".join(map(str, values[:1] if len(set(values)) == 1 else values))
+
+
+def _parse_size(text: str) -> int | tuple[int, int]:
+    parts = text.lower().replace("x", " ").replace(",", " ").replace("×", " ").split()
+    if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ValueError(text)
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def _parse_json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(text)
+    return value
+
+
+PER_CHANNEL = Kind(
+    "M|R,G,B", "one number or three with commas", _parse_per_channel, _write_per_channel
+)
+SIZE = Kind(
+    "N|H,W",
+    "a number of pixels, or height and width as 224,160",
+    _parse_size,
+    _write_per_channel,
+)
+JSON_OBJECT = Kind("JSON", "a JSON object", _parse_json_object, json.dumps)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+class _Names(dict[str, Any]):
+    """Names of modules for resolving annotations; one imported for type checkers only is Any."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name, Any)
+
+
+def _options(kind: Any) -> tuple[Bound, ...]:
+    return _declared(kind)
+
+
+@functools.cache
+def _declared(kind: Any) -> tuple[Bound, ...]:
+    names = _Names()
+    for base in reversed(kind.__mro__):
+        names.update(vars(sys.modules[base.__module__]))
+    hints = typing.get_type_hints(kind, localns=names)
+    return tuple(
+        Bound(field.name, hints[field.name], _default(field), field.metadata[_KEY])
+        for field in dataclasses.fields(kind)
+        if _KEY in field.metadata
+    )
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _wrong(value: Any, kind: Any, about: Option) -> str | None:
+    """Return what is wrong with a value, as the end of a sentence; None if nothing is."""
+    alternatives = _alternatives(kind)
+    if value is None and types.NoneType in alternatives:
+        return None
+    rest = [part for part in alternatives if part is not types.NoneType]
+    single = rest[0] if len(rest) == 1 else Any
+    if typing.get_origin(single) is tuple and about.kind is None:
+        if not isinstance(value, tuple):
+            return f"must be a list, not {value!r}"
+        each = typing.get_args(single)[0]
+        wrong = (_wrong(part, each, about) for part in value)
+        return next((text for text in wrong if text is not None), None)
+    allowed = about.allowed()
+    if allowed is None and typing.get_origin(single) is Literal:
+        allowed = typing.get_args(single)
+    if allowed is not None:
+        return None if value in allowed else f"must be {_one_of(value, allowed)}, not {value!r}"
+    if single in _PLAIN:
+        fits, noun = _PLAIN[single]
+        if not isinstance(value, fits) or (isinstance(value, bool) and single is not bool):
+            return f"must be {noun}, not {value!r}"
+    return _out_of_bounds(value, about)
+
+
+_PLAIN: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "text"),
+    Path: (str | Path, "a path"),
+}
+
+
+def _one_of(value: Any, allowed: tuple[Any, ...]) -> str:
+    words = [str(each) for each in allowed]
+    near = did_you_mean(value, words) if isinstance(value, str) and len(words) > 2 else None
+    listed = " or ".join(words) if len(words) < 3 else "one of " + ", ".join(words)
+    return listed + (f" ({near})" if near else "")
+
+
+def _out_of_bounds(value: Any, about: Option) -> str | None:
+    if not isinstance(value, Real):
+        return None
+    number = float(value)
+    bounds: tuple[tuple[str, float | None, Callable[[float, float], bool]], ...] = (
+        ("at least", about.at_least, operator.ge),
+        ("at most", about.at_most, operator.le),
+        ("above", about.above, operator.gt),
+        ("below", about.below, operator.lt),
+    )
+    given = [(word, limit, holds) for word, limit, holds in bounds if limit is not None]
+    if all(holds(number, limit) for _, limit, holds in given):
+        return None
+    words = " and ".join(f"{word} {limit:g}" for word, limit, _ in given)
+    return f"must be {words}, not {number:g}"
+
+
+__all__ = [
+    "JSON_OBJECT",
+    "PER_CHANNEL",
+    "SIZE",
+    "Bound",
+    "Fault",
+    "Kind",
+    "Option",
+    "check",
+    "command_line",
+    "faults",
+    "listed",
+    "option",
+    "options_of",
+    "recorded",
+    "settle",
+]
