@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -224,15 +226,18 @@ def test_mistakes_about_runs_and_outputs(command, folder, tmp_path):
     assert "head" in one_error_line(command("predict", run, folder))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is needed")
-def test_a_full_disk_is_one_line(command, folder, tmp_path):
-    """/dev/full refuses every write, as a full disk does."""
-    link = tmp_path / "p.csv.tmp"
+def test_a_full_disk_is_one_line(command, folder, tmp_path, monkeypatch):
     run = tmp_path / "run"
     command("fit", folder, "--out", run)
-    link.symlink_to("/dev/full")
+
+    def full(_, file):
+        file.write(b"half of a line")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pyarrow.csv.write_csv", full)
     line = one_error_line(command("predict", run, folder, "--out", tmp_path / "p.csv"))
     assert "cannot be written" in line
+    assert not list(tmp_path.glob("*p.csv*"))
 
 
 def start(*words: str, **more: object) -> subprocess.CompletedProcess[str]:

@@ -46,7 +46,7 @@ def test_room_on_the_disk_is_taken_by_one_stage_after_the_other(
     assert all(stage.cut is not None and stage.cut.read for stage in plan.stages)
     # Neither place is pooled: both have rows of the same size. There is room for one.
     room = 1.5 * plan.stages[0].cut.at.bytes / 0.9 if plan.stages[0].cut else 0
-    monkeypatch.setattr("headstart.finetuning.ledger._free", lambda _: int(room))
+    monkeypatch.setattr("headstart.finetuning.ledger.free_bytes", lambda _: int(room))
     one, two = bench.plan(Classifier(residual(), 2), recipe).plan.stages
     assert one.cut is not None
     assert two.cut is not None
@@ -62,7 +62,7 @@ def test_an_unfinished_run_goes_on_from_the_images_where_the_disk_is_full(
     network = Classifier(residual(), 2)
     decided = bench.plan(network, recipe).decisions
     assert decided != ("",)
-    monkeypatch.setattr("headstart.finetuning.ledger._free", lambda _: 0)
+    monkeypatch.setattr("headstart.finetuning.ledger.free_bytes", lambda _: 0)
     assert bench.plan(network, recipe, decisions=decided).decisions == ("",)
 
 

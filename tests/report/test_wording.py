@@ -6,22 +6,13 @@ import io
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from headstart.commands.fit.page import fit_page
 from headstart.core.records import Baseline, Interval, Score
 from headstart.report import evaluation_table, format_score
 from headstart.report.text import confused_pairs
-from headstart.report.wording import (
-    clean,
-    flatten,
-    format_number,
-    format_percent,
-    format_seconds,
-    shorten,
-)
+from headstart.report.wording import flatten
 from tests.report.conftest import MakeEvaluation
 
 
@@ -46,58 +37,6 @@ from tests.report.conftest import MakeEvaluation
 )
 def test_a_score_says_what_it_rests_on(score: Score, words: str) -> None:
     assert format_score(score) == words
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.0004, "0.40 ms"), (0.038, "38 ms"), (0.0996, "0.1 s"), (3.24, "3.2 s"),
-        (59.94, "59.9 s"), (59.96, "1 min 00 s"), (74, "1 min 14 s"), (3599.6, "1 h 00 min"),
-        (7380, "2 h 03 min"), (math.nan, "–"),
-    ],
-)  # fmt: skip
-def test_durations(seconds: float, words: str) -> None:
-    assert format_seconds(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (0, "0"), (3, "3"), (1234, "1,234"), (0.1234, "0.123"), (0.00012345, "0.000123"),
-        (1e-7, "1e-7"), (1.5e7, "1.5e7"), (12345.6, "12,346"), (-0.5, "-0.500"), (math.inf, "–"),
-    ],
-)  # fmt: skip
-def test_numbers(value: float, words: str) -> None:
-    assert format_number(value) == words
-
-
-def test_percent_of_nothing() -> None:
-    assert format_percent(math.nan) == "–"
-
-
-@given(st.text())
-def test_clean_text_is_one_line_without_controls(text: str) -> None:
-    cleaned = clean(text)
-    assert len(cleaned) == len(text)
-    assert cleaned.isprintable() or all(ord(mark) >= 0x20 for mark in cleaned)
-    assert "\x1b" not in cleaned
-    assert "\n" not in cleaned
-    cleaned.encode("utf-8")
-
-
-@given(st.text(max_size=80), st.integers(5, 40))
-def test_shortened_names_fit_and_keep_their_ends(text: str, width: int) -> None:
-    from headstart.report.wording import _columns
-
-    short = shorten(text, width)
-    assert _columns(short) <= width or short == clean(text)
-    if _columns(clean(text)) <= width:
-        assert short == clean(text)
-
-
-def test_names_that_differ_at_the_end_stay_apart() -> None:
-    one, two = (shorten(f"the same long beginning of a name {n}") for n in (1, 2))
-    assert one != two
 
 
 def test_nested_settings_become_dotted_names() -> None:

@@ -94,14 +94,14 @@ class StoreMachine(RuleBasedStateMachine):
 
         import headstart.store.space as module
 
-        fsync, module.fsync_folder = module.fsync_folder, die
+        fsync, module.sync_folder = module.sync_folder, die
         try:
             self.space.append(ids, {"x": rows}, view)
             raise AssertionError("the crash did not happen")
         except Killed:
             pass
         finally:
-            module.fsync_folder = fsync
+            module.sync_folder = fsync
 
     @rule()
     def repair(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import BackboneError
+from headstart.core.fingerprints import fingerprint
 from headstart.data.preprocessing import Preprocessing
 from headstart.modules.digests import digest
 from headstart.modules.identity import describe_structure
@@ -163,7 +163,7 @@ class Backbone:
         lines = [f"{name} {digest(tensors[name])}" for name in sorted(self.prefix.tensors)]
         return {
             **describe_structure(self.module, self.prefix.modules),
-            "weights": hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32],
+            "weights": fingerprint("\n".join(lines)),
             "layer": self.layer,
             "pooling": self.pooling,
         }

@@ -7,7 +7,6 @@ So a second run, another split, a renamed folder or added images cost only what 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.core.errors import DataError, StoreError
+from headstart.core.fingerprints import sha256
 from headstart.core.progress import Reporter, SilentReporter, Task
 from headstart.core.records import CacheUse
 from headstart.data import BadItem, Split, View
@@ -108,7 +108,7 @@ class FeatureCache:
     def __init__(self, location: Path | str | None = None) -> None:
         chosen = location if location is not None else os.environ.get("HEADSTART_CACHE")
         if isinstance(chosen, str) and "://" in chosen:
-            name = hashlib.sha256(chosen.encode()).hexdigest()[:16]
+            name = sha256(chosen)[:16]
             self.location = _platform_location() / "mirrors" / name
             self.store = Store(self.location, remote=chosen)
         else:

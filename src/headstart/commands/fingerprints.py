@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 from headstart.backbones import Backbone
 from headstart.cache import describe_space
+from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.data import Split
 from headstart.extraction import Precision, Storage
 from headstart.store import space_key
@@ -22,5 +20,4 @@ def backbone_fingerprint(
 def split_fingerprint(split: Split) -> str:
     """Return the digest of a split's items and labels, in order."""
     lines = [[key, int(label)] for key, label in zip(split.ids, split.labels, strict=True)]
-    text = json.dumps([list(split.classes), lines])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return fingerprint(canonical_json([list(split.classes), lines], compact=False))

@@ -7,7 +7,6 @@ them as safetensors and JSON. Opening a run executes nothing.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -184,25 +183,6 @@ def prepare_folder(out: Path | str | None, name: str) -> Path:
             (f"the folder '{folder}' cannot be written to",), hint="give another --out"
         )
     return folder
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON by way of a temporary file, so that a reader never sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def open_run(folder: Path | str) -> SavedRun:

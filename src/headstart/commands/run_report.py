@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.commands.fit.page import Mistake, fit_page
-from headstart.commands.run_folder import Run, write_json
+from headstart.commands.run_folder import Run
 from headstart.commands.thumbnails import thumbnail
+from headstart.core.files import write_json
 from headstart.core.records import to_plain
 from headstart.data import Split
 from headstart.report import write_page

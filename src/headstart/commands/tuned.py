@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,8 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.core.errors import DataError
+from headstart.core.files import write_bytes
+from headstart.core.fingerprints import sha256
 from headstart.modules.digests import named_tensors
 
 TUNED_FILE = "backbone.safetensors"
@@ -68,7 +68,7 @@ class Tuned:
         path = self.folder / TUNED_FILE
         try:
             payload = path.read_bytes()
-            if hashlib.sha256(payload).hexdigest() != self.sha256:
+            if sha256(payload) != self.sha256:
                 raise ValueError("its SHA-256 is not the one in run.json")
             return safetensors.torch.load(payload)
         except (OSError, ValueError, SafetensorError) as error:
@@ -79,14 +79,8 @@ class Tuned:
 
 
 def save_tuned(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tuned tensors beside their place and rename the file."""
-    payload = _payload(tensors)
-    temporary = folder / (TUNED_FILE + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / TUNED_FILE)
+    """Write tuned tensors into a run folder, atomically."""
+    write_bytes(folder / TUNED_FILE, _payload(tensors))
 
 
 def describe_tuned(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -96,7 +90,7 @@ def describe_tuned(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "file": TUNED_FILE,
         "tensors": len(tensors),
-        "sha256": hashlib.sha256(_payload(tensors)).hexdigest(),
+        "sha256": sha256(_payload(tensors)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Selecting parts of a model by name: exact names, globs, regular expressions, nearest names.
+"""Selecting parts of a model by name: exact names, globs, regular expressions.
 
 Names are the dotted paths of ``named_modules`` and ``state_dict``. In a glob, ``*`` also crosses
 dots, as in ``fnmatch``: ``encoder.*`` selects everything below ``encoder``.
@@ -6,10 +6,8 @@ dots, as in ``fnmatch``: ``encoder.*`` selects everything below ``encoder``.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
 
 _GLOB_SIGNS = frozenset("*?[")
 
@@ -40,23 +38,4 @@ def covers(pattern: str | re.Pattern[str], name: str) -> bool:
     return any(matches(pattern, parent) for parent in parents)
 
 
-def nearest(name: str, names: Iterable[str], count: int = 3) -> tuple[str, ...]:
-    """Return up to ``count`` names that a person may have meant, the likeliest first.
-
-    Names whose last components equal those of ``name`` come first, since a missing or an added
-    prefix (``module.``, ``encoder.``) is the usual fault; then the most similar spellings.
-    """
-    candidates = list(dict.fromkeys(names))
-    tails = [c for c in candidates if c and (c.endswith("." + name) or name.endswith("." + c))]
-    tails.sort(key=lambda c: (abs(len(c) - len(name)), c))
-    similar = difflib.get_close_matches(name, candidates, n=count, cutoff=0.5)
-    return tuple(dict.fromkeys([*tails, *similar]))[:count]
-
-
-def quoted(names: Sequence[str], limit: int = 12) -> str:
-    """Write names as ``'a', 'b' and 3 more``: at most ``limit`` of them are spelt out."""
-    shown = ", ".join(repr(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
-
-
-__all__ = ["covers", "is_glob", "matches", "nearest", "quoted"]
+__all__ = ["covers", "is_glob", "matches"]

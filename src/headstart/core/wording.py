@@ -1,9 +1,19 @@
-"""Small helpers for messages: counts, short lists, and the nearest existing name."""
+"""How names, counts and figures are worded: the same in messages, terminal, pages and pictures."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import math
+import unicodedata
+from collections.abc import Iterable
+
+NOT_DEFINED = "–"
+_INVISIBLE = frozenset({"Cc", "Cs"})
+# Marks that reorder the text around them; a name must not rearrange the table that shows it.
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+# -- names ---------------------------------------------------------------------------------------
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
@@ -11,14 +21,161 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def few(names: Sequence[object], most: int = 5) -> str:
-    """Return up to ``most`` names, quoted, then how many more there are."""
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
+def quoted(names: Iterable[object], most: int = 12) -> str:
+    """Return ``'a', 'b' and 3 more``: at most ``most`` names, escaped as in source code."""
+    return listed([repr(str(name)) for name in names], most)
 
 
-def did_you_mean(name: str, options: Iterable[str]) -> str | None:
-    """Return a hint with the options nearest to ``name``, or None when none is near."""
-    folded = {option.casefold(): option for option in options}
-    near = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.55)
-    return f"did you mean {few([folded[match] for match in near])}" if near else None
+def listed(names: Iterable[object], most: int = 6) -> str:
+    """Return ``a, b and 3 more``: at most ``most`` names, unchanged."""
+    words = [str(name) for name in names]
+    shown = ", ".join(words[:most])
+    return shown if len(words) <= most else f"{shown} and {len(words) - most:,} more"
+
+
+def nearest(name: str, options: Iterable[str], most: int = 3) -> tuple[str, ...]:
+    """Return up to ``most`` options that a person may have meant, the likeliest first.
+
+    Upper and lower case count as equal. Dotted names whose last components equal those of ``name``
+    come first, since a missing or an added prefix (``module.``, ``encoder.``) is the usual fault;
+    then the most similar spellings.
+    """
+    wanted = name.casefold()
+    folded: dict[str, str] = {}
+    for option in options:
+        folded.setdefault(option.casefold(), option)
+    tails = [o for o in folded if o and (o.endswith("." + wanted) or wanted.endswith("." + o))]
+    tails.sort(key=lambda o: (abs(len(o) - len(wanted)), o))
+    similar = difflib.get_close_matches(wanted, folded, n=most, cutoff=0.5)
+    return tuple(folded[o] for o in dict.fromkeys([*tails, *similar]))[:most]
+
+
+def did_you_mean(name: str, options: Iterable[str], most: int = 3) -> str | None:
+    """Return a hint that offers the options nearest to ``name``, or None when none is near."""
+    near = nearest(name, options, most)
+    return f"did you mean {quoted(near)}" if near else None
+
+
+def clean(text: object) -> str:
+    """Return ``text`` on one line, with nothing in it that a terminal or a browser would obey.
+
+    Line breaks and tabs become spaces; control characters (terminal escapes among them), lone
+    surrogates (file names that are not UTF-8) and marks that reorder text become ``�``.
+    """
+    marks = []
+    for mark in str(text):
+        if mark in "\t\n\r\v\f\u2028\u2029":
+            marks.append(" ")
+        elif unicodedata.category(mark) in _INVISIBLE or mark in _REORDERING:
+            marks.append("\ufffd")
+        else:
+            marks.append(mark)
+    return "".join(marks)
+
+
+def shorten(text: object, width: int = 28) -> str:
+    """Return the cleaned text, cut in the middle to at most ``width`` columns.
+
+    East Asian wide characters count as two columns. The middle goes because names in a data set
+    tend to differ at their ends ("2024-03-17 camera 1", "2024-03-17 camera 2").
+    """
+    name = clean(text)
+    if columns(name) <= width:
+        return name
+    head, tail = (width - 1) * 2 // 3, (width - 1) - (width - 1) * 2 // 3
+    return f"{_take(name, head).rstrip()}…{_take(name[::-1], tail)[::-1].lstrip()}"
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal ``text`` takes."""
+    return sum(_column(mark) for mark in text)
+
+
+def _column(mark: str) -> int:
+    if unicodedata.combining(mark):
+        return 0
+    return 2 if unicodedata.east_asian_width(mark) in "WF" else 1
+
+
+def _take(text: str, width: int) -> str:
+    used = 0
+    for position, mark in enumerate(text):
+        used += _column(mark)
+        if used > width:
+            return text[:position]
+    return text
+
+
+# -- figures -------------------------------------------------------------------------------------
+
+
+def format_percent(fraction: float, *, digits: int = 1) -> str:
+    """Return ``0.9412`` as ``94.1 %``; a value that is not finite as a dash."""
+    return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else NOT_DEFINED
+
+
+def format_number(value: float, *, digits: int = 3) -> str:
+    """Return a number with ``digits`` significant digits and no needless exponent."""
+    if not math.isfinite(value):
+        return NOT_DEFINED
+    if value == int(value) and abs(value) < 1e6:
+        return f"{int(value):,}"
+    size = abs(value)
+    if size >= 1e6 or size < 1e-4:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        if "." in mantissa:
+            mantissa = mantissa.rstrip("0").rstrip(".")
+        return f"{mantissa}e{int(exponent)}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(size)))
+    return f"{value:,.{decimals}f}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as a person would say it: ``90 µs``, ``38 ms``, ``3.2 s``, ``1 min 14 s``.
+
+    Rounded to two digits below a tenth of a second, and to a tenth below a minute.
+    """
+    if not math.isfinite(seconds):
+        return NOT_DEFINED
+    if 0 < seconds < 1e-4:
+        return f"{format_number(1e6 * seconds, digits=2)} µs"
+    if seconds < 0.0995:
+        return f"{format_number(1000 * seconds, digits=2)} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_bytes(size: float) -> str:
+    """Return a number of bytes in a decimal unit that suits it: ``12.5 MB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{format_number(float(size))} {unit}"
+        size /= 1000
+    return f"{format_number(float(size))} TB"
+
+
+def format_shape(shape: Iterable[int]) -> str:
+    """Return the extents of an array: ``512×14×14``."""
+    return "×".join(str(extent) for extent in shape)
+
+
+__all__ = [
+    "NOT_DEFINED",
+    "clean",
+    "columns",
+    "count",
+    "did_you_mean",
+    "format_bytes",
+    "format_number",
+    "format_percent",
+    "format_seconds",
+    "format_shape",
+    "listed",
+    "nearest",
+    "quoted",
+    "shorten",
+]

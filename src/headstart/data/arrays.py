@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import DataError
-from headstart.core.wording import few
+from headstart.core.wording import quoted
 from headstart.data.items import SampleItems
 from headstart.data.labels import class_names
 from headstart.data.source import WHOLE, Part, Request, Source, roles
@@ -63,7 +63,7 @@ def read_arrays(source: Any, request: Request) -> Source:
     chosen = roles([str(key) for key in source], request)
     if not chosen:
         raise DataError(
-            f"none of the keys {few(list(source))} names a split",
+            f"none of the keys {quoted(list(source), 5)} names a split",
             hint="expected {'train': (x, y), 'test': (x, y)}",
         )
     parts: dict[str, Part] = {}
@@ -101,7 +101,7 @@ def read_npz(path: Path, request: Request) -> Source:
     whole = {key: (p["x"], p.get("y")) for key, p in pairs.items() if "x" in p}
     if not whole or (request.labels_required and any(y is None for _, y in whole.values())):
         raise DataError(
-            f"'{path}' holds the arrays {few(list(contents))}, expected x and y, or x_train,"
+            f"'{path}' holds the arrays {quoted(list(contents), 5)}, expected x and y, or x_train,"
             " y_train, x_test and y_test",
             hint="save it with such names",
         )

@@ -6,7 +6,7 @@ import numpy as np
 
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter
-from headstart.core.wording import count, few
+from headstart.core.wording import count, quoted
 from headstart.data.dataset import Dataset, Split
 from headstart.data.labels import encode, require_labels
 from headstart.data.source import WHOLE, Part, Source
@@ -82,7 +82,7 @@ def _settled(
         splits["train"] = splits.pop(WHOLE)
     if "train" not in splits:
         raise DataError(
-            f"the source has {few(list(splits))} but no training split",
+            f"the source has {quoted(list(splits), 5)} but no training split",
             hint="expected a folder, table or split called train, or name it with --train",
         )
     if "test" not in splits and "validation" in splits:
@@ -144,11 +144,11 @@ def _note_classes(classes: tuple[str, ...], splits: dict[str, Split], notes: lis
     if names := missing["train"]:
         wrong = int(np.isin(splits["test"].labels, [classes.index(n) for n in names]).sum())
         notes.append(
-            f"{count(len(names), 'class', 'classes')} without any training item: {few(names)};"
-            f" {count(wrong, 'test item')} of such classes can only be classified wrongly."
+            f"{count(len(names), 'class', 'classes')} without any training item: {quoted(names, 5)}"
+            f"; {count(wrong, 'test item')} of such classes can only be classified wrongly."
         )
     if names := missing["test"]:
         notes.append(
-            f"{count(len(names), 'class', 'classes')} without any test item: {few(names)}; the"
-            " test figures say nothing about them."
+            f"{count(len(names), 'class', 'classes')} without any test item: {quoted(names, 5)};"
+            " the test figures say nothing about them."
         )

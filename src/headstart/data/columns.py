@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 
 from headstart.core.errors import DataError
-from headstart.core.wording import did_you_mean, few
+from headstart.core.wording import did_you_mean, quoted
 from headstart.data.decoding import SUFFIXES
 
 _LABEL_NAMES = (
@@ -63,7 +63,7 @@ def image_column(table: Any, where: str, asked: str | None) -> str:
             if len(named) == 1:
                 return str(named[0])
             raise DataError(
-                f"{where} has several columns that could hold the images: {few(candidates)}",
+                f"{where} has several columns that could hold the images: {quoted(candidates, 5)}",
                 hint="choose one with --image-column (image_column=...)",
             )
     raise DataError(
@@ -104,7 +104,7 @@ def label_column(
         return None
     if candidates:
         raise DataError(
-            f"{where} has several columns that could hold the labels: {few(candidates, 12)}",
+            f"{where} has several columns that could hold the labels: {quoted(candidates, 12)}",
             hint="choose one with --label-column (label_column=...)",
         )
     raise DataError(

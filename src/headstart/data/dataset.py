@@ -12,7 +12,7 @@ from PIL import Image
 
 from headstart.core.errors import BadFilesError, DataError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.wording import count, few
+from headstart.core.wording import count, quoted
 from headstart.data.decoding import UndecodableError
 from headstart.data.items import Items
 
@@ -87,8 +87,8 @@ class Split:
         unknown = [self.classes[i] for i in sorted(present) if self.classes[i] not in position]
         if unknown:
             raise DataError(
-                f"the head knows {count(len(classes), 'class', 'classes')} ({few(classes)}),"
-                f" but the data holds {few(unknown)} as well",
+                f"the head knows {count(len(classes), 'class', 'classes')} ({quoted(classes, 5)}),"
+                f" but the data holds {quoted(unknown, 5)} as well",
                 hint="leave those items out, or train a head that knows them",
             )
         mapping = np.array([position.get(name, UNLABELLED) for name in self.classes] + [-1])

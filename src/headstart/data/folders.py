@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.core.errors import DataError
-from headstart.core.wording import count, did_you_mean, few
+from headstart.core.wording import count, did_you_mean, quoted
 from headstart.data.decoding import SUFFIXES
 from headstart.data.items import DigestMemo, FileItems
 from headstart.data.source import WHOLE, Part, Request, Source, roles
@@ -37,7 +37,7 @@ def read_folder(root: Path, request: Request) -> Source:
         if name is not None and name not in names:
             raise DataError(
                 f"'{root}' holds no folder '{name}', expected the {option} split there",
-                hint=did_you_mean(name, names) or f"it holds {few(names)}",
+                hint=did_you_mean(name, names) or f"it holds {quoted(names, 5)}",
             )
     split_folders = _split_folders(root, names, request)
     if not split_folders:
@@ -49,13 +49,13 @@ def read_folder(root: Path, request: Request) -> Source:
         if role in parts:
             twins = [n for n, r in split_folders.items() if r == role]
             raise DataError(
-                f"'{root}' holds more than one {role} split: {few(twins)}",
+                f"'{root}' holds more than one {role} split: {quoted(twins, 5)}",
                 hint="keep one of them, or merge them",
             )
         parts[role], found = _read_classes(root / name, root, request.memo)
         notes += found
     if others := [name for name in names if name not in split_folders]:
-        notes.append(f"Beside the splits stand {few(others)}: not splits, so not read.")
+        notes.append(f"Beside the splits stand {quoted(others, 5)}: not splits, so not read.")
     return Source(root.resolve().name, parts, notes=tuple(notes))
 
 
@@ -102,11 +102,11 @@ def _folder_notes(where: str, found: _Found) -> list[str]:
     notes = []
     if found.empty:
         folders = count(len(found.empty), "folder")
-        notes.append(f"{folders} of {where} without any image left out: {few(found.empty)}.")
+        notes.append(f"{folders} of {where} without any image left out: {quoted(found.empty, 5)}.")
     if found.skipped:
         notes.append(
             f"{count(len(found.skipped), 'file')} of {where} skipped, because they stand in no"
-            f" class folder or their names are not those of images: {few(found.skipped, 3)}."
+            f" class folder or their names are not those of images: {quoted(found.skipped, 3)}."
         )
     return notes
 
@@ -122,7 +122,7 @@ def _nothing_found(folder: Path, found: _Found) -> DataError:
     if found.empty:
         return DataError(
             f"all {count(len(found.empty), 'class folder')} of '{folder}' are without images:"
-            f" {few(found.empty)}",
+            f" {quoted(found.empty, 5)}",
             hint=f"images are known by their ending: {', '.join(sorted(SUFFIXES)[:6])}, ...",
         )
     return DataError(

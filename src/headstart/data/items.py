@@ -8,7 +8,6 @@ the same id.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.core.fingerprints import fingerprint
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.data.decoding import UndecodableError, decode
 
@@ -50,11 +50,9 @@ def digest(content: Content) -> str:
         32 lower-case hexadecimal characters.
     """
     if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()[:32]
-    head = f"headstart samples uint8 {'x'.join(map(str, content.shape))}\0".encode()
-    state = hashlib.sha256(head)
-    state.update(np.ascontiguousarray(content).data)
-    return state.hexdigest()[:32]
+        return fingerprint(content)
+    head = f"headstart samples uint8 {'x'.join(map(str, content.shape))}\0"
+    return fingerprint(head, np.ascontiguousarray(content).data)
 
 
 class Items(ABC):
@@ -92,7 +90,7 @@ class Items(ABC):
             try:
                 known = self._compute_digest(i)
             except UndecodableError:
-                known = hashlib.sha256(f"unreadable\0{self.origin(i)}".encode()).hexdigest()[:32]
+                known = fingerprint(f"unreadable\0{self.origin(i)}")
             self._digests[i] = known
         return known
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import DataError
-from headstart.core.wording import count, few
+from headstart.core.wording import count, quoted
 from headstart.data.dataset import UNLABELLED
 
 MISSING_TEXT = frozenset({"", "nan", "null", "na", "n/a", "<na>"})
@@ -91,7 +91,7 @@ def require_labels(names: Sequence[str | None], origins: Sequence[str], where: s
     if missing:
         raise DataError(
             f"{count(len(missing), 'item')} of {len(names):,} in {where} without a label"
-            f" (missing, empty or NaN): {few(missing)}",
+            f" (missing, empty or NaN): {quoted(missing, 5)}",
             hint="give those items a label, or remove them",
         )
 
@@ -105,7 +105,7 @@ def _declared(value: Any, names: Sequence[str], where: str) -> str | None:
         return names[int(value)]
     raise DataError(
         f"{where} holds the label {value!r}, but only {count(len(names), 'class', 'classes')}"
-        f" are declared ({few(names)})",
+        f" are declared ({quoted(names, 5)})",
         hint="correct the label, or declare its class",
     )
 

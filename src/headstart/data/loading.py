@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.wording import did_you_mean, few
+from headstart.core.wording import did_you_mean, quoted
 from headstart.data import arrays, folders, objects, tables
 from headstart.data.assembly import assemble, assemble_test
 from headstart.data.dataset import Dataset, Split
@@ -136,7 +136,7 @@ def load_items(
     found = _read(source, request)
     if len(found.parts) > 1:
         raise DataError(
-            f"the source is divided into {few(list(found.parts))}, expected one list of items",
+            f"the source is divided into {quoted(found.parts, 5)}, expected one list of items",
             hint="give one of its folders, tables or splits alone",
         )
     part = next(iter(found.parts.values()))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from headstart.core.errors import DataError, MissingExtraError
 from headstart.core.progress import Reporter
-from headstart.core.wording import few
+from headstart.core.wording import quoted
 from headstart.data import columns
 from headstart.data.arrays import as_array, sample
 from headstart.data.decoding import UndecodableError, to_rgb
@@ -96,14 +96,14 @@ def read_hub_dataset(source: Any, request: Request) -> Source:
         chosen = {next(iter(source)): WHOLE}
     if not chosen:
         raise DataError(
-            f"none of the splits {few(list(source))} is called train",
+            f"none of the splits {quoted(list(source), 5)} is called train",
             hint="say which is which with train=... and test=...",
         )
     parts, order = {}, None
     for name, role in chosen.items():
         parts[role], order = _hub_part(source[name], name, request)
     left = [name for name in source if name not in chosen]
-    notes = (f"Beside the splits stand {few(left)}: not read.",) if left else ()
+    notes = (f"Beside the splits stand {quoted(left, 5)}: not read.",) if left else ()
     return Source(_hub_name(next(iter(source.values()))), parts, order, notes)
 
 
@@ -196,7 +196,7 @@ def read_torch_datasets(source: Mapping[str, Any], request: Request) -> Source:
     chosen = roles(list(source), request)
     if not chosen:
         raise DataError(
-            f"none of the keys {few(list(source))} names a split",
+            f"none of the keys {quoted(list(source), 5)} names a split",
             hint="expected {'train': ..., 'test': ...}",
         )
     parts, order = {}, None

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from headstart.core.errors import BadFilesError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.wording import count, few
+from headstart.core.wording import count, quoted
 from headstart.data.dataset import Split
 from headstart.data.decoding import UndecodableError
 from headstart.data.preprocessing import Preprocessing
@@ -144,7 +144,7 @@ def settle_bad_items(bad: Sequence[BadItem], on_bad: OnBad, reporter: Reporter) 
             tuple((item.origin, item.reason) for item in bad),
             hint="repair or remove them, or leave them out with --bad-files skip (on_bad='skip')",
         )
-    named = few([f"{item.origin} ({item.reason})" for item in bad])
+    named = quoted([f"{item.origin} ({item.reason})" for item in bad], 5)
     are = "is" if len(bad) == 1 else "are"
     reporter.note(f"{count(len(bad), 'item')} cannot be read and {are} left out: {named}.")
 

@@ -7,13 +7,14 @@ their order or names, and a data set that grows by some items keeps nearly all o
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from headstart.core.fingerprints import stable_integer
 
 Index = NDArray[np.int64]
 
@@ -28,14 +29,8 @@ def ranks(keys: Sequence[Hashable], seed: int) -> NDArray[np.uint64]:
     Returns:
         ``(n,) uint64``.
     """
-    prefix = hashlib.sha256(f"{seed}\0".encode())
-
-    def rank(key: Hashable) -> int:
-        state = prefix.copy()
-        state.update(str(key).encode())
-        return int.from_bytes(state.digest()[:8], "big")
-
-    return np.fromiter((rank(key) for key in keys), np.uint64, len(keys))
+    numbers = (stable_integer(f"{seed}\0", str(key), n_bytes=8) for key in keys)
+    return np.fromiter(numbers, np.uint64, len(keys))
 
 
 def stratified_split(

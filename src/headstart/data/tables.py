@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from headstart.core.errors import DataError
-from headstart.core.wording import did_you_mean, few
+from headstart.core.wording import did_you_mean, quoted
 from headstart.data import columns
 from headstart.data.decoding import SUFFIXES as IMAGE_SUFFIXES
 from headstart.data.items import ArrowItems
@@ -71,17 +71,17 @@ def read_table_folder(folder: Path, request: Request) -> Source:
         if name is not None and option not in shards:
             raise DataError(
                 f"'{folder}' holds no table '{name}', expected the {option} split there",
-                hint=did_you_mean(name, names) or f"it holds {few(names)}",
+                hint=did_you_mean(name, names) or f"it holds {quoted(names, 5)}",
             )
     if not shards and len(files) == 1:
         return read_table_file(files[0], request)
     if not shards:
         raise DataError(
-            f"'{folder}' holds the tables {few(names)}, none of which is called train",
+            f"'{folder}' holds the tables {quoted(names, 5)}, none of which is called train",
             hint="name one file, or say which is which with --train and --test",
         )
     left = [f.name for f in files if not any(f in group for group in shards.values())]
-    notes = [f"Beside the splits stand {few(left)}: not splits by name, so not read."]
+    notes = [f"Beside the splits stand {quoted(left, 5)}: not splits by name, so not read."]
     parts = {
         role: _part(_concatenated(group, request), _joint_name(group), folder, request)
         for role, group in shards.items()
@@ -126,7 +126,7 @@ def _divided(table: Any, name: str, folder: Path, request: Request, short: str) 
             unused = [value for value, role in kinds.items() if role is None]
             notes = [f"Split by the column '{column}' of {name}."]
             if unused:
-                notes.append(f"Rows whose '{column}' is {few(unused)} left out.")
+                notes.append(f"Rows whose '{column}' is {quoted(unused, 5)} left out.")
             return Source(short, parts, notes=tuple(notes))
     return Source(short, {WHOLE: _part(table, name, folder, request)})
 
@@ -191,7 +191,8 @@ def _concatenated(files: Sequence[Path], request: Request) -> Any:
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:
         raise DataError(
-            f"the tables {few([f.name for f in files])} do not have the same columns: {error}",
+            f"the tables {quoted((f.name for f in files), 5)} do not have the same columns:"
+            f" {error}",
             hint="make their columns equal",
         ) from error
 
@@ -222,7 +223,7 @@ def _distinct(table: Any, name: str) -> Any:
     names = table.schema.names
     if twins := sorted({column for column in names if names.count(column) > 1}):
         raise DataError(
-            f"{name} has several columns of the same name: {few(twins)}", hint="rename them"
+            f"{name} has several columns of the same name: {quoted(twins, 5)}", hint="rename them"
         )
     return table
 
@@ -268,7 +269,7 @@ def _read_text(path: Path, _: Request) -> Any:
     names = next(csv.reader([_decoded(path, first)], delimiter=delimiter))
     if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
         raise DataError(
-            f"the first line of '{path}' holds data ({few(names)}), expected column names",
+            f"the first line of '{path}' holds data ({quoted(names, 5)}), expected column names",
             hint="add a first line with names, such as: path,label",
         )
     try:

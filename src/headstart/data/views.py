@@ -10,8 +10,6 @@ View 0 is the image without augmentation.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import random
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from headstart.core.errors import ConfigError
+from headstart.core.fingerprints import canonical_json, stable_integer
 from headstart.data.preprocessing import Preprocessing
 
 RULES = 1
@@ -247,9 +246,9 @@ class View:
         ``random.Random(int).random()`` is the same on every platform and, by promise of the
         standard library, in every version.
         """
-        step = json.dumps(_described(self.recipe[place]), sort_keys=True)
+        step = canonical_json(_described(self.recipe[place]), compact=False)
         text = "\0".join((str(self.seed), str(self.number), key, str(place), step))
-        return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
+        return random.Random(stable_integer(text))
 
 
 def numbered_views(

@@ -6,13 +6,14 @@ drew before, and nothing of the generators has to be saved.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from headstart.core.fingerprints import stable_integer
 
 ORDER, MIXING = 0, 1
 
@@ -38,8 +39,7 @@ def drawn_from(
     items at the same place in two shares would lose the same units to dropout.
     """
     own = f"\0{rank}" if rank else ""
-    text = f"headstart\0{seed}\0{stage}\0{epoch}{own}".encode()
-    start = int.from_bytes(hashlib.sha256(text).digest()[:7], "big")
+    start = stable_integer(f"headstart\0{seed}\0{stage}\0{epoch}{own}", n_bytes=7)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Not torch.manual_seed: it would seed devices that are none of our business.
         torch.default_generator.manual_seed(start)

@@ -7,9 +7,7 @@ JSON is replaced last, so that a kill at any moment leaves the epoch before.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +19,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from headstart.core.errors import ConfigError, DataError
+from headstart.core.files import without_nan, write_bytes, write_text
+from headstart.core.fingerprints import sha256, sha256_of_file
 from headstart.core.records import to_plain
 from headstart.finetuning.outcome import EpochRecord, StageOutcome, record_from
 
@@ -122,7 +122,7 @@ class Checkpoint:
             self._best = (saved.best, files["best"]["name"])
         else:
             name = self._best[1]
-            files["best"] = {"name": name, "sha256": _digest(self.folder / name)}
+            files["best"] = {"name": name, "sha256": sha256_of_file(self.folder / name)}
         values = {
             "format": FORMAT,
             "identity": self.identity,
@@ -136,7 +136,7 @@ class Checkpoint:
             "seconds": saved.seconds,
             "decisions": list(saved.decisions),
         }
-        _durable(self.folder / _PROGRESS, json.dumps(_finite(values), indent=1).encode())
+        write_text(self.folder / _PROGRESS, json.dumps(without_nan(values), indent=1))
         kept = {_PROGRESS, *(entry["name"] for entry in files.values())}
         for path in self.folder.iterdir():
             if path.name not in kept:
@@ -146,8 +146,8 @@ class Checkpoint:
         name = f"{stem}.safetensors"
         plain = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
         payload = safetensors.torch.save(plain)
-        _durable(self.folder / name, payload)
-        return {"name": name, "sha256": hashlib.sha256(payload).hexdigest()}
+        write_bytes(self.folder / name, payload)
+        return {"name": name, "sha256": sha256(payload)}
 
     def _read(self, values: Mapping[str, Any]) -> Saved:
         found = {}
@@ -156,7 +156,7 @@ class Checkpoint:
             if Path(name).name != name:
                 raise ValueError(f"{name!r} is no name of a file")
             payload = (self.folder / name).read_bytes()
-            if hashlib.sha256(payload).hexdigest() != entry["sha256"]:
+            if sha256(payload) != entry["sha256"]:
                 raise ValueError(f"{name} is not the file that {_PROGRESS} names")
             found[kind] = safetensors.torch.load(payload)
         return Saved(
@@ -172,36 +172,6 @@ class Checkpoint:
             state=found["state"],
             best_weights=found["best"],
         )
-
-
-def _durable(path: Path, payload: bytes) -> None:
-    """Replace a file so that a kill, or a loss of power, leaves the old one or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if os.name != "nt":
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by null."""
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 __all__ = ["Checkpoint", "Saved"]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
-import psutil
-
+from headstart.core.files import free_bytes
 from headstart.data import Split, View
 from headstart.finetuning.circumstances import Circumstances
 from headstart.finetuning.network import Classifier
@@ -35,7 +33,7 @@ class Ledger:
     def __init__(self, network: Classifier, around: Circumstances) -> None:
         self._network, self._around = network, around
         self._promised: set[tuple[str, str, int]] = set()
-        self.free = _free(around.store.root)
+        self.free = free_bytes(around.store.root)
 
     def missing(self, candidate: Candidate, stage: Stage, stable: bool) -> int | None:
         """Return how many rows of a cut a stage will have to compute.
@@ -84,13 +82,6 @@ class Ledger:
 
 def _key(rows: BoundaryRows, part: _Part, view: View | None) -> tuple[str, str, int]:
     return rows.space(view).key, part, 0 if view is None else view.number
-
-
-def _free(root: Path) -> int:
-    place = root.absolute()
-    while not place.exists():
-        place = place.parent
-    return int(psutil.disk_usage(str(place)).free)
 
 
 __all__ = ["Ledger"]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headstart.core.files import existing_parent, write_bytes
 from headstart.data import Preprocessing, Split, read_batches
 from headstart.finetuning.network import Classifier, smoothed_loss
 from headstart.finetuning.rows import autocast
@@ -151,26 +152,16 @@ class Disk:
     """
 
     def __init__(self, folder: Path) -> None:
-        place = folder.absolute()
-        while not place.exists():
-            place = place.parent
-        self._path = place / f".headstart-probe-{secrets.token_hex(8)}"
+        self._path = existing_parent(folder) / f".headstart-probe-{secrets.token_hex(8)}"
         self._known: dict[tuple[int, bool], float] = {}
         self.write_seconds = 0.0
 
     def __enter__(self) -> Disk:
         """Write the file."""
         content = os.urandom(_READ_BYTES)
-        try:
-            begun = time.perf_counter()
-            with self._path.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            self.write_seconds = (time.perf_counter() - begun) / _READ_BYTES
-        except BaseException:
-            self._path.unlink(missing_ok=True)
-            raise
+        begun = time.perf_counter()
+        write_bytes(self._path, content)
+        self.write_seconds = (time.perf_counter() - begun) / _READ_BYTES
         return self
 
     def __exit__(self, *_: object) -> None:

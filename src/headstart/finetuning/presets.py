@@ -7,7 +7,7 @@ printed with every plan.
 from __future__ import annotations
 
 from headstart.core.errors import ConfigError
-from headstart.core.names import nearest, quoted
+from headstart.core.wording import nearest, quoted
 from headstart.finetuning.stages import Optimizer, Recipe, Stage
 
 

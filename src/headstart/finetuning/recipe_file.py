@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from headstart.core.errors import ConfigError
-from headstart.core.names import nearest
+from headstart.core.wording import nearest
 from headstart.finetuning.presets import preset
 from headstart.finetuning.stages import Recipe, Stage
 

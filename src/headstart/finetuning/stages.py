@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from headstart.core.errors import ConfigError
-from headstart.core.names import quoted
+from headstart.core.wording import quoted
 
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "step"]

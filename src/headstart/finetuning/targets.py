@@ -15,7 +15,8 @@ from torch import nn
 
 from headstart.backbones.groups import BlockGroup, param_groups
 from headstart.core.errors import ConfigError, FreezeError
-from headstart.core.names import covers, is_glob, matches, nearest, quoted
+from headstart.core.names import covers, is_glob, matches
+from headstart.core.wording import nearest, quoted
 from headstart.finetuning.network import BACKBONE, HEAD, Classifier, dead_modules, network_groups
 from headstart.finetuning.stages import Recipe, Stage
 from headstart.freezing import FreezePlan, FreezePolicy, plan_freeze

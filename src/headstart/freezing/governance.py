@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from headstart.core.names import quoted
+from headstart.core.wording import quoted
 from headstart.freezing.policy import FreezePolicy
 from headstart.modules import kinds
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import quoted
+from headstart.core.wording import quoted
 from headstart.freezing import checkpoint, hold, stamps
 from headstart.freezing import contract as contracting
 from headstart.freezing.contract import Contract, Verification, contract_on, contracts

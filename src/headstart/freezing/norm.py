@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import covers, nearest, quoted
+from headstart.core.names import covers
 from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.wording import nearest, quoted
 from headstart.freezing import passes, stamps
 from headstart.freezing.hold import hold_of
 from headstart.freezing.moments import Moments

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import quoted
+from headstart.core.wording import quoted
 from headstart.freezing.moments import Moments
 
 Forward = Callable[[nn.Module, Any], object]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import quoted
+from headstart.core.wording import quoted
 from headstart.freezing import governance
 from headstart.freezing.governance import Governance
 from headstart.freezing.policy import FreezePolicy

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import nearest, quoted
+from headstart.core.wording import nearest, quoted
 
 Parameters = Literal["frozen", "trainable"]
 Norm = Literal["running", "batch", "reestimated"]

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from headstart.core.names import is_glob, matches, nearest, quoted
+from headstart.core.names import is_glob, matches
+from headstart.core.wording import nearest, quoted
 from headstart.freezing.policy import FreezePolicy, as_policy
 
 Selector = str | re.Pattern[str] | nn.Module

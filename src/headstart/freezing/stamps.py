@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import quoted
+from headstart.core.wording import quoted
 from headstart.freezing.plan import FreezePlan
 from headstart.modules import kinds
 from headstart.modules.digests import digest

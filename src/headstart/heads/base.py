@@ -7,11 +7,8 @@ neither: no code runs, and every name, type and shape is checked before a head i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +20,8 @@ import safetensors.numpy
 from scipy.special import expit, softmax
 
 from headstart.core.errors import HeadError
+from headstart.core.files import write_bytes, write_text
+from headstart.core.fingerprints import sha256
 from headstart.heads.checks import Features, FloatArray, as_rows
 
 ARRAYS_FILE = "head.safetensors"
@@ -154,11 +153,11 @@ class Head(ABC):
                 name: {"dtype": str(array.dtype), "shape": list(array.shape)}
                 for name, array in sorted(arrays.items())
             },
-            "sha256": hashlib.sha256(payload).hexdigest(),
+            "sha256": sha256(payload),
         }
         text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
-        _replace(folder / ARRAYS_FILE, payload)
-        _replace(folder / OPTIONS_FILE, text.encode())
+        write_bytes(folder / ARRAYS_FILE, payload)
+        write_text(folder / OPTIONS_FILE, text)
 
 
 def load_head(folder: Path | str) -> Head:
@@ -260,7 +259,7 @@ def _read_arrays(path: Path, document: Mapping[str, Any]) -> Arrays:
         payload = path.read_bytes()
     except OSError as error:
         raise HeadError(f"the arrays of the head cannot be read: {error}") from error
-    if hashlib.sha256(payload).hexdigest() != document["sha256"]:
+    if sha256(payload) != document["sha256"]:
         raise HeadError(
             f"{path} is not the file that {OPTIONS_FILE} describes (its SHA-256 differs)",
             hint="the file is damaged or belongs to another head; train or copy the head again",
@@ -276,17 +275,3 @@ def _read_arrays(path: Path, document: Mapping[str, Any]) -> Arrays:
     if found != document["arrays"]:
         raise HeadError(f"{path} does not hold the arrays that {OPTIONS_FILE} lists")
     return arrays
-
-
-def _replace(path: Path, content: bytes) -> None:
-    # Not tempfile: its 0600 would hide the head from colleagues; this honours the umask.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

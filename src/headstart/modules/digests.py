@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import quoted
+from headstart.core.wording import quoted
 
 # Tensors up to this many elements are sampled whole, larger ones evenly: enough to say by how
 # much a tensor moved (an optimizer step or weight decay moves nearly every element), at 16 KiB a

@@ -9,9 +9,7 @@ be described is refused, never guessed.
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
-import json
 import re
 from collections.abc import Sequence
 from importlib import metadata
@@ -22,6 +20,7 @@ import torch
 from torch import nn
 
 from headstart.core.errors import BackboneError
+from headstart.core.fingerprints import canonical_json, fingerprint
 
 _MACHINERY = frozenset(vars(nn.Module())) | {"training"}
 """Attributes of ``nn.Module`` itself: parameters, buffers, hooks, mode."""
@@ -60,10 +59,10 @@ def describe_structure(module: nn.Module, names: Sequence[str]) -> dict[str, Any
             for key, value in sorted(vars(part).items())
             if key not in _MACHINERY and not key.startswith("_headstart")
         }
-        lines.append(json.dumps([name, label, part.extra_repr(), attributes], sort_keys=True))
+        lines.append(canonical_json([name, label, part.extra_repr(), attributes], compact=False))
     # extra_repr can print a tensor; addresses in it would change from run to run.
     text = _ADDRESS.sub("0x", "\n".join(lines))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+    digest = fingerprint(text)
     versions = sorted({value for value in classes.values() if " " in value})
     own = {key: value for key, value in sorted(classes.items()) if " " not in value}
     return {
@@ -96,7 +95,7 @@ def _code_identity(kind: type) -> str:
     own = [
         base for base in kind.__mro__ if _library(base.__module__) is None and base is not object
     ]
-    return hashlib.sha256("".join(_code_text(base) for base in own).encode()).hexdigest()[:32]
+    return fingerprint("".join(_code_text(base) for base in own))
 
 
 def _code_text(code: type | FunctionType) -> str:
@@ -130,7 +129,7 @@ def _plain(value: Any, *, where: str, strict: bool) -> Any:
     if isinstance(value, torch.Tensor):
         data = value.detach().cpu().contiguous()
         raw = data.view(torch.uint8).numpy().tobytes() if data.numel() else b""
-        return [str(data.dtype), list(data.shape), hashlib.sha256(raw).hexdigest()[:32]]
+        return [str(data.dtype), list(data.shape), fingerprint(raw)]
     if isinstance(value, type):
         return [f"{value.__module__}.{value.__qualname__}", _code_identity(value)]
     if isinstance(value, functools.partial):
@@ -142,7 +141,7 @@ def _plain(value: Any, *, where: str, strict: bool) -> Any:
     if isinstance(value, FunctionType):
         name = f"{value.__module__}.{value.__qualname__}"
         own = _library(value.__module__ or "") is None
-        return [name, hashlib.sha256(_code_text(value).encode()).hexdigest()[:32] if own else ""]
+        return [name, fingerprint(_code_text(value)) if own else ""]
     if callable(value) and hasattr(value, "__qualname__"):  # built-in functions and methods
         return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
     if isinstance(value, nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headstart.core.errors import BackboneError
+from headstart.core.wording import nearest
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def find_layer(module: nn.Module, layer: str) -> nn.Module:
     """Return the submodule named ``layer``, or raise with the nearest names."""
     names = [name for name, _ in module.named_modules() if name]
     if layer not in names:
-        near = difflib.get_close_matches(layer, names, n=5, cutoff=0.4) or names[:5]
+        near = nearest(layer, names, 5) or names[:5]
         raise BackboneError(
             f"there is no layer '{layer}' in {type(module).__name__}",
             hint="the nearest names are " + ", ".join(near),

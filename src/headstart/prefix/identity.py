@@ -8,7 +8,6 @@ cut: another head, or another recipe, finds the same rows.
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import json
 import re
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.modules.digests import digest, named_tensors
 
 _LIBRARIES = ("timm", "torchvision", "transformers", "keras")
@@ -39,10 +39,10 @@ def describe_graph(module: nn.Module, graph: fx.Graph) -> dict[str, Any]:
     for node in graph.nodes:
         arguments = _plain((node.args, node.kwargs), number)
         target, library = _target(module, node)
-        lines.append(json.dumps([node.op, target, arguments], sort_keys=True))
+        lines.append(canonical_json([node.op, target, arguments], compact=False))
         libraries |= library
     return {
-        "code": _sha("\n".join(lines)),
+        "code": fingerprint("\n".join(lines)),
         "operations": len(lines),
         "libraries": sorted(libraries),
         "tensors": {name: digest(tensor) for name, tensor in sorted(named_tensors(module))},
@@ -59,7 +59,7 @@ def describe_modules(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
         prefix = f"{name}." if name else ""
         tensors.update({prefix + key: digest(value) for key, value in named_tensors(module)})
     return {
-        "code": _sha("\n".join(lines)),
+        "code": fingerprint("\n".join(lines)),
         "operations": len(lines),
         "libraries": sorted(libraries),
         "tensors": dict(sorted(tensors.items())),
@@ -91,8 +91,8 @@ def describe_code(modules: Mapping[str, nn.Module]) -> str:
             for key, value in sorted(vars(module).items())
             if key not in _OWN_NAMES and not key.startswith("_headstart")
         }
-        lines.append(json.dumps([name, _code(type(module))[0], attributes], sort_keys=True))
-    return _sha("\n".join(lines))
+        lines.append(canonical_json([name, _code(type(module))[0], attributes], compact=False))
+    return fingerprint("\n".join(lines))
 
 
 def _target(module: nn.Module, node: fx.Node) -> tuple[Any, set[str]]:
@@ -120,7 +120,7 @@ def _code(code: Any) -> tuple[Any, set[str]]:
     own = [code]
     if isinstance(code, type):
         own = [b for b in code.__mro__ if b.__module__.split(".")[0] not in {"torch", "builtins"}]
-    return [label, _sha("".join(_source(part) for part in own))], set()
+    return [label, fingerprint("".join(_source(part) for part in own))], set()
 
 
 @functools.cache
@@ -162,10 +162,6 @@ def _plain(value: Any, number: Mapping[fx.Node, int]) -> Any:
         return _code(value)[0]
     text = repr(value)
     return type(value).__qualname__ if _ADDRESS.search(text) else text
-
-
-def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 __all__ = ["describe_code", "describe_graph", "describe_module", "describe_modules"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import nearest, quoted
+from headstart.core.wording import nearest, quoted
 from headstart.freezing import FreezeHandle, FreezePlan
 from headstart.modules.digests import named_tensors
 

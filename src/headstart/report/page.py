@@ -9,10 +9,8 @@ structure.
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -25,7 +23,8 @@ from markupsafe import Markup
 
 from headstart._version import __version__
 from headstart.core.errors import ConfigError, HeadstartError
-from headstart.report.wording import NOT_DEFINED, clean, format_number
+from headstart.core.files import clear_errors, write_text
+from headstart.core.wording import NOT_DEFINED, clean, format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -207,23 +206,9 @@ def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
     Raises:
         HeadstartError: the file cannot be written.
     """
-    return write_bytes(Path(path), render_page(page).encode("utf-8"))
-
-
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Write ``data`` beside ``path`` and move it there, so that the file is whole or absent."""
-    part = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise HeadstartError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="choose a folder that exists, is writable and has room",
-        ) from error
+    path = Path(path)
+    with clear_errors(f"write {path}"):
+        write_text(path, render_page(page))
     return path
 
 

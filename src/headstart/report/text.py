@@ -7,13 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headstart.core.records import Baseline, Evaluation
-from headstart.report.wording import (
-    clean,
-    format_number,
-    format_percent,
-    format_score,
-    shorten,
-)
+from headstart.core.wording import clean, format_number, format_percent, shorten
+from headstart.report.wording import format_score
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from headstart.core.errors import StoreError
+from headstart.core.locks import try_lock
 from headstart.store.describe import Difference, differences
 from headstart.store.folder import SpaceFolder, check_description
 from headstart.store.layout import Layout, is_hex32
-from headstart.store.locks import try_lock
 from headstart.store.precision import ColumnSpec
 
 

@@ -13,10 +13,11 @@ import sqlite3
 
 import numpy as np
 
-from headstart.store.durable import clear_errors
+from headstart.core.errors import StoreError
+from headstart.core.files import clear_errors
+from headstart.core.locks import FileLock, new_locked_file, try_lock
 from headstart.store.index import Index, id_blobs
 from headstart.store.layout import Layout, PackedIds, is_hex32
-from headstart.store.locks import FileLock, new_locked_file, try_lock
 
 _CHUNK = 512
 
@@ -90,7 +91,7 @@ class Claims:
         # A forked child is another worker; it must not speak for its parent.
         if self._lock is not None and self._pid == os.getpid():
             return
-        with clear_errors("claim rows", self._layout.folder):
+        with clear_errors(f"claim rows in {self._layout.folder}", StoreError):
             self._layout.claims.mkdir(exist_ok=True)
             self._lock = new_locked_file(self._layout.claims)
         self._owner, self._pid = self._lock.path.name, os.getpid()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.core.errors import StoreError
+from headstart.core.files import clear_errors
+from headstart.core.locks import try_lock
 from headstart.store.catalog import SpaceInfo, inspect, layouts
-from headstart.store.durable import clear_errors
 from headstart.store.layout import Layout
-from headstart.store.locks import try_lock
 
 _TRASH = ".trash-"
 
@@ -70,7 +70,7 @@ def remove(layout: Layout) -> bool:
     Raises:
         StoreError: the disk forbids it.
     """
-    with clear_errors("remove the space", layout.folder):
+    with clear_errors(f"remove the space in {layout.folder}", StoreError):
         try:
             lock = try_lock(layout.lock, exclusive=True)
         except FileNotFoundError:

@@ -6,13 +6,13 @@ values only. Anything else is refused, never pickled or printed into a key.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.core import fingerprints
 from headstart.core.errors import StoreError
 
 _PREFIX = b"headstart-space-v1\n"
@@ -71,15 +71,12 @@ def checked_description(description: Mapping[str, Any]) -> dict[str, Any]:
 def canonical_json(description: Mapping[str, Any]) -> bytes:
     """Return the one JSON text of a description: sorted keys, no white space, ASCII."""
     plain = checked_description(description)
-    text = json.dumps(
-        plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
-    return text.encode("ascii")
+    return fingerprints.canonical_json(plain).encode("ascii")
 
 
 def space_key(description: Mapping[str, Any]) -> str:
     """Return the key of a description: 32 hexadecimal characters of a versioned SHA-256."""
-    return hashlib.sha256(_PREFIX + canonical_json(description)).hexdigest()[:KEY_LENGTH]
+    return fingerprints.fingerprint(_PREFIX + canonical_json(description))
 
 
 def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[Difference, ...]:

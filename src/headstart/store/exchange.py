@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart.core.errors import StoreError
+from headstart.core.files import clear_errors
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.store.durable import clear_errors
 from headstart.store.features import FeatureSet
 from headstart.store.layout import FORMAT, unpack_ids
 from headstart.store.precision import Array
@@ -82,7 +82,7 @@ def export_space(
     unfinished = target.with_name(f".{target.name}.part")
     total = sum(len(part.features) for part in parts)
     try:
-        with clear_errors("export", target), _progress(reporter, total) as advance:
+        with clear_errors(f"export in {target}", StoreError), _progress(reporter, total) as advance:
             _remove(unfinished)
             write(unfinished, parts, _about(space), advance)
             unfinished.rename(target)

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.core.errors import StoreError
+from headstart.core.files import clear_errors, remove_abandoned, sync_folder, write_if_absent
+from headstart.core.locks import FileLock, try_lock
 from headstart.store.describe import space_key
-from headstart.store.durable import clear_errors, fsync_folder, sweep_temporary, write_if_absent
 from headstart.store.index import Index
 from headstart.store.layout import FORMAT, REPAIR_HINT, SHARD_SUFFIX, Layout
-from headstart.store.locks import FileLock, try_lock
 
 
 class SpaceFolder:
@@ -48,7 +48,7 @@ class SpaceFolder:
         """
         layout = self.layout
         if self._index is None:
-            with clear_errors("open the space", layout.folder):
+            with clear_errors(f"open the space in {layout.folder}", StoreError):
                 # exists() would take a folder that may not be entered for one that is not there.
                 for path in (layout.description, layout.index):
                     try:
@@ -94,12 +94,12 @@ class SpaceFolder:
     def _take_lease(self) -> FileLock | None:
         layout = self.layout
         while True:
-            with clear_errors("create the space", layout.folder):
+            with clear_errors(f"create the space in {layout.folder}", StoreError):
                 if not layout.shards.exists():
                     layout.shards.mkdir(parents=True, exist_ok=True)
-                    fsync_folder(layout.root)
+                    sync_folder(layout.root)
             try:
-                with clear_errors("open the space", layout.folder):
+                with clear_errors(f"open the space in {layout.folder}", StoreError):
                     return try_lock(layout.lock, exclusive=False)
             except StoreError:
                 if layout.folder.exists():
@@ -110,7 +110,7 @@ class SpaceFolder:
         layout = self.layout
         writable = os.access(layout.folder, os.W_OK)
         if writable:
-            with clear_errors("create the space", layout.folder):
+            with clear_errors(f"create the space in {layout.folder}", StoreError):
                 layout.tmp.mkdir(exist_ok=True)
                 layout.claims.mkdir(exist_ok=True)
                 write_if_absent(layout.description, description_text(self._description), layout.tmp)
@@ -122,9 +122,9 @@ class SpaceFolder:
             raise StoreError(f"the index of {layout.folder} is missing", hint=REPAIR_HINT)
         index.check(layout.key)
         if writable:
-            with clear_errors("open the space", layout.folder):
-                fsync_folder(layout.folder)
-            sweep_temporary(layout.tmp)
+            with clear_errors(f"open the space in {layout.folder}", StoreError):
+                sync_folder(layout.folder)
+            remove_abandoned(layout.tmp)
         return index
 
 

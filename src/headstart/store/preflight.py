@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 _TARGET_SHARD_BYTES = 32 * 2**20
 
@@ -31,11 +29,3 @@ class Preflight:
     missing: int
     bytes_needed: int | None
     bytes_free: int
-
-
-def bytes_free(folder: Path) -> int:
-    """Return the free bytes of the disk that ``folder`` is on, or would be made on."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free

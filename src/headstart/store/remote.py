@@ -22,11 +22,12 @@ from typing import Any
 import xxhash
 
 from headstart.core.errors import MissingExtraError, StoreError
-from headstart.store.durable import fsync_folder
+from headstart.core.files import sync_folder
+from headstart.core.fingerprints import canonical_json
+from headstart.core.locks import new_locked_file
 from headstart.store.folder import description_text
 from headstart.store.index import Index, ShardEntry, columns_from_json
 from headstart.store.layout import FORMAT, SHARD_SUFFIX, Layout, PackedIds, is_hex32, pack_ids
-from headstart.store.locks import new_locked_file
 from headstart.store.shard import file_digest
 
 _DIGITS = 12
@@ -111,7 +112,7 @@ class Remote:
                 os.fsync(file.fileno())
             with index.transaction() as connection:
                 lock.path.replace(target)
-                fsync_folder(self._layout.shards)
+                sync_folder(self._layout.shards)
                 connection.execute("UPDATE shards SET present = 1 WHERE name = ?", (entry.name,))
         finally:
             lock.path.unlink(missing_ok=True)
@@ -296,7 +297,7 @@ def _link_if_absent(path: Path, data: bytes) -> bool:
             path.hardlink_to(temporary)
         except FileExistsError:
             return False
-        fsync_folder(path.parent)
+        sync_folder(path.parent)
         return True
     finally:
         temporary.unlink(missing_ok=True)
@@ -321,8 +322,7 @@ def _record(number: int, entry: ShardEntry, ids: PackedIds, view: int) -> bytes:
 
 
 def _digest(record: Mapping[str, Any]) -> str:
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    return str(xxhash.xxh3_128(text.encode()).hexdigest())
+    return str(xxhash.xxh3_128(canonical_json(record).encode()).hexdigest())
 
 
 def _position(index: Index) -> int:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from headstart.core.errors import StoreError
+from headstart.core.files import clear_errors, free_bytes, sync_folder
+from headstart.core.locks import new_locked_file
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.store.catalog import Nearest, nearest
 from headstart.store.claims import Claims
 from headstart.store.describe import checked_description, space_key
-from headstart.store.durable import clear_errors, fsync_folder
 from headstart.store.features import FeatureSet, places
 from headstart.store.folder import SpaceFolder
 from headstart.store.index import Index, Places, ShardEntry
@@ -31,7 +32,6 @@ from headstart.store.layout import (
     pack_ids,
     unpack_ids,
 )
-from headstart.store.locks import new_locked_file
 from headstart.store.precision import (
     Array,
     ColumnSpec,
@@ -40,7 +40,7 @@ from headstart.store.precision import (
     checked_columns,
     encode,
 )
-from headstart.store.preflight import Preflight, bytes_free
+from headstart.store.preflight import Preflight
 from headstart.store.remote import Remote
 from headstart.store.shard import Shard, file_digest, open_shard, write_shard
 
@@ -145,7 +145,7 @@ class Space:
             row_bytes = sum(spec.row_bytes for spec in columns)
         # Beside its values a row costs its id in the shard and in the index.
         needed = None if row_bytes is None else missing * (row_bytes + 80)
-        return Preflight(len(unique) - missing, missing, needed, bytes_free(self._layout.folder))
+        return Preflight(len(unique) - missing, missing, needed, free_bytes(self._layout.folder))
 
     def nearest(self) -> Nearest | None:
         """Return the other space in the store that is closest, and where it differs.
@@ -212,7 +212,7 @@ class Space:
     def _publish(self, ids: PackedIds, view: int, columns: Sequence[Encoded]) -> int:
         specs = tuple(column.spec for column in columns)
         self._check_contract(specs)
-        with clear_errors("write a shard", self._layout.folder):
+        with clear_errors(f"write a shard in {self._layout.folder}", StoreError):
             lock = new_locked_file(self._layout.tmp, SHARD_SUFFIX)
             temporary = lock.path
             try:
@@ -241,7 +241,7 @@ class Space:
             new = index.register(connection, entry, ids, view)
             if new:
                 temporary.replace(self._layout.shard(entry.name))
-                fsync_folder(self._layout.shards)
+                sync_folder(self._layout.shards)
             else:
                 connection.execute(
                     "DELETE FROM shards WHERE name = ? AND created = ?", (entry.name, entry.created)

@@ -18,12 +18,12 @@ from typing import Literal
 import numpy as np
 
 from headstart.core.errors import StoreError
+from headstart.core.files import sync_folder
+from headstart.core.locks import try_lock
 from headstart.core.progress import Reporter
-from headstart.store.durable import fsync_folder
 from headstart.store.folder import check_description
 from headstart.store.index import Index, ShardEntry
 from headstart.store.layout import SHARD_SUFFIX, Layout, is_hex32
-from headstart.store.locks import try_lock
 from headstart.store.shard import Shard, open_shard
 
 Kind = Literal["description", "index", "shard", "orphan", "foreign"]
@@ -148,7 +148,7 @@ def _sound_index(layout: Layout, repair: bool) -> tuple[Index | None, list[Fault
         layout.shards.mkdir(exist_ok=True)
         index = Index(layout.index)
         index.create(layout.key)
-        fsync_folder(layout.folder)
+        sync_folder(layout.folder)
         lost = _rebuild_rows(layout, index)
     finally:
         lock.release()
@@ -269,7 +269,7 @@ def _drop(layout: Layout, index: Index, entry: ShardEntry, path: Path) -> None:
             # Not ours to remove, but in the way of the shard when it is computed again.
             path.rename(path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}"))
         path.unlink(missing_ok=True)
-        fsync_folder(layout.shards)
+        sync_folder(layout.shards)
 
 
 def _follow_again(connection: sqlite3.Connection) -> None:

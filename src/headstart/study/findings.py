@@ -9,6 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
+from headstart.core.wording import format_number as number
+from headstart.core.wording import format_percent as percent
+from headstart.core.wording import listed
 from headstart.extraction import TOLERANCE
 from headstart.study.input_findings import (
     images_are_tiny,
@@ -17,7 +20,7 @@ from headstart.study.input_findings import (
     inputs_unchecked,
 )
 from headstart.study.results import Evidence, Finding, FrozenOutcome, TunedOutcome
-from headstart.study.wording import listed, number, percent, points
+from headstart.study.wording import points
 
 Rule = Callable[[Evidence], Iterator[Finding]]
 _LEVELS = {"warning": 0, "advice": 1, "note": 2}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from headstart.core.wording import format_number as number
 from headstart.study.inputs import TINY, InputCheck
 from headstart.study.results import Evidence, Finding
-from headstart.study.wording import against, number
+from headstart.study.wording import against
 
 
 def inputs_look_wrong(e: Evidence) -> Iterator[Finding]:

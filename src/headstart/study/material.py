@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from headstart.core.errors import ConfigError, DataError
+from headstart.core.fingerprints import fingerprint
 from headstart.core.progress import Reporter
 from headstart.data import Dataset, Preprocessing, Split, read_batches, stratified_split
 from headstart.data.reading import OnBad
@@ -326,11 +327,8 @@ def batch_bounds(count: int, size: int) -> list[tuple[int, int]]:
 
 def digest_of(*parts: object) -> str:
     """Return a content digest of arrays and texts."""
-    state = hashlib.sha256()
-    for part in parts:
-        state.update(part.tobytes() if isinstance(part, np.ndarray) else str(part).encode())
-        state.update(b"\0")
-    return state.hexdigest()[:32]
+    ended = ((p.tobytes() if isinstance(p, np.ndarray) else str(p), b"\0") for p in parts)
+    return fingerprint(*chain.from_iterable(ended))
 
 
 def _geometry(p: Preprocessing) -> tuple[object, ...]:

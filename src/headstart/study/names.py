@@ -6,12 +6,12 @@ A name is terms joined by ``+``: ``eval+no_grad``, ``reestimated+unscaled``, ``l
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from headstart.core.errors import ConfigError
+from headstart.core.wording import nearest
 from headstart.study.configuration import Configuration
 from headstart.study.heads import tutorial_head
 
@@ -209,7 +209,7 @@ def _term(term: str) -> tuple[Fields, str]:
         except ValueError:
             raise ConfigError((f"'{term}': '{text}' is not a value of {key}",)) from None
     words = [*TERMS, "blend(0.5)", f"{_RECIPE}NAME", *(f"{name}=" for name in _VALUES), *PRESETS]
-    near = difflib.get_close_matches(term, words, n=3, cutoff=0.4)
+    near = nearest(term, words)
     offer = f" (nearest: {', '.join(near)})" if near else ""
     raise ConfigError((f"there is no configuration '{term}'{offer}",))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from headstart.core.fingerprints import canonical_json
 from headstart.study.configuration import Configuration
 from headstart.study.functions import Cut, Function
 from headstart.study.heads import HeadSpec
@@ -55,7 +55,7 @@ class Tuning:
     @property
     def text(self) -> str:
         """The recipe as one line, for keys."""
-        return json.dumps(self.recipe, sort_keys=True)
+        return canonical_json(self.recipe, compact=False)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Task:
         if self.tuning is not None:
             return self.function, self.cut, self.tuning.text
         own = self.configuration.head or head
-        return self.function, self.cut, json.dumps(own.describe(), sort_keys=True)
+        return self.function, self.cut, canonical_json(own.describe(), compact=False)
 
 
 @dataclass(frozen=True)

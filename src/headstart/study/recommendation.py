@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from headstart.core.wording import format_percent as percent
 from headstart.data import Preprocessing
 from headstart.study.configuration import Configuration
 from headstart.study.input_findings import kind_of_fault
 from headstart.study.names import REFERENCE
 from headstart.study.results import Evidence, FrozenOutcome, Outcome, Recommendation
-from headstart.study.wording import against, percent
+from headstart.study.wording import against
 
 
 def recommend(e: Evidence) -> Recommendation:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache, describe_space
+from headstart.core.fingerprints import canonical_json
 from headstart.core.progress import Reporter
 from headstart.core.progress import Task as ProgressTask
 from headstart.core.records import CacheUse
@@ -271,7 +271,7 @@ class RowMaker:
             "statistics_items": self.statistics_items,
             "rounds": self.recompute_passes if one.kind == "recompute" else 1,
         }
-        text = json.dumps(description, sort_keys=True, default=str)
+        text = canonical_json(description, compact=False, default=str)
         labels = self.material.train.labels[division.train]
         return digest_of(text, "\n".join(ids), labels, division.validation)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from headstart.evaluation import Difference
 
 
@@ -31,23 +29,4 @@ def points(difference: Difference) -> str:
     return f"{abs(value):.1f} points ({low:.1f} to {high:.1f})"
 
 
-def number(value: float) -> str:
-    """Write a figure with two or three digits."""
-    size = abs(value)
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if size >= 0.001 else ("0" if value == 0 else f"{value:.1e}")
-
-
-def percent(value: float) -> str:
-    """Write a fraction as per cent."""
-    return f"{100 * value:.1f} %" if math.isfinite(value) else "–"
-
-
-def listed(names: list[str], most: int = 6) -> str:
-    """Write names with commas, at most so many."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-__all__ = ["against", "listed", "number", "percent", "points"]
+__all__ = ["against", "points"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from headstart.core.errors import BackboneError
+from headstart.core.wording import nearest
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def first_line(error: Exception) -> str:
 
 def unknown(family: str, name: str, names: Sequence[str]) -> BackboneError:
     """Return the error for a name that a family does not know."""
-    near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+    near = nearest(name, names, 4)
     hint = "the nearest are " + ", ".join(f"{family}/{other}" for other in near)
     return BackboneError(
         f"{family} knows no model '{name}'",

@@ -15,9 +15,10 @@ from headstart.commands.compare.tuning import FineTuner
 from headstart.commands.embedding import complete_up_to
 from headstart.commands.environment import describe_environment
 from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
-from headstart.commands.run_folder import prepare_folder, write_json
+from headstart.commands.run_folder import prepare_folder
 from headstart.commands.sources import DataOptions, open_dataset
 from headstart.core.errors import ConfigError
+from headstart.core.files import write_json
 from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import to_plain
 from headstart.study import Comparison, Configuration, StudySettings, resolve, run_study

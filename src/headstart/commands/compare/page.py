@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.commands.compare.page_training import finding_text, training_blocks, training_table
 from headstart.core.records import Interval
+from headstart.core.wording import (
+    NOT_DEFINED,
+    clean,
+    format_number,
+    format_percent,
+    format_seconds,
+    shorten,
+)
 from headstart.report.page import (
     Block,
     Callout,
@@ -17,15 +25,7 @@ from headstart.report.page import (
     Section,
     Table,
 )
-from headstart.report.wording import (
-    NOT_DEFINED,
-    clean,
-    flatten,
-    format_number,
-    format_percent,
-    format_seconds,
-    shorten,
-)
+from headstart.report.wording import flatten
 from headstart.study.results import Comparison, FrozenOutcome, Outcome
 
 if TYPE_CHECKING:

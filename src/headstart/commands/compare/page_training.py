@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headstart.core.records import Curve
-from headstart.report.page import Block, Picture, Table
-from headstart.report.wording import (
+from headstart.core.wording import (
     NOT_DEFINED,
     clean,
     format_number,
@@ -16,6 +15,7 @@ from headstart.report.wording import (
     format_seconds,
     shorten,
 )
+from headstart.report.page import Block, Picture, Table
 from headstart.study.results import Comparison, Finding, Outcome
 
 if TYPE_CHECKING:

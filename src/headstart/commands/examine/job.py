@@ -12,10 +12,11 @@ from headstart.commands.backbone_spec import BackboneSpec, resolve_backbone
 from headstart.commands.embedding import Embedded, embed
 from headstart.commands.environment import describe_environment
 from headstart.commands.fit.job import tell
-from headstart.commands.run_folder import prepare_folder, write_json
+from headstart.commands.run_folder import prepare_folder
 from headstart.commands.sources import DataOptions, open_dataset
 from headstart.commands.thumbnails import thumbnail
 from headstart.core.errors import ConfigError
+from headstart.core.files import write_json
 from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import to_plain
 from headstart.data.reading import OnBad

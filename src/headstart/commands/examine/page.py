@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headstart.core.records import Score
+from headstart.core.wording import format_percent
 from headstart.evaluation import LabelBudget
 from headstart.report.page import (
     Block,
@@ -18,7 +19,7 @@ from headstart.report.page import (
     Section,
     Table,
 )
-from headstart.report.wording import flatten, format_percent, format_score
+from headstart.report.wording import flatten, format_score
 
 
 def format_gain(gain: Score) -> str:

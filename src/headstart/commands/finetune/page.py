@@ -17,15 +17,16 @@ from headstart.commands.finetune.plan_words import (
     plan_rows,
 )
 from headstart.commands.fit.page import fit_page
-from headstart.commands.run_folder import Run, write_json
+from headstart.commands.run_folder import Run
 from headstart.commands.run_report import find_mistakes, next_steps
 from headstart.commands.tuned import save_tuned
+from headstart.core.files import write_json
 from headstart.core.records import to_plain
+from headstart.core.wording import format_percent, format_seconds
 from headstart.data import Split
 from headstart.finetuning.outcome import Trained
 from headstart.finetuning.plan import Plan
 from headstart.report import Code, Page, Section, Table, Text, write_page
-from headstart.report.wording import format_percent, format_seconds
 
 
 def write_finetune(

@@ -18,14 +18,11 @@ from headstart.commands.finetune.plan_words import (
     TAKEN,
     describe_cut,
     describe_rates,
-    format_bytes,
-    format_shape,
-    format_time,
     place_rows,
     plan_rows,
 )
+from headstart.core.wording import format_bytes, format_seconds, format_shape
 from headstart.finetuning.plan import Plan, PlannedPlace, PlannedStage
-from headstart.report.wording import format_seconds
 
 _FEW, _WIDE = 3, 7
 """So many stages are told one by one; of more, so many stand side by side in a table."""
@@ -96,8 +93,8 @@ def _place(place: PlannedPlace) -> tuple[str, ...]:
         " + ".join(format_shape(shape) for _, shape, _ in place.boundary),
         format_bytes(place.bytes_per_item),
         format_bytes(place.bytes),
-        format_time(place.seconds_reading),
-        format_time(place.seconds_recomputing),
+        format_seconds(place.seconds_reading),
+        format_seconds(place.seconds_recomputing),
     )
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from headstart.core.wording import (
+    format_bytes,
+    format_percent,
+    format_seconds,
+    format_shape,
+)
 from headstart.finetuning.plan import Plan, PlannedCut, PlannedPlace, PlannedStage
-from headstart.report.wording import format_number, format_percent, format_seconds
 
 HEADER = ("stage", "trains", "parameters", "rates", "trains on", "expected time", "memory")
 
@@ -64,18 +69,6 @@ def describe_cut(stage: PlannedStage) -> str:
     return f"cut {cut.at.place}, at {where}; {_rows(cut)}; {state}, since {cut.reason}"
 
 
-def format_shape(shape: tuple[int, ...]) -> str:
-    """Return the extents of an item: ``512×14×14``."""
-    return "×".join(str(extent) for extent in shape)
-
-
-def format_time(seconds: float) -> str:
-    """Return a time, which may be microseconds."""
-    if seconds >= 1e-4 or seconds == 0:
-        return format_seconds(seconds)
-    return f"{format_number(1e6 * seconds, digits=2)} µs"
-
-
 def _rows(cut: PlannedCut) -> str:
     total = f"{cut.rows:,} rows, {format_bytes(cut.at.bytes)}"
     if cut.at.missing is None:
@@ -103,9 +96,9 @@ def place_rows(stage: PlannedStage) -> tuple[tuple[str, ...], ...]:
             " + ".join(format_shape(shape) for _, shape, _ in place.boundary),
             format_bytes(place.bytes_per_item),
             format_bytes(place.bytes),
-            "is there" if place.missing == 0 else format_time(place.seconds_storing),
-            format_time(place.seconds_reading),
-            format_time(place.seconds_recomputing),
+            "is there" if place.missing == 0 else format_seconds(place.seconds_storing),
+            format_seconds(place.seconds_reading),
+            format_seconds(place.seconds_recomputing),
             format_seconds(place.seconds),
         )
         for place in cut.places
@@ -120,15 +113,6 @@ def _name(place: PlannedPlace, *, taken: bool) -> str:
     return f"{TAKEN if taken else ''}{place.place}{room}"
 
 
-def format_bytes(count: float) -> str:
-    """Return a number of bytes in the unit that suits it: ``12.5 MB``."""
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{format_number(float(count))} {unit}"
-        count /= 1000
-    raise AssertionError
-
-
 __all__ = [
     "HEADER",
     "NOTHING",
@@ -136,9 +120,6 @@ __all__ = [
     "TAKEN",
     "describe_cut",
     "describe_rates",
-    "format_bytes",
-    "format_shape",
-    "format_time",
     "place_rows",
     "plan_rows",
 ]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -30,9 +28,11 @@ from headstart.commands.finetune.page import write_finetune
 from headstart.commands.finetune.settings import FinetuneConfig
 from headstart.commands.finetune.start import probe_baseline, probe_head, surgical_block
 from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
-from headstart.commands.run_folder import Run, write_json
+from headstart.commands.run_folder import Run
 from headstart.commands.sources import DataOptions, open_dataset
 from headstart.core.errors import ConfigError
+from headstart.core.files import write_json
+from headstart.core.fingerprints import canonical_json, sha256
 from headstart.core.progress import Reporter, SilentReporter, console_reporter
 from headstart.core.records import Baseline, Evaluation, to_plain
 from headstart.data import BadItem, Split
@@ -247,7 +247,7 @@ class Work:
             "device": str(self.backbone.device.type),
             "surgical": surgical,
         }
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return sha256(canonical_json(values, compact=False))
 
     # Training
 

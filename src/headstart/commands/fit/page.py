@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation
+from headstart.core.wording import format_number, format_percent, format_seconds
 from headstart.report.page import (
     Block,
     Callout,
@@ -21,14 +22,7 @@ from headstart.report.page import (
     Table,
 )
 from headstart.report.text import confused_pairs, scores
-from headstart.report.wording import (
-    flatten,
-    format_interval,
-    format_number,
-    format_percent,
-    format_score,
-    format_seconds,
-)
+from headstart.report.wording import flatten, format_interval, format_score
 
 _OPEN_TABLE = 12  # classes up to which the per-class table stands open
 

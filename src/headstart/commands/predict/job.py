@@ -15,6 +15,7 @@ from headstart.cache import FeatureCache
 from headstart.commands.run_folder import Run, SavedRun, open_run
 from headstart.commands.sources import DataOptions, open_items, open_test_data
 from headstart.core.errors import ConfigError, DataError
+from headstart.core.files import replacing
 from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import CacheUse, Evaluation
 from headstart.data import BadItem, Split
@@ -78,19 +79,16 @@ class Predictions:
 
         target = check_table_path(path)
         table = pa.table(self.columns(top))
-        temporary = target.with_name(target.name + ".tmp")
         try:
-            if target.suffix.lower() == ".csv":
-                pyarrow.csv.write_csv(table, temporary)
-            else:
-                pyarrow.parquet.write_table(table, temporary)
-            temporary.replace(target)
+            with replacing(target) as file:
+                if target.suffix.lower() == ".csv":
+                    pyarrow.csv.write_csv(table, file)
+                else:
+                    pyarrow.parquet.write_table(table, file)
         except OSError as error:
             raise ConfigError(
                 (f"'{target}' cannot be written: {error.strerror or error}",)
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
         return target
 
 

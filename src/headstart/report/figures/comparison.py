@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from headstart.core.records import Interval
+from headstart.core.wording import format_percent, shorten
 from headstart.report.figures.scales import (
     Box,
     bounds,
@@ -44,7 +45,6 @@ from headstart.report.figures.style import (
     text_width,
     widest,
 )
-from headstart.report.wording import format_percent, shorten
 
 _ROW = 34  # pixels a configuration
 _LOG_SPAN = 30  # values that span more than this factor get a logarithmic axis

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from headstart.core.records import Curve, Interval
+from headstart.core.wording import format_percent, shorten
 from headstart.report.figures.scales import (
     bounds,
     finite_range,
@@ -41,7 +42,6 @@ from headstart.report.figures.style import (
     text_width,
     widest,
 )
-from headstart.report.wording import format_percent, shorten
 
 _LINE_GAP = 15  # pixels between the labels at the ends of lines
 _MARKED = 20  # points of a curve up to which each has its mark

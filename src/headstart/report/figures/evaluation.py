@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from headstart.core.records import ClassScores, Evaluation
+from headstart.core.wording import format_number, shorten
 from headstart.report.figures.scales import nice_ticks, tick_label
 from headstart.report.figures.style import (
     BLUE,
@@ -33,7 +34,6 @@ from headstart.report.figures.style import (
     text_options,
     widest,
 )
-from headstart.report.wording import format_number, shorten
 
 ANNOTATED_CLASSES = 15  # counts are written into the cells up to here
 NAMED_CLASSES = 40  # beyond, only every second, fifth, ... class has its name beside the matrix

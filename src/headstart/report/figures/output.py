@@ -9,7 +9,6 @@ would apply to the whole page, are gone. The same figure gives the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
@@ -26,8 +25,10 @@ from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import weight_dict
 
+from headstart.core.files import clear_errors, write_bytes
+from headstart.core.fingerprints import sha256
+from headstart.core.wording import clean
 from headstart.report.figures.style import CSS_VARIABLES, HALF
-from headstart.report.wording import clean
 
 _ANCHORS = {"left": "start", "center": "middle", "right": "end"}
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -113,9 +114,10 @@ def save_png(figure: Figure, path: str | os.PathLike[str], *, scale: float = 2.0
     Raises:
         HeadstartError: the file cannot be written.
     """
-    from headstart.report.page import write_bytes
-
-    return write_bytes(Path(path), png(figure, scale=scale))
+    path = Path(path)
+    with clear_errors(f"write {path}"):
+        write_bytes(path, png(figure, scale=scale))
+    return path
 
 
 def inline(figure: Figure, *, alt: str = "") -> str:
@@ -175,7 +177,7 @@ def _renumber(body: str) -> str:
     # matplotlib's identifiers are random unless a global setting says otherwise, so the prefix
     # comes from the drawing without them.
     rest = re.sub(r'\bid="[^"]*"|#[^)"\s;]+', "", body)
-    prefix = "f" + hashlib.sha256(rest.encode("utf-8", "replace")).hexdigest()[:8]
+    prefix = "f" + sha256(rest.encode("utf-8", "replace"))[:8]
     names = {name: f"{prefix}-{number}" for number, name in enumerate(order)}
 
     def rename(tag: re.Match[str]) -> str:

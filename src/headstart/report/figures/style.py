@@ -20,7 +20,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from headstart.report.wording import clean
+from headstart.core.wording import clean
 
 PAPER, INK, MUTED, RULE = "#ffffff", "#1b1f24", "#5b6471", "#e3e6ea"
 # Okabe and Ito's colour-blind-safe palette (2008), without its yellow, which fades on white.

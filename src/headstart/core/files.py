@@ -1,0 +1,277 @@
+"""Files that survive: atomic, durable writes, folders published whole, free disk space.
+
+Every writer follows one pattern: write under a temporary name on the same disk, flush it to the
+device, rename it into place. A reader sees the old content or the new, never half of either, and a
+kill or a power failure at any moment leaves one of the two. New files honour the umask, so
+colleagues who share a folder can read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from headstart.core.errors import HeadstartError
+from headstart.core.locks import new_locked_file, try_lock
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space and run again; what is committed stays"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space; what is committed stays"),
+    errno.EFBIG: ("the file would grow too large for this disk", "raise the file size limit"),
+    errno.EROFS: ("the disk is read-only", "choose another location"),
+    errno.EACCES: ("permission is denied", "fix the permissions or choose another location"),
+    errno.EPERM: ("permission is denied", "fix the permissions or choose another location"),
+    errno.EMFILE: ("too many files are open in this process", "raise the limit of open files"),
+}
+# What file systems answer that cannot flush a folder (CIFS, some FUSE mounts).
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+
+
+@contextlib.contextmanager
+def clear_errors(doing: str, kind: type[HeadstartError] = HeadstartError) -> Iterator[None]:
+    """Turn an OSError into one clear line with the reason and what to do about it.
+
+    Args:
+        doing: what was tried and where, to follow "cannot" (``"write a shard in PATH"``).
+        kind: the error to raise.
+    """
+    try:
+        yield
+    except OSError as error:
+        fallback = (error.strerror or str(error), "choose a place that exists and is writable")
+        reason, hint = _REASONS.get(error.errno or 0, fallback)
+        raise kind(f"cannot {doing}: {reason}", hint=hint) from error
+
+
+# -- single files --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of ``path`` when the context is left without an error.
+
+    Args:
+        path: the file to create or replace; its folder must exist.
+
+    Yields:
+        A binary stream, for writing from the beginning to the end.
+
+    Raises:
+        OSError: it cannot be written; ``path`` is then as it was before.
+    """
+    temporary = _temporary_name(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            _flush(file)
+        _move(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Create or replace a file with ``content``, atomically and durably.
+
+    Raises:
+        OSError: it cannot be written; ``path`` is then as it was before.
+    """
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Create or replace a file with ``text`` in UTF-8, as :func:`write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Create or replace a file with readable JSON, as :func:`write_bytes` does.
+
+    NaN and infinity, which JSON lacks, become null; other values without a JSON form become text.
+    """
+    text = json.dumps(
+        without_nan(value), indent=2, ensure_ascii=False, allow_nan=False, default=str
+    )
+    write_text(path, text + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """Return plain values with every NaN and infinity, which JSON lacks, replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return value
+
+
+def write_if_absent(path: Path, content: bytes, temporary_folder: Path) -> bool:
+    """Create a file unless it exists, whole or not at all; the first of several writers wins.
+
+    Args:
+        path: the file to create.
+        content: its content.
+        temporary_folder: a folder on the same disk, which :func:`remove_abandoned` cleans.
+
+    Returns:
+        Whether this call created the file.
+    """
+    with locked_temporary(temporary_folder, ".part") as temporary:
+        with temporary.open("wb") as file:
+            file.write(content)
+            _flush(file)
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        except OSError:
+            # Some file systems have no hard links. Whoever writes this name writes the same
+            # content, so a rename that overwrites does no harm.
+            temporary.replace(path)
+        sync_folder(path.parent)
+        return True
+
+
+# -- folders -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def publishing_folder(place: Path) -> Iterator[Path]:
+    """Make a folder that appears at ``place`` complete, by one rename, or not at all.
+
+    Args:
+        place: where it appears; parents are made.
+
+    Yields:
+        An empty folder beside ``place`` to write into.
+
+    Raises:
+        OSError: it cannot be written, or ``place`` exists already and is not empty (another
+            process was first): that folder stays.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_name(place)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                sync_file(path)
+        temporary.rename(place)
+        sync_folder(place.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file that somebody else has written to the device."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in ``folder`` survive a power failure, where the file system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+# -- temporary files of a folder that many processes share ---------------------------------------
+
+
+@contextlib.contextmanager
+def locked_temporary(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """Create an empty file of a random name that :func:`remove_abandoned` leaves alone.
+
+    It is locked while the context lasts, so a sweep can tell it from the file of a dead process.
+    What is still there under its name in the end is removed.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    lock = new_locked_file(folder, suffix)
+    try:
+        yield lock.path
+    finally:
+        lock.path.unlink(missing_ok=True)
+        lock.release()
+
+
+def remove_abandoned(folder: Path) -> list[Path]:
+    """Remove the temporary files whose writers are dead; return what was removed."""
+    removed = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        with contextlib.suppress(OSError):
+            lock = try_lock(path, exclusive=True, create=False)
+            if lock is not None:
+                path.unlink(missing_ok=True)
+                lock.release()
+                removed.append(path)
+    return removed
+
+
+# -- places --------------------------------------------------------------------------------------
+
+
+def existing_parent(place: Path) -> Path:
+    """Return ``place`` if it exists, else the nearest folder above it that does."""
+    place = place.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
+
+
+def free_bytes(place: Path) -> int:
+    """Return the free bytes of the disk that ``place`` is on, or would be created on."""
+    return shutil.disk_usage(existing_parent(place)).free
+
+
+def _temporary_name(path: Path) -> Path:
+    # Not the tempfile module: its mode 0600 would hide the result from colleagues.
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _move(temporary: Path, path: Path) -> None:
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+__all__ = [
+    "clear_errors",
+    "existing_parent",
+    "free_bytes",
+    "locked_temporary",
+    "publishing_folder",
+    "remove_abandoned",
+    "replacing",
+    "sync_file",
+    "sync_folder",
+    "without_nan",
+    "write_bytes",
+    "write_if_absent",
+    "write_json",
+    "write_text",
+]

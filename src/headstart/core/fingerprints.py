@@ -1,0 +1,93 @@
+"""Digests of content and the canonical text of plain values: one spelling for the package.
+
+A *key* identifies, a *fingerprint* is the digest it is made of. What these functions return is
+written to disk by users, so it never changes: the same content has the same fingerprint in every
+version, on every platform.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FINGERPRINT_LENGTH = 32
+
+Part = str | bytes | memoryview
+
+
+def sha256(*parts: Part) -> str:
+    """Return the SHA-256 of the parts, one after the other, as 64 hexadecimal characters.
+
+    Args:
+        parts: bytes, buffers, or text (hashed in UTF-8). Nothing separates them: separate what
+            could be divided in two ways.
+    """
+    return str(_hash(parts).hexdigest())
+
+
+def fingerprint(*parts: Part) -> str:
+    """Return the SHA-256 of the parts, truncated to 128 bits: 32 hexadecimal characters.
+
+    Enough that no two contents of all users together will share one.
+    """
+    return sha256(*parts)[:FINGERPRINT_LENGTH]
+
+
+def stable_integer(*parts: Part, n_bytes: int = 32) -> int:
+    """Return an integer drawn from the parts: the first bytes of their SHA-256, big-endian.
+
+    Args:
+        parts: as for :func:`sha256`.
+        n_bytes: how many bytes, at most 32.
+    """
+    return int.from_bytes(_hash(parts).digest()[:n_bytes], "big")
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, read in blocks, as 64 hexadecimal characters."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(
+    value: Any, *, compact: bool = True, default: Callable[[Any], Any] | None = None
+) -> str:
+    """Return the one JSON text of plain values: sorted keys, ASCII.
+
+    Args:
+        value: plain values.
+        compact: without white space; False writes ``", "`` and ``": "``, as keys do that were on
+            disk before this function was.
+        default: turns other values into plain ones.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which JSON lacks, and ``compact`` is True.
+        TypeError: it holds a value without a JSON form.
+    """
+    return json.dumps(
+        value,
+        sort_keys=True,
+        separators=(",", ":") if compact else None,
+        allow_nan=not compact,
+        default=default,
+    )
+
+
+def _hash(parts: tuple[Part, ...]) -> Any:
+    state = hashlib.sha256()
+    for part in parts:
+        state.update(part.encode() if isinstance(part, str) else part)
+    return state
+
+
+__all__ = [
+    "FINGERPRINT_LENGTH",
+    "canonical_json",
+    "fingerprint",
+    "sha256",
+    "sha256_of_file",
+    "stable_integer",
+]
