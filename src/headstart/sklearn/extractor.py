@@ -137,7 +137,10 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _rows(self, split: Split, store: FeatureCache | None) -> NDArray[np.float32]:
         settings = Extraction(
-            self.batch_size, self.precision, self.device, False, workers=self.workers
+            batch_size=self.batch_size,
+            precision=self.precision,
+            device=self.device,
+            workers=self.workers,
         )
         reporter = console_reporter() if self.verbose else None
         with conventional(), EXTRACTING:

@@ -1,0 +1,43 @@
+"""Packages whose ``__init__`` is a table of contents: a name loads its module on first use."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def contents(
+    package: str, modules: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package (PEP 562).
+
+    Light modules of the package, such as its settings, can then be imported without its heavy
+    ones. For type checkers the package also imports the names under ``TYPE_CHECKING``.
+
+    Args:
+        package: ``__name__`` of the package.
+        modules: the names that each module offers; a module by its name inside the package, or by
+            its full name.
+    """
+    homes = {
+        name: module if module.startswith("headstart.") else f"{package}.{module}"
+        for module, names in modules.items()
+        for name in names
+    }
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(homes[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *homes})
+
+    return load, names, list(homes)
+
+
+__all__ = ["contents"]

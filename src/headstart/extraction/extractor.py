@@ -1,0 +1,284 @@
+"""Running a backbone over items, batch by batch.
+
+The network runs once an item, in evaluation mode (running statistics, no dropout) under
+``inference_mode``; modes are restored afterwards. Every batch has the same shape: the last one is
+filled up and the surplus dropped, so that no row is computed by other kernels than its neighbours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headstart.backbones.backbone import Backbone, features_of
+from headstart.core.errors import BackboneError, DataError
+from headstart.core.progress import Reporter, SilentReporter, Task
+from headstart.data import BadItem, Split, View, read_batches
+from headstart.data.reading import OnBad, settle_bad_items
+from headstart.extraction.settings import Extraction, Precision
+from headstart.modules.layers import evaluation_mode, find_layer, first_tensor
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1, "float16": 2e-2}
+"""The largest change of a row, relative to the largest feature of the batch, that is rounding.
+
+Kernels chosen by batch shape change float32 features by about 1e-6 and bfloat16 ones by about
+1e-2; statistics taken from the batch change them by 0.1 and more.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Features of some items.
+
+    Attributes:
+        indices: ``(m,) int64``, positions in the split.
+        features: for every cut asked for, ``(m, d) float32`` or ``(m, ...) float32``.
+    """
+
+    indices: NDArray[np.int64]
+    features: tuple[NDArray[np.float32], ...]
+
+
+class Extractor:
+    """Runs one network, cut at one or several places, over any number of splits.
+
+    It is a context: what is compiled or hooked for it lasts until it is left. The first batch it
+    sees is tested: a network whose rows depend on the batch or on chance is refused, since such
+    rows are not functions of their items.
+
+    Args:
+        cuts: the same network with the same preprocessing.
+        settings: batch size, precision, device.
+
+    Attributes:
+        bad: items that could not be read so far, with their positions in their split.
+    """
+
+    def __init__(self, cuts: Sequence[Backbone], settings: Extraction | None = None) -> None:
+        self.cuts = tuple(cuts)
+        self.settings = settings or Extraction()
+        self.bad: list[BadItem] = []
+        self._device = self.settings.resolve_device()
+        self._open = contextlib.ExitStack()
+        self._forward: Callable[[Tensor], Sequence[Tensor]] | None = None
+
+    def __enter__(self) -> Extractor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        self._forward = None
+
+    def rows(
+        self,
+        split: Split,
+        indices: NDArray[np.int64] | None = None,
+        *,
+        view: View | None = None,
+        task: Task | None = None,
+    ) -> Iterator[Rows]:
+        """Compute features of items, in order; unreadable ones are left out and listed in ``bad``.
+
+        Args:
+            split: the items.
+            indices: positions in the split, in the order wanted; None: all.
+            view: a numbered augmentation; None: the images as they are.
+            task: advanced by the items that are done, readable or not.
+
+        Raises:
+            BackboneError: rows depend on the batch or on chance, or are not finite.
+        """
+        preprocessing = self.cuts[0].preprocessing
+        reader = read_batches(
+            split,
+            indices,
+            preprocessing,
+            batch_size=self.settings.batch_size,
+            view=view,
+            workers=self.settings.workers,
+            on_bad="skip",
+        )
+        done = 0
+        try:
+            for batch in reader:
+                inputs = preprocessing.normalise(batch.pixels.to(self._device, non_blocking=True))
+                yield Rows(batch.indices, self._features(inputs))
+                if task is not None:
+                    task.advance(len(batch))
+                done += len(batch)
+        finally:
+            self.bad += reader.bad
+            reader.close()
+        if task is not None:
+            task.advance(len(reader.bad))
+
+    def _features(self, inputs: Tensor) -> tuple[NDArray[np.float32], ...]:
+        """Run one batch, filled up to the batch size."""
+        module = self.cuts[0].module
+        with running_mode(module, self.settings.precision, self._device):
+            if self._forward is None:
+                if self.cuts[0].device != self._device:
+                    module.to(self._device)
+                _check_rows(self.cuts, inputs, self.settings.precision)
+                self._forward = self._open.enter_context(
+                    _forward(self.cuts, self.settings, self._device)
+                )
+            outputs = self._forward(_filled(inputs, self.settings.batch_size))
+        return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
+
+
+def extract(
+    cuts: Backbone | Sequence[Backbone],
+    split: Split,
+    *,
+    settings: Extraction | None = None,
+    on_bad: OnBad = "raise",
+    reporter: Reporter | None = None,
+) -> Rows:
+    """Compute the features of a split in memory, without a cache.
+
+    Args:
+        cuts: one network, cut at one or several places.
+        split: the items.
+        settings: batch size, precision, device.
+        on_bad: ``raise`` after everything readable has been computed, or ``skip``.
+        reporter: shown progress, and what is skipped.
+
+    Returns:
+        ``indices`` says which items have a row; all of them, unless some were skipped.
+
+    Raises:
+        BadFilesError: items cannot be read (``on_bad="raise"``).
+        BackboneError: rows depend on the batch or on chance.
+    """
+    reporter = reporter or SilentReporter()
+    cuts = (cuts,) if isinstance(cuts, Backbone) else tuple(cuts)
+    with (
+        Extractor(cuts, settings) as extractor,
+        reporter.task("extract features", len(split), "images") as task,
+    ):
+        parts = list(extractor.rows(split, task=task))
+    settle_bad_items(extractor.bad, on_bad, reporter)
+    if not parts:
+        raise DataError("no item of the data can be read", hint="see the reasons above")
+    return Rows(
+        np.concatenate([part.indices for part in parts]),
+        tuple(np.concatenate(blocks) for blocks in zip(*(p.features for p in parts), strict=True)),
+    )
+
+
+@contextlib.contextmanager
+def running_mode(module: nn.Module, precision: Precision, device: torch.device) -> Iterator[None]:
+    """Evaluation mode, no autograd, and the precision asked for; modes are restored."""
+    half = precision != "float32"
+    with (
+        evaluation_mode(module),
+        torch.inference_mode(),
+        torch.autocast(device.type, dtype=_DTYPES[precision] if half else None, enabled=half),
+    ):
+        yield
+
+
+def _filled(inputs: Tensor, size: int) -> Tensor:
+    """Repeat the first item until the batch is full, so that all batches have one shape."""
+    missing = size - len(inputs)
+    if missing <= 0:
+        return inputs
+    return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])])
+
+
+@contextlib.contextmanager
+def _forward(
+    cuts: tuple[Backbone, ...], settings: Extraction, device: torch.device
+) -> Iterator[Callable[[Tensor], Sequence[Tensor]]]:
+    """Give the function from normalised inputs to features, eager or compiled."""
+    channels_last = device.type in {"cpu", "cuda"}
+
+    def prepared(inputs: Tensor) -> Tensor:
+        # Convolutions run faster on channels-last inputs; the values are the same.
+        return inputs.contiguous(memory_format=torch.channels_last) if channels_last else inputs
+
+    if not settings.compile:
+        yield lambda inputs: features_of(cuts, prepared(inputs))
+        return
+    with _compiled(cuts) as run:
+        yield lambda inputs: run(prepared(inputs))
+
+
+@contextlib.contextmanager
+def _compiled(cuts: tuple[Backbone, ...]) -> Iterator[Callable[[Tensor], Sequence[Tensor]]]:
+    """Compile the network with its cuts.
+
+    The early stop of an eager cut would break the compiled graph. Here the whole forward pass is
+    traced, but only the pooled outputs of the cuts are returned: the compiler drops what they do
+    not depend on, so that nothing behind the last cut is computed.
+    """
+    module = cuts[0].module
+    pooled: dict[int, Tensor] = {}
+
+    def hook_for(position: int, cut: Backbone) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            pooled[position] = cut.pool(first_tensor(output, f"layer '{cut.layer}'"))
+
+        return hook
+
+    handles = [
+        (module if cut.layer is None else find_layer(module, cut.layer)).register_forward_hook(
+            hook_for(position, cut)
+        )
+        for position, cut in enumerate(cuts)
+    ]
+
+    def run(inputs: Tensor) -> list[Tensor]:
+        pooled.clear()
+        module(inputs)
+        return [pooled[position] for position in range(len(cuts))]
+
+    try:
+        yield torch.compile(run)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_rows(cuts: Sequence[Backbone], inputs: Tensor, precision: Precision) -> None:
+    """Refuse a network whose rows depend on the batch they are computed in, or on chance."""
+    some = inputs[: min(len(inputs), 8)]
+    together = features_of(cuts, some)
+    again = features_of(cuts, some)
+    apart = features_of(cuts, some[:1])
+    for cut, rows, repeated, alone in zip(cuts, together, again, apart, strict=True):
+        where = cut.name if cut.layer is None else f"{cut.name} at {cut.layer}"
+        scale = float(rows.float().abs().max()) or 1.0
+        if not torch.isfinite(rows).all():
+            raise BackboneError(
+                f"{where} gives features that are not finite",
+                hint="check the preprocessing, or use --precision float32",
+            )
+        if float((rows - repeated).float().abs().max()) / scale > TOLERANCE[precision]:
+            raise BackboneError(
+                f"{where} gives other features on a second pass over the same images: it draws "
+                "random numbers even in evaluation mode",
+                hint="features that depend on chance are not cached; remove the randomness",
+            )
+        change = float((rows[:1] - alone).float().abs().max()) / scale
+        if change > TOLERANCE[precision]:
+            raise BackboneError(
+                f"{where} gives an image other features in another batch "
+                f"(they change by {change:.2g} of the largest feature): it computes statistics "
+                "from the batch even in evaluation mode",
+                hint="look for norms with track_running_stats=False; such features are not cached",
+            )
