@@ -53,7 +53,7 @@ def cpu_seconds() -> float:
 
 def run_headstart(folder: Path) -> dict[str, object]:
     """One call: cross-validation over the grid, choice, refit; then the test rows."""
-    from headstart.evaluation import choose_linear
+    from headstart.heads import choose_linear
 
     x, y, _, _ = load(folder)
     k = int(y.max()) + 1

@@ -241,7 +241,9 @@ def test_bad_files_of_both_splits_are_listed_together(cache, tmp_path):
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match=r"no setting 'sed'.*it has"):
         fit("digits", sed=1, reporter=QUIET)
-    with pytest.raises(ConfigError, match=r"head must be linear or mlp.*folds.*from 0, not -1"):
+    with pytest.raises(
+        ConfigError, match=r"head must be one of linear, ridge.*mlp.*folds.*from 0, not -1"
+    ):
         fit("digits", head="forest", folds=1, seed=-1, reporter=QUIET)
 
 
@@ -315,7 +317,7 @@ def test_a_head_is_trained_once(few_digits, cache, tmp_path, run, monkeypatch):
     def never(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    for module in ("headstart.commands.fit.job", "headstart.commands.baselines"):
+    for module in ("headstart.heads.choose", "headstart.commands.baselines"):
         monkeypatch.setattr(sys.modules[module], "choose_linear", never)
     again = fit(few_digits, write=False, cache=cache, reporter=QUIET)
     assert again.evaluation == run.evaluation

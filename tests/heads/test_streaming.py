@@ -12,9 +12,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from headstart.core.errors import HeadError
-from headstart.evaluation import choose_linear, sweep
 from headstart.heads import (
     StreamedFeatures,
+    choose_linear,
     fit_lda,
     fit_logistic,
     fit_logistic_path,
@@ -24,6 +24,7 @@ from headstart.heads import (
     fit_prototype,
     fit_ridge,
     load_head,
+    sweep,
 )
 from headstart.heads.checks import as_rows
 from headstart.store import Store
@@ -208,7 +209,7 @@ _BOUNDED = """
 import resource, sys
 import numpy as np, torch
 from headstart.heads import fit_lda, fit_prototype, fit_ridge, source
-from headstart.evaluation import choose_linear
+from headstart.heads import choose_linear
 
 torch.set_num_threads(1)
 x = np.load(sys.argv[1], mmap_mode="r")

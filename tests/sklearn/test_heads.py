@@ -20,8 +20,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from headstart.core.errors import ConfigError, HeadstartError
-from headstart.evaluation import choose_linear
-from headstart.heads import fit_lda, fit_logistic, fit_mlp, fit_neighbours, fit_ridge, load_head
+from headstart.heads import (
+    choose_linear,
+    fit_lda,
+    fit_logistic,
+    fit_mlp,
+    fit_neighbours,
+    fit_ridge,
+    load_head,
+)
 from headstart.sklearn import HeadClassifier, HeadRegressor, InputError, SettingsError
 from headstart.sklearn.solvers import CLASSIFIERS, OPTIONS
 

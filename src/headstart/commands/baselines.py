@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from headstart.core.progress import Reporter
 from headstart.core.records import Baseline
 from headstart.data import Preprocessing, Split, read_batches
-from headstart.evaluation import accuracy_score, choose_linear
+from headstart.evaluation import accuracy_score
+from headstart.heads import choose_linear
 
 SMALL_SIDE = 64
 """Images up to this many pixels a side get the raw-pixel baseline."""

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,9 @@ import numpy as np
 from headstart._version import __version__
 from headstart.core.errors import HeadError
 from headstart.core.records import Baseline, Curve, Interval, Score, to_plain
-from headstart.heads import Head, load_head
+from headstart.heads import Trained, load_head
 
 FORMAT = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A trained head and how it was chosen.
-
-    Attributes:
-        head: the head.
-        curves: of its training or choice.
-        chosen: the chosen hyper-parameters.
-        notes: what was decided on the way.
-    """
-
-    head: Head
-    curves: tuple[Curve, ...]
-    chosen: Mapping[str, Any]
-    notes: tuple[str, ...]
 
 
 class Results:
@@ -68,7 +50,7 @@ class Results:
             values = json.loads((place / "choice.json").read_text(encoding="utf-8"))
             curves = tuple(_curve(curve) for curve in values["curves"])
             head = load_head(place)
-            return Trained(head, curves, values["chosen"], tuple(values["notes"])), True
+            return Trained(head, values["chosen"], curves, tuple(values["notes"])), True
         except (OSError, ValueError, KeyError, TypeError, HeadError):
             shutil.rmtree(place, ignore_errors=True)
         made = compute()

@@ -226,22 +226,6 @@ def _crossed(mean: float, repetitions: float, items: float, count: int, n: int) 
     return _Estimate(mean, math.sqrt(variance), freedom)
 
 
-def paired_difference(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, *, level: float = 0.95
-) -> Score:
-    """Return the mean of ``a - b`` over paired repetitions, with Student's t interval.
-
-    Raises:
-        HeadError: if the lengths differ.
-    """
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if first.shape != second.shape:
-        raise HeadError(
-            f"expected pairs of repetitions, found {len(first)} figures and {len(second)}"
-        )
-    return t_interval(first - second, level=level)
-
-
 def paired_accuracy_difference(
     labels: np.ndarray, a: np.ndarray, b: np.ndarray, *, level: float = 0.95
 ) -> Score:

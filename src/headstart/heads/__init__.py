@@ -1,54 +1,105 @@
-"""Heads: what is trained on frozen features.
+"""Heads: what is trained on frozen features, and chosen inside the training rows.
 
 Pure solvers of arrays first, thin frozen objects second. Every head takes features ``(n, d)``,
-predicts, and saves as safetensors and JSON; :func:`load_head` reads any of them back.
+predicts, and saves as safetensors and JSON; :func:`load_head` reads any of them. The registry
+(:func:`head_kind`, :func:`register_head`) is what commands and estimators read.
+
+Names load their module on first use: the registry is also read by ``--help``, which loads no
+numerical library.
 """
 
 from __future__ import annotations
 
-from headstart.heads.base import Head, load_head
-from headstart.heads.calibration import fit_temperature
-from headstart.heads.lda import fit_lda
-from headstart.heads.linear import LinearHead
-from headstart.heads.logistic import (
-    DINO_GRID,
-    Convergence,
-    LogisticPath,
-    fit_logistic,
-    fit_logistic_path,
-    fit_logistic_paths,
-)
-from headstart.heads.mlp import MLPFit, MLPHead, fit_mlp
-from headstart.heads.neighbours import (
-    NeighboursHead,
-    PrototypeHead,
-    fit_neighbours,
-    fit_prototype,
-)
-from headstart.heads.ridge import RIDGE_GRID, RidgePath, fit_ridge
-from headstart.heads.source import StreamedFeatures
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "DINO_GRID",
-    "RIDGE_GRID",
-    "Convergence",
-    "Head",
-    "LinearHead",
-    "LogisticPath",
-    "MLPFit",
-    "MLPHead",
-    "NeighboursHead",
-    "PrototypeHead",
-    "RidgePath",
-    "StreamedFeatures",
-    "fit_lda",
-    "fit_logistic",
-    "fit_logistic_path",
-    "fit_logistic_paths",
-    "fit_mlp",
-    "fit_neighbours",
-    "fit_prototype",
-    "fit_ridge",
-    "fit_temperature",
-    "load_head",
-]
+if TYPE_CHECKING:
+    # Type checkers see the names here; at run time __getattr__ loads them from _MODULES.
+    from headstart.heads.base import Head as Head
+    from headstart.heads.base import load_head as load_head
+    from headstart.heads.calibration import fit_temperature as fit_temperature
+    from headstart.heads.choose import Selection as Selection
+    from headstart.heads.choose import choose_linear as choose_linear
+    from headstart.heads.label_budget import LabelBudget as LabelBudget
+    from headstart.heads.label_budget import learning_curve as learning_curve
+    from headstart.heads.lda import fit_lda as fit_lda
+    from headstart.heads.linear import LinearHead as LinearHead
+    from headstart.heads.logistic import DINO_GRID as DINO_GRID
+    from headstart.heads.logistic import Convergence as Convergence
+    from headstart.heads.logistic import LogisticPath as LogisticPath
+    from headstart.heads.logistic import fit_logistic as fit_logistic
+    from headstart.heads.logistic import fit_logistic_path as fit_logistic_path
+    from headstart.heads.logistic import fit_logistic_paths as fit_logistic_paths
+    from headstart.heads.mlp import MLPFit as MLPFit
+    from headstart.heads.mlp import MLPHead as MLPHead
+    from headstart.heads.mlp import fit_mlp as fit_mlp
+    from headstart.heads.neighbours import NeighboursHead as NeighboursHead
+    from headstart.heads.neighbours import PrototypeHead as PrototypeHead
+    from headstart.heads.neighbours import fit_neighbours as fit_neighbours
+    from headstart.heads.neighbours import fit_prototype as fit_prototype
+    from headstart.heads.nested import NestedScore as NestedScore
+    from headstart.heads.nested import nested_cross_validation as nested_cross_validation
+    from headstart.heads.registry import HeadKind as HeadKind
+    from headstart.heads.registry import Trained as Trained
+    from headstart.heads.registry import TrainingRows as TrainingRows
+    from headstart.heads.registry import head_kind as head_kind
+    from headstart.heads.registry import head_kinds as head_kinds
+    from headstart.heads.registry import register_head as register_head
+    from headstart.heads.ridge import RIDGE_GRID as RIDGE_GRID
+    from headstart.heads.ridge import RidgePath as RidgePath
+    from headstart.heads.ridge import fit_ridge as fit_ridge
+    from headstart.heads.source import StreamedFeatures as StreamedFeatures
+    from headstart.heads.suspects import DoubtfulLabel as DoubtfulLabel
+    from headstart.heads.suspects import Leak as Leak
+    from headstart.heads.suspects import doubtful_labels as doubtful_labels
+    from headstart.heads.suspects import find_leaks as find_leaks
+    from headstart.heads.sweeps import Candidate as Candidate
+    from headstart.heads.sweeps import Sweep as Sweep
+    from headstart.heads.sweeps import sweep as sweep
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "base": ("Head", "load_head"),
+    "calibration": ("fit_temperature",),
+    "choose": ("Selection", "choose_linear"),
+    "label_budget": ("LabelBudget", "learning_curve"),
+    "lda": ("fit_lda",),
+    "linear": ("LinearHead",),
+    "logistic": (
+        "DINO_GRID",
+        "Convergence",
+        "LogisticPath",
+        "fit_logistic",
+        "fit_logistic_path",
+        "fit_logistic_paths",
+    ),
+    "mlp": ("MLPFit", "MLPHead", "fit_mlp"),
+    "neighbours": ("NeighboursHead", "PrototypeHead", "fit_neighbours", "fit_prototype"),
+    "nested": ("NestedScore", "nested_cross_validation"),
+    "registry": (
+        "HeadKind",
+        "Trained",
+        "TrainingRows",
+        "head_kind",
+        "head_kinds",
+        "register_head",
+    ),
+    "ridge": ("RIDGE_GRID", "RidgePath", "fit_ridge"),
+    "source": ("StreamedFeatures",),
+    "suspects": ("DoubtfulLabel", "Leak", "doubtful_labels", "find_leaks"),
+    "sweeps": ("Candidate", "Sweep", "sweep"),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_MODULES)  # a list of strings, computed
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'headstart.heads' has no attribute {name!r}")
+    module = importlib.import_module(f"headstart.heads.{_MODULES[name]}")
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -7,6 +7,7 @@ neither: no code runs, and every name, type and shape is checked before a head i
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from abc import ABC, abstractmethod
@@ -62,7 +63,7 @@ class Head(ABC):
         """The number of classes, of labels (multi-label) or of targets (regression)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Enter a concrete head into the registry that :func:`load_head` reads."""
+        """Enter a concrete head under its kind, by which :func:`load_head` finds it."""
         super().__init_subclass__(**kwargs)
         if "kind" in cls.__dict__:
             _KINDS[cls.kind] = cls
@@ -170,6 +171,8 @@ def load_head(folder: Path | str) -> Head:
     document = _read_document(folder / OPTIONS_FILE)
     arrays = _read_arrays(folder / ARRAYS_FILE, document)
     kind = document["kind"]
+    for module in ("linear", "mlp", "neighbours"):  # importing a module enters its heads
+        importlib.import_module(f"headstart.heads.{module}")
     if kind not in _KINDS:
         raise HeadError(
             f"expected a head of kind {', '.join(sorted(_KINDS))}, found {kind!r} in {folder}",

@@ -215,30 +215,6 @@ def require_two_classes(labels: IntArray) -> IntArray:
     return present
 
 
-def seed_faults(*seeds: int) -> list[str]:
-    """Return what is wrong with the seeds of a run, one sentence each: numpy would say so late."""
-    faults = [
-        f"a seed is a whole number from 0, not {seed!r}"
-        for seed in seeds
-        if not (isinstance(seed, int | np.integer) and seed >= 0)
-    ]
-    if len(set(seeds)) < len(seeds):
-        listed = ", ".join(map(str, seeds))
-        faults.append(f"a seed given twice would repeat the same figures, found {listed}")
-    return faults
-
-
-def require_seeds(*seeds: int) -> None:
-    """Refuse seeds that :func:`seed_faults` finds fault with.
-
-    Raises:
-        HeadError: naming every fault.
-    """
-    faults = seed_faults(*seeds)
-    if faults:
-        raise HeadError("; ".join(faults))
-
-
 def class_weight_vector(
     class_weight: str | np.ndarray | None, labels: IntArray | None, n_classes: int
 ) -> FloatArray | None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from headstart.core.division import seed_faults
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve
@@ -30,7 +31,6 @@ from headstart.heads.checks import (
     as_soft_targets,
     class_weight_vector,
     require_two_classes,
-    seed_faults,
 )
 from headstart.heads.logistic.rows import moments
 from headstart.heads.source import StreamedFeatures

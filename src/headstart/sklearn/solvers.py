@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from headstart.core.records import Curve
 from headstart.core.wording import did_you_mean
-from headstart.evaluation import choose_linear
 from headstart.heads import (
     Head,
     MLPHead,
     NeighboursHead,
+    choose_linear,
     fit_lda,
     fit_logistic,
     fit_mlp,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,19 +13,10 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import ConfigError
 from headstart.core.records import Curve
-from headstart.evaluation import choose_linear
-from headstart.heads import fit_logistic
-from headstart.heads.mlp import fit_mlp
+from headstart.heads.registry import HeadKind, TrainingRows, head_fault, head_kind
 
 Ints = NDArray[np.int64]
 Rows = NDArray[np.float32]
-
-GRID = tuple(float(c) for c in np.logspace(-5, 2, 8))
-"""A value a decade. A study compares backbones, and accuracy is flat around the best C."""
-
-
-_OF_THE_FIT = ("class_weight", "standardise", "tolerance", "device")
-"""Options of the linear head that decide a fit at a given C; the others choose C."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +24,24 @@ class HeadSpec:
     """A head and how it is trained.
 
     Attributes:
-        kind: ``linear``: logistic regression, its penalty chosen by cross-validation inside the
-            training rows; no chance in it but the folds. ``mlp``: trained by mini-batches with
-            :func:`~headstart.heads.mlp.fit_mlp`, the kept epoch chosen on held-out rows.
-        options: further arguments of the training function.
+        kind: a kind of head in the registry (:func:`headstart.heads.head_kinds`).
+        options: options of that kind, by name; others are those that the kind offers for many
+            fits (``HeadKind.coarse``).
     """
 
-    kind: Literal["linear", "mlp"] = "linear"
+    kind: str = "linear"
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("linear", "mlp"):
-            raise ConfigError((f"head must be linear or mlp, not {self.kind!r}",))
+        fault = head_fault(self.kind)
+        faults = [fault] if fault else self.head.option_faults(self.options)
+        if faults:
+            raise ConfigError(tuple(faults))
+
+    @property
+    def head(self) -> HeadKind:
+        """The kind of head."""
+        return head_kind(self.kind)
 
     def describe(self) -> dict[str, Any]:
         """Return plain values for keys and reports."""
@@ -129,9 +125,9 @@ class Fitted:
 def fit_head(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitted:
     """Train the head and predict.
 
-    The linear head that judges the validation items is trained without them; the one that is
-    tested is refitted on all training rows with the same penalty and options. The perceptron
-    holds the validation items out to choose its epoch, and is tested as it is.
+    A head that decides itself when to stop does so on the validation items, and is tested as it
+    is. Any other is judged on them after training without them; the one that is tested is
+    refitted on all training rows with what was chosen and the same options.
 
     Args:
         spec: which head.
@@ -140,50 +136,44 @@ def fit_head(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitte
         seed: of folds, initial weights and mini-batches.
     """
     begun = time.perf_counter()
-    fit = _fit_mlp if spec.kind == "mlp" else _fit_linear
+    fit = _fit_once if spec.head.stops_early else _fit_and_refit
     fitted = fit(spec, rows, n_classes, seed)
     return dataclasses.replace(fitted, seconds=time.perf_counter() - begun)
 
 
-def _fit_linear(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitted:
-    options = {"folds": 3, "grid": GRID, "tolerance": 1e-4, **spec.options}
+def _fit_and_refit(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitted:
+    kind = spec.head
+    options = kind.settings({**kind.coarse, **spec.options})
     fit = ~rows.held_out
     repeated = len(np.unique(rows.items)) < len(rows.items)
-    choice = choose_linear(
-        rows.train[fit],
-        rows.labels[fit],
-        n_classes,
-        seed=seed,
-        groups=rows.items[fit] if repeated else None,
-        **options,
+    groups = rows.items[fit] if repeated else None
+    trained = kind.fit(
+        TrainingRows(rows.train[fit], rows.labels[fit], n_classes, groups=groups, seed=seed),
+        options,
     )
-    validation = choice.head.predict(rows.validation) if len(rows.validation) else _none()
-    head = choice.head
+    validation = trained.head.predict(rows.validation) if len(rows.validation) else _none()
+    head = trained.head
     if rows.held_out.any():
-        head, _ = fit_logistic(
-            rows.train,
-            rows.labels,
-            n_classes,
-            C=choice.chosen["C"],
-            **{name: options[name] for name in _OF_THE_FIT if name in options},
-        )
-    return Fitted(validation, head.predict(rows.test), dict(choice.chosen))
+        head = kind.fit(
+            TrainingRows(rows.train, rows.labels, n_classes, seed=seed),
+            kind.with_chosen(options, trained.chosen),
+        ).head
+    return Fitted(validation, head.predict(rows.test), dict(trained.chosen))
 
 
-def _fit_mlp(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitted:
-    made = fit_mlp(
-        rows.train,
-        rows.labels,
-        n_classes,
-        seed=seed,
-        validation_rows=rows.held_out if rows.held_out.any() else None,
-        **({"validation": 0.0, **spec.options} if not rows.held_out.any() else spec.options),
+def _fit_once(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitted:
+    held_out = rows.held_out if rows.held_out.any() else None
+    none_held_out = {} if held_out is not None else {"validation": 0.0}
+    trained = spec.head.fit(
+        TrainingRows(rows.train, rows.labels, n_classes, validation=held_out, seed=seed),
+        spec.head.settings({**spec.head.coarse, **spec.options}, **none_held_out),
     )
-    validation = made.head.predict(rows.validation) if len(rows.validation) else _none()
-    last = {curve.name: curve.y[made.best_epoch - 1] for curve in made.curves}
-    loss = last.get("train loss", math.nan)
-    chosen = {"best_epoch": float(made.best_epoch), "train_loss": float(loss)}
-    return Fitted(validation, made.head.predict(rows.test), chosen, made.curves)
+    validation = trained.head.predict(rows.validation) if len(rows.validation) else _none()
+    chosen = {name: float(value) for name, value in trained.chosen.items()}
+    losses = [curve for curve in trained.curves if curve.name == "train loss"]
+    if losses and "best_epoch" in chosen:
+        chosen["train_loss"] = float(losses[0].y[int(chosen["best_epoch"]) - 1])
+    return Fitted(validation, trained.head.predict(rows.test), chosen, trained.curves)
 
 
 def _none() -> Ints:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from headstart.core.division import seed_faults
 from headstart.core.errors import ConfigError
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
-from headstart.heads.checks import seed_faults
 from headstart.study.heads import HeadSpec
 
 

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from headstart.core.records import Score
-from headstart.evaluation import LabelBudget
 from headstart.finetuning.gradients import RelativeGradient
 from headstart.freezing import LayerDrift
+from headstart.heads import LabelBudget
 
 Leaning = Literal["unfreeze", "stay frozen", "either"]
 

@@ -33,13 +33,7 @@ from headstart.core.errors import ConfigError, DataError, FreezeError
 from headstart.core.progress import Reporter, console_reporter
 from headstart.data import Split, stratified_split
 from headstart.data.reading import settle_bad_items
-from headstart.evaluation import (
-    LabelBudget,
-    accuracy_score,
-    choose_linear,
-    learning_curve,
-    paired_accuracy_difference,
-)
+from headstart.evaluation import accuracy_score, paired_accuracy_difference
 from headstart.extraction import Extraction
 from headstart.finetuning import Classifier, Recipe, Stage
 from headstart.finetuning.circumstances import Circumstances
@@ -51,7 +45,7 @@ from headstart.finetuning.roads import ImageFeed
 from headstart.finetuning.setup import Setup
 from headstart.finetuning.targets import resolve
 from headstart.freezing import LayerDrift, drift
-from headstart.heads import LinearHead
+from headstart.heads import LabelBudget, LinearHead, choose_linear, learning_curve
 from headstart.modules.kinds import is_running_norm
 
 _DRIFT_ITEMS = 256

@@ -9,6 +9,7 @@ import typer
 from headstart.commands import options
 from headstart.commands.console import print_json, reporter, stdout
 from headstart.commands.grouped import grouped
+from headstart.heads.registry import describe_heads
 
 
 @grouped
@@ -31,10 +32,7 @@ def compare(
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Repetitions with independent seeds.", min=1)] = 5,
-    head: Annotated[
-        str,
-        typer.Option(help="linear: logistic regression. mlp: one hidden layer with dropout."),
-    ] = "linear",
+    head: Annotated[str, typer.Option(help=describe_heads())] = "linear",
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -89,15 +87,16 @@ def compare(
         return
     chosen = resolve(configs)
     tuned = any(configuration.recipe is not None for configuration in chosen)
-    if epochs is not None and head != "mlp" and not tuned:
+    epochal = "epochs" in HeadSpec(head).head.option_names
+    if epochs is not None and not epochal and not tuned:
         raise ConfigError(
             ("--epochs belongs to --head mlp and to configurations that fine-tune",),
             hint="name one, such as --configs finetune+adam",
         )
-    in_head = {} if epochs is None or head != "mlp" else {"epochs": epochs}
+    in_head = {"epochs": epochs} if epochs is not None and epochal else {}
     settings = StudySettings(
         repeats=repeats,
-        head=HeadSpec(head, in_head),  # type: ignore[arg-type]
+        head=HeadSpec(head, in_head),
         seed=seed,
         extraction=options.extraction(batch_size, precision, device, False, workers),
         recompute_passes=passes,

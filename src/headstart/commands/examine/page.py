@@ -7,7 +7,7 @@ from typing import Any
 
 from headstart.core.records import Score
 from headstart.core.wording import format_percent
-from headstart.evaluation import LabelBudget
+from headstart.heads import LabelBudget
 from headstart.report.page import (
     Block,
     Callout,

@@ -10,6 +10,7 @@ import typer
 from headstart.commands import options
 from headstart.commands.console import print_json, reporter, stdout
 from headstart.commands.grouped import grouped
+from headstart.heads.registry import describe_heads
 
 _TRAINING = "Training"
 
@@ -73,6 +74,14 @@ def finetune(
             rich_help_panel=_TRAINING,
         ),
     ] = "auto",
+    probe: Annotated[
+        str,
+        typer.Option(
+            help="Kind of head that a recipe with a probe starts from. "
+            + describe_heads(linear=True),
+            rich_help_panel=_TRAINING,
+        ),
+    ] = "linear",
     stored_dtype: Annotated[
         str,
         typer.Option(
@@ -135,6 +144,7 @@ def finetune(
     config = FinetuneConfig(
         stored=cache,  # type: ignore[arg-type]
         stored_dtype=stored_dtype,  # type: ignore[arg-type]
+        probe=probe,
         seed=seed,
         extraction=options.extraction(batch_size, "float32", device, False, workers),
         on_bad=bad_files,  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from headstart.core.errors import ConfigError
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
 from headstart.finetuning.circumstances import CacheMode, Dtype
+from headstart.heads.registry import head_fault, head_kind, head_kinds
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class FinetuneConfig:
             epoch.
         stored_dtype: type of stored rows. ``float32`` gives the very curves of ordinary training;
             ``float16`` and ``bfloat16`` halve the disk space at a measured error.
+        probe: kind of head that a recipe with ``start = "probe"`` begins from; one that ends in
+            a linear layer, which training goes on with.
         folds: folds of the cross-validation that chooses the penalty of a probe.
         seed: of every random choice.
         extraction: batch size, device and threads of forward passes outside training; its
@@ -37,6 +40,7 @@ class FinetuneConfig:
 
     stored: CacheMode = "auto"
     stored_dtype: Dtype = "float32"
+    probe: str = "linear"
     folds: int = 5
     seed: int = 0
     extraction: Extraction = field(default_factory=Extraction)
@@ -58,6 +62,7 @@ class FinetuneConfig:
         if self.devices < 1:
             faults.append(f"devices must be at least 1, not {self.devices}")
         faults += logger_faults(self.loggers)
+        faults += probe_faults(self.probe)
         if self.folds < 2:
             faults.append(f"folds must be at least 2, not {self.folds}")
         if self.extraction.precision != "float32":
@@ -67,6 +72,21 @@ class FinetuneConfig:
             )
         if faults:
             raise ConfigError(tuple(faults))
+
+
+def probe_faults(name: str) -> list[str]:
+    """Return why fine-tuning cannot start from a kind of head, as one sentence; none if it can."""
+    fault = head_fault(name)
+    if fault is not None:
+        return [fault.replace("head must", "probe must", 1)]
+    kind = head_kind(name)
+    if kind.linear:
+        return []
+    linear = ", ".join(each.name for each in head_kinds("classification") if each.linear)
+    return [
+        f"fine-tuning cannot start from '{kind.name}', which does not end in one linear layer that"
+        f" training could go on with; probe must be one of {linear}"
+    ]
 
 
 def settle(config: FinetuneConfig | None, settings: Mapping[str, Any]) -> FinetuneConfig:

@@ -10,11 +10,11 @@ from headstart.commands.finetune.settings import FinetuneConfig
 from headstart.core.progress import Reporter
 from headstart.core.records import Baseline
 from headstart.data import Split
-from headstart.evaluation import accuracy_score, choose_linear
+from headstart.evaluation import accuracy_score
 from headstart.finetuning import Classifier
 from headstart.finetuning.gradients import relative_gradients
 from headstart.finetuning.roads import ImageFeed
-from headstart.heads import LinearHead
+from headstart.heads import LinearHead, TrainingRows, head_kind
 
 _GRADIENT_ITEMS = 256
 
@@ -26,33 +26,39 @@ def probe_head(
     config: FinetuneConfig,
     reporter: Reporter,
 ) -> tuple[LinearHead, tuple[str, ...]]:
-    """Return logistic regression on the features of the training part, and notes about it.
+    """Return a linear head on the features of the training part, and notes about it.
 
     Args:
         rows: features of the part, ``(n, d)``.
         part: the part that trains.
         classes: of the data.
-        config: seed and folds.
+        config: which kind of head, seed and folds.
         reporter: shown progress.
     """
-    chosen = choose_linear(
-        rows,
-        part.labels,
-        len(classes),
-        seed=config.seed,
-        folds=config.folds,
-        names=classes,
-        reporter=reporter,
+    kind = head_kind(config.probe)
+    trained = kind.fit(
+        TrainingRows(
+            rows,
+            part.labels,
+            len(classes),
+            names=classes,
+            seed=config.seed,
+            reporter=reporter,
+        ),
+        kind.settings({}, folds=config.folds),
     )
-    assert isinstance(chosen.head, LinearHead)
-    return chosen.head, tuple(chosen.notes)
+    assert isinstance(trained.head, LinearHead)
+    return trained.head, trained.notes
 
 
-def probe_baseline(head: LinearHead, rows: NDArray[np.float32], test: Split) -> Baseline:
+def probe_baseline(
+    head: LinearHead, rows: NDArray[np.float32], test: Split, config: FinetuneConfig
+) -> Baseline:
     """Score the probe on the test split, whose features are ``(n, d)``."""
+    what = head_kind(config.probe).summary.partition(",")[0]
     return Baseline(
         "linear probe",
-        "logistic regression on the frozen backbone, where the recipe starts",
+        f"{what} on the frozen backbone, where the recipe starts",
         accuracy_score(test.labels, head.predict(rows)),
     )
 

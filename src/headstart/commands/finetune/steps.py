@@ -152,7 +152,7 @@ class Work:
             self.network.load_head(head)
             if self.config.baselines:
                 rows = self.items.start_rows("test")
-                self.baselines.append(probe_baseline(head, rows, self.test))
+                self.baselines.append(probe_baseline(head, rows, self.test, self.config))
         if not any("surgical" in stage.train for stage in self.recipe.stages):
             return None
         name, note = surgical_block(self.network, self.train_part, self.config.seed, self._workers)
@@ -242,6 +242,7 @@ class Work:
             "validation": split_fingerprint(self.validation),
             "backbone": self._fingerprint(),
             "seed": self.config.seed,
+            "probe": self.config.probe if self.recipe.start == "probe" else None,
             "stored": [self.config.stored, self.config.stored_dtype],
             "batch_size": self.config.extraction.batch_size,
             "device": str(self.backbone.device.type),

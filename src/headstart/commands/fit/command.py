@@ -9,6 +9,7 @@ import typer
 from headstart.commands import options
 from headstart.commands.console import print_json, reporter, stdout
 from headstart.commands.grouped import grouped
+from headstart.heads.registry import describe_heads
 
 
 @grouped
@@ -20,10 +21,7 @@ def fit(
     pooling: options.Pooling = None,
     network: options.Network,
     source: options.Source,
-    head: Annotated[
-        str,
-        typer.Option(help="linear: logistic regression. mlp: one hidden layer with dropout."),
-    ] = "linear",
+    head: Annotated[str, typer.Option(help=describe_heads())] = "linear",
     out: options.Out = None,
     bad_files: options.BadFiles = "raise",
     folds: Annotated[
@@ -51,7 +49,7 @@ def fit(
 
     say = reporter(quiet)
     config = FitConfig(
-        head=head,  # type: ignore[arg-type]
+        head=head,
         folds=folds,
         seed=seed,
         extraction=options.extraction(batch_size, precision, device, compile_it, workers, storage),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,21 +17,18 @@ from headstart.commands.clock import Clock
 from headstart.commands.embedding import Embedded, embed
 from headstart.commands.environment import describe_environment
 from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
-from headstart.commands.results import Results, Trained
+from headstart.commands.results import Results
 from headstart.commands.run_folder import Run, prepare_folder
 from headstart.commands.run_report import write_run
 from headstart.commands.sources import DataOptions, open_dataset
+from headstart.core.division import seed_faults
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import Baseline, CacheUse, to_plain
 from headstart.data.reading import OnBad
-from headstart.evaluation import choose_linear
 from headstart.evaluation import evaluate as score
 from headstart.extraction import Extraction
-from headstart.heads.checks import seed_faults
-from headstart.heads.mlp import fit_mlp
-
-HeadKind = Literal["linear", "mlp"]
+from headstart.heads.registry import Trained, TrainingRows, head_fault, head_kind
 
 
 @dataclass(frozen=True)
@@ -39,19 +36,18 @@ class FitConfig:
     """The settings of :func:`fit`.
 
     Attributes:
-        head: ``linear`` (multinomial logistic regression, its regularisation chosen by
-            cross-validation inside the training split; the default, since it is hard to beat on
-            good features) or ``mlp`` (one hidden layer, dropout, early stopping on a part of the
-            training split).
-        head_options: further arguments of the head's training function.
-        folds: folds of the cross-validation.
+        head: a kind of head in the registry (:func:`headstart.heads.head_kinds`). ``linear``
+            (multinomial logistic regression, its penalty chosen by cross-validation inside the
+            training split) is the default, since it is hard to beat on good features.
+        head_options: options of that kind, by name.
+        folds: folds of the cross-validation, where the head uses one.
         seed: of every random choice.
         extraction: batch size, precision and device of the backbone.
         on_bad: ``raise`` at the end of reading if items cannot be read, or ``skip`` them.
         baselines: whether to compute figures to beat.
     """
 
-    head: HeadKind = "linear"
+    head: str = "linear"
     head_options: Mapping[str, Any] = field(default_factory=dict)
     folds: int = 5
     seed: int = 0
@@ -61,8 +57,8 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         faults = []
-        if self.head not in ("linear", "mlp"):
-            faults.append(f"head must be linear or mlp, not {self.head!r}")
+        fault = head_fault(self.head)
+        faults += [fault] if fault else head_kind(self.head).option_faults(self.head_options)
         if self.on_bad not in ("raise", "skip"):
             faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
         if self.folds < 2:
@@ -200,7 +196,7 @@ def _trained(
     key = {
         "backbone": fingerprints["backbone"],
         "train": fingerprints["train"],
-        "head": config.head,
+        "head": head_kind(config.head).name,
         "options": config.head_options,
         "folds": config.folds,
         "seed": config.seed,
@@ -209,22 +205,16 @@ def _trained(
 
 
 def _train(embedded: Embedded, config: FitConfig, reporter: Reporter) -> Trained:
-    x, y, n_classes = embedded.train_rows(), embedded.train.labels, len(embedded.train.classes)
-    if config.head == "mlp":
-        made = fit_mlp(x, y, n_classes, seed=config.seed, reporter=reporter, **config.head_options)
-        chosen = {"best_epoch": made.best_epoch}
-        return Trained(made.head, made.curves, chosen, made.notes)
-    choice = choose_linear(
-        x,
-        y,
-        n_classes,
-        seed=config.seed,
-        folds=config.folds,
+    kind = head_kind(config.head)
+    rows = TrainingRows(
+        embedded.train_rows(),
+        embedded.train.labels,
+        len(embedded.train.classes),
         names=embedded.train.classes,
+        seed=config.seed,
         reporter=reporter,
-        **config.head_options,
     )
-    return Trained(choice.head, (choice.curve,), choice.chosen, choice.notes)
+    return kind.fit(rows, kind.settings(config.head_options, folds=config.folds))
 
 
 def _baselines(

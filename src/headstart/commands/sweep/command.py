@@ -10,6 +10,7 @@ from headstart.commands import options
 from headstart.commands.console import print_json, reporter, stdout
 from headstart.commands.grouped import grouped
 from headstart.core.errors import ConfigError
+from headstart.heads.registry import describe_heads
 
 
 @grouped
@@ -37,9 +38,12 @@ def sweep(
         typer.Option(help="Poolings with commas, at each of --layers.", show_default=False),
     ] = None,
     heads: Annotated[
-        str,
-        typer.Option(help="Kinds of head, with commas; mlp, a perceptron, may be added."),
-    ] = "logistic,ridge,lda,neighbours,prototype",
+        str | None,
+        typer.Option(
+            help=f"Kinds of head, with commas. Default: all but the slow ones. {describe_heads()}",
+            show_default=False,
+        ),
+    ] = None,
     grid: Annotated[
         str | None,
         typer.Option(
@@ -76,10 +80,11 @@ def sweep(
     if faults:
         raise ConfigError(tuple(faults))
     more: dict[str, Any] = {} if values is None else {"grid": values}
+    if heads is not None:
+        more["heads"] = _words(heads)
     config = SweepConfig(
         layers=tuple(None if name == "output" else name for name in _words(layers)),
         poolings=_words(poolings),  # type: ignore[arg-type]
-        heads=_words(heads),  # type: ignore[arg-type]
         standardise=scaled or (True,),
         folds=folds,
         seeds=seed_values,

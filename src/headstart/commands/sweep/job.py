@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,19 +22,18 @@ from headstart.commands.fingerprints import backbone_fingerprint, split_fingerpr
 from headstart.commands.run_folder import Run, prepare_folder
 from headstart.commands.run_report import write_run
 from headstart.commands.sources import DataOptions, open_dataset
+from headstart.core.division import seed_faults
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import Evaluation, to_plain
 from headstart.data.reading import OnBad
-from headstart.evaluation import Sweep
 from headstart.evaluation import evaluate as score
-from headstart.evaluation import sweep as sweep_heads
-from headstart.evaluation.sweep import QUICK_HEADS, HeadKind
 from headstart.extraction import Extraction
-from headstart.heads import DINO_GRID
-from headstart.heads.checks import as_rows, seed_faults
-
-HEADS: tuple[HeadKind, ...] = get_args(HeadKind)
+from headstart.heads import DINO_GRID, Sweep
+from headstart.heads import sweep as sweep_heads
+from headstart.heads.checks import as_rows
+from headstart.heads.registry import head_fault, head_names
+from headstart.heads.sweeps import swept_heads
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class SweepConfig:
     Attributes:
         layers: cuts to try; None is the backbone's own feature. Empty: the backbone as it is.
         poolings: poolings to try at each layer; not at None, which is pooled already.
-        heads: kinds of head to try; the perceptron (``mlp``) only if it is named, for it takes
+        heads: kinds of head to try; the perceptron (``mlp``) only if it is named, since it takes
             longer than all others together.
         grid: values of C for logistic regression; the 45 of DINOv2's evaluation by default.
         standardise: whether features are scaled to unit deviation; both may be tried.
@@ -57,7 +56,7 @@ class SweepConfig:
 
     layers: tuple[str | None, ...] = ()
     poolings: tuple[Pooling, ...] = ()
-    heads: tuple[HeadKind, ...] = QUICK_HEADS
+    heads: tuple[str, ...] = field(default_factory=swept_heads)
     grid: tuple[float, ...] = tuple(DINO_GRID)
     standardise: tuple[bool, ...] = (True,)
     folds: int = 5
@@ -66,7 +65,7 @@ class SweepConfig:
     on_bad: OnBad = "raise"
 
     def __post_init__(self) -> None:
-        unknown = [f"there is no head '{kind}'" for kind in self.heads if kind not in HEADS]
+        unknown = [f"there is no head '{kind}'" for kind in self.heads if head_fault(kind)]
         faults = unknown + [f"C must be positive, not {c}" for c in self.grid if not c > 0]
         faults += seed_faults(*self.seeds)
         if self.folds < 2:
@@ -74,7 +73,7 @@ class SweepConfig:
         if not (self.heads and self.grid and self.seeds and self.standardise):
             faults.append("a sweep needs a head, a value of C, a seed and a standardisation")
         if faults:
-            hint = f"the heads are {', '.join(HEADS)}" if unknown else None
+            hint = f"the heads are {', '.join(head_names())}" if unknown else None
             raise ConfigError(tuple(faults), hint=hint)
 
 

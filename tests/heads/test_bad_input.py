@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from headstart.core.errors import HeadError
-from headstart.evaluation import choose_linear, learning_curve, nested_cross_validation, sweep
 from headstart.heads import (
+    choose_linear,
     fit_lda,
     fit_logistic,
     fit_logistic_path,
@@ -17,6 +17,9 @@ from headstart.heads import (
     fit_neighbours,
     fit_prototype,
     fit_ridge,
+    learning_curve,
+    nested_cross_validation,
+    sweep,
 )
 
 N, D = 24, 3

@@ -8,20 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from headstart.core.errors import HeadError
-from headstart.evaluation import (
+from headstart.core.division import make_folds
+from headstart.core.errors import ConfigError, HeadError
+from headstart.evaluation import evaluate, wilson_interval
+from headstart.heads import (
     choose_linear,
     doubtful_labels,
-    evaluate,
     find_leaks,
+    fit_logistic,
     learning_curve,
-    make_folds,
     nested_cross_validation,
     sweep,
-    wilson_interval,
 )
-from headstart.evaluation.budget import _division, fit_power_law
-from headstart.heads import fit_logistic
+from headstart.heads.label_budget import _division, fit_power_law
 
 
 @pytest.fixture(scope="module")
@@ -287,12 +286,12 @@ def test_sweep_ranks_views_and_heads(digits: tuple[np.ndarray, np.ndarray]) -> N
     assert found.winner.accuracy.interval.method == "t"
     assert (found.head.predict(x) == y).mean() > 0.95
     kinds = {(c.view, c.head) for c in found.candidates}
-    heads = ("logistic", "ridge", "lda", "neighbours", "prototype")
+    heads = ("linear", "ridge", "lda", "knn", "prototype")
     assert kinds == {(view, head) for view in ("pixels", "noise") for head in heads}
     assert all(len(c.per_fold) == 6 for c in found.candidates)
     assert len(found.curves) == 4
     assert all(c.seeds == (0, 1) for c in found.candidates)
-    with pytest.raises(HeadError, match="logistic"):
+    with pytest.raises(ConfigError, match="one of linear, ridge"):
         sweep(x, y, 10, heads=["perceptron"])
     with pytest.raises(HeadError, match="rows in every view"):
         sweep({"a": x, "b": x[:10]}, y, 10)

@@ -9,13 +9,13 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from headstart.core.division import deal, require_seeds
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Interval, Score
-from headstart.evaluation.folds import deal
 from headstart.evaluation.intervals import t_interval
-from headstart.evaluation.linear import choose_linear
-from headstart.heads.checks import as_features, as_labels, require_seeds, require_two_classes
+from headstart.heads.checks import as_features, as_labels, require_two_classes
+from headstart.heads.choose import choose_linear
 
 FloatArray = npt.NDArray[np.float64]
 

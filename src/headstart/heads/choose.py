@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from scipy.special import softmax
 
+from headstart.core.division import make_folds, require_seeds
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
-from headstart.evaluation.folds import make_folds
 from headstart.evaluation.intervals import wilson_interval
-from headstart.heads import Head, fit_temperature
+from headstart.heads.base import Head
+from headstart.heads.calibration import fit_temperature
 from headstart.heads.checks import (
     as_labels,
     as_rows,
-    require_seeds,
     require_two_classes,
     streaming_note,
 )
@@ -28,7 +29,9 @@ from headstart.heads.logistic import (
     LogisticPath,
     fit_logistic,
     fit_logistic_path,
+    fit_logistic_paths,
 )
+from headstart.heads.registry import SweepRequest, TrainingRows, Trial
 
 _FALLBACK_C = 1.0
 Rule = Literal["best", "one-standard-error"]
@@ -175,6 +178,65 @@ def choose_linear(
         convergence=convergence,
         held_out_probabilities=probabilities,
         details={} if path is None else _details(path),
+    )
+
+
+def sweep_linear(rows: TrainingRows, request: SweepRequest) -> tuple[list[Trial], list[Curve]]:
+    """Score every C and standardisation in every fold of every division, all solved together."""
+    labels = np.asarray(rows.y)
+    paths = fit_logistic_paths(
+        rows.x,
+        labels,
+        rows.n_classes,
+        np.stack([division.of for division in request.divisions]),
+        grid=request.grid,
+        standardise=request.standardise,
+        **request.shared,
+    )
+    trials, curves = [], []
+    for path, standardise in zip(paths, request.standardise, strict=True):
+        for at, c in enumerate(path.grid):
+            trials.append(
+                Trial(
+                    options={"C": c, "standardise": standardise},
+                    accuracy=path.accuracy[:, at],
+                    counts=path.held_out,
+                    log_loss=float(path.mean_log_loss[at]),
+                    given_up=bool(path.dropped[at]),
+                    refit=partial(_refit_swept, rows, request, path, standardise, at),
+                )
+            )
+        curves.append(_sweep_curve(request.view, path, standardise))
+    return trials, curves
+
+
+def _refit_swept(
+    rows: TrainingRows, request: SweepRequest, path: LogisticPath, standardise: bool, at: int
+) -> Head:
+    head, _ = fit_logistic(
+        rows.x,
+        rows.y,
+        rows.n_classes,
+        C=path.grid[at],
+        standardise=standardise,
+        tolerance=1e-5,
+        start=path.start(at),
+        **request.shared,
+    )
+    labels = np.asarray(rows.y)
+    return head.with_temperature(fit_temperature(path.held_out_decision(at), labels))
+
+
+def _sweep_curve(view: str, path: LogisticPath, standardise: bool) -> Curve:
+    mean = path.mean_accuracy
+    return Curve(
+        name=f"{view}{'' if standardise else ', not standardised'}",
+        x=path.grid,
+        y=tuple(float(v) for v in mean),
+        x_label="C (inverse penalty)",
+        y_label="held-out accuracy",
+        log_x=True,
+        chosen=path.grid[int(np.where(path.dropped, -1.0, mean).argmax())],
     )
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headstart.core.division import make_folds
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Score
 from headstart.evaluation.classification import accuracy_score
-from headstart.evaluation.folds import make_folds
 from headstart.evaluation.intervals import t_interval
-from headstart.evaluation.linear import Selection, choose_linear
-from headstart.heads import Head
+from headstart.heads.base import Head
 from headstart.heads.checks import as_features, as_labels, require_two_classes
+from headstart.heads.choose import Selection, choose_linear
 
 Choose = Callable[..., Selection]
 
