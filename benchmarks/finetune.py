@@ -41,7 +41,7 @@ from headstart.core.progress import SilentReporter
 from headstart.core.records import Curve
 from headstart.data import Dataset, load_data, read_batches, stratified_split
 from headstart.finetuning import Classifier, Recipe, Stage, load_recipe
-from headstart.finetuning.optimizers import build_optimizer, set_rates
+from headstart.finetuning.state import build_optimizer, set_rates
 from headstart.finetuning.targets import resolve
 from headstart.prefix import find_cut
 from headstart.report.figures import curves_figure, save_png

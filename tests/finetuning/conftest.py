@@ -13,13 +13,13 @@ from headstart.core.progress import SilentReporter
 from headstart.data import Split, load_data
 from headstart.finetuning import Classifier, Recipe
 from headstart.finetuning.checkpoint import Checkpoint
-from headstart.finetuning.circumstances import Circumstances
+from headstart.finetuning.costs import StoredMode
+from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.loop import train
-from headstart.finetuning.opening import Opener
 from headstart.finetuning.outcome import Trained
-from headstart.finetuning.planning import Prepared, make_plan
-from headstart.finetuning.setup import Setup
+from headstart.finetuning.planner import Prepared, make_plan
 from headstart.finetuning.targets import resolve
+from headstart.prefix.precision import Dtype
 from headstart.store import Store
 
 
@@ -46,52 +46,45 @@ class Bench:
     parts: tuple[Split, Split]
     root: Path
 
-    def around(self, backbone: Backbone, cache: str = "on", **more: object) -> Circumstances:
-        return Circumstances(
-            train=self.parts[0],
-            validation=self.parts[1],
-            preprocessing=backbone.preprocessing,
-            store=Store(self.root),
-            cache=cache,  # type: ignore[arg-type]
+    def feeds(self, network: Classifier, seed: int = 0, dtype: Dtype = "float32") -> Feeds:
+        return Feeds(
+            network,
+            *self.parts,
+            Store(self.root),
+            SilentReporter(),
+            dtype=dtype,
             batch_size=8,
             workers=1,
-            **more,  # type: ignore[arg-type]
+            seed=seed,
         )
 
     def plan(
-        self, network: Classifier, recipe: Recipe, cache: str = "on", **more: object
+        self,
+        network: Classifier,
+        recipe: Recipe,
+        stored: StoredMode = "on",
+        decisions: tuple[str, ...] = (),
     ) -> Prepared:
-        around = self.around(network.source, cache, **more)
-        return make_plan(network, recipe, resolve(network, recipe), around, SilentReporter())
+        return make_plan(recipe, resolve(network, recipe), self.feeds(network), stored, decisions)
 
     def train(
         self,
         backbone: Backbone,
         recipe: Recipe,
-        cache: str = "on",
+        stored: StoredMode = "on",
         *,
         seed: int = 0,
+        dtype: Dtype = "float32",
         checkpoint: Checkpoint | None = None,
-        **more: object,
+        decisions: tuple[str, ...] = (),
     ) -> tuple[Trained, Classifier, Prepared]:
-        import torch
-
         network = Classifier(backbone, 2, dropout=recipe.head_dropout, seed=seed)
-        prepared = self.plan(network, recipe, cache, **more)
-        opener = Opener(network, prepared, self.around(backbone, cache, **more), SilentReporter())
-        setup = Setup(
-            network,
-            prepared.targets,
-            opener.open,
-            opener.images,
-            opener.prepare,
-            torch.from_numpy(self.parts[0].labels),
-            torch.from_numpy(self.parts[1].labels),
-            seed=seed,
-            stop_without_gain=recipe.stop_without_gain,
-            decisions=prepared.decisions,
+        feeds = self.feeds(network, seed, dtype)
+        prepared = make_plan(recipe, resolve(network, recipe), feeds, stored, decisions)
+        trained = train(
+            prepared, feeds, stop_without_gain=recipe.stop_without_gain, checkpoint=checkpoint
         )
-        return train(setup, checkpoint, SilentReporter()), network, prepared
+        return trained, network, prepared
 
 
 @pytest.fixture

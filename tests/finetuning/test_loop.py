@@ -14,7 +14,7 @@ from headstart.backbones import Backbone, load_backbone
 from headstart.core.errors import ConfigError
 from headstart.finetuning import Recipe, Stage
 from headstart.finetuning.checkpoint import Checkpoint, Saved
-from headstart.finetuning.optimizers import Average, build_optimizer
+from headstart.finetuning.state import Average, build_optimizer
 from headstart.finetuning.targets import resolve
 from headstart.modules.digests import digests
 from tests.finetuning.conftest import Bench

@@ -126,8 +126,7 @@ def test_rows_that_are_stored_at_a_candidate_count_as_free(bench: Bench) -> None
     first = bench.plan(network, recipe, decisions=("behind blocks.1",))
     cut = first.cuts[0]
     assert cut is not None
-    around = bench.around(network.source)
-    rows = around.rows_of(network, cut, recipe.stages[0])
+    rows = bench.feeds(network).rows(cut, recipe.stages[0])
     for part in bench.parts:
         rows.fill(part, None, SilentReporter())
     again = bench.plan(network, recipe).plan.stages[0].cut

@@ -14,8 +14,8 @@ from torch import nn
 
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.finetuning.devices import Devices
+from headstart.finetuning.feeds import Batch, Index
 from headstart.finetuning.processes import check_devices, joined
-from headstart.finetuning.roads import Batch, Index
 
 CPU = torch.device("cpu")
 

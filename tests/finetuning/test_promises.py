@@ -16,8 +16,9 @@ from headstart.backbones import load_backbone
 from headstart.commands.finetune.job import FinetuneConfig, finetune
 from headstart.core.errors import ConfigError
 from headstart.core.progress import SilentReporter
-from headstart.finetuning import Classifier, Recipe, Stage, measure
-from headstart.finetuning.planning import memory_for_rows
+from headstart.finetuning import Classifier, Recipe, Stage, costs
+from headstart.finetuning.costs import memory_for_rows
+from headstart.finetuning.gradients import gradients_for
 from headstart.finetuning.targets import resolve
 from headstart.modules.digests import digests
 from tests.finetuning.conftest import Bench, squares
@@ -46,7 +47,7 @@ def test_room_on_the_disk_is_taken_by_one_stage_after_the_other(
     assert all(stage.cut is not None and stage.cut.read for stage in plan.stages)
     # Neither place is pooled: both have rows of the same size. There is room for one.
     room = 1.5 * plan.stages[0].cut.at.bytes / 0.9 if plan.stages[0].cut else 0
-    monkeypatch.setattr("headstart.finetuning.ledger.free_bytes", lambda _: int(room))
+    monkeypatch.setattr("headstart.finetuning.costs.free_bytes", lambda _: int(room))
     one, two = bench.plan(Classifier(residual(), 2), recipe).plan.stages
     assert one.cut is not None
     assert two.cut is not None
@@ -62,7 +63,7 @@ def test_an_unfinished_run_goes_on_from_the_images_where_the_disk_is_full(
     network = Classifier(residual(), 2)
     decided = bench.plan(network, recipe).decisions
     assert decided != ("",)
-    monkeypatch.setattr("headstart.finetuning.ledger.free_bytes", lambda _: 0)
+    monkeypatch.setattr("headstart.finetuning.costs.free_bytes", lambda _: 0)
     assert bench.plan(network, recipe, decisions=decided).decisions == ("",)
 
 
@@ -78,7 +79,7 @@ def test_rows_behind_statistics_that_change_are_not_known_yet(bench: Bench) -> N
 def test_what_mixup_and_noise_act_on_does_not_hang_on_the_clock(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
-    monkeypatch.setattr(measure.Disk, "read_seconds", lambda *_: 100.0)  # reading never pays
+    monkeypatch.setattr(costs.Disk, "read_seconds", lambda *_: 100.0)  # reading never pays
     network = Classifier(residual(), 2)
     usual = bench.plan(network, Recipe("r", (Stage("s", ("last:1",)),)), "auto")
     assert usual.decisions == ("",)
@@ -90,7 +91,7 @@ def test_gradients_of_the_users_loop_are_put_back_and_change_nothing() -> None:
     network = Classifier(residual(), 2)
     mark = torch.full_like(network.backbone.stem.weight, 3.0)  # type: ignore[union-attr, arg-type]
     network.backbone.stem.weight.grad = mark  # type: ignore[union-attr]
-    with measure.as_planned(network, ["head.weight"]):
+    with gradients_for(network, ["head.weight"]):
         assert all(parameter.grad is None for parameter in network.parameters())
         network(torch.rand(2, 3, 16, 16)).sum().backward()
     assert network.backbone.stem.weight.grad is mark  # type: ignore[union-attr]
@@ -100,7 +101,7 @@ def test_gradients_of_the_users_loop_are_put_back_and_change_nothing() -> None:
 def test_weights_are_no_activations() -> None:
     wide = nn.Sequential(nn.Linear(4, 1000), nn.ReLU(), nn.Linear(1000, 2))
     # Two items, so that the weights would be more an item than all that is kept.
-    cost = measure.step_cost(wide, (torch.rand(2, 4),), 2, "float32")
+    cost = costs.measure_step(wide, (torch.rand(2, 4),), 2, "float32")
     # The hidden values behind the ReLU, once; inputs and what the loss keeps are a few numbers. The
     # weights of the second layer, which its backward pass keeps too, would be as much again.
     assert 4 * 1000 <= cost.activations < 4 * 1100
@@ -127,7 +128,7 @@ def test_a_cold_read_is_measured_cold_every_time(
         raising=False,
     )
     monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
-    with measure.Disk(tmp_path) as disk:
+    with costs.Disk(tmp_path) as disk:
         assert disk.read_seconds(4096, False) > 0
     assert len(maps) == len(alive) > 1
     assert set(alive) == {0}

@@ -12,7 +12,8 @@ from headstart.backbones import load_backbone
 from headstart.core.errors import ConfigError
 from headstart.finetuning import PRESETS, Classifier, Recipe, Stage, load_recipe
 from headstart.finetuning.recipe_file import recipe_from, recipe_to_plain
-from headstart.finetuning.targets import optimizer_groups, resolve
+from headstart.finetuning.state import build_optimizer
+from headstart.finetuning.targets import resolve
 from tests.finetuning.models import residual
 
 
@@ -88,7 +89,8 @@ def test_rates_shrink_toward_the_input_and_single_ones_override() -> None:
 def test_optimizer_groups_hold_the_parameters_themselves() -> None:
     network = Classifier(residual(), 2)
     (target,) = resolve(network, Recipe("r", (Stage("s", ("last:1",)),)))
-    held = {id(p) for g in optimizer_groups(network, target.rates) for p in g["params"]}
+    optimizer = build_optimizer(network, target.stage, target.rates)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     named = dict(network.named_parameters())
     assert held == {id(named[name]) for name in target.freeze.trainable}
 

@@ -14,13 +14,13 @@ from torch.utils.data import Dataset
 from headstart.cache import FeatureCache
 from headstart.core.errors import ConfigError, DataError, FreezeError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.finetuning.circumstances import Dtype
 from headstart.finetuning.rows import COMMIT_BYTES
 from headstart.freezing import FreezeHandle, freeze
 from headstart.freezing.contract import contract_on
 from headstart.freezing.plan import Spec
 from headstart.modules.digests import digest
 from headstart.prefix import Cut, NoCut, boundary_tensors, find_cut, to_array
+from headstart.prefix.precision import Dtype
 from headstart.prefix.rows import compute_rows
 from headstart.store import FeatureSet, Space
 

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headstart.finetuning.feeds import Batch, Feed, Index
 from headstart.finetuning.network import Classifier
-from headstart.finetuning.roads import Batch, Feed, Index
-from headstart.finetuning.stages import Recipe
+from headstart.finetuning.recipe import Recipe
 from headstart.modules.kinds import is_batch_only_norm, is_running_norm
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Devices:
             feed: gives the inputs.
             order: ``(n,)``, the items of all processes.
             batch_size: items a batch, over all processes.
-            view: see :meth:`~headstart.finetuning.roads.Feed.batches`.
+            view: see :meth:`~headstart.finetuning.feeds.Feed.batches`.
         """
         if self.size == 1:
             for batch in feed.batches(order, batch_size, view):

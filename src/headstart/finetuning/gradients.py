@@ -1,15 +1,38 @@
-"""Which block asks to be changed: gradients relative to weights, block by block."""
+"""Gradients of a network that is not being trained: which block has the largest for its weights?"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from headstart.finetuning.measure import as_planned
+from headstart.finetuning.feeds import Feed, Index
 from headstart.finetuning.network import HEAD, Classifier, network_groups, smoothed_loss
-from headstart.finetuning.roads import Feed, Index
+from headstart.modules.layers import evaluation_mode
+
+
+@contextmanager
+def gradients_for(network: Classifier, trainable: Sequence[str]) -> Iterator[None]:
+    """Let only ``trainable`` parameters have gradients, in evaluation mode; undo both on exit.
+
+    Evaluation mode costs the same time, and leaves statistics and generators alone. Gradients that
+    a user's own loop has accumulated are set aside and restored.
+    """
+    before = [(one, one.requires_grad, one.grad) for one in network.parameters()]
+    chosen = set(trainable)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in chosen)
+        parameter.grad = None
+    try:
+        with evaluation_mode(network):
+            yield
+    finally:
+        for parameter, wanted, gradient in before:
+            parameter.requires_grad_(wanted)
+            parameter.grad = gradient
 
 
 @dataclass(frozen=True)
@@ -47,7 +70,7 @@ def relative_gradients(
     """
     live = network.live_tensors()
     names = [name for name, _ in network.named_parameters() if name in live]
-    with as_planned(network, names):
+    with gradients_for(network, names):
         for index, inputs in feed.batches(order, batch_size, 0):
             truth = labels[torch.from_numpy(index).to(labels.device)]
             loss = smoothed_loss(network(*inputs), truth, 0.0) * (len(truth) / len(order))
@@ -65,4 +88,4 @@ def relative_gradients(
     return tuple(found)
 
 
-__all__ = ["RelativeGradient", "relative_gradients"]
+__all__ = ["RelativeGradient", "gradients_for", "relative_gradients"]

@@ -1,122 +1,127 @@
-"""Optimizers whose state lives longer than a stage, and moving averages of the weights."""
+"""Optimizers and learning-rate schedules by name: two open tables.
+
+:func:`register_optimizer` and :func:`register_schedule` add to them; a recipe may then use the new
+name. Nothing here imports torch before an optimizer is built, so that recipes stay plain values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
-from headstart.finetuning.stages import Stage
-from headstart.finetuning.targets import GroupRate, optimizer_groups
-
-
-def build_optimizer(
-    network: nn.Module,
-    stage: Stage,
-    rates: Sequence[GroupRate],
-    before: torch.optim.Optimizer | None = None,
-) -> torch.optim.Optimizer:
-    """Build the optimizer of a stage; parameters that trained before keep their state.
-
-    Args:
-        network: owns the parameters.
-        stage: names the optimizer.
-        rates: the groups.
-        before: the optimizer of the stage before; its state goes on where the kind is the same.
-    """
-    groups = optimizer_groups(network, rates)
-    optimizer: torch.optim.Optimizer
-    if stage.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=stage.lr, momentum=stage.momentum)
-    else:
-        kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(groups, lr=stage.lr)
-    if before is not None and type(before) is type(optimizer):
-        # All states, not only those of parameters that train now: a part that freezes for a stage
-        # and thaws again finds its own.
-        for parameter, state in before.state.items():
-            optimizer.state[parameter] = state
-    return optimizer
+    from headstart.finetuning.recipe import Stage
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Scale the rates of all groups from their base; return that of the last, the head's."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return float(optimizer.param_groups[-1]["lr"])
+@dataclass(frozen=True)
+class OptimizerKind:
+    """An optimizer that a stage may name.
 
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
-    """Return the state as named tensors: ``PARAMETER/KEY``."""
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    return {
-        f"{names[id(parameter)]}/{key}": value
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, Tensor]
-) -> None:
-    """Put back what :func:`optimizer_tensors` gave."""
-    parameters = dict(network.named_parameters())
-    optimizer.state.clear()
-    for name, value in tensors.items():
-        owner, _, key = name.rpartition("/")
-        parameter = parameters[owner]
-        # Adam's step counters stay on the CPU, where its default implementation wants them.
-        place = "cpu" if key == "step" else parameter.device
-        optimizer.state[parameter][key] = value.to(place)
-
-
-class Average:
-    """Exponential moving average of the weights that train (Polyak and Juditsky 1992).
-
-    Args:
-        network: owns the weights.
-        names: which of them.
-        decay: share of the old average in the new one; in the first steps it is smaller,
-            ``(1 + t) / (10 + t)``, so that the start is forgotten.
+    Attributes:
+        name: as a recipe writes it.
+        build: from parameter groups (each with ``params``, ``lr`` and ``weight_decay``) and the
+            stage to the optimizer.
+        describe: the stage's optimizer in a few words, for the plan.
+        state_tensors: how many tensors the optimizer keeps for every parameter, for the plan's
+            memory estimate.
     """
 
-    def __init__(self, network: nn.Module, names: Sequence[str], decay: float) -> None:
-        named = dict(network.named_parameters())
-        self.decay, self.steps = decay, 0
-        self._live = {name: named[name] for name in names}
-        self.shadow = {name: p.detach().clone() for name, p in self._live.items()}
-
-    def update(self) -> None:
-        """Take in the weights after a step."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        with torch.no_grad():
-            for name, parameter in self._live.items():
-                self.shadow[name].lerp_(parameter, 1 - decay)
-
-    def restore(self, tensors: Mapping[str, Tensor], steps: int) -> None:
-        """Put back a saved average."""
-        self.steps = steps
-        for name, value in tensors.items():
-            self.shadow[name].copy_(value)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Give the network the averaged weights for the time of the context."""
-        kept = {name: p.detach().clone() for name, p in self._live.items()}
-        self._write(self.shadow)
-        try:
-            yield
-        finally:
-            self._write(kept)
-
-    def _write(self, values: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self._live.items():
-                parameter.copy_(values[name])
+    name: str
+    build: Callable[[list[dict[str, Any]], Stage], Optimizer]
+    describe: Callable[[Stage], str]
+    state_tensors: Callable[[Stage], int]
 
 
-__all__ = ["Average", "build_optimizer", "optimizer_tensors", "restore_optimizer", "set_rates"]
+@dataclass(frozen=True)
+class Schedule:
+    """How learning rates change within a stage, after the warm-up.
+
+    Attributes:
+        name: as a recipe writes it.
+        factor: from the stage and the epochs since its start (a fraction is fine) to the factor on
+            every learning rate.
+        describe: the stage's schedule in a few words, for the plan.
+    """
+
+    name: str
+    factor: Callable[[Stage, float], float]
+    describe: Callable[[Stage], str]
+
+
+OPTIMIZERS: dict[str, OptimizerKind] = {}
+SCHEDULES: dict[str, Schedule] = {}
+
+
+def register_optimizer(kind: OptimizerKind) -> None:
+    """Add an optimizer to those that recipes may name; a known name is replaced."""
+    OPTIMIZERS[kind.name] = kind
+
+
+def register_schedule(schedule: Schedule) -> None:
+    """Add a schedule to those that recipes may name; a known name is replaced."""
+    SCHEDULES[schedule.name] = schedule
+
+
+def _adamw(groups: list[dict[str, Any]], stage: Stage) -> Optimizer:
+    from torch.optim import AdamW
+
+    return AdamW(groups, lr=stage.lr)
+
+
+def _adam(groups: list[dict[str, Any]], stage: Stage) -> Optimizer:
+    from torch.optim import Adam
+
+    return Adam(groups, lr=stage.lr)
+
+
+def _sgd(groups: list[dict[str, Any]], stage: Stage) -> Optimizer:
+    from torch.optim import SGD
+
+    return SGD(groups, lr=stage.lr, momentum=stage.momentum)
+
+
+def _cosine(stage: Stage, progress: float) -> float:
+    done = (progress - stage.warmup) / (stage.epochs - stage.warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _step(stage: Stage, progress: float) -> float:
+    return float(stage.gamma ** (math.floor(progress) // stage.step_size))
+
+
+for _kind in (
+    OptimizerKind("adamw", _adamw, lambda _: "AdamW", lambda _: 2),
+    OptimizerKind("adam", _adam, lambda _: "Adam", lambda _: 2),
+    OptimizerKind(
+        "sgd",
+        _sgd,
+        lambda stage: f"SGD (momentum {stage.momentum:g})",
+        lambda stage: 1 if stage.momentum else 0,
+    ),
+):
+    register_optimizer(_kind)
+
+for _schedule in (
+    Schedule("constant", lambda *_: 1.0, lambda _: "constant rates"),
+    Schedule("cosine", _cosine, lambda _: "rates fall to zero by a cosine"),
+    Schedule(
+        "step",
+        _step,
+        lambda stage: f"rates times {stage.gamma:g} every {stage.step_size} epochs",
+    ),
+):
+    register_schedule(_schedule)
+
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "OptimizerKind",
+    "Schedule",
+    "register_optimizer",
+    "register_schedule",
+]

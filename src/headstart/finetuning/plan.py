@@ -1,15 +1,16 @@
-"""The plan of a fine-tuning, as plain values: what trains, at which rates, from what, how long."""
+"""The plan of a fine-tuning as plain values: what trains, at which rates, from what, how long.
+
+:mod:`headstart.finetuning.planner` makes it; ``plan.json`` and the report show it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headstart.finetuning.stages import Stage
-
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """A group that trains: how many numbers, and what the optimizer does to them."""
+    """A group that trains: its number of parameters, and what the optimizer does to them."""
 
     name: str
     parameters: int
@@ -19,20 +20,20 @@ class PlannedGroup:
 
 @dataclass(frozen=True)
 class PlannedPlace:
-    """One of the possible cuts of a stage, with what the stage would cost there.
+    """A possible cut of a stage, with what the stage would cost if its rows were stored there.
 
     Attributes:
-        place: where it is, in words.
-        boundary: name, shape and type of each stored tensor.
-        bytes_per_item, bytes: of one row, and of all.
+        place: where it is, in words: ``behind layer3``.
+        boundary: name, shape and dtype of each stored tensor.
+        bytes_per_item, bytes: size of one row, and of all rows.
         missing: rows that are not in the cache yet; None if that is only known when the stage
-            begins, because the frozen part changes before.
+            begins, because an earlier stage changes the frozen part.
         in_memory: whether all rows are held in memory.
-        on_disk: whether the disk has room for those that are missing.
-        seconds_storing: once: decoding, computing and writing the missing rows.
-        seconds_reading, seconds_recomputing: in every epoch: reading the rows, or decoding the
-            items and computing the same.
-        seconds_per_epoch: of reading, and of all that comes behind.
+        on_disk: whether the disk has room for the missing rows.
+        seconds_storing: once, to decode, compute and write the missing rows.
+        seconds_reading, seconds_recomputing: per epoch, to read the rows, or to decode the items
+            and compute the same values.
+        seconds_per_epoch: to read the rows and train what is behind the cut.
         seconds: of the whole stage.
     """
 
@@ -52,14 +53,14 @@ class PlannedPlace:
 
 @dataclass(frozen=True)
 class PlannedCut:
-    """Where a stage is cut, and where else it might be.
+    """Where a stage is cut, where else it could be, and whether it trains from stored rows.
 
     Attributes:
         places: the possible cuts, from the input to the output.
         taken: the number of the one that is taken.
-        rows: a row for every training item and view, and for every validation item.
-        seconds_images: of the whole stage, if it begins with the images in every epoch.
-        read: whether stored rows are used.
+        rows: one for every view of a training item, and for every validation item.
+        seconds_images: of the whole stage, if every epoch starts from the images.
+        read: whether the stage trains from stored rows.
         reason: why, or why not.
     """
 
@@ -81,16 +82,17 @@ class PlannedStage:
     """One stage of the plan.
 
     Attributes:
-        name, groups: its name, and what trains in words.
-        trainable, parameters: how many numbers train, of how many.
+        name, groups: its name, and the names of the groups that train.
+        trainable, parameters: how many parameters train, and how many take part in the forward.
         rates: every group with its effective rate.
-        settings: the stage's own words about optimizer, norm, dropout and so on.
-        policy: what is frozen how, as the freeze contract's own table.
+        settings: optimizer, schedule, norm, dropout and so on, in one line.
+        policy: what is frozen and how, as the freeze contract prints it.
         cut: None where nothing can be cut.
-        no_cut: why, then.
+        no_cut: the reason, then.
         epochs: at most.
-        seconds_storing, seconds_per_epoch: expected, from the probe.
-        memory: bytes for weights, gradients, optimizer, activations of one batch, and held rows.
+        seconds_storing, seconds_per_epoch: expected.
+        memory: bytes of weights, gradients, optimizer state, the activations of one batch, and
+            rows held in memory.
     """
 
     name: str
@@ -118,7 +120,7 @@ class Plan:
     """What a fine-tuning will do.
 
     Attributes:
-        recipe, start: the recipe's name, and where the head comes from.
+        recipe, start: the name of the recipe, and what the head starts from.
         n_train, n_validation: items that train, and items that choose the best epoch.
         stages: in order.
         bytes_free: on the disk of the cache.
@@ -139,37 +141,4 @@ class Plan:
         return sum(stage.seconds for stage in self.stages)
 
 
-def describe_settings(stage: Stage) -> str:
-    """Say in one line what a stage does beside its rates."""
-    kind = {"adamw": "AdamW", "adam": "Adam", "sgd": f"SGD (momentum {stage.momentum:g})"}
-    schedule = {
-        "constant": "constant rates",
-        "cosine": "rates fall to zero by a cosine",
-        "step": f"rates times {stage.gamma:g} every {stage.step_size} epochs",
-    }
-    parts = [
-        kind[stage.optimizer],
-        schedule[stage.schedule],
-        f"batches of {stage.batch_size}",
-        f"{stage.norm} statistics",
-        f"dropout {'on' if stage.dropout else 'off'} where it trains",
-        stage.precision,
-    ]
-    parts += [f"warm-up over {stage.warmup:g} epochs"] if stage.warmup else []
-    parts += [f"{stage.views} augmented views an item"] if stage.views else ["no augmentation"]
-    parts += [f"mixup {stage.mixup:g} at the input of what trains"] if stage.mixup else []
-    parts += [f"noise {stage.noise:g} there"] if stage.noise else []
-    parts += [f"gradients clipped at {stage.clip:g}"] if stage.clip is not None else []
-    parts += [f"averaged weights ({stage.ema:g})"] if stage.ema is not None else []
-    parts += [f"ends after {stage.patience} epochs without gain"] if stage.patience else []
-    return ", ".join(parts)
-
-
-__all__ = [
-    "Plan",
-    "PlannedCut",
-    "PlannedGroup",
-    "PlannedPlace",
-    "PlannedStage",
-    "describe_settings",
-]
+__all__ = ["Plan", "PlannedCut", "PlannedGroup", "PlannedPlace", "PlannedStage"]

@@ -1,21 +1,67 @@
-"""The recipes with a name.
+"""Recipes by name: an open table, and the recipes that come with headstart.
 
-Rates are starting points for AdamW on pre-trained image networks with batches of 32; they are
-printed with every plan.
+Rates are starting points for AdamW on pre-trained image networks with batches of 32; every plan
+prints them.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from headstart.core.errors import ConfigError
 from headstart.core.wording import nearest, quoted
-from headstart.finetuning.stages import Optimizer, Recipe, Stage
+from headstart.finetuning.recipe import Recipe, Stage
 
 
-def _thread(name: str, optimizer: Optimizer, train: str) -> Recipe:
+class Preset(NamedTuple):
+    """A recipe with a name.
+
+    Attributes:
+        summary: what it does, in a few words.
+        recipe: the recipe.
+    """
+
+    summary: str
+    recipe: Recipe
+
+
+PRESETS: dict[str, Preset] = {}
+"""The recipes that can be named, by name."""
+
+
+def register_recipe(recipe: Recipe, summary: str) -> None:
+    """Make a recipe available under its name; a known name is replaced.
+
+    Args:
+        recipe: the recipe.
+        summary: what it does, in a few words, for the documentation.
+
+    Raises:
+        ConfigError: the recipe has faults.
+    """
+    PRESETS[recipe.name] = Preset(summary, recipe.check())
+
+
+def preset(name: str) -> Recipe:
+    """Return a recipe by its name.
+
+    Raises:
+        ConfigError: there is none; the nearest names are offered.
+    """
+    if name in PRESETS:
+        return PRESETS[name].recipe
+    close = nearest(name, PRESETS) or tuple(PRESETS)
+    raise ConfigError(
+        (f"there is no recipe named '{name}'",),
+        hint=f"recipes are {quoted(close)}, or a file that ends in .toml",
+    )
+
+
+def _tutorial(name: str, optimizer: str, train: str) -> Recipe:
     """SGD or Adam at 1e-3, a tenth of it every 7 epochs, batches of 100, as in the tutorials.
 
-    Batch norm normalises by the mini-batch in the parts that train, since that is what those
-    tutorials do; the frozen part is frozen in earnest.
+    As in those tutorials, batch norm normalises by the mini-batch in the parts that train. The
+    frozen part is properly frozen.
     """
     stage = Stage(
         name="head" if train == "head" else "all",
@@ -31,74 +77,52 @@ def _thread(name: str, optimizer: Optimizer, train: str) -> Recipe:
     return Recipe(name, (stage,))
 
 
-PRESETS: dict[str, tuple[str, Recipe]] = {
-    recipe.name: (summary, recipe)
-    for summary, recipe in (
-        (
-            "the head alone, by gradient descent on frozen features",
-            Recipe(
-                "linear-probe",
-                (Stage("head", ("head",), epochs=30, patience=8, lr=1e-2, weight_decay=1e-4),),
-            ),
-        ),
-        (
-            "head by logistic regression first, then everything at a small rate (LP-FT)",
-            Recipe("lp-ft", (Stage("all", ("all",), epochs=10, lr=1e-4, warmup=0.5),), "probe"),
-        ),
-        (
-            "head first, then the last block too",
-            Recipe("last-block", (Stage("last block", ("last:1",), lr=1e-4),), "probe"),
-        ),
-        (
-            "head first, then one block more a stage until a stage brings nothing",
-            Recipe(
-                "gradual",
-                (Stage("thaw", ("gradual",), epochs=5, patience=2, lr=1e-4, decay=0.75),),
-                "probe",
-                stop_without_gain=True,
-            ),
-        ),
-        (
-            "everything at once from a random head",
-            Recipe("full", (Stage("all", ("all",), epochs=10, lr=1e-4, warmup=0.5),)),
-        ),
-        (
-            "everything at once, with smaller rates nearer the input",
-            Recipe(
-                "layer-decay",
-                (Stage("all", ("all",), epochs=10, lr=1e-3, decay=0.65, warmup=0.5),),
-            ),
-        ),
-        (
-            "head first, then only scales and shifts of the norms with it",
-            Recipe("bn-affine", (Stage("norms", ("norms", "head"), lr=1e-3),), "probe"),
-        ),
-        (
-            "head first, then the one block whose gradient asks for it (surgical fine-tuning)",
-            Recipe("surgical", (Stage("surgical", ("surgical", "head"), lr=1e-4),), "probe"),
-        ),
-        ("fine-tuning with SGD and StepLR", _thread("sgd-step", "sgd", "all")),
-        ("fine-tuning with Adam and StepLR", _thread("adam-step", "adam", "all")),
-        ("feature extraction with SGD and StepLR", _thread("sgd-step-head", "sgd", "head")),
-        ("feature extraction with Adam and StepLR", _thread("adam-step-head", "adam", "head")),
-    )
-}
-"""Name → (what it does, the recipe)."""
+register_recipe(
+    Recipe(
+        "linear-probe",
+        (Stage("head", ("head",), epochs=30, patience=8, lr=1e-2, weight_decay=1e-4),),
+    ),
+    "the head alone, by gradient descent on frozen features",
+)
+register_recipe(
+    Recipe("lp-ft", (Stage("all", ("all",), epochs=10, lr=1e-4, warmup=0.5),), "probe"),
+    "head by logistic regression first, then everything at a small rate (LP-FT)",
+)
+register_recipe(
+    Recipe("last-block", (Stage("last block", ("last:1",), lr=1e-4),), "probe"),
+    "head first, then the last block too",
+)
+register_recipe(
+    Recipe(
+        "gradual",
+        (Stage("thaw", ("gradual",), epochs=5, patience=2, lr=1e-4, decay=0.75),),
+        "probe",
+        stop_without_gain=True,
+    ),
+    "head first, then one block more a stage until a stage brings nothing",
+)
+register_recipe(
+    Recipe("full", (Stage("all", ("all",), epochs=10, lr=1e-4, warmup=0.5),)),
+    "everything at once from a random head",
+)
+register_recipe(
+    Recipe("layer-decay", (Stage("all", ("all",), epochs=10, lr=1e-3, decay=0.65, warmup=0.5),)),
+    "everything at once, with smaller rates nearer the input",
+)
+register_recipe(
+    Recipe("bn-affine", (Stage("norms", ("norms", "head"), lr=1e-3),), "probe"),
+    "head first, then only the scales and shifts of the norms with it",
+)
+register_recipe(
+    Recipe("surgical", (Stage("surgical", ("surgical", "head"), lr=1e-4),), "probe"),
+    "head first, then the one block with the largest relative gradient (surgical fine-tuning)",
+)
+register_recipe(_tutorial("sgd-step", "sgd", "all"), "fine-tuning with SGD and StepLR")
+register_recipe(_tutorial("adam-step", "adam", "all"), "fine-tuning with Adam and StepLR")
+register_recipe(_tutorial("sgd-step-head", "sgd", "head"), "feature extraction with SGD and StepLR")
+register_recipe(
+    _tutorial("adam-step-head", "adam", "head"), "feature extraction with Adam and StepLR"
+)
 
 
-def preset(name: str) -> Recipe:
-    """Return a recipe by its name.
-
-    Raises:
-        ConfigError: there is none; the nearest names are offered.
-    """
-    if name in PRESETS:
-        return PRESETS[name][1]
-    close = nearest(name, PRESETS) or tuple(PRESETS)
-    raise ConfigError(
-        (f"there is no recipe named '{name}'",),
-        hint=f"recipes are {quoted(close)}, or a file that ends in .toml",
-    )
-
-
-__all__ = ["PRESETS", "preset"]
+__all__ = ["PRESETS", "Preset", "preset", "register_recipe"]

@@ -1,7 +1,7 @@
 """Recipes in TOML: read without trusting a word, all faults reported together.
 
-A file has the fields of :class:`~headstart.finetuning.stages.Recipe` at the top and one
-``[[stage]]`` table a stage, with the fields of :class:`~headstart.finetuning.stages.Stage`.
+A file has the fields of :class:`~headstart.finetuning.recipe.Recipe` at the top and one
+``[[stage]]`` table a stage, with the fields of :class:`~headstart.finetuning.recipe.Stage`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from headstart.core.errors import ConfigError
 from headstart.core.wording import nearest
 from headstart.finetuning.presets import preset
-from headstart.finetuning.stages import Recipe, Stage
+from headstart.finetuning.recipe import Recipe, Stage
 
 
 def load_recipe(source: str | Path | Recipe) -> Recipe:

@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from headstart.backbones.groups import BlockGroup, param_groups
 from headstart.core.errors import ConfigError, FreezeError
 from headstart.core.names import covers, is_glob, matches
 from headstart.core.wording import nearest, quoted
 from headstart.finetuning.network import BACKBONE, HEAD, Classifier, dead_modules, network_groups
-from headstart.finetuning.stages import Recipe, Stage
+from headstart.finetuning.recipe import Recipe, Stage
 from headstart.freezing import FreezePlan, FreezePolicy, plan_freeze
 
 _LAST = re.compile(r"last:(\d+)")
@@ -295,19 +293,4 @@ def _undecayed(network: Classifier) -> set[str]:
     }
 
 
-def optimizer_groups(network: nn.Module, rates: Sequence[GroupRate]) -> list[dict[str, Any]]:
-    """Return parameter groups for an optimizer; ``base_lr`` is the rate that schedules scale."""
-    parameters = dict(network.named_parameters())
-    return [
-        {
-            "params": [parameters[name] for name in rate.parameters],
-            "lr": rate.lr,
-            "base_lr": rate.lr,
-            "weight_decay": rate.weight_decay,
-            "name": rate.name,
-        }
-        for rate in rates
-    ]
-
-
-__all__ = ["GroupRate", "Target", "expand", "optimizer_groups", "resolve"]
+__all__ = ["GroupRate", "Target", "expand", "resolve"]

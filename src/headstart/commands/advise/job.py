@@ -36,13 +36,10 @@ from headstart.data.reading import settle_bad_items
 from headstart.evaluation import accuracy_score, paired_accuracy_difference
 from headstart.extraction import Extraction
 from headstart.finetuning import Classifier, Recipe, Stage
-from headstart.finetuning.circumstances import Circumstances
+from headstart.finetuning.feeds import Feeds, ImageFeed, undecodable
 from headstart.finetuning.gradients import RelativeGradient, relative_gradients
 from headstart.finetuning.loop import train
-from headstart.finetuning.opening import Opener, unreadable
-from headstart.finetuning.planning import make_plan
-from headstart.finetuning.roads import ImageFeed
-from headstart.finetuning.setup import Setup
+from headstart.finetuning.planner import make_plan
 from headstart.finetuning.targets import resolve
 from headstart.freezing import LayerDrift, drift
 from headstart.heads import LabelBudget, LinearHead, choose_linear, learning_curve
@@ -161,7 +158,7 @@ class _Inquiry:
     ) -> None:
         self.backbone, self.config, self.cache, self.reporter = backbone, config, cache, reporter
         self.classes = classes
-        bad = unreadable(whole, backbone.preprocessing, config.extraction.workers, reporter)
+        bad = undecodable(whole, backbone.preprocessing, config.extraction.workers, reporter)
         settle_bad_items(bad, "raise", reporter)
         self.whole = whole
         rest, measured = stratified_split(whole.labels, 0.25, seed=config.seed, groups=whole.ids)
@@ -245,29 +242,17 @@ class _Inquiry:
         network.load_head(head)
         stage = Stage("trial", ("last:1",), epochs=self.config.epochs, lr=self.config.lr)
         recipe = Recipe("trial", (stage,), "probe")
-        around = Circumstances(
-            train=self.fit,
-            validation=self.choose,
-            preprocessing=copied.preprocessing,
-            store=self.cache.store,
+        feeds = Feeds(
+            network,
+            self.fit,
+            self.choose,
+            self.cache.store,
+            self.reporter,
             batch_size=self.config.extraction.batch_size,
             workers=self.config.extraction.workers,
             seed=self.config.seed,
         )
-        prepared = make_plan(network, recipe, resolve(network, recipe), around, self.reporter)
-        opener = Opener(network, prepared, around, self.reporter)
-        device = copied.device
-        setup = Setup(
-            network,
-            prepared.targets,
-            opener.open,
-            opener.images,
-            opener.prepare,
-            torch.from_numpy(self.fit.labels).to(device),
-            torch.from_numpy(self.choose.labels).to(device),
-            seed=self.config.seed,
-        )
-        train(setup, None, self.reporter)
+        train(make_plan(recipe, resolve(network, recipe), feeds), feeds)
         return before, self._predict(network)
 
     def _predict(self, network: Classifier) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from headstart.core.errors import DataError
 from headstart.core.progress import Reporter
 from headstart.data import BadItem, Dataset, Preprocessing, Split, stratified_split
 from headstart.data.reading import OnBad, settle_bad_items
-from headstart.finetuning.opening import unreadable
+from headstart.finetuning import feeds
 
 Decode = Callable[[Split], Sequence[BadItem]]
 """Decodes the items of a part, and returns those that cannot be decoded."""
@@ -97,7 +97,7 @@ def undecodable(
         reporter: shown progress.
     """
     where = [i for i, key in enumerate(part.ids) if key not in known]
-    bad = unreadable(part.take(where), preprocessing, workers, reporter) if where else ()
+    bad = feeds.undecodable(part.take(where), preprocessing, workers, reporter) if where else ()
     return tuple(dataclasses.replace(item, index=where[item.index]) for item in bad)
 
 

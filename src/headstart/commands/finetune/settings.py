@@ -11,8 +11,9 @@ from headstart.commands.finetune.loggers import logger_faults
 from headstart.core.errors import ConfigError
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
-from headstart.finetuning.circumstances import CacheMode, Dtype
+from headstart.finetuning.costs import StoredMode
 from headstart.heads.registry import head_fault, head_kind, head_kinds
+from headstart.prefix.precision import Dtype
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class FinetuneConfig:
         loggers: ``tensorboard`` and ``mlflow``, beside the report; they write into the run folder.
     """
 
-    stored: CacheMode = "auto"
+    stored: StoredMode = "auto"
     stored_dtype: Dtype = "float32"
     probe: str = "linear"
     folds: int = 5

@@ -12,8 +12,8 @@ from headstart.core.records import Baseline
 from headstart.data import Split
 from headstart.evaluation import accuracy_score
 from headstart.finetuning import Classifier
+from headstart.finetuning.feeds import ImageFeed
 from headstart.finetuning.gradients import relative_gradients
-from headstart.finetuning.roads import ImageFeed
 from headstart.heads import LinearHead, TrainingRows, head_kind
 
 _GRADIENT_ITEMS = 256

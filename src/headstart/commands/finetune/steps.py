@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -40,14 +39,12 @@ from headstart.data.reading import settle_bad_items
 from headstart.evaluation import evaluate as score
 from headstart.finetuning import Classifier, Recipe, load_recipe, recipe_to_plain
 from headstart.finetuning.checkpoint import Checkpoint
-from headstart.finetuning.circumstances import Circumstances
 from headstart.finetuning.devices import ALONE, Devices, refusals
+from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.loop import train
-from headstart.finetuning.opening import Opener
 from headstart.finetuning.outcome import Trained
 from headstart.finetuning.plan import Plan
-from headstart.finetuning.planning import Prepared, make_plan
-from headstart.finetuning.setup import Setup
+from headstart.finetuning.planner import Prepared, make_plan
 from headstart.finetuning.targets import Target, resolve
 from headstart.heads import LinearHead
 from headstart.modules.digests import compare_digests, digests, named_tensors
@@ -120,20 +117,19 @@ class Work:
         self.checkpoint = None if folder is None else Checkpoint(folder / CHECKPOINT, self.identity)
         saved = None if self.checkpoint is None else self.checkpoint.load()
         self.goes_on = saved is not None
-        self.around = Circumstances(
-            train=self.train_part,
-            validation=self.validation,
-            preprocessing=self.backbone.preprocessing,
-            store=self.cache.store,
-            cache=config.stored,
+        self.feeds = Feeds(
+            self.network,
+            self.train_part,
+            self.validation,
+            self.cache.store,
+            self.reporter,
             dtype=config.stored_dtype,
             batch_size=settings.batch_size,
             workers=self._workers,
             seed=config.seed,
-            decisions=() if saved is None else saved.decisions,
         )
         with self.clock("plan"):
-            self.prepared = self._plan(targets)
+            self.prepared = self._plan(targets, () if saved is None else saved.decisions)
         self.say(*self.prepared.plan.notes)
         if self.devices.size > 1:
             self.say(
@@ -159,22 +155,22 @@ class Work:
         self.say(note)
         return name
 
-    def _plan(self, targets: Sequence[Target]) -> Prepared:
+    def _plan(self, targets: Sequence[Target], decisions: Sequence[str]) -> Prepared:
         """Let the main process measure and decide; the others find the same cuts."""
         mine: list[Prepared] = []
 
+        def make(decisions: Sequence[str]) -> Prepared:
+            return make_plan(self.recipe, targets, self.feeds, self.config.stored, decisions)
+
         def decide() -> tuple[Plan, tuple[str, ...], int]:
-            made = make_plan(self.network, self.recipe, targets, self.around, self.reporter)
+            made = make(decisions)
             mine.append(made)
             # Every process holds its rows itself.
-            held = made.held // self.devices.size
-            return made.plan, made.decisions, held
+            return made.plan, made.decisions, made.memory // self.devices.size
 
-        plan, decisions, held = self.devices.once(decide)
-        if not mine:
-            around = dataclasses.replace(self.around, decisions=decisions)
-            mine.append(make_plan(self.network, self.recipe, targets, around, self.reporter))
-        return dataclasses.replace(mine[0], plan=plan, held=held)
+        plan, decided, memory = self.devices.once(decide)
+        prepared = mine[0] if mine else make(decided)
+        return dataclasses.replace(prepared, plan=plan, memory=memory)
 
     def _parts(self) -> tuple[Split, Split, Split]:
         """Return the part that trains, the part that chooses, and the test split, all readable."""
@@ -212,12 +208,13 @@ class Work:
             and not surgical
         )
 
-    def _read_all(self, opener: Opener) -> None:
+    def _read_all(self) -> None:
         """Find all items that cannot be decoded before the first epoch; store rows meanwhile."""
         parts: tuple[Split, ...] = (self.train_part, self.validation, self.test)
         bad: list[BadItem] = []
-        if self.prepared.cuts[0] is not None:
-            bad += opener.fill(0)
+        first = self.prepared.cuts[0]
+        if first is not None:
+            bad += self.feeds.fill(self.prepared.targets[0].stage, first)
             parts = (self.test,)
         for part in parts:
             bad += self.items.decode(part)
@@ -254,29 +251,20 @@ class Work:
 
     def train(self, folder: Path | None) -> Run:
         """Train, evaluate once, write."""
-        opener = Opener(self.network, self.prepared, self.around, self.reporter)
         if self._reads_later:
             with self.clock("train"):
-                self.devices.once(lambda: self._read_all(opener))
-        device = self.backbone.device
-        setup = Setup(
-            network=self.network,
-            targets=self.prepared.targets,
-            open_road=opener.open,
-            open_images=opener.images,
-            prepare=opener.prepare,
-            train_labels=torch.from_numpy(self.train_part.labels).to(device),
-            validation_labels=torch.from_numpy(self.validation.labels).to(device),
-            seed=self.config.seed,
-            stop_without_gain=self.recipe.stop_without_gain,
-            decisions=self.prepared.decisions,
-            devices=self.devices,
-        )
+                self.devices.once(self._read_all)
         with self._logging(folder) as loggers:
-            setup = dataclasses.replace(setup, log=loggers.epochs)
             with self.clock("train"):
-                trained = train(setup, self.checkpoint, self.reporter)
-            return self._finish(trained, opener, folder, loggers)
+                trained = train(
+                    self.prepared,
+                    self.feeds,
+                    stop_without_gain=self.recipe.stop_without_gain,
+                    checkpoint=self.checkpoint,
+                    devices=self.devices,
+                    log=loggers.epochs,
+                )
+            return self._finish(trained, folder, loggers)
 
     def _logging(self, folder: Path | None) -> AbstractContextManager[Loggers]:
         """Open the loggers that were asked for, on the main device."""
@@ -300,9 +288,7 @@ class Work:
             reporter=self.reporter,
         )
 
-    def _finish(
-        self, trained: Trained, opener: Opener, folder: Path | None, loggers: Loggers
-    ) -> Run:
+    def _finish(self, trained: Trained, folder: Path | None, loggers: Loggers) -> Run:
         """Evaluate once; write."""
         self.notes += trained.notes
         self.say(_best_note(trained))
@@ -326,7 +312,7 @@ class Work:
                 "validation": split_fingerprint(self.validation),
                 "test": split_fingerprint(self.test),
             },
-            cache=self.items.use + opener.use,
+            cache=self.items.use + self.feeds.use,
             seconds=self.clock.seconds(),
             images_per_second=None,
             n_train=len(self.train_part),

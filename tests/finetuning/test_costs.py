@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from headstart.finetuning import Stage
+from headstart.finetuning.costs import choose_cut
 from headstart.finetuning.plan import PlannedPlace
-from headstart.finetuning.weighing import choose
 
 STAGE = Stage("s")
 PLACE = PlannedPlace("", (), 100, 1000, 10, True, True, 5.0, 0.1, 5.0, 1.0, 10.0)
@@ -23,31 +23,31 @@ def places(*seconds: float) -> list[PlannedPlace]:
 
 @pytest.mark.parametrize(("other", "taken"), [(20.0, 1), (9.0, 1), (8.1, 1), (7.9, 0)])
 def test_the_boundary_moves_only_where_another_is_much_cheaper(other: float, taken: int) -> None:
-    number, why = choose(places(other, 10.0), 1, STAGE, "")
+    number, why = choose_cut(places(other, 10.0), 1, STAGE, "")
     assert number == taken
     assert ("much cheaper" in why) == (taken == 0)
 
 
 def test_the_boundary_moves_where_its_rows_do_not_fit_on_the_disk() -> None:
     full = [dataclasses.replace(one, on_disk=False) for one in places(30.0, 10.0)]
-    assert choose([places(30.0)[0], full[1]], 1, STAGE, "") == (
+    assert choose_cut([places(30.0)[0], full[1]], 1, STAGE, "") == (
         0,
         "the rows behind 1 do not fit on the disk",
     )
-    assert choose(full, 1, STAGE, "") == (1, "")
+    assert choose_cut(full, 1, STAGE, "") == (1, "")
 
 
 def test_what_an_unfinished_run_decided_goes_before_everything() -> None:
-    assert choose(places(1.0, 10.0, 10.0), 1, STAGE, "behind 2") == (2, "")
+    assert choose_cut(places(1.0, 10.0, 10.0), 1, STAGE, "behind 2") == (2, "")
 
 
 @pytest.mark.parametrize("act", ["mixup", "noise"])
 def test_what_acts_on_the_boundary_keeps_it_where_it_is(act: str) -> None:
     stage = Stage("s", **{act: 0.5})  # type: ignore[arg-type]
-    assert choose(places(1.0, 10.0), 1, stage, "") == (1, "")
+    assert choose_cut(places(1.0, 10.0), 1, stage, "") == (1, "")
 
 
 def test_rows_that_are_stored_are_named_as_the_reason() -> None:
     listed = places(1.0, 10.0)
     listed[0] = dataclasses.replace(listed[0], missing=0)
-    assert choose(listed, 1, STAGE, "") == (0, "its rows are stored already")
+    assert choose_cut(listed, 1, STAGE, "") == (0, "its rows are stored already")

@@ -14,9 +14,8 @@ from typing import Any, Literal, get_args
 
 from headstart.core.errors import ConfigError
 from headstart.core.wording import quoted
+from headstart.finetuning.optimizers import OPTIMIZERS, SCHEDULES
 
-Optimizer = Literal["adamw", "adam", "sgd"]
-Schedule = Literal["constant", "cosine", "step"]
 Norm = Literal["running", "batch", "reestimated"]
 Frozen = Literal["frozen", "requires-grad-only"]
 Precision = Literal["float32", "bfloat16"]
@@ -79,10 +78,10 @@ class Stage:
     lr: float = 1e-3
     decay: float = 1.0
     rates: Mapping[str, float] = field(default_factory=dict)
-    optimizer: Optimizer = "adamw"
+    optimizer: str = "adamw"
     momentum: float = 0.9
     weight_decay: float = 0.01
-    schedule: Schedule = "cosine"
+    schedule: str = "cosine"
     step_size: int = 7
     gamma: float = 0.1
     warmup: float = 0.0
@@ -149,15 +148,14 @@ class Stage:
 
     def _choices(self) -> Iterator[str]:
         for name, options in (
-            ("optimizer", Optimizer),
-            ("schedule", Schedule),
-            ("norm", Norm),
-            ("frozen", Frozen),
-            ("precision", Precision),
+            ("optimizer", tuple(OPTIMIZERS)),
+            ("schedule", tuple(SCHEDULES)),
+            ("norm", get_args(Norm)),
+            ("frozen", get_args(Frozen)),
+            ("precision", get_args(Precision)),
         ):
-            if getattr(self, name) not in get_args(options):
-                known = quoted(get_args(options))
-                yield f"{name} is {getattr(self, name)!r}, expected one of {known}"
+            if getattr(self, name) not in options:
+                yield f"{name} is {getattr(self, name)!r}, expected one of {quoted(options)}"
         if "gradual" in self.train and len(self.train) > 1:
             yield "'gradual' stands alone in train, since it becomes stages of its own"
         if self.norm == "reestimated" and self.frozen == "requires-grad-only":
@@ -174,12 +172,26 @@ class Stage:
         """Return the factor on all learning rates ``progress`` epochs into the stage."""
         if progress < self.warmup:
             return progress / self.warmup
-        if self.schedule == "cosine":
-            done = (progress - self.warmup) / (self.epochs - self.warmup)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        if self.schedule == "step":
-            return float(self.gamma ** (math.floor(progress) // self.step_size))
-        return 1.0
+        return SCHEDULES[self.schedule].factor(self, progress)
+
+    def describe(self) -> str:
+        """Describe in one line what the stage does apart from its rates."""
+        parts = [
+            OPTIMIZERS[self.optimizer].describe(self),
+            SCHEDULES[self.schedule].describe(self),
+            f"batches of {self.batch_size}",
+            f"{self.norm} statistics",
+            f"dropout {'on' if self.dropout else 'off'} where it trains",
+            self.precision,
+        ]
+        parts += [f"warm-up over {self.warmup:g} epochs"] if self.warmup else []
+        parts += [f"{self.views} augmented views an item"] if self.views else ["no augmentation"]
+        parts += [f"mixup {self.mixup:g} at the input of what trains"] if self.mixup else []
+        parts += [f"noise {self.noise:g} there"] if self.noise else []
+        parts += [f"gradients clipped at {self.clip:g}"] if self.clip is not None else []
+        parts += [f"averaged weights ({self.ema:g})"] if self.ema is not None else []
+        parts += [f"ends after {self.patience} epochs without gain"] if self.patience else []
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
