@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headstart.store import FeatureSet, Store, rows_per_shard
+from headstart.store import FeatureSet, Store
 
 CASES = {
     "50,000 × 512 float32": (50_000, (512,), "float32"),
@@ -120,7 +120,7 @@ def compare_case(name: str, folder: Path, repeats: int) -> None:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((count, *shape), dtype=np.float32).astype(dtype)
     ids = item_ids(count)
-    step = rows_per_shard(rows[0].nbytes)
+    step = min(8192, 32 * 2**20 // rows[0].nbytes)  # rows a shard
     print(f"{name}, {rows.nbytes / 1e6:.0f} MB, {-(-count // step)} shards")
     raw_path, root = folder / "raw.npy", folder / "store"
 

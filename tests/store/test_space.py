@@ -12,7 +12,7 @@ import pytest
 
 from headstart.core.errors import StoreError
 from headstart.core.progress import SilentReporter
-from headstart.store import FeatureSet, Space, Store, rows_per_shard
+from headstart.store import FeatureSet, Space, Store
 from tests.store.conftest import DESCRIPTION, make_ids, make_rows
 
 
@@ -269,13 +269,6 @@ def test_claims_of_a_dead_owner_are_free(store: Store) -> None:
     assert two.claim(ids) == []
     del one  # its locks go with it, as they do when a process dies
     assert two.claim(ids) == ids
-
-
-@pytest.mark.parametrize(
-    ("row_bytes", "rows"), [(4, 8192), (2048, 8192), (100_352, 256), (2**40, 1)]
-)
-def test_rows_per_shard_is_a_power_of_two_within_bounds(row_bytes: int, rows: int) -> None:
-    assert rows_per_shard(row_bytes) == rows
 
 
 def test_the_store_loads_no_torch() -> None:

@@ -10,8 +10,7 @@ from headstart.store.exchange import export_space, import_rows
 from headstart.store.features import Column, FeatureSet
 from headstart.store.memo import Memo
 from headstart.store.precision import ColumnSpec, Precision
-from headstart.store.preflight import Preflight, rows_per_shard
-from headstart.store.space import Space
+from headstart.store.space import Preflight, Space
 from headstart.store.store import Store
 from headstart.store.verify import Fault, VerifyReport
 
@@ -35,6 +34,5 @@ __all__ = [
     "differences",
     "export_space",
     "import_rows",
-    "rows_per_shard",
     "space_key",
 ]

@@ -6,9 +6,9 @@ import bisect
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,6 @@ from headstart.store.index import MAX_POSITION, POSITION_BITS, ShardEntry
 from headstart.store.layout import REPAIR_HINT, PackedIds, unpack_ids
 from headstart.store.precision import Array, ColumnSpec
 from headstart.store.shard import Shard
-
-if TYPE_CHECKING:
-    import torch
-
-    from headstart.store.loader import BlockLoader, FeatureDataset
 
 IntArray = npt.NDArray[np.int64]
 Rows = Array | dict[str, Array]
@@ -77,7 +72,6 @@ class FeatureSet:
         where: IntArray,
         entries: Sequence[ShardEntry],
         empty_columns: Sequence[ColumnSpec] = (),
-        names: Sequence[str] | None = None,
     ) -> None:
         """Build the set.
 
@@ -88,15 +82,14 @@ class FeatureSet:
             where: (n,) int64 places, from :func:`places`.
             entries: the shards.
             empty_columns: the columns where there are no rows.
-            names: the columns to yield; None for all.
         """
         self._source, self._packed = source, ids
         self._where, self._view = where, view
-        self._entries, self._empty = tuple(entries), tuple(empty_columns)
+        self._entries = tuple(entries)
         self._checked = np.zeros(len(entries), bool)
         self._plain: dict[tuple[str, int], Array] = {}
         self.columns: Mapping[str, Column] = _columns(
-            [entry.columns for entry in entries] or [tuple(empty_columns)], names
+            [entry.columns for entry in entries] or [empty_columns]
         )
 
     def __len__(self) -> int:
@@ -132,20 +125,6 @@ class FeatureSet:
         """The type of the numbers, where there is a single column."""
         return self.columns[self._name(None)].dtype
 
-    # -- choosing --------------------------------------------------------------------------------
-
-    def select(self, *names: str) -> FeatureSet:
-        """Return the same rows with only these columns."""
-        return self._with(self._packed, self._where, names)
-
-    def take(self, indices: npt.ArrayLike) -> FeatureSet:
-        """Return the rows at ``indices`` ((k,) integers or (n,) booleans) as another set."""
-        where = self._indices(np.asarray(indices))
-        return self._with(self._packed[where], self._where[where], tuple(self.columns))
-
-    def _with(self, ids: PackedIds, where: IntArray, names: Sequence[str]) -> FeatureSet:
-        return FeatureSet(self._source, ids, self._view, where, self._entries, self._empty, names)
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave the mapped arrays behind; another process maps and checks the shards itself."""
         fresh = {"_plain": {}, "_checked": np.zeros_like(self._checked)}
@@ -165,23 +144,6 @@ class FeatureSet:
         """
         return self._rows(self._name(column), slice(0, len(self)))
 
-    def tensor(self, column: str | None = None) -> torch.Tensor:
-        """Return all rows of one column as a torch tensor of shape (n, *shape).
-
-        Where the rows lie together in one shard the tensor shares the pages of the file; writing
-        to it changes this tensor only, never the file or any other array.
-        """
-        import torch
-
-        name = self._name(column)
-        if len(self) and not len(self._breaks):
-            slot, first = int(self._where[0] >> _SLOT), int(self._where[0] & _POSITION)
-            shard = self._shard(slot)
-            if shard.column(name).encoding == "plain":
-                return torch.from_numpy(shard.private_copy(name)[first : first + len(self)])
-        values = self._rows(name, slice(0, len(self)))
-        return torch.from_numpy(values if values.flags.writeable else values.copy())
-
     def __getitem__(self, key: Any) -> Rows:
         """Return one row (*shape), a slice (k, *shape), or rows at indices (k, *shape)."""
         if isinstance(key, slice):
@@ -198,41 +160,7 @@ class FeatureSet:
             return cast(Array, rows[0])
         return self._each(self._indices(array))
 
-    def batches(self, size: int) -> Iterator[Rows]:
-        """Yield consecutive rows, ``size`` at a time, the last batch as short as it comes."""
-        if size < 1:
-            raise StoreError(f"a batch has at least one row, not {size}")
-        for start in range(0, len(self), size):
-            yield self[start : start + size]
-
-    # -- training --------------------------------------------------------------------------------
-
-    def torch_dataset(self, labels: npt.ArrayLike | None = None) -> FeatureDataset:
-        """Return a map-style ``torch.utils.data.Dataset`` that fetches whole batches at once.
-
-        Args:
-            labels: (n, ...) values to pair with the rows; None yields rows alone.
-        """
-        from headstart.store.loader import FeatureDataset
-
-        return FeatureDataset(self, labels)
-
-    def loader(
-        self, batch_size: int, seed: int = 0, shuffle: bool = True, **options: Any
-    ) -> BlockLoader:
-        """Return an iterable over batches that reads the disk in order, in shuffled blocks.
-
-        See :class:`headstart.store.loader.BlockLoader` for what it yields and its options.
-        """
-        from headstart.store.loader import BlockLoader
-
-        return BlockLoader(self, batch_size, seed=seed, shuffle=shuffle, **options)
-
     # -- inside ----------------------------------------------------------------------------------
-
-    def disk_order(self) -> IntArray:
-        """Return the (n,) permutation that visits rows in the order of the disk."""
-        return np.argsort(self._where, kind="stable")
 
     def _name(self, column: str | None) -> str:
         if column is None and len(self.columns) == 1:
@@ -353,24 +281,14 @@ class FeatureSet:
         self._checked[slot] = True
 
 
-def _columns(
-    tables: Sequence[Sequence[ColumnSpec]], names: Sequence[str] | None
-) -> dict[str, Column]:
+def _columns(tables: Sequence[Sequence[ColumnSpec]]) -> dict[str, Column]:
     columns: dict[str, Column] = {}
-    for table in tables:
-        for spec in table:
-            known = columns.get(spec.name)
-            dtype = np.dtype(spec.dtype)
-            if known is not None:
-                if known.shape != spec.shape:
-                    raise StoreError(f"shards disagree about column '{spec.name}'")
-                # Shards that fell back to float32 widen the column.
-                dtype = np.result_type(known.dtype, dtype)
-            columns[spec.name] = Column(dtype, spec.shape)
-    if names is None:
-        return columns
-    unknown = [name for name in names if name not in columns]
-    if unknown or not names:
-        have = ", ".join(f"'{name}'" for name in columns)
-        raise StoreError(f"there is no column {', '.join(map(repr, unknown))}; there are {have}")
-    return {name: columns[name] for name in names}
+    for spec in itertools.chain.from_iterable(tables):
+        known, dtype = columns.get(spec.name), np.dtype(spec.dtype)
+        if known is not None:
+            if known.shape != spec.shape:
+                raise StoreError(f"shards disagree about column '{spec.name}'")
+            # Shards that fell back to float32 widen the column.
+            dtype = np.result_type(known.dtype, dtype)
+        columns[spec.name] = Column(dtype, spec.shape)
+    return columns

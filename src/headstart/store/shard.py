@@ -9,7 +9,7 @@ import json
 import mmap
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,6 @@ class Shard:
     ids: PackedIds
     stored: Mapping[str, Array]
     scales: Mapping[str, Array]
-    offsets: Mapping[str, int] = field(repr=False)
 
     def rows(self, spec: ColumnSpec, where: slice | Array) -> Array:
         """Return rows of a column, decoded; a slice of a plain column is not copied."""
@@ -70,17 +69,6 @@ class Shard:
     def column(self, name: str) -> ColumnSpec:
         """Return the specification of a column of this shard."""
         return next(spec for spec in self.header.columns if spec.name == name)
-
-    def private_copy(self, name: str) -> Array:
-        """Return a plain column as a writable array whose changes stay in this one array.
-
-        The pages are shared with the file until they are written to, so this costs nothing.
-        """
-        values = self.stored[name]
-        with self.path.open("rb") as file:
-            private = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        flat = np.frombuffer(private, values.dtype, values.size, self.offsets[name])
-        return flat.reshape(values.shape)
 
 
 def write_shard(
@@ -173,8 +161,7 @@ def open_shard(path: Path, space: str, *, trust_earlier: bool = True) -> Shard:
 
 
 def _parse(path: Path, space: str, mapped: mmap.mmap) -> Shard:
-    buffer = pa.py_buffer(mapped)
-    reader = pa.ipc.open_file(buffer)
+    reader = pa.ipc.open_file(pa.py_buffer(mapped))
     if reader.num_record_batches != 1:
         raise ValueError(f"it has {reader.num_record_batches} record batches instead of 1")
     batch = reader.get_batch(0)
@@ -189,16 +176,14 @@ def _parse(path: Path, space: str, mapped: mmap.mmap) -> Shard:
     views = _values(batch.column(1), np.dtype(np.int32), (), batch.num_rows)
     if (views != header.view).any():
         raise ValueError("its views are not those of its header")
-    stored, scales, offsets = {}, {}, {}
+    stored, scales = {}, {}
     for spec in header.columns:
         column = batch.column(names.index(spec.name))
-        values = _values(column, spec.stored_dtype, spec.shape, batch.num_rows)
-        stored[spec.name] = values
-        offsets[spec.name] = values.ctypes.data - buffer.address
+        stored[spec.name] = _values(column, spec.stored_dtype, spec.shape, batch.num_rows)
         if spec.encoding == "int8":
             scale = batch.column(names.index(spec.name + SCALE_SUFFIX))
             scales[spec.name] = _values(scale, np.dtype(np.float32), (), batch.num_rows)
-    return Shard(path, header, ids, stored, scales, offsets)
+    return Shard(path, header, ids, stored, scales)
 
 
 def _header(metadata: Mapping[bytes, bytes], space: str, rows: int) -> ShardHeader:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,6 @@ from headstart.store.precision import (
     checked_columns,
     encode,
 )
-from headstart.store.preflight import Preflight
 from headstart.store.remote import Remote
 from headstart.store.shard import Shard, file_digest, open_shard, write_shard
 
@@ -48,6 +48,19 @@ MAX_SHARD_BYTES = 512 * 2**20
 """A call that appends more than this is divided into several shards, each committed by itself."""
 
 _OPEN_SHARDS = 2048  # mapped at once in a process; Linux allows 65,530 mappings by default
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a run would find: rows ``present`` and ``missing`` (unique items), and disk space.
+
+    ``bytes_needed`` is None while the size of a row is not known.
+    """
+
+    present: int
+    missing: int
+    bytes_needed: int | None
+    bytes_free: int
 
 
 class Space:
