@@ -176,18 +176,15 @@ def gc(
 @app.command()
 def export(
     key: Key,
-    target: Annotated[Path, typer.Argument(help="The file or folder to write.")],
-    to: Annotated[str, typer.Option(help="parquet, npy or safetensors.")] = "parquet",
+    target: Annotated[Path, typer.Argument(help="The Parquet file to write.")],
     cache: options.Cache = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write the rows of a space with their ids, for other programs."""
+    """Write the rows of a space with their ids to a Parquet file, for other programs."""
     from headstart.store import export_space
 
-    if to not in ("parquet", "npy", "safetensors"):
-        raise ConfigError((f"--to takes parquet, npy or safetensors, not '{to}'",))
     space = _open(cache).store.find(key)
-    rows = export_space(space, target, to, reporter=reporter(quiet))  # type: ignore[arg-type]
+    rows = export_space(space, target, reporter=reporter(quiet))
     stdout().print(f"{rows:,} rows written to {target}")
 
 
