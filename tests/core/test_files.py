@@ -108,12 +108,10 @@ def test_the_first_to_publish_a_folder_wins(tmp_path: Path) -> None:
 
 
 def test_only_the_first_writer_creates_a_file(tmp_path: Path) -> None:
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    assert files.write_if_absent(tmp_path / "file", b"first", temporary)
-    assert not files.write_if_absent(tmp_path / "file", b"second", temporary)
+    assert files.write_if_absent(tmp_path / "file", b"first")
+    assert not files.write_if_absent(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
-    assert names(temporary) == []
+    assert names(tmp_path) == ["file"]
 
 
 def test_a_sweep_removes_the_files_of_the_dead_alone(tmp_path: Path) -> None:

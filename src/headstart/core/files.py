@@ -116,31 +116,31 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-def write_if_absent(path: Path, content: bytes, temporary_folder: Path) -> bool:
+def write_if_absent(path: Path, content: bytes) -> bool:
     """Create a file unless it exists, whole or not at all; the first of several writers wins.
 
     Args:
-        path: the file to create.
+        path: the file to create; its folder must exist.
         content: its content.
-        temporary_folder: a folder on the same disk, which :func:`remove_abandoned` cleans.
 
     Returns:
         Whether this call created the file.
+
+    Raises:
+        OSError: it cannot be written, or the file system has no hard links.
     """
-    with locked_temporary(temporary_folder, ".part") as temporary:
-        with temporary.open("wb") as file:
+    temporary = _temporary_name(path)
+    try:
+        with temporary.open("xb") as file:
             file.write(content)
             _flush(file)
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return False
-        except OSError:
-            # Some file systems have no hard links. Whoever writes this name writes the same
-            # content, so a rename that overwrites does no harm.
-            temporary.replace(path)
+        path.hardlink_to(temporary)
         sync_folder(path.parent)
-        return True
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 # -- folders -------------------------------------------------------------------------------------

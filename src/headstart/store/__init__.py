@@ -3,8 +3,7 @@
 The format is specified in ``docs/store-format.md``. This room knows arrays, not models.
 """
 
-from headstart.store.catalog import Nearest, SpaceInfo
-from headstart.store.collect import GcReport
+from headstart.store.catalog import GcReport, Nearest, SpaceInfo
 from headstart.store.describe import ABSENT, Difference, canonical_json, differences, space_key
 from headstart.store.exchange import export_space, import_rows
 from headstart.store.features import Column, FeatureSet

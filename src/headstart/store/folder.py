@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.core.errors import StoreError
-from headstart.core.files import clear_errors, remove_abandoned, sync_folder, write_if_absent
+from headstart.core.files import (
+    clear_errors,
+    locked_temporary,
+    remove_abandoned,
+    sync_file,
+    sync_folder,
+)
 from headstart.core.locks import FileLock, try_lock
 from headstart.store.describe import space_key
 from headstart.store.index import Index
@@ -113,7 +119,8 @@ class SpaceFolder:
             with clear_errors(f"create the space in {layout.folder}", StoreError):
                 layout.tmp.mkdir(exist_ok=True)
                 layout.claims.mkdir(exist_ok=True)
-                write_if_absent(layout.description, description_text(self._description), layout.tmp)
+                if not layout.description.exists():
+                    self._describe()
         check_description(layout, self._description)
         index = Index(layout.index, read_only=not writable)
         if writable and index.create(layout.key) and any(layout.shards.glob(f"*{SHARD_SUFFIX}")):
@@ -126,6 +133,13 @@ class SpaceFolder:
                 sync_folder(layout.folder)
             remove_abandoned(layout.tmp)
         return index
+
+    def _describe(self) -> None:
+        # Whoever writes the file writes the same, so it does no harm if two do.
+        with locked_temporary(self.layout.tmp, ".part") as temporary:
+            temporary.write_bytes(description_text(self._description))
+            sync_file(temporary)
+            temporary.replace(self.layout.description)
 
 
 def description_text(description: Mapping[str, Any]) -> bytes:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
+import shutil
 import sqlite3
 import threading
 import time
@@ -22,9 +21,14 @@ from typing import Any
 import xxhash
 
 from headstart.core.errors import MissingExtraError, StoreError
-from headstart.core.files import sync_folder
+from headstart.core.files import (
+    locked_temporary,
+    replacing,
+    sync_file,
+    sync_folder,
+    write_if_absent,
+)
 from headstart.core.fingerprints import canonical_json
-from headstart.core.locks import new_locked_file
 from headstart.store.folder import description_text
 from headstart.store.index import Index, ShardEntry, columns_from_json
 from headstart.store.layout import FORMAT, SHARD_SUFFIX, Layout, PackedIds, is_hex32, pack_ids
@@ -98,25 +102,20 @@ class Remote:
             StoreError: it cannot be read, or is damaged on the remote side.
         """
         target = self._layout.shard(entry.name)
-        lock = new_locked_file(self._layout.tmp, SHARD_SUFFIX)
-        try:
+        with locked_temporary(self._layout.tmp, SHARD_SUFFIX) as temporary:
             with self._errors("fetch a shard"):
-                self._files.get_file(self._shard_path(entry.name), str(lock.path))
-            if file_digest(lock.path) != entry.name:
+                self._files.get_file(self._shard_path(entry.name), str(temporary))
+            if file_digest(temporary) != entry.name:
                 raise StoreError(
                     f"shard {entry.name}{SHARD_SUFFIX} in {self.url} is damaged: its content does"
                     " not match its digest",
                     hint="remove it there and publish its rows again",
                 )
-            with lock.path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(temporary)
             with index.transaction() as connection:
-                lock.path.replace(target)
+                temporary.replace(target)
                 sync_folder(self._layout.shards)
                 connection.execute("UPDATE shards SET present = 1 WHERE name = ?", (entry.name,))
-        finally:
-            lock.path.unlink(missing_ok=True)
-            lock.release()
 
     # -- publishing ------------------------------------------------------------------------------
 
@@ -157,11 +156,8 @@ class Remote:
             if self._files.info(target)["size"] == shard.stat().st_size:
                 return
         if _is_local(self._files):
-            temporary = f"{target}.{secrets.token_hex(8)}.part"
-            self._files.put_file(str(shard), temporary)
-            with Path(temporary).open("rb") as file:
-                os.fsync(file.fileno())
-            Path(temporary).replace(target)
+            with shard.open("rb") as source, replacing(Path(target)) as copy:
+                shutil.copyfileobj(source, copy)
         else:
             self._files.put_file(str(shard), target)
 
@@ -267,7 +263,9 @@ def put_if_absent(files: Any, path: str, data: bytes) -> bool:
     service (``If-None-Match: *`` on S3).
     """
     if _is_local(files):
-        return _link_if_absent(Path(path), data)
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return write_if_absent(place, data)
     if type(files).__name__ == "MemoryFileSystem":
         with _MEMORY_LOCK:
             if files.exists(path):
@@ -283,24 +281,6 @@ def put_if_absent(files: Any, path: str, data: bytes) -> bool:
             return False
         raise
     return True
-
-
-def _link_if_absent(path: Path, data: bytes) -> bool:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return False
-        sync_folder(path.parent)
-        return True
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _is_local(files: Any) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -15,8 +13,13 @@ from typing import Any
 import numpy as np
 
 from headstart.core.errors import StoreError
-from headstart.core.files import clear_errors, free_bytes, sync_folder
-from headstart.core.locks import new_locked_file
+from headstart.core.files import (
+    clear_errors,
+    free_bytes,
+    locked_temporary,
+    sync_file,
+    sync_folder,
+)
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.store.catalog import Nearest, nearest
 from headstart.store.claims import Claims
@@ -225,26 +228,21 @@ class Space:
     def _publish(self, ids: PackedIds, view: int, columns: Sequence[Encoded]) -> int:
         specs = tuple(column.spec for column in columns)
         self._check_contract(specs)
-        with clear_errors(f"write a shard in {self._layout.folder}", StoreError):
-            lock = new_locked_file(self._layout.tmp, SHARD_SUFFIX)
-            temporary = lock.path
-            try:
-                write_shard(temporary, self.key, view, ids, columns)
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                name, size = file_digest(temporary), temporary.stat().st_size
-                entry = ShardEntry(0, name, len(ids), size, specs, time.time())
-                if self._remote is None:
-                    return self._commit(temporary, entry, ids, view)
-                index = self._folder.created()
-                won = self._remote.publish(index, temporary, entry, ids, view)
-                # Registers what the log now says anyway, and spares fetching our own shard.
-                self._commit(temporary, entry, ids, view)
-                return won
-            finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-                lock.release()
+        with (
+            clear_errors(f"write a shard in {self._layout.folder}", StoreError),
+            locked_temporary(self._layout.tmp, SHARD_SUFFIX) as temporary,
+        ):
+            write_shard(temporary, self.key, view, ids, columns)
+            sync_file(temporary)
+            name, size = file_digest(temporary), temporary.stat().st_size
+            entry = ShardEntry(0, name, len(ids), size, specs, time.time())
+            if self._remote is None:
+                return self._commit(temporary, entry, ids, view)
+            index = self._folder.created()
+            won = self._remote.publish(index, temporary, entry, ids, view)
+            # Registers what the log now says anyway, and spares fetching our own shard.
+            self._commit(temporary, entry, ids, view)
+            return won
 
     def _commit(self, temporary: Path, entry: ShardEntry, ids: PackedIds, view: int) -> int:
         index = self._folder.created()

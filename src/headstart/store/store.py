@@ -8,8 +8,7 @@ from typing import Any
 
 from headstart.core.errors import StoreError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.store.catalog import SpaceInfo, inspect, layouts
-from headstart.store.collect import GcReport, collect, remove
+from headstart.store.catalog import GcReport, SpaceInfo, collect, inspect, layouts, remove
 from headstart.store.describe import Difference, differences
 from headstart.store.folder import check_description
 from headstart.store.layout import Layout
