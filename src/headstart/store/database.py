@@ -64,11 +64,13 @@ class Database:
     Args:
         path: the file; its folder must exist.
         read_only: never write, not even to recover; for disks that cannot be written to.
+        wal: keep a write-ahead log, so that readers and a writer do not block each other. It takes
+            two more files beside the first while anyone uses it.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, wal: bool = True) -> None:
         self.path = path
-        self.read_only = read_only
+        self.read_only, self._wal = read_only, wal
         self._local = threading.local()
         self._opened: weakref.WeakSet[_Connection] = weakref.WeakSet()
         # A connection is part of a reference cycle of its own, so it would not be closed at once.
@@ -115,7 +117,7 @@ class Database:
             # Switching to WAL is not covered by the busy timeout, so several processes that
             # create one index together take turns here.
             deadline = time.monotonic() + _BUSY_SECONDS
-            while True:
+            while self._wal:
                 try:
                     connection.execute("PRAGMA journal_mode=WAL")
                     break

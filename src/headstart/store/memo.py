@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
+from headstart.core.errors import StoreError
+from headstart.store.database import Database
 from headstart.store.layout import is_hex32
 
 _SCHEMA = """
@@ -40,21 +40,14 @@ class Memo:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._database = Database(self.path, wal=False)
         self._lock = threading.Lock()
         self._pending: dict[bytes, tuple[int, int, int, str]] = {}
-        self._connection: sqlite3.Connection | None = None
-        self._pid = -1
-        self._dead = False
 
     def __enter__(self) -> Memo:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -98,48 +91,29 @@ class Memo:
 
     def close(self) -> None:
         """Write what was remembered and close the file."""
-        with self._lock:
-            self._write()
-            if self._connection is not None and self._pid == os.getpid():
-                self._connection.close()
-            self._connection = None
+        self.flush()
+        self._database.close()
 
     def _select(self, key: bytes) -> tuple[int, int, int, str] | None:
-        connection = self._open(create=False)
-        if connection is None:
+        if not self.path.exists():
             return None
-        try:
-            query = "SELECT size, mtime, inode, digest FROM memo WHERE path = ?"
-            row: tuple[int, int, int, str] | None = connection.execute(query, (key,)).fetchone()
-        except sqlite3.Error:
-            return None
-        return row
+        query = "SELECT size, mtime, inode, digest FROM memo WHERE path = ?"
+        with contextlib.suppress(StoreError), self._database.errors():
+            row: tuple[int, int, int, str] | None
+            row = self._database.connection().execute(query, (key,)).fetchone()
+            return row
+        return None
 
     def _write(self) -> None:
         if not self._pending:
             return
-        connection = self._open(create=True)
-        if connection is not None:
-            rows = [(key, *value) for key, value in self._pending.items()]
-            with contextlib.suppress(sqlite3.Error), connection:
+        rows = [(key, *value) for key, value in self._pending.items()]
+        with contextlib.suppress(OSError, StoreError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._database.transaction() as connection:
+                connection.execute(_SCHEMA)
                 connection.executemany("INSERT OR REPLACE INTO memo VALUES (?, ?, ?, ?, ?)", rows)
         self._pending.clear()
-
-    def _open(self, *, create: bool) -> sqlite3.Connection | None:
-        if self._connection is not None and self._pid == os.getpid():
-            return self._connection
-        if self._dead or (not create and not self.path.exists()):
-            return None
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute(_SCHEMA)
-        except (OSError, sqlite3.Error):
-            self._dead = True
-            return None
-        self._connection, self._pid = connection, os.getpid()
-        return connection
 
 
 def _identity(file: Path | str) -> tuple[bytes, os.stat_result]:
