@@ -50,13 +50,13 @@ def test_an_export_comes_back_whole(space: Space, tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_an_export_keeps_the_precision(store: Store, tmp_path: Path, precision: str) -> None:
     space = store.space({"precision": precision})
-    space.append(IDS, {"x": POOL}, precision=precision)
+    space.append(IDS, {"x": POOL}, storage=precision)
     export_space(space, tmp_path / "out")
     copy = import_rows(Store(tmp_path / "other"), tmp_path / "out")
     np.testing.assert_array_equal(copy.read(IDS).array(), space.read(IDS).array(), strict=True)
     assert copy.columns()[0].encoding == space.columns()[0].encoding
     more = make_ids(3, "more")
-    assert copy.append(more, {"x": make_rows(more, 6)}, precision=precision) == 3
+    assert copy.append(more, {"x": make_rows(more, 6)}, storage=precision) == 3
 
 
 def test_exports_are_read_by_their_own_libraries(space: Space, tmp_path: Path) -> None:

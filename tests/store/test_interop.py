@@ -72,7 +72,7 @@ def test_duckdb(space: Space) -> None:
 
 def test_int8(space: Space, store: Any) -> None:
     other = store.space({"precision": "int8"})
-    other.append(IDS, {"features": ROWS}, precision="int8")
+    other.append(IDS, {"features": ROWS}, storage="int8")
     table = run_page("pyarrow", space_folder=other.folder)["arrow_table"]
     stored = table["features"].combine_chunks().flatten().to_numpy().reshape(30, -1)
     scale = table["features.scale"].to_numpy()

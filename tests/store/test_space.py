@@ -116,10 +116,10 @@ def test_special_values_are_kept_bit_by_bit(space: Space) -> None:
 def test_float16_is_checked_for_overflow_and_falls_back_aloud(space: Space) -> None:
     ids, notes = make_ids(4), Notes()
     small, large = make_rows(ids[:2]), make_rows(ids[2:]) * 1e6
-    space.append(ids[:2], {"x": small}, precision="float16", reporter=notes)
+    space.append(ids[:2], {"x": small}, storage="float16", reporter=notes)
     assert notes.texts == []
     assert space.read(ids[:2]).columns["x"].dtype == np.float16
-    space.append(ids[2:], {"x": large}, precision="float16", reporter=notes)
+    space.append(ids[2:], {"x": large}, storage="float16", reporter=notes)
     assert "stored as float32 instead of float16" in notes.texts[0]
     both = space.read(ids)
     assert both.columns["x"].dtype == np.float32
@@ -131,7 +131,7 @@ def test_int8_keeps_its_error_bound_and_records_it(space: Space, store: Store) -
     ids = make_ids(50)
     rows = make_rows(ids, 64) * np.logspace(-3, 3, 50, dtype="f4")[:, None]
     rows[7] = 0
-    space.append(ids, {"x": rows}, precision="int8")
+    space.append(ids, {"x": rows}, storage="int8")
     found = space.read(ids).array()
     bound = np.abs(rows).max(axis=1, keepdims=True) / 254 * 1.001
     assert (np.abs(found - rows) <= bound).all()
@@ -146,9 +146,7 @@ def test_int8_keeps_its_error_bound_and_records_it(space: Space, store: Store) -
 
 def test_int8_meets_nan_with_float32(space: Space) -> None:
     notes = Notes()
-    space.append(
-        make_ids(1), {"x": np.array([[np.nan, 1]], "f4")}, precision="int8", reporter=notes
-    )
+    space.append(make_ids(1), {"x": np.array([[np.nan, 1]], "f4")}, storage="int8", reporter=notes)
     assert "not finite" in notes.texts[0]
     assert np.isnan(space.read(make_ids(1)).array()[0, 0])
 

@@ -264,7 +264,7 @@ class _Filling:
                 ids,
                 {"features": block},
                 self.number,
-                precision=self.extractor.settings.storage,
+                storage=self.extractor.settings.storage,
                 reporter=self.reporter,
             )
 

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Storage = Literal["float32", "float16", "int8"]
+"""How feature rows are stored: float16 halves their size, int8 with a scale a row quarters it."""
 IntervalMethod = Literal["wilson", "bootstrap", "t", "normal"]
 
 
@@ -151,5 +153,6 @@ __all__ = [
     "IntervalMethod",
     "ReliabilityBin",
     "Score",
+    "Storage",
     "to_plain",
 ]

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from headstart.core.errors import ConfigError
+from headstart.core.records import Storage
 from headstart.core.settings import check, option
 
 if TYPE_CHECKING:
     import torch
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Storage = Literal["float32", "float16", "int8"]
 
 _RUNNING = "Running"
 

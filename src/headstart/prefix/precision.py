@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headstart.core.errors import ConfigError
 from headstart.prefix.boundary import TensorSpec
-from headstart.store.precision import encode
+from headstart.store.columns import encode
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Array = NDArray[Any]

@@ -4,11 +4,11 @@ The format is specified in ``docs/store-format.md``. This room knows arrays, not
 """
 
 from headstart.store.catalog import GcReport, Nearest, SpaceInfo
+from headstart.store.columns import ColumnSpec
 from headstart.store.describe import ABSENT, Difference, canonical_json, differences, space_key
 from headstart.store.exchange import export_space, import_rows
 from headstart.store.features import Column, FeatureSet
 from headstart.store.memo import Memo
-from headstart.store.precision import ColumnSpec, Precision
 from headstart.store.space import Preflight, Space
 from headstart.store.store import Store
 from headstart.store.verify import Fault, VerifyReport
@@ -23,7 +23,6 @@ __all__ = [
     "GcReport",
     "Memo",
     "Nearest",
-    "Precision",
     "Preflight",
     "Space",
     "SpaceInfo",

@@ -15,10 +15,10 @@ from typing import Any
 from headstart.core.errors import StoreError
 from headstart.core.files import clear_errors
 from headstart.core.locks import try_lock
+from headstart.store.columns import ColumnSpec
 from headstart.store.describe import Difference, differences
 from headstart.store.folder import SpaceFolder, check_description
 from headstart.store.layout import Layout, is_hex32
-from headstart.store.precision import ColumnSpec
 
 _TRASH = ".trash-"
 

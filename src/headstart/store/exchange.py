@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from headstart.core.errors import StoreError
 from headstart.core.files import clear_errors, replacing
 from headstart.core.progress import Reporter, SilentReporter
+from headstart.store.columns import Array
 from headstart.store.features import Column, FeatureSet
 from headstart.store.layout import FORMAT, unpack_ids
-from headstart.store.precision import Array
 
 if TYPE_CHECKING:
     from headstart.store.space import Space
@@ -99,7 +99,7 @@ def import_rows(store: Store, source: Path | str, *, reporter: Reporter | None =
         total = file.metadata.num_rows
         with (reporter or SilentReporter()).task("rows", total, "rows") as task:
             for view, ids, columns in _chunks(file, about["shapes"]):
-                space.append(ids, columns, view, precision=about["precision"])
+                space.append(ids, columns, view, storage=about["precision"])
                 task.advance(len(ids))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise StoreError(

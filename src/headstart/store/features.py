@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.core.errors import StoreError
+from headstart.store.columns import Array, ColumnSpec
 from headstart.store.index import MAX_POSITION, POSITION_BITS, ShardEntry
 from headstart.store.layout import REPAIR_HINT, PackedIds, unpack_ids
-from headstart.store.precision import Array, ColumnSpec
 from headstart.store.shard import Shard
 
 IntArray = npt.NDArray[np.int64]

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.store.columns import ColumnSpec, spec_from_json
 from headstart.store.database import Database
 from headstart.store.layout import FORMAT, ID_BYTES, PackedIds, is_hex32
-from headstart.store.precision import ColumnSpec, spec_from_json
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -18,8 +18,7 @@ import pyarrow as pa
 import xxhash
 
 from headstart.core.errors import StoreError
-from headstart.store.layout import FORMAT, ID_LENGTH, REPAIR_HINT, PackedIds, pack_ids
-from headstart.store.precision import (
+from headstart.store.columns import (
     SCALE_SUFFIX,
     Array,
     ColumnSpec,
@@ -27,6 +26,7 @@ from headstart.store.precision import (
     decode,
     spec_from_json,
 )
+from headstart.store.layout import FORMAT, ID_LENGTH, REPAIR_HINT, PackedIds, pack_ids
 
 _METADATA = b"headstart"
 # Files whose digest this process has checked, by everything that changes when a file does.

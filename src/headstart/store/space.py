@@ -21,8 +21,16 @@ from headstart.core.files import (
     sync_folder,
 )
 from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.records import Storage
 from headstart.store.catalog import Nearest, nearest
 from headstart.store.claims import Claims
+from headstart.store.columns import (
+    Array,
+    ColumnSpec,
+    Encoded,
+    checked_columns,
+    encode,
+)
 from headstart.store.describe import checked_description, space_key
 from headstart.store.features import FeatureSet, places
 from headstart.store.folder import SpaceFolder
@@ -35,14 +43,6 @@ from headstart.store.layout import (
     checked_view,
     pack_ids,
     unpack_ids,
-)
-from headstart.store.precision import (
-    Array,
-    ColumnSpec,
-    Encoded,
-    Precision,
-    checked_columns,
-    encode,
 )
 from headstart.store.remote import Remote
 from headstart.store.shard import Shard, file_digest, open_shard, write_shard
@@ -178,7 +178,7 @@ class Space:
         columns: Mapping[str, Array],
         view: int = 0,
         *,
-        precision: Precision | None = None,
+        storage: Storage | None = None,
         reporter: Reporter | None = None,
     ) -> int:
         """Publish rows: all of a shard or nothing, durably, before this returns.
@@ -191,7 +191,7 @@ class Space:
             columns: layer name → (m, ...) array. All shards of a space have the same names,
                 row shapes and precision.
             view: number of the view.
-            precision: how floating columns are stored (``float32``, ``float16``, ``int8``); None
+            storage: how floating columns are stored (``float32``, ``float16``, ``int8``); None
                 keeps their type. Put it into the description too: rows differ by it.
             reporter: told where float16 or int8 could not hold the values of a shard, which is
                 then stored as float32.
@@ -219,7 +219,7 @@ class Space:
             where: Any = keep[start : start + step]
             if len(where) == len(ids):
                 where = slice(None)
-            encoded = [encode(name, array[where], precision) for name, array in arrays.items()]
+            encoded = [encode(name, array[where], storage) for name, array in arrays.items()]
             for note in (column.note for column in encoded if column.note):
                 reporter.note(note)
             total += self._publish(packed[where], view, encoded)

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.core.errors import StoreError
+from headstart.core.records import Storage
 
 Array = npt.NDArray[Any]
-Precision = Literal["float32", "float16", "int8"]
 Encoding = Literal["plain", "int8", "bool"]
 
 SCALE_SUFFIX = ".scale"
@@ -113,13 +113,13 @@ class Encoded:
     note: str | None = None
 
 
-def encode(name: str, values: Array, precision: Precision | None) -> Encoded:
+def encode(name: str, values: Array, storage: Storage | None) -> Encoded:
     """Encode one column.
 
     Args:
         name: the name of the column.
         values: (m, ...) array of a real type, booleans and integers included.
-        precision: how floating columns are stored; None keeps their type, and integers and
+        storage: how floating columns are stored; None keeps their type, and integers and
             booleans are always kept. Float16 halves the size at a relative error of at most 2⁻¹¹
             for normal numbers; int8 quarters it at an error of at most 1/254 of the largest
             value of the row.
@@ -129,12 +129,10 @@ def encode(name: str, values: Array, precision: Precision | None) -> Encoded:
         column is stored as float32 and ``note`` says so.
 
     Raises:
-        StoreError: the type cannot be stored, or ``precision`` is unknown.
+        StoreError: the type cannot be stored, or ``storage`` is unknown.
     """
-    if precision is not None and precision not in get_args(Precision):
-        raise StoreError(
-            f"precision is one of {', '.join(get_args(Precision))}, not {precision!r:.80}"
-        )
+    if storage is not None and storage not in get_args(Storage):
+        raise StoreError(f"storage is one of {', '.join(get_args(Storage))}, not {storage!r:.80}")
     dtype = values.dtype.newbyteorder("=")
     if dtype.name not in _DTYPES:
         raise StoreError(
@@ -145,11 +143,11 @@ def encode(name: str, values: Array, precision: Precision | None) -> Encoded:
     if dtype == np.bool_:
         spec = ColumnSpec(name, "bool", shape, "bool", "bool")
         return Encoded(spec, values.view(np.uint8))
-    if dtype.kind != "f" or precision is None or precision == dtype.name:
+    if dtype.kind != "f" or storage is None or storage == dtype.name:
         return Encoded(ColumnSpec(name, dtype.name, shape, "plain", dtype.name), values)
-    if precision == "int8":
+    if storage == "int8":
         return _encode_int8(name, values, shape)
-    return _encode_float(name, values, shape, precision)
+    return _encode_float(name, values, shape, storage)
 
 
 def decode(spec: ColumnSpec, values: Array, scale: Array | None) -> Array:
@@ -163,17 +161,17 @@ def decode(spec: ColumnSpec, values: Array, scale: Array | None) -> Array:
     return np.multiply(values, factor, dtype=np.float32)
 
 
-def _encode_float(name: str, values: Array, shape: tuple[int, ...], precision: str) -> Encoded:
+def _encode_float(name: str, values: Array, shape: tuple[int, ...], storage: str) -> Encoded:
     with np.errstate(over="ignore"):
-        rounded = values.astype(precision)
+        rounded = values.astype(storage)
     lost = int(np.count_nonzero(np.isinf(rounded) & np.isfinite(values)))
-    if lost and precision == "float16":
+    if lost and storage == "float16":
         spec, note = _fallback(name, shape, "float16", f"{lost} values exceed 65504")
         return Encoded(spec, values.astype(np.float32), note=note)
     if lost:
-        raise StoreError(f"column '{name}': {lost} values do not fit into {precision}")
+        raise StoreError(f"column '{name}': {lost} values do not fit into {storage}")
     max_error, rms_error = _errors(values, rounded)
-    spec = ColumnSpec(name, precision, shape, "plain", precision, max_error, rms_error)
+    spec = ColumnSpec(name, storage, shape, "plain", storage, max_error, rms_error)
     return Encoded(spec, rounded)
 
 
