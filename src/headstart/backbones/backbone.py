@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,22 +17,12 @@ from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import fingerprint
 from headstart.data.preprocessing import Preprocessing
 from headstart.modules.digests import digest
+from headstart.modules.forward import capture, compilable, find_layer
 from headstart.modules.identity import describe_structure
-from headstart.modules.layers import (
-    Prefix,
-    call_order,
-    capture,
-    evaluation_mode,
-    find_layer,
-    trace_prefix,
-)
-from headstart.modules.pooling import (
-    POOLINGS,
-    Pooling,
-    channels_last,
-    pool,
-    prefix_tokens,
-)
+from headstart.modules.layers import LiveParts, call_order, live_parts
+from headstart.modules.layout import Layout, find_layout
+from headstart.modules.modes import evaluation_mode
+from headstart.modules.pooling import Pooling, check_pooling, pool
 
 
 @dataclass(frozen=True)
@@ -72,10 +63,7 @@ class Backbone:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS:
-            raise BackboneError(
-                f"pooling must be one of {', '.join(POOLINGS)}, not '{self.pooling}'"
-            )
+        check_pooling(self.pooling)
         if self.layer is not None:
             find_layer(self.module, self.layer)
 
@@ -101,10 +89,22 @@ class Backbone:
         return features_of([self], inputs)[0]
 
     def pool(self, output: Tensor) -> Tensor:
-        """Pool the raw output of the cut; see :func:`headstart.modules.pooling.pool`."""
-        last = output.ndim == 4 and channels_last(self.module, self.layer or "")
-        prefix = prefix_tokens(self.module) if output.ndim == 3 else 0
-        return pool(output, self.pooling, last=last, prefix=prefix)
+        """Pool the raw output of the layer; see :func:`headstart.modules.pooling.pool`.
+
+        Returns:
+            ``(n, d)``, or ``(n, ...)`` with pooling ``none``; half precision becomes float32. The
+            memory is its own: a later in-place layer may overwrite ``output``.
+        """
+        # Sums of many half-precision numbers lose digits that the stored row has room for.
+        half = output.dtype in {torch.float16, torch.bfloat16}
+        return pool(output.float() if half else output, self.pooling, self.layout).clone()
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Which axis of the layer's output is which, found by running the probe."""
+        if self.layer is None and self.pooling == "none":
+            return Layout()  # the output of the network is the row
+        return find_layout(self.module, self.layer, self.probe())
 
     def probe(self, count: int = 2) -> Tensor:
         """Return a fixed batch of plausible inputs, ``(count, 3, h, w) float32``, on the device."""
@@ -123,9 +123,9 @@ class Backbone:
         return torch.device("cpu")
 
     @cached_property
-    def prefix(self) -> Prefix:
-        """The modules and tensors that take part up to the cut."""
-        return trace_prefix(self.module, self.layer, self.probe())
+    def live(self) -> LiveParts:
+        """The modules and tensors that take part up to the layer."""
+        return live_parts(self.module, self.layer, self.probe())
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -160,9 +160,9 @@ class Backbone:
             **dict(self.module.named_parameters(remove_duplicate=False)),
             **dict(self.module.named_buffers(remove_duplicate=False)),
         }
-        lines = [f"{name} {digest(tensors[name])}" for name in sorted(self.prefix.tensors)]
+        lines = [f"{name} {digest(tensors[name])}" for name in sorted(self.live.tensors)]
         return {
-            **describe_structure(self.module, self.prefix.modules),
+            **describe_structure(self.module, self.live.modules),
             "weights": fingerprint("\n".join(lines)),
             "layer": self.layer,
             "pooling": self.pooling,
@@ -177,7 +177,7 @@ class Backbone:
         """Return the number of parameters up to the cut."""
         parameters = dict(self.module.named_parameters(remove_duplicate=False))
         return sum(
-            math.prod(parameters[name].shape) for name in self.prefix.tensors if name in parameters
+            math.prod(parameters[name].shape) for name in self.live.tensors if name in parameters
         )
 
 
@@ -191,17 +191,29 @@ def features_of(cuts: Sequence[Backbone], inputs: Tensor) -> list[Tensor]:
     Returns:
         One tensor a cut, as :meth:`Backbone.features` gives it.
     """
-    module = cuts[0].module
-    by_layer: dict[str | None, list[int]] = {}
-    for position, cut in enumerate(cuts):
-        if cut.module is not module:
-            raise ValueError("features_of takes cuts of one network")
-        by_layer.setdefault(cut.layer, []).append(position)
+    read = _reading(cuts)
+    found = capture(cuts[0].module, {cut.layer for cut in cuts}, read, inputs)
+    return _in_order(found.values())
 
-    def read(layer: str | None, output: Tensor) -> dict[int, Tensor]:
-        return {position: cuts[position].pool(output) for position in by_layer[layer]}
 
-    pooled: dict[int, Tensor] = {}
-    for rows in capture(module, by_layer, inputs, read).values():
-        pooled.update(rows)
-    return [pooled[position] for position in range(len(cuts))]
+@contextmanager
+def compiled_features(cuts: Sequence[Backbone]) -> Iterator[Callable[[Tensor], list[Tensor]]]:
+    """Open what :func:`features_of` does, compiled with ``torch.compile``."""
+    with compilable(cuts[0].module, {cut.layer for cut in cuts}, _reading(cuts)) as run:
+        yield torch.compile(lambda inputs: _in_order(run(inputs).values()))
+
+
+def _reading(cuts: Sequence[Backbone]) -> Callable[[str | None, Tensor], dict[int, Tensor]]:
+    """Return what reads a layer's output: the features at each of its cuts, by position."""
+    for cut in cuts:
+        if cut.module is not cuts[0].module:
+            raise ValueError("features are taken from one network at a time")
+        _ = cut.layout  # found by a run of its own, not in the middle of this one
+    return lambda layer, output: {
+        position: cut.pool(output) for position, cut in enumerate(cuts) if cut.layer == layer
+    }
+
+
+def _in_order(found: Iterable[Mapping[int, Tensor]]) -> list[Tensor]:
+    pooled = {position: rows for part in found for position, rows in part.items()}
+    return [pooled[position] for position in range(len(pooled))]

@@ -15,7 +15,7 @@ from headstart.backbones.local_weights import load_up_to
 from headstart.backbones.preprocess import Numbers, Overrides, from_file, resolve
 from headstart.core.errors import BackboneError
 from headstart.data.preprocessing import Preprocessing
-from headstart.modules.layers import find_layer
+from headstart.modules.forward import find_layer
 from headstart.modules.pooling import Pooling
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from headstart.backbones.weights import load_weights
 from headstart.core.errors import BackboneError
-from headstart.modules.layers import trace_prefix
+from headstart.modules.layers import live_parts
 
 
 def load_up_to(
@@ -39,7 +39,7 @@ def load_up_to(
     """
     allow_missing: list[str] = []
     if layer is not None:
-        used = set(trace_prefix(module, layer, example).tensors)
+        used = set(live_parts(module, layer, example).tensors)
         names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
         names += [name for name, _ in module.named_buffers()]
         allow_missing = [name for name in names if name not in used]

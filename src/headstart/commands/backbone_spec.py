@@ -52,7 +52,7 @@ class BackboneSpec:
             weights=self.weights,
             model_args=self.model_args,
             layer=self.layer,
-            pooling=self.pooling,  # type: ignore[arg-type]
+            pooling=self.pooling,
             **{key: _tuple(value) for key, value in self.preprocessing.items()},
         )
 

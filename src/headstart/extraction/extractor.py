@@ -10,20 +10,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headstart.backbones.backbone import Backbone, features_of
+from headstart.backbones.backbone import Backbone, compiled_features, features_of
 from headstart.core.errors import BackboneError, DataError
 from headstart.core.progress import Reporter, SilentReporter, Task
 from headstart.data import BadItem, Split, View, read_batches
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.extraction.settings import Extraction, Precision
-from headstart.modules.layers import evaluation_mode, find_layer, first_tensor
+from headstart.modules.batches import filled
+from headstart.modules.modes import evaluation_mode
 
 _DTYPES = {
     "float32": torch.float32,
@@ -136,7 +136,7 @@ class Extractor:
                 self._forward = self._open.enter_context(
                     _forward(self.cuts, self.settings, self._device)
                 )
-            outputs = self._forward(_filled(inputs, self.settings.batch_size))
+            outputs = self._forward(filled(inputs, self.settings.batch_size))
         return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
 
 
@@ -192,14 +192,6 @@ def running_mode(module: nn.Module, precision: Precision, device: torch.device) 
         yield
 
 
-def _filled(inputs: Tensor, size: int) -> Tensor:
-    """Repeat the first item until the batch is full, so that all batches have one shape."""
-    missing = size - len(inputs)
-    if missing <= 0:
-        return inputs
-    return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])])
-
-
 @contextlib.contextmanager
 def _forward(
     cuts: tuple[Backbone, ...], settings: Extraction, device: torch.device
@@ -214,44 +206,8 @@ def _forward(
     if not settings.compile:
         yield lambda inputs: features_of(cuts, prepared(inputs))
         return
-    with _compiled(cuts) as run:
+    with compiled_features(cuts) as run:
         yield lambda inputs: run(prepared(inputs))
-
-
-@contextlib.contextmanager
-def _compiled(cuts: tuple[Backbone, ...]) -> Iterator[Callable[[Tensor], Sequence[Tensor]]]:
-    """Compile the network with its cuts.
-
-    The early stop of an eager cut would break the compiled graph. Here the whole forward pass is
-    traced, but only the pooled outputs of the cuts are returned: the compiler drops what they do
-    not depend on, so that nothing behind the last cut is computed.
-    """
-    module = cuts[0].module
-    pooled: dict[int, Tensor] = {}
-
-    def hook_for(position: int, cut: Backbone) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            pooled[position] = cut.pool(first_tensor(output, f"layer '{cut.layer}'"))
-
-        return hook
-
-    handles = [
-        (module if cut.layer is None else find_layer(module, cut.layer)).register_forward_hook(
-            hook_for(position, cut)
-        )
-        for position, cut in enumerate(cuts)
-    ]
-
-    def run(inputs: Tensor) -> list[Tensor]:
-        pooled.clear()
-        module(inputs)
-        return [pooled[position] for position in range(len(cuts))]
-
-    try:
-        yield torch.compile(run)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _check_rows(cuts: Sequence[Backbone], inputs: Tensor, precision: Precision) -> None:

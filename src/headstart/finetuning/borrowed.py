@@ -18,6 +18,7 @@ from headstart.finetuning.rows import COMMIT_BYTES
 from headstart.freezing import FreezeHandle, freeze
 from headstart.freezing.contract import contract_on
 from headstart.freezing.plan import Spec
+from headstart.modules.batches import filled
 from headstart.modules.digests import digest
 from headstart.prefix import Cut, NoCut, boundary_tensors, find_cut, to_array
 from headstart.prefix.precision import Dtype
@@ -165,8 +166,7 @@ def _fill(
         keys = [key for key in keys if key in missing]
         if keys:
             batch = torch.stack([waiting[key] for key in keys]).to(device)
-            filler = batch[:1].expand(batch_size - len(keys), *batch.shape[1:])
-            rows = compute_rows(cut.prefix, (torch.cat([batch, filler]),), {})
+            rows = compute_rows(cut.prefix, (filled(batch, batch_size),), {})
             pairs = zip(rows, cut.boundary, strict=True)
             columns = {f"b{i}": to_array(r[: len(keys)], s) for i, (r, s) in enumerate(pairs)}
             done.append((keys, columns))

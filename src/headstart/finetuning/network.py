@@ -20,37 +20,10 @@ from headstart.backbones import Backbone
 from headstart.backbones.groups import BlockGroup, Family, block_groups, register_family
 from headstart.core.errors import BackboneError
 from headstart.heads import LinearHead
-from headstart.modules.layers import evaluation_mode, first_tensor
-from headstart.modules.pooling import GEM_POWER, channels_last, prefix_tokens
+from headstart.modules.forward import first_tensor
+from headstart.modules.pooling import Pool
 
 BACKBONE, HEAD = "backbone", "head"
-
-
-class Pool(nn.Module):
-    """Pooling as a module, decided once: the same arithmetic as ``backbones.pooling.pool``.
-
-    Its forward asks nothing of the values or the shape it is given, so that it can be traced.
-    """
-
-    def __init__(self, pooling: str, ndim: int, last: bool, prefix: int) -> None:
-        super().__init__()
-        self.pooling, self.ndim, self.last, self.prefix = pooling, ndim, last, prefix
-
-    def forward(self, output: Tensor) -> Tensor:
-        """Pool ``(n, c)``, ``(n, tokens, c)``, ``(n, c, h, w)`` or ``(n, h, w, c)``."""
-        if self.pooling == "none" or self.ndim == 2:
-            return output
-        if self.pooling == "cls":
-            return output[:, 0]
-        if self.ndim == 3:
-            positions = output[:, self.prefix :]
-        elif self.last:
-            positions = output.flatten(1, 2)
-        else:
-            positions = output.flatten(2).transpose(1, 2)
-        if self.pooling == "avg":
-            return positions.mean(dim=1)
-        return positions.clamp(min=1e-6).pow(GEM_POWER).mean(dim=1).pow(1.0 / GEM_POWER)
 
 
 class Classifier(nn.Module):
@@ -82,7 +55,7 @@ class Classifier(nn.Module):
         self.backbone = source.module
         # Not registered: its modules are those of the backbone, and have their names there.
         self._trunk = (None if source.layer is None else truncated(source.module, source.layer),)
-        self.pool = _pool_of(source)
+        self.pool = Pool(source.pooling, source.layout)
         self.dropout = nn.Dropout(dropout)
         with torch.random.fork_rng(devices=[]):
             self.head = nn.Linear(shape[0], n_classes)
@@ -135,14 +108,14 @@ class Classifier(nn.Module):
     def live_modules(self) -> frozenset[str]:
         """Return the names of modules that take part in the forward, with their ancestors."""
         names = {"", BACKBONE, HEAD, "pool", "dropout"}
-        for name in self.source.prefix.modules:
+        for name in self.source.live.modules:
             pieces = f"{BACKBONE}.{name}".rstrip(".").split(".")
             names.update(".".join(pieces[: i + 1]) for i in range(len(pieces)))
         return frozenset(names)
 
     def live_tensors(self) -> frozenset[str]:
         """Return the names of parameters and buffers that take part in the forward."""
-        own = {f"{BACKBONE}.{name}" for name in self.source.prefix.tensors}
+        own = {f"{BACKBONE}.{name}" for name in self.source.live.tensors}
         return frozenset(own | {f"{HEAD}.weight", f"{HEAD}.bias"})
 
     def _reset_head(self, seed: int) -> None:
@@ -216,16 +189,6 @@ def _graph_up_to(module: nn.Module, layer: str) -> tuple[fx.GraphModule, str]:
     return made, made.code
 
 
-def _pool_of(source: Backbone) -> Pool:
-    """Decide the pooling by looking at one output of the layer."""
-    raw = source.at(source.layer, "none")
-    with torch.no_grad(), evaluation_mode(source.module):
-        ndim = raw.features(source.probe()).ndim
-    last = ndim == 4 and channels_last(source.module, source.layer or "")
-    prefix = prefix_tokens(source.module) if ndim == 3 else 0
-    return Pool(source.pooling, ndim, last, prefix)
-
-
 def network_groups(network: Classifier) -> tuple[BlockGroup, ...]:
     """Return the block groups of the backbone that take part in the forward, and the head.
 
@@ -293,7 +256,6 @@ __all__ = [
     "BACKBONE",
     "HEAD",
     "Classifier",
-    "Pool",
     "dead_modules",
     "network_groups",
     "smoothed_loss",

@@ -21,6 +21,7 @@ from torch import Tensor
 from headstart.core.progress import Reporter, Task
 from headstart.core.records import CacheUse
 from headstart.data import BadItem, Preprocessing, Split, View, read_batches
+from headstart.modules.batches import filled
 from headstart.prefix import Candidate, Cut, from_array, to_array
 from headstart.prefix.rows import compute_rows
 from headstart.store import FeatureSet, Space, Store
@@ -190,15 +191,10 @@ class BoundaryRows:
 
     def _rows(self, pixels: Tensor) -> tuple[NDArray[Any], ...]:
         inputs = self.preprocessing.normalise(pixels.to(self.device, non_blocking=True))
-        count = len(inputs)
-        if count < self.batch_size:
-            # One shape for all batches, so that no row is computed by other kernels.
-            filler = inputs[:1].expand(self.batch_size - count, *inputs.shape[1:])
-            inputs = torch.cat([inputs, filler])
         with autocast(self.precision, self.device):
-            boundary = compute_rows(self.cut.prefix, (inputs,), {})
+            boundary = compute_rows(self.cut.prefix, (filled(inputs, self.batch_size),), {})
         return tuple(
-            to_array(tensor[:count], spec)
+            to_array(tensor[: len(inputs)], spec)
             for tensor, spec in zip(boundary, self.cut.boundary, strict=True)
         )
 

@@ -18,6 +18,7 @@ from headstart.freezing import passes, stamps
 from headstart.freezing.hold import hold_of
 from headstart.freezing.moments import Moments
 from headstart.modules import kinds
+from headstart.modules.modes import evaluation_mode
 
 Method = Literal["layerwise", "one_pass"]
 Reduce = Callable[[Mapping[str, Moments]], Mapping[str, Moments]]
@@ -165,7 +166,7 @@ def reestimate(
         _set(chosen[name], merged.mean, merged.variance)
 
     try:
-        with passes.still(model):
+        with torch.no_grad(), evaluation_mode(model):
             if method == "one_pass":
                 found = passes.observe(model, chosen, batches, forward)
                 measured.update(reduce(found) if reduce is not None else found)
@@ -250,7 +251,7 @@ def drift(
         FreezeError: no layer has running statistics, or no batch reached one.
     """
     chosen, _ = _choose(model, layers)
-    with passes.still(model):
+    with torch.no_grad(), evaluation_mode(model):
         found = passes.observe(model, chosen, batches, forward)
     return tuple(_drift(name, chosen[name], moments, worst) for name, moments in found.items())
 

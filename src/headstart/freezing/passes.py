@@ -15,8 +15,8 @@ Three ways, which differ in what the layers upstream normalise by and in cost:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from headstart.core.errors import FreezeError
 from headstart.core.wording import quoted
 from headstart.freezing.moments import Moments
+from headstart.modules.forward import StopForward, hooked
 
 Forward = Callable[[nn.Module, Any], object]
 Settle = Callable[[str, Moments], None]
@@ -44,24 +45,6 @@ def default_forward(model: nn.Module, batch: Any) -> object:
     return model(inputs.to(device))
 
 
-@contextmanager
-def still(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode without gradients, and leave it as it was.
-
-    The flags are set and restored one by one, so that modes that differ between parts return,
-    and a freeze contract is not disturbed.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:
-        module.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def observe(
     model: nn.Module,
     layers: Mapping[str, nn.Module],
@@ -77,20 +60,13 @@ def observe(
     """
     found: dict[str, Moments] = {}
 
-    def take(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            moments = Moments.of(_input(name, layers[name], args))
-            found[name] = found[name].merge(moments) if name in found else moments
+    def take(name: str, args: tuple[Any, ...], _kwargs: object) -> None:
+        moments = Moments.of(_input(name, layers[name], args))
+        found[name] = found[name].merge(moments) if name in found else moments
 
-        return hook
-
-    hooks = [layer.register_forward_pre_hook(take(name)) for name, layer in layers.items()]
-    try:
+    with hooked(layers, before=take):
         for batch in batches:
             forward(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     _check_reached(layers, found)
     return found
 
@@ -109,21 +85,14 @@ def trace(
     order: list[str] = []
     largest = 0
 
-    def take(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            nonlocal largest
-            x = _input(name, layers[name], args)
-            order.append(name)
-            largest = max(largest, x.numel() * x.element_size())
+    def take(name: str, args: tuple[Any, ...], _kwargs: object) -> None:
+        nonlocal largest
+        x = _input(name, layers[name], args)
+        order.append(name)
+        largest = max(largest, x.numel() * x.element_size())
 
-        return hook
-
-    hooks = [layer.register_forward_pre_hook(take(name)) for name, layer in layers.items()]
-    try:
+    with hooked(layers, before=take):
         forward(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     twice = sorted({name for name in order if order.count(name) > 1})
     if twice:
         raise FreezeError(
@@ -133,10 +102,6 @@ def trace(
         )
     _check_reached(layers, order)
     return tuple(order), largest
-
-
-class _Reached(BaseException):
-    """Ends a forward at the layer that is being measured; no ``except Exception`` stops it."""
 
 
 def replay(
@@ -156,23 +121,18 @@ def replay(
     for name in order:
         found: Moments | None = None
 
-        def hook(_module: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
+        def take(name: str, args: tuple[Any, ...], _kwargs: object) -> None:
             nonlocal found
             moments = Moments.of(_input(name, layers[name], args))
             found = moments if found is None else found.merge(moments)
-            raise _Reached
+            raise StopForward
 
-        handle = layers[name].register_forward_pre_hook(hook)
         count = 0
-        try:
+        with hooked({name: layers[name]}, before=take):
             for batch in batches:
                 count += 1
-                try:
+                with suppress(StopForward):
                     forward(model, batch)
-                except _Reached:
-                    pass
-        finally:
-            handle.remove()
         expected = count if expected is None else expected
         if found is None or count != expected:
             raise FreezeError(
@@ -203,14 +163,12 @@ def lockstep(
     runners = [_Runner(model, batch, forward) for batch in batches]
     current: _Runner | None = None
 
-    def arrive(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            assert current is not None
-            current.pause(name, Moments.of(_input(name, layers[name], args)))
+    def arrive(name: str, args: tuple[Any, ...], _kwargs: object) -> None:
+        assert current is not None
+        current.pause(name, Moments.of(_input(name, layers[name], args)))
 
-        return hook
-
-    hooks = [layer.register_forward_pre_hook(arrive(name)) for name, layer in layers.items()]
+    hooks = ExitStack()
+    hooks.enter_context(hooked(layers, before=arrive))
     try:
         while runners:
             for runner in runners:
@@ -237,8 +195,7 @@ def lockstep(
         for runner in runners:
             current = runner
             runner.stop()
-        for hook in hooks:
-            hook.remove()
+        hooks.close()
 
 
 class _Runner:
@@ -267,7 +224,7 @@ class _Runner:
         self._stopped.release()
         self._go.acquire()
         if self._stopping:
-            raise _Reached
+            raise StopForward
 
     def stop(self) -> None:
         """Unwind a forward that is still suspended, and end the thread."""
@@ -283,7 +240,7 @@ class _Runner:
                 # Grad mode belongs to the thread, and a new one begins with gradients on.
                 with torch.no_grad():
                     forward(model, batch)
-        except _Reached:
+        except StopForward:
             pass
         except BaseException as error:  # handed to the caller by resume
             self._error = error
@@ -316,4 +273,4 @@ def _check_reached(layers: Mapping[str, nn.Module], reached: Iterable[str]) -> N
         )
 
 
-__all__ = ["Forward", "default_forward", "lockstep", "observe", "replay", "still", "trace"]
+__all__ = ["Forward", "default_forward", "lockstep", "observe", "replay", "trace"]

@@ -8,7 +8,6 @@ found, by running the same input twice.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from headstart.freezing import passes
-from headstart.modules.digests import named_tensors
+from headstart.modules.forward import hooked
+from headstart.modules.modes import evaluate, untouched
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ def repeat_test(
         The modules, in the order of the model; empty if everything repeats bit by bit.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with passes.still(model), _random_state():
+    with untouched(model):
+        evaluate(model)
         first = _calls(model, batch, forward)
         moved = [n for n, b in model.named_buffers() if not _same(b, buffers[n])]
         _restore(model, buffers)
         torch.rand(1)  # whoever draws from the default generator draws something else now
         second = _calls(model, batch, forward)
-        _restore(model, buffers)
     modules = dict(model.named_modules())
     found = [Restless(n, type(modules[n]).__name__, "random output") for n in _begin(first, second)]
     for name in moved:
@@ -78,25 +78,15 @@ def _calls(model: nn.Module, batch: Any, forward: passes.Forward) -> dict[str, l
     calls: dict[str, list[_Call]] = {}
     open_calls: list[Any] = []
 
-    def before(_module: nn.Module, args: Any, kwargs: Any) -> None:
+    def before(_name: str, args: Any, kwargs: Any) -> None:
         # A copy, since a later operation in place may change what the module was given.
         open_calls.append(_copied((args, kwargs)))
 
-    def after(name: str) -> Any:
-        def hook(_module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
-            calls.setdefault(name, []).append((open_calls.pop(), _copied(output)))
+    def after(name: str, output: Any) -> None:
+        calls.setdefault(name, []).append((open_calls.pop(), _copied(output)))
 
-        return hook
-
-    hooks = []
-    for name, module in model.named_modules():
-        hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        hooks.append(module.register_forward_hook(after(name), with_kwargs=True))
-    try:
+    with hooked(dict(model.named_modules()), before=before, after=after):
         forward(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return calls
 
 
@@ -120,24 +110,10 @@ def _begin(first: dict[str, list[_Call]], second: dict[str, list[_Call]]) -> Ite
             yield name
 
 
-@contextmanager
-def _random_state() -> Iterator[None]:
-    state = torch.get_rng_state()
-    accelerators = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-        if accelerators:
-            torch.cuda.set_rng_state_all(accelerators)
-
-
 def _restore(model: nn.Module, buffers: dict[str, Tensor]) -> None:
-    named = dict(named_tensors(model))
-    with torch.no_grad():
-        for name, value in buffers.items():
-            if not _same(named[name], value):
-                named[name].copy_(value)
+    for name, buffer in model.named_buffers():
+        if not _same(buffer, buffers[name]):
+            buffer.copy_(buffers[name])
 
 
 def _copied(value: Any) -> Any:

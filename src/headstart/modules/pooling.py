@@ -1,88 +1,182 @@
-"""From a layer's output to one row an item: average, class token, generalised mean, or as it is."""
+"""From a layer's output to one row an item: average, class token, generalised mean, or no pooling.
+
+To add a pooling, write a function from output, layout and mask to rows, and register it. The
+arithmetic decides by the layout alone, never by values, so that ``torch.fx`` and ``torch.compile``
+can trace it.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import BackboneError
+from headstart.modules.layout import Layout
 
-Pooling = Literal["avg", "cls", "gem", "none"]
-POOLINGS: tuple[str, ...] = get_args(Pooling)
+Pooling = str
+"""Name of a registered pooling."""
 
 GEM_POWER = 3.0
 """The exponent of the generalised mean (Radenović, Tolias, Chum 2018, §3.2 use 3)."""
 
 
-def channels_last(module: nn.Module, layer: str) -> bool:
-    """Whether the 4-D output of ``layer`` is ``(n, h, w, c)`` rather than ``(n, c, h, w)``.
+@dataclass(frozen=True)
+class PoolingKind:
+    """One way to turn a layer's output into rows.
 
-    timm says so in ``output_fmt``; torchvision's Swin transformers keep their channels last in
-    ``features`` without saying it. Everything else is taken as channels first.
+    Attributes:
+        name: what ``pooling`` takes.
+        summary: one line for help texts.
+        reduce: from the output, its layout and a mask ``(n, positions) bool`` of valid positions
+            (None: all are) to rows ``(n, c)``. It may return a view of the output.
     """
-    if str(getattr(module, "output_fmt", "NCHW")).upper().endswith("NHWC"):
-        return True
-    return type(module).__name__ == "SwinTransformer" and layer.split(".")[0] in {
-        "features",
-        "norm",
-    }
+
+    name: str
+    summary: str
+    reduce: Callable[[Tensor, Layout, Tensor | None], Tensor]
 
 
-def prefix_tokens(module: nn.Module) -> int:
-    """How many tokens of a transformer stand before the patches (class and register tokens)."""
-    known = getattr(module, "num_prefix_tokens", None)
-    if isinstance(known, int):
-        return known
-    return int(isinstance(getattr(module, "class_token", None), nn.Parameter))
+_POOLINGS: dict[str, PoolingKind] = {}
 
 
-def pool(output: Tensor, pooling: Pooling, *, last: bool = False, prefix: int = 0) -> Tensor:
+def register_pooling(kind: PoolingKind) -> None:
+    """Add a pooling; a known name is replaced."""
+    _POOLINGS[kind.name] = kind
+
+
+def pooling_kinds() -> tuple[PoolingKind, ...]:
+    """Return the registered poolings, in the order of registration."""
+    return tuple(_POOLINGS.values())
+
+
+def check_pooling(name: str) -> None:
+    """Refuse a name that is not registered.
+
+    Raises:
+        BackboneError: with the names that are.
+    """
+    if name not in _POOLINGS:
+        raise BackboneError(f"pooling must be one of {', '.join(_POOLINGS)}, not '{name}'")
+
+
+def pool(output: Tensor, pooling: Pooling, layout: Layout, mask: Tensor | None = None) -> Tensor:
     """Pool one layer's output.
 
     Args:
-        output: ``(n, c)``, ``(n, tokens, c)``, ``(n, c, h, w)`` or, with ``last``,
-            ``(n, h, w, c)``; floating.
-        pooling: ``avg`` is the mean over positions (patch tokens only, as timm does), ``gem`` the
-            generalised mean with exponent 3 over them, ``cls`` the first token, ``none`` leaves
-            the output as it is. ``(n, c)`` has no positions and is returned as it is by ``avg``
-            and ``gem``.
-        last: whether a 4-D output has its channels last.
-        prefix: tokens before the patches.
+        output: of any floating type, as ``layout`` describes it.
+        pooling: name of a registered pooling.
+        layout: which axis is which.
+        mask: ``(n, positions) bool``, which positions count; None: all of them. Prefix tokens are
+            among the positions.
 
     Returns:
-        ``(n, c)``, or the whole output for ``none``; half precision becomes float32. The result
-        never shares memory with ``output``, which a later in-place layer may overwrite.
+        ``(n, c)``, or the whole output for ``none``, in the type of ``output``; possibly a view.
 
     Raises:
-        BackboneError: ``cls`` without a class token, or an output of another rank.
+        BackboneError: the pooling does not fit the layout.
     """
-    # Sums of many half-precision numbers lose digits that the stored row has room for.
-    output = output.float() if output.dtype in {torch.float16, torch.bfloat16} else output
-    if pooling == "none":
-        return output.clone()
-    if pooling == "cls":
-        if output.ndim != 3 or prefix < 1:
-            raise BackboneError(
-                f"pooling 'cls' expects tokens with a class token, "
-                f"and this layer gives shape {tuple(output.shape[1:])} an item",
-                hint="use --pooling avg",
-            )
-        return output[:, 0].clone()
-    if output.ndim == 2:
-        return output.clone()
-    if output.ndim == 3:
-        positions = output[:, prefix:]
-    elif output.ndim == 4:
-        positions = output.flatten(1, 2) if last else output.flatten(2).transpose(1, 2)
-    else:
+    check_pooling(pooling)
+    return _POOLINGS[pooling].reduce(output, layout, mask)
+
+
+class Pool(nn.Module):
+    """:func:`pool` as a module, with pooling and layout fixed."""
+
+    def __init__(self, pooling: Pooling, layout: Layout) -> None:
+        super().__init__()
+        check_pooling(pooling)
+        self.pooling, self.layout = pooling, layout
+
+    def forward(self, output: Tensor) -> Tensor:
+        """Return the rows of an output; see :func:`pool`."""
+        return pool(output, self.pooling, self.layout)
+
+
+def positions_of(output: Tensor, layout: Layout) -> Tensor:
+    """Return an output as ``(n, positions, c)``, prefix tokens included; a view where possible.
+
+    Raises:
+        BackboneError: the axis of the channels is not known.
+    """
+    if layout.channels is None:
         raise BackboneError(
-            f"pooling '{pooling}' expects 2 to 4 dimensions, "
-            f"and this layer gives {output.ndim}: {tuple(output.shape)}",
-            hint="use --pooling none or another layer",
+            "pooling expects rows, tokens or maps (2 to 4 axes), "
+            f"and this layer returns {output.ndim} axes: {tuple(output.shape)}",
+            hint="use pooling='none' or another layer",
         )
-    if pooling == "avg":
+    axes = (layout.batch, *layout.positions, layout.channels)
+    if axes == (0, 1, 2):
+        return output
+    if axes[0] == 0 and axes[-1] == 1:
+        return output.flatten(2).transpose(1, 2)
+    if axes == tuple(range(len(axes))):
+        return output.flatten(1, len(layout.positions))
+    return output.permute(axes).flatten(1, -2)
+
+
+def _patches(output: Tensor, layout: Layout) -> Tensor:
+    """Return the positions without the prefix tokens; only tokens can have any."""
+    positions = positions_of(output, layout)
+    return positions[:, layout.prefix :] if len(layout.positions) == 1 else positions
+
+
+def _valid(mask: Tensor | None, layout: Layout, like: Tensor) -> Tensor | None:
+    """Return the mask as weights ``(n, patches, 1)`` of the type of ``like``."""
+    return None if mask is None else mask[:, layout.prefix :, None].to(like.dtype)
+
+
+def _mean(positions: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
         return positions.mean(dim=1)
-    powers = positions.clamp(min=1e-6).pow(GEM_POWER).mean(dim=1)
-    return torch.pow(powers, 1.0 / GEM_POWER)
+    return (positions * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+
+
+def _average(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+    if layout.channels is not None and not layout.positions:
+        return output
+    positions = _patches(output, layout)
+    return _mean(positions, _valid(mask, layout, positions))
+
+
+def _generalised_mean(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+    if layout.channels is not None and not layout.positions:
+        return output
+    positions = _patches(output, layout)
+    powers = positions.clamp(min=1e-6).pow(GEM_POWER)
+    return _mean(powers, _valid(mask, layout, positions)).pow(1.0 / GEM_POWER)
+
+
+def _class_token(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:  # noqa: ARG001
+    if len(layout.positions) != 1 or not layout.prefix:
+        raise BackboneError(
+            "pooling 'cls' expects tokens with a class token, "
+            f"and this layer returns shape {tuple(output.shape[1:])} an item",
+            hint="use pooling='avg'",
+        )
+    return positions_of(output, layout)[:, 0]
+
+
+def _none(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:  # noqa: ARG001
+    return output.movedim(layout.batch, 0) if layout.batch else output
+
+
+register_pooling(
+    PoolingKind("avg", "the mean over positions (patch tokens only, as timm does)", _average)
+)
+register_pooling(PoolingKind("cls", "the class token", _class_token))
+register_pooling(PoolingKind("gem", "the generalised mean, exponent 3", _generalised_mean))
+register_pooling(PoolingKind("none", "the whole output", _none))
+
+__all__ = [
+    "GEM_POWER",
+    "Pool",
+    "Pooling",
+    "PoolingKind",
+    "check_pooling",
+    "pool",
+    "pooling_kinds",
+    "positions_of",
+    "register_pooling",
+]

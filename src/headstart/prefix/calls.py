@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from headstart.modules.digests import named_tensors
-from headstart.prefix.comparing import same, same_first_row
+from headstart.modules.modes import evaluate, untouched
+from headstart.prefix.comparing import Watch, same, same_first_row
 from headstart.prefix.inputs import Inputs
-from headstart.prefix.modes import Watch, evaluate, untouched
 from headstart.prefix.standin import Origin
 from headstart.prefix.terms import Terms
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.comparing import tensors_in, version
 from headstart.prefix.inputs import Inputs
-from headstart.prefix.modes import evaluate, untouched
 from headstart.prefix.terms import Terms
 
 TOLERANCE = 1e-5

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 MIXING_TOLERANCE = 1e-3
@@ -28,6 +28,23 @@ def tensors_in(value: Any) -> list[Tensor]:
 def version(tensor: Tensor) -> int:
     """Return how often a tensor was worked on in place; inference tensors do not count it."""
     return 0 if tensor.is_inference() else tensor._version
+
+
+class Watch:
+    """Tells whether the parameters or buffers of a module change."""
+
+    def __init__(self, module: nn.Module | None) -> None:
+        parameters = [] if module is None else list(module.parameters())
+        buffers = [] if module is None else list(module.buffers())
+        self._versions = [(parameter, version(parameter)) for parameter in parameters]
+        self._contents = [(buffer, buffer.detach().clone()) for buffer in buffers]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything changed since the watch was made."""
+        return any(version(tensor) != count for tensor, count in self._versions) or any(
+            not torch.equal(buffer, before) for buffer, before in self._contents
+        )
 
 
 def same(left: Any, right: Any) -> bool:
@@ -67,4 +84,12 @@ def _close(left: Tensor, right: Tensor, tolerance: float) -> bool:
     )
 
 
-__all__ = ["MIXING_TOLERANCE", "MODE_TOLERANCE", "same", "same_first_row", "tensors_in", "version"]
+__all__ = [
+    "MIXING_TOLERANCE",
+    "MODE_TOLERANCE",
+    "Watch",
+    "same",
+    "same_first_row",
+    "tensors_in",
+    "version",
+]

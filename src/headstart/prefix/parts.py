@@ -10,10 +10,10 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from headstart.core.errors import ConfigError
+from headstart.freezing.hold import hold_of
 from headstart.prefix.boundary import TensorSpec, laid_out
 from headstart.prefix.identity import describe_graph
 from headstart.prefix.inputs import Inputs
-from headstart.prefix.modes import is_held
 from headstart.prefix.tracing import Trace
 
 
@@ -37,8 +37,14 @@ class Mode(nn.Module):
     def training(self, mode: bool) -> None:
         # The first write is that of nn.Module's own __init__: it must not reach the module.
         module = self.__dict__["_of"].module
-        if "_modules" in self.__dict__ and not is_held(module):
+        if "_modules" in self.__dict__ and not _is_held(module):
             module.training = mode
+
+
+def _is_held(module: nn.Module) -> bool:
+    """Whether a freeze contract keeps the module in evaluation mode."""
+    hold = hold_of(module)
+    return hold is not None and hold.held
 
 
 class _Reference:

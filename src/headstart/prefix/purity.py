@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from headstart.modules import kinds
-from headstart.prefix.comparing import same, same_first_row, tensors_in
+from headstart.modules.modes import evaluate, untouched
+from headstart.prefix.comparing import Watch, same, same_first_row, tensors_in
 from headstart.prefix.effects import needs
-from headstart.prefix.modes import Watch, evaluate, untouched
 from headstart.prefix.terms import Terms
 from headstart.prefix.tracing import Trace
 

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from headstart.core.errors import ConfigError
+from headstart.modules.modes import evaluate, untouched
 from headstart.prefix import calls
 from headstart.prefix.boundary import TensorSpec, laid_out, specify
 from headstart.prefix.calls import Call, CallKey
 from headstart.prefix.identity import describe_code, describe_modules
 from headstart.prefix.inputs import Inputs, probe_batches
-from headstart.prefix.modes import evaluate, untouched
 from headstart.prefix.parts import Mode
 from headstart.prefix.precision import Dtype
 from headstart.prefix.result import Placed

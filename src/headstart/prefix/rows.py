@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from headstart.modules.batches import filled
+from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.boundary import TensorSpec
-from headstart.prefix.modes import evaluate, untouched
 from headstart.prefix.precision import Array, from_array, to_array
 from headstart.prefix.result import Cut
 
@@ -46,10 +45,7 @@ def boundary_rows(cut: Cut, batches: Iterable[Any]) -> Iterator[dict[str, Array]
         args, kwargs = _call(batch)
         count = len(next(t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)))
         size = size or count
-        if count < size:
-            args, kwargs = pytree.tree_map_only(
-                Tensor, partial(_filled, missing=size - count), (args, kwargs)
-            )
+        args, kwargs = filled((args, kwargs), size)
         rows = compute_rows(cut.prefix, args, kwargs)
         yield {
             spec.name: to_array(row[:count], spec)
@@ -68,10 +64,6 @@ def _call(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(batch, Mapping):
         return (), dict(batch)
     return (batch if isinstance(batch, tuple) else (batch,)), {}
-
-
-def _filled(tensor: Tensor, missing: int) -> Tensor:
-    return torch.cat([tensor, tensor[:1].expand(missing, *tensor.shape[1:])])
 
 
 __all__ = ["boundary_rows", "boundary_tensors", "compute_rows"]

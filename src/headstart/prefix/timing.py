@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
+from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.comparing import tensors_in
-from headstart.prefix.modes import evaluate, untouched
 from headstart.prefix.purity import Purity
 from headstart.prefix.tracing import Trace
 

@@ -23,9 +23,9 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from headstart.modules.digests import named_tensors
+from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.comparing import tensors_in, version
 from headstart.prefix.inputs import Inputs
-from headstart.prefix.modes import evaluate, untouched
 from headstart.prefix.watching import watched
 
 _METADATA = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from headstart.core.errors import ConfigError
 from headstart.core.progress import console_reporter
 from headstart.data import DigestMemo, Split, load_items
 from headstart.extraction import Extraction, Precision, extract
+from headstart.modules.pooling import pooling_kinds
 from headstart.sklearn import images
 from headstart.sklearn.faults import InputError, SettingsError, conventional, raise_faults
 from headstart.sklearn.networks import EXTRACTING, argument_faults, cut_network
@@ -234,8 +235,9 @@ def extractor_faults(given: Mapping[str, Any]) -> list[str]:
     faults += argument_faults(given["backbone_args"])
     if given["backbone_args"] and isinstance(given["backbone"], Backbone):
         faults.append("backbone_args has no meaning for a Backbone, which is built already")
-    if given["pooling"] not in (None, *get_args(Pooling)):
-        known = ", ".join(get_args(Pooling))
+    poolings = [kind.name for kind in pooling_kinds()]
+    if given["pooling"] not in (None, *poolings):
+        known = ", ".join(poolings)
         faults.append(f"pooling must be one of {known} or None, not {given['pooling']!r}")
     faults += _shape_faults(given["image_shape"]) + _range_faults(given["value_range"])
     cache = given["cache"]

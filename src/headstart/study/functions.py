@@ -119,7 +119,7 @@ def cut_of(configuration: Configuration, backbone: Backbone) -> Cut:
 def running_norms(backbone: Backbone) -> tuple[str, ...]:
     """Return the layers with running statistics that take part up to the cut."""
     modules = dict(backbone.module.named_modules())
-    return tuple(name for name in backbone.prefix.modules if is_running_norm(modules[name]))
+    return tuple(name for name in backbone.live.modules if is_running_norm(modules[name]))
 
 
 __all__ = ["Cut", "Facts", "Function", "cut_of", "function_of", "running_norms"]

@@ -108,7 +108,7 @@ def find_facts(backbone: Backbone, cuts: Sequence[Cut], inputs: Tensor) -> Facts
     """
     at = network.deepest(backbone, cuts)
     modules = dict(at.module.named_modules())
-    kinds = [(name, chance(modules[name])) for name in at.prefix.modules]
+    kinds = [(name, chance(modules[name])) for name in at.live.modules]
     function = Function("running", None, True, False, at.preprocessing, None)
     ready = network.prepared(at, function)
     settings = Extraction()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,12 @@ from headstart.extraction import Extraction
 from headstart.freezing import FreezeHandle, FreezePolicy, blend, freeze, reestimate
 from headstart.freezing.contract import contracts
 from headstart.freezing.norm import Reestimation
+from headstart.modules.forward import run_up_to
 from headstart.modules.layers import call_order
 from headstart.study.configuration import Autograd
 from headstart.study.functions import Cut, Function
 
 _CONTEXTS = {"no_grad": torch.no_grad, "inference": torch.inference_mode, "grad": torch.enable_grad}
-Forward = Callable[[nn.Module, Tensor], None]
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -89,8 +89,11 @@ def restate(
         batches: normalised inputs, kept in memory with all activations of one depth.
     """
     copy_ = copied(backbone)
-    with up_to_cut(copy_) as forward:
-        done = reestimate(copy_.module, batches, layers=norms, forward=forward, in_memory=True)
+
+    def forward(model: nn.Module, batch: Tensor) -> None:
+        run_up_to(model, backbone.layer, arranged(batch))
+
+    done = reestimate(copy_.module, batches, layers=norms, forward=forward, in_memory=True)
     return copy_, done
 
 
@@ -99,36 +102,6 @@ def blended(backbone: Backbone, done: Reestimation, alpha: float) -> Backbone:
     copy_ = copied(backbone)
     blend(copy_.module, done, alpha)
     return copy_
-
-
-class _Reached(BaseException):
-    """Ends a forward pass at the cut."""
-
-
-@contextlib.contextmanager
-def up_to_cut(backbone: Backbone) -> Iterator[Forward]:
-    """Give ``forward(module, batch)``, which runs no further than the cut; safe in threads.
-
-    One hook serves all passes that are under way at once, which ``features_of`` would not.
-    """
-    module = backbone.module
-
-    def stop(_module: nn.Module, _inputs: object, _output: object) -> None:
-        raise _Reached
-
-    handle = None
-    if backbone.layer is not None:
-        handle = module.get_submodule(backbone.layer).register_forward_hook(stop)
-
-    def forward(model: nn.Module, batch: Tensor) -> None:
-        with contextlib.suppress(_Reached):
-            model(arranged(batch))
-
-    try:
-        yield forward
-    finally:
-        if handle is not None:
-            handle.remove()
 
 
 def deepest(backbone: Backbone, cuts: Sequence[Cut]) -> Backbone:
@@ -142,7 +115,7 @@ def deepest(backbone: Backbone, cuts: Sequence[Cut]) -> Backbone:
 
 def at_cuts(backbone: Backbone, cuts: Sequence[Cut]) -> tuple[Backbone, ...]:
     """Return the same network at every cut."""
-    return tuple(backbone.at(layer, pooling) for layer, pooling in cuts)  # type: ignore[arg-type]
+    return tuple(backbone.at(layer, pooling) for layer, pooling in cuts)
 
 
 def arranged(inputs: Tensor) -> Tensor:
@@ -197,5 +170,4 @@ __all__ = [
     "run_batch",
     "seeded",
     "settle",
-    "up_to_cut",
 ]

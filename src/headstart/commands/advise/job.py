@@ -203,7 +203,7 @@ class _Inquiry:
 
     def drift(self) -> tuple[LayerDrift, ...]:
         """Measure how far the statistics of the data lie from the running ones."""
-        live = set(self.backbone.prefix.modules)
+        live = set(self.backbone.live.modules)
         norms = [
             name
             for name, part in self.backbone.module.named_modules()

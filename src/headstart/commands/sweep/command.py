@@ -84,7 +84,7 @@ def sweep(
         more["heads"] = _words(heads)
     config = SweepConfig(
         layers=tuple(None if name == "output" else name for name in _words(layers)),
-        poolings=_words(poolings),  # type: ignore[arg-type]
+        poolings=_words(poolings),
         standardise=scaled or (True,),
         folds=folds,
         seeds=seed_values,

@@ -1,0 +1,98 @@
+"""Poolings: their arithmetic by layout, with and without a mask, traced and compiled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import fx, nn
+
+from headstart.core.errors import BackboneError
+from headstart.modules.batches import filled
+from headstart.modules.layout import (
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
+    ROWS,
+    Layout,
+    find_layout,
+    tokens,
+)
+from headstart.modules.pooling import Pool, pool, pooling_kinds
+
+
+def test_pooling_of_tokens_leaves_the_prefix_out():
+    x = torch.randn(2, 5, 7)
+    assert torch.equal(pool(x, "cls", tokens(1)), x[:, 0])
+    assert torch.allclose(pool(x, "avg", tokens(1)), x[:, 1:].mean(1))
+    assert torch.equal(pool(x, "none", tokens(1)), x)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "gem"])
+def test_every_layout_gives_the_same_rows(pooling):
+    maps = torch.rand(2, 6, 3, 4)
+    expected = maps.mean((2, 3)) if pooling == "avg" else maps.pow(3).mean((2, 3)).pow(1 / 3)
+    for order, layout in (
+        ((0, 1, 2, 3), CHANNELS_FIRST),
+        ((0, 2, 3, 1), CHANNELS_LAST),
+        ((2, 0, 3, 1), Layout(batch=1, channels=3, positions=(0, 2))),
+    ):
+        assert torch.allclose(pool(maps.permute(order), pooling, layout), expected, atol=1e-5)
+    sequence = maps.flatten(2).permute(2, 0, 1)  # (tokens, batch, channels)
+    layout = Layout(batch=1, channels=2, positions=(0,))
+    assert torch.allclose(pool(sequence, pooling, layout), expected, atol=1e-5)
+    assert torch.equal(pool(maps[:, :, 0, 0], pooling, ROWS), maps[:, :, 0, 0])
+
+
+@pytest.mark.parametrize("pooling", ["avg", "gem"])
+def test_masked_positions_do_not_count(pooling):
+    x = torch.rand(3, 6, 4)
+    mask = torch.arange(6) < torch.tensor([[6], [4], [2]])
+    together = pool(x, pooling, tokens(1), mask)
+    for row, count in enumerate((6, 4, 2)):
+        alone = pool(x[row : row + 1, :count], pooling, tokens(1))
+        assert torch.allclose(together[row : row + 1], alone, atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused_with_a_parameter_to_change():
+    with pytest.raises(BackboneError, match=r"class token.*pooling='avg'"):
+        pool(torch.rand(2, 3, 4), "cls", tokens(0))
+    with pytest.raises(BackboneError, match=r"5 axes.*pooling='none'"):
+        pool(torch.rand(2, 3, 4, 5, 6), "avg", Layout())
+    with pytest.raises(BackboneError, match="one of avg, cls, gem, none"):
+        pool(torch.rand(2, 3), "median", ROWS)
+
+
+@pytest.mark.parametrize("pooling", [kind.name for kind in pooling_kinds()])
+def test_poolings_can_be_traced(pooling):
+    x = torch.rand(2, 5, 4)
+    module = Pool(pooling, tokens(1))
+    assert torch.equal(fx.symbolic_trace(module)(x), module(x))
+
+
+class Swin(nn.Module):
+    output_fmt = "NHWC"
+    num_prefix_tokens = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x.permute(0, 2, 3, 1)).flatten(1, 2)
+
+
+def test_todays_rules_of_layouts():
+    x = torch.rand(2, 3, 4, 4)
+    assert find_layout(Swin(), "body", x) == CHANNELS_LAST
+    assert find_layout(Swin(), None, x) == tokens(0)
+    assert find_layout(nn.Conv2d(3, 2, 1), None, x) == CHANNELS_FIRST
+    assert find_layout(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), None, x) == ROWS
+
+
+def test_batches_are_filled_up_with_their_first_item():
+    x = torch.arange(6.0).reshape(3, 2)
+    assert torch.equal(filled(x, 5), x[[0, 1, 2, 0, 0]])
+    assert filled(x, 3) is x
+    args, kwargs = filled(((x,), {"mask": x > 2, "scale": 2.0}), 4)
+    assert torch.equal(args[0][3], x[0])
+    assert kwargs["mask"].dtype == torch.bool
+    assert kwargs["scale"] == 2.0
