@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headstart.finetuning.feeds import Feed, Index
 from headstart.finetuning.network import HEAD, Classifier, network_groups, smoothed_loss
-from headstart.modules.layers import evaluation_mode
+from headstart.modules.modes import evaluation_mode
 
 
 @contextmanager
