@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from headstart.core.division import make_folds
+from headstart.core.division import held_out_part
 from headstart.core.errors import ConfigError, HeadError
 from headstart.evaluation import evaluate, wilson_interval
 from headstart.heads import (
@@ -20,63 +20,13 @@ from headstart.heads import (
     nested_cross_validation,
     sweep,
 )
-from headstart.heads.label_budget import _division, fit_power_law
+from headstart.heads.label_budget import fit_power_law
 
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
     x, y = load_digits(return_X_y=True)
     return x.astype(np.float32), y.astype(np.int64)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    labels=st.lists(st.integers(0, 4), min_size=2, max_size=80),
-    folds=st.integers(2, 6),
-    seed=st.integers(0, 100),
-)
-def test_folds_are_stratified_and_even(labels: list[int], folds: int, seed: int) -> None:
-    y = np.array(labels)
-    found = make_folds(y, folds, seed=seed)
-    counts = np.bincount(y)
-    if counts.max() < 2:
-        assert found is None
-        return
-    if found is None:  # with one item of a class, another may be left alone to train on
-        assert len(np.unique(y)) > 1
-        assert counts[counts > 0].min() == 1
-        return
-    trained = [np.unique(y[train]) for train, _ in found.splits()]
-    assert all(len(classes) >= min(2, len(np.unique(y))) for classes in trained)
-    assert found.count == min(folds, max(2, counts[counts > 0].min()))
-    assert (found.count < folds) == bool(found.notes)
-    sizes = np.bincount(found.of, minlength=found.count)
-    assert sizes.max() - sizes.min() <= 1
-    for label in np.unique(y):
-        held = np.bincount(found.of[y == label], minlength=found.count)
-        assert held.max() - held.min() <= 1
-    covered = np.concatenate([held for _, held in found.splits()])
-    assert sorted(covered) == list(range(len(y)))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    groups=st.lists(st.integers(0, 9), min_size=2, max_size=60),
-    folds=st.integers(2, 5),
-    seed=st.integers(0, 100),
-)
-def test_groups_are_never_parted(groups: list[int], folds: int, seed: int) -> None:
-    g = np.array(groups)
-    y = np.random.default_rng(seed).integers(0, 3, len(g))
-    if len(np.unique(g)) < 2:
-        with pytest.raises(HeadError, match="two groups"):
-            make_folds(y, folds, seed=seed, groups=g)
-        return
-    found = make_folds(y, folds, seed=seed, groups=g)
-    assert found is not None
-    assert set(found.of) == set(range(found.count))
-    for group in np.unique(g):
-        assert len(np.unique(found.of[g == group])) == 1
 
 
 def test_choice_is_good_certified_and_refitted_on_all_rows(
@@ -235,9 +185,9 @@ def test_every_repetition_holds_out_another_fifth(counts: list[int], seed: int) 
     y = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     several = sum(count for count in counts if count > 1)
     rounds = min(5, several)
-    held = [_division(y, seed, repetition)[1] for repetition in range(rounds)]
+    held = [held_out_part(y, repetition, seed=seed)[1] for repetition in range(rounds)]
     for repetition in range(rounds):
-        rest, out = _division(y, seed, repetition)
+        rest, out = held_out_part(y, repetition, seed=seed)
         np.testing.assert_array_equal(out, held[repetition])
         assert abs(len(out) - several / rounds) < 1
         assert set(np.unique(y[rest])) == set(range(len(counts)))
@@ -253,7 +203,7 @@ def test_a_rare_class_does_not_shorten_the_learning_curve() -> None:
     found = learning_curve(x, y, 5, repetitions=5)
     assert found.shots == (1, 2, 5, 10, 20, 48)
     # Every point has rows of its own: the last draws 48 labels a class, not what is left of half.
-    rest = [_division(y, 0, repetition)[0] for repetition in range(5)]
+    rest = [held_out_part(y, repetition, seed=0)[0] for repetition in range(5)]
     assert min(np.bincount(y[rows]).max() for rows in rest) == 48
     assert found.notes == (
         "1 class has a single item, which is never held out, so that the accuracy says nothing of"

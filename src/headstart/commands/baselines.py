@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.division import few_per_class
 from headstart.core.progress import Reporter
 from headstart.core.records import Baseline
 from headstart.data import Preprocessing, Split, read_batches
@@ -39,7 +40,10 @@ def pixel_baseline(train: Split, test: Split, *, seed: int, reporter: Reporter) 
     side = _common_side(test)
     if side is None or len(np.unique(train.labels)) < 2:
         return None
-    rows = _sample(train.labels, PIXEL_ROWS, np.random.default_rng([seed, 1]))
+    rows = np.arange(len(train))
+    if len(train) > PIXEL_ROWS:
+        each = max(1, PIXEL_ROWS // len(np.unique(train.labels)))
+        rows = few_per_class(train.labels, each, seed=(seed, 1))
     small = Preprocessing(
         size=(side, side),
         mean=(0.0, 0.0, 0.0),
@@ -70,17 +74,6 @@ def _common_side(split: Split) -> int | None:
     places = np.linspace(0, len(split) - 1, num=min(16, len(split)), dtype=np.int64)
     largest = max(max(split.image(int(i)).size) for i in places)
     return None if largest > SMALL_SIDE else min(largest, PIXEL_SIDE)
-
-
-def _sample(
-    labels: NDArray[np.int64], most: int, generator: np.random.Generator
-) -> NDArray[np.int64]:
-    if len(labels) <= most:
-        return np.arange(len(labels))
-    classes = np.unique(labels)
-    each = max(1, most // len(classes))
-    picked = [generator.permutation(np.flatnonzero(labels == label))[:each] for label in classes]
-    return np.sort(np.concatenate(picked))
 
 
 def _pixels(split: Split, small: Preprocessing, reporter: Reporter) -> NDArray[np.float32]:

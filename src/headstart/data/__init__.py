@@ -10,7 +10,6 @@ from headstart.data.items import DigestMemo, Items, digest
 from headstart.data.loading import load_data, load_items, load_test_data
 from headstart.data.preprocessing import Preprocessing
 from headstart.data.reading import BadItem, Batch, BatchReader, read_batches, settle_bad_items
-from headstart.data.splits import few_per_class, stratified_folds, stratified_split
 from headstart.data.views import (
     STANDARD,
     ColourJitter,
@@ -38,13 +37,10 @@ __all__ = [
     "Split",
     "View",
     "digest",
-    "few_per_class",
     "load_data",
     "load_items",
     "load_test_data",
     "numbered_views",
     "read_batches",
     "settle_bad_items",
-    "stratified_folds",
-    "stratified_split",
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from headstart.core.division import stratified_split
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter
 from headstart.core.wording import count, quoted
 from headstart.data.dataset import Dataset, Split
 from headstart.data.labels import encode, require_labels
 from headstart.data.source import WHOLE, Part, Source
-from headstart.data.splits import stratified_split
 
 
 def assemble(found: Source, test_fraction: float, seed: int, reporter: Reporter) -> Dataset:
@@ -95,7 +95,7 @@ def _settled(
 
 def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tuple[Split, Split]:
     """Divide a split in two by content, and say so."""
-    first, second = stratified_split(whole.labels, fraction, seed=seed, groups=whole.ids)
+    first, second = stratified_split(whole.labels, fraction, seed=seed, keys=whole.ids)
     if len(second) == 0:
         raise DataError(
             f"{count(len(whole), 'item')} in {count(len(whole.classes), 'class', 'classes')} are"

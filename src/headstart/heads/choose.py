@@ -10,10 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import softmax
 
-from headstart.core.division import make_folds, require_seeds
+from headstart.core.division import Keys, make_folds
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
+from headstart.core.seeds import require_seeds
 from headstart.evaluation.intervals import wilson_interval
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
@@ -81,7 +82,8 @@ def choose_linear(
     folds: int = 5,
     grid: Sequence[float] | None = None,
     rule: Rule = "best",
-    groups: np.ndarray | None = None,
+    keys: Keys | None = None,
+    groups: Keys | None = None,
     class_weight: str | np.ndarray | None = None,
     standardise: bool = True,
     names: Sequence[str] | None = None,
@@ -106,7 +108,8 @@ def choose_linear(
             loss: between neighbours accuracy is mostly noise, and log loss is not.
             ``one-standard-error`` takes the strongest penalty within one standard error of the
             highest accuracy (Breiman et al. 1984).
-        groups: ``(n,)``, rows that must be held out together.
+        keys, groups: what the folds follow from, and which rows are held out together; see
+            :mod:`headstart.core.division`.
         class_weight, standardise, device: as for :func:`~headstart.heads.fit_logistic`.
         names: class names, for the notes.
         tolerance: of the refit's gradient; ten times tighter than scikit-learn's default.
@@ -124,7 +127,7 @@ def choose_linear(
     values = np.unique(np.asarray(DINO_GRID if grid is None else grid, dtype=np.float64))
     if rule not in ("best", "one-standard-error"):
         raise HeadError(f"expected the rule 'best' or 'one-standard-error', found {rule!r}")
-    divided = make_folds(labels, folds, seed=seed, groups=groups, names=names)
+    divided = make_folds(labels, folds, seed=seed, keys=keys, groups=groups, names=names)
     path: LogisticPath | None = None
     if divided is None:
         at = int(np.abs(np.log(values / _FALLBACK_C)).argmin())

@@ -176,6 +176,7 @@ def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
         folds=options.folds,
         grid=options.grid,
         rule=options.rule,
+        keys=rows.keys,
         groups=rows.groups,
         names=rows.names,
         reporter=rows.reporter,
@@ -261,6 +262,8 @@ def _fit_mlp(rows: TrainingRows, options: MLPOptions) -> Trained:
         rows.n_classes,
         task=rows.task,  # type: ignore[arg-type]
         validation_rows=rows.validation,
+        keys=rows.keys,
+        groups=rows.groups,
         seed=rows.seed,
         reporter=rows.reporter,
         **given,

@@ -9,10 +9,11 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from headstart.core.division import deal, require_seeds
+from headstart.core.division import Keys, held_out_part, shuffled_classes
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Interval, Score
+from headstart.core.seeds import require_seeds
 from headstart.evaluation.intervals import t_interval
 from headstart.heads.checks import as_features, as_labels, require_two_classes
 from headstart.heads.choose import choose_linear
@@ -59,6 +60,8 @@ def learning_curve(
     shots: Sequence[int] | None = None,
     repetitions: int = 5,
     seed: int = 0,
+    keys: Keys | None = None,
+    groups: Keys | None = None,
     reporter: Reporter | None = None,
 ) -> LabelBudget:
     """Measure accuracy with few labels a class, inside the training rows.
@@ -73,6 +76,8 @@ def learning_curve(
             the rest.
         repetitions: how many, at least 1.
         seed: of the divisions and the draws.
+        keys, groups: what divisions and draws follow from, and which rows are held out together;
+            see :mod:`headstart.core.division`.
         reporter: is told how the work goes.
 
     Raises:
@@ -85,16 +90,25 @@ def learning_curve(
     features = as_features(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
-    divisions = [_division(labels, seed, repetition) for repetition in range(repetitions)]
+    divisions = [
+        held_out_part(labels, repetition, parts=_FIFTHS, seed=seed, keys=keys, groups=groups)
+        for repetition in range(repetitions)
+    ]
     points = _points(shots, min(int(np.bincount(labels[rest]).max()) for rest, _ in divisions))
     accuracies = np.empty((len(points), repetitions))
     with reporter.task("learning curve", accuracies.size, "fits") as progress:
         for repetition, (rest, held) in enumerate(divisions):
-            rank = _ranks(labels[rest], np.random.default_rng([seed, repetition]))
+            rank = _ranks(labels[rest], (seed, repetition), _some(keys, rest))
             for at, shot in enumerate(points):
                 drawn = rest[rank < shot]
                 head = choose_linear(
-                    features[drawn], labels[drawn], n_classes, grid=_GRID, seed=seed
+                    features[drawn],
+                    labels[drawn],
+                    n_classes,
+                    grid=_GRID,
+                    seed=seed,
+                    keys=_some(keys, drawn),
+                    groups=_some(groups, drawn),
                 ).head
                 accuracies[at, repetition] = float(
                     (head.predict(features[held]) == labels[held]).mean()
@@ -106,23 +120,6 @@ def learning_curve(
     return LabelBudget(
         points, _curve(points, scores), scores, accuracies, extrapolated, gain, notes
     )
-
-
-def _division(labels: np.ndarray, seed: int, repetition: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to draw from and the fifth that a repetition holds out.
-
-    Always a fifth, however rare a class is: folds that every class reaches would be two where a
-    class has two items, and half of all rows would be lost to the curve. The items of a class
-    lie in different fifths, so that every class has an item to draw.
-    """
-    several = np.flatnonzero(np.bincount(labels)[labels] > 1)
-    if not len(several):
-        raise HeadError("a learning curve needs a class with two items or more")
-    count = min(_FIFTHS, len(several))
-    # Five repetitions hold out the five fifths of one division, the next five of another.
-    of = deal(labels[several], count, seed + repetition // count)
-    held = several[of == repetition % count]
-    return np.setdiff1d(np.arange(len(labels)), held), held
 
 
 def _points(shots: Sequence[int] | None, most: int) -> tuple[int, ...]:
@@ -138,13 +135,19 @@ def _points(shots: Sequence[int] | None, most: int) -> tuple[int, ...]:
     return (*(shot for shot in _SHOTS if shot < most), most)
 
 
-def _ranks(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _ranks(labels: np.ndarray, seed: Sequence[int], keys: Keys | None) -> np.ndarray:
     """Return a random rank inside its class for each row, from 0."""
     rank = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        rank[rows] = rng.permutation(len(rows))
+    for rows in shuffled_classes(labels, seed, keys=keys):
+        if keys is not None:
+            rank[rows] = np.arange(len(rows))
+        else:  # the shuffled positions themselves, in the order of the data
+            rank[np.sort(rows)] = np.argsort(np.argsort(rows))
     return rank
+
+
+def _some(values: Keys | None, rows: np.ndarray) -> Keys | None:
+    return None if values is None else [values[row] for row in rows]
 
 
 def fit_power_law(shots: FloatArray, error: FloatArray) -> tuple[float, float, float]:

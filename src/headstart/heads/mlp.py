@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.core.division import seed_faults
+from headstart.core.division import Keys, held_out_rows
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve
+from headstart.core.seeds import seed_faults
 from headstart.heads.base import Arrays, Head, Task, expect_arrays
 from headstart.heads.checks import (
     Features,
@@ -168,6 +169,8 @@ def fit_mlp(
     patience: int | None = 10,
     validation: float = 0.2,
     validation_rows: np.ndarray | None = None,
+    keys: Keys | None = None,
+    groups: Keys | None = None,
     task: Literal["classification", "multi-label", "regression"] = "classification",
     class_weight: str | np.ndarray | None = None,
     seed: int = 0,
@@ -194,6 +197,8 @@ def fit_mlp(
         validation: the fraction of the rows that is held out (stratified by class) to choose
             the epoch; 0 keeps the last epoch's weights.
         validation_rows: ``(n,) bool``, hold out just these rows instead.
+        keys, groups: what decides which rows are held out, and which are kept together; see
+            :mod:`headstart.core.division`.
         task: what ``y`` means.
         class_weight: ``"balanced"``, one weight a class, or None; for class indices only.
         seed: of everything random.
@@ -212,7 +217,9 @@ def fit_mlp(
     indices = targets if targets.ndim == 1 else None
     weights = class_weight_vector(class_weight, indices, n_classes)
     notes: list[str] = []
-    held = _held_out_rows(labels, len(features), validation, validation_rows, seed, notes)
+    held = _held_out_rows(
+        labels, len(features), validation, validation_rows, seed, keys, groups, notes
+    )
     if not present.all():
         notes.append(f"{int((~present).sum())} classes have no training row; probability 0")
     train_rows = np.flatnonzero(~held)
@@ -347,6 +354,8 @@ def _held_out_rows(
     fraction: float,
     given: np.ndarray | None,
     seed: int,
+    keys: Keys | None,
+    groups: Keys | None,
     notes: list[str],
 ) -> np.ndarray:
     """Return ``(n,) bool``: the rows that choose the epoch; every class keeps a training row."""
@@ -355,12 +364,8 @@ def _held_out_rows(
         if mask.shape != (n,) or mask.dtype != bool or mask.all():
             raise HeadError("expected validation_rows to be one boolean a row, not all true")
         return mask
-    held = np.zeros(n, dtype=bool)
-    rng = np.random.default_rng(seed)
     strata = np.zeros(n, dtype=np.int64) if labels is None else labels
-    for stratum in np.unique(strata):
-        rows = rng.permutation(np.flatnonzero(strata == stratum))
-        held[rows[: min(round(fraction * len(rows)), len(rows) - 1)]] = True
+    held = held_out_rows(strata, fraction, seed=seed, keys=keys, groups=groups)
     if fraction > 0 and not held.any():
         notes.append(
             "no rows were held out, because every class has too few; the last epoch is kept"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.core.division import make_folds
+from headstart.core.division import Keys, make_folds
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Score
@@ -49,7 +49,8 @@ def nested_cross_validation(
     folds: int = 5,
     inner_folds: int = 5,
     seed: int = 0,
-    groups: np.ndarray | None = None,
+    keys: Keys | None = None,
+    groups: Keys | None = None,
     names: Sequence[str] | None = None,
     choose: Choose = choose_linear,
     reporter: Reporter | None = None,
@@ -60,7 +61,8 @@ def nested_cross_validation(
         x, y, n_classes: features ``(n, d)``, class indices ``(n,)``, their number.
         folds, inner_folds: of the score, and of the choice inside.
         seed: of both.
-        groups: ``(n,)``, rows that must be held out together, in both.
+        keys, groups: what the folds of both follow from, and which rows are held out together;
+            see :mod:`headstart.core.division`.
         names: class names, for the notes.
         choose: called with training rows; anything with the signature of ``choose_linear``.
         reporter: is told how the work goes.
@@ -72,7 +74,7 @@ def nested_cross_validation(
     features = as_features(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
-    outer = make_folds(labels, folds, seed=seed, groups=groups, names=names)
+    outer = make_folds(labels, folds, seed=seed, keys=keys, groups=groups, names=names)
     if outer is None:
         raise HeadError(
             "nested cross-validation needs two classes with two items or more",
@@ -89,7 +91,8 @@ def nested_cross_validation(
                 n_classes,
                 seed=seed,
                 folds=inner_folds,
-                groups=None if groups is None else np.asarray(groups)[train],
+                keys=None if keys is None else [keys[row] for row in train],
+                groups=None if groups is None else [groups[row] for row in train],
                 names=names,
             )
             head: Head = selection.head

@@ -21,7 +21,7 @@ from headstart.core.wording import did_you_mean
 if TYPE_CHECKING:
     import numpy as np
 
-    from headstart.core.division import Folds
+    from headstart.core.division import Folds, Keys
     from headstart.heads.base import Head
     from headstart.heads.logistic import Convergence
 
@@ -36,7 +36,10 @@ class TrainingRows:
         y: targets: class indices ``(n,)``, memberships ``(n, k)`` or values ``(n,)``, ``(n, t)``.
         n_classes: the number of classes, labels or targets.
         task: what ``y`` means: ``classification``, ``multi-label`` or ``regression``.
-        groups: ``(n,)``, rows of one group are held out together; None: every row on its own.
+        keys: n content ids, from which divisions follow; equal ones are held out together. None:
+            divisions follow from the order of the rows.
+        groups: n names; rows of one group are held out together, as in
+            :mod:`headstart.core.division`.
         validation: ``(n,) bool``, rows that may decide when training stops but are not fitted;
             None: a head that needs such rows holds some out itself. Heads whose kind does not
             stop early ignore it.
@@ -49,11 +52,33 @@ class TrainingRows:
     y: object
     n_classes: int
     task: str = "classification"
-    groups: np.ndarray | None = None
+    keys: Keys | None = None
+    groups: Keys | None = None
     validation: np.ndarray | None = None
     names: Sequence[str] | None = None
     seed: int = 0
     reporter: Reporter = field(default_factory=SilentReporter)
+
+    def take(self, rows: np.ndarray, *, seed: int | None = None) -> TrainingRows:
+        """Return some of the rows, without validation rows.
+
+        Args:
+            rows: ascending indices ``(m,)``; streamed features are not read yet.
+            seed: another one; None keeps it.
+        """
+        import numpy as np
+
+        from headstart.heads.checks import subset
+
+        return dataclasses.replace(
+            self,
+            x=subset(self.x, rows),  # type: ignore[arg-type]
+            y=np.asarray(self.y)[rows],
+            keys=None if self.keys is None else [self.keys[row] for row in rows],
+            groups=None if self.groups is None else [self.groups[row] for row in rows],
+            validation=None,
+            seed=self.seed if seed is None else seed,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from headstart.core.division import Folds, make_folds, require_seeds
+from headstart.core.division import Folds, Keys, make_folds
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
+from headstart.core.seeds import require_seeds
 from headstart.evaluation import repeated_accuracy
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.checks import (
-    Features,
     as_labels,
     as_rows,
     require_two_classes,
     streaming_note,
-    subset,
 )
 from headstart.heads.choose import absent_note
 from headstart.heads.logistic import DINO_GRID
@@ -103,7 +102,8 @@ def sweep(
     standardise: Sequence[bool] = (True,),
     folds: int = 5,
     seeds: Sequence[int] = (0,),
-    groups: np.ndarray | None = None,
+    keys: Keys | None = None,
+    groups: Keys | None = None,
     class_weight: str | None = None,
     names: Sequence[str] | None = None,
     device: str = "cpu",
@@ -126,7 +126,8 @@ def sweep(
         standardise: whether features are scaled to unit deviation; both may be tried.
         folds: how many.
         seeds: one division into folds for each, no seed twice.
-        groups: ``(n,)``, rows that must be held out together.
+        keys, groups: what the folds follow from, and which rows are held out together; see
+            :mod:`headstart.core.division`.
         class_weight: ``"balanced"`` or None, for the heads that have such an option.
         names: class names, for the notes.
         device: of logistic regression, as for :func:`~headstart.heads.fit_logistic`.
@@ -154,7 +155,7 @@ def sweep(
         if len(x) != len(labels):
             raise HeadError(f"expected {len(labels):,} rows in every view, {name!r} has {len(x):,}")
     present = require_two_classes(labels)
-    divisions = _divide(labels, folds, seeds, groups, names)
+    divisions = _divide(labels, folds, seeds, keys, groups, names)
     notes = (
         *divisions[0].notes,
         *absent_note(present, n_classes, names),
@@ -165,7 +166,9 @@ def sweep(
     curves: list[Curve] = []
     with reporter.task("sweep", len(features) * len(kinds), "kinds of head") as progress:
         for view, x in features.items():
-            rows = TrainingRows(x, labels, n_classes, names=names, seed=seeds[0])
+            rows = TrainingRows(
+                x, labels, n_classes, keys=keys, groups=groups, names=names, seed=seeds[0]
+            )
             request = SweepRequest(view, divisions, tuple(grid), _distinct(standardise), shared)
             for kind in kinds:
                 if kind.solve is not None:
@@ -194,10 +197,14 @@ def _divide(
     labels: np.ndarray,
     folds: int,
     seeds: Sequence[int],
-    groups: np.ndarray | None,
+    keys: Keys | None,
+    groups: Keys | None,
     names: Sequence[str] | None,
 ) -> tuple[Folds, ...]:
-    divisions = [make_folds(labels, folds, seed=s, groups=groups, names=names) for s in seeds]
+    divisions = [
+        make_folds(labels, folds, seed=seed, keys=keys, groups=groups, names=names)
+        for seed in seeds
+    ]
     kept = tuple(division for division in divisions if division is not None)
     if not kept:
         raise HeadError(
@@ -225,38 +232,31 @@ def _trial(
     request: SweepRequest,
     seeds: tuple[int, ...],
 ) -> Trial:
-    x, labels = rows.x, np.asarray(rows.y)
     options = kind.settings(values, **request.shared)
+    labels = np.asarray(rows.y)
     held_out = np.empty((len(labels), rows.n_classes))
     accuracy, counts, loss = [], [], 0.0
     for division, seed in zip(request.divisions, seeds, strict=True):
         for train, held in division.splits():
-            head = _fit(kind, options, subset(x, train), labels[train], rows, seed)  # type: ignore[arg-type]
-            p = held_out[held] = head.predict_proba(subset(x, held))  # type: ignore[arg-type]
+            head = kind.fit(rows.take(train, seed=seed), options).head
+            p = held_out[held] = head.predict_proba(rows.take(held).x)
             truth = labels[held]
             accuracy.append(float((p.argmax(axis=1) == truth).mean()))
             own = np.maximum(p[np.arange(len(held)), truth], 1e-12)
             loss -= float(np.log(own).sum())
             counts.append(len(held))
-
     temperature = 1.0
     if not kind.calibrated:
         with np.errstate(divide="ignore"):
             temperature = fit_temperature(np.log(held_out), labels)
 
     def refit() -> Head:
-        head = _fit(kind, options, x, labels, rows, seeds[0])  # type: ignore[arg-type]
+        head = kind.fit(rows, options).head
         return head if kind.calibrated else head.with_temperature(temperature)
 
     return Trial(
         values, np.array(accuracy), np.array(counts), loss / float(sum(counts)), False, refit
     )
-
-
-def _fit(
-    kind: HeadKind, options: Any, x: Features, y: np.ndarray, whole: TrainingRows, seed: int
-) -> Head:
-    return kind.fit(TrainingRows(x, y, whole.n_classes, names=whole.names, seed=seed), options).head
 
 
 def _candidate(

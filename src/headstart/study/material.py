@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headstart.core.division import stratified_split
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.fingerprints import fingerprint
 from headstart.core.progress import Reporter
-from headstart.data import Dataset, Preprocessing, Split, read_batches, stratified_split
+from headstart.data import Dataset, Preprocessing, Split, read_batches
 from headstart.data.reading import OnBad
 
 Ints = NDArray[np.int64]
@@ -186,13 +187,13 @@ def _redrawn(
     if repetition == 0:
         return _division(whole, *own, 0, dataclasses.replace(seeds, split=None))
     assert seeds.split is not None
-    train, test = stratified_split(whole.labels, fraction, seed=seeds.split, groups=whole.ids)
+    train, test = stratified_split(whole.labels, fraction, seed=seeds.split, keys=whole.ids)
     return _division(whole, train, test, repetition, seeds)
 
 
 def _division(part: Split, train: Ints, test: Ints, repetition: int, seeds: Seeds) -> Division:
     ids = [part.ids[i] for i in train]
-    _, held = stratified_split(part.labels[train], VALIDATION, seed=seeds.validation, groups=ids)
+    _, held = stratified_split(part.labels[train], VALIDATION, seed=seeds.validation, keys=ids)
     return Division(repetition, seeds, train, test, held)
 
 

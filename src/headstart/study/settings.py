@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from headstart.core.division import seed_faults
 from headstart.core.errors import ConfigError
+from headstart.core.seeds import seed_faults
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
 from headstart.study.heads import HeadSpec

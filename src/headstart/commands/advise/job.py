@@ -29,9 +29,10 @@ from headstart.commands.advise.indicators import (
 from headstart.commands.backbone_spec import BackboneSpec, resolve_backbone
 from headstart.commands.clock import Clock
 from headstart.commands.sources import DataOptions, open_dataset
+from headstart.core.division import stratified_split
 from headstart.core.errors import ConfigError, DataError, FreezeError
 from headstart.core.progress import Reporter, console_reporter
-from headstart.data import Split, stratified_split
+from headstart.data import Split
 from headstart.data.reading import settle_bad_items
 from headstart.evaluation import accuracy_score, paired_accuracy_difference
 from headstart.extraction import Extraction
@@ -161,9 +162,9 @@ class _Inquiry:
         bad = undecodable(whole, backbone.preprocessing, config.extraction.workers, reporter)
         settle_bad_items(bad, "raise", reporter)
         self.whole = whole
-        rest, measured = stratified_split(whole.labels, 0.25, seed=config.seed, groups=whole.ids)
+        rest, measured = stratified_split(whole.labels, 0.25, seed=config.seed, keys=whole.ids)
         inner = whole.take(rest)
-        fit, choose = stratified_split(inner.labels, 0.2, seed=config.seed, groups=inner.ids)
+        fit, choose = stratified_split(inner.labels, 0.2, seed=config.seed, keys=inner.ids)
         self.fit, self.choose = inner.take(fit), inner.take(choose)
         self.measure = whole.take(measured)
         if not len(choose) or not len(measured) or len(np.unique(self.fit.labels)) < 2:

@@ -15,11 +15,11 @@ from headstart.commands.fit.job import tell
 from headstart.commands.run_folder import prepare_folder
 from headstart.commands.sources import DataOptions, open_dataset
 from headstart.commands.thumbnails import thumbnail
-from headstart.core.division import seed_faults
 from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
 from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import to_plain
+from headstart.core.seeds import seed_faults
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
 from headstart.heads import (

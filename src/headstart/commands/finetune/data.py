@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.division import stratified_split
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter
-from headstart.data import BadItem, Dataset, Preprocessing, Split, stratified_split
+from headstart.data import BadItem, Dataset, Preprocessing, Split
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.finetuning import feeds
 
@@ -38,7 +39,7 @@ def divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split, 
     if "validation" in dataset.splits:
         validation = _labelled(dataset.splits["validation"])
         return whole, validation, f"the data's own {len(validation):,} items choose the best epoch"
-    first, second = stratified_split(whole.labels, fraction, seed=seed, groups=whole.ids)
+    first, second = stratified_split(whole.labels, fraction, seed=seed, keys=whole.ids)
     if not len(second):
         raise DataError(
             "no item can be held out to choose the best epoch",

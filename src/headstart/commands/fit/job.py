@@ -21,10 +21,10 @@ from headstart.commands.results import Results
 from headstart.commands.run_folder import Run, prepare_folder
 from headstart.commands.run_report import write_run
 from headstart.commands.sources import DataOptions, open_dataset
-from headstart.core.division import seed_faults
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import Baseline, CacheUse, to_plain
+from headstart.core.seeds import seed_faults
 from headstart.data.reading import OnBad
 from headstart.evaluation import evaluate as score
 from headstart.extraction import Extraction
