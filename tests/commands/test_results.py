@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart.commands.results import Results, Trained
-from headstart.heads import fit_prototype
+from headstart.commands.results import baselines_once, trained_once
+from headstart.core.records import Baseline, Curve, Interval, Score
+from headstart.heads import Trained, fit_prototype
+from headstart.store import Store
 
 HEAD = fit_prototype(np.eye(4), np.arange(4) % 2, 2)
 
@@ -19,10 +21,9 @@ HEAD = fit_prototype(np.eye(4), np.arange(4) % 2, 2)
 @pytest.fixture
 def found(tmp_path: Path):
     """``found(key)``: whether a result was there under a key; it is afterwards."""
-    results = Results(tmp_path)
 
     def ask(key: Mapping[str, Any]) -> bool:
-        return results.trained(key, lambda: Trained(HEAD, (), {}, ()))[1]
+        return trained_once(Store(tmp_path), key, lambda: Trained(HEAD))[1]
 
     return ask
 
@@ -57,3 +58,34 @@ def test_plain_values_of_numpy_and_mappings_are_those_of_python(found) -> None:
 def test_what_has_no_description_is_no_key(found, value: object) -> None:
     with pytest.raises(TypeError, match="plain values and arrays"):
         found({"options": {"groups": value}})
+
+
+def test_a_trained_head_and_baselines_come_back_as_they_were(tmp_path: Path) -> None:
+    curve = Curve("loss", (1.0, 2.0), (0.5, 0.25), "epoch", "nats", chosen=2.0, log_x=True)
+    made = Trained(HEAD.with_temperature(1.5), {"C": 0.1}, (curve,), ("one note",))
+    beat = (
+        Baseline("majority", "the largest class", Score(0.5, Interval(0.4, 0.6, 0.95, "t", 9))),
+        Baseline("pixels", "", Score(0.7, None)),
+    )
+    store = Store(tmp_path)
+    for known in (False, True):
+        trained, found = trained_once(store, {"a": 1}, lambda: made)
+        assert found is known
+        assert (trained.chosen, trained.curves, trained.notes) == (
+            made.chosen, made.curves, made.notes,
+        )  # fmt: skip
+        x = np.arange(8.0).reshape(2, 4)
+        np.testing.assert_array_equal(trained.head.predict_proba(x), made.head.predict_proba(x))
+        assert baselines_once(store, {"a": 1}, lambda known=known: () if known else beat) == beat
+
+
+def test_what_another_version_kept_is_computed_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    trained_once(store, {}, lambda: Trained(HEAD))
+    (info,) = store.results("heads")
+    kept = store.results("heads").get(info.key)
+    assert kept is not None
+    for values in ({}, {**kept.values, "head": {**kept.values["head"], "kind": "unheard of"}}):
+        store.results("heads").put(info.key, kept.arrays, values)
+        assert not trained_once(store, {}, lambda: Trained(HEAD))[1]
+        assert trained_once(store, {}, lambda: Trained(HEAD))[1]

@@ -128,7 +128,7 @@ def test_what_cannot_be_written_is_not_lost(tmp_path, monkeypatch):
     def never(*_: object) -> None:
         raise AssertionError("a forward pass")
 
-    state = tmp_path / "cache" / "comparisons"
+    state = tmp_path / "cache" / "results" / "study"
     with monkeypatch.context() as patched:
         patched.setattr("headstart.commands.compare.job.write_comparison", full)
         with pytest.raises(OSError, match="No space left"):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # Type checkers see the names here; at run time __getattr__ loads them from _MODULES.
     from headstart.heads.base import Head as Head
     from headstart.heads.base import load_head as load_head
+    from headstart.heads.base import unpack_head as unpack_head
     from headstart.heads.calibration import fit_temperature as fit_temperature
     from headstart.heads.choose import Selection as Selection
     from headstart.heads.choose import choose_linear as choose_linear
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from headstart.heads.sweeps import sweep as sweep
 
 _NAMES: dict[str, tuple[str, ...]] = {
-    "base": ("Head", "load_head"),
+    "base": ("Head", "load_head", "unpack_head"),
     "calibration": ("fit_temperature",),
     "choose": ("Selection", "choose_linear"),
     "label_budget": ("LabelBudget", "learning_curve"),

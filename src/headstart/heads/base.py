@@ -131,18 +131,11 @@ class Head(ABC):
         copy.__dict__["temperature"] = float(temperature)
         return copy
 
-    def save(self, folder: Path | str) -> None:
-        """Write ``head.safetensors`` and ``head.json`` into ``folder``, made if missing.
-
-        Each file is written beside its place and renamed, so a reader never sees a torn one; the
-        digest in ``head.json`` ties the pair together.
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+    def pack(self) -> tuple[Arrays, dict[str, Any]]:
+        """Return the head as arrays and plain JSON values; :func:`unpack_head` is the inverse."""
         arrays, options = self.state()
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        payload = safetensors.numpy.save(arrays)
-        document = {
+        return arrays, {
             "format": FORMAT,
             "kind": self.kind,
             "task": self.task,
@@ -154,8 +147,19 @@ class Head(ABC):
                 name: {"dtype": str(array.dtype), "shape": list(array.shape)}
                 for name, array in sorted(arrays.items())
             },
-            "sha256": sha256(payload),
         }
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``head.safetensors`` and ``head.json`` into ``folder``, made if missing.
+
+        Each file is written beside its place and renamed, so a reader never sees a torn one; the
+        digest in ``head.json`` ties the pair together.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays, document = self.pack()
+        payload = safetensors.numpy.save(arrays)
+        document["sha256"] = sha256(payload)
         text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
         write_bytes(folder / ARRAYS_FILE, payload)
         write_text(folder / OPTIONS_FILE, text)
@@ -170,22 +174,35 @@ def load_head(folder: Path | str) -> Head:
     folder = Path(folder)
     document = _read_document(folder / OPTIONS_FILE)
     arrays = _read_arrays(folder / ARRAYS_FILE, document)
+    return unpack_head(arrays, document, str(folder))
+
+
+def unpack_head(arrays: Arrays, document: Mapping[str, Any], where: str) -> Head:
+    """Build the head that :meth:`Head.pack` described.
+
+    Args:
+        arrays, document: what it returned.
+        where: what they were read from, for messages.
+
+    Raises:
+        HeadError: the kind is unknown, or arrays and document disagree.
+    """
     kind = document["kind"]
     for module in ("linear", "mlp", "neighbours"):  # importing a module enters its heads
         importlib.import_module(f"headstart.heads.{module}")
     if kind not in _KINDS:
         raise HeadError(
-            f"expected a head of kind {', '.join(sorted(_KINDS))}, found {kind!r} in {folder}",
+            f"expected a head of kind {', '.join(sorted(_KINDS))}, found {kind!r} in {where}",
             hint="it may have been written by a newer version of headstart",
         )
     try:
         head = _KINDS[kind].from_state(arrays, document["options"])
     except (KeyError, TypeError, ValueError) as error:
-        raise HeadError(f"the head in {folder} is inconsistent: {error!r}") from error
+        raise HeadError(f"the head in {where} is inconsistent: {error!r}") from error
     found = (head.task, head.n_features, head.n_classes)
     wanted = (document["task"], document["n_features"], document["n_classes"])
     if found != wanted:
-        raise HeadError(f"the head in {folder} says {wanted}, its arrays say {found}")
+        raise HeadError(f"the head in {where} says {wanted}, its arrays say {found}")
     return head.with_temperature(document["temperature"])
 
 

@@ -9,6 +9,7 @@ from headstart.store.describe import ABSENT, Difference, canonical_json, differe
 from headstart.store.exchange import export_space, import_rows
 from headstart.store.features import Column, FeatureSet
 from headstart.store.memo import Memo
+from headstart.store.results import Result, Results, result_key
 from headstart.store.space import Preflight, Space
 from headstart.store.store import Store
 from headstart.store.verify import Fault, VerifyReport
@@ -24,6 +25,8 @@ __all__ = [
     "Memo",
     "Nearest",
     "Preflight",
+    "Result",
+    "Results",
     "Space",
     "SpaceInfo",
     "Store",
@@ -32,5 +35,6 @@ __all__ = [
     "differences",
     "export_space",
     "import_rows",
+    "result_key",
     "space_key",
 ]

@@ -18,6 +18,7 @@ ID_BYTES = 16
 
 _HEX32 = re.compile(r"[0-9a-f]{32}\Z")
 SHARD_SUFFIX = ".arrow"
+RESULTS = "results"
 REPAIR_HINT = "run 'headstart cache verify --repair'; only what is bad is computed again"
 
 PackedIds = npt.NDArray[np.uint64]

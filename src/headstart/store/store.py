@@ -11,7 +11,8 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.store.catalog import GcReport, SpaceInfo, collect, inspect, layouts, remove
 from headstart.store.describe import Difference, differences
 from headstart.store.folder import check_description
-from headstart.store.layout import Layout
+from headstart.store.layout import RESULTS, Layout
+from headstart.store.results import Results
 from headstart.store.space import Space
 from headstart.store.verify import VerifyReport, verify_space
 
@@ -50,6 +51,14 @@ class Store:
             StoreError: a value is not a plain JSON value; its path is named.
         """
         return Space(self.root, description, self.remote, self._remote_options)
+
+    def results(self, kind: str) -> Results:
+        """Return what is kept of one kind of small results, such as ``heads``.
+
+        Args:
+            kind: a plain name; results lie in the folder ``results/KIND`` of the store.
+        """
+        return Results(self.root / RESULTS / kind)
 
     def find(self, key: str) -> Space:
         """Return an existing space by its key or an unambiguous beginning of it.

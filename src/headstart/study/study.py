@@ -235,7 +235,7 @@ class _Study:
             material=self.material,
             facts=self.facts,
             cache=self.cache,
-            workspace=Workspace(self.cache.location / "comparisons"),
+            workspace=Workspace(self.cache.store.results("study")),
             images=self.images,
             settings=self.settings.extraction,
             statistics_items=self._statistics_items(),

@@ -17,7 +17,7 @@ from headstart.commands.clock import Clock
 from headstart.commands.embedding import Embedded, embed
 from headstart.commands.environment import describe_environment
 from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
-from headstart.commands.results import Results
+from headstart.commands.results import baselines_once, trained_once
 from headstart.commands.run_folder import Run, prepare_folder
 from headstart.commands.run_report import write_run
 from headstart.commands.sources import DataOptions, open_dataset
@@ -29,6 +29,7 @@ from headstart.data.reading import OnBad
 from headstart.evaluation import evaluate as score
 from headstart.extraction import Extraction
 from headstart.heads.registry import Trained, TrainingRows, head_fault, head_kind
+from headstart.store import Store
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,8 @@ def fit(
         "train": split_fingerprint(embedded.train),
         "test": split_fingerprint(embedded.test),
     }
-    results = Results(store.location / "results")
     with clock("fit"):
-        trained, found = _trained(results, fingerprints, embedded, config, reporter)
+        trained, found = _trained(store.store, fingerprints, embedded, config, reporter)
     notes += tell(trained.notes, reporter)
     if found:
         notes += tell(("this head was trained before on the same rows: taken as it is",), reporter)
@@ -137,7 +137,7 @@ def fit(
         probabilities = trained.head.predict_proba(embedded.test_rows())
         evaluation = score(embedded.test.labels, probabilities, dataset.classes)
         baselines = (
-            _baselines(results, fingerprints, embedded, config, reporter)
+            _baselines(store.store, fingerprints, embedded, config, reporter)
             if config.baselines
             else ()
         )
@@ -180,7 +180,7 @@ def _settle(config: FitConfig | None, settings: Mapping[str, Any]) -> FitConfig:
 
 
 def _trained(
-    results: Results,
+    store: Store,
     fingerprints: Mapping[str, str],
     embedded: Embedded,
     config: FitConfig,
@@ -201,7 +201,7 @@ def _trained(
         "folds": config.folds,
         "seed": config.seed,
     }
-    return results.trained(key, lambda: _train(embedded, config, reporter))
+    return trained_once(store, key, lambda: _train(embedded, config, reporter))
 
 
 def _train(embedded: Embedded, config: FitConfig, reporter: Reporter) -> Trained:
@@ -218,7 +218,7 @@ def _train(embedded: Embedded, config: FitConfig, reporter: Reporter) -> Trained
 
 
 def _baselines(
-    results: Results,
+    store: Store,
     fingerprints: Mapping[str, str],
     embedded: Embedded,
     config: FitConfig,
@@ -230,7 +230,7 @@ def _baselines(
         return (majority,) if pixels is None else (majority, pixels)
 
     key = {"train": fingerprints["train"], "test": fingerprints["test"], "seed": config.seed}
-    return results.baselines(key, compute)
+    return baselines_once(store, key, compute)
 
 
 def _cache_note(use: CacheUse) -> tuple[str, ...]:

@@ -1,0 +1,213 @@
+"""Small results kept by key: named arrays and plain JSON values, whole or absent.
+
+What costs seconds to compute and little to keep (trained heads, baselines, the state of an
+interrupted study) is one safetensors file a result, named by its key. Its metadata holds the JSON
+values and a digest over everything, which is checked on reading: a result that was damaged, edited
+or swapped counts as absent and is computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors.numpy
+import xxhash
+from safetensors import SafetensorError
+
+from headstart.core.errors import HeadstartError, StoreError
+from headstart.core.files import clear_errors, write_bytes
+from headstart.core.fingerprints import canonical_json, fingerprint
+from headstart.store.layout import checked_hex, is_hex32
+
+_T = TypeVar("_T")
+_FORMAT = "1"
+_SUFFIX = ".safetensors"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What is kept under one key.
+
+    Attributes:
+        arrays: any shapes; read-only when they come from disk.
+        values: plain JSON values by name.
+    """
+
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ResultInfo:
+    """One kept result as it lies on disk.
+
+    Attributes:
+        key: 32 hexadecimal characters, the stem of its file.
+        path: the file.
+        nbytes: its size.
+        last_used: seconds since the epoch of the last reading or writing.
+    """
+
+    key: str
+    path: Path
+    nbytes: int
+    last_used: float
+
+
+class Results:
+    """Results of one kind in a folder. Get it from :meth:`Store.results`.
+
+    May be used by several threads and processes: the same key has the same content, whoever
+    computes it.
+
+    Args:
+        folder: made when something is first kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> Result | None:
+        """Return what is kept under a key; None if there is nothing, or it is damaged."""
+        path = self._path(key)
+        try:
+            result = _decode(key, path.read_bytes())
+        except (*_UNREADABLE, SafetensorError):
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return result
+
+    def put(
+        self,
+        key: str,
+        arrays: Mapping[str, np.ndarray] | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep a result durably; a reader sees all of it or nothing.
+
+        Args:
+            key: from :func:`result_key`.
+            arrays: named arrays of any shapes.
+            values: plain JSON values.
+
+        Raises:
+            StoreError: the disk is full, read-only or forbidden.
+        """
+        content = _encode(key, arrays or {}, values or {})
+        with clear_errors(f"keep a result in {self.folder}", StoreError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(self._path(key), content)
+
+    def once(
+        self,
+        key: str,
+        compute: Callable[[], _T],
+        pack: Callable[[_T], Result],
+        unpack: Callable[[Result], _T],
+    ) -> tuple[_T, bool]:
+        """Return what is kept under a key, or compute and keep it.
+
+        A result that cannot be kept (a full disk, a read-only cache) is no reason to fail: it has
+        been computed, and only a later run has to compute it again.
+
+        Args:
+            key: from :func:`result_key`.
+            compute: makes the object.
+            pack, unpack: turn it into a result and back. Where ``unpack`` fails, as it may on what
+                another version kept, the object is computed again.
+
+        Returns:
+            The object, and whether it was found.
+        """
+        found = self.get(key)
+        if found is not None:
+            with contextlib.suppress(*_UNREADABLE, HeadstartError):
+                return unpack(found), True
+        made = compute()
+        packed = pack(made)
+        with contextlib.suppress(StoreError):
+            self.put(key, packed.arrays, packed.values)
+        return made, False
+
+    def remove(self, key: str) -> None:
+        """Remove what is kept under a key, if anything is."""
+        with clear_errors(f"remove a result in {self.folder}", StoreError):
+            self._path(key).unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[ResultInfo]:
+        """Yield what is kept, by key; any other file is passed over."""
+        for path in sorted(self.folder.glob(f"*{_SUFFIX}")) if self.folder.is_dir() else []:
+            if is_hex32(path.stem) and path.is_file():
+                stat = path.stat()
+                yield ResultInfo(path.stem, path, stat.st_size, stat.st_mtime)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{checked_hex(key, 'the key of a result')}{_SUFFIX}"
+
+
+def result_key(description: Mapping[str, Any]) -> str:
+    """Return the key of everything that a result depends on.
+
+    Args:
+        description: plain values, NumPy scalars and arrays; an array counts by its type, shape and
+            content.
+
+    Raises:
+        TypeError: a value has no such description; its text might be that of another.
+    """
+    return fingerprint(canonical_json(description, compact=False, default=_described))
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.ndarray):
+        about = {"dtype": str(value.dtype), "shape": list(value.shape)}
+        if value.dtype.hasobject:  # its bytes are addresses
+            return {**about, "values": value.tolist()}
+        return {**about, "fingerprint": fingerprint(value.tobytes())}
+    kind = type(value).__name__
+    raise TypeError(f"a result can only be kept under plain values and arrays, not a {kind}")
+
+
+def _encode(key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> bytes:
+    plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    text = json.dumps(values, ensure_ascii=False)
+    metadata = {"format": _FORMAT, "key": key, "values": text}
+    metadata["digest"] = _digest(key, text, plain)
+    return bytes(safetensors.numpy.save(plain, metadata))
+
+
+def _decode(key: str, content: bytes) -> Result:
+    """Parse and check a file.
+
+    Raises:
+        ValueError, KeyError, TypeError, SafetensorError: it is not a sound result of this key.
+    """
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header["__metadata__"]
+    arrays = safetensors.numpy.load(content)
+    if metadata["format"] != _FORMAT or metadata["key"] != key:
+        raise ValueError("it is another result")
+    if metadata["digest"] != _digest(key, metadata["values"], arrays):
+        raise ValueError("its content does not match its digest")
+    return Result(arrays, json.loads(metadata["values"]))
+
+
+def _digest(key: str, text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    shapes = [[name, str(arrays[name].dtype), arrays[name].shape] for name in sorted(arrays)]
+    state = xxhash.xxh3_128(canonical_json([_FORMAT, key, text, shapes]).encode())
+    for name in sorted(arrays):
+        state.update(arrays[name].data)
+    return str(state.hexdigest())
