@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from headstart.core.errors import ConfigError, FreezeError
 from headstart.freezing import FreezePolicy, freeze, plan_freeze
+from headstart.modules.forward import capture
 from headstart.prefix import Cut, NoCut, boundary_rows, find_cut
 from tests.prefix.models import FAMILIES, block, images, made, same_state
 
@@ -343,3 +344,53 @@ def test_a_copy_of_the_suffix_trains_on_its_own() -> None:
     assert torch.equal(copied(*rows), copied(*rows)), "dropout follows the copy's own mode"
     model.eval()
     assert torch.equal(copied(*rows), cut.suffix(*rows))
+
+
+class Modal(nn.Module):
+    """Its forward follows its mode, and goes on behind the layers that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.cells = nn.Linear(6, 6), nn.LSTM(6, 6, batch_first=True)
+        self.norm, self.head = nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout(self.one(x), 0.5, self.training)
+        rows, _ = self.cells(x)
+        return self.head(self.norm(rows.mul_(2.0)))
+
+
+class UpTo(nn.Module):
+    """Reads a network at a layer, as a classifier on a backbone does."""
+
+    def __init__(self, layer: str | None) -> None:
+        super().__init__()
+        self.body, self.layer, self.last = Modal(), layer, nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = capture(self.body, [self.layer], lambda _layer, output: output, x)
+        return self.last(found[self.layer].mean(1)[:, :6])
+
+
+@pytest.mark.parametrize("layer", ["one", "cells", "norm"])
+def test_a_network_that_is_read_at_a_layer_is_recorded_up_to_there(layer: str) -> None:
+    model = UpTo(layer)
+    handle = freeze(model, {"": "frozen", "last": "trainable"})
+    x = torch.randn(3, 4, 6)
+    cut = cut_of(model, x, handle)
+    assert cut.method == "graph"
+    assert [spec.shape for spec in cut.boundary] == [(6,)]
+    with torch.no_grad():
+        assert torch.equal(cut.suffix(*cut.prefix(x)), model.eval()(x))
+    parts = {name for name, _ in cut.prefix.named_parameters()}
+    assert not any(name.startswith("body.head") for name in parts)
+    assert any(name.startswith("body.norm") for name in parts) == (layer == "norm")
+    assert all("body" not in name or "last" in name for name in dict(cut.suffix.named_parameters()))
+
+
+def test_the_mode_is_followed_up_to_a_layer() -> None:
+    model = UpTo("norm")
+    handle = freeze(model, {"": FreezePolicy(stochastic="on"), "last": "trainable"})
+    cut = cut_of(model, torch.randn(3, 4, 6), handle)
+    assert [spec.name for spec in cut.boundary] == ["body_one"]
+    assert any("dropout in 'body'" in end and "mode" in end for end in cut.ends), cut.ends

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.backbones import Backbone
 from headstart.backbones.groups import BlockGroup, Family, block_groups, register_family
 from headstart.core.errors import BackboneError
 from headstart.heads import LinearHead
-from headstart.modules.forward import first_tensor
+from headstart.modules.forward import capture
 from headstart.modules.pooling import Pool
 
 BACKBONE, HEAD = "backbone", "head"
@@ -37,8 +37,6 @@ class Classifier(nn.Module):
 
     Attributes:
         source: the backbone it was made from; weights are read from it when it is used.
-        trunk: the graph of the backbone up to its layer, sharing its modules; None where the
-            backbone is used whole, or cannot be traced and is stopped at its layer instead.
     """
 
     def __init__(
@@ -53,8 +51,6 @@ class Classifier(nn.Module):
             )
         self.source = source
         self.backbone = source.module
-        # Not registered: its modules are those of the backbone, and have their names there.
-        self._trunk = (None if source.layer is None else truncated(source.module, source.layer),)
         self.pool = Pool(source.pooling, source.layout)
         self.dropout = nn.Dropout(dropout)
         with torch.random.fork_rng(devices=[]):
@@ -62,23 +58,15 @@ class Classifier(nn.Module):
         self._reset_head(seed)
         self.to(source.device)
 
-    @property
-    def trunk(self) -> fx.GraphModule | None:
-        """See the class."""
-        return self._trunk[0]
-
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(n, n_classes)`` of normalised images ``(n, 3, h, w) float32``."""
         return cast(Tensor, self.head(self.dropout(self.features(x))))
 
     def features(self, x: Tensor) -> Tensor:
         """Return what the head is given, ``(n, d)``."""
-        if self.source.layer is None:
-            return cast(Tensor, self.pool(first_output(self.backbone(x))))
-        if self.trunk is not None:
-            # Not by calling the graph: a tracer looks for modules in the tree of this one.
-            return cast(Tensor, self.pool(self.trunk.forward(x)))
-        return self.source.features(x)
+        layer = self.source.layer
+        found = capture(self.backbone, [layer], lambda _layer, output: output, x)
+        return cast(Tensor, self.pool(found[layer]))
 
     def load_head(self, head: LinearHead) -> None:
         """Take the weights of a linear head; its standardisation is folded into them.
@@ -125,68 +113,6 @@ class Classifier(nn.Module):
             for parameter in (self.head.weight, self.head.bias):
                 drawn = torch.rand(parameter.shape, generator=generator)
                 parameter.copy_(drawn * (2 * bound) - bound)
-
-
-def first_output(output: Any) -> Any:
-    """Return the tensor of an output that may be a tuple; a tracer's proxy as it is."""
-    if isinstance(output, tuple | list):
-        return first_tensor(output, "the backbone")
-    return output
-
-
-def truncated(module: nn.Module, layer: str) -> fx.GraphModule | None:
-    """Return the graph of a module up to the output of a layer, sharing its submodules.
-
-    Blocks are kept whole as far as they can be, so that they follow ``train()`` and ``eval()``
-    as ever. Where the code itself asks for the mode, so that its graph differs between training
-    and evaluation, or cannot be traced at all, there is no graph.
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    graphs = []
-    try:
-        for training in (True, False):
-            module.train(training)
-            graphs.append(_graph_up_to(module, layer))
-    except Exception:  # tracing runs the user's own code on proxies, and may fail in any way
-        return None
-    finally:
-        for part, mode in modes:
-            part.training = mode
-    (training_graph, code), (_, evaluation_code) = graphs
-    if code != evaluation_code:
-        return None
-    return training_graph
-
-
-class _Blocks(fx.Tracer):
-    """Looks into the ancestors of the layer only; every other module is one node."""
-
-    def __init__(self, layer: str) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether the module becomes one node of the graph."""
-        if module_qualified_name == self.layer:
-            return True
-        if self.layer.startswith(module_qualified_name + "."):
-            return False
-        return not isinstance(m, nn.ModuleList)
-
-
-def _graph_up_to(module: nn.Module, layer: str) -> tuple[fx.GraphModule, str]:
-    graph = _Blocks(layer).trace(module)
-    ends = [node for node in graph.nodes if node.op == "call_module" and node.target == layer]
-    if len(ends) != 1:
-        raise ValueError(f"layer {layer!r} is called {len(ends)} times in the graph")
-    for node in reversed(list(graph.nodes)):
-        if node is ends[0]:
-            break
-        graph.erase_node(node)
-    graph.output(ends[0])
-    graph.lint()
-    made = fx.GraphModule(module, graph)
-    return made, made.code
 
 
 def network_groups(network: Classifier) -> tuple[BlockGroup, ...]:
@@ -259,5 +185,4 @@ __all__ = [
     "dead_modules",
     "network_groups",
     "smoothed_loss",
-    "truncated",
 ]

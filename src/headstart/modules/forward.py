@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from headstart.core.errors import BackboneError
 from headstart.core.wording import nearest
@@ -54,6 +54,26 @@ def _depth() -> int:
     return depth
 
 
+class Recorder(Protocol):
+    """Traces a network: hooks do not fire on the symbolic values of what it records as a whole."""
+
+    recording: bool
+    """False while the recorder itself runs layers, on real values."""
+
+    def hooked(self, layers: Mapping[str, nn.Module], after: After) -> AbstractContextManager[None]:
+        """Call ``after`` when a layer is recorded."""
+
+
+@contextmanager
+def recorded_by(recorder: Recorder) -> Iterator[None]:
+    """Let a recorder call what :func:`hooked` registers, in this thread."""
+    _running.recorder = recorder
+    try:
+        yield
+    finally:
+        _running.recorder = None
+
+
 @contextmanager
 def hooked(
     layers: Mapping[str, nn.Module], *, before: Before | None = None, after: After | None = None
@@ -65,6 +85,11 @@ def hooked(
         before: see :data:`Before`.
         after: see :data:`After`.
     """
+    recorder: Recorder | None = getattr(_running, "recorder", None)
+    if recorder is not None and recorder.recording and after is not None and before is None:
+        with recorder.hooked(layers, after):
+            yield
+        return
     depth = _depth()
 
     def concerned() -> bool:
@@ -213,20 +238,23 @@ def compilable(
 def first_tensor(output: Any, who: str) -> Tensor:
     """Return the tensor of an output: itself, or the first of a tuple or list.
 
+    While a network is traced, that is the symbol of a tensor.
+
     Raises:
         BackboneError: there is none.
     """
     if isinstance(output, tuple | list) and output:
         output = output[0]
-    if not isinstance(output, Tensor):
+    if not isinstance(output, Tensor | fx.Proxy):
         raise BackboneError(
             f"{who} returns a {type(output).__name__}, and a tensor is needed",
             hint="choose a layer that returns a tensor",
         )
-    return output
+    return cast(Tensor, output)
 
 
 __all__ = [
+    "Recorder",
     "StopForward",
     "aside",
     "capture",
@@ -234,5 +262,6 @@ __all__ = [
     "find_layer",
     "first_tensor",
     "hooked",
+    "recorded_by",
     "run_up_to",
 ]

@@ -105,11 +105,16 @@ class _Examiner:
             self.varying.add(node)
 
     def _explain_reads(self, node: fx.Node, reads: list[fx.Node]) -> None:
-        """Name what moves where an operation on pure values reads a parameter that trains."""
-        moving = [str(n.target) for n in reads if n.op == "get_attr" and n not in self.values]
-        others = [n for n in reads if n.op != "get_attr" and n not in self.values]
-        if moving and not others:
-            self.blockers.append(f"{label(node)} reads {', '.join(map(repr, moving))}, which moves")
+        """Name what moves where an operation on pure values reads a parameter or a mode."""
+        moving = [n for n in reads if n not in self.values]
+        if not moving or any(n.op != "get_attr" for n in moving):
+            return
+        modes = [self.trace.modes[n] or "the model" for n in moving if n in self.trace.modes]
+        if modes:
+            self.blockers.append(f"{label(node)} follows the mode of {modes[0]!r}")
+        else:
+            names = ", ".join(repr(str(n.target)) for n in moving)
+            self.blockers.append(f"{label(node)} reads {names}, which moves")
 
     def _static_reason(self, node: fx.Node) -> str | None:
         """Return what speaks against a node before it is run."""

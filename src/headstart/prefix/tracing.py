@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from headstart.modules.digests import named_tensors
+from headstart.modules.forward import After, recorded_by
 from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.comparing import tensors_in, version
 from headstart.prefix.inputs import Inputs
@@ -122,7 +124,7 @@ def trace(model: nn.Module, inputs: Inputs, batches: tuple[Any, Any]) -> Trace:
     while True:
         tracer = _Tracer(model, inputs, batches, frozenset(whole))
         try:
-            with untouched(model), watched(tracer):
+            with untouched(model), watched(tracer), recorded_by(tracer):
                 evaluate(model)
                 before = {name: dict(vars(part)) for name, part in model.named_modules()}
                 tracer.trace(model)
@@ -199,7 +201,8 @@ class _Tracer(fx.Tracer):
             id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())
         }
         self.thread = threading.get_ident()
-        self.quiet = False  # whether real tensors run, beside the recording
+        self.recording = True  # False while real tensors run, beside the recording
+        self.listeners: dict[int, list[tuple[str, After]]] = {}
         self.storages: dict[int, list[fx.Node]] = {}
 
     # What torch.fx calls
@@ -218,21 +221,24 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if self.quiet:
+        if not self.recording:
             return forward(*args, **kwargs)
         try:
             if id(m) not in self.names:  # made in a forward pass, as in nn.ReLU()(x)
                 if next(named_tensors(m), None) is not None:
                     raise UntraceableError(f"the code runs a {type(m).__name__} outside the model")
                 return forward(*args, **kwargs)
-            return super().call_module(m, forward, args, kwargs)
+            output = super().call_module(m, forward, args, kwargs)
         except Exception as error:
             if self.cause is None:
                 self.culprit, self.cause = type(m), error
             raise
+        for name, after in self.listeners.get(id(m), ()):
+            after(name, self._opened(output))
+        return output
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if self.quiet:
+        if not self.recording:
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
@@ -287,6 +293,28 @@ class _Tracer(fx.Tracer):
         proxy = super().create_proxy(kind, target, args, kwargs, *rest, **more)
         return self._folded(proxy)
 
+    # What modules.forward calls
+
+    @contextmanager
+    def hooked(self, layers: Mapping[str, nn.Module], after: After) -> Iterator[None]:
+        """Call ``after`` when a layer is recorded; the pass may stop there."""
+        stack = self.module_stack.copy()
+        for name, layer in layers.items():
+            self.listeners.setdefault(id(layer), []).append((name, after))
+        try:
+            yield
+        finally:
+            for layer in layers.values():
+                self.listeners[id(layer)].pop()
+            self.module_stack = stack  # torch.fx does not unwind it where a pass stops early
+
+    def _opened(self, output: Any) -> Any:
+        """Return a tuple of proxies for the proxy of a tuple."""
+        if isinstance(output, _Proxy):
+            value = self.found.values[output.node][0]
+            return tuple(output) if isinstance(value, tuple | list) else output
+        return output
+
     # What the probe batches tell
 
     def _shadow(self, node: fx.Node) -> None:
@@ -305,11 +333,11 @@ class _Tracer(fx.Tracer):
                 for other in node.all_input_nodes
                 for tensor in tensors_in(found.values[other][0])
             }
-            self.quiet = True
+            self.recording = False
             try:
                 found.values[node] = (self._run(node, 0), self._run(node, 1))
             finally:
-                self.quiet = False
+                self.recording = True
             changed = [t for _, t, count in before.values() if version(t) != count]
             changed += _declared_in_place(self, node)
             if changed:
@@ -374,7 +402,7 @@ class _Tracer(fx.Tracer):
     def read_training(self, module: nn.Module) -> Any:
         """Answer ``module.training``: a node of the graph in code that is recorded."""
         name = self.names.get(id(module))
-        if self.quiet or name is None or threading.get_ident() != self.thread:
+        if not self.recording or name is None or threading.get_ident() != self.thread:
             return module.__dict__["training"]
         target = f"{name}.training" if name else "training"
         proxy = self.create_proxy("get_attr", target, (), {})
