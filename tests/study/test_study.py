@@ -206,13 +206,13 @@ class Interrupting(SilentReporter):
 def test_an_interrupted_study_goes_on(study, cache, after):
     whole = study("no_grad,reestimated+unscaled")
     cache.store.gc(max_size=0)
-    assert not (cache.location / "comparisons").exists()
+    assert not (cache.location / "results" / "study").exists()
     with pytest.raises(KeyboardInterrupt):
         study("no_grad,reestimated+unscaled", reporter=Interrupting(after))
     resumed = study("no_grad,reestimated+unscaled")
     assert json.dumps(resumed.document()) == json.dumps(whole.document())
     assert resumed.resumed > 0 or resumed.cache.misses < whole.cache.misses
-    assert not (cache.location / "comparisons").exists()
+    assert not (cache.location / "results" / "study").exists()
 
 
 def test_faults_are_told_before_any_work(study, cache):

@@ -199,12 +199,12 @@ def test_an_interrupted_study_goes_on_within_a_run(cache):
     listening = Listening("finetune+sgd, repetition 2 of 2: all, epoch 1 of 2")
     with pytest.raises(KeyboardInterrupt):
         tuned_study(cache, names, data=data, reporter=listening)
-    assert list((cache.location / "comparisons").glob("*.run/run/checkpoint/progress.json")) == []
+    assert list((cache.location / "results" / "study").glob("*.run/run/checkpoint/progress.json")) == []
     with pytest.raises(KeyboardInterrupt):
         tuned_study(
             cache, names, data=data, reporter=Listening("repetition 2 of 2: all, epoch 2 of 2")
         )
-    assert len(list((cache.location / "comparisons").glob("*.run"))) == 1
+    assert len(list((cache.location / "results" / "study").glob("*.run"))) == 1
     again = Listening()
     resumed = tuned_study(cache, names, data=data, reporter=again)
     assert json.dumps(resumed.document()) == json.dumps(whole.document())
@@ -212,7 +212,7 @@ def test_an_interrupted_study_goes_on_within_a_run(cache):
     unfinished = [n for n in again.notes if n.startswith("finetune+sgd, repetition 2 of 2: all, ")]
     assert [n.split(", ")[2][:7] for n in unfinished] == ["epoch 2"]
     assert not any(note.startswith("finetune+sgd, repetition 1") for note in again.notes)
-    assert not (cache.location / "comparisons").exists()
+    assert not (cache.location / "results" / "study").exists()
     assert whole.evidence.redrawn
     assert whole.outcomes[2].task.tuning.recipe["stage"][0]["epochs"] == 2
 
@@ -296,5 +296,5 @@ def test_the_command_line(tmp_path, monkeypatch):
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["seconds_per_run"]["finetune+adam"] > 0
     assert "finetune+adam: loss and accuracy by epoch" in (tmp_path / "run/report.html").read_text()
-    assert not list((tmp_path / "cache").glob("comparisons*"))
+    assert not list((tmp_path / "cache" / "results").glob("study*"))
     assert digests(load_backbone("headstart/glyphs").module) == before
