@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 import headstart
 
 PACKAGE = Path(headstart.__file__).parent
@@ -27,6 +29,26 @@ def test_every_room_is_in_the_table_and_every_row_is_a_room():
 def test_the_files_to_start_at_exist():
     for _, _, start in ROW.findall(PAGE.read_text()):
         assert (PACKAGE / start).is_file(), start
+
+
+ONE_PLACE = {
+    r"\bimport hashlib\b": ["core/fingerprints.py"],
+    r"\bimport difflib\b": ["core/wording.py"],
+    r"\b(import tempfile|os\.replace|os\.rename)\b": [],
+    r"\bos\.fsync\b|\bdisk_usage\b": ["core/files.py"],
+    r"\bfcntl\b|\bmsvcrt\b": ["core/locks.py"],
+}
+"""What is written once: a pattern, and the only modules that may hold it."""
+
+
+@pytest.mark.parametrize("pattern", ONE_PLACE)
+def test_what_is_written_once_is_in_one_place(pattern: str):
+    found = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if re.search(pattern, path.read_text(encoding="utf-8"))
+    ]
+    assert found == ONE_PLACE[pattern]
 
 
 def test_floors_agree_with_the_import_contract():

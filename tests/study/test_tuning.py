@@ -199,7 +199,10 @@ def test_an_interrupted_study_goes_on_within_a_run(cache):
     listening = Listening("finetune+sgd, repetition 2 of 2: all, epoch 1 of 2")
     with pytest.raises(KeyboardInterrupt):
         tuned_study(cache, names, data=data, reporter=listening)
-    assert list((cache.location / "results" / "study").glob("*.run/run/checkpoint/progress.json")) == []
+    assert (
+        list((cache.location / "results" / "study").glob("*.run/run/checkpoint/progress.json"))
+        == []
+    )
     with pytest.raises(KeyboardInterrupt):
         tuned_study(
             cache, names, data=data, reporter=Listening("repetition 2 of 2: all, epoch 2 of 2")

@@ -13,7 +13,6 @@ Without keys, a row is known by its position.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headstart.core.errors import HeadError
+from headstart.core.fingerprints import stable_integer
 from headstart.core.seeds import require_seeds
 
 Index = NDArray[np.int64]
@@ -60,12 +60,9 @@ def ranks(keys: Keys, seed: Seed) -> NDArray[np.uint64]:
     Returns:
         ``(n,) uint64``.
     """
-    prefix = hashlib.sha256(f"{seed}\0".encode())
 
     def rank(key: object) -> int:
-        state = prefix.copy()
-        state.update(str(key).encode())
-        return int.from_bytes(state.digest()[:8], "big")
+        return stable_integer(f"{seed}\0", str(key), n_bytes=8)
 
     return np.fromiter((rank(key) for key in keys), np.uint64, len(keys))
 
