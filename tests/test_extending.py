@@ -27,7 +27,7 @@ from headstart.heads import HeadKind, Trained, TrainingRows, load_head, register
 from headstart.heads import registry as heads
 from headstart.heads.base import Arrays, Head, Task
 from headstart.heads.checks import Features, FloatArray
-from headstart.study.heads import HeadSpec, TaskRows, fit_head
+from headstart.study.heads import HeadRows, HeadSpec, fit_head
 from tests.finetuning.conftest import squares
 
 QUIET = SilentReporter()
@@ -128,7 +128,7 @@ def test_a_head_is_at_once_in_comparisons(centroid: HeadKind) -> None:
     x, y = load_digits(return_X_y=True)
     x, y = x[:400].astype(np.float32), y[:400].astype(np.int64)
     held_out = np.arange(300) % 5 == 0
-    rows = TaskRows(x[:300], y[:300], np.arange(300), held_out, x[:300][held_out], x[300:])
+    rows = HeadRows(x[:300], y[:300], np.arange(300), held_out, x[:300][held_out], x[300:])
     fitted = fit_head(HeadSpec("centroid"), rows, 10, 0)
     assert (fitted.test == y[300:]).mean() > 0.8
     assert len(fitted.validation) == held_out.sum()

@@ -12,7 +12,7 @@ from headstart.cache import FeatureCache
 from headstart.data import Dataset, Preprocessing, load_data
 from headstart.extraction import Extraction
 from headstart.freezing import reestimate
-from headstart.study import StudySettings, run_study
+from headstart.study import CompareConfig, run_study
 
 SIDE = 32
 RIGHT = Preprocessing(size=SIDE, mean=0.5, std=0.5)
@@ -77,10 +77,12 @@ def picture_data(*, side: int = SIDE, train: int = 90, test: int = 60) -> Datase
     )
 
 
-def quick(**values: object) -> StudySettings:
-    """Two repetitions, small batches."""
-    defaults = {"repeats": 2, "extraction": Extraction(batch_size=16, device="cpu")}
-    return StudySettings(**{**defaults, **values})  # type: ignore[arg-type]
+QUICK = Extraction(batch_size=16, device="cpu")
+
+
+def quick(configs: object = None, **values: object) -> CompareConfig:
+    """Two repetitions."""
+    return CompareConfig(**{"configs": configs, "repeats": 2, **values})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -90,16 +92,20 @@ def cache(tmp_path) -> FeatureCache:
 
 @pytest.fixture
 def study(cache):
-    """``study(configurations, backbone=..., data=..., **settings)``."""
+    """``study(configs, backbone=..., data=..., on_bad=..., reporter=..., **settings)``."""
 
-    def run(configurations, *, backbone=None, data=None, reporter=None, **settings):
+    def run(configs, *, backbone=None, data=None, **settings):
+        own = {
+            name: settings.pop(name)
+            for name in ("on_bad", "reporter", "extraction")
+            if name in settings
+        }
         return run_study(
             data or picture_data(),
             backbone or planted(),
-            configurations,
-            settings=quick(**settings),
+            quick(configs, **settings),
             cache=cache,
-            reporter=reporter,
+            **{"extraction": QUICK, **own},
         )
 
     return run

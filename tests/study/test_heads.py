@@ -9,17 +9,17 @@ import pytest
 
 from headstart.heads import fit_logistic
 from headstart.study import HeadSpec
-from headstart.study.heads import TaskRows, fit_head
+from headstart.study.heads import HeadRows, fit_head
 
 
 @pytest.fixture
-def rows() -> TaskRows:
+def rows() -> HeadRows:
     """Two classes that overlap, nine to one, in features of very different scales."""
     rng = np.random.default_rng(0)
     y = (np.arange(300) % 10 == 0).astype(np.int64)
     x = (rng.normal(size=(300, 3)) + y[:, None]).astype(np.float32) * np.float32([1, 1, 100])
     held_out = np.arange(300) % 5 == 1
-    return TaskRows(x[:200], y[:200], np.arange(200), held_out[:200], x[:200][held_out[:200]], x)
+    return HeadRows(x[:200], y[:200], np.arange(200), held_out[:200], x[:200][held_out[:200]], x)
 
 
 @pytest.mark.parametrize(

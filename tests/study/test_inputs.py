@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 
-from headstart.study.input_findings import kind_of_fault
+from headstart.study.findings import kind_of_fault
 from headstart.study.inputs import check_inputs
-from headstart.study.material import Images
+from headstart.study.repetitions import divide
 
 from .conftest import RIGHT, picture_data, planted
 
@@ -17,8 +16,8 @@ NORMS = ("norm1", "norm2", "norm3")
 
 
 def check(preprocessing=RIGHT, *, side=32):
-    split = picture_data(side=side).train
-    return check_inputs(planted(preprocessing), NORMS, split, np.arange(64), Images(), 32)
+    data = divide(picture_data(side=side), repeats=1, seed=0)
+    return check_inputs(planted(preprocessing), NORMS, data, 32)
 
 
 def test_right_inputs():

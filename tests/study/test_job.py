@@ -18,7 +18,7 @@ from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.progress import SilentReporter
 from headstart.study import PRESETS, Configuration, register
 
-from .conftest import picture_data, planted, quick
+from .conftest import QUICK, picture_data, planted, quick
 
 FILES = {"comparison.json", "comparison.png", "cost.png", "drift.png", "report.html", "run.json"}
 
@@ -32,8 +32,8 @@ def run(tmp_path_factory):
         return compare(
             picture_data(),
             planted(dropout=0.2),
-            ["no_grad", "reestimated", name, "class-ordered"],
-            settings=quick(),
+            config=quick(["no_grad", "reestimated", name, "class-ordered"]),
+            extraction=QUICK,
             out=folder / "run",
             cache=folder / "cache",
             reporter=SilentReporter(),
@@ -96,7 +96,7 @@ def test_the_command_line(tmp_path, monkeypatch):
 def test_faults_of_the_command_line():
     with pytest.raises(ConfigError, match="nearest: eval"):
         CliRunner().invoke(app, ["compare", "digits", "--configs", "evel"], catch_exceptions=False)
-    with pytest.raises(ConfigError, match="--epochs belongs to --head mlp"):
+    with pytest.raises(ConfigError, match="epochs belongs to head='mlp'"):
         CliRunner().invoke(app, ["compare", "digits", "--epochs", "3"], catch_exceptions=False)
     listed = CliRunner().invoke(app, ["compare", "digits", "--configs", "list"])
     assert "class-ordered" in listed.output
@@ -109,14 +109,12 @@ def test_unknown_settings():
 
 
 def test_what_cannot_be_written_is_not_lost(tmp_path, monkeypatch):
-    from headstart.study.rows import RowMaker
-
     def run():
         return compare(
             picture_data(),
             planted(dropout=0.2),
-            ["no_grad", "recompute"],
-            settings=quick(),
+            config=quick(["no_grad", "recompute"]),
+            extraction=QUICK,
             out=tmp_path / "run",
             cache=tmp_path / "cache",
             reporter=SilentReporter(),
@@ -135,8 +133,7 @@ def test_what_cannot_be_written_is_not_lost(tmp_path, monkeypatch):
             run()
     assert any(state.iterdir())
     with monkeypatch.context() as patched:
-        patched.setattr(RowMaker, "_run_batches", never)
-        patched.setattr(RowMaker, "_run_recompute", never)
+        patched.setattr("headstart.study.rows._keep_batch_rows", never)
         resumed = run()
     assert resumed.comparison.resumed > 0
     assert resumed.comparison.cache.misses == 0
@@ -151,7 +148,8 @@ def test_weights_have_to_reach_the_deepest_configuration(tmp_path):
     colours = {"mean": 0.5, "std": 0.5}
     spec = BackboneSpec(weights=str(path), layer="stage2.0", preprocessing=colours)
     with pytest.raises(BackboneError, match=r"missing: .*stage3"):
-        compare("digits", spec, "eval,layer=stage3.0", write=False, cache=tmp_path / "cache")
+        configs = "eval,layer=stage3.0"
+        compare("digits", spec, configs=configs, write=False, cache=tmp_path / "cache")
 
 
 def test_negative_seeds_are_one_clear_error():

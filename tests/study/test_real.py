@@ -7,7 +7,7 @@ import pytest
 from headstart.backbones import load_backbone
 from headstart.data import load_data
 from headstart.extraction import Extraction
-from headstart.study import StudySettings, run_study
+from headstart.study import CompareConfig, run_study
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -24,12 +24,11 @@ def mobilenet(shared_data, size, **preprocessing):
 
 
 def compared(shared_data, cache, backbone, names, data="hymenoptera", **settings):
-    defaults = {"repeats": 2, "extraction": Extraction(batch_size=32, device="cpu")}
     return run_study(
         load_data(shared_data / data),
         backbone,
-        names,
-        settings=StudySettings(**{**defaults, **settings}),
+        CompareConfig(configs=names, **{"repeats": 2, **settings}),
+        extraction=Extraction(batch_size=32, device="cpu"),
         cache=cache,
     )
 

@@ -19,7 +19,7 @@ from headstart.report.page import render_page
 from headstart.study import Configuration
 from headstart.study.recommendation import preprocessing_options
 
-from .conftest import RIGHT, pictures, planted, quick
+from .conftest import QUICK, RIGHT, pictures, planted, quick
 
 
 def parsed(command: str) -> dict[str, object]:
@@ -57,8 +57,8 @@ def test_nothing_is_recommended_where_every_row_depends_on_others(study, names, 
     advice = result.recommendation
     assert (advice.configuration, advice.code, advice.options) == (None, "", "")
     assert words in advice.text
-    assert f"(--configs {names},eval+inference_mode)" in advice.text
-    assert "leave out --reference train" in advice.text
+    assert f"(configs='{names},eval+inference_mode')" in advice.text
+    assert "leave out reference='train'" in advice.text
     assert "cached, and served" not in advice.text
     page = render_page(comparison_page(result, title="t"))
     assert "none of these" in page
@@ -137,8 +137,8 @@ def commands(configuration, tmp_path):
     return compare(
         tmp_path / "data",
         BackboneSpec(preprocessing={"mean": 0.4}),
-        [configuration],
-        settings=quick(repeats=1, reference=configuration.name, suggest=False),
+        config=quick([configuration], repeats=1, reference=configuration.name, suggest=False),
+        extraction=QUICK,
         write=False,
         cache=tmp_path / "cache",
         reporter=SilentReporter(),

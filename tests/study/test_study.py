@@ -16,7 +16,7 @@ from headstart.data import load_data
 from headstart.freezing import compare_digests, digests
 from headstart.study import Configuration, parse
 
-from .conftest import RIGHT, picture_data, pictures, planted
+from .conftest import QUICK, RIGHT, picture_data, pictures, planted
 
 SIX = ("train", "no_grad", "inference_mode", "eval", "eval+no_grad", "eval+inference_mode")
 
@@ -108,7 +108,7 @@ def test_class_ordered_data_and_loader(study):
     data = load_data({"train": pictures(90, seed=1), "test": (x[order], y[order])})
     result = study("no_grad,class-ordered", data=data)
     finding = found(result, "class-ordered batches")
-    assert "Your test split stands in class order" in finding.text
+    assert "Your test split is in class order" in finding.text
     shuffled, ordered = (result.evidence.outcome(n) for n in ("no_grad", "class-ordered"))
     assert ordered.accuracy.value < shuffled.accuracy.value - 0.1
     assert finding.level == "warning"
@@ -148,7 +148,7 @@ def test_an_unusual_range_without_batch_norm(study, fault, words):
     backbone = planted(dataclasses.replace(RIGHT, **fault), norm=False)
     finding = found(study("eval", backbone=backbone, repeats=1), "inputs: unusual range")
     assert words in finding.text
-    assert "--scale" in finding.fix
+    assert "scale=" in finding.fix
 
 
 def test_own_configurations_cuts_and_heads(study):
@@ -221,10 +221,7 @@ def test_faults_are_told_before_any_work(study, cache):
     with pytest.raises(BackboneError, match="nearest"):
         study("layer=norm22")
     with pytest.raises(ConfigError, match="batch of one"):
-        from headstart.extraction import Extraction
-        from headstart.study import StudySettings
-
-        StudySettings(extraction=Extraction(batch_size=1))
+        study("eval", extraction=dataclasses.replace(QUICK, batch_size=1))
     assert not cache.location.exists()
 
 

@@ -21,16 +21,13 @@ from headstart.core.progress import SilentReporter
 from headstart.core.records import Curve, Interval
 from headstart.data import load_data
 from headstart.evaluation import Difference
-from headstart.extraction import Extraction
 from headstart.freezing import compare_digests, digests
 from headstart.report.page import render_page
 from headstart.study import Configuration, run_study
 from headstart.study.findings import find_causes
-from headstart.study.material import divide
 from headstart.study.recommendation import recommend
-from headstart.study.tuning import check_tunable
 
-from .conftest import RIGHT, picture_data, pictures, planted, quick
+from .conftest import QUICK, RIGHT, picture_data, pictures, planted, quick
 
 FOUR = "features+sgd,features+adam,finetune+sgd,finetune+adam"
 
@@ -61,11 +58,11 @@ def tuned_study(cache, names, *, backbone=None, data=None, reporter=None, **sett
     return run_study(
         data or picture_data(),
         backbone or planted(),
-        names,
-        settings=quick(**{"epochs": 2, **settings}),
+        quick(names, **{"epochs": 2, **settings}),
+        extraction=QUICK,
         cache=cache,
         reporter=reporter,
-        tuner=FineTuner(Extraction(batch_size=16, device="cpu")),
+        tuner=FineTuner(QUICK),
     )
 
 
@@ -245,14 +242,14 @@ def test_faults_of_recipes_are_told_before_any_work(cache):
     with pytest.raises(ConfigError, match="reference 'finetune\\+sgd' fine-tunes"):
         tuned_study(cache, "eval", reference="finetune+sgd")
     with pytest.raises(ConfigError, match="nothing that trains"):
-        run_study(picture_data(), planted(), "finetune+sgd", settings=quick(), cache=cache)
+        run_study(picture_data(), planted(), quick("finetune+sgd"), cache=cache)
     with pytest.raises(ConfigError, match="epochs must be at least 1"):
         quick(epochs=0)
     assert not cache.location.exists()
     x, y = pictures(12)
     lonely = load_data({"train": (x[:2], y[:2]), "test": (x, y)})
     with pytest.raises(DataError, match="held out to choose the best epoch"):
-        check_tunable(divide(lonely, repeats=1, seed=0))
+        tuned_study(cache, "finetune+sgd", data=lonely, repeats=1)
 
 
 def test_without_batch_norm_and_without_other_measures(cache):
@@ -299,5 +296,5 @@ def test_the_command_line(tmp_path, monkeypatch):
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["seconds_per_run"]["finetune+adam"] > 0
     assert "finetune+adam: loss and accuracy by epoch" in (tmp_path / "run/report.html").read_text()
-    assert not list((tmp_path / "cache" / "results").glob("study*"))
+    assert not (tmp_path / "cache" / "results" / "study").exists()
     assert digests(load_backbone("headstart/glyphs").module) == before

@@ -1,26 +1,20 @@
 """Rules that turn measurements into causes, in plain words with the figures behind them.
 
 A rule is a function from :class:`Evidence` to findings. It claims only what was measured, and says
-nothing where its figures are missing.
+nothing where its figures are missing. All rules are in :data:`RULES`; :func:`register_rule` adds
+one from outside.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 
+from headstart.core.wording import count, format_percent, listed
 from headstart.core.wording import format_number as number
-from headstart.core.wording import format_percent as percent
-from headstart.core.wording import listed
+from headstart.evaluation import Difference
 from headstart.extraction import TOLERANCE
-from headstart.study.input_findings import (
-    images_are_tiny,
-    inputs_fit,
-    inputs_look_wrong,
-    inputs_unchecked,
-)
+from headstart.study.inputs import TINY, InputCheck
 from headstart.study.results import Evidence, Finding, FrozenOutcome, TunedOutcome
-from headstart.study.wording import points
 
 Rule = Callable[[Evidence], Iterator[Finding]]
 _LEVELS = {"warning": 0, "advice": 1, "note": 2}
@@ -33,12 +27,173 @@ def find_causes(evidence: Evidence) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: _LEVELS[finding.level]))
 
 
+def register_rule(rule: Rule) -> Rule:
+    """Add a rule of your own behind the others, and return it; usable as a decorator."""
+    RULES.append(rule)
+    return rule
+
+
+# --------------------------------------------------------------------------------------- inputs
+
+
+def inputs_look_wrong(e: Evidence) -> Iterator[Finding]:
+    """Another preprocessing brings the early layers much nearer to their statistics."""
+    check = e.inputs
+    if check is None or check.correction is None:
+        return
+    correction = check.correction
+    kind = kind_of_fault(check)
+    symptom = {
+        "unscaled": "Inputs look unscaled",
+        "channels": "Red and blue look swapped",
+        "normalisation": "Inputs look normalised by another mean and deviation",
+        "overscaled": "Inputs look scaled down too far",
+    }[kind]
+    text = (
+        f"{symptom}: {correction.name}, the drift of {check.layers[0]} from its running statistics"
+        f" falls from {number(check.given.first)} to {number(correction.first)} nats"
+        f" ({len(check.layers)} early layers: {number(check.given.early)} to"
+        f" {number(correction.early)})."
+    )
+    if kind == "unscaled":
+        scaled = next((t for t in check.trials if t.name.startswith("divided by 255")), None)
+        if scaled is not None and scaled is not correction:
+            text += f" {scaled.name.capitalize()}: {number(scaled.first)}."
+    mended = None if e.suggested is None else e.outcome(e.suggested)
+    if mended is not None and mended.difference is not None:
+        text += f" Accuracy with this change: {against(mended.difference)}."
+    yield Finding(
+        f"inputs: {kind}",
+        "warning",
+        text,
+        fix=f"use {correction.preprocessing}",
+        evidence={
+            "layer": check.layers[0],
+            "before": check.given.first,
+            "after": correction.first,
+            "early_before": check.given.early,
+            "early_after": correction.early,
+            "images": check.images,
+        },
+    )
+    yield from _hidden_fault(e)
+
+
+def _hidden_fault(e: Evidence) -> Iterator[Finding]:
+    """Batch statistics do better than running ones only because the inputs are wrong."""
+    given = e.reference_outcome.task.function.preprocessing
+    for outcome in e.frozen:
+        function = outcome.task.function
+        other = function.preprocessing != given or function.statistics == "running"
+        if other or outcome.difference is None or not outcome.gains:
+            continue
+        yield Finding(
+            "hidden fault",
+            "warning",
+            f"{outcome.name} is better than {e.reference} by {100 * outcome.difference.value:.1f}"
+            " points because its statistics come from your data and absorb the mistake in the"
+            " inputs. That hides the mistake and does not mend it.",
+            fix="mend the inputs first, then compare again",
+            evidence={outcome.name: outcome.difference.value},
+        )
+        return
+
+
+def inputs_fit(e: Evidence) -> Iterator[Finding]:
+    """No usual preprocessing suits the network clearly better."""
+    check = e.inputs
+    if check is None or check.correction is not None:
+        return
+    best = min(check.trials, key=lambda trial: trial.early)
+    yield Finding(
+        "inputs: fit",
+        "note",
+        f"The preprocessing fits: {check.layers[0]} drifts by {number(check.given.first)} nats from"
+        f" its running statistics ({len(check.layers)} early layers: {number(check.given.early)}),"
+        f" and none of {len(check.trials)} other usual preprocessings is clearly nearer"
+        f" (best: {best.name}, {number(best.early)}).",
+        evidence={"first": check.given.first, "early": check.given.early, "best": best.early},
+    )
+
+
+def inputs_unchecked(e: Evidence) -> Iterator[Finding]:
+    """Without running statistics nothing in the network shows what inputs it knows."""
+    given = e.given
+    if given is None:
+        return
+    figures = (
+        f"mean {number(given.mean)} and deviation {number(given.deviation)}"
+        f" ({number(given.low)} to {number(given.high)}, on {given.images} training images)"
+    )
+    reason = f"up to its cut, {e.backbone} keeps no running statistics to compare them with"
+    evidence = {"mean": given.mean, "deviation": given.deviation}
+    if not given.unusual:
+        yield Finding(
+            "inputs: not checked",
+            "note",
+            f"Mean and deviation of the inputs and the order of their channels could not be"
+            f" checked: {reason}. After preprocessing they have {figures}, as usual"
+            " normalisations give.",
+            evidence=evidence,
+        )
+        return
+    yield Finding(
+        "inputs: unusual range",
+        "advice",
+        f"After preprocessing the inputs have {figures}; usual pre-training had a mean near 0 and a"
+        f" deviation near 1, or values from 0 to 1. Whether yours was different cannot be seen:"
+        f" {reason}.",
+        fix="look up what the weights were trained with, and set scale=…, mean=… and std=…",
+        evidence=evidence,
+    )
+
+
+def images_are_tiny(e: Evidence) -> Iterator[Finding]:
+    """Enlarged images lack the detail that the network was trained on."""
+    check = e.inputs
+    if check is None or check.own_size is None or check.enlargement < TINY:
+        return
+    own = check.own_size
+    base = check.correction or check.given
+    if own.early * 1.5 > base.early:
+        return
+    yield Finding(
+        "tiny images",
+        "advice",
+        f"Statistics differ because your images are {check.image_side} px and are enlarged to"
+        f" {check.resized_side} px: {own.name}, the early drift falls from {number(base.early)} to"
+        f" {number(own.early)} nats. Enlarging adds no detail, and no normalisation restores it.",
+        fix="compare sizes (size=64, size=96, …) and earlier layers; a smaller size is also"
+        " cheaper",
+        evidence={"side": check.image_side, "drift": base.early, "drift_own_size": own.early},
+    )
+
+
+def kind_of_fault(check: InputCheck) -> str:
+    """Name the mistake that the correction mends.
+
+    It is ``unscaled``, ``overscaled``, ``channels`` or ``normalisation``.
+    """
+    assert check.correction is not None
+    given, right = check.given.preprocessing, check.correction.preprocessing
+    if given.scale > 20 * right.scale:
+        return "unscaled"
+    if right.scale > 20 * given.scale:
+        return "overscaled"
+    if (given.mean, given.std) == (right.mean, right.std):
+        return "channels"
+    return "normalisation"
+
+
+# ------------------------------------------------------------------------------ ways of running
+
+
 def nothing_to_choose(e: Evidence) -> Iterator[Finding]:
     """Without running statistics, mode and statistics make no difference."""
     if e.facts.norms:
         return
     rest = (
-        "Only its sources of chance tell training mode from evaluation mode."
+        "Only its sources of randomness distinguish training mode from evaluation mode."
         if e.facts.random
         else "It has no dropout in effect either, so every mode computes the same rows."
     )
@@ -56,17 +211,16 @@ def rows_depend_on_batch(e: Evidence) -> Iterator[Finding]:
     batch = [o for o in e.frozen if o.behaviour.changes.in_another_batch > _DEPENDS]
     if not batch:
         return
-    worst = max(batch, key=lambda o: o.behaviour.changes.in_another_batch)
-    changes = worst.behaviour.changes
-    names = listed([o.name for o in batch])
-    layers = f"{len(e.facts.norms)} batch norms from {e.facts.norms[0]} to {e.facts.norms[-1]}"
+    changes = max((o.behaviour.changes for o in batch), key=lambda c: c.in_another_batch)
+    norms = e.facts.norms
     yield Finding(
         "rows depend on the batch",
         "warning",
-        f"With {names}, a row depends on its batch: the same images in another batch change by up"
-        f" to {percent(changes.in_another_batch)} of the largest feature, and a row typically"
-        f" by {percent(changes.typical)} of its length. The {layers} take"
-        " their statistics from the batch.",
+        f"With {listed(o.name for o in batch)}, a row depends on its batch: the same images in"
+        f" another batch change by up to {format_percent(changes.in_another_batch)} of the largest"
+        f" feature, and a row typically by {format_percent(changes.typical)} of its length. The"
+        f" {len(norms)} batch norms from {norms[0]} to {norms[-1]} take their statistics from the"
+        " batch.",
         fix="call backbone.eval(); do not cache such rows, and do not serve one image at a time"
         " with them",
         evidence={o.name: o.behaviour.changes.in_another_batch for o in batch},
@@ -75,30 +229,33 @@ def rows_depend_on_batch(e: Evidence) -> Iterator[Finding]:
 
 def class_order_matters(e: Evidence) -> Iterator[Finding]:
     """A loader without shuffling makes every batch of one class."""
+    found, at_random = e.class_order
+    ordered = found > 0.5 + 0.5 * at_random
+    neighbours = (
+        f"({format_percent(found)} of neighbours share a class, {format_percent(at_random)} at"
+        " random)"
+    )
     for outcome in e.frozen:
         if outcome.task.function.order != "class":
             continue
-        function = dataclasses.replace(outcome.task.function, order="shuffled")
-        twin = _twin(e, outcome, function)
+        twin = _twin(e, outcome, outcome.task.function.but(order="shuffled"))
         if twin is None:
             continue
         drop = twin.accuracy.value - outcome.accuracy.value
-        ordered = e.class_order[0] > 0.5 + 0.5 * e.class_order[1]
-        standing = (
-            f" Your test split stands in class order ({percent(e.class_order[0])} of neighbours"
-            f" share a class, {percent(e.class_order[1])} by chance), so a loader without"
-            " shuffling does just this."
-            if ordered
-            else f" Your test split does not stand in class order ({percent(e.class_order[0])} of"
-            f" neighbours share a class, {percent(e.class_order[1])} by chance)."
-        )
         yield Finding(
             "class-ordered batches",
             "warning" if drop > 0.02 and ordered else "note",
             f"Tested one class after the other ({outcome.name}), batch statistics give"
-            f" {percent(outcome.accuracy.value)} instead of {percent(twin.accuracy.value)}"
-            f" shuffled ({twin.name}): each batch is normalised by the statistics of its own"
-            f" class, which takes away what tells it from the others.{standing}",
+            f" {format_percent(outcome.accuracy.value)} instead of"
+            f" {format_percent(twin.accuracy.value)} shuffled ({twin.name}): each batch is"
+            " normalised by the statistics of its own class, which removes what distinguishes it"
+            " from the others. "
+            + (
+                f"Your test split is in class order {neighbours}, so a loader without shuffling"
+                " does exactly this."
+                if ordered
+                else f"Your test split is not in class order {neighbours}."
+            ),
             fix="call backbone.eval(): then the order makes no difference",
             evidence={"class order": outcome.accuracy.value, "shuffled": twin.accuracy.value},
         )
@@ -109,24 +266,24 @@ def dropout_left_on(e: Evidence) -> Iterator[Finding]:
     noisy = [o for o in e.frozen if o.task.function.dropout]
     if not noisy:
         return
-    worst = max(noisy, key=lambda o: o.behaviour.changes.on_second_pass)
-    where = listed([f"{name} ({kind})" for name, kind in e.facts.chance], 4)
+    worst = max(o.behaviour.changes.on_second_pass for o in noisy)
+    where = listed((f"{name} ({kind})" for name, kind in e.facts.chance), 4)
     source = f"the source is {where}" if where else "the source is in the forward pass itself"
     text = (
-        f"With {listed([o.name for o in noisy])}, dropout is on in the frozen backbone: two passes"
-        " over the same images differ by up to"
-        f" {percent(worst.behaviour.changes.on_second_pass)} of the largest feature; {source}."
+        f"With {listed(o.name for o in noisy)}, dropout is on in the frozen backbone: two passes"
+        f" over the same images differ by up to {format_percent(worst)} of the largest feature;"
+        f" {source}."
     )
     for outcome in noisy:
-        quiet = _twin(e, outcome, dataclasses.replace(outcome.task.function, dropout=False))
-        if quiet is None and outcome.task.function.statistics == "running":
-            plain = dataclasses.replace(outcome.task.function, dropout=False, batch_size=None)
-            quiet = _twin(e, outcome, plain)
+        function = outcome.task.function.but(dropout=False)
+        quiet = _twin(e, outcome, function)
+        if quiet is None and function.statistics == "running":
+            quiet = _twin(e, outcome, function.but(batch_size=None))
         if quiet is not None:
             gap = 100 * (outcome.accuracy.value - quiet.accuracy.value)
             text += (
-                f" Accuracy: {percent(outcome.accuracy.value)} ({outcome.name}) against"
-                f" {percent(quiet.accuracy.value)} ({quiet.name}), {gap:+.1f} points."
+                f" Accuracy: {format_percent(outcome.accuracy.value)} ({outcome.name}) against"
+                f" {format_percent(quiet.accuracy.value)} ({quiet.name}), {gap:+.1f} points."
             )
             break
     yield Finding(
@@ -152,7 +309,7 @@ def statistics_moved(e: Evidence) -> Iterator[Finding]:
         f"In training mode the forward pass moves the running statistics of {len(moved)} of"
         f" {len(e.moved)} layers, under torch.no_grad() and inference_mode too: within two"
         f" batches the running mean of {worst} moved by {number(moved[worst])} standard deviations."
-        " (This was measured on a copy; your module is as it was.)",
+        " (This was measured on a copy; your module is unchanged.)",
         fix="call backbone.eval() before any forward pass, or headstart.freeze(backbone)",
         evidence=dict(moved),
     )
@@ -161,71 +318,68 @@ def statistics_moved(e: Evidence) -> Iterator[Finding]:
 def ways_are_equal(e: Evidence) -> Iterator[Finding]:
     """Autograd modes do not change what is computed."""
     for proof in e.proofs:
-        equality = proof.equality
-        if len(proof.configurations) < 2:
+        equality, names = proof.equality, proof.configurations
+        if len(names) < 2:
             continue
-        names = " and ".join(proof.configurations)
-        if len(proof.configurations) > 2:
-            names = listed(list(proof.configurations))
-        batches = "1 batch" if equality.batches == 1 else f"{equality.batches} batches"
-        on = f"{equality.images:,} images in {batches}"
+        who = " and ".join(names) if len(names) == 2 else listed(names)
+        on = f"{equality.images:,} images in {count(equality.batches, 'batch', 'batches')}"
         if equality.exact:
-            text = f"{names} compute the same rows, bit for bit (run and compared on {on})."
+            text = f"{who} compute the same rows, bit for bit (run and compared on {on})."
         else:
             text = (
-                f"{names} differ by up to {equality.change:.1e} of the largest feature on {on}:"
+                f"{who} differ by up to {equality.change:.1e} of the largest feature on {on}:"
                 " torch takes another kernel without gradients."
             )
         yield Finding("equal by construction", "note", text, evidence={"change": equality.change})
 
 
 def differences_in_noise(e: Evidence) -> Iterator[Finding]:
-    """What the figures cannot tell apart from the reference."""
-    others = [o for o in e.frozen if o.difference is not None and e.reference not in o.same_as]
-    unclear = [o for o in others if o.difference is not None and not o.difference.significant]
+    """What the figures cannot distinguish from the reference."""
+    unclear = {
+        o.name: o.difference
+        for o in e.frozen
+        if o.difference is not None
+        and not o.difference.significant
+        and e.reference not in o.same_as
+    }
     if not unclear:
         return
-    widest = max(
-        (o.difference.interval for o in unclear if o.difference and o.difference.interval),
-        key=lambda interval: interval.high - interval.low,
-        default=None,
-    )
-    resolution = (
-        ""
-        if widest is None
-        else f" With {e.n_test:,} test items and {len(unclear[0].runs)} repetitions, the widest of"
-        f" these differences is known to ±{100 * (widest.high - widest.low) / 2:.1f} points."
-    )
-    verb = "is" if len(unclear) == 1 else "are"
+    intervals = [gap.interval for gap in unclear.values() if gap.interval is not None]
+    resolution = ""
+    if intervals:
+        widest = max(interval.high - interval.low for interval in intervals)
+        resolution = (
+            f" With {e.n_test:,} test items and {len(e.reference_outcome.runs)} repetitions, the"
+            f" widest of these differences is known to ±{100 * widest / 2:.1f} points."
+        )
     yield Finding(
         "within noise",
         "note",
-        f"{listed([o.name for o in unclear])} {verb} not distinguishable from {e.reference}"
-        f" (Holm-corrected p above 0.05).{resolution}",
-        evidence={o.name: o.difference.p_holm for o in unclear if o.difference is not None},
+        f"{listed(unclear)} {'is' if len(unclear) == 1 else 'are'} not distinguishable from"
+        f" {e.reference} (Holm-corrected p above 0.05).{resolution}",
+        evidence={name: gap.p_holm for name, gap in unclear.items()},
     )
 
 
 def fine_tuning_gains(e: Evidence) -> Iterator[Finding]:
-    """What training the backbone brings over freezing it. What it costs in time is told beside."""
+    """What training the backbone gains over freezing it; what that costs is reported beside."""
     told: set[str] = set()
     for outcome in e.tuned:
-        if outcome.name in told or outcome.difference is None:
+        gap = outcome.difference
+        if outcome.name in told or gap is None:
             continue
         told |= {outcome.name, *outcome.same_as}
-        gap = outcome.difference
-        names = listed([outcome.name, *outcome.same_as])
-        size = points(gap)
+        who = f"Fine-tuning ({listed([outcome.name, *outcome.same_as])})"
         if not gap.significant:
-            text = f"Fine-tuning ({names}) is not distinguishable from {e.reference}: {size}"
+            text = f"{who} is not distinguishable from {e.reference}: {points(gap)}"
             text += "" if gap.p_holm is None else f", Holm-corrected p = {gap.p_holm:.2g}"
         elif gap.value > 0:
-            text = f"Fine-tuning ({names}) gains {size} over {e.reference}"
+            text = f"{who} gains {points(gap)} over {e.reference}"
         else:
-            text = f"Fine-tuning ({names}) loses {size} against {e.reference}"
+            text = f"{who} loses {points(gap)} against {e.reference}"
         yield Finding(
             "fine-tuning",
-            "advice" if gap.significant and gap.value > 0 else "note",
+            "advice" if outcome.gains else "note",
             f"{text}. {_best_epochs(outcome)}",
             evidence={
                 "configuration": outcome.name,
@@ -240,7 +394,7 @@ def _best_epochs(outcome: TunedOutcome) -> str:
     """Say how well the held-out items were classified, and in which epoch."""
     best = sorted(int(run.chosen["best_epoch"]) for run in outcome.runs)
     epochs = outcome.tuning.epochs
-    held = "" if outcome.held_out is None else f" {percent(outcome.held_out.value)},"
+    held = "" if outcome.held_out is None else f" {format_percent(outcome.held_out.value)},"
     when = f"epoch {best[0]}" if best[0] == best[-1] else f"epochs {best[0]} to {best[-1]}"
     text = f"Best validation accuracy:{held} in {when} of {epochs}"
     # At the end of a run the best epoch may lie beyond it.
@@ -248,7 +402,7 @@ def _best_epochs(outcome: TunedOutcome) -> str:
     return f"{text}; it may still rise with more epochs." if short else f"{text}."
 
 
-RULES: tuple[Rule, ...] = (
+RULES: list[Rule] = [
     inputs_look_wrong,
     inputs_fit,
     inputs_unchecked,
@@ -261,21 +415,44 @@ RULES: tuple[Rule, ...] = (
     ways_are_equal,
     differences_in_noise,
     fine_tuning_gains,
-)
-"""All rules; add your own by calling it beside :func:`find_causes`."""
+]
+"""All rules; :func:`register_rule` adds to them."""
 
 
 def _twin(e: Evidence, outcome: FrozenOutcome, function: object) -> FrozenOutcome | None:
-    return next(
-        (
-            other
-            for other in e.frozen
-            if other.task.function == function
-            and other.task.cut == outcome.task.cut
-            and other.head == outcome.head
-        ),
-        None,
-    )
+    """Return the configuration that differs from an outcome in its function only."""
+    for other in e.frozen:
+        same = (other.task.cut, other.head) == (outcome.task.cut, outcome.head)
+        if same and other.task.function == function:
+            return other
+    return None
 
 
-__all__ = ["RULES", "find_causes"]
+# ------------------------------------------------------------------------------------- wording
+
+
+def against(difference: Difference) -> str:
+    """Word a difference with its interval and p-value."""
+    text = f"{100 * difference.value:+.1f} points"
+    if difference.interval is not None:
+        low, high = 100 * difference.interval.low, 100 * difference.interval.high
+        text += f" (95 % interval {low:+.1f} to {high:+.1f}"
+        text += f", p = {difference.p_holm:.2g})" if difference.p_holm is not None else ")"
+    return text
+
+
+def points(difference: Difference) -> str:
+    """Word the size of a difference, without its sign where that is clear."""
+    value, interval = 100 * difference.value, difference.interval
+    if not difference.significant:
+        bounds = f" ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})" if interval else ""
+        return f"{value:+.1f} points{bounds}"
+    if interval is None:
+        return f"{abs(value):.1f} points"
+    low, high = sorted((100 * interval.low, 100 * interval.high), key=abs)
+    if value < 0:
+        low, high = -low, -high
+    return f"{abs(value):.1f} points ({low:.1f} to {high:.1f})"
+
+
+__all__ = ["RULES", "Rule", "against", "find_causes", "kind_of_fault", "register_rule"]

@@ -11,8 +11,7 @@ from typing import Any
 
 from headstart.backbones import Backbone
 from headstart.data import Preprocessing
-from headstart.modules.kinds import is_running_norm
-from headstart.study.configuration import Autograd, Configuration, Order, Statistics
+from headstart.study.configurations import Autograd, Configuration, Order, Statistics
 
 Cut = tuple[str | None, str]
 """Layer and pooling."""
@@ -20,7 +19,7 @@ Cut = tuple[str | None, str]
 
 @dataclass(frozen=True)
 class Facts:
-    """What the network holds up to its deepest cut, found by looking and by running it.
+    """What the network contains up to its deepest cut, found by looking and by running it.
 
     Attributes:
         norms: layers that keep running statistics, in the order of the network.
@@ -39,12 +38,12 @@ class Function:
 
     Attributes:
         statistics, alpha: what batch norms use.
-        dropout: whether chance is left on.
+        dropout: whether dropout and the like are on.
         recompute: whether training rows come from several passes in training mode.
         preprocessing: of the inputs.
-        batch_size: images a batch; None where rows do not depend on it.
+        batch_size: images in a batch; None where rows do not depend on it.
         order: of the items that the head is tested on; ``shuffled`` where it does not matter.
-        autograd: the mode it is run in; one for all that were shown to be equal.
+        autograd: the mode that it runs in; one for all modes that were shown to be equal.
     """
 
     statistics: Statistics
@@ -62,6 +61,11 @@ class Function:
         return not (self.batch_dependent or self.dropout or self.recompute)
 
     @property
+    def cached(self) -> bool:
+        """Whether rows go through the feature cache, whose extraction runs in inference mode."""
+        return self.row_wise and self.autograd == "inference"
+
+    @property
     def batch_dependent(self) -> bool:
         """Whether a row depends on the batch that it is computed in."""
         return self.statistics == "batch"
@@ -70,6 +74,10 @@ class Function:
     def measured_statistics(self) -> bool:
         """Whether statistics of the training split have to be measured first."""
         return self.statistics in ("reestimated", "blend")
+
+    def but(self, **changes: Any) -> Function:
+        """Return the function with some attributes changed."""
+        return dataclasses.replace(self, **changes)
 
     def describe(self) -> dict[str, Any]:
         """Return plain values for keys and reports."""
@@ -81,8 +89,8 @@ def function_of(
 ) -> Function:
     """Return what a configuration computes on this network.
 
-    Without running statistics there is nothing to choose among them, and without chance dropout
-    is neither on nor off; so such configurations become one.
+    A network without running statistics offers no choice among them, and in one without
+    randomness dropout is neither on nor off: configurations that differ in these become one.
     """
     statistics = configuration.normalises_by if facts.norms else "running"
     alpha = configuration.alpha if statistics == "blend" else None
@@ -90,18 +98,17 @@ def function_of(
         statistics, alpha = "running", None
     elif alpha == 1.0:
         statistics, alpha = "reestimated", None
-    batch_dependent = statistics == "batch"
+    by_batch = statistics == "batch"
     dropout = configuration.draws and facts.random
-    recompute = configuration.recompute and (batch_dependent or dropout)
-    varies = batch_dependent or dropout
+    varies = by_batch or dropout
     return Function(
         statistics=statistics,
         alpha=alpha,
         dropout=dropout,
-        recompute=recompute,
+        recompute=configuration.recompute and varies,
         preprocessing=configuration.preprocess(backbone.preprocessing),
         batch_size=(configuration.batch_size or batch_size) if varies else None,
-        order=configuration.order if batch_dependent else "shuffled",
+        order=configuration.order if by_batch else "shuffled",
         autograd=configuration.autograd,
     )
 
@@ -116,10 +123,4 @@ def cut_of(configuration: Configuration, backbone: Backbone) -> Cut:
     return configuration.layer, configuration.pooling or "avg"
 
 
-def running_norms(backbone: Backbone) -> tuple[str, ...]:
-    """Return the layers with running statistics that take part up to the cut."""
-    modules = dict(backbone.module.named_modules())
-    return tuple(name for name in backbone.live.modules if is_running_norm(modules[name]))
-
-
-__all__ = ["Cut", "Facts", "Function", "cut_of", "function_of", "running_norms"]
+__all__ = ["Cut", "Facts", "Function", "cut_of", "function_of"]

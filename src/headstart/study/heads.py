@@ -84,7 +84,7 @@ def tutorial_head(optimizer: Literal["sgd", "adam"]) -> HeadSpec:
 
 
 @dataclass(frozen=True, eq=False)
-class TaskRows:
+class HeadRows:
     """Everything that one head of one repetition sees.
 
     Attributes:
@@ -122,7 +122,7 @@ class Fitted:
     seconds: float = 0.0
 
 
-def fit_head(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitted:
+def fit_head(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitted:
     """Train the head and predict.
 
     A head that decides itself when to stop does so on the validation items, and is tested as it
@@ -141,7 +141,7 @@ def fit_head(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitte
     return dataclasses.replace(fitted, seconds=time.perf_counter() - begun)
 
 
-def _fit_and_refit(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitted:
+def _fit_and_refit(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitted:
     kind = spec.head
     options = kind.settings({**kind.coarse, **spec.options})
     fit = ~rows.held_out
@@ -161,7 +161,7 @@ def _fit_and_refit(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) ->
     return Fitted(validation, head.predict(rows.test), dict(trained.chosen))
 
 
-def _fit_once(spec: HeadSpec, rows: TaskRows, n_classes: int, seed: int) -> Fitted:
+def _fit_once(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitted:
     held_out = rows.held_out if rows.held_out.any() else None
     none_held_out = {} if held_out is not None else {"validation": 0.0}
     trained = spec.head.fit(
@@ -180,4 +180,4 @@ def _none() -> Ints:
     return np.empty(0, dtype=np.int64)
 
 
-__all__ = ["Fitted", "HeadSpec", "TaskRows", "fit_head", "tutorial_head"]
+__all__ = ["Fitted", "HeadRows", "HeadSpec", "fit_head", "tutorial_head"]

@@ -22,9 +22,9 @@ from headstart.backbones import Backbone
 from headstart.data import Preprocessing, Split
 from headstart.extraction import Extraction
 from headstart.freezing import LayerDrift, drift
-from headstart.study.configuration import IMAGENET_MEAN, IMAGENET_STD
-from headstart.study.material import Images, Ints
-from headstart.study.network import at_cuts, run_batch
+from headstart.study.configurations import IMAGENET_MEAN, IMAGENET_STD
+from headstart.study.network import run_batch
+from headstart.study.repetitions import StudyData
 
 EARLY = 3
 """Early layers that are looked at. Later ones see what these have normalised, and tell less."""
@@ -132,48 +132,35 @@ def input_range(inputs: Tensor) -> InputRange:
 
 
 def check_inputs(
-    backbone: Backbone,
-    norms: Sequence[str],
-    split: Split,
-    sample: Ints,
-    images: Images,
-    batch_size: int,
+    backbone: Backbone, norms: Sequence[str], data: StudyData, batch_size: int
 ) -> InputCheck:
-    """Try the usual preprocessings and look how the early layers like them.
+    """Try the usual preprocessings, and see how well the early layers know their results.
 
     Args:
         backbone: the network with the preprocessing in question.
         norms: its layers with running statistics, in the order of the network; not empty.
-        split: training items.
-        sample: positions of those to use; a few dozen are enough.
-        images: where pixels come from.
-        batch_size: images a pass.
+        data: its sample is used.
+        batch_size: images in a pass.
     """
     early = tuple(norms[:EARLY])
     given = backbone.preprocessing
-    chosen = split.take(sample)
-    positions = np.arange(len(chosen))
-    pixels = images.some(chosen, positions, given)
+    as_decoded = data.sample_pixels(given)
 
-    def trial(name: str, preprocessing: Preprocessing, values: Tensor = pixels) -> Trial:
-        batches = [
-            preprocessing.normalise(part.to(backbone.device))
-            for part in torch.split(values, batch_size)
-        ]
-        found = early_drift(backbone, early, batches)
+    def trial(name: str, changed: Preprocessing, pixels: Tensor = as_decoded) -> Trial:
+        inputs = changed.normalise(pixels.to(backbone.device))
+        found = drift_up_to(backbone.at(early[-1], "none"), early, torch.split(inputs, batch_size))
         logs = [math.log(max(layer.symmetric_kl, 1e-12)) for layer in found]
-        return Trial(name, preprocessing, found[0].symmetric_kl, math.exp(sum(logs) / len(logs)))
+        return Trial(name, changed, found[0].symmetric_kl, math.exp(sum(logs) / len(logs)))
 
     as_given = trial("as given", given)
     trials = tuple(trial(name, changed) for name, changed in alternatives(given))
-    side = _median_side(chosen)
+    side = _median_side(data.sample)
     resized = round(min(given.size) / given.crop_fraction)
+    smaller = _own_size(given, side) if resized / side >= TINY else None
     own = None
-    if resized / side >= TINY:
-        smaller = _own_size(given, side)
-        if smaller is not None:
-            name = f"at {smaller.size[0]} px, near their own size"
-            own = trial(name, smaller, images.some(chosen, positions, smaller))
+    if smaller is not None:
+        name = f"at {smaller.size[0]} px, near their own size"
+        own = trial(name, smaller, data.sample_pixels(smaller))
     return InputCheck(
         layers=early,
         given=as_given,
@@ -182,7 +169,7 @@ def check_inputs(
         image_side=side,
         resized_side=resized,
         own_size=own,
-        images=len(chosen),
+        images=len(data.sample),
     )
 
 
@@ -238,30 +225,15 @@ def choose_correction(given: Trial, trials: Sequence[Trial]) -> Trial | None:
     return next(trial for trial in trials if trial.early <= 1.2 * best)
 
 
-def early_drift(
+def drift_up_to(
     backbone: Backbone, layers: Sequence[str], batches: Sequence[Tensor]
 ) -> tuple[LayerDrift, ...]:
-    """Measure the drift of some layers, running no further than the last of them."""
-    at = backbone.at(layers[-1], "none")
-    settings = Extraction()
+    """Measure the drift of some layers, running no further than the backbone's cut."""
 
     def forward(_module: torch.nn.Module, batch: Tensor) -> None:
-        run_batch([at], batch, "no_grad", settings)
+        run_batch([backbone], batch, "no_grad", Extraction())
 
     return drift(backbone.module, batches, layers=list(layers), forward=forward)
-
-
-def whole_drift(
-    backbone: Backbone, norms: Sequence[str], batches: Sequence[Tensor]
-) -> tuple[LayerDrift, ...]:
-    """Measure the drift of all layers up to the backbone's cut."""
-    settings = Extraction()
-    cuts = at_cuts(backbone, [(backbone.layer, backbone.pooling)])
-
-    def forward(_module: torch.nn.Module, batch: Tensor) -> None:
-        run_batch(cuts, batch, "no_grad", settings)
-
-    return drift(backbone.module, batches, layers=list(norms), forward=forward)
 
 
 def _median_side(split: Split) -> int:
@@ -288,7 +260,6 @@ __all__ = [
     "alternatives",
     "check_inputs",
     "choose_correction",
-    "early_drift",
+    "drift_up_to",
     "input_range",
-    "whole_drift",
 ]

@@ -1,4 +1,4 @@
-"""Running the backbone as a function says, on a copy where the module itself would change."""
+"""Copies of the backbone in the modes that a function needs; the user's module stays untouched."""
 
 from __future__ import annotations
 
@@ -6,23 +6,98 @@ import contextlib
 import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from headstart.backbones import Backbone, features_of
+from headstart.cache import describe_space
 from headstart.core.errors import BackboneError
-from headstart.extraction import Extraction
+from headstart.extraction import Extraction, Precision
 from headstart.freezing import FreezeHandle, FreezePolicy, blend, freeze, reestimate
 from headstart.freezing.contract import contracts
 from headstart.freezing.norm import Reestimation
 from headstart.modules.forward import run_up_to
 from headstart.modules.layers import call_order
-from headstart.study.configuration import Autograd
-from headstart.study.functions import Cut, Function
+from headstart.study.configurations import Autograd
+from headstart.study.functions import Cut, Facts, Function
+from headstart.study.repetitions import Ints, Repetition, StudyData
 
 _CONTEXTS = {"no_grad": torch.no_grad, "inference": torch.inference_mode, "grad": torch.enable_grad}
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """The network under study, and its copies that are ready to compute a function.
+
+    Statistics are measured once for every preprocessing and training split.
+
+    Attributes:
+        backbone: the user's; never changed.
+        deepest: the same, cut where the deepest configuration is.
+        facts: what it contains.
+        data: the items.
+        statistics_items: training items that statistics are re-estimated on.
+        batch_size: images in a batch of that.
+    """
+
+    backbone: Backbone
+    deepest: Backbone
+    facts: Facts
+    data: StudyData
+    statistics_items: int
+    batch_size: int
+    _restated: dict[object, tuple[Backbone, Reestimation]] = field(default_factory=dict)
+    _spaces: dict[Cut, dict[str, Any]] = field(default_factory=dict)
+
+    def ready(self, function: Function, repetition: Repetition) -> Backbone:
+        """Return a copy in the modes, and with the statistics, for the training rows."""
+        if not function.measured_statistics:
+            return prepared(self.backbone, function)
+        key = (function.preprocessing, repetition.number if self.data.redrawn else 0)
+        if key not in self._restated:
+            self._restated[key] = self._restate(function, repetition)
+        restated, done = self._restated[key]
+        if function.statistics == "reestimated":
+            return restated
+        assert function.alpha is not None
+        mixed = copied(restated)
+        blend(mixed.module, done, function.alpha)
+        return mixed
+
+    def space(self, cut: Cut, precision: Precision) -> dict[str, Any]:
+        """Describe the function of the network at a cut, for keys."""
+        if cut not in self._spaces:
+            (at,) = at_cuts(self.backbone, [cut])
+            self._spaces[cut] = describe_space(at, precision)
+        return self._spaces[cut]
+
+    def forget(self) -> None:
+        """Free the copies whose statistics were measured."""
+        self._restated.clear()
+
+    def _restate(self, function: Function, repetition: Repetition) -> tuple[Backbone, Reestimation]:
+        chosen = statistics_sample(repetition, self.statistics_items)
+        given = function.preprocessing
+        batches = [
+            given.normalise(pixels.to(self.backbone.device))
+            for _, pixels in self.data.pixels.batches(
+                self.data.train, chosen, given, self.batch_size
+            )
+        ]
+        return restate(self.deepest, self.facts.norms, batches)
+
+
+def statistics_sample(repetition: Repetition, most: int) -> Ints:
+    """Return the training items that statistics are measured on: at most ``most``, at random."""
+    if len(repetition.train) <= most:
+        return repetition.train
+    generator = np.random.default_rng(repetition.seeds.validation)
+    return np.sort(generator.permutation(repetition.train)[:most])
 
 
 def copied(backbone: Backbone) -> Backbone:
@@ -51,10 +126,7 @@ def settle(module: nn.Module) -> None:
 
 
 def prepared(backbone: Backbone, function: Function) -> Backbone:
-    """Return a copy in the modes that ``function`` computes training rows in.
-
-    Statistics are not measured here; see :func:`restate`.
-    """
+    """Return a copy in the modes in which ``function`` computes training rows."""
     ready = copied(backbone)
     _set_modes(ready.module, batch=function.batch_dependent, dropout=function.dropout)
     return ready
@@ -95,13 +167,6 @@ def restate(
 
     done = reestimate(copy_.module, batches, layers=norms, forward=forward, in_memory=True)
     return copy_, done
-
-
-def blended(backbone: Backbone, done: Reestimation, alpha: float) -> Backbone:
-    """Return a copy of a restated backbone that is ``alpha`` of the way to its new statistics."""
-    copy_ = copied(backbone)
-    blend(copy_.module, done, alpha)
-    return copy_
 
 
 def deepest(backbone: Backbone, cuts: Sequence[Cut]) -> Backbone:
@@ -149,7 +214,7 @@ def run_batch(
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators for dropout, and give the user's random state back afterwards."""
+    """Seed torch's generators for dropout, and restore the user's random state afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
@@ -160,9 +225,9 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 __all__ = [
+    "Networks",
     "arranged",
     "at_cuts",
-    "blended",
     "copied",
     "deepest",
     "prepared",
@@ -170,4 +235,5 @@ __all__ = [
     "run_batch",
     "seeded",
     "settle",
+    "statistics_sample",
 ]

@@ -1,17 +1,17 @@
-"""The plan of a study: which forward passes it needs, which are shared, how many that saves."""
+"""The plan of a study: the forward passes and trainings it needs, and what sharing them saves."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from headstart.core.fingerprints import canonical_json
-from headstart.study.configuration import Configuration
+from headstart.core.wording import count
+from headstart.study.configurations import Configuration
 from headstart.study.functions import Cut, Function
 from headstart.study.heads import HeadSpec
-from headstart.study.material import Material
+from headstart.study.repetitions import StudyData
 
 Kind = Literal["rows", "batches", "recompute"]
 Part = Literal["all", "train", "validation", "test"]
@@ -20,27 +20,8 @@ Key = tuple[Function, Cut, str]
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Some forward passes that belong together.
-
-    Attributes:
-        kind: ``rows``: rows that are functions of their items, kept in the feature cache.
-            ``batches``: one loader's walk over a part. ``recompute``: several such walks over the
-            training items, then validation and test items.
-        function: what is computed.
-        repetition: None where all repetitions share the rows.
-        part: which items.
-    """
-
-    kind: Kind
-    function: Function
-    repetition: int | None
-    part: Part
-
-
-@dataclass(frozen=True)
 class Tuning:
-    """A recipe of fine-tuning that was found to fit the network.
+    """A fine-tuning recipe that was found to fit the network.
 
     Attributes:
         name: the recipe's.
@@ -52,19 +33,14 @@ class Tuning:
     recipe: Mapping[str, Any]
     epochs: int
 
-    @property
-    def text(self) -> str:
-        """The recipe as one line, for keys."""
-        return canonical_json(self.recipe, compact=False)
-
 
 @dataclass(frozen=True)
 class Task:
-    """One configuration, as it is carried out.
+    """One configuration with what it computes on this network.
 
     Attributes:
-        configuration: what was asked for.
-        function, cut: what it computes, and where it is cut.
+        configuration: the user's choice.
+        function, cut: what it computes, and where the network is cut.
         tuning: how the backbone is trained; None where it is frozen.
     """
 
@@ -78,21 +54,44 @@ class Task:
         """The configuration's name."""
         return self.configuration.name
 
+    def head(self, default: HeadSpec) -> HeadSpec:
+        """Return its head; ``default`` where the configuration does not bring one."""
+        return self.configuration.head or default
+
     def key(self, head: HeadSpec) -> Key:
         """Return what identifies its runs.
 
         Args:
             head: of configurations that neither bring their own nor fine-tune.
         """
-        if self.tuning is not None:
-            return self.function, self.cut, self.tuning.text
-        own = self.configuration.head or head
-        return self.function, self.cut, canonical_json(own.describe(), compact=False)
+        trained = self.head(head).describe() if self.tuning is None else self.tuning.recipe
+        return self.function, self.cut, canonical_json(trained, compact=False)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Forward passes that belong together.
+
+    Attributes:
+        kind: ``rows``: rows that are functions of their items, kept in the feature cache.
+            ``batches``: one loader's pass over a part. ``recompute``: several such passes over
+            the training items, then one over the validation and one over the test items.
+        function: what is computed.
+        repetition: None where all repetitions share the rows.
+        part: which items.
+        rounds: passes over the training items.
+    """
+
+    kind: Kind
+    function: Function
+    repetition: int | None
+    part: Part
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
 class PlannedPass:
-    """A pass with its cost and its users."""
+    """Forward passes with where they are cut, how many images they take, and for whom."""
 
     what: Pass
     cuts: tuple[Cut, ...]
@@ -102,14 +101,14 @@ class PlannedPass:
 
 @dataclass(frozen=True)
 class PlannedTuning:
-    """Fine-tuning by one recipe, once a repetition.
+    """Fine-tuning by one recipe, once in every repetition.
 
     Attributes:
         configurations: that share the runs.
         recipe: its name.
         runs: how many.
         epochs: of a run, at most.
-        images: that train, an epoch.
+        images: that train, in an epoch.
     """
 
     configurations: tuple[str, ...]
@@ -120,8 +119,15 @@ class PlannedTuning:
 
     @property
     def steps(self) -> int:
-        """Single images that go forward and backward in all runs, at most."""
+        """Images that go forward and backward in all runs together, at most."""
         return self.runs * self.epochs * self.images
+
+    def __str__(self) -> str:
+        return (
+            f"fine-tuning of a fresh copy for {', '.join(self.configurations)} (recipe"
+            f" {self.recipe}): {count(self.runs, 'run')} of up to {count(self.epochs, 'epoch')} of"
+            f" {self.images:,} images"
+        )
 
 
 @dataclass(frozen=True)
@@ -130,9 +136,9 @@ class Plan:
 
     Attributes:
         passes: each once.
-        images: forward passes of single images that they make, unless rows are in the cache.
+        images: forward passes of single images in them, if no row is in the cache.
         alone: how many it would be if every configuration and repetition ran on its own.
-        tunings: what is fine-tuned beside; not counted in the others.
+        tunings: what is fine-tuned in addition; not counted in the others.
     """
 
     passes: tuple[PlannedPass, ...]
@@ -146,23 +152,23 @@ class Plan:
         return self.alone - self.images
 
     def lines(self) -> tuple[str, ...]:
-        """Return the plan as text, one line a kind of pass and set of configurations."""
-        groups: dict[tuple[str, tuple[str, ...]], list[PlannedPass]] = {}
+        """Return the plan as text, one line for each kind of pass and set of configurations."""
+        images: dict[tuple[Kind, tuple[str, ...]], int] = {}
         for planned in self.passes:
-            what = planned.what
-            groups.setdefault((what.kind, planned.configurations), []).append(planned)
-        lines = []
-        for (kind, names), members in groups.items():
-            images = sum(member.images for member in members)
-            lines.append(f"{_KINDS[kind]} for {', '.join(names)}: {images:,} images")
-        return (*lines, *map(_tuning_line, self.tunings))
+            key = (planned.what.kind, planned.configurations)
+            images[key] = images.get(key, 0) + planned.images
+        return (
+            *(f"{_KINDS[kind]} for {', '.join(names)}: {n:,} images"
+              for (kind, names), n in images.items()),
+            *map(str, self.tunings),
+        )  # fmt: skip
 
     def __str__(self) -> str:
-        total = (
+        lines = [
             f"{self.images:,} forward passes of one image instead of {self.alone:,};"
-            f" {self.saved:,} are shared"
-        )
-        lines = [total, *(f"  {line}" for line in self.lines())]
+            f" {self.saved:,} are shared",
+            *(f"  {line}" for line in self.lines()),
+        ]
         if self.tunings:
             steps = sum(tuning.steps for tuning in self.tunings)
             lines.append(
@@ -171,112 +177,93 @@ class Plan:
         return "\n".join(lines)
 
 
-def _tuning_line(tuning: PlannedTuning) -> str:
-    runs = "1 run" if tuning.runs == 1 else f"{tuning.runs} runs"
-    epochs = "1 epoch" if tuning.epochs == 1 else f"{tuning.epochs} epochs"
-    return (
-        f"fine-tuning of a fresh copy for {', '.join(tuning.configurations)} (recipe"
-        f" {tuning.recipe}): {runs} of up to {epochs} of {tuning.images:,} images"
-    )
-
-
-_KINDS = {
+_KINDS: Mapping[Kind, str] = {
     "rows": "rows once an item (cached)",
     "batches": "loaders, anew for every repetition",
     "recompute": "several passes in training mode",
 }
+"""The kinds of passes in the order in which they run, and what a plan calls them."""
 
 
-def passes_of(task: Task, material: Material, repetition: int) -> tuple[Pass, ...]:
-    """Return the passes that one configuration needs in one repetition."""
+def passes_of(task: Task, data: StudyData, repetition: int, rounds: int) -> tuple[Pass, ...]:
+    """Return the passes that one configuration needs in one repetition.
+
+    Args:
+        task: the configuration.
+        data: the items.
+        repetition: its number.
+        rounds: passes over the training items of a function with ``recompute``.
+    """
     function = task.function
     if function.recompute:
-        return (Pass("recompute", function, repetition, "all"),)
-    if is_cached(function):
-        own = function.measured_statistics and material.redrawn
+        return (Pass("recompute", function, repetition, "all", rounds),)
+    if function.cached:
+        own = function.measured_statistics and data.redrawn
         return (Pass("rows", function, repetition if own else None, "all"),)
-    train = Pass("batches", dataclasses.replace(function, order="shuffled"), repetition, "train")
+    train = Pass("batches", function.but(order="shuffled"), repetition, "train")
+    test = Pass("batches", function, repetition, "test")
     if function.order == "shuffled":
-        return (train, Pass("batches", function, repetition, "test"))
-    # The held-out items must be met as the test items are, or the fault would not be seen there.
-    return (
-        train,
-        Pass("batches", function, repetition, "validation"),
-        Pass("batches", function, repetition, "test"),
-    )
-
-
-def is_cached(function: Function) -> bool:
-    """Whether rows go through the feature cache, whose extraction runs in inference mode."""
-    return function.row_wise and function.autograd == "inference"
+        return train, test
+    # The held-out items must be met as the test items are, or the fault would not show there.
+    return train, Pass("batches", function, repetition, "validation"), test
 
 
 def make_plan(
-    tasks: Sequence[Task], material: Material, *, statistics_items: int, recompute_passes: int
+    tasks: Sequence[Task], data: StudyData, *, statistics_items: int, rounds: int
 ) -> Plan:
     """Collect the passes of all configurations and repetitions, each once.
 
     Args:
         tasks: the configurations, those that fine-tune among them.
-        material: the items.
+        data: the items.
         statistics_items: training items that statistics are re-estimated on.
-        recompute_passes: walks over the training items of ``recompute``.
+        rounds: passes over the training items of functions with ``recompute``.
     """
     cuts: dict[Pass, dict[Cut, None]] = {}
     users: dict[Pass, dict[str, None]] = {}
     alone = 0
-    for division in material.divisions:
-        for task in tasks:
-            if task.tuning is not None:
-                continue
-            needed = passes_of(task, material, division.repetition)
-            for one in needed:
+    frozen = [task for task in tasks if task.tuning is None]
+    for repetition in data.repetitions:
+        for task in frozen:
+            for one in passes_of(task, data, repetition.number, rounds):
                 cuts.setdefault(one, {})[task.cut] = None
                 users.setdefault(one, {})[task.name] = None
-            alone += _alone(task, material, statistics_items, recompute_passes)
-    sizes = {one: _images(one, material, statistics_items, recompute_passes) for one in cuts}
-    order = sorted(cuts, key=lambda one: (_ORDER[one.kind], one.repetition or 0))
-    planned = tuple(
-        PlannedPass(one, tuple(cuts[one]), sizes[one], tuple(users[one])) for one in order
+            measured = statistics_items if task.function.measured_statistics else 0
+            training = data.n_train * (rounds if task.function.recompute else 1)
+            alone += training + data.n_test + measured
+    order = sorted(cuts, key=lambda one: (list(_KINDS).index(one.kind), one.repetition or 0))
+    passes = tuple(
+        PlannedPass(one, tuple(cuts[one]), _images(one, data, statistics_items), tuple(users[one]))
+        for one in order
     )
-    return Plan(planned, sum(sizes.values()), alone, _tunings(tasks, material))
+    tuned = [task for task in tasks if task.tuning is not None]
+    return Plan(passes, sum(one.images for one in passes), alone, tuple(_tunings(tuned, data)))
 
 
-def _tunings(tasks: Sequence[Task], material: Material) -> tuple[PlannedTuning, ...]:
-    names: dict[Key, list[str]] = {}
-    tunings: dict[Key, Tuning] = {}
-    for task in tasks:
-        if task.tuning is not None:
-            key = (task.function, task.cut, task.tuning.text)
-            names.setdefault(key, []).append(task.name)
-            tunings.setdefault(key, task.tuning)
-    images = material.n_train - len(material.divisions[0].validation)
-    return tuple(
-        PlannedTuning(
-            tuple(names[key]), tuning.name, len(material.divisions), tuning.epochs, images
-        )
-        for key, tuning in tunings.items()
-    )
-
-
-_ORDER: Mapping[str, int] = {"rows": 0, "batches": 1, "recompute": 2}
-
-
-def _images(one: Pass, material: Material, statistics: int, rounds: int) -> int:
-    validation = len(material.divisions[0].validation)
+def _images(one: Pass, data: StudyData, statistics_items: int) -> int:
+    """Return the images of a pass."""
     if one.kind == "recompute":
-        return rounds * material.n_train + validation + material.n_test
+        return one.rounds * data.n_train + data.n_held_out + data.n_test
     if one.kind == "rows":
-        extra = statistics if one.function.measured_statistics else 0
-        return sum(len(part) for part in material.parts) + extra
-    return {"train": material.n_train, "validation": validation, "test": material.n_test}[one.part]
+        measured = statistics_items if one.function.measured_statistics else 0
+        return sum(len(split) for split in data.splits) + measured
+    return {"train": data.n_train, "validation": data.n_held_out, "test": data.n_test}[one.part]
 
 
-def _alone(task: Task, material: Material, statistics: int, rounds: int) -> int:
-    """Images that one configuration would run in one repetition on its own."""
-    train = material.n_train * (rounds if task.function.recompute else 1)
-    extra = statistics if task.function.measured_statistics else 0
-    return train + material.n_test + extra
+def _tunings(tasks: Sequence[Task], data: StudyData) -> Iterable[PlannedTuning]:
+    groups: dict[Key, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(task.key(HeadSpec()), []).append(task)
+    for members in groups.values():
+        tuning = members[0].tuning
+        assert tuning is not None
+        yield PlannedTuning(
+            configurations=tuple(task.name for task in members),
+            recipe=tuning.name,
+            runs=len(data.repetitions),
+            epochs=tuning.epochs,
+            images=data.n_train - data.n_held_out,
+        )
 
 
 __all__ = [
@@ -287,7 +274,6 @@ __all__ = [
     "PlannedTuning",
     "Task",
     "Tuning",
-    "is_cached",
     "make_plan",
     "passes_of",
 ]

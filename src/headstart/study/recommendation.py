@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
-from headstart.core.wording import format_percent as percent
+from headstart.core.wording import count, format_percent
 from headstart.data import Preprocessing
-from headstart.study.configuration import Configuration
-from headstart.study.input_findings import kind_of_fault
-from headstart.study.names import REFERENCE
+from headstart.study.configurations import REFERENCE, Configuration
+from headstart.study.findings import against, kind_of_fault
 from headstart.study.results import Evidence, FrozenOutcome, Outcome, Recommendation
-from headstart.study.wording import against
 
 
 def recommend(e: Evidence) -> Recommendation:
     """Return the configuration to use.
 
     Candidates are those whose rows are functions of their items: rows that depend on the batch or
-    on chance cannot be cached, and change from one evaluation to the next. The reference stays,
-    unless a candidate is better on the held-out training items by more than noise (Holm-corrected
-    p below 0.05). Fine-tuning answers another question, and is never among them. The test items
-    choose nothing; they show what the choice is worth. Without a candidate nothing is recommended.
+    on randomness cannot be cached, and change from one evaluation to the next. The reference
+    stays, unless a candidate is better on the held-out training items by more than noise
+    (Holm-corrected p below 0.05). Fine-tuning answers another question and is never among them.
+    The test items choose nothing; they show what the choice is worth. Without a candidate nothing
+    is recommended.
     """
-    reference = e.reference_outcome
-    mended = None if e.suggested is None else e.frozen_outcome(e.suggested)
     chosen = _choose(e)
-    if mended is not None and not _clearly_worse(mended):
-        # Statistics of the target may absorb the fault just as well; but a fault that is known
-        # and mended costs nothing to carry along.
-        chosen = mended
     if not chosen.cacheable:
         return _nothing_to_use(e)
     evidence = [_figures(e, chosen)]
-    if chosen is not reference:
+    if chosen.name != e.reference:
         evidence.append(_held_out(e, chosen))
-    rivals = [o for o in e.frozen if not o.cacheable and o is not chosen]
+    rivals = [o for o in e.frozen if not o.cacheable]
     if rivals:
         best = max(rivals, key=lambda o: o.accuracy.value)
         evidence.append(
-            f"The best of those that depend on batch or chance, {best.name}, has"
-            f" {percent(best.accuracy.value)} on the test items."
+            f"The best of those that depend on batch or randomness, {best.name}, has"
+            f" {format_percent(best.accuracy.value)} on the test items."
         )
     return Recommendation(
         configuration=chosen.name,
-        text=_text(e, chosen, mended),
+        text=_mend_inputs(e) if chosen.name == e.suggested else _text(e, chosen),
         evidence=(*evidence, *_of_tuning(e)),
         doubt=_doubt(e, chosen),
         code=code_for(e, chosen),
         options=options_for(e, chosen),
     )
+
+
+def _choose(e: Evidence) -> FrozenOutcome:
+    if e.suggested is not None and e.frozen_outcome(e.suggested).held_out_sign >= 0:
+        # Statistics of the target may absorb the mistake just as well; but a mistake that is known
+        # and mended costs nothing to carry along.
+        return e.frozen_outcome(e.suggested)
+    reference = e.reference_outcome
+    candidates = [o for o in e.frozen if o.cacheable and o.head == reference.head]
+    better = [o for o in candidates if o.held_out_sign > 0]
+    if not better and (reference.cacheable or not candidates):
+        return reference
+    return max(better or candidates, key=lambda o: o.held_out.value if o.held_out else 0.0)
 
 
 def _nothing_to_use(e: Evidence) -> Recommendation:
@@ -60,8 +66,8 @@ def _nothing_to_use(e: Evidence) -> Recommendation:
         text=(
             f"There is nothing to recommend: no configuration compared here{same} gives each image"
             " a row of its own. Such rows can be neither cached nor served one at a time. Add"
-            f" {REFERENCE} to the comparison (--configs {names},{REFERENCE}), or leave out"
-            f" --reference {reference.name}."
+            f" {REFERENCE} to the comparison (configs='{names},{REFERENCE}'), or leave out"
+            f" reference='{reference.name}'."
         ),
         evidence=(_figures(e, best), *_of_tuning(e)),
         doubt=_doubt(e, reference),
@@ -78,70 +84,44 @@ def _of_tuning(e: Evidence) -> tuple[str, ...]:
     )
 
 
-def _choose(e: Evidence) -> FrozenOutcome:
-    reference = e.reference_outcome
-    candidates = [o for o in e.frozen if o.cacheable and o.head == reference.head]
-    better = [o for o in candidates if _clearly_better(o)]
-    if better:
-        return max(better, key=_held_out_accuracy)
-    if reference.cacheable or not candidates:
-        return reference
-    return max(candidates, key=_held_out_accuracy)
+def _mend_inputs(e: Evidence) -> str:
+    assert e.inputs is not None
+    fault = {
+        "unscaled": "are not scaled",
+        "overscaled": "are scaled down too far",
+        "channels": "have red and blue swapped",
+        "normalisation": "are normalised by the wrong mean and deviation",
+    }[kind_of_fault(e.inputs)]
+    return (
+        f"Mend the inputs, which by all signs {fault}; then use evaluation mode with its"
+        " running statistics, and embed once."
+    )
 
 
-def _held_out_accuracy(outcome: Outcome) -> float:
-    return outcome.held_out.value if outcome.held_out else 0.0
-
-
-def _clearly_better(outcome: Outcome) -> bool:
-    gap = outcome.held_out_difference
-    return gap is not None and gap.significant and gap.value > 0
-
-
-def _clearly_worse(outcome: Outcome) -> bool:
-    gap = outcome.held_out_difference
-    return gap is not None and gap.significant and gap.value < 0
-
-
-def _text(e: Evidence, chosen: FrozenOutcome, mended: FrozenOutcome | None) -> str:
-    reference = e.reference_outcome
-    if mended is not None and chosen is mended:
-        assert e.inputs is not None
-        assert e.inputs.correction is not None
-        fault = {
-            "unscaled": "are not scaled",
-            "overscaled": "are scaled down too far",
-            "channels": "have red and blue swapped",
-            "normalisation": "are normalised by the wrong mean and deviation",
-        }[kind_of_fault(e.inputs)]
-        return (
-            f"Mend the inputs, which by all signs {fault}; then use evaluation mode with its"
-            " running statistics, and embed once."
-        )
-    if chosen is reference:
-        start = f"Use {reference.name}"
+def _text(e: Evidence, chosen: FrozenOutcome) -> str:
+    name = chosen.name
+    if name == e.reference:
         if not e.facts.norms and not e.facts.random:
-            return f"{start}: all modes compute the same rows, so take the cheapest."
+            return f"Use {name}: all modes compute the same rows, so take the cheapest."
         return (
-            f"{start}: nothing that gives each image a row of its own is better by more than"
+            f"Use {name}: nothing that gives each image a row of its own is better by more than"
             " noise, and its rows can be computed once, cached, and served one at a time."
         )
-    name = chosen.name
     if chosen.task.function.measured_statistics:
         return (
             f"Use {name}: measure the statistics of your training split once and keep them fixed."
             " Rows stay functions of their images."
         )
-    if not _clearly_better(chosen):
-        return (
-            f"Use {name}: each of its rows is a function of its image alone, which cannot be said"
-            f" of {reference.name}."
-        )
-    return f"Use {name}, which is better on held-out training items by more than noise."
+    if chosen.held_out_sign > 0:
+        return f"Use {name}, which is better on held-out training items by more than noise."
+    return (
+        f"Use {name}: each of its rows is a function of its image alone, which cannot be said"
+        f" of {e.reference}."
+    )
 
 
 def _figures(e: Evidence, chosen: Outcome) -> str:
-    text = f"{chosen.name}: {percent(chosen.accuracy.value)} on {e.n_test:,} test items"
+    text = f"{chosen.name}: {format_percent(chosen.accuracy.value)} on {e.n_test:,} test items"
     interval = chosen.accuracy.interval
     if interval is not None:
         text += f" (95 % interval {100 * interval.low:.1f}–{100 * interval.high:.1f})"
@@ -155,54 +135,45 @@ def _held_out(e: Evidence, chosen: Outcome) -> str:
         return "There were no held-out training items to choose by."
     basis = "" if chosen.name == e.suggested else ", by which it was chosen"
     return (
-        f"On held-out training items{basis}: {percent(chosen.held_out.value)};"
+        f"On held-out training items{basis}: {format_percent(chosen.held_out.value)};"
         f" against {e.reference} {against(chosen.held_out_difference)}."
     )
 
 
 def _doubt(e: Evidence, chosen: Outcome) -> str:
     repeats = len(chosen.runs)
-    basis = f"This rests on {repeats} repetition{'s' if repeats > 1 else ''}"
-    basis += f" and {e.n_test:,} test items"
+    basis = f"This rests on {count(repeats, 'repetition')} and {e.n_test:,} test items"
     if repeats < 3:
-        return f"{basis}: too few repetitions to tell small differences. Use --repeats 5."
-    gap = chosen.difference
-    if gap is None:
+        return f"{basis}: too few repetitions to see small differences. Use repeats=5."
+    if chosen.difference is None or chosen.difference.significant:
         return f"{basis}, and on this backbone and this data only."
-    if not gap.significant:
-        return (
-            f"{basis}. On the test items the difference from {e.reference} is within noise, so"
-            " nothing is lost by staying with that."
-        )
-    return f"{basis}, and on this backbone and this data only."
+    return (
+        f"{basis}. On the test items the difference from {e.reference} is within noise, so"
+        " nothing is lost by staying with that."
+    )
 
 
 def code_for(e: Evidence, chosen: Outcome) -> str:
     """Return lines of Python that apply a configuration to any loop over batches."""
-    configuration = chosen.task.configuration
+    function = chosen.task.function
     lines = ["import torch", ""]
-    if chosen.task.function.measured_statistics:
+    if function.measured_statistics:
         lines = ["import torch", "from headstart.freezing import blend, reestimate", ""]
         lines += ["done = reestimate(backbone, training_batches)  # once, without augmentation"]
-        if chosen.task.function.alpha is not None:
-            lines += [f"blend(backbone, done, {chosen.task.function.alpha:g})"]
+        if function.alpha is not None:
+            lines += [f"blend(backbone, done, {function.alpha:g})"]
     lines += ["backbone.eval()"]
-    base = e.reference_outcome.task.function.preprocessing
-    if chosen.task.function.preprocessing != base:
-        p = chosen.task.function.preprocessing
+    p = function.preprocessing
+    if p != e.reference_outcome.task.function.preprocessing:
         flip = "[:, [2, 1, 0]]" if p.channels == "BGR" else ""
         lines += [
             f"mean, std = torch.tensor({list(p.mean)}), torch.tensor({list(p.std)})",
             f"images = images{flip} * {p.scale:.8g}  # images: RGB, 0..255, (n, 3, h, w)",
             "images = (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)",
         ]
-    context = {
-        "inference": "torch.inference_mode()",
-        "no_grad": "torch.no_grad()",
-        "grad": "torch.inference_mode()",
-    }[configuration.autograd]
-    lines += [f"with {context}:", "    rows = backbone(images)"]
-    return "\n".join(lines)
+    plain = chosen.task.configuration.autograd == "no_grad"
+    lines += [f"with torch.{'no_grad' if plain else 'inference_mode'}():"]
+    return "\n".join([*lines, "    rows = backbone(images)"])
 
 
 def options_for(e: Evidence, chosen: FrozenOutcome) -> str:

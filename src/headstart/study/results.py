@@ -12,9 +12,9 @@ from headstart.freezing import LayerDrift
 from headstart.study.functions import Facts
 from headstart.study.heads import HeadSpec
 from headstart.study.inputs import InputCheck, InputRange, Trial
-from headstart.study.material import Seeds
-from headstart.study.measure import Behaviour, Equality, Spread
+from headstart.study.measurements import Behaviour, Proof, Spread
 from headstart.study.plan import Plan, Task, Tuning
+from headstart.study.repetitions import Seeds
 
 FORMAT = 1
 
@@ -50,12 +50,12 @@ class Outcome:
 
     Attributes:
         task: the configuration and what it computes.
-        runs: one a repetition.
+        runs: one for each repetition.
         accuracy: mean over the repetitions, on the test items.
         held_out: the same on held-out training items, by which configurations are chosen.
         difference: from the reference on the test items; None for the reference itself.
-        held_out_difference: likewise on the held-out items; None for what fine-tunes as well,
-            which is no candidate.
+        held_out_difference: likewise on the held-out items; None also for what fine-tunes, which
+            is no candidate.
         same_as: other configurations that are the same function trained in the same way, so that
             all their figures are equal.
     """
@@ -72,6 +72,22 @@ class Outcome:
     def name(self) -> str:
         """The configuration's name."""
         return self.task.name
+
+    @property
+    def gains(self) -> bool:
+        """Whether it is better than the reference on the test items by more than noise."""
+        return _is_clear(self.difference) > 0
+
+    @property
+    def held_out_sign(self) -> int:
+        """1 or -1 where it is better or worse on held-out items by more than noise, else 0."""
+        return _is_clear(self.held_out_difference)
+
+
+def _is_clear(difference: Difference | None) -> int:
+    if difference is None or not difference.significant:
+        return 0
+    return (difference.value > 0) - (difference.value < 0)
 
 
 @dataclass(frozen=True)
@@ -105,18 +121,6 @@ class TunedOutcome(Outcome):
 
 
 @dataclass(frozen=True)
-class Proof:
-    """How far configurations that differ in autograd only compute the same rows.
-
-    Those that differ in the order of the test items as well are not among them, though they were
-    run.
-    """
-
-    configurations: tuple[str, ...]
-    equality: Equality
-
-
-@dataclass(frozen=True)
 class Finding:
     """A cause in plain words, with the figures it rests on.
 
@@ -137,7 +141,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to use, why, and how sure that is.
+    """What to use, why, and how certain that is.
 
     Attributes:
         configuration: the name of the recommended configuration; None where none of those compared
@@ -159,20 +163,20 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything measured; what findings and recommendation are drawn from.
+    """Everything that was measured; what findings and recommendation are drawn from.
 
     Attributes:
-        data, classes: of the material.
-        n_train, n_test, n_validation: items a repetition.
+        data, classes: name of the data, and of its classes.
+        n_train, n_test, n_validation: items in a repetition.
         redrawn: whether every repetition draws its own test split.
-        class_order: share of neighbours in the test split, as it stands, with the same class;
-            and the share that chance would give.
+        class_order: share of neighbours in the test split, in its own order, with the same class;
+            and the share expected at random.
         backbone: its name.
         reference: the name of the configuration that the others are compared with.
-        outcomes: in the order asked for.
-        facts, inputs, drift, moved, proofs: the measured causes. ``drift`` has one entry a
+        outcomes: in the order in which they were named.
+        facts, inputs, drift, moved, proofs: the measured causes. ``drift`` has one entry for each
             preprocessing; ``inputs`` and ``moved`` are None without running statistics.
-        given: what the network is given, where no running statistics tell whether that is right.
+        given: what the network receives, where no running statistics show whether that is right.
         suggested: the configuration that was added because the inputs looked wrong.
     """
 
@@ -231,9 +235,9 @@ class Comparison:
         notes: what was decided on the user's behalf.
         seconds_per_image: of the forward pass, by configuration with a frozen backbone; differs
             from run to run.
-        seconds_per_run: by configuration, what one repetition takes on its own: fine-tuning as it
-            was measured; else decoding and embedding the training items once, and the head.
-            Empty where nothing is fine-tuned.
+        seconds_per_run: by configuration, what one repetition takes on its own: fine-tuning as
+            measured; else decoding and embedding the training items once, and the head. Empty
+            where nothing is fine-tuned.
         seconds: wall time by step.
         cache: rows found in and added to the feature cache.
         resumed: passes and heads that an interrupted study had finished.
@@ -253,7 +257,7 @@ class Comparison:
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """One a configuration."""
+        """One for each configuration."""
         return self.evidence.outcomes
 
     def document(self) -> dict[str, Any]:
@@ -365,7 +369,6 @@ __all__ = [
     "Finding",
     "FrozenOutcome",
     "Outcome",
-    "Proof",
     "Recommendation",
     "RunRecord",
     "TunedOutcome",

@@ -2,68 +2,91 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from headstart.core.errors import ConfigError
-from headstart.core.seeds import seed_faults
-from headstart.data.reading import OnBad
-from headstart.extraction import Extraction
+from headstart.core.settings import check, option
+from headstart.heads.registry import describe_heads, head_fault, head_kind
 from headstart.study.heads import HeadSpec
+
+if TYPE_CHECKING:
+    from headstart.study.configurations import Configuration
 
 
 @dataclass(frozen=True)
-class StudySettings:
-    """The settings of a study.
+class CompareConfig:
+    """The settings of :func:`headstart.compare` and of a study.
 
     Attributes:
-        repeats: repetitions with independent seeds. 5 gives usable intervals.
-        head: of all configurations that do not bring their own.
-        seed: of everything.
-        extraction: precision and device; ``batch_size`` is that of the loaders, 32 by default, as
-            in most tutorials.
-        recompute_passes: walks over the training items for ``recompute``.
-        epochs: of every stage of configurations that fine-tune. None: those of their recipes.
+        configs: names (``"no_grad,eval,reestimated+unscaled"`` or a list) and
+            :class:`~headstart.study.Configuration` objects. None: the usual eight, see
+            :data:`~headstart.study.DEFAULT`.
+        repeats: repetitions with independent seeds. 5 give usable intervals.
+        head: kind of head of all configurations that do not bring their own.
+        head_options: further options of that head.
+        epochs: of a head that is trained in epochs, and of every stage of configurations that
+            fine-tune. None: those of the head and of the recipes.
+        reference: the configuration that others are compared with. None: ``eval+inference_mode``,
+            which is added if it is not there.
+        recompute_passes: passes over the training items for ``recompute``.
+        train_items, test_items: use at most this many, drawn in proportion to the classes.
         statistics_items: training items that statistics are re-estimated on. None: as many as fit
             into 2 GiB of activations, at least 128.
         redraw: whether every repetition draws its own test split. None: if the data has none.
-        train_items, test_items: use at most so many.
-        on_bad: ``raise`` or ``skip`` items that cannot be read.
-        reference: the configuration that others are compared with. None: the first that is
-            ``eval+inference_mode``, which is added if need be.
         suggest: whether to add a configuration with mended inputs where they look wrong.
     """
 
-    repeats: int = 5
-    head: HeadSpec = field(default_factory=HeadSpec)
-    seed: int = 0
-    extraction: Extraction = field(default_factory=lambda: Extraction(batch_size=32))
-    recompute_passes: int = 5
-    epochs: int | None = None
-    statistics_items: int | None = None
-    redraw: bool | None = None
-    train_items: int | None = None
-    test_items: int | None = None
-    on_bad: OnBad = "raise"
-    reference: str | None = None
-    suggest: bool = True
+    configs: str | Iterable[str | Configuration] | None = option(
+        None,
+        "Configurations: words joined by '+', such as eval+no_grad, reestimated, blend(0.5),"
+        " no_grad+unscaled, layer=stage2, finetune+adam, finetune:lp-ft. '--configs list' lists"
+        " all words.",
+        metavar="NAME,NAME,…",
+        shown="the usual eight, none of which fine-tunes",
+        record=False,
+    )
+    repeats: int = option(5, "Repetitions with independent seeds.", at_least=1)
+    head: str = option("linear", describe_heads())
+    head_options: Mapping[str, Any] = option({}, "Options of the head by name.", cli=False)
+    epochs: int | None = option(
+        None,
+        "Epochs of a head that is trained in epochs, and of every stage of a fine-tuning.",
+        shown="those of the head and of the recipe",
+        at_least=1,
+    )
+    reference: str | None = option(
+        None, "The configuration to compare with.", shown="eval+inference_mode", metavar="NAME"
+    )
+    recompute_passes: int = option(5, "Passes of the recompute configuration.", at_least=1)
+    train_items: int | None = option(None, "Use at most this many training items.", at_least=2)
+    test_items: int | None = option(None, "Use at most this many test items.", at_least=2)
+    statistics_items: int | None = option(
+        None, "Training items that statistics are re-estimated on.", at_least=2, cli=False
+    )
+    redraw: bool | None = option(
+        None, "Whether every repetition draws its own test split.", cli=False
+    )
+    suggest: bool = option(True, "Whether to add mended inputs where they look wrong.", cli=False)
 
     def __post_init__(self) -> None:
-        faults = []
-        if self.extraction.batch_size < 2:
-            faults.append("batch_size must be at least 2: a batch of one has no statistics")
-        if self.recompute_passes < 1:
-            faults.append(f"recompute_passes must be at least 1, not {self.recompute_passes}")
-        if self.epochs is not None and self.epochs < 1:
-            faults.append(f"epochs must be at least 1, not {self.epochs}")
-        if self.statistics_items is not None and self.statistics_items < 2:
-            faults.append(f"statistics_items must be at least 2, not {self.statistics_items}")
-        if self.on_bad not in ("raise", "skip"):
-            faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
-        if self.extraction.compile:
-            faults.append("a comparison does not compile the network")
-        faults += seed_faults(self.seed)
-        if faults:
-            raise ConfigError(tuple(faults))
+        check(self)
+
+    def faults(self) -> list[str]:
+        """Return what is wrong with the head."""
+        fault = head_fault(self.head)
+        return [fault] if fault else head_kind(self.head).option_faults(self.head_options)
+
+    @property
+    def head_in_epochs(self) -> bool:
+        """Whether the head is trained in epochs."""
+        return "epochs" in head_kind(self.head).option_names
+
+    @property
+    def head_spec(self) -> HeadSpec:
+        """The head of all configurations that do not bring their own."""
+        epochs = {"epochs": self.epochs} if self.epochs and self.head_in_epochs else {}
+        return HeadSpec(self.head, {**self.head_options, **epochs})
 
 
-__all__ = ["StudySettings"]
+__all__ = ["CompareConfig"]

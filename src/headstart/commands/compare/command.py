@@ -79,42 +79,28 @@ def compare(
     """
     from headstart.commands.compare.job import compare as run_compare
     from headstart.commands.compare.page import comparison_table
-    from headstart.core.errors import ConfigError
-    from headstart.study import HeadSpec, StudySettings, resolve
 
     if configs is not None and configs.strip() == "list":
         _list_words()
         return
-    chosen = resolve(configs)
-    tuned = any(configuration.recipe is not None for configuration in chosen)
-    epochal = "epochs" in HeadSpec(head).head.option_names
-    if epochs is not None and not epochal and not tuned:
-        raise ConfigError(
-            ("--epochs belongs to --head mlp and to configurations that fine-tune",),
-            hint="name one, such as --configs finetune+adam",
-        )
-    in_head = {"epochs": epochs} if epochs is not None and epochal else {}
-    settings = StudySettings(
-        repeats=repeats,
-        head=HeadSpec(head, in_head),
-        seed=seed,
-        extraction=options.extraction(batch_size, precision, device, False, workers),
-        recompute_passes=passes,
-        epochs=epochs,
-        train_items=train_items,
-        test_items=test_items,
-        on_bad=bad_files,  # type: ignore[arg-type]
-        reference=reference,
-    )
     run = run_compare(
         data,
         network.spec(backbone, layer, pooling),
-        chosen,
-        settings=settings,
+        extraction=options.extraction(batch_size, precision, device, False, workers),
+        seed=seed,
+        on_bad=bad_files,  # type: ignore[arg-type]
         out=out,
         cache=cache,
         data_options=source.options(),
         reporter=reporter(quiet),
+        configs=configs,
+        repeats=repeats,
+        head=head,
+        epochs=epochs,
+        reference=reference,
+        recompute_passes=passes,
+        train_items=train_items,
+        test_items=test_items,
     )
     if as_json:
         print_json({**run.document(), **run.description(), "folder": str(run.folder)})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,12 @@ from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
 from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import to_plain
-from headstart.study import Comparison, Configuration, StudySettings, resolve, run_study
-from headstart.study.names import with_reference
+from headstart.core.settings import settle
+from headstart.data.reading import OnBad
+from headstart.extraction import Extraction
+from headstart.study import CompareConfig, Comparison, resolve, run_study
+from headstart.study.configurations import with_reference
+from headstart.study.study import BATCH_SIZE
 
 FORMAT = 1
 
@@ -69,15 +73,17 @@ class ComparisonRun:
 def compare(
     data: Any,
     backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
-    configurations: Iterable[str | Configuration] | str | None = None,
     *,
-    settings: StudySettings | None = None,
+    config: CompareConfig | None = None,
+    extraction: Extraction | None = None,
+    seed: int = 0,
+    on_bad: OnBad = "raise",
     out: Path | str | None = None,
     write: bool = True,
     cache: Path | str | FeatureCache | None = None,
     data_options: DataOptions | None = None,
     reporter: Reporter | None = None,
-    **single: Any,
+    **overrides: Any,
 ) -> ComparisonRun:
     """Compare ways of running a frozen backbone on a data set, and say which to use, and why.
 
@@ -87,37 +93,55 @@ def compare(
     Args:
         data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
         backbone: a name, a :class:`~headstart.backbones.Backbone`, or how to build one.
-        configurations: names such as ``"eval,no_grad,reestimated+unscaled"``, a list of names and
-            :class:`~headstart.study.Configuration` objects, or None for the usual eight.
-        settings: all settings at once.
+        config: all settings of the comparison.
+        extraction: precision, device, and the batch size of the loaders. None: batches of 32.
+        seed: of every random choice.
+        on_bad: ``raise`` or ``skip`` items that cannot be read.
         out: the run folder; None makes ``runs/TIME-NAME-compare``.
         write: whether to write a run folder at all.
         cache: folder of the feature cache; it also holds the state of an unfinished comparison,
             which goes on where it was interrupted when it is started again.
         data_options: how to read the data.
         reporter: where the plan, notes and progress go; None: standard error.
-        **single: single fields of :class:`~headstart.study.StudySettings`, such as
-            ``repeats=3``.
+        **overrides: single settings, such as ``configs="eval,no_grad"`` or ``repeats=3``.
 
     Raises:
         ConfigError: unknown or contradictory configurations and settings, all together.
-        DataError, BadFilesError, BackboneError, StoreError: see the rooms they come from.
-            Where writing fails, the same call goes on from what was computed.
+        DataError, BadFilesError, BackboneError, StoreError: as raised by the packages that read
+            the data, run the network and keep its rows. Where writing fails, the same call goes
+            on from what was computed.
     """
-    settings = _settle(settings, single)
+    settings, running = settle(
+        "compare",
+        overrides,
+        config or CompareConfig(),
+        extraction or Extraction(batch_size=BATCH_SIZE),
+    )
     reporter = reporter or console_reporter()
     store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-    chosen = resolve(configurations)
+    chosen = resolve(settings.configs)
+    if (
+        settings.epochs
+        and not settings.head_in_epochs
+        and all(one.recipe is None for one in chosen)
+    ):
+        raise ConfigError(
+            ("epochs belongs to head='mlp' and to configurations that fine-tune",),
+            hint="name one, such as configs='finetune+adam'",
+        )
     layers = [one.layer for one in with_reference(chosen, settings.reference) if one.layer]
     network = complete_up_to(backbone, layers)
     options = data_options or DataOptions()
-    dataset, said = open_dataset(data, options, settings.seed, store, reporter)
+    dataset, said = open_dataset(data, options, seed, store, reporter)
     folder = prepare_folder(out, f"{dataset.name}-compare") if write else None
     notes = (*said, *network.notes, f"preprocessing: {network.preprocessing}")
     for note in notes:
         reporter.note(note)
     spec = backbone if isinstance(backbone, BackboneSpec) else BackboneSpec.of(network)
-    asked = Asked(data, options, spec, network.preprocessing, settings)
+    precision = running.precision
+    asked = Asked(
+        data, options, spec, network.preprocessing, seed, on_bad, precision, settings.epochs
+    )
     runs: list[ComparisonRun] = []
 
     def finish(comparison: Comparison) -> None:
@@ -126,7 +150,7 @@ def compare(
             commands=next_commands(asked, comparison),
             environment=describe_environment(),
             fingerprints={
-                "backbone": backbone_fingerprint(network, settings.extraction.precision),
+                "backbone": backbone_fingerprint(network, precision),
                 "train": split_fingerprint(dataset.train),
                 "test": split_fingerprint(dataset.test),
             },
@@ -141,11 +165,13 @@ def compare(
     run_study(
         dataset,
         network,
-        chosen,
-        settings=settings,
+        settings,
+        extraction=running,
+        seed=seed,
+        on_bad=on_bad,
         cache=store,
         reporter=reporter,
-        tuner=FineTuner(settings.extraction),
+        tuner=FineTuner(running),
         finish=finish,
     )
     return runs[0]
@@ -182,17 +208,6 @@ def write_comparison(run: ComparisonRun, folder: Path) -> None:
     )
     write_page(page, folder / "report.html")
     write_json(folder / "run.json", run.description())
-
-
-def _settle(settings: StudySettings | None, single: Mapping[str, Any]) -> StudySettings:
-    known = StudySettings.__dataclass_fields__
-    unknown = sorted(set(single) - set(known))
-    if unknown:
-        raise ConfigError(
-            tuple(f"compare has no setting '{name}'" for name in unknown),
-            hint="it has " + ", ".join(known),
-        )
-    return replace(settings or StudySettings(), **single)
 
 
 __all__ = ["ComparisonRun", "compare", "write_comparison"]

@@ -11,7 +11,7 @@ from typing import Any
 from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.sources import DataOptions
 from headstart.data import Preprocessing
-from headstart.study import Comparison, Outcome, StudySettings
+from headstart.study import Comparison, Outcome
 from headstart.study.recommendation import preprocessing_options
 
 _NAMES = {"crop_fraction": "crop"}
@@ -29,14 +29,17 @@ class Asked:
         options: how the data is read.
         spec: how the backbone is built.
         preprocessing: the backbone's own, before any configuration changed it.
-        settings: of the study.
+        seed, on_bad, precision, epochs: of the study.
     """
 
     data: Any
     options: DataOptions
     spec: BackboneSpec
     preprocessing: Preprocessing
-    settings: StudySettings
+    seed: int
+    on_bad: str
+    precision: str
+    epochs: int | None
 
 
 def next_commands(asked: Asked, comparison: Comparison) -> tuple[str, ...]:
@@ -59,27 +62,18 @@ def _fit(asked: Asked, comparison: Comparison) -> list[str]:
     if measured or not chosen.cacheable or not _can_be_said(asked, chosen):
         return []
     words = ["headstart", "fit", *_source(asked), *_backbone(asked, chosen)]
-    precision = asked.settings.extraction.precision
-    words += ["--precision", precision] if precision != "float32" else []
+    words += ["--precision", asked.precision] if asked.precision != "float32" else []
     return words + (["--head", "mlp"] if chosen.head.kind == "mlp" else [])
 
 
 def _finetune(asked: Asked, comparison: Comparison) -> list[str]:
-    better = [
-        outcome
-        for outcome in comparison.evidence.tuned
-        if outcome.difference is not None
-        and outcome.difference.significant
-        and outcome.difference.value > 0
-        and _can_be_said(asked, outcome)
-    ]
+    better = [o for o in comparison.evidence.tuned if o.gains and _can_be_said(asked, o)]
     if not better:
         return []
     best = max(better, key=lambda outcome: outcome.accuracy.value)
     words = ["headstart", "finetune", *_source(asked), *_backbone(asked, best)]
     words += ["--recipe", shlex.quote(str(best.task.configuration.recipe))]
-    epochs = asked.settings.epochs
-    return words + ([] if epochs is None else ["--epochs", str(epochs)])
+    return words + ([] if asked.epochs is None else ["--epochs", str(asked.epochs)])
 
 
 def _can_be_said(asked: Asked, outcome: Outcome) -> bool:
@@ -91,16 +85,16 @@ def _source(asked: Asked) -> list[str]:
     """Return the data and the options that read and divide it as the study did."""
     if not isinstance(asked.data, str | Path):
         return ["DATA"]
-    words, options, settings = [shlex.quote(str(asked.data))], asked.options, asked.settings
+    words, options = [shlex.quote(str(asked.data))], asked.options
     if options.image_column is not None:
         words += ["--image-column", shlex.quote(options.image_column)]
     if options.label_column is not None:
         words += ["--label-column", shlex.quote(options.label_column)]
     if options.test_fraction != DataOptions().test_fraction:
         words += ["--test-fraction", repr(options.test_fraction)]
-    if settings.on_bad != "raise":
-        words += ["--bad-files", settings.on_bad]
-    return words + (["--seed", str(settings.seed)] if settings.seed else [])
+    if asked.on_bad != "raise":
+        words += ["--bad-files", asked.on_bad]
+    return words + (["--seed", str(asked.seed)] if asked.seed else [])
 
 
 def _backbone(asked: Asked, outcome: Outcome) -> list[str]:

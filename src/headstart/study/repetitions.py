@@ -1,4 +1,4 @@
-"""The items of a study, divided anew for every repetition, and their pixels."""
+"""The items of a study: which of them train and test in each repetition, and their pixels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
@@ -14,15 +13,20 @@ from numpy.typing import NDArray
 
 from headstart.core.division import stratified_split
 from headstart.core.errors import ConfigError, DataError
-from headstart.core.fingerprints import fingerprint
 from headstart.core.progress import Reporter
 from headstart.data import Dataset, Preprocessing, Split, read_batches
 from headstart.data.reading import OnBad
 
 Ints = NDArray[np.int64]
-VALIDATION = 0.2
+
+HELD_OUT = 0.2
+"""Share of the training items that configurations are chosen by."""
+
+SAMPLE = 64
+"""Training items that inputs and causes are measured on."""
+
 MEMORY = 2**30
-"""Decoded pixels are kept in memory up to this many bytes a split, else decoded for every pass."""
+"""Decoded pixels are kept in memory up to this many bytes a split, else decoded in every pass."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Seeds:
 
     Attributes:
         split: of the test split; None where the data has its own.
-        validation: of the training items that configurations are chosen by.
+        validation: of the training items that are held out.
         order: of the batches.
         chance: of dropout.
         head: of folds, initial weights and mini-batches.
@@ -45,56 +49,99 @@ class Seeds:
 
 
 @dataclass(frozen=True, eq=False)
-class Division:
-    """The items of one repetition; positions refer to ``Material``'s parts.
+class Repetition:
+    """The items of one repetition.
 
     Attributes:
-        repetition: from 0.
+        number: from 0.
         seeds: what it was drawn with.
-        train, test: ``(n,) int64``, positions in the training and in the test part.
-        validation: ``(v,) int64``, positions in ``train`` that are held out for choosing.
+        train, test: ``(n,) int64``, positions in ``StudyData.train`` and ``StudyData.test``.
+        held_out: ``(v,) int64``, positions in ``train`` of the items that choose.
     """
 
-    repetition: int
+    number: int
     seeds: Seeds
     train: Ints
     test: Ints
-    validation: Ints
+    held_out: Ints
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """Training and test items; one and the same part where the data has no test split of its own.
+class StudyData:
+    """Training and test items; one and the same split where the data has no test split of its own.
 
     Attributes:
-        train, test: the parts.
-        redrawn: whether every repetition draws its own test split.
-        divisions: one a repetition.
+        train, test: the splits that positions refer to.
+        redrawn: whether every repetition draws its own test items.
+        repetitions: at least one.
+        sample: a few training items of the first repetition, which causes are measured on.
         classes: class names.
         name: of the data.
+        pixels: of the items.
     """
 
     train: Split
     test: Split
     redrawn: bool
-    divisions: tuple[Division, ...]
+    repetitions: tuple[Repetition, ...]
+    sample: Split
     classes: tuple[str, ...]
     name: str
+    pixels: Pixels
 
     @property
-    def parts(self) -> tuple[Split, ...]:
-        """The different parts."""
+    def splits(self) -> tuple[Split, ...]:
+        """The distinct splits."""
         return (self.train,) if self.redrawn else (self.train, self.test)
 
     @property
     def n_train(self) -> int:
-        """Training items a repetition."""
-        return len(self.divisions[0].train)
+        """Training items in a repetition."""
+        return len(self.repetitions[0].train)
 
     @property
     def n_test(self) -> int:
-        """Test items a repetition."""
-        return len(self.divisions[0].test)
+        """Test items in a repetition."""
+        return len(self.repetitions[0].test)
+
+    @property
+    def n_held_out(self) -> int:
+        """Training items in a repetition that are held out to choose by."""
+        return len(self.repetitions[0].held_out)
+
+    def items(self, repetition: Repetition, part: str) -> tuple[Split, Ints]:
+        """Return where the items of a part (``train``, ``validation`` or ``test``) are."""
+        if part == "test":
+            return self.test, repetition.test
+        chosen = repetition.train if part == "train" else repetition.train[repetition.held_out]
+        return self.train, chosen
+
+    def labels(self, repetition: Repetition, part: str) -> Ints:
+        """Return the classes of the items of a part."""
+        split, positions = self.items(repetition, part)
+        return split.labels[positions]
+
+    def sample_pixels(self, preprocessing: Preprocessing) -> torch.Tensor:
+        """Return the pixels of the sample, ``(m, 3, h, w) uint8``."""
+        every = np.arange(len(self.sample))
+        found = self.pixels.batches(self.sample, every, preprocessing, len(every))
+        return torch.cat([pixels for _, pixels in found])
+
+    def sample_inputs(self, preprocessing: Preprocessing, device: torch.device) -> torch.Tensor:
+        """Return the sample as the network takes it."""
+        return preprocessing.normalise(self.sample_pixels(preprocessing).to(device))
+
+    def dataset(self, repetition: Repetition) -> Dataset:
+        """Return one repetition as a data set whose validation split is what is held out."""
+        held = np.zeros(len(repetition.train), dtype=bool)
+        held[repetition.held_out] = True
+        splits = {
+            "train": self.train.take(repetition.train[~held]),
+            # In the order of the repetition, since predictions are judged in it.
+            "validation": self.train.take(repetition.train[repetition.held_out]),
+            "test": self.test.take(repetition.test),
+        }
+        return Dataset(self.name, self.classes, splits)
 
 
 def divide(
@@ -105,16 +152,18 @@ def divide(
     redraw: bool | None = None,
     train_items: int | None = None,
     test_items: int | None = None,
-) -> Material:
-    """Draw the divisions of all repetitions.
+    workers: int | None = None,
+) -> StudyData:
+    """Draw the items of all repetitions.
 
     Args:
         dataset: with a training and a test split.
-        repeats: how many.
-        seed: of everything.
-        redraw: whether each repetition draws its own test split. None: yes where the data came
-            without one. The first repetition keeps the split as it is.
-        train_items, test_items: use at most so many, drawn in proportion to the classes.
+        repeats: how many repetitions.
+        seed: of everything that is drawn.
+        redraw: whether each repetition draws its own test items. None: yes where the data came
+            without a test split. The first repetition keeps the split of the data set.
+        train_items, test_items: use at most this many, drawn in proportion to the classes.
+        workers: threads that decode.
 
     Raises:
         DataError: fewer than two classes, or no test item.
@@ -125,29 +174,31 @@ def divide(
     test = _some(dataset.test, test_items, seed)
     if redraw is None:
         redraw = dataset.test_drawn
-    if redraw and dataset.train.items is not dataset.test.items:
-        raise ConfigError(
-            ("the test split is a source of its own, so repetitions cannot draw another one",),
-            hint="leave redraw out",
-        )
+    own = np.arange(len(train)), np.arange(len(test))
     if redraw:
-        whole = Split(
-            train.items,
-            np.concatenate([train.rows, test.rows]),
-            np.concatenate([train.labels, test.labels]),
-            train.classes,
-            train.reporter,
-        )
-        fixed = np.arange(len(train)), len(train) + np.arange(len(test))
-        fraction = len(test) / len(whole)
-        divisions = tuple(_redrawn(whole, fixed, fraction, r, seed) for r in range(repeats))
-        return Material(whole, whole, True, divisions, dataset.classes, dataset.name)
-    fixed = np.arange(len(train)), np.arange(len(test))
-    divisions = tuple(
-        _division(train, *fixed, r, dataclasses.replace(seeds_of(seed, r), split=None))
-        for r in range(repeats)
+        if dataset.train.items is not dataset.test.items:
+            raise ConfigError(
+                ("the test split is a source of its own, so repetitions cannot draw another one",),
+                hint="leave redraw out",
+            )
+        rows, labels = np.r_[train.rows, test.rows], np.r_[train.labels, test.labels]
+        own = own[0], len(train) + own[1]
+        train = test = Split(train.items, rows, labels, train.classes, train.reporter)
+    drawn = tuple(
+        _repetition(train, own, number, seed, drawn=redraw and number > 0)
+        for number in range(repeats)
     )
-    return Material(train, test, False, divisions, dataset.classes, dataset.name)
+    shuffled = np.random.default_rng([seed, 7]).permutation(drawn[0].train)
+    return StudyData(
+        train=train,
+        test=test,
+        redrawn=redraw,
+        repetitions=drawn,
+        sample=train.take(np.sort(shuffled[:SAMPLE])),
+        classes=dataset.classes,
+        name=dataset.name,
+        pixels=Pixels(workers),
+    )
 
 
 def seeds_of(seed: int, repetition: int) -> Seeds:
@@ -176,25 +227,25 @@ def _check(dataset: Dataset, repeats: int, train: int | None, test: int | None) 
 def _some(split: Split, most: int | None, seed: int) -> Split:
     if most is None or most >= len(split):
         return split
-    _, chosen = stratified_split(split.labels, most / len(split), seed=seed, groups=None)
+    _, chosen = stratified_split(split.labels, most / len(split), seed=seed)
     return split.take(chosen)
 
 
-def _redrawn(
-    whole: Split, own: tuple[Ints, Ints], fraction: float, repetition: int, seed: int
-) -> Division:
-    seeds = seeds_of(seed, repetition)
-    if repetition == 0:
-        return _division(whole, *own, 0, dataclasses.replace(seeds, split=None))
-    assert seeds.split is not None
-    train, test = stratified_split(whole.labels, fraction, seed=seeds.split, keys=whole.ids)
-    return _division(whole, train, test, repetition, seeds)
-
-
-def _division(part: Split, train: Ints, test: Ints, repetition: int, seeds: Seeds) -> Division:
-    ids = [part.ids[i] for i in train]
-    _, held = stratified_split(part.labels[train], VALIDATION, seed=seeds.validation, keys=ids)
-    return Division(repetition, seeds, train, test, held)
+def _repetition(
+    split: Split, own: tuple[Ints, Ints], number: int, seed: int, *, drawn: bool
+) -> Repetition:
+    """Return a repetition with the split that the data has, or with one drawn from all of it."""
+    seeds = seeds_of(seed, number)
+    train, test = own
+    if drawn:
+        assert seeds.split is not None
+        fraction = len(test) / len(split)
+        train, test = stratified_split(split.labels, fraction, seed=seeds.split, keys=split.ids)
+    else:
+        seeds = dataclasses.replace(seeds, split=None)
+    ids = [split.ids[i] for i in train]
+    _, held = stratified_split(split.labels[train], HELD_OUT, seed=seeds.validation, keys=ids)
+    return Repetition(number, seeds, train, test, held)
 
 
 def drop_unreadable(dataset: Dataset, on_bad: OnBad, reporter: Reporter) -> Dataset:
@@ -217,7 +268,7 @@ def drop_unreadable(dataset: Dataset, on_bad: OnBad, reporter: Reporter) -> Data
     return dataclasses.replace(dataset, splits=kept)
 
 
-def visiting_order(labels: Ints, order: str, seed: int) -> Ints:
+def loader_order(labels: Ints, order: str, seed: int) -> Ints:
     """Return the order of a loader: shuffled with ``seed``, or one class after the other.
 
     Within a class the items are shuffled too, so that repetitions differ.
@@ -229,21 +280,21 @@ def visiting_order(labels: Ints, order: str, seed: int) -> Ints:
 
 
 def class_order(labels: Ints) -> tuple[float, float]:
-    """Return the share of neighbours with the same class, and what chance would give."""
+    """Return the share of neighbours with the same class, and what is expected at random."""
     if len(labels) < 2:
         return 0.0, 0.0
     counts = np.bincount(labels[labels >= 0])
     n = int(counts.sum())
-    by_chance = float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else 0.0
-    return float((labels[1:] == labels[:-1]).mean()), by_chance
+    at_random = float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else 0.0
+    return float((labels[1:] == labels[:-1]).mean()), at_random
 
 
-class Images:
-    """Decoded images of some splits, in memory where they fit.
+class Pixels:
+    """Decoded pixels of some splits, kept in memory where they fit.
 
     Args:
         workers: threads that decode.
-        limit: bytes a split and geometry.
+        limit: bytes for each split and geometry.
     """
 
     def __init__(self, workers: int | None = None, limit: int = MEMORY) -> None:
@@ -271,21 +322,17 @@ class Images:
             return
         yield from self._decoded(split, indices, preprocessing, bounds)
 
-    def some(self, split: Split, indices: Ints, preprocessing: Preprocessing) -> torch.Tensor:
-        """Return the pixels of a few items, ``(m, 3, h, w) uint8``."""
-        found = [p for _, p in self.batches(split, indices, preprocessing, len(indices))]
-        return torch.cat(found)
-
-    def decode_seconds(self, split: Split, indices: Ints, preprocessing: Preprocessing) -> float:
-        """Measure reading and decoding, in seconds an image."""
+    def decode_seconds(self, split: Split, preprocessing: Preprocessing) -> float:
+        """Measure reading and decoding, in seconds per image."""
         begun = time.perf_counter()
-        reader = read_batches(split, indices, preprocessing, batch_size=16, workers=self.workers)
+        reader = read_batches(split, None, preprocessing, batch_size=16, workers=self.workers)
         for _ in reader:
             pass
-        return (time.perf_counter() - begun) / len(indices)
+        return (time.perf_counter() - begun) / len(split)
 
     def _all(self, split: Split, preprocessing: Preprocessing) -> torch.Tensor:
-        key = (id(split), _geometry(preprocessing))
+        p = preprocessing
+        key = (id(split), (p.size, p.crop_fraction, p.resize, p.interpolation))
         if key not in self._kept:
             self._splits.append(split)
             pixels = torch.empty((len(split), 3, *preprocessing.size), dtype=torch.uint8)
@@ -326,26 +373,15 @@ def batch_bounds(count: int, size: int) -> list[tuple[int, int]]:
     return [(s, e) for s, e in zip(starts, [*starts[1:], count], strict=True)]
 
 
-def digest_of(*parts: object) -> str:
-    """Return a content digest of arrays and texts."""
-    ended = ((p.tobytes() if isinstance(p, np.ndarray) else str(p), b"\0") for p in parts)
-    return fingerprint(*chain.from_iterable(ended))
-
-
-def _geometry(p: Preprocessing) -> tuple[object, ...]:
-    return (p.size, p.crop_fraction, p.resize, p.interpolation)
-
-
 __all__ = [
-    "Division",
-    "Images",
-    "Material",
+    "Pixels",
+    "Repetition",
     "Seeds",
+    "StudyData",
     "batch_bounds",
     "class_order",
-    "digest_of",
     "divide",
     "drop_unreadable",
+    "loader_order",
     "seeds_of",
-    "visiting_order",
 ]

@@ -8,37 +8,37 @@ import torch
 
 from headstart.core.errors import ConfigError, DataError
 from headstart.data import load_data
-from headstart.study.material import Images, batch_bounds, divide, visiting_order
+from headstart.study.repetitions import Pixels, batch_bounds, divide, loader_order
 
 from .conftest import RIGHT, picture_data, pictures
 
 
 def test_an_official_test_split_is_kept():
-    material = divide(picture_data(), repeats=3, seed=0)
-    assert not material.redrawn
-    for division in material.divisions:
-        assert len(division.train) == 90
-        assert len(division.test) == 60
-        assert division.seeds.split is None
-        assert len(division.validation) == 18
-    held = [tuple(d.validation) for d in material.divisions]
+    data = divide(picture_data(), repeats=3, seed=0)
+    assert not data.redrawn
+    for repetition in data.repetitions:
+        assert len(repetition.train) == 90
+        assert len(repetition.test) == 60
+        assert repetition.seeds.split is None
+        assert len(repetition.held_out) == 18
+    held = [tuple(d.held_out) for d in data.repetitions]
     assert len(set(held)) == 3
 
 
 def test_without_one_every_repetition_draws_its_own():
     dataset = load_data(pictures(100))
-    material = divide(dataset, repeats=3, seed=0)
-    assert material.redrawn
+    data = divide(dataset, repeats=3, seed=0)
+    assert data.redrawn
     tests = []
-    for division in material.divisions:
-        assert not set(division.train) & set(division.test)
-        assert len(division.train) + len(division.test) == 100
-        tests.append({material.test.ids[i] for i in division.test})
+    for repetition in data.repetitions:
+        assert not set(repetition.train) & set(repetition.test)
+        assert len(repetition.train) + len(repetition.test) == 100
+        tests.append({data.test.ids[i] for i in repetition.test})
     assert tests[0] == set(dataset.test.ids)
     assert tests[1] != tests[2] != tests[0]
     again = divide(dataset, repeats=3, seed=0)
     assert all(
-        (a.test == b.test).all() for a, b in zip(material.divisions, again.divisions, strict=True)
+        (a.test == b.test).all() for a, b in zip(data.repetitions, again.repetitions, strict=True)
     )
 
 
@@ -54,9 +54,9 @@ def test_splits_of_one_array_that_the_user_has_made_are_kept():
 
 
 def test_limits_keep_the_shares_of_the_classes():
-    material = divide(picture_data(), repeats=1, seed=0, train_items=30, test_items=12)
-    assert np.bincount(material.train.labels).tolist() == [10, 10, 10]
-    assert material.n_test == 12
+    data = divide(picture_data(), repeats=1, seed=0, train_items=30, test_items=12)
+    assert np.bincount(data.train.labels).tolist() == [10, 10, 10]
+    assert data.n_test == 12
 
 
 def test_impossible_requests():
@@ -75,21 +75,21 @@ def test_no_batch_of_one(count, size, lengths):
     assert [e - s for s, e in batch_bounds(count, size)] == lengths
 
 
-def test_visiting_orders():
+def test_loader_orders():
     labels = np.array([0, 1, 2] * 10)
-    assert (np.diff(labels[visiting_order(labels, "class", 0)]) >= 0).all()
-    shuffled = visiting_order(labels, "shuffled", 0)
+    assert (np.diff(labels[loader_order(labels, "class", 0)]) >= 0).all()
+    shuffled = loader_order(labels, "shuffled", 0)
     assert sorted(shuffled) == list(range(30))
-    assert (shuffled == visiting_order(labels, "shuffled", 0)).all()
-    assert (shuffled != visiting_order(labels, "shuffled", 1)).any()
+    assert (shuffled == loader_order(labels, "shuffled", 0)).all()
+    assert (shuffled != loader_order(labels, "shuffled", 1)).any()
 
 
 def test_pixels_from_memory_and_from_the_decoder_are_the_same():
     split = picture_data().train
     order = np.random.default_rng(0).permutation(len(split))[:33]
     for size in (8, 16, 50):
-        kept = list(Images().batches(split, order, RIGHT, size))
-        read = list(Images(limit=0).batches(split, order, RIGHT, size))
+        kept = list(Pixels().batches(split, order, RIGHT, size))
+        read = list(Pixels(limit=0).batches(split, order, RIGHT, size))
         assert [len(where) for where, _ in kept] == [e - s for s, e in batch_bounds(33, size)]
         for (a, x), (b, y) in zip(kept, read, strict=True):
             assert (a == b).all()

@@ -121,7 +121,7 @@ def test_faults_of_fine_tuning_are_told_together():
         resolve("finetune,finetune:lp-ft+sgd,features+finetune+sgd,finetune+sgd+eval,finetune:+sgd")
     assert len(caught.value.faults) == 5
     for part in ("does not say how it trains", "an optimizer of its own", "contradict each other",
-                 "stands in the recipe 'sgd-step'", "'finetune:'"):  # fmt: skip
+                 "the recipe 'sgd-step' decides", "'finetune:'"):  # fmt: skip
         assert part in str(caught.value)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from headstart.extraction import Extraction
 from headstart.freezing import compare_digests, digests, freeze
-from headstart.study import measure, network, parse
+from headstart.study import measurements, network, parse
 from headstart.study.functions import cut_of, function_of
 
 from .conftest import RIGHT, pictures, planted
@@ -22,14 +22,14 @@ def pixels(count: int = 32) -> torch.Tensor:
 
 
 def facts_of(backbone):
-    return measure.find_facts(backbone, [CUT], RIGHT.normalise(pixels(8)))
+    return measurements.find_facts(backbone, RIGHT.normalise(pixels(8)))
 
 
 def changes_of(name, **kind):
     backbone = planted(**kind)
     function = function_of(parse(name), backbone, facts_of(backbone), 16)
     ready = network.prepared(backbone, function)
-    return measure.changes(ready, CUT, function, pixels(), SETTINGS)
+    return measurements.changes(ready, CUT, function, pixels(), SETTINGS)
 
 
 def test_facts():
@@ -101,10 +101,10 @@ def test_autograd_changes_memory_and_not_one_bit():
     )
     batches = [RIGHT.normalise(pixels(16)), RIGHT.normalise(pixels(32)[16:])]
     modes = ["grad", "no_grad", "inference"]
-    equal = measure.equality(ready, [CUT], modes, batches, SETTINGS)
+    equal = measurements.equality(ready, [CUT], modes, batches, SETTINGS)
     assert equal.exact
     assert equal.images == 32
-    peak = {m: measure.peak_bytes([ready], batches[0], m, SETTINGS) for m in modes}
+    peak = {m: measurements.peak_bytes([ready], batches[0], m, SETTINGS) for m in modes}
     assert peak["no_grad"] == pytest.approx(peak["inference"], rel=0.01)
     assert peak["grad"] > 1.5 * peak["inference"]
     # the largest activation of 16 images is (12, 32, 32) float32, and an operation has two of them
@@ -116,7 +116,7 @@ def test_training_mode_moves_statistics_of_a_copy_only():
     before, modes = digests(backbone.module), [m.training for m in backbone.module.modules()]
     state = torch.get_rng_state()
     batches = [RIGHT.normalise(pixels(16)) * 2]
-    moved = measure.moved_statistics(backbone, ["norm1", "norm2"], batches)
+    moved = measurements.moved_statistics(backbone, ["norm1", "norm2"], batches)
     assert min(moved.values()) > 0.001
     assert not compare_digests(before, digests(backbone.module))
     assert [m.training for m in backbone.module.modules()] == modes
@@ -128,7 +128,7 @@ def test_a_contract_on_the_users_module_is_no_obstacle():
     handle = freeze(backbone.module)
     function = function_of(parse("train"), backbone, facts_of(backbone), 16)
     ready = network.prepared(backbone, function)
-    found = measure.changes(ready, CUT, function, pixels(), SETTINGS)
+    found = measurements.changes(ready, CUT, function, pixels(), SETTINGS)
     assert found.in_another_batch > 0.01
     assert handle.check().holds
 
@@ -137,19 +137,19 @@ def test_spread_of_known_rows():
     rng = np.random.default_rng(0)
     rows = np.zeros((4000, 6), np.float32)
     rows[:, :3] = rng.normal(0, 2, (4000, 3))
-    found = measure.spread(rows)
+    found = measurements.spread_of(rows)
     assert (found.width, found.constant) == (6, 3)
     assert found.dimension == pytest.approx(3, abs=0.05)
     assert found.scale == pytest.approx(2 / np.sqrt(2), rel=0.05)
-    assert measure.spread(rows[:4]).dimension <= 3.0 + 1e-6
+    assert measurements.spread_of(rows[:4]).dimension <= 3.0 + 1e-6
 
 
 def test_restated_statistics_make_the_drift_vanish_up_to_the_cut():
-    from headstart.study.inputs import whole_drift
+    from headstart.study.inputs import drift_up_to
 
     base = planted().at("norm2")
     batches = [RIGHT.normalise(pixels(16)), RIGHT.normalise(pixels(32)[16:])]
     restated, done = network.restate(base, ["norm1", "norm2"], batches)
     assert [layer.name for layer in done.layers] == ["norm1", "norm2"]
-    assert all(d.symmetric_kl < 1e-6 for d in whole_drift(restated, ["norm1", "norm2"], batches))
-    assert any(d.symmetric_kl > 1e-4 for d in whole_drift(base, ["norm1", "norm2"], batches))
+    assert all(d.symmetric_kl < 1e-6 for d in drift_up_to(restated, ["norm1", "norm2"], batches))
+    assert any(d.symmetric_kl > 1e-4 for d in drift_up_to(base, ["norm1", "norm2"], batches))

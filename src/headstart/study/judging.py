@@ -1,0 +1,244 @@
+"""Heads trained in every repetition, and what their figures are worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.core.progress import Reporter
+from headstart.core.records import Curve, to_plain
+from headstart.evaluation import Difference, holm, repeated_difference, repeated_mean
+from headstart.evaluation.intervals import Correct
+from headstart.study.heads import Fitted, HeadSpec, fit_head
+from headstart.study.measurements import Behaviour, Spread, spread_of
+from headstart.study.plan import Key, Task
+from headstart.study.repetitions import Repetition, StudyData
+from headstart.study.results import FrozenOutcome, Outcome, RunRecord, TunedOutcome
+from headstart.study.rows import Bench, Rows, digest_of, rows_key, rows_of
+from headstart.study.workspace import Workspace
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """What one configuration was trained to in every repetition.
+
+    Attributes:
+        fitted: one training for each repetition.
+        resumed: how many an interrupted study had finished.
+        spread: of the rows; None where the backbone is trained.
+    """
+
+    fitted: tuple[Fitted, ...]
+    resumed: int
+    spread: Spread | None = None
+
+
+def train_heads(
+    tasks: Sequence[Task], rows: Rows, bench: Bench, head: HeadSpec, reporter: Reporter
+) -> dict[Key, Series]:
+    """Train a head for every distinct configuration in every repetition.
+
+    Args:
+        tasks: the configurations with a frozen backbone; equal keys share their runs.
+        rows: of their plan.
+        bench: that the rows were made with.
+        head: of configurations without their own.
+        reporter: shown progress.
+    """
+    distinct = {task.key(head): task for task in reversed(tasks)}
+    total = len(distinct) * len(bench.data.repetitions)
+    n_classes = len(bench.data.classes)
+    first, n_train = bench.data.repetitions[0], bench.data.n_train
+    with reporter.task("heads", total, "heads") as progress:
+
+        def train(task: Task, repetition: Repetition, _name: str) -> Fitted:
+            seen = rows_of(rows, bench, task, repetition)
+            seed = repetition.seeds.head % 2**31
+            fitted = fit_head(task.head(head), seen, n_classes, seed)
+            progress.advance()
+            return fitted
+
+        series = train_all(tasks, bench, head, "head 3", train, lambda _task: progress.advance())
+    return {
+        key: dataclasses.replace(
+            one, spread=spread_of(rows_of(rows, bench, distinct[key], first).train[:n_train])
+        )
+        for key, one in series.items()
+    }
+
+
+def train_all(
+    tasks: Sequence[Task],
+    bench: Bench,
+    head: HeadSpec,
+    kind: str,
+    train: Callable[[Task, Repetition, str], Fitted],
+    skip: Callable[[Task], None],
+) -> dict[Key, Series]:
+    """Train every distinct configuration in every repetition, unless an interrupted study has.
+
+    What a training gave is kept until the study is finished.
+
+    Args:
+        tasks: the configurations; equal keys share their runs.
+        bench: the items, and where trainings are kept.
+        head: of configurations without their own.
+        kind: of training, with its version, for keys.
+        train: trains one configuration in one repetition; its last argument is the key.
+        skip: called instead for what was kept.
+    """
+    first = {task.key(head): task for task in reversed(tasks)}
+    keys = list(dict.fromkeys(task.key(head) for task in tasks))
+    fitted: dict[Key, list[Fitted]] = {key: [] for key in keys}
+    resumed = dict.fromkeys(keys, 0)
+    for repetition in bench.data.repetitions:
+        for key in keys:
+            task = first[key]
+            name = digest_of(kind, rows_key(bench, task, repetition), key[2])
+            found = _kept(bench.kept, name)
+            if found is None:
+                found = train(task, repetition, name)
+                _keep(bench.kept, name, found)
+                bench.kept.remove_subfolder(name)
+            else:
+                resumed[key] += 1
+                skip(task)
+            fitted[key].append(found)
+    return {key: Series(tuple(fitted[key]), resumed[key]) for key in keys}
+
+
+def _keep(kept: Workspace, key: str, fitted: Fitted) -> None:
+    plain = {
+        "chosen": fitted.chosen,
+        "curves": [to_plain(curve) for curve in fitted.curves],
+        "seconds": fitted.seconds,
+    }
+    text = np.frombuffer(json.dumps(plain).encode(), dtype=np.uint8)
+    kept.put(key, {"validation": fitted.validation, "test": fitted.test, "told": text})
+
+
+def _kept(kept: Workspace, key: str) -> Fitted | None:
+    arrays = kept.get(key)
+    if arrays is None:
+        return None
+    plain: dict[str, Any] = json.loads(bytes(arrays["told"]))
+    curves = tuple(map(_curve, plain["curves"]))
+    return Fitted(arrays["validation"], arrays["test"], plain["chosen"], curves, plain["seconds"])
+
+
+def _curve(plain: Mapping[str, Any]) -> Curve:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+    }
+    return Curve(**values)
+
+
+def judge(
+    tasks: Sequence[Task],
+    series: Mapping[Key, Series],
+    data: StudyData,
+    head: HeadSpec,
+    reference: str,
+    behaviours: Mapping[str, Behaviour],
+) -> tuple[Outcome, ...]:
+    """Return what every configuration gave, and its differences from the reference.
+
+    Args:
+        tasks: in the order of the outcomes.
+        series: the trainings of all of them.
+        data: the items.
+        head: of configurations without their own.
+        reference: name of the configuration to compare with; its backbone is frozen.
+        behaviours: of those with a frozen backbone.
+    """
+    keys = {task.name: task.key(head) for task in tasks}
+    frozen = {keys[task.name] for task in tasks if task.tuning is None}
+    on_test = {key: _correct(one, data, "test") for key, one in series.items()}
+    on_held = {key: _correct(one, data, "validation") for key, one in series.items()}
+    ratio = data.n_test / data.n_train if data.redrawn else None
+    held_ratio = data.n_held_out / max(data.n_train - data.n_held_out, 1)
+    gaps = _differences(on_test, keys[reference], ratio)
+    held_gaps: Mapping[Key, Difference] = {}
+    if data.n_held_out:
+        # Fine-tuning is no candidate, and its own correction must not blunt the choice.
+        candidates = {key: correct for key, correct in on_held.items() if key in frozen}
+        held_gaps = _differences(candidates, keys[reference], held_ratio)
+    outcomes: list[Outcome] = []
+    for task in tasks:
+        key = keys[task.name]
+        held = repeated_mean(on_held[key], test_train_ratio=held_ratio) if data.n_held_out else None
+        shared: dict[str, Any] = {
+            "task": task,
+            "runs": _records(series[key], on_test[key], on_held[key], data),
+            "accuracy": repeated_mean(on_test[key], test_train_ratio=ratio),
+            "held_out": held,
+            "difference": None if task.name == reference else gaps.get(key, _EQUAL),
+            "held_out_difference": None if task.name == reference else held_gaps.get(key),
+            "same_as": tuple(n for n, k in keys.items() if k == key and n != task.name),
+        }
+        if task.tuning is not None:
+            outcomes.append(TunedOutcome(**shared, tuning=task.tuning))
+            continue
+        spread = series[key].spread
+        assert spread is not None
+        outcomes.append(
+            FrozenOutcome(
+                **shared, head=task.head(head), behaviour=behaviours[task.name], spread=spread
+            )
+        )
+    return tuple(outcomes)
+
+
+_EQUAL = Difference(0.0, None, 1.0, 1.0)
+"""The difference from the reference of what is the same function with the same head."""
+
+
+def _correct(one: Series, data: StudyData, part: str) -> list[Correct]:
+    """Return which items of a part were classified correctly, one array for each repetition."""
+    predicted = [fitted.test if part == "test" else fitted.validation for fitted in one.fitted]
+    pairs = zip(predicted, data.repetitions, strict=True)
+    return [found == data.labels(repetition, part) for found, repetition in pairs]
+
+
+def _differences(
+    correct: Mapping[Key, Sequence[Correct]], reference: Key, ratio: float | None
+) -> dict[Key, Difference]:
+    """Compare with the reference, and correct for the number of distinct comparisons."""
+    found = {
+        key: repeated_difference(one, correct[reference], test_train_ratio=ratio)
+        for key, one in correct.items()
+        if key != reference
+    }
+    names = {str(number): key for number, key in enumerate(found)}
+    p_holm = holm({name: found[key].p for name, key in names.items()})
+    return {
+        key: dataclasses.replace(found[key], p_holm=p_holm[name]) for name, key in names.items()
+    }
+
+
+def _records(
+    one: Series, on_test: Sequence[Correct], on_held: Sequence[Correct], data: StudyData
+) -> tuple[RunRecord, ...]:
+    return tuple(
+        RunRecord(
+            repetition=repetition.number,
+            seeds=repetition.seeds,
+            accuracy=float(right.mean()),
+            right=int(right.sum()),
+            n_test=len(right),
+            held_out=float(held.mean()) if len(held) else None,
+            chosen=fitted.chosen,
+            curves=fitted.curves,
+        )
+        for repetition, right, held, fitted in zip(
+            data.repetitions, on_test, on_held, one.fitted, strict=True
+        )
+    )
+
+
+__all__ = ["Series", "judge", "train_all", "train_heads"]

@@ -1,0 +1,451 @@
+"""What is measured beside accuracy: how rows behave, why, and what they cost.
+
+Everything here runs on a few training items, without labels, and on copies of the network.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from headstart.backbones import Backbone
+from headstart.core.progress import Reporter
+from headstart.data import Preprocessing
+from headstart.extraction import TOLERANCE, Extraction
+from headstart.freezing import LayerDrift
+from headstart.modules.kinds import chance, is_running_norm
+from headstart.study import network
+from headstart.study.configurations import Autograd
+from headstart.study.functions import Cut, Facts, Function
+from headstart.study.inputs import drift_up_to
+from headstart.study.plan import Task
+from headstart.study.rows import Bench
+
+GIVEN = "inputs as given"
+_REPEATS = 3
+FloatRows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How rows change where nothing about their items does.
+
+    Attributes:
+        in_another_batch: the largest change of a feature when the same items are in another
+            batch, relative to the largest feature; randomness switched off.
+        typical: the median over items of the change of their row, relative to its length.
+        on_second_pass: the largest change between two passes over the same batch, randomness as
+            configured, relative to the largest feature.
+    """
+
+    in_another_batch: float
+    typical: float
+    on_second_pass: float
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a configuration treats its items, on two batches of training items.
+
+    Attributes:
+        changes: of its rows.
+        peak_bytes: the most memory that tensors take at a time while one batch runs, without the
+            weights; scratch memory inside kernels is not seen.
+        batch: the images in that batch.
+    """
+
+    changes: Changes
+    peak_bytes: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the rows of the training items are spread.
+
+    Attributes:
+        width: features.
+        scale: root of the mean variance of a feature.
+        constant: features that do not vary.
+        dimension: effective dimension ``tr(S)^2 / tr(S^2)`` of their covariance S (the
+            participation ratio): as many directions of equal variance would spread alike.
+    """
+
+    width: int
+    scale: float
+    constant: int
+    dimension: float
+
+
+@dataclass(frozen=True)
+class Equality:
+    """Whether ways of running that should compute one function do.
+
+    Attributes:
+        modes: the autograd modes that were run, on the same batches with the same seeds.
+        batches, images: how many.
+        exact: whether all rows are equal bit for bit.
+        change: else the largest difference, relative to the largest feature.
+    """
+
+    modes: tuple[Autograd, ...]
+    batches: int
+    images: int
+    exact: bool
+    change: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far configurations that differ in autograd only compute the same rows.
+
+    Those that differ in the order of the test items as well are not named, though they were run.
+    """
+
+    configurations: tuple[str, ...]
+    equality: Equality
+
+
+# ------------------------------------------------------------------------ all configurations
+
+
+def share_functions(tasks: Sequence[Task], bench: Bench) -> tuple[list[Task], tuple[Proof, ...]]:
+    """Let configurations that differ in autograd only share their rows, if these are equal.
+
+    They are run to find that out.
+
+    Returns:
+        The tasks with one autograd mode for all equal ones, and how equal they were.
+    """
+    groups: dict[Function, list[Task]] = {}
+    for task in tasks:
+        plain = task.function.but(autograd="inference", order="shuffled")
+        groups.setdefault(plain, []).append(task)
+    proofs: list[Proof] = []
+    apart: set[str] = set()
+    for function, members in groups.items():
+        modes = list(dict.fromkeys(member.function.autograd for member in members))
+        if len(modes) < 2:
+            continue
+        ready = bench.networks.ready(function, bench.data.repetitions[0])
+        cuts = list(dict.fromkeys(member.cut for member in members))
+        batches = _two_batches(bench, function.preprocessing)
+        found = equality(ready, cuts, modes, batches, bench.extraction)
+        names = tuple(m.name for m in members if m.function.order == "shuffled")
+        proofs.append(Proof(names, found))
+        if found.change > TOLERANCE["float32"] / 10:
+            apart |= {member.name for member in members}
+    shared = [
+        task
+        if task.name in apart
+        else replace(task, function=task.function.but(autograd="inference"))
+        for task in tasks
+    ]
+    return shared, tuple(proofs)
+
+
+def behaviours(
+    tasks: Sequence[Task], bench: Bench, reporter: Reporter
+) -> tuple[dict[str, Behaviour], dict[str, float]]:
+    """Measure how rows change, and what they cost.
+
+    Returns:
+        Behaviour by configuration, and seconds per image, which differ from run to run.
+    """
+    size = min(bench.extraction.batch_size, len(bench.data.sample) // 2)
+    measured: dict[tuple[Function, Cut], Changes] = {}
+    costs: dict[object, tuple[int, float]] = {}
+    found: dict[str, Behaviour] = {}
+    seconds: dict[str, float] = {}
+    with reporter.task("measure causes", len(tasks), "configurations") as progress:
+        for task in tasks:
+            function = task.function.but(order="shuffled", recompute=False)
+            at = (function, task.cut)
+            autograd = task.configuration.autograd
+            # Other values of the inputs or of fixed statistics cost neither time nor memory.
+            modes = (function.batch_dependent, function.dropout)
+            cost = (modes, function.preprocessing.size, task.cut, autograd)
+            if at not in measured or cost not in costs:
+                ready = bench.networks.ready(function, bench.data.repetitions[0])
+                pixels = bench.data.sample_pixels(function.preprocessing)[: 2 * size]
+            if at not in measured:
+                measured[at] = changes(ready, task.cut, function, pixels, bench.extraction)
+            if cost not in costs:
+                inputs = function.preprocessing.normalise(pixels[:size].to(ready.device))
+                cuts = network.at_cuts(ready, [task.cut])
+                costs[cost] = (
+                    peak_bytes(cuts, inputs, autograd, bench.extraction),
+                    seconds_per_image(cuts, inputs, autograd, bench.extraction),
+                )
+            peak, time_ = costs[cost]
+            seconds[task.name] = time_ * (bench.rounds if task.function.recompute else 1)
+            found[task.name] = Behaviour(measured[at], peak, size)
+            progress.advance()
+    return found, seconds
+
+
+def drifts(tasks: Sequence[Task], bench: Bench) -> dict[str, tuple[LayerDrift, ...]]:
+    """Measure how far every layer's input is from its running statistics, by preprocessing."""
+    norms, base = bench.networks.facts.norms, bench.networks.deepest
+    if not norms:
+        return {}
+    names: dict[Preprocessing, str] = {base.preprocessing: GIVEN}
+    for task in tasks:
+        names.setdefault(task.function.preprocessing, task.name)
+    return {
+        name: drift_up_to(
+            base,
+            norms,
+            torch.split(
+                bench.data.sample_inputs(preprocessing, base.device), bench.extraction.batch_size
+            ),
+        )
+        for preprocessing, name in names.items()
+    }
+
+
+def moved(tasks: Sequence[Task], bench: Bench) -> dict[str, float] | None:
+    """Measure how far training mode moves the statistics, where a configuration uses it."""
+    norms, base = bench.networks.facts.norms, bench.networks.deepest
+    if not norms or not any(task.function.batch_dependent for task in tasks):
+        return None
+    return moved_statistics(base, norms, _two_batches(bench, base.preprocessing))
+
+
+def _two_batches(bench: Bench, preprocessing: Preprocessing) -> list[Tensor]:
+    inputs = bench.data.sample_inputs(preprocessing, bench.networks.backbone.device)
+    parts = torch.split(inputs, bench.extraction.batch_size)
+    return [part for part in parts if len(part) > 1][:2]
+
+
+# ------------------------------------------------------------------------------- one network
+
+
+def find_facts(backbone: Backbone, inputs: Tensor) -> Facts:
+    """Look for running statistics and for randomness up to the cut.
+
+    Args:
+        backbone: cut at the deepest of all cuts.
+        inputs: a normalised batch, run twice in training mode (by running statistics) under
+            different seeds.
+    """
+    modules = dict(backbone.module.named_modules())
+    parts = [(name, modules[name]) for name in backbone.live.modules]
+    kinds = [(name, chance(part)) for name, part in parts]
+    function = Function("running", None, True, False, backbone.preprocessing, None)
+    ready = network.prepared(backbone, function)
+    rows = []
+    for seed in (0, 1):
+        with network.seeded(seed, ready.device):
+            rows.append(network.run_batch([ready], inputs, "inference", Extraction())[0])
+    return Facts(
+        norms=tuple(name for name, part in parts if is_running_norm(part)),
+        chance=tuple((name, kind) for name, kind in kinds if kind is not None),
+        random=_largest(*rows) > TOLERANCE["float32"] * 1e-2,
+    )
+
+
+def changes(
+    ready: Backbone, cut: Cut, function: Function, pixels: Tensor, settings: Extraction
+) -> Changes:
+    """Measure how rows change with their batch and from pass to pass.
+
+    Args:
+        ready: a copy in the modes of the function.
+        cut: where.
+        function: what.
+        pixels: ``(2 b, 3, h, w) uint8``: two batches of different items.
+        settings: for the precision.
+    """
+    cuts = network.at_cuts(ready, [cut])
+    half = len(pixels) // 2
+    keep = max(1, half // 2)
+    inputs = function.preprocessing.normalise(pixels.to(ready.device))
+    here, elsewhere = inputs[:half], torch.cat([inputs[:keep], inputs[half : 2 * half - keep]])
+
+    def run(seed: int, batch: Tensor, source: Sequence[Backbone] = cuts) -> Tensor:
+        with network.seeded(seed, ready.device):
+            return network.run_batch(source, batch, "inference", settings)[0]
+
+    first, again = run(0, here), run(1, here)
+    if function.dropout:
+        calm = network.prepared(ready, function.but(dropout=False))
+        quiet = network.at_cuts(calm, [cut])
+        one, other = run(0, here, quiet)[:keep], run(0, elsewhere, quiet)[:keep]
+    else:
+        one, other = first[:keep], run(0, elsewhere)[:keep]
+    lengths = one.flatten(1).norm(dim=1).clamp_min(1e-12)
+    typical = ((one - other).flatten(1).norm(dim=1) / lengths).median()
+    return Changes(_largest(one, other), float(typical), _largest(first, again))
+
+
+def seconds_per_image(
+    cuts: Sequence[Backbone], inputs: Tensor, autograd: Autograd, settings: Extraction
+) -> float:
+    """Return the shortest time of some forward passes, per image, without decoding.
+
+    Other work on the machine makes a pass longer and never shorter.
+    """
+    times = []
+    with network.seeded(0, inputs.device):
+        for _ in range(_REPEATS):
+            begun = time.perf_counter()
+            outputs = network.run_batch(cuts, inputs, autograd, settings)
+            float(outputs[0].sum())  # waits for a device that runs ahead
+            times.append(time.perf_counter() - begun)
+    return min(times) / len(inputs)
+
+
+def equality(
+    ready: Backbone,
+    cuts: Sequence[Cut],
+    modes: Sequence[Autograd],
+    batches: Sequence[Tensor],
+    settings: Extraction,
+) -> Equality:
+    """Run the same batches under several autograd modes, with equal seeds, and compare bits.
+
+    Args:
+        ready: a copy in the modes of the function.
+        cuts: all of them are compared.
+        modes: two or more.
+        batches: normalised inputs.
+        settings: for the precision.
+    """
+    at = network.at_cuts(ready, cuts)
+    found: dict[Autograd, list[Tensor]] = {}
+    for mode in modes:
+        with network.seeded(0, ready.device):
+            found[mode] = [
+                row for batch in batches for row in network.run_batch(at, batch, mode, settings)
+            ]
+    first = found[modes[0]]
+    pairs = [(a, b) for mode in modes[1:] for a, b in zip(first, found[mode], strict=True)]
+    return Equality(
+        modes=tuple(modes),
+        batches=len(batches),
+        images=sum(len(batch) for batch in batches),
+        exact=all(torch.equal(a, b) for a, b in pairs),
+        change=max((_largest(a, b) for a, b in pairs), default=0.0),
+    )
+
+
+def moved_statistics(
+    backbone: Backbone, norms: Sequence[str], batches: Sequence[Tensor]
+) -> dict[str, float]:
+    """Run a copy in plain training mode, and return how far each running mean moved.
+
+    The unit is the layer's own running standard deviation; the mean over channels.
+    """
+    ready = network.copied(backbone)
+    ready.module.train()
+
+    def buffer(name: str, kind: str) -> Tensor:
+        return ready.module.get_submodule(name).get_buffer(kind).double().cpu().clone()
+
+    means = {name: buffer(name, "running_mean") for name in norms}
+    variances = {name: buffer(name, "running_var") for name in norms}
+    with network.seeded(0, ready.device):
+        for batch in batches:
+            network.run_batch([ready], batch, "no_grad", Extraction())
+    shifts = {name: (buffer(name, "running_mean") - means[name]).abs() for name in norms}
+    return {n: float((shifts[n] / (variances[n] + 1e-12).sqrt()).mean()) for n in norms}
+
+
+def spread_of(rows: FloatRows) -> Spread:
+    """Measure how rows are spread; ``(n, d) float32``."""
+    centred = rows.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    deviation = np.sqrt((centred**2).mean(axis=0))
+    n, d = centred.shape
+    # tr(S^2) is the same for the smaller of the two Gram matrices.
+    gram = centred.T @ centred if d <= n else centred @ centred.T
+    total, squared = float(np.trace(gram)), float((gram**2).sum())
+    return Spread(
+        width=d,
+        scale=float(np.sqrt((deviation**2).mean())),
+        constant=int((deviation <= 1e-6 * max(float(np.abs(rows).max()), 1e-12)).sum()),
+        dimension=total**2 / squared if squared > 0 else 0.0,
+    )
+
+
+def peak_bytes(
+    cuts: Sequence[Backbone], inputs: Tensor, autograd: Autograd, settings: Extraction
+) -> int:
+    """Return the most memory that tensors take at a time while one batch runs."""
+    module = cuts[0].module
+    memory = _Memory([*module.parameters(), *module.buffers(), inputs])
+    with network.seeded(0, inputs.device), memory:
+        outputs = network.run_batch(cuts, inputs, autograd, settings)
+    del outputs
+    return memory.peak
+
+
+class _Memory(TorchDispatchMode):
+    """Counts the bytes of storages that operations make, until they are freed.
+
+    Unlike the resident memory of a process, it does not depend on what else the process does.
+    """
+
+    def __init__(self, known: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
+        self.live: int = 0
+        self.peak: int = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **dict(kwargs or {}))
+        for value in tree_leaves(output):
+            if isinstance(value, Tensor):
+                self._count(value)
+        return output
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self.sizes:
+            return
+        self.sizes[key] = storage.nbytes()
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._freed, key)
+
+    def _freed(self, key: int) -> None:
+        self.live -= self.sizes.pop(key, 0)
+
+
+def _largest(one: Tensor, other: Tensor) -> float:
+    scale = max(float(one.abs().max()), float(other.abs().max()), 1e-12)
+    return float((one - other).abs().max()) / scale
+
+
+__all__ = [
+    "Behaviour",
+    "Changes",
+    "Equality",
+    "Proof",
+    "Spread",
+    "behaviours",
+    "changes",
+    "drifts",
+    "equality",
+    "find_facts",
+    "moved",
+    "moved_statistics",
+    "peak_bytes",
+    "seconds_per_image",
+    "share_functions",
+    "spread_of",
+]
