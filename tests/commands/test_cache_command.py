@@ -11,7 +11,6 @@ import pytest
 
 from headstart.cache import FeatureCache
 from headstart.commands.cache.command import format_size, parse_age, parse_size
-from headstart.core.errors import ConfigError
 from tests.commands.test_cli import command, folder, one_error_line
 
 __all__ = ["command", "folder"]
@@ -139,8 +138,8 @@ def test_sizes_and_ages():
     assert parse_size("10") == 10
     assert parse_age("2d") == 172_800
     for bad in ("GB", "1.2.3", "5 parsecs", "-1GB"):
-        with pytest.raises(ConfigError, match="takes a size"):
+        with pytest.raises(ValueError):
             parse_size(bad)
-    with pytest.raises(ConfigError, match="takes an age"):
+    with pytest.raises(ValueError):
         parse_age("soon")
     assert [format_size(n) for n in (999, 1500, 2e9)] == ["999 B", "1.5 kB", "2.0 GB"]

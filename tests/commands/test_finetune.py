@@ -69,11 +69,11 @@ def test_a_run_folder_predicts_what_the_run_scored(tmp_path: Path, cache: Path) 
     # A run of one's own module is opened with that module, as it was before or as it is now.
     for backbone in (residual(), run.backbone):
         before = digests(backbone.module)
-        again = evaluate_run(out, source(), backbone=backbone, cache=cache, reporter=QUIET)
+        again = evaluate_run(source(), out, backbone=backbone, cache=cache, reporter=QUIET)
         assert again.accuracy == run.evaluation.accuracy
         assert again.log_loss == pytest.approx(run.evaluation.log_loss, abs=1e-6)
         assert digests(backbone.module) == before
-    said = predict(run, squares(6)[0], cache=cache, reporter=QUIET)
+    said = predict(squares(6)[0], run, cache=cache, reporter=QUIET)
     assert said.probabilities.shape == (6, 2)
 
 
@@ -81,7 +81,7 @@ def test_the_probabilities_are_those_of_the_trained_network(tmp_path: Path, cach
     out = tmp_path / "run"
     run = finetune(source(), residual(), SHORT, out=out, cache=cache, reporter=QUIET)
     images = squares(5, 3)[0]
-    said = predict(out, images, backbone=residual(), cache=cache, reporter=QUIET)
+    said = predict(images, out, backbone=residual(), cache=cache, reporter=QUIET)
     plan = run.backbone.preprocessing
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     run.backbone.module.eval()  # the job gave the module the mode back that it had before
@@ -100,7 +100,7 @@ def test_a_rebuildable_backbone_is_restored_from_the_folder(tmp_path: Path, cach
     restored = saved.load_backbone()
     assert digests(restored.module) == digests(run.backbone.module)
     assert digests(load_backbone("headstart/glyphs").module) != digests(restored.module)
-    scored = evaluate_run(out, source(), cache=cache, reporter=QUIET)
+    scored = evaluate_run(source(), out, cache=cache, reporter=QUIET)
     assert scored.accuracy == run.evaluation.accuracy
 
 
@@ -112,10 +112,10 @@ def test_tuned_weights_that_were_tampered_with_are_refused(tmp_path: Path, cache
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match="SHA-256 is not the one"):
-        predict(out, squares(3)[0], backbone=residual(), cache=cache, reporter=QUIET)
+        predict(squares(3)[0], out, backbone=residual(), cache=cache, reporter=QUIET)
     path.unlink()
     with pytest.raises(DataError, match="cannot be used"):
-        predict(out, squares(3)[0], backbone=residual(), cache=cache, reporter=QUIET)
+        predict(squares(3)[0], out, backbone=residual(), cache=cache, reporter=QUIET)
 
 
 def test_the_test_split_chooses_nothing(cache: Path) -> None:

@@ -20,7 +20,6 @@ from headstart.backbones import load_backbone
 from headstart.commands.fit.job import fit
 from headstart.commands.predict.job import evaluate, predict
 from headstart.commands.run_folder import open_run
-from headstart.commands.sources import DataOptions
 from headstart.core.errors import BackboneError, BadFilesError, ConfigError, DataError
 from headstart.core.progress import SilentReporter
 from headstart.data import Preprocessing, load_data
@@ -98,7 +97,7 @@ def test_a_second_run_makes_no_forward_pass_and_agrees(run, few_digits, cache, t
 
 
 def test_predictions_follow_the_input(run, few_digits, cache, tmp_path):
-    said = predict(run.folder, few_digits.test, cache=cache, reporter=QUIET)
+    said = predict(few_digits.test, run.folder, cache=cache, reporter=QUIET)
     assert said.cache.misses == 0
     assert len(said) == 100
     np.testing.assert_allclose(said.probabilities.sum(1), 1)
@@ -106,13 +105,13 @@ def test_predictions_follow_the_input(run, few_digits, cache, tmp_path):
     hits = [label == few_digits.classes[t] for label, t in zip(said.labels, truth, strict=True)]
     assert np.mean(hits) == pytest.approx(run.accuracy)
     backwards = predict(
-        run, few_digits.test.take(np.arange(99, -1, -1)), cache=cache, reporter=QUIET
+        few_digits.test.take(np.arange(99, -1, -1)), run, cache=cache, reporter=QUIET
     )
     np.testing.assert_array_equal(backwards.probabilities[::-1], said.probabilities)
 
 
 def test_predictions_are_written_as_csv_and_parquet(run, few_digits, cache, tmp_path):
-    said = predict(run, few_digits.test, cache=cache, reporter=QUIET)
+    said = predict(few_digits.test, run, cache=cache, reporter=QUIET)
     said.write(tmp_path / "p.csv", top=2)
     with (tmp_path / "p.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -128,18 +127,18 @@ def test_predictions_are_written_as_csv_and_parquet(run, few_digits, cache, tmp_
 
 def test_a_single_image(run, few_digits, cache, tmp_path):
     few_digits.test.image(0).save(tmp_path / "one.png")
-    said = predict(run.folder, tmp_path / "one.png", cache=cache, reporter=QUIET)
+    said = predict(tmp_path / "one.png", run.folder, cache=cache, reporter=QUIET)
     assert said.origins == ("one.png",)
 
 
 def test_evaluate_agrees_with_the_run(run, few_digits, cache):
-    assert evaluate(run.folder, few_digits.test, cache=cache, reporter=QUIET) == run.evaluation
+    assert evaluate(few_digits.test, run.folder, cache=cache, reporter=QUIET) == run.evaluation
 
 
 def test_evaluate_refuses_unknown_classes(run, cache):
     x = np.zeros((4, 8, 8, 3), np.uint8)
     with pytest.raises(DataError, match="'seven'"):
-        evaluate(run, (x, ["1", "1", "seven", "2"]), cache=cache, reporter=QUIET)
+        evaluate((x, ["1", "1", "seven", "2"]), run, cache=cache, reporter=QUIET)
 
 
 def test_the_mlp_head(few_digits, cache, tmp_path):
@@ -153,7 +152,7 @@ def test_the_mlp_head(few_digits, cache, tmp_path):
     )
     assert made.accuracy > 0.85
     assert len(made.curves) >= 2
-    again = predict(tmp_path, few_digits.test, cache=cache, reporter=QUIET)
+    again = predict(few_digits.test, tmp_path, cache=cache, reporter=QUIET)
     hits = [
         label == few_digits.classes[t]
         for label, t in zip(again.labels, few_digits.test.labels, strict=True)
@@ -177,7 +176,7 @@ def test_another_seed_and_cut(few_digits, cache):
 
 
 def test_unpooled_features_are_refused(few_digits, cache):
-    with pytest.raises(ConfigError, match="--pooling avg"):
+    with pytest.raises(ConfigError, match="use pooling='avg'"):
         fit(
             few_digits,
             load_backbone("headstart/glyphs", layer="stage3.0", pooling="none"),
@@ -202,15 +201,15 @@ def test_a_module_of_ones_own_has_to_be_given_again(few_digits, cache, tmp_path)
     backbone = load_backbone(Own(), preprocessing=plan)
     made = fit(few_digits, backbone, out=tmp_path, baselines=False, cache=cache, reporter=QUIET)
     with pytest.raises(BackboneError, match="module of your own"):
-        predict(tmp_path, few_digits.test, cache=cache, reporter=QUIET)
+        predict(few_digits.test, tmp_path, cache=cache, reporter=QUIET)
     again = load_backbone(Own(), preprocessing=plan)
-    said = predict(tmp_path, few_digits.test, backbone=again, cache=cache, reporter=QUIET)
+    said = predict(few_digits.test, tmp_path, backbone=again, cache=cache, reporter=QUIET)
     assert len(said) == made.n_test
     with torch.no_grad():
         again.module.conv.bias += 1
     changed = load_backbone(again.module, preprocessing=plan)
     with pytest.raises(DataError, match="not the one"):
-        predict(tmp_path, few_digits.test, backbone=changed, cache=cache, reporter=QUIET)
+        predict(few_digits.test, tmp_path, backbone=changed, cache=cache, reporter=QUIET)
 
 
 def test_one_class_only(cache):
@@ -239,10 +238,13 @@ def test_bad_files_of_both_splits_are_listed_together(cache, tmp_path):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ConfigError, match=r"no setting 'sed'.*it has"):
+    with pytest.raises(ConfigError, match=r"fit has no setting 'sed' \(did you mean 'seed'"):
         fit("digits", sed=1, reporter=QUIET)
+    with pytest.raises(ConfigError, match=r"no setting 'zzz'; it has head, .*seed, .*label_column"):
+        fit("digits", zzz=1, reporter=QUIET)
     with pytest.raises(
-        ConfigError, match=r"head must be one of linear, ridge.*mlp.*folds.*from 0, not -1"
+        ConfigError,
+        match=r"head must be one of linear, ridge.*mlp.*folds.*seed must be at least 0, not -1",
     ):
         fit("digits", head="forest", folds=1, seed=-1, reporter=QUIET)
 
@@ -296,7 +298,7 @@ def test_ants_and_bees(shared_data, tmp_path):
     assert made.n_test == 153
     assert made.accuracy >= 0.92
     again = evaluate(
-        tmp_path / "run", shared_data / "hymenoptera", cache=tmp_path / "cache", reporter=QUIET
+        shared_data / "hymenoptera", tmp_path / "run", cache=tmp_path / "cache", reporter=QUIET
     )
     assert again == made.evaluation
 
@@ -306,7 +308,7 @@ def test_a_table_with_columns_to_name(shared_data, cache):
     with pytest.raises(DataError, match="image"):
         fit(
             shared_data / "trec" / "train.csv",
-            data_options=DataOptions(label_column="label"),
+            label_column="label",
             write=False,
             cache=cache,
             reporter=QUIET,

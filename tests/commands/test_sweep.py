@@ -12,16 +12,17 @@ import pytest
 from safetensors.torch import save_file
 
 from headstart.backbones import load_backbone
-from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.cli import main
 from headstart.commands.examine.job import examine
 from headstart.commands.fit.job import fit
 from headstart.commands.predict.job import predict
+from headstart.commands.settings import BackboneSpec
 from headstart.commands.sweep.job import SweepConfig, sweep
 from headstart.core.errors import BackboneError, ConfigError, DataError, HeadError
 from headstart.core.progress import SilentReporter
 from headstart.data import load_data
 from headstart.extraction import Extractor
+from headstart.heads.sweeps import swept_heads
 
 QUIET = SilentReporter()
 GRID = (1e-3, 1e-1, 1.0)
@@ -64,7 +65,7 @@ def test_all_layers_come_from_one_pass(dataset, tmp_path, monkeypatch):
     assert views == {"stage2.0 avg", "stage2.0 gem", "stage3.0 avg", "stage3.0 gem", "output"}
     assert result.evaluation.accuracy.value > 0.8
     assert result.run.spec.layer == load_layer(result.sweep.winner.view)
-    said = predict(tmp_path / "run", dataset.test, cache=tmp_path, reporter=QUIET)
+    said = predict(dataset.test, tmp_path / "run", cache=tmp_path, reporter=QUIET)
     assert said.cache.misses == 0
     hits = [
         dataset.classes.index(label) == truth
@@ -112,8 +113,8 @@ def test_bare_features(tmp_path, kind):
     result = sweep(source, config=SweepConfig(grid=GRID), reporter=QUIET)
     assert result.run is None
     assert result.evaluation.accuracy.value > 0.9
-    assert {c.head for c in result.sweep.candidates} == set(SweepConfig().heads)
-    assert "mlp" not in SweepConfig().heads
+    assert {c.head for c in result.sweep.candidates} == set(swept_heads())
+    assert "mlp" not in swept_heads()
 
 
 def test_bare_features_that_are_wrong(tmp_path):
@@ -222,7 +223,13 @@ def test_a_class_that_only_the_test_split_has_is_said(some_digits, tmp_path):
 
 
 def test_settings_are_checked_together():
-    with pytest.raises(ConfigError, match=r"no head 'forest'.*C must be positive.*-2.*folds"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"heads must be one of linear.*not 'forest'; grid must be above 0, not -1;"
+            r" folds must be at least 2, not 1; seeds must be at least 0, not -2"
+        ),
+    ):
         SweepConfig(heads=("forest",), grid=(-1.0,), folds=1, seeds=(0, -2))
     with pytest.raises(ConfigError, match="a seed given twice would repeat the same figures"):
         SweepConfig(seeds=(1, 1))
@@ -251,7 +258,10 @@ def test_damaged_features_are_one_clear_error(tmp_path, damage):
 def test_poolings_without_a_layer_are_refused(dataset, tmp_path):
     for layers in ((), (None,)):
         config = SweepConfig(layers=layers, poolings=("avg", "gem"))
-        with pytest.raises(ConfigError, match=r"poolings \(avg, gem\) belong to layers.*--layers"):
+        with pytest.raises(
+            ConfigError,
+            match=r"poolings \(avg, gem\) belong to layers.*layers=\('layer3', 'layer4'\)",
+        ):
             sweep(dataset, config=config, write=False, cache=tmp_path, reporter=QUIET)
     config = SweepConfig(poolings=("avg", "gem"), heads=("prototype",))
     at = load_backbone("headstart/glyphs", layer="stage2.0")
@@ -355,6 +365,8 @@ def test_examine_says_what_was_decided(some_digits, tmp_path):
 
 
 def test_examine_checks_its_settings_before_any_work(tmp_path):
-    with pytest.raises(ConfigError, match=r"from 0, not -1.*repetitions.*not 0.*cosine.*not 1.5"):
+    with pytest.raises(
+        ConfigError, match=r"repetitions.*not 0; threshold.*not 1.5; seed.*at least 0, not -1"
+    ):
         examine("nowhere", repetitions=0, threshold=1.5, seed=-1, cache=tmp_path, reporter=QUIET)
     assert not any(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from headstart.commands.fit.page import Mistake, fit_page
+from headstart.commands.run_page import Mistake, fit_page
 from headstart.core.records import (
     Baseline,
     CacheUse,

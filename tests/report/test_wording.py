@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from headstart.commands.fit.page import fit_page
+from headstart.commands.run_page import fit_page
 from headstart.core.records import Baseline, Interval, Score
 from headstart.report import evaluation_table, format_score
 from headstart.report.text import confused_pairs

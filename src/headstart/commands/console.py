@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.progress import Reporter, SilentReporter, console_reporter
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def reporter(quiet: bool) -> Reporter:
@@ -29,3 +31,24 @@ def stdout() -> Console:
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def plain_table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()
+) -> Table:
+    """Return a table without lines, whose cells are never read as markup.
+
+    Args:
+        header: titles of the columns.
+        rows: cells.
+        right: titles of the columns whose cells stand at the right.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in header:
+        table.add_column(title, justify="right" if title in right else "left")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    return table

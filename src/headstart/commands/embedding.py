@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from headstart.backbones import Backbone
-from headstart.cache import CachedFeatures, FeatureCache
-from headstart.commands.backbone_spec import BackboneSpec, resolve_backbone
+from headstart.cache import CachedFeatures
+from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.commands.session import Session
+from headstart.commands.settings import BackboneSpec
 from headstart.core.errors import BadFilesError, ConfigError
-from headstart.core.progress import Reporter
 from headstart.core.records import CacheUse
 from headstart.data import Dataset, Split
-from headstart.data.reading import OnBad
 from headstart.extraction import Extraction, Extractor
 from headstart.modules.layers import call_order
 from headstart.store import FeatureSet
@@ -51,8 +50,25 @@ class Embedded:
         """Return the rows ``(n_test, d)`` at one of the cuts, unread."""
         return self.found["test"].sets[cut]
 
-    def unseen_note(self) -> tuple[str, ...]:
-        """Return the note that test items have classes that no training item has, if so."""
+    def fingerprints(self, backbone: Backbone, run: Extraction) -> dict[str, str]:
+        """Return the content digests of the backbone up to a cut, and of both splits."""
+        return {
+            "backbone": backbone_fingerprint(backbone, run.precision, run.storage),
+            "train": split_fingerprint(self.train),
+            "test": split_fingerprint(self.test),
+        }
+
+    def cache_notes(self) -> tuple[str, ...]:
+        """Say what the cache has saved, if anything."""
+        hits, misses = self.use.hits, self.use.misses
+        if misses == 0:
+            return (f"all {hits:,} feature rows came from the cache: no forward pass was made",)
+        if hits:
+            return (f"{hits:,} feature rows came from the cache, {misses:,} were computed",)
+        return ()
+
+    def unseen_notes(self) -> tuple[str, ...]:
+        """Say that test items have classes that no training item has, if so."""
         trained = np.unique(self.train.labels)
         unseen = np.setdiff1d(self.test.labels, trained)
         if not len(unseen):
@@ -73,22 +89,25 @@ class Embedded:
         return round(self.use.misses / self.seconds, 1)
 
 
-def complete_up_to(
-    backbone: str | Path | BackboneSpec | Backbone, layers: Iterable[str | None]
-) -> Backbone:
+def load_backbone(spec: BackboneSpec | Backbone) -> Backbone:
+    """Build a backbone; one that is built already is taken unchanged."""
+    return spec.load() if isinstance(spec, BackboneSpec) else spec
+
+
+def complete_up_to(backbone: BackboneSpec | Backbone, layers: Iterable[str | None]) -> Backbone:
     """Return a built backbone that may be cut at any of these layers.
 
     A checkpoint of the user's own has to be complete up to the cut that it is loaded for, and what
     lies behind that cut keeps random numbers. So it is loaded for the deepest of the layers.
 
     Args:
-        backbone: as for :func:`headstart.fit`; a built one is taken as it is.
+        backbone: how to build it; one that is built already is taken unchanged.
         layers: where it will be cut beside its own layer; None is the output.
 
     Raises:
         BackboneError: a layer does not exist, or weights are missing before the deepest one.
     """
-    network = resolve_backbone(backbone)
+    network = load_backbone(backbone)
     if not isinstance(backbone, BackboneSpec) or backbone.weights is None:
         return network
     deepest = _deepest(network, [network.layer, *layers])
@@ -107,43 +126,36 @@ def _deepest(network: Backbone, layers: Sequence[str | None]) -> str | None:
     return max(named, key=lambda layer: order.index(str(layer)))
 
 
-def embed(
-    cuts: Sequence[Backbone],
-    dataset: Dataset,
-    store: FeatureCache,
-    settings: Extraction,
-    on_bad: OnBad,
-    reporter: Reporter,
-) -> Embedded:
+def embed(session: Session, cuts: Sequence[Backbone], dataset: Dataset) -> Embedded:
     """Embed both splits before complaining about either: nothing readable is left undone.
 
     Args:
-        cuts: one network at one or several cuts; each gives one row an item.
+        session: with the cache and the settings of the run.
+        cuts: one network at one or several cuts; each gives one row per item.
         dataset: with the splits ``train`` and ``test``.
-        store: the cache.
-        settings: batch size, precision, device.
-        on_bad: ``raise`` or ``skip`` items that cannot be read.
-        reporter: shown progress.
 
     Raises:
-        ConfigError: a cut gives more than one row an item.
+        ConfigError: a cut gives more than one row per item.
         BadFilesError: items of either split cannot be read; all are listed.
     """
     for cut in cuts:
         shape = cut.feature_shape()
         if len(shape) != 1:
             raise ConfigError(
-                (f"a head needs one row an item, and these features have shape {shape} an item",),
-                hint="use --pooling avg",
+                (f"a head needs one row per item, and these features have shape {shape} per item",),
+                hint="use pooling='avg'",
             )
     found: dict[str, CachedFeatures] = {}
     unreadable: list[tuple[str, str]] = []
     hint = None
-    with Extractor(cuts, settings) as extractor:
+    with Extractor(cuts, session.run.extraction()) as extractor:
         for name in ("train", "test"):
             try:
-                found[name] = store.features(
-                    extractor, dataset.splits[name], on_bad=on_bad, reporter=reporter
+                found[name] = session.cache.features(
+                    extractor,
+                    dataset.splits[name],
+                    on_bad=session.run.on_bad,
+                    reporter=session.reporter,
                 )
             except BadFilesError as error:
                 unreadable += error.files

@@ -271,7 +271,11 @@ class Source:
         """Return how to read the data."""
         from headstart.commands.sources import DataOptions
 
-        return DataOptions(self.image_column, self.label_column, self.test_fraction)
+        return DataOptions(
+            image_column=self.image_column,
+            label_column=self.label_column,
+            test_fraction=self.test_fraction,
+        )
 
 
 def extraction(

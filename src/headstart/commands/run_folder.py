@@ -18,15 +18,15 @@ from typing import Any
 from torch import Tensor
 
 from headstart.backbones import Backbone
-from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.fingerprints import backbone_fingerprint
+from headstart.commands.settings import BackboneSpec
 from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
 from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head, load_head
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ class Run:
         """Return what ``run.json`` holds."""
         return {
             "format": FORMAT,
-            "backbone": to_plain(self.spec),
+            "backbone": self.spec.plain(),
             "classes": list(self.classes),
             "configuration": to_plain(dict(self.configuration)),
             "fingerprints": to_plain(dict(self.fingerprints)),
@@ -167,21 +167,16 @@ def prepare_folder(out: Path | str | None, name: str) -> Path:
         folder = Path("runs") / f"{stamp}-{safe}"
     else:
         folder = Path(out).expanduser()
+    hint = "choose another folder with out=DIR"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise ConfigError(
-            (f"'{folder}' is a file, and a folder is needed",), hint="give another --out"
-        ) from error
+        raise ConfigError((f"'{folder}' is a file, and a folder is needed",), hint=hint) from error
     except OSError as error:
-        raise ConfigError(
-            (f"the folder '{folder}' cannot be created: {error.strerror}",),
-            hint="give another --out",
-        ) from error
+        fault = f"the folder '{folder}' cannot be created: {error.strerror}"
+        raise ConfigError((fault,), hint=hint) from error
     if not os.access(folder, os.W_OK):
-        raise ConfigError(
-            (f"the folder '{folder}' cannot be written to",), hint="give another --out"
-        )
+        raise ConfigError((f"the folder '{folder}' cannot be written to",), hint=hint)
     return folder
 
 
@@ -196,16 +191,21 @@ def open_run(folder: Path | str) -> SavedRun:
     if not path.is_file():
         raise DataError(
             f"'{folder}' is not a run folder: it has no run.json",
-            hint="make one with: headstart fit DATA --out DIR",
+            hint="fit, sweep and finetune make one",
         )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
+        if description.get("format") != FORMAT:
+            raise ValueError(f"its format is {description.get('format')!r}, expected {FORMAT}")
         classes = tuple(str(name) for name in description["classes"])
         spec = BackboneSpec.from_plain(description["backbone"])
-        extraction = Extraction(**description["configuration"]["extraction"])
+        configuration = description["configuration"]
+        settings = Extraction(
+            precision=configuration["precision"], storage=configuration["storage"]
+        )
         fingerprint = str(description["fingerprints"]["backbone"])
         tuned = find_tuned(folder, description)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise DataError(f"{path} is damaged ({error!r})", hint="fit again") from error
     head = load_head(folder)
     if head.n_classes != len(classes):
@@ -219,8 +219,8 @@ def open_run(folder: Path | str) -> SavedRun:
         head,
         classes,
         spec,
-        extraction.precision,
+        settings.precision,
         fingerprint,
         tuned,
-        extraction.storage,
+        settings.storage,
     )

@@ -1,22 +1,98 @@
-"""What ``fit`` writes into its run folder."""
+"""What a run of ``fit`` or ``sweep`` records, writes into its folder, and shows in the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.commands.fit.page import Mistake, fit_page
+from headstart.backbones import Backbone
+from headstart.commands.console import print_json, stdout
+from headstart.commands.embedding import Embedded
+from headstart.commands.environment import describe_environment
+from headstart.commands.generate import Printing
 from headstart.commands.run_folder import Run
+from headstart.commands.run_page import Mistake, fit_page
+from headstart.commands.session import Session
+from headstart.commands.settings import BackboneSpec
 from headstart.commands.thumbnails import thumbnail
 from headstart.core.files import write_json
-from headstart.core.records import to_plain
+from headstart.core.records import Baseline, Curve, Evaluation, to_plain
+from headstart.core.settings import recorded
 from headstart.data import Split
-from headstart.report import write_page
+from headstart.heads import Head
+from headstart.report import evaluation_table, write_page
 
 MISTAKES = 24
+
+
+def new_run(
+    session: Session,
+    embedded: Embedded,
+    settings: Iterable[Any],
+    *,
+    head: Head,
+    evaluation: Evaluation,
+    configuration: Mapping[str, Any],
+    fingerprints: Mapping[str, Any],
+    spec: BackboneSpec | Backbone,
+    backbone: Backbone,
+    folder: Path | None,
+    baselines: tuple[Baseline, ...] = (),
+    curves: tuple[Curve, ...] = (),
+) -> Run:
+    """Put together the record of a run on frozen features.
+
+    Args:
+        session: its cache, clock and notes.
+        embedded: the splits with their features.
+        settings: the settings objects of the call.
+        configuration: what else the record says of how the run was made: ``data``, ``chosen``.
+        spec: what the backbone was built from.
+        head, evaluation, fingerprints, backbone, folder, baselines, curves: see
+            :class:`~headstart.commands.run_folder.Run`.
+    """
+    plain: dict[str, Any] = {}
+    for group in settings:
+        plain |= to_plain(recorded(group))
+    return Run(
+        head=head,
+        classes=embedded.test.classes,
+        evaluation=evaluation,
+        baselines=baselines,
+        curves=curves,
+        configuration={**plain, **configuration},
+        environment=describe_environment(),
+        fingerprints=fingerprints,
+        cache=embedded.use,
+        seconds=session.clock.seconds(),
+        images_per_second=embedded.images_per_second,
+        n_train=len(embedded.train),
+        n_test=len(embedded.test),
+        notes=tuple(session.notes),
+        spec=spec if isinstance(spec, BackboneSpec) else BackboneSpec.of(backbone),
+        backbone=backbone,
+        folder=folder,
+    )
+
+
+def print_run(run: Run, printing: Printing) -> None:
+    """Show scores, time, and what to do next; or the metrics as JSON."""
+    if printing.json:
+        print_json({**run.metrics(), "folder": str(run.folder)})
+        return
+    console = stdout()
+    console.print(evaluation_table(run.evaluation, baselines=run.baselines))
+    steps = [f"{name} {value:.1f} s" for name, value in run.seconds.items() if name != "total"]
+    rate = run.images_per_second
+    speed = "" if rate is None else f" ({rate:,.0f} images/s)"
+    console.print(f"\ntime:   {run.seconds['total']:.1f} s{speed}: {', '.join(steps)}")
+    console.print(f"\nreport: {run.folder}/report.html")
+    for command in next_steps(run):
+        console.print(f"next:   {command}")
 
 
 def write_run(
@@ -63,7 +139,7 @@ def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]])
         f"features of {cut}, embedded once",
         baselines=run.baselines,
         curves=run.curves,
-        configuration=to_plain({"backbone": run.spec, **run.configuration}),
+        configuration={"backbone": run.spec.plain(), **to_plain(dict(run.configuration))},
         environment=run.environment,
         timing={step: value for step, value in run.seconds.items() if step != "total"},
         images_per_second=run.images_per_second,

@@ -1,27 +1,16 @@
-"""Opening data for a job: with the memo of file digests, and a look for leaks."""
+"""Transitional: see ``commands/session.py``."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from headstart.cache import FeatureCache
+from headstart.commands.settings import ReadOptions
 from headstart.core.progress import Reporter
-from headstart.data import Dataset, Split, load_data, load_items, load_test_data
+from headstart.data import Dataset, load_data
 
-
-@dataclass(frozen=True)
-class DataOptions:
-    """How to read a source; see :func:`headstart.load_data`.
-
-    Attributes:
-        image_column, label_column: columns of a table; None: found where unambiguous.
-        test_fraction: share set aside where the source has no test split.
-    """
-
-    image_column: str | None = None
-    label_column: str | None = None
-    test_fraction: float = 0.2
+DataOptions = ReadOptions
 
 
 def open_dataset(
@@ -49,35 +38,3 @@ def open_dataset(
             f"(such as {test}, which is {train}): the score flatters"
         )
     return dataset, tuple(notes)
-
-
-def open_test_data(
-    source: Any, options: DataOptions, cache: FeatureCache, reporter: Reporter
-) -> Dataset:
-    """Load labelled data to evaluate on."""
-    with cache.memo() as memo:
-        dataset = load_test_data(
-            source,
-            image_column=options.image_column,
-            label_column=options.label_column,
-            digest_memo=memo,
-            reporter=reporter,
-        )
-        _ = dataset.test.ids
-    return dataset
-
-
-def open_items(source: Any, options: DataOptions, cache: FeatureCache, reporter: Reporter) -> Split:
-    """Load items to predict for, or take a split as it is."""
-    if isinstance(source, Split):
-        return source
-    with cache.memo() as memo:
-        split = load_items(
-            source,
-            image_column=options.image_column,
-            label_column=options.label_column,
-            digest_memo=memo,
-            reporter=reporter,
-        )
-        _ = split.ids
-    return split

@@ -65,9 +65,11 @@ class Option:
     """What a setting says of itself beyond its name, its type and its default.
 
     Attributes:
-        help: one or two sentences, for ``--help`` and the documentation.
+        help: one or two sentences, for ``--help`` and the documentation; or a function that returns
+            them when they are needed, where they describe a registry.
         choices: the values that are allowed, or a function that lists them when they are needed
             (a registry that may grow); of every element where the value is a tuple.
+        names: values worth naming in the help text where others are allowed too; likewise.
         at_least, at_most, above, below: bounds of a number, or of every number of a tuple.
         panel: title of the panel of the help text; None: the command's own options.
         flags: names on the command line. One that begins with two dashes replaces the flag made
@@ -75,12 +77,15 @@ class Option:
         metavar: what stands for the value in the help text; None: by type.
         shown: the default as the help text shows it; None: the default itself.
         kind: how text becomes a value; None: by type.
+        check: returns what else is wrong with a value, as the end of a sentence ("must be …, not
+            …"), or None.
         cli: whether the command line offers it; values that cannot be written as text are not.
         record: whether the record of a run keeps it; where output goes is no property of a result.
     """
 
-    help: str
+    help: str | Callable[[], str]
     choices: tuple[Any, ...] | Callable[[], Iterable[Any]] | None = None
+    names: tuple[Any, ...] | Callable[[], Iterable[Any]] | None = None
     at_least: float | None = None
     at_most: float | None = None
     above: float | None = None
@@ -90,12 +95,9 @@ class Option:
     metavar: str | None = None
     shown: str | None = None
     kind: Kind | None = None
+    check: Callable[[Any], str | None] | None = None
     cli: bool = True
     record: bool = True
-
-    def allowed(self) -> tuple[Any, ...] | None:
-        """Return the allowed values; None where any will do."""
-        return tuple(self.choices()) if callable(self.choices) else self.choices
 
 
 class Bound(NamedTuple):
@@ -131,6 +133,26 @@ class Bound(NamedTuple):
         return rest[0] if len(rest) == 1 else self.type
 
     @property
+    def help(self) -> str:
+        """One or two sentences."""
+        about = self.option.help
+        return about() if callable(about) else about
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values that are allowed; empty where any value of the type is."""
+        given = _several(self.option.choices)
+        element = self.plain_type
+        if typing.get_origin(element) is tuple:
+            element = typing.get_args(element)[0]
+        return given or (typing.get_args(element) if typing.get_origin(element) is Literal else ())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The values that a help text lists."""
+        return tuple(map(str, self.choices or _several(self.option.names)))
+
+    @property
     def kind(self) -> Kind | None:
         """How text becomes a value; None for plain words, numbers, paths and switches."""
         if self.option.kind is not None:
@@ -143,7 +165,9 @@ class Bound(NamedTuple):
         return None
 
     def write(self, value: Any) -> list[str]:
-        """Return the words that set this option on a command line; nothing for None and False."""
+        """Return the words that set this option on a command line; none for None and False."""
+        if value is False and self.default is True:
+            return ["--no-" + self.flag[2:]]
         if value is None or value is False:
             return []
         if value is True:
@@ -172,9 +196,10 @@ class Fault(str):
 
 def option(
     default: Any,
-    help: str,
+    help: str | Callable[[], str],
     *,
     choices: Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
+    names: Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
@@ -184,6 +209,7 @@ def option(
     metavar: str | None = None,
     shown: str | None = None,
     kind: Kind | None = None,
+    check: Callable[[Any], str | None] | None = None,
     cli: bool = True,
     record: bool = True,
 ) -> Any:
@@ -193,14 +219,40 @@ def option(
         default: the default; a dict is copied for every instance. ``dataclasses.MISSING``: the
             setting has none and must be given.
     """
-    fixed = choices if choices is None or callable(choices) else tuple(choices)
     about = Option(
-        help, fixed, at_least, at_most, above, below, panel, tuple(flags), metavar, shown, kind,
-        cli, record,
-    )  # fmt: skip
+        help,
+        choices=_fixed(choices),
+        names=_fixed(names),
+        at_least=at_least,
+        at_most=at_most,
+        above=above,
+        below=below,
+        panel=panel,
+        flags=tuple(flags),
+        metavar=metavar,
+        shown=shown,
+        kind=kind,
+        check=check,
+        cli=cli,
+        record=record,
+    )
     if isinstance(default, dict):
         return dataclasses.field(default_factory=default.copy, metadata={_KEY: about})
     return dataclasses.field(default=default, metadata={_KEY: about})
+
+
+def like(settings: type, name: str, default: Any = MISSING) -> Any:
+    """Return a field that repeats an option of another settings dataclass.
+
+    Args:
+        settings: that class.
+        name: of the option.
+        default: the default; left out: that of the other.
+    """
+    (field,) = (field for field in dataclasses.fields(settings) if field.name == name)
+    return dataclasses.field(
+        default=_default(field) if default is MISSING else default, metadata=field.metadata
+    )
 
 
 def options_of(settings: Any) -> tuple[Bound, ...]:
@@ -228,7 +280,7 @@ def faults(settings: Any) -> list[str]:
         if isinstance(value, list) and typing.get_origin(each.plain_type) is tuple:
             value = tuple(value)
             object.__setattr__(settings, each.name, value)
-        wrong = _wrong(value, each.type, each.option)
+        wrong = _wrong(value, each.type, each)
         if wrong is not None:
             found.append(Fault(each.name, wrong))
     if not found and hasattr(settings, "faults"):
@@ -377,7 +429,10 @@ def _parse_size(text: str) -> int | tuple[int, int]:
 
 
 def _parse_json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(text)
     return value
@@ -393,6 +448,14 @@ SIZE = Kind(
     _write_per_channel,
 )
 JSON_OBJECT = Kind("JSON", "a JSON object", _parse_json_object, json.dumps)
+
+
+def _fixed(values: Any) -> Any:
+    return values if values is None or callable(values) else tuple(values)
+
+
+def _several(values: Any) -> tuple[Any, ...]:
+    return tuple(values() if callable(values) else values or ())
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
@@ -427,29 +490,33 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _wrong(value: Any, kind: Any, about: Option) -> str | None:
-    """Return what is wrong with a value, as the end of a sentence; None if nothing is."""
+def _wrong(value: Any, kind: Any, each: Bound) -> str | None:
+    """Return what is wrong with a value, as the end of a sentence; None if nothing is.
+
+    Args:
+        value: the value, or one element of it.
+        kind: its type.
+        each: the option.
+    """
     alternatives = _alternatives(kind)
     if value is None and types.NoneType in alternatives:
         return None
     rest = [part for part in alternatives if part is not types.NoneType]
     single = rest[0] if len(rest) == 1 else Any
-    if typing.get_origin(single) is tuple and about.kind is None:
+    if typing.get_origin(single) is tuple and each.option.kind is None:
         if not isinstance(value, tuple):
             return f"must be a list, not {value!r}"
-        each = typing.get_args(single)[0]
-        wrong = (_wrong(part, each, about) for part in value)
-        return next((text for text in wrong if text is not None), None)
-    allowed = about.allowed()
-    if allowed is None and typing.get_origin(single) is Literal:
-        allowed = typing.get_args(single)
-    if allowed is not None:
+        parts = (_wrong(part, typing.get_args(single)[0], each) for part in value)
+        return next((text for text in parts if text is not None), None)
+    allowed = each.choices
+    if allowed:
         return None if value in allowed else f"must be {_one_of(value, allowed)}, not {value!r}"
     if single in _PLAIN:
         fits, noun = _PLAIN[single]
         if not isinstance(value, fits) or (isinstance(value, bool) and single is not bool):
             return f"must be {noun}, not {value!r}"
-    return _out_of_bounds(value, about)
+    wrong = _out_of_bounds(value, each.option)
+    return each.option.check(value) if wrong is None and each.option.check else wrong
 
 
 _PLAIN: dict[Any, tuple[Any, str]] = {
@@ -496,6 +563,7 @@ __all__ = [
     "check",
     "command_line",
     "faults",
+    "like",
     "listed",
     "option",
     "options_of",

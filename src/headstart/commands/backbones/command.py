@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.commands import options
-from headstart.commands.console import print_json, stdout
-from headstart.commands.grouped import grouped
+from headstart.commands.console import plain_table, print_json, stdout
+from headstart.commands.generate import generated
+from headstart.commands.settings import BackboneSpec, Signature
+from headstart.core.settings import option
+
+if TYPE_CHECKING:
+    from headstart.backbones import Backbone
 
 
-@grouped
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What of a backbone is listed.
+
+    Attributes:
+        layers: every layer, not only the main blocks.
+        json: as JSON.
+    """
+
+    layers: bool = option(False, "List every layer, not only the main blocks.")
+    json: bool = option(False, "Print JSON on standard output.")
+
+
+BACKBONES = Signature("backbones", Listing(), hidden=("source", "layer", "pooling"))
+
+
+@generated(BACKBONES)
 def backbones(
-    *,
+    listing: Listing,
+    network: BackboneSpec,
     name: Annotated[
         str | None,
         typer.Argument(
@@ -22,17 +44,12 @@ def backbones(
             show_default=False,
         ),
     ] = None,
-    network: options.Network,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="List every layer, not only the main blocks.")
-    ] = False,
-    as_json: options.AsJson = False,
 ) -> None:
     """List the backbones, or describe one: preprocessing, parameters, where it can be cut."""
     from headstart.backbones.families import FAMILIES
 
     if name is None:
-        _families(as_json)
+        _families(listing.json)
         return
     family_name, _, rest = name.partition("/")
     family = next((f for f in FAMILIES if f.prefix == family_name), None)
@@ -41,13 +58,12 @@ def backbones(
     if family is not None and not exact:
         found = [f"{family.prefix}/{n}" for n in names if rest.lower() in n.lower()]
         if found:
-            if as_json:
+            if listing.json:
                 print_json(found)
             else:
                 stdout().print("\n".join(found))
             return
-    spec = network.spec(name)
-    _describe(spec, layers, as_json)
+    _describe(dataclasses.replace(network, source=name).load(), listing)
 
 
 def _families(as_json: bool) -> None:
@@ -58,34 +74,23 @@ def _families(as_json: bool) -> None:
     if as_json:
         print_json([{"name": a, "count": b, "summary": c} for a, b, c in rows])
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, side in (("backbone", "left"), ("count", "right"), ("", "left")):
-        table.add_column(title, justify=side)  # type: ignore[arg-type]
-    for row in rows:
-        table.add_row(*row)
     console = stdout()
-    console.print(table)
+    console.print(plain_table(("backbone", "count", ""), rows, right=["count"]))
     console.print("\ndescribe one:  headstart backbones headstart/glyphs")
     console.print("search names:  headstart backbones timm/resnet18")
 
 
-def _describe(spec: object, all_layers: bool, as_json: bool) -> None:
-    from headstart.commands.backbone_spec import BackboneSpec
-
-    assert isinstance(spec, BackboneSpec)
-    backbone = spec.load()
+def _describe(backbone: Backbone, listing: Listing) -> None:
     shapes = {layer.name: layer.shape for layer in backbone.layers}
     names = [
         name
         for name in shapes
-        if all_layers
+        if listing.layers
         or name in backbone.blocks
         or (name.rpartition(".")[0] in backbone.blocks and name.rpartition(".")[2].isdigit())
     ]
     (features,) = backbone.feature_shape()[:1] or (0,)
-    if as_json:
+    if listing.json:
         print_json(
             {
                 "name": backbone.name,

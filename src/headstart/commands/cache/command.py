@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.commands import options
-from headstart.commands.console import print_json, reporter, stdout
+from headstart.commands.console import plain_table, print_json, reporter, stdout
+from headstart.commands.generate import Printing, generated
+from headstart.commands.settings import RunOptions
 from headstart.core.errors import ConfigError
+from headstart.core.settings import Kind, like, option
 
 if TYPE_CHECKING:
     from headstart.cache import FeatureCache
@@ -25,41 +29,70 @@ app = typer.Typer(
 Key = Annotated[str, typer.Argument(help="A key, or enough of its beginning.", show_default=False)]
 
 
+@dataclass(frozen=True)
+class Place:
+    """The cache that is meant."""
+
+    cache: str | Path | None = like(RunOptions, "cache")
+
+    def open(self) -> FeatureCache:
+        """Open it."""
+        from headstart.cache import FeatureCache
+
+        return FeatureCache(self.cache)
+
+
+@dataclass(frozen=True)
+class Listed(Place):
+    """A cache of which something is printed."""
+
+    json: bool = like(Printing, "json")
+
+
+@dataclass(frozen=True)
+class Worked(Place):
+    """A cache in which something is done, with progress."""
+
+    quiet: bool = like(Printing, "quiet")
+
+
 @app.command("ls")
-def list_spaces(cache: options.Cache = None, as_json: options.AsJson = False) -> None:
+@generated("cache ls")
+def list_spaces(place: Listed) -> None:
     """List the feature spaces, the last used first."""
-    store = _open(cache)
-    spaces = sorted(store.store.spaces(), key=lambda info: -info.last_used)
-    if as_json:
+    cache = place.open()
+    spaces = sorted(cache.store.spaces(), key=lambda info: -info.last_used)
+    if place.json:
         print_json([_plain(info) for info in spaces])
         return
     console = stdout()
     if not spaces:
-        console.print(f"no features in {store.location}")
+        console.print(f"no features in {cache.location}")
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("key", "features", "rows", "size", "last used"):
-        table.add_column(title, justify="right" if title in {"rows", "size"} else "left")
-    for info in spaces:
-        what = info.problem or _summary(info)
-        used = "in use" if info.in_use else _ago(info.last_used)
-        row = (info.key[:12], what, f"{info.rows:,}", format_size(info.nbytes), used)
-        table.add_row(*map(Text, row))
-    console.print(table)
+    rows = [
+        (
+            info.key[:12],
+            info.problem or _summary(info),
+            f"{info.rows:,}",
+            format_size(info.nbytes),
+            "in use" if info.in_use else _ago(info.last_used),
+        )
+        for info in spaces
+    ]
+    titles = ("key", "features", "rows", "size", "last used")
+    console.print(plain_table(titles, rows, right=["rows", "size"]))
     total = sum(info.nbytes for info in spaces)
-    console.print(f"{format_size(total)} in {store.location}")
+    console.print(f"{format_size(total)} in {cache.location}")
 
 
 @app.command()
-def info(key: Key, cache: options.Cache = None, as_json: options.AsJson = False) -> None:
+@generated("cache info")
+def info(key: Key, place: Listed) -> None:
     """Show what one feature space was computed with."""
-    store = _open(cache)
-    space = store.store.find(key)
-    found = next(entry for entry in store.store.spaces() if entry.key == space.key)
-    if as_json:
+    store = place.open().store
+    space = store.find(key)
+    found = next(entry for entry in store.spaces() if entry.key == space.key)
+    if place.json:
         print_json({**_plain(found), "description": space.description})
         return
     console = stdout()
@@ -69,37 +102,34 @@ def info(key: Key, cache: options.Cache = None, as_json: options.AsJson = False)
         error = f", largest error {column.max_error:.2g}" if column.max_error else ""
         shape = "×".join(map(str, column.shape))
         console.print(f"column {column.name}: {shape} {column.encoding}{error}")
-    import json
-
     console.print(json.dumps(space.description, indent=2, ensure_ascii=False))
 
 
 @app.command()
-def explain(
-    one: Key, other: Key, cache: options.Cache = None, as_json: options.AsJson = False
-) -> None:
+@generated("cache explain")
+def explain(one: Key, other: Key, place: Listed) -> None:
     """Say in what two feature spaces differ: why the rows of one do not serve the other."""
-    found = _open(cache).store.explain(one, other)
-    if as_json:
+    found = place.open().store.explain(one, other)
+    if place.json:
         print_json([{"path": d.path, "text": str(d)} for d in found])
         return
     stdout().print("\n".join(map(str, found)) if found else "they are the same space")
 
 
+@dataclass(frozen=True)
+class VerifyConfig:
+    """What is done about damage."""
+
+    repair: bool = option(False, "Mend what can be mended; drop rows that are damaged.")
+
+
 @app.command()
-def verify(
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Mend what can be mended; drop rows that are damaged."),
-    ] = False,
-    cache: options.Cache = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
-) -> None:
+@generated("cache verify")
+def verify(config: VerifyConfig, place: Place, printing: Printing) -> None:
     """Read every byte and compare it with its digest. Exit status 1 if something is wrong."""
-    report = _open(cache).store.verify(repair, reporter=reporter(quiet))
+    report = place.open().store.verify(config.repair, reporter=reporter(printing.quiet))
     rows = sum(fault.rows for fault in report.faults)
-    if as_json:
+    if printing.json:
         faults = [
             {
                 "key": f.key,
@@ -121,41 +151,61 @@ def verify(
             f"{report.rows:,} rows in {report.shards:,} shards of {report.spaces:,} spaces, "
             f"{format_size(report.nbytes)}: " + ("sound" if report.ok else "damaged")
         )
-        if rows and repair:
-            console.print(f"{rows:,} rows will be computed again when they are next asked for")
+        if rows and config.repair:
+            console.print(f"{rows:,} rows will be computed again when they are next needed")
         elif not report.ok:
             console.print("mend it with: headstart cache verify --repair")
     if not report.ok:
         raise typer.Exit(1)
 
 
-@app.command()
-def gc(
-    max_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Keep at most this much, the last used first: 20GB, 500MB.", show_default=False
-        ),
-    ] = None,
-    older_than: Annotated[
-        str | None,
-        typer.Option(help="Remove what was not used for this long: 30d, 12h.", show_default=False),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be removed.")
-    ] = False,
-    cache: options.Cache = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Remove feature spaces, never one that a running process reads."""
-    if max_size is None and older_than is None:
-        raise ConfigError(("gc needs --max-size or --older-than",))
-    report = _open(cache).store.gc(
-        None if max_size is None else parse_size(max_size),
-        None if older_than is None else parse_age(older_than),
-        dry_run=dry_run,
+_UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
+          "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
+_AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_size(text: str) -> int:
+    """Read "20GB" or "512 MiB" as bytes."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
+    unit = _UNITS.get(match.group(2).lower()) if match else None
+    if match is None or unit is None:
+        raise ValueError(text)
+    return int(float(match.group(1)) * unit)
+
+
+def parse_age(text: str) -> float:
+    """Read "30d" or "12h" as seconds."""
+    match = re.fullmatch(r"\s*([0-9]+)\s*([smhdw])\s*", text.lower())
+    if match is None:
+        raise ValueError(text)
+    return float(match.group(1)) * _AGES[match.group(2)]
+
+
+@dataclass(frozen=True)
+class GcConfig:
+    """What may go, and whether it goes."""
+
+    max_size: Any = option(
+        None,
+        "Keep at most this much, the last used first: 20GB, 500MB.",
+        kind=Kind("SIZE", "a size such as 20GB", parse_size),
     )
-    if as_json:
+    older_than: Any = option(
+        None,
+        "Remove what was not used for this long: 30d, 12h.",
+        kind=Kind("AGE", "an age such as 30d or 12h", parse_age),
+    )
+    dry_run: bool = option(False, "Only say what would be removed.")
+
+
+@app.command()
+@generated("cache gc")
+def gc(config: GcConfig, place: Listed) -> None:
+    """Remove feature spaces, never one that a running process reads."""
+    if config.max_size is None and config.older_than is None:
+        raise ConfigError(("gc needs max_size=SIZE or older_than=AGE",))
+    report = place.open().store.gc(config.max_size, config.older_than, dry_run=config.dry_run)
+    if place.json:
         print_json(
             {
                 "removed": [_plain(i) for i in report.removed],
@@ -165,46 +215,39 @@ def gc(
         )
         return
     console = stdout()
-    verb = "would remove" if dry_run else "removed"
+    verb = "would remove" if config.dry_run else "removed"
     for entry in report.removed:
         console.print(f"{verb} {entry.key[:12]} ({_summary(entry)}, {entry.rows:,} rows)")
     for entry in report.in_use:
         console.print(f"kept {entry.key[:12]}, which is in use")
-    console.print(f"{format_size(report.freed)} {'would be ' if dry_run else ''}freed")
+    console.print(f"{format_size(report.freed)} {'would be ' if config.dry_run else ''}freed")
 
 
 @app.command()
+@generated("cache export")
 def export(
     key: Key,
     target: Annotated[Path, typer.Argument(help="The Parquet file to write.")],
-    cache: options.Cache = None,
-    quiet: options.Quiet = False,
+    place: Worked,
 ) -> None:
     """Write the rows of a space with their ids to a Parquet file, for other programs."""
     from headstart.store import export_space
 
-    space = _open(cache).store.find(key)
-    rows = export_space(space, target, reporter=reporter(quiet))
+    space = place.open().store.find(key)
+    rows = export_space(space, target, reporter=reporter(place.quiet))
     stdout().print(f"{rows:,} rows written to {target}")
 
 
 @app.command("import")
+@generated("cache import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="What export wrote.")],
-    cache: options.Cache = None,
-    quiet: options.Quiet = False,
+    source: Annotated[Path, typer.Argument(help="What export wrote.")], place: Worked
 ) -> None:
     """Add the rows of an export; rows that are there already are skipped."""
     from headstart.store import import_rows
 
-    space = import_rows(_open(cache).store, source, reporter=reporter(quiet))
+    space = import_rows(place.open().store, source, reporter=reporter(place.quiet))
     stdout().print(f"{len(space):,} rows in {space.key[:12]}")
-
-
-def _open(cache: str | None) -> FeatureCache:
-    from headstart.cache import FeatureCache
-
-    return FeatureCache(cache)
 
 
 def _plain(info: SpaceInfo) -> dict[str, Any]:
@@ -251,25 +294,3 @@ def format_size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-_UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
-          "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
-_AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def parse_size(text: str) -> int:
-    """Read "20GB" or "512 MiB" as bytes."""
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]*)\s*", text)
-    unit = _UNITS.get(match.group(2).lower()) if match else None
-    if match is None or unit is None or match.group(1).count(".") > 1:
-        raise ConfigError((f"--max-size takes a size such as 20GB, not '{text}'",))
-    return int(float(match.group(1)) * unit)
-
-
-def parse_age(text: str) -> float:
-    """Read "30d" or "12h" as seconds."""
-    match = re.fullmatch(r"\s*([0-9]+)\s*([smhdw])\s*", text.lower())
-    if match is None:
-        raise ConfigError((f"--older-than takes an age such as 30d or 12h, not '{text}'",))
-    return float(match.group(1)) * _AGES[match.group(2)]

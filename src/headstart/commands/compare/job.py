@@ -130,7 +130,8 @@ def compare(
             hint="name one, such as configs='finetune+adam'",
         )
     layers = [one.layer for one in with_reference(chosen, settings.reference) if one.layer]
-    network = complete_up_to(backbone, layers)
+    spec = BackboneSpec(str(backbone)) if isinstance(backbone, str | Path) else backbone
+    network = complete_up_to(spec, layers)
     options = data_options or DataOptions()
     dataset, said = open_dataset(data, options, seed, store, reporter)
     folder = prepare_folder(out, f"{dataset.name}-compare") if write else None

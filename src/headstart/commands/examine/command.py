@@ -2,67 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from headstart.commands.console import print_json, stdout
+from headstart.commands.examine.options import EXAMINE, ExamineConfig
+from headstart.commands.generate import Data, Printing, generated
+from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 
-from headstart.commands import options
-from headstart.commands.console import print_json, reporter, stdout
-from headstart.commands.grouped import grouped
+if TYPE_CHECKING:
+    from headstart.commands.examine.job import Examination
 
 
-@grouped
+@generated(EXAMINE)
 def examine(
-    data: options.Data,
-    *,
-    backbone: options.BackboneName = "headstart/glyphs",
-    layer: options.Layer = None,
-    pooling: options.Pooling = None,
-    network: options.Network,
-    source: options.Source,
-    repetitions: Annotated[int, typer.Option(help="Repetitions of the learning curve.", min=2)] = 5,
-    threshold: Annotated[
-        float, typer.Option(help="Cosine from which two images are near copies.", min=-1, max=1)
-    ] = 0.98,
-    out: options.Out = None,
-    most: Annotated[int, typer.Option(help="Rows of each list.", min=1)] = 20,
-    bad_files: options.BadFiles = "raise",
-    seed: options.Seed = 0,
-    cache: options.Cache = None,
-    batch_size: options.BatchSize = 64,
-    precision: options.Precision = "float32",
-    device: options.Device = "auto",
-    workers: options.Workers = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    data: Data,
+    config: ExamineConfig,
+    backbone: BackboneSpec,
+    reading: ReadOptions,
+    run: RunOptions,
+    printing: Printing,
 ) -> None:
     """Ask the features: would more labels help, do splits leak, which labels look wrong?
 
     Writes a folder with report.html (the learning curve, pictures of near copies and of doubtful
     labels) and examination.json.
     """
-    from headstart.commands.examine.job import examine as run_examine
+    from headstart.commands.examine.job import examine as examine_job
+
+    found = examine_job(data, backbone, config=config, run=run, reading=reading)
+    if printing.json:
+        print_json(found.plain())
+    else:
+        _print(found, config.most)
+
+
+def _print(found: Examination, most: int) -> None:
     from headstart.commands.examine.page import format_gain
     from headstart.report import format_score
 
-    found = run_examine(
-        data,
-        network.spec(backbone, layer, pooling),
-        repetitions=repetitions,
-        threshold=threshold,
-        seed=seed,
-        extraction=options.extraction(batch_size, precision, device, False, workers),
-        on_bad=bad_files,  # type: ignore[arg-type]
-        out=out,
-        cache=cache,
-        data_options=source.options(),
-        reporter=reporter(quiet),
-    )
-    budget = found.budget
-    if as_json:
-        print_json(found.plain())
-        return
-    console = stdout()
+    console, budget = stdout(), found.budget
     console.print("accuracy by labels a class (held out of the training split)")
     for shots, point in zip(budget.shots, budget.scores, strict=True):
         console.print(f"  {shots:>6,}  {format_score(point)}")

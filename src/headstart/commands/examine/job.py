@@ -6,22 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones import Backbone
-from headstart.cache import FeatureCache
-from headstart.commands.backbone_spec import BackboneSpec, resolve_backbone
-from headstart.commands.embedding import Embedded, embed
+from headstart.commands.embedding import Embedded, embed, load_backbone
 from headstart.commands.environment import describe_environment
-from headstart.commands.fit.job import tell
-from headstart.commands.run_folder import prepare_folder
-from headstart.commands.sources import DataOptions, open_dataset
+from headstart.commands.examine.options import EXAMINE, ExamineConfig
+from headstart.commands.session import Session
+from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.thumbnails import thumbnail
-from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
-from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import to_plain
-from headstart.core.seeds import seed_faults
-from headstart.data.reading import OnBad
-from headstart.extraction import Extraction
+from headstart.core.settings import recorded
 from headstart.heads import (
     LabelBudget,
     choose_linear,
@@ -96,62 +89,51 @@ class Examination:
 
 def examine(
     data: Any,
-    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    backbone: BackboneLike = "headstart/glyphs",
     *,
-    repetitions: int = 5,
-    threshold: float = 0.98,
-    seed: int = 0,
-    extraction: Extraction | None = None,
-    on_bad: OnBad = "raise",
-    out: Path | str | None = None,
-    write: bool = True,
-    cache: Path | str | FeatureCache | None = None,
-    data_options: DataOptions | None = None,
-    reporter: Reporter | None = None,
+    config: ExamineConfig | None = None,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
+    **overrides: Any,
 ) -> Examination:
     """Look for leaks and doubtful labels, and measure what more labels would bring.
 
     Only the leak check looks at the images of the test split; of its labels, only classes that no
-    training item has are said.
+    training item has are named. With a run folder (``runs/TIME-NAME-examine`` by default) it leaves
+    ``report.html`` and ``examination.json``.
 
     Args:
-        data, backbone, on_bad, cache, data_options, reporter: as for :func:`headstart.fit`.
-        out: the folder of ``report.html`` and ``examination.json``; None makes
-            ``runs/TIME-NAME-examine``.
-        write: whether to write them at all.
-        repetitions: of the learning curve.
-        threshold: cosine of centred features from which two images are near copies.
-        seed: of folds and draws.
-        extraction: batch size, precision, device.
+        data, backbone, run, reading, **overrides: as for :func:`headstart.fit`.
+        config: repetitions of the learning curve, and what counts as a near copy.
 
     Raises:
-        ConfigError: an impossible threshold, seed or number of repetitions, before any work.
+        ConfigError: impossible settings, before any work.
         DataError, BadFilesError, BackboneError, StoreError, HeadError: as for
             :func:`headstart.fit`.
     """
-    _check(repetitions, threshold, seed)
-    reporter = reporter or console_reporter()
-    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-    network = resolve_backbone(backbone)
-    dataset, said = open_dataset(data, data_options or DataOptions(), seed, store, reporter)
-    folder = prepare_folder(out, f"{dataset.name}-examine") if write else None
-    notes = tell((*said, *network.notes), reporter)
-    settings = extraction or Extraction()
-    embedded = embed((network,), dataset, store, settings, on_bad, reporter)
-    notes += tell(embedded.unseen_note(), reporter)
+    config, run, reading, spec = EXAMINE.settle(overrides, config, run, reading, backbone)
+    session = Session(run)
+    network = load_backbone(spec)
+    dataset = session.open_dataset(data, reading)
+    folder = session.folder(f"{dataset.name}-examine")
+    session.say(*network.notes)
+    embedded = embed(session, (network,), dataset)
+    session.say(*embedded.unseen_notes())
     x, labels, classes = embedded.train_rows(), embedded.train.labels, dataset.classes
+    seed, reporter = run.seed, session.reporter
     choice = choose_linear(x, labels, len(classes), seed=seed, names=classes, reporter=reporter)
-    notes += tell(choice.notes, reporter)
+    session.say(*choice.notes)
     doubtful = (
         ()
         if choice.held_out_probabilities is None
         else doubtful_labels(labels, choice.held_out_probabilities)
     )
     budget = learning_curve(
-        x, labels, len(classes), repetitions=repetitions, seed=seed, reporter=reporter
+        x, labels, len(classes), repetitions=config.repetitions, seed=seed, reporter=reporter
     )
-    tell(budget.notes, reporter)  # they stand beside the curve
-    leaks = find_leaks(x, embedded.test_rows(), threshold=threshold)
+    for note in budget.notes:  # the record has them beside the curve
+        reporter.note(note)
+    leaks = find_leaks(x, embedded.test_rows(), threshold=config.threshold)
     train, test = embedded.train.origins, embedded.test.origins
     found = Examination(
         budget,
@@ -162,30 +144,18 @@ def examine(
         ),
         len(train),
         len(test),
-        notes,
+        tuple(session.notes),
         folder,
     )
     if folder is not None:
         configuration = {
             "data": dataset.name,
-            "backbone": to_plain(BackboneSpec.of(network)),
-            "repetitions": repetitions,
-            "threshold": threshold,
-            "seed": seed,
+            "backbone": BackboneSpec.of(network).plain(),
+            **to_plain({**recorded(config), **recorded(run), **recorded(reading)}),
         }
         pairs = tuple((leak.test, leak.train) for leak in leaks)
         _write(found, folder, embedded, pairs, tuple(d.row for d in doubtful), configuration)
     return found
-
-
-def _check(repetitions: int, threshold: float, seed: int) -> None:
-    faults = seed_faults(seed)
-    if repetitions < 1:
-        faults.append(f"repetitions must be at least 1, not {repetitions}")
-    if not -1 <= threshold <= 1:
-        faults.append(f"threshold is a cosine, from -1 to 1, not {threshold:g}")
-    if faults:
-        raise ConfigError(tuple(faults))
 
 
 def _write(
@@ -240,3 +210,6 @@ def _write(
         folder / "examination.json",
         {**found.plain(), "configuration": configuration, "environment": describe_environment()},
     )
+
+
+__all__ = ["Doubt", "Examination", "ExamineConfig", "NearCopy", "examine"]

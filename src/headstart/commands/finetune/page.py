@@ -16,8 +16,8 @@ from headstart.commands.finetune.plan_words import (
     place_rows,
     plan_rows,
 )
-from headstart.commands.fit.page import fit_page
 from headstart.commands.run_folder import Run
+from headstart.commands.run_page import fit_page
 from headstart.commands.run_report import find_mistakes, next_steps
 from headstart.commands.tuned import save_tuned
 from headstart.core.files import write_json

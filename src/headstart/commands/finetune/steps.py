@@ -352,6 +352,7 @@ class Work:
     def _configuration(self) -> dict[str, Any]:
         return {
             **to_plain(self.config),
+            **to_plain(self.config.extraction),
             "head": "fine-tuned",
             "data": self.dataset.name,
             "recipe": recipe_to_plain(self.recipe),

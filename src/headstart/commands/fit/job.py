@@ -3,99 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headstart.backbones import Backbone
-from headstart.cache import FeatureCache
-from headstart.commands.backbone_spec import BackboneSpec, resolve_backbone
 from headstart.commands.baselines import majority_baseline, pixel_baseline
-from headstart.commands.clock import Clock
-from headstart.commands.embedding import Embedded, embed
-from headstart.commands.environment import describe_environment
-from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.commands.embedding import Embedded, embed, load_backbone
+from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.results import baselines_once, trained_once
-from headstart.commands.run_folder import Run, prepare_folder
-from headstart.commands.run_report import write_run
-from headstart.commands.sources import DataOptions, open_dataset
-from headstart.core.errors import ConfigError, DataError
-from headstart.core.progress import Reporter, console_reporter
-from headstart.core.records import Baseline, CacheUse, to_plain
-from headstart.core.seeds import seed_faults
-from headstart.data.reading import OnBad
+from headstart.commands.run_folder import Run
+from headstart.commands.run_report import new_run, write_run
+from headstart.commands.session import Session
+from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
+from headstart.core.errors import DataError
+from headstart.core.records import Baseline
 from headstart.evaluation import evaluate as score
-from headstart.extraction import Extraction
-from headstart.heads.registry import Trained, TrainingRows, head_fault, head_kind
-from headstart.store import Store
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """The settings of :func:`fit`.
-
-    Attributes:
-        head: a kind of head in the registry (:func:`headstart.heads.head_kinds`). ``linear``
-            (multinomial logistic regression, its penalty chosen by cross-validation inside the
-            training split) is the default, since it is hard to beat on good features.
-        head_options: options of that kind, by name.
-        folds: folds of the cross-validation, where the head uses one.
-        seed: of every random choice.
-        extraction: batch size, precision and device of the backbone.
-        on_bad: ``raise`` at the end of reading if items cannot be read, or ``skip`` them.
-        baselines: whether to compute figures to beat.
-    """
-
-    head: str = "linear"
-    head_options: Mapping[str, Any] = field(default_factory=dict)
-    folds: int = 5
-    seed: int = 0
-    extraction: Extraction = field(default_factory=Extraction)
-    on_bad: OnBad = "raise"
-    baselines: bool = True
-
-    def __post_init__(self) -> None:
-        faults = []
-        fault = head_fault(self.head)
-        faults += [fault] if fault else head_kind(self.head).option_faults(self.head_options)
-        if self.on_bad not in ("raise", "skip"):
-            faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
-        if self.folds < 2:
-            faults.append(f"folds must be at least 2, not {self.folds}")
-        faults += seed_faults(self.seed)
-        if faults:
-            raise ConfigError(tuple(faults))
+from headstart.heads.registry import Trained, TrainingRows, head_kind
 
 
 def fit(
     data: Any,
-    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    backbone: BackboneLike = "headstart/glyphs",
     *,
     config: FitConfig | None = None,
-    out: Path | str | None = None,
-    write: bool = True,
-    cache: Path | str | FeatureCache | None = None,
-    data_options: DataOptions | None = None,
-    reporter: Reporter | None = None,
-    **settings: Any,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
+    **overrides: Any,
 ) -> Run:
     """Train a head on frozen features and evaluate it once on the test split.
 
-    The backbone runs once an item, in evaluation mode; its features are kept in the cache, so
+    The backbone runs once per item, in evaluation mode; its features are kept in the cache, so
     that another head, another split or added images cost only what is new.
 
     Args:
         data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
-        backbone: a name, a :class:`~headstart.backbones.Backbone`, or how to build one.
-        config: all settings at once.
-        out: the run folder; None makes ``runs/TIME-NAME``.
-        write: whether to write a run folder at all.
-        cache: folder of the feature cache; None: ``$HEADSTART_CACHE`` or the platform's.
-        data_options: how to read the data, where its columns or its test split are not obvious.
-        reporter: where notes and progress go; None: standard error.
-        **settings: single fields of :class:`FitConfig`, such as ``head="mlp"`` or ``seed=1``.
+        backbone: a name, a :class:`~headstart.backbones.Backbone`, a module of your own, or how to
+            build one.
+        config: the settings of ``fit``.
+        run: how to run the backbone, and where results go.
+        reading: how to read the data, where its columns or its splits are not obvious.
+        **overrides: single fields of :class:`FitConfig`, :class:`RunOptions`,
+            :class:`ReadOptions` or :class:`BackboneSpec`, such as ``head="mlp"``, ``seed=1``,
+            ``label_column="species"`` or ``layer="stage2.0"``.
 
     Returns:
         The run: head, scores with 95 % intervals, baselines, and where it was written.
@@ -105,86 +54,50 @@ def fit(
         BadFilesError: items cannot be read; everything readable has been embedded and kept.
         BackboneError, StoreError, HeadError, ConfigError: see the rooms they come from.
     """
-    config = _settle(config, settings)
-    reporter = reporter or console_reporter()
-    clock = Clock()
-    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-    with clock("load"):
-        network = resolve_backbone(backbone)
-        dataset, said = open_dataset(
-            data, data_options or DataOptions(), config.seed, store, reporter
-        )
-    folder = prepare_folder(out, f"{dataset.name}-{config.head}") if write else None
-    notes = [*said, *network.notes, f"preprocessing: {network.preprocessing}"]
-    for note in notes:
-        reporter.note(note)
-    with clock("extract"):
-        embedded = embed((network,), dataset, store, config.extraction, config.on_bad, reporter)
-    notes += tell((*_cache_note(embedded.use), *embedded.unseen_note()), reporter)
-    fingerprints = {
-        "backbone": backbone_fingerprint(
-            network, config.extraction.precision, config.extraction.storage
-        ),
-        "train": split_fingerprint(embedded.train),
-        "test": split_fingerprint(embedded.test),
-    }
-    with clock("fit"):
-        trained, found = _trained(store.store, fingerprints, embedded, config, reporter)
-    notes += tell(trained.notes, reporter)
+    config, run, reading, spec = FIT.settle(overrides, config, run, reading, backbone)
+    session = Session(run)
+    with session.clock("load"):
+        network = load_backbone(spec)
+        dataset = session.open_dataset(data, reading)
+    folder = session.folder(f"{dataset.name}-{config.head}")
+    session.say(*network.notes, f"preprocessing: {network.preprocessing}")
+    with session.clock("extract"):
+        embedded = embed(session, (network,), dataset)
+    session.say(*embedded.cache_notes(), *embedded.unseen_notes())
+    fingerprints = embedded.fingerprints(network, run)
+    with session.clock("fit"):
+        trained, found = _trained(fingerprints, embedded, config, session)
+    session.say(*trained.notes)
     if found:
-        notes += tell(("this head was trained before on the same rows: taken as it is",), reporter)
-    with clock("evaluate"):
+        session.say("this head was trained before on the same rows: taken unchanged")
+    with session.clock("evaluate"):
         probabilities = trained.head.predict_proba(embedded.test_rows())
         evaluation = score(embedded.test.labels, probabilities, dataset.classes)
-        baselines = (
-            _baselines(store.store, fingerprints, embedded, config, reporter)
-            if config.baselines
-            else ()
-        )
-    run = Run(
+        baselines = _baselines(fingerprints, embedded, session) if config.baselines else ()
+    made = new_run(
+        session,
+        embedded,
+        (config, run, reading),
         head=trained.head,
-        classes=dataset.classes,
         evaluation=evaluation,
         baselines=baselines,
         curves=trained.curves,
-        configuration={**to_plain(config), "data": dataset.name, "chosen": dict(trained.chosen)},
-        environment=describe_environment(),
+        configuration={"data": dataset.name, "chosen": dict(trained.chosen)},
         fingerprints=fingerprints,
-        cache=embedded.use,
-        seconds=clock.seconds(),
-        images_per_second=embedded.images_per_second,
-        n_train=len(embedded.train),
-        n_test=len(embedded.test),
-        notes=tuple(notes),
-        spec=backbone if isinstance(backbone, BackboneSpec) else BackboneSpec.of(network),
+        spec=spec,
         backbone=network,
         folder=folder,
     )
     if folder is not None:
-        write_run(run, folder, embedded.test, probabilities)
-    return run
-
-
-def _settle(config: FitConfig | None, settings: Mapping[str, Any]) -> FitConfig:
-    if config is not None and settings:
-        raise ConfigError(("give either config or single settings, not both",))
-    if config is not None:
-        return config
-    unknown = sorted(set(settings) - set(FitConfig.__dataclass_fields__))
-    if unknown:
-        raise ConfigError(
-            tuple(f"fit has no setting '{name}'" for name in unknown),
-            hint="it has " + ", ".join(FitConfig.__dataclass_fields__),
-        )
-    return FitConfig(**settings)
+        write_run(made, folder, embedded.test, probabilities)
+    return made
 
 
 def _trained(
-    store: Store,
     fingerprints: Mapping[str, str],
     embedded: Embedded,
     config: FitConfig,
-    reporter: Reporter,
+    session: Session,
 ) -> tuple[Trained, bool]:
     """Train the head, or find it: it is a function of rows, labels and these settings."""
     present = np.unique(embedded.train.labels)
@@ -199,50 +112,36 @@ def _trained(
         "head": head_kind(config.head).name,
         "options": config.head_options,
         "folds": config.folds,
-        "seed": config.seed,
+        "seed": session.run.seed,
     }
-    return trained_once(store, key, lambda: _train(embedded, config, reporter))
+    return trained_once(session.cache.store, key, lambda: _train(embedded, config, session))
 
 
-def _train(embedded: Embedded, config: FitConfig, reporter: Reporter) -> Trained:
+def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:
     kind = head_kind(config.head)
     rows = TrainingRows(
         embedded.train_rows(),
         embedded.train.labels,
         len(embedded.train.classes),
         names=embedded.train.classes,
-        seed=config.seed,
-        reporter=reporter,
+        seed=session.run.seed,
+        reporter=session.reporter,
     )
     return kind.fit(rows, kind.settings(config.head_options, folds=config.folds))
 
 
 def _baselines(
-    store: Store,
-    fingerprints: Mapping[str, str],
-    embedded: Embedded,
-    config: FitConfig,
-    reporter: Reporter,
+    fingerprints: Mapping[str, str], embedded: Embedded, session: Session
 ) -> tuple[Baseline, ...]:
+    train, test, seed = embedded.train, embedded.test, session.run.seed
+
     def compute() -> tuple[Baseline, ...]:
-        majority = majority_baseline(embedded.train.labels, embedded.test)
-        pixels = pixel_baseline(embedded.train, embedded.test, seed=config.seed, reporter=reporter)
+        majority = majority_baseline(train.labels, test)
+        pixels = pixel_baseline(train, test, seed=seed, reporter=session.reporter)
         return (majority,) if pixels is None else (majority, pixels)
 
-    key = {"train": fingerprints["train"], "test": fingerprints["test"], "seed": config.seed}
-    return baselines_once(store, key, compute)
+    key = {"train": fingerprints["train"], "test": fingerprints["test"], "seed": seed}
+    return baselines_once(session.cache.store, key, compute)
 
 
-def _cache_note(use: CacheUse) -> tuple[str, ...]:
-    if use.misses == 0:
-        return (f"all {use.hits:,} feature rows came from the cache: no forward pass was made",)
-    if use.hits:
-        return (f"{use.hits:,} feature rows came from the cache, {use.misses:,} were computed",)
-    return ()
-
-
-def tell(notes: tuple[str, ...], reporter: Reporter) -> tuple[str, ...]:
-    """Give notes to the reporter, and return them for the record."""
-    for note in notes:
-        reporter.note(note)
-    return notes
+__all__ = ["FitConfig", "fit"]

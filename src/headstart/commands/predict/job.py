@@ -11,17 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.cache import FeatureCache
+from headstart.commands.predict.options import (
+    EVALUATE,
+    PREDICT,
+    EvaluateConfig,
+    PredictConfig,
+)
 from headstart.commands.run_folder import Run, SavedRun, open_run
-from headstart.commands.sources import DataOptions, open_items, open_test_data
+from headstart.commands.session import Session
+from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.files import replacing
-from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import CacheUse, Evaluation
 from headstart.data import BadItem, Split
-from headstart.data.reading import OnBad
 from headstart.evaluation import evaluate as score
-from headstart.extraction import Extraction, Precision, Storage
+from headstart.extraction import Precision, Storage
 from headstart.heads import Head
 
 
@@ -106,38 +110,26 @@ def check_table_path(path: Path | str) -> Path:
     return target
 
 
-@dataclass(frozen=True, eq=False)
-class _Ready:
-    head: Head
-    classes: tuple[str, ...]
-    backbone: Backbone
-    precision: Precision
-    storage: Storage
-
-
 def predict(
-    run: Run | SavedRun | Path | str,
     data: Any,
+    trained: Run | SavedRun | Path | str,
     *,
-    backbone: Backbone | None = None,
-    data_options: DataOptions | None = None,
-    extraction: Extraction | None = None,
-    on_bad: OnBad = "raise",
-    cache: Path | str | FeatureCache | None = None,
-    reporter: Reporter | None = None,
+    config: PredictConfig | None = None,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
+    **overrides: Any,
 ) -> Predictions:
     """Predict classes for items, labelled or not.
 
     Args:
-        run: a run, or its folder.
         data: an image, a folder of images, a table, arrays, a
             :class:`~headstart.data.Split`, or anything :func:`headstart.load_data` takes.
-        backbone: needed for a run that was made with a module of your own.
-        data_options: columns of a table, where they are not obvious.
-        extraction: batch size and device; precision and storage are the run's.
-        on_bad: ``raise`` after reading everything, or ``skip`` items that cannot be read.
-        cache: folder of the feature cache.
-        reporter: where notes and progress go; None: standard error.
+        trained: a run, or its folder.
+        config: the settings of ``predict``.
+        run: batch size, device, cache; precision and storage are those of the run.
+        reading: columns of a table, where they are not obvious.
+        **overrides: single fields of these, such as ``batch_size=16``, or ``backbone=…`` for a
+            run that was made with a module of your own.
 
     Returns:
         Probabilities in the order of the input.
@@ -146,30 +138,32 @@ def predict(
         DataError: not a run folder, or data that cannot be read.
         BadFilesError: items cannot be read (``on_bad="raise"``).
     """
-    reporter = reporter or console_reporter()
-    ready = _ready(run, backbone)
-    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-    split = open_items(data, data_options or DataOptions(), store, reporter)
-    return _predict(ready, split, extraction, on_bad, store, reporter)
+    config, run, reading, _ = PREDICT.settle(overrides, config, run, reading)
+    if config.table is not None:
+        check_table_path(config.table)
+    session = Session(run)
+    model = _Model.of(trained, config.backbone)
+    said = model.predict(session.open_items(data, reading), session)
+    if config.table is not None:
+        said.write(config.table, config.top)
+    return said
 
 
 def evaluate(
-    run: Run | SavedRun | Path | str,
     data: Any,
+    trained: Run | SavedRun | Path | str,
     *,
-    backbone: Backbone | None = None,
-    data_options: DataOptions | None = None,
-    extraction: Extraction | None = None,
-    on_bad: OnBad = "raise",
-    cache: Path | str | FeatureCache | None = None,
-    reporter: Reporter | None = None,
+    config: EvaluateConfig | None = None,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
+    **overrides: Any,
 ) -> Evaluation:
     """Score a run's head on labelled data: its test split where it has one, else all of it.
 
     Args:
-        run: a run, or its folder.
         data: labelled data, as :func:`headstart.load_data` takes it, or a labelled split.
-        backbone, data_options, extraction, on_bad, cache, reporter: as for :func:`predict`.
+        trained: a run, or its folder.
+        config, run, reading, **overrides: as for :func:`predict`.
 
     Returns:
         Scores with 95 % intervals.
@@ -177,54 +171,67 @@ def evaluate(
     Raises:
         DataError: the data has a class that the head does not know, or no labels.
     """
-    reporter = reporter or console_reporter()
-    ready = _ready(run, backbone)
-    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
+    config, run, reading, _ = EVALUATE.settle(overrides, config, run, reading)
+    session = Session(run)
+    model = _Model.of(trained, config.backbone)
     if isinstance(data, Split):
         split = data
     else:
-        dataset = open_test_data(data, data_options or DataOptions(), store, reporter)
-        for note in dataset.notes:
-            reporter.note(note)
+        dataset = session.open_test_data(data, reading)
+        session.say(*dataset.notes)
         split = dataset.test
-    split = split.aligned_to(ready.classes)
+    split = split.aligned_to(model.classes)
     if len(split) == 0 or (split.labels < 0).any():
         raise DataError("the data has items without labels", hint="use predict for unlabelled data")
-    said = _predict(ready, split, extraction, on_bad, store, reporter)
+    said = model.predict(split, session)
     left_out = {item.index for item in said.bad}
     kept = np.array([i for i in range(len(split)) if i not in left_out], dtype=np.int64)
-    return score(split.labels[kept], said.probabilities, ready.classes)
+    return score(split.labels[kept], said.probabilities, model.classes)
 
 
-def _ready(run: Run | SavedRun | Path | str, backbone: Backbone | None) -> _Ready:
-    if isinstance(run, Run):
-        settings = Extraction(**run.configuration["extraction"])
-        return _Ready(
-            run.head, run.classes, backbone or run.backbone, settings.precision, settings.storage
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """Head and backbone of a run, with the settings that its features depend on."""
+
+    head: Head
+    classes: tuple[str, ...]
+    backbone: Backbone
+    precision: Precision
+    storage: Storage
+
+    @classmethod
+    def of(cls, trained: Run | SavedRun | Path | str, backbone: Backbone | None) -> _Model:
+        if not isinstance(trained, Run | SavedRun | Path | str):
+            raise ConfigError(
+                (f"expected a run or its folder after the data, found {type(trained).__name__}",),
+                hint="the data comes first: predict(data, run), evaluate(data, run)",
+            )
+        if isinstance(trained, Run):
+            made = trained.configuration
+            network = backbone or trained.backbone
+            return cls(trained.head, trained.classes, network, made["precision"], made["storage"])
+        saved = trained if isinstance(trained, SavedRun) else open_run(trained)
+        network = saved.load_backbone(backbone)
+        return cls(saved.head, saved.classes, network, saved.precision, saved.storage)
+
+    def predict(self, split: Split, session: Session) -> Predictions:
+        settings = dataclasses.replace(
+            session.run.extraction(), precision=self.precision, storage=self.storage
         )
-    saved = run if isinstance(run, SavedRun) else open_run(run)
-    network = saved.load_backbone(backbone)
-    return _Ready(saved.head, saved.classes, network, saved.precision, saved.storage)
+        found = session.cache.features(
+            self.backbone,
+            split,
+            settings=settings,
+            on_bad=session.run.on_bad,
+            reporter=session.reporter,
+        )
+        return Predictions(
+            origins=tuple(split.origins[i] for i in found.kept),
+            classes=self.classes,
+            probabilities=np.asarray(self.head.predict_proba(found.rows), dtype=np.float64),
+            bad=found.bad,
+            cache=found.use,
+        )
 
 
-def _predict(
-    ready: _Ready,
-    split: Split,
-    extraction: Extraction | None,
-    on_bad: OnBad,
-    store: FeatureCache,
-    reporter: Reporter,
-) -> Predictions:
-    settings = dataclasses.replace(
-        extraction or Extraction(), precision=ready.precision, storage=ready.storage
-    )
-    found = store.features(
-        ready.backbone, split, settings=settings, on_bad=on_bad, reporter=reporter
-    )
-    return Predictions(
-        origins=tuple(split.origins[i] for i in found.kept),
-        classes=ready.classes,
-        probabilities=np.asarray(ready.head.predict_proba(found.rows), dtype=np.float64),
-        bad=found.bad,
-        cache=found.use,
-    )
+__all__ = ["EvaluateConfig", "PredictConfig", "Predictions", "evaluate", "predict"]

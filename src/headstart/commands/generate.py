@@ -1,0 +1,300 @@
+"""The command line out of settings dataclasses: flags, help texts, and messages in terms of flags.
+
+A command is a function whose parameters are settings dataclasses; the user sees a flag per field::
+
+    @generated(FIT)
+    def fit(data: Data, backbone: BackboneSpec, config: FitConfig, run: RunOptions) -> None: ...
+
+Lower rooms name Python parameters in their messages (``use pooling='avg'``). Here these become the
+flags of the command that runs (``use --pooling avg``).
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import re
+import shlex
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.commands.console import reporter
+from headstart.commands.settings import RunOptions, Signature
+from headstart.core.errors import ConfigError, HeadstartError
+from headstart.core.progress import Reporter
+from headstart.core.settings import Bound, Fault, option, options_of, settle
+
+_CHOICES_IN_METAVAR = 12  # characters; longer lists of choices follow the help text
+
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A folder of class folders (with or without train/ and val/ or test/ above them), "
+        "a CSV or Parquet file, a folder of train.* and test.*, or the word digits.",
+        show_default=False,
+    ),
+]
+Items = Annotated[
+    str,
+    typer.Argument(
+        help="An image, a folder of images, a CSV or Parquet file, or the word digits.",
+        show_default=False,
+    ),
+]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run folder, made by fit, sweep or finetune.", show_default=False
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Printing:
+    """How a command shows its result."""
+
+    json: bool = option(False, "Print JSON on standard output.", panel="Running")
+    quiet: bool = option(False, "No notes and no progress.", flags=("-q",), panel="Running")
+
+
+def generated(
+    signature: Signature[Any] | str,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Turn a function of settings dataclasses into one that typer can make a command of.
+
+    Args:
+        signature: of the command: its defaults, and the shared options that it does not take; or
+            only its name, for a command with no settings of its own.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(command, include_extras=True)
+        groups = {
+            name: _defaults(hints[name], signature)
+            for name in inspect.signature(command).parameters
+            if dataclasses.is_dataclass(hints[name])
+        }
+        without = () if isinstance(signature, str) else (*signature.without, *signature.hidden)
+        shown = {
+            each.name: each
+            for group in groups.values()
+            for each in options_of(group)
+            if each.option.cli and each.name not in without
+        }
+        who = signature if isinstance(signature, str) else signature.name
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            try:
+                given = _parse({name: values.pop(name) for name in shown}, shown)
+                settled = settle(who, given, *groups.values())
+                values.update(zip(groups, settled, strict=True))
+                command(**_with_reporter(values, shown))
+            except HeadstartError as error:
+                raise in_flags(error, shown) from error
+
+        run.__signature__ = _expanded(command, hints, groups, shown)  # type: ignore[attr-defined]
+        run.__annotations__ = {
+            name: parameter.annotation
+            for name, parameter in run.__signature__.parameters.items()  # type: ignore[attr-defined]
+        } | {"return": None}
+        return run
+
+    return decorate
+
+
+def _defaults(kind: Any, signature: Signature[Any] | str) -> Any:
+    """Return the instance whose values are the defaults of a group of options."""
+    own = () if isinstance(signature, str) else (signature.config, signature.run)
+    return next((group for group in own if type(group) is kind), None) or kind()
+
+
+def _expanded(
+    command: Callable[..., None],
+    hints: Mapping[str, Any],
+    groups: Mapping[str, Any],
+    shown: Mapping[str, Bound],
+) -> inspect.Signature:
+    """Return the signature with every dataclass replaced by its options."""
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            options = (shown.get(each.name) for each in options_of(groups[name]))
+            parameters += [_parameter(each) for each in options if each is not None]
+        else:
+            parameters.append(
+                parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            )
+    return inspect.Signature(parameters)
+
+
+def _parameter(each: Bound) -> inspect.Parameter:
+    """Describe one option to typer."""
+    about, kind = each.option, each.kind
+    repeated = typing.get_origin(each.plain_type) is tuple and about.kind is None
+    typed: Any = each.plain_type if each.plain_type in (int, float, bool, Path) else str
+    default = each.default
+    if kind is not None:
+        typed, default = (list[str] if repeated else str), None
+    off = _switches_off(each)
+    if off:
+        default = False
+    metavar = _metavar(each, typed)
+    annotation: Any = typed if default is not None else typed | None
+    return inspect.Parameter(
+        each.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[
+            annotation,
+            typer.Option(
+                *([f"--no-{each.flag[2:]}"] if off else each.flags),
+                help=_help(each, metavar, off),
+                metavar=metavar,
+                show_default=_shown_default(each),
+                rich_help_panel=about.panel,
+            ),
+        ],
+    )
+
+
+def _switches_off(each: Bound) -> bool:
+    """Whether the flag of an option switches off what is on by default: ``--no-baselines``."""
+    return each.default is True
+
+
+def _help(each: Bound, metavar: str | None, off: bool) -> str:
+    """Return the help text with what is generated: allowed values, a default that is described."""
+    text = each.help
+    if off:
+        text = f"Leave out {text[0].lower()}{text[1:]}"
+    if each.names and metavar != "|".join(each.names):
+        text += f" One of: {', '.join(each.names)}."
+    return text if each.option.shown is None else f"{text} Default: {each.option.shown}."
+
+
+def _metavar(each: Bound, typed: Any) -> str | None:
+    about = each.option
+    if about.metavar is not None or typed is bool:
+        return about.metavar
+    listed = "|".join(each.names)
+    if listed and len(listed) <= _CHOICES_IN_METAVAR and each.kind is None:
+        return listed
+    return each.kind.metavar if each.kind is not None else None
+
+
+def _shown_default(each: Bound) -> bool | str:
+    if each.option.shown is not None or isinstance(each.default, bool):
+        return False
+    if each.kind is not None and each.default:
+        return each.kind.write(each.default)
+    return each.default is not None and each.default != ""
+
+
+def _parse(values: Mapping[str, Any], shown: Mapping[str, Bound]) -> dict[str, Any]:
+    """Return what was given on the command line, every text turned into its value.
+
+    Raises:
+        ConfigError: naming every text that cannot be read.
+    """
+    parsed: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, value in values.items():
+        kind = shown[name].kind
+        if kind is None:
+            parsed[name] = not value if _switches_off(shown[name]) else value
+        elif value is not None:
+            text = ",".join(value) if isinstance(value, list) else value
+            try:
+                parsed[name] = kind.parse(text)
+            except ValueError as error:
+                detail = f" ({error})" if str(error) != text else ""
+                faults.append(Fault(name, f"takes {kind.takes}, not '{text}'{detail}"))
+    if faults:
+        raise ConfigError(tuple(faults))
+    return parsed
+
+
+def _with_reporter(values: dict[str, Any], shown: Mapping[str, Bound]) -> dict[str, Any]:
+    """Let the notes of the run name flags, too."""
+    printing = next((each for each in values.values() if isinstance(each, Printing)), Printing())
+    for name, value in values.items():
+        if isinstance(value, RunOptions):
+            told = TellingFlags(reporter(printing.quiet), shown)
+            values[name] = dataclasses.replace(value, reporter=told)
+    return values
+
+
+class TellingFlags:
+    """Passes everything on to another reporter, parameters in notes written as flags."""
+
+    def __init__(self, reporter: Reporter, shown: Mapping[str, Bound]) -> None:
+        self.task = reporter.task
+        self._note, self._shown = reporter.note, shown
+
+    def note(self, text: str) -> None:
+        """Pass on one note."""
+        self._note(as_flags(text, self._shown))
+
+
+def in_flags(error: HeadstartError, shown: Mapping[str, Bound]) -> HeadstartError:
+    """Return an error that names the flags of a command where ``error`` names its parameters."""
+    faults = error.faults if isinstance(error, ConfigError) else (error.message,)
+    lines = [
+        f"{shown[fault.name].flag} {as_flags(fault.text, shown)}"
+        if isinstance(fault, Fault) and fault.name in shown
+        else as_flags(fault, shown)
+        for fault in faults
+    ]
+    hint = None if error.hint is None else as_flags(error.hint, shown)
+    return HeadstartError("; ".join(lines), hint=hint)
+
+
+_ASSIGNMENT = re.compile(
+    r"[A-Za-z_][\w.]*\([^()]*\)|"  # a call in Python is left alone
+    r"(?<![\w.+'\"/=?&-])([a-z][a-z0-9_]*)=(\([^()]*\)|\{[^{}]*\}|'[^']*'|\"[^\"]*\"|[^\s,;()]+)"
+)
+
+
+def as_flags(text: str, shown: Mapping[str, Bound]) -> str:
+    """Write every ``name=value`` as the command line has it, where the command has that option."""
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()  # (None, None) for a call
+        return _flag(shown[name], value) if name in shown else found[0]
+
+    return _ASSIGNMENT.sub(flag, text)
+
+
+def _flag(each: Bound, text: str) -> str:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):  # FILE, N, …: what stands for a value
+        return f"{each.flag} {text}"
+    words = each.write(value)
+    return " ".join([words[0], *map(shlex.quote, words[1:])]) if words else f"no {each.flag}"
+
+
+def joined(words: Iterable[object]) -> str:
+    """Return the words of a command as a shell takes them."""
+    return " ".join(shlex.quote(str(word)) for word in words)
+
+
+__all__ = [
+    "Data",
+    "Items",
+    "Printing",
+    "RunFolder",
+    "TellingFlags",
+    "as_flags",
+    "generated",
+    "in_flags",
+    "joined",
+]

@@ -1,0 +1,66 @@
+"""The options of ``predict`` and ``evaluate``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.commands.settings import Signature
+from headstart.core.settings import check, option
+
+if TYPE_CHECKING:
+    from headstart.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The settings of :func:`headstart.evaluate`.
+
+    Attributes:
+        backbone: needed for a run that was made with a module of your own.
+    """
+
+    backbone: Backbone | None = option(None, "A backbone.", cli=False, record=False)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class PredictConfig(EvaluateConfig):
+    """The settings of :func:`headstart.predict`.
+
+    Attributes:
+        table: write the predictions to this CSV or Parquet file.
+        top: how many classes the table has per item.
+    """
+
+    table: Path | None = option(
+        None,
+        "Write predictions to this .csv or .parquet file.",
+        metavar="FILE",
+        flags=("--out", "-o"),
+        record=False,
+    )
+    top: int = option(3, "Classes per item.", at_least=1)
+
+
+_OF_THE_RUN = {
+    "precision": "it is that of the run",
+    "storage": "it is that of the run",
+    "seed": "nothing is drawn",
+    "out": "there is no run folder",
+    "write": "there is no run folder",
+    "train": "nothing is trained",
+    "test_fraction": "nothing is set aside",
+}
+PREDICT = Signature(
+    "predict",
+    PredictConfig(),
+    without={**_OF_THE_RUN, "label_column": "labels are not read", "test": "all items are used"},
+)
+EVALUATE = Signature("evaluate", EvaluateConfig(), without=_OF_THE_RUN)
+
+
+__all__ = ["EVALUATE", "PREDICT", "EvaluateConfig", "PredictConfig"]

@@ -1,0 +1,140 @@
+"""What every job opens first: the cache, the data, the run folder; and what is said on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from headstart.commands.run_folder import prepare_folder
+from headstart.commands.settings import ReadOptions, RunOptions
+from headstart.data import Dataset, Split, load_data, load_items, load_test_data
+
+
+class Clock:
+    """Wall time by step: call it with the name of a step to time what happens in the context."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+        self._steps: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        """Time one step; a step that is entered again adds up."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - begun
+            self._steps[step] = self._steps.get(step, 0.0) + elapsed
+
+    def seconds(self) -> dict[str, float]:
+        """Return seconds by step, and ``total`` since the clock was made."""
+        return {**self._steps, "total": time.perf_counter() - self._begun}
+
+
+class Session:
+    """One call of a command.
+
+    Args:
+        run: the shared settings of the call.
+
+    Attributes:
+        run: these settings.
+        cache: the feature cache, open.
+        reporter: where notes and progress go.
+        clock: takes the time of the steps.
+        notes: what has been said so far: decisions made on the user's behalf.
+    """
+
+    def __init__(self, run: RunOptions) -> None:
+        self.run = run
+        self.cache = run.open_cache()
+        self.reporter = run.open_reporter()
+        self.clock = Clock()
+        self.notes: list[str] = []
+
+    def say(self, *notes: str) -> None:
+        """Report notes, and keep them for the record of the run."""
+        for note in notes:
+            self.reporter.note(note)
+        self.notes += notes
+
+    def open_dataset(self, source: Any, reading: ReadOptions, seed: int | None = None) -> Dataset:
+        """Load a source, or take a data set unchanged, and say what is remarkable about it.
+
+        Digests of files are looked up in the cache's memo: an unchanged file is not read again.
+
+        Args:
+            source: a :class:`~headstart.data.Dataset`, or what :func:`headstart.load_data` takes.
+            reading: how to read it.
+            seed: of the split that is set aside; None: the seed of the run.
+        """
+        with self.cache.memo() as memo:
+            dataset = (
+                source
+                if isinstance(source, Dataset)
+                else load_data(
+                    source,
+                    image_column=reading.image_column,
+                    label_column=reading.label_column,
+                    train=reading.train,
+                    test=reading.test,
+                    test_fraction=reading.test_fraction,
+                    seed=self.run.seed if seed is None else seed,
+                    digest_memo=memo,
+                    reporter=self.reporter,
+                )
+            )
+            leaks = dataset.leaks()
+        self.say(*dataset.notes)
+        if leaks:
+            test, train = leaks[0]
+            one = len(leaks) == 1
+            self.say(
+                f"{len(leaks):,} test {'item is' if one else 'items are'} also in the training"
+                f" split (such as {test}, which is {train}): the score flatters"
+            )
+        return dataset
+
+    def open_test_data(self, source: Any, reading: ReadOptions) -> Dataset:
+        """Load labelled data to evaluate on."""
+        with self.cache.memo() as memo:
+            dataset = load_test_data(
+                source,
+                image_column=reading.image_column,
+                label_column=reading.label_column,
+                test=reading.test,
+                digest_memo=memo,
+                reporter=self.reporter,
+            )
+            _ = dataset.test.ids
+        return dataset
+
+    def open_items(self, source: Any, reading: ReadOptions) -> Split:
+        """Load items to predict for, or take a split unchanged."""
+        if isinstance(source, Split):
+            return source
+        with self.cache.memo() as memo:
+            split = load_items(
+                source,
+                image_column=reading.image_column,
+                label_column=reading.label_column,
+                digest_memo=memo,
+                reporter=self.reporter,
+            )
+            _ = split.ids
+        return split
+
+    def folder(self, name: str) -> Path | None:
+        """Create the run folder before any work is done; None where nothing is to be written.
+
+        Args:
+            name: for the default folder ``runs/TIME-NAME``; made safe as a path.
+        """
+        return prepare_folder(self.run.out, name) if self.run.write else None
+
+
+__all__ = ["Clock", "Session"]

@@ -1,0 +1,91 @@
+"""The options of ``sweep``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headstart.commands.settings import Signature, head_wrong
+from headstart.core.seeds import seed_faults
+from headstart.core.settings import Kind, check, option
+from headstart.heads.registry import describe_heads
+
+_SCALED = {"yes": (True,), "no": (False,), "both": (True, False)}
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _scaled(text: str) -> tuple[bool, ...]:
+    if text not in _SCALED:
+        raise ValueError(text)
+    return _SCALED[text]
+
+
+_LAYERS = Kind(
+    "NAME,…",
+    "layer names with commas",
+    lambda text: tuple(None if name == "output" else name for name in _words(text)),
+    lambda layers: ",".join("output" if layer is None else layer for layer in layers),
+)
+_STANDARDISE = Kind(
+    "yes|no|both",
+    "yes, no or both",
+    _scaled,
+    lambda value: next(word for word, scaled in _SCALED.items() if set(scaled) == set(value)),
+)
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """The settings of :func:`headstart.sweep`.
+
+    Attributes:
+        layers: cuts to try; None is the backbone's own feature. Empty: the backbone as it is cut.
+        poolings: poolings to try at each layer; not at None, which is pooled already.
+        heads: kinds of head to try. None: all but the slow ones; the perceptron (``mlp``) takes
+            longer than all others together.
+        grid: values of C for logistic regression. None: the 45 of DINOv2's evaluation.
+        standardise: whether features are scaled to unit deviation; both may be tried.
+        folds: of the cross-validation.
+        seeds: one division into folds for each, no seed twice.
+    """
+
+    layers: tuple[str | None, ...] = option(
+        (), "Layers; 'output' is the network's own feature.", kind=_LAYERS
+    )
+    poolings: tuple[str, ...] = option((), "Poolings, at each of the layers.")
+    heads: tuple[str, ...] | None = option(
+        None,
+        lambda: f"Kinds of head. {describe_heads()}",
+        shown="all but the slow ones",
+        check=head_wrong,
+    )
+    grid: tuple[float, ...] | None = option(
+        None, "Values of C.", shown="45 from 1e-6 to 1e5", above=0
+    )
+    standardise: tuple[bool, ...] = option(
+        (True,), "Whether features are scaled to unit deviation.", kind=_STANDARDISE
+    )
+    folds: int = option(5, "Folds of the cross-validation.", at_least=2)
+    seeds: tuple[int, ...] = option((0,), "Seeds, one division each, none twice.", at_least=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def faults(self) -> list[str]:
+        """Look for an empty list, and for a seed that is given twice."""
+        if not self.seeds or not self.standardise or self.heads == () or self.grid == ():
+            return ["a sweep needs a head, a value of C, a seed and a standardisation"]
+        return seed_faults(*self.seeds)
+
+
+SWEEP = Signature(
+    "sweep",
+    SweepConfig(),
+    without={"seed": "every one of its seeds divides the data anew"},
+    hidden=("layer", "pooling"),
+)
+
+
+__all__ = ["SWEEP", "SweepConfig"]
