@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from headstart.core.errors import FreezeError
 from headstart.freezing import Moments, blend, digests, drift, freeze, reestimate
-from headstart.freezing.moments import merge
 from headstart.freezing.norm import LayerDrift
 from tests.freezing.models import NORMS, TwoParts
 
@@ -141,35 +140,6 @@ def test_a_failure_leaves_the_statistics_as_they_were(in_memory: bool) -> None:
     assert not any(module._forward_pre_hooks for module in net.modules())
 
 
-def test_workers_merge_to_the_same_statistics() -> None:
-    images = data(14)
-    whole, first, second = model(), model(), model()
-    reestimate(whole, images.split(4))
-    barrier, box = threading.Barrier(2), {}
-
-    def work(rank: int, net: nn.Module, shard: Tensor) -> None:
-        def reduce(mine: dict[str, Moments]) -> dict[str, Moments]:
-            box[rank] = mine
-            barrier.wait()
-            merged = merge(box[0], box[1])
-            barrier.wait()
-            return merged
-
-        reestimate(net, shard.split(3), reduce=reduce)
-
-    threads = [
-        threading.Thread(target=work, args=(0, first, images[:9])),
-        threading.Thread(target=work, args=(1, second, images[9:])),
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for name, value in whole.state_dict().items():
-        torch.testing.assert_close(first.state_dict()[name], value, rtol=1e-9, atol=1e-12)
-        assert torch.equal(first.state_dict()[name], second.state_dict()[name])
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.floats(-1e6, 1e6))
 def test_moments_merge_like_the_whole(sizes: list[int], offset: float) -> None:
@@ -182,12 +152,6 @@ def test_moments_merge_like_the_whole(sizes: list[int], offset: float) -> None:
     assert merged.count == whole.count == 2 * sum(sizes)
     torch.testing.assert_close(merged.mean, x.mean((0, 2)), rtol=1e-12, atol=1e-9)
     torch.testing.assert_close(merged.variance, whole.variance, rtol=1e-8, atol=1e-9)
-
-
-def test_merging_needs_the_same_layers() -> None:
-    one = {"a": Moments.of(torch.randn(3, 2))}
-    with pytest.raises(FreezeError, match="different layers: a, b"):
-        merge(one, {"b": one["a"]})
 
 
 def test_blend_is_linear_and_exact_at_its_ends() -> None:

@@ -19,7 +19,8 @@ from headstart.finetuning.outcome import EpochRecord, StageOutcome, Trained
 from headstart.finetuning.planner import Prepared
 from headstart.finetuning.recipe import Stage
 from headstart.finetuning.state import TrainingState
-from headstart.freezing import FreezeHandle, freeze, stamps
+from headstart.freezing import FreezeHandle, freeze
+from headstart.freezing.norm import stamp
 from headstart.modules.kinds import is_running_norm
 
 Log = Callable[[Sequence[EpochRecord]], None]
@@ -293,7 +294,7 @@ def _stamp_reestimated(network: nn.Module, stage: Stage) -> None:
     if stage.norm == "reestimated":
         for module in network.modules():
             if is_running_norm(module):
-                stamps.stamp(module)
+                stamp(module)
 
 
 __all__ = ["train"]

@@ -13,7 +13,6 @@ from headstart.freezing.moments import Moments
 from headstart.freezing.norm import LayerDrift, Reestimation, blend, drift, reestimate
 from headstart.freezing.plan import FreezePlan, PlanRow, plan_freeze
 from headstart.freezing.policy import PRESETS, FreezePolicy
-from headstart.freezing.repeat import Restless, repeat_test
 from headstart.modules.digests import Change, compare_digests, digest, digests
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "Moments",
     "PlanRow",
     "Reestimation",
-    "Restless",
     "Verification",
     "blend",
     "compare_digests",
@@ -39,5 +37,4 @@ __all__ = [
     "plan_freeze",
     "reestimate",
     "refreeze",
-    "repeat_test",
 ]

@@ -1,16 +1,22 @@
-"""Which policy governs which module and tensor of a model, and what speaks against it."""
+"""Which policy governs which module and tensor: a mapping of selectors, spelled out for a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from headstart.core.wording import quoted
-from headstart.freezing.policy import FreezePolicy
+from headstart.core.errors import FreezeError
+from headstart.core.names import is_glob, matches
+from headstart.core.wording import nearest, quoted
+from headstart.freezing.policy import FreezePolicy, as_policy
 from headstart.modules import kinds
+
+Selector = str | re.Pattern[str] | nn.Module
+PolicyLike = FreezePolicy | str
+Spec = PolicyLike | Mapping[Selector, PolicyLike] | Mapping[str, PolicyLike]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +30,6 @@ class OwnedTensor:
         is_parameter: whether it is a parameter rather than a buffer.
         frozen: whether it must not move.
         trainable: whether it is a parameter that trains.
-        governed: whether any policy governs it.
     """
 
     name: str
@@ -33,7 +38,11 @@ class OwnedTensor:
     is_parameter: bool
     frozen: bool
     trainable: bool
-    governed: bool
+
+    @property
+    def governed(self) -> bool:
+        """Whether a policy decides if it moves; of a parameter, whether any policy governs it."""
+        return self.frozen or self.trainable
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +62,115 @@ class Governance:
     tensors: tuple[OwnedTensor, ...]
 
 
-def govern(
-    named: Mapping[str, nn.Module],
-    direct: Mapping[str, FreezePolicy],
-    governing: Mapping[str, FreezePolicy],
-) -> Governance:
-    """Work out what the policies make of every tensor."""
-    return Governance(named, direct, governing, tuple(_tensors(named, governing)))
+def govern(model: nn.Module, spec: Spec) -> tuple[Governance, list[str]]:
+    """Work out which policy governs which module, and what it makes of every tensor.
+
+    Args:
+        model: the model.
+        spec: as for :func:`headstart.freezing.plan_freeze`.
+
+    Returns:
+        The policies, and the modules that would get two different ones, one sentence each.
+
+    Raises:
+        FreezeError: selectors match nothing or contradict each other; all faults together.
+    """
+    named = dict(model.named_modules(remove_duplicate=False))
+    direct, faults = _resolve(model, spec, list(named))
+    if faults:
+        raise refusal(faults)
+    governing, faults = _inherit(named, direct)
+    return Governance(named, direct, governing, tuple(_tensors(named, governing))), faults
+
+
+def refusal(faults: Iterable[str]) -> FreezeError:
+    """Return the error that reports all faults of a mapping together."""
+    return FreezeError("; ".join(dict.fromkeys(faults)))
+
+
+def _resolve(
+    model: nn.Module, spec: Spec, names: list[str]
+) -> tuple[dict[str, FreezePolicy], list[str]]:
+    """Return the policy of each module that a selector names, and all faults of the selectors."""
+    if not isinstance(spec, Mapping):
+        return {"": as_policy(spec)}, []
+    faults: list[str] = []
+    chosen: dict[str, tuple[int, str, FreezePolicy]] = {}
+    for selector, value in spec.items():
+        policy = as_policy(value)
+        rank, label, selected = _select(model, selector, names)
+        if not selected:
+            faults.append(_unmatched(model, selector, label, names))
+        for name in selected:
+            known = chosen.get(name)
+            if known is None or rank < known[0]:
+                chosen[name] = (rank, label, policy)
+            elif rank == known[0] and policy != known[2]:
+                faults.append(
+                    f"{known[1]} and {label} both select {name!r}, with different policies"
+                )
+    if not spec:
+        faults.append("the mapping is empty: name at least one part")
+    return {name: policy for name, (_, _, policy) in chosen.items()}, faults
+
+
+def _select(
+    model: nn.Module, selector: Selector, names: list[str]
+) -> tuple[int, str, tuple[str, ...]]:
+    """Return the selector's rank (lower wins), how to call it, and the names it selects."""
+    if isinstance(selector, nn.Module):
+        label = f"the module {type(selector).__name__}"
+        found = [n for n, m in model.named_modules(remove_duplicate=False) if m is selector]
+        return 0, label, tuple(found[:1])
+    if isinstance(selector, re.Pattern):
+        label = f"the regular expression {selector.pattern!r}"
+        return 2, label, _outermost(n for n in names if matches(selector, n))
+    found = [n for n in names if matches(selector, n)]
+    return (1 if is_glob(selector) else 0), repr(selector), _outermost(found)
+
+
+def _outermost(names: Iterable[str]) -> tuple[str, ...]:
+    """Keep the names that lie below no other: a part is selected with all that it holds."""
+    kept: list[str] = []
+    for name in names:  # parents come first
+        if not any(not parent or name.startswith(parent + ".") for parent in kept):
+            kept.append(name)
+    return tuple(kept)
+
+
+def _unmatched(model: nn.Module, selector: Selector, label: str, names: list[str]) -> str:
+    if isinstance(selector, nn.Module):
+        return f"{label} is no part of the model"
+    if isinstance(selector, str) and selector in dict(model.named_parameters()):
+        owner = selector.rpartition(".")[0]
+        return f"{label} is a parameter; policies govern modules, so name {owner!r}"
+    text = selector.pattern if isinstance(selector, re.Pattern) else selector
+    close = nearest(text, [name for name in names if name])
+    offer = f" (the nearest names are {quoted(close)})" if close else ""
+    return f"{label} selects no part of the model{offer}"
+
+
+def _inherit(
+    named: Mapping[str, nn.Module], direct: Mapping[str, FreezePolicy]
+) -> tuple[dict[str, FreezePolicy], list[str]]:
+    """Return the policy of every governed name; parents come before children in ``named``."""
+    governing: dict[str, FreezePolicy] = {}
+    seen: dict[int, str] = {}
+    faults = []
+    for name, module in named.items():
+        policy = direct.get(name)
+        if policy is None and name:
+            policy = governing.get(name.rpartition(".")[0])
+        if policy is None:
+            continue
+        governing[name] = policy
+        first = seen.setdefault(id(module), name)
+        if governing[first] != policy:
+            faults.append(
+                f"{first!r} and {name!r} are one module, used twice, and would get different"
+                f" policies"
+            )
+    return governing, faults
 
 
 def _tensors(
@@ -78,9 +189,7 @@ def _tensors(
             # Only numbers that can carry a gradient train; quantised or integer ones cannot.
             trains = trains and (parameter.is_floating_point() or parameter.is_complex())
             frozen = policy is not None and not trains
-            yield OwnedTensor(
-                prefix + key, owner, parameter, True, frozen, trains, policy is not None
-            )
+            yield OwnedTensor(prefix + key, owner, parameter, True, frozen, trains)
         for key, buffer in module._buffers.items():
             if buffer is None:
                 continue
@@ -90,7 +199,7 @@ def _tensors(
                 frozen = not policy.norm_updates or kinds.is_constant_norm(module)
             else:
                 frozen = policy.parameters == "frozen"
-            yield OwnedTensor(prefix + key, owner, buffer, False, frozen, False, policy is not None)
+            yield OwnedTensor(prefix + key, owner, buffer, False, frozen, False)
 
 
 def autograd_tops(plan: Governance) -> frozenset[str]:
@@ -107,114 +216,20 @@ def autograd_tops(plan: Governance) -> frozenset[str]:
     return frozenset(tops)
 
 
-def faults(plan: Governance) -> list[str]:
-    """Return everything that speaks against carrying the policies out."""
-    return [*_layer_faults(plan), *_tie_faults(plan), *_autograd_faults(plan)]
-
-
 def keeps_statistics(module: nn.Module, policy: FreezePolicy) -> bool:
     """Whether a module is to normalise by the batch while its running statistics stay."""
     batch = policy.norm == "batch" and not policy.norm_updates
     return batch and kinds.is_running_norm(module) and not kinds.is_constant_norm(module)
 
 
-def _layer_faults(plan: Governance) -> Iterator[str]:
-    unmade, batch_only, unknown = [], [], []
-    for name, policy in plan.governing.items():
-        module = plan.named[name]
-        own = [*module._parameters.values(), *module._buffers.values()]
-        if any(tensor is not None and is_lazy(tensor) for tensor in own):
-            unmade.append(name)
-        if kinds.is_batch_only_norm(module) and policy.norm != "batch":
-            batch_only.append(name)
-        if keeps_statistics(module, policy) and not kinds.can_hold_statistics(module):
-            unknown.append(name)
-    if unmade:
-        yield f"{quoted(unmade)} are lazy: run one batch through the model before freezing"
-    if batch_only:
-        yield (
-            f"{quoted(batch_only)} have no running statistics (track_running_stats=False) and"
-            " always normalise by the batch: only norm='batch' describes them"
-        )
-    if unknown:
-        yield (
-            f"{quoted(unknown)} update their running statistics whenever they normalise by the"
-            " batch: use norm='running', or norm_updates=True"
-        )
-
-
-def _tie_faults(plan: Governance) -> Iterator[str]:
-    """Find tensors that one policy freezes and another trains: tied ones, and shared memory."""
-    tensors = plan.tensors
-    frozen = {id(t.tensor): t.name for t in tensors if t.frozen}
-    for tensor in tensors:
-        if tensor.trainable and id(tensor.tensor) in frozen:
-            other = frozen[id(tensor.tensor)]
-            yield (
-                f"{other!r} and {tensor.name!r} are one tensor (tied), and would be frozen and"
-                " trainable at once: give both parts the same parameters policy"
-            )
-    spans = sorted(
-        (*_span(t.tensor), t.frozen, t.name)
-        for t in {id(t.tensor): t for t in tensors if t.frozen or t.trainable}.values()
-        if not is_lazy(t.tensor) and not t.tensor.is_meta and t.tensor.numel()
-    )
-    reached: dict[bool, tuple[int, str]] = {}  # the furthest byte so far, of either kind
-    for start, end, is_frozen, name in spans:
-        other_end, other = reached.get(not is_frozen, (0, ""))
-        if start < other_end:
-            yield f"{other!r} and {name!r} share memory, and would be frozen and trainable at once"
-        reached[is_frozen] = max(reached.get(is_frozen, (0, "")), (end, name))
-
-
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """Return the first byte of a tensor and the one after its last."""
-    reach = sum((s - 1) * abs(st) for s, st in zip(tensor.shape, tensor.stride(), strict=True))
-    start = tensor.data_ptr()
-    return start, start + (reach + 1) * tensor.element_size()
-
-
-def _autograd_faults(plan: Governance) -> Iterator[str]:
-    training = [
-        t.name
-        for t in plan.tensors
-        if t.trainable or (t.is_parameter and not t.governed and t.tensor.requires_grad)
-    ]
-    for top in sorted(autograd_tops(plan)):
-        policy = plan.governing[top]
-        label = repr(top) if top else "the model"
-        below = [n for n in training if not top or n.startswith(top + ".")]
-        if below:
-            yield (
-                f"{label} has autograd={policy.autograd!r} and holds {quoted(below, 3)}, which"
-                " could never receive a gradient"
-            )
-        elif policy.autograd == "inference" and training:
-            yield (
-                f"{label} has autograd='inference' and {quoted(training, 3)} train in the same"
-                " model: inference tensors cannot take part in training (use 'no_grad' or 'grad')"
-            )
-        upstream = [n for n in training if _precedes(plan.named, n, top)]
-        if upstream and not below:
-            yield (
-                f"{label} has autograd={policy.autograd!r} and comes after {quoted(upstream, 3)},"
-                " which would never receive a gradient through it (use 'grad')"
-            )
-
-
-def _precedes(named: Mapping[str, nn.Module], tensor: str, top: str) -> bool:
-    """Whether a tensor's module runs before ``top`` for certain: earlier in a shared Sequential."""
-    left, right = tensor.split("."), top.split(".")
-    shared = 0
-    while shared < min(len(left), len(right)) and left[shared] == right[shared]:
-        shared += 1
-    if not top or shared >= len(right) or shared >= len(left) - 1:
-        return False
-    parent = named[".".join(right[:shared])]
-    order = list(parent._modules)
-    return isinstance(parent, nn.Sequential) and order.index(left[shared]) < order.index(
-        right[shared]
-    )
-
-
-__all__ = ["Governance", "OwnedTensor", "autograd_tops", "faults", "govern", "keeps_statistics"]
+__all__ = [
+    "Governance",
+    "OwnedTensor",
+    "PolicyLike",
+    "Selector",
+    "Spec",
+    "autograd_tops",
+    "govern",
+    "keeps_statistics",
+    "refusal",
+]

@@ -10,9 +10,10 @@ from torch import nn
 
 from headstart.core.errors import FreezeError
 from headstart.core.wording import quoted
-from headstart.freezing import checkpoint, hold, stamps
+from headstart.freezing import checkpoint, hold
 from headstart.freezing import contract as contracting
 from headstart.freezing.contract import Contract, Verification, contract_on, contracts
+from headstart.freezing.norm import require_reestimated
 from headstart.freezing.plan import FreezePlan, Spec, plan_freeze
 
 
@@ -119,7 +120,7 @@ def freeze(model: nn.Module, spec: Spec = "frozen") -> FreezeHandle:
     plan = plan_freeze(model, spec)
     before = contract_on(model)
     _refuse_overlap(model, plan, before)
-    stamps.check(model, plan)
+    require_reestimated(model, plan)
     records = contracting.take_records(model, plan)
     if before is not None:
         contracting.remove(model, before)

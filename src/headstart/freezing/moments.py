@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from headstart.core.errors import FreezeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,19 +63,4 @@ class Moments:
         return self.m2 / self.count
 
 
-def merge(parts: Mapping[str, Moments], more: Mapping[str, Moments]) -> dict[str, Moments]:
-    """Merge the moments of all layers, measured by two workers or on two batches.
-
-    Raises:
-        FreezeError: the two do not cover the same layers.
-    """
-    if parts.keys() != more.keys():
-        differing = sorted(parts.keys() ^ more.keys())
-        raise FreezeError(
-            f"the two measurements cover different layers: {', '.join(differing[:6])}",
-            hint="measure the same model with the same method on every worker",
-        )
-    return {name: moments.merge(more[name]) for name, moments in parts.items()}
-
-
-__all__ = ["Moments", "merge"]
+__all__ = ["Moments"]

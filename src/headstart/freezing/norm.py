@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -14,14 +14,16 @@ from headstart.core.errors import FreezeError
 from headstart.core.names import covers
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import nearest, quoted
-from headstart.freezing import passes, stamps
+from headstart.freezing import passes
 from headstart.freezing.hold import hold_of
 from headstart.freezing.moments import Moments
+from headstart.freezing.plan import FreezePlan
 from headstart.modules import kinds
+from headstart.modules.digests import digest
 from headstart.modules.modes import evaluation_mode
 
 Method = Literal["layerwise", "one_pass"]
-Reduce = Callable[[Mapping[str, Moments]], Mapping[str, Moments]]
+_STAMP = "_headstart_reestimated"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,6 @@ def reestimate(
     forward: passes.Forward = passes.default_forward,
     in_memory: bool | None = None,
     memory_limit: int = 2 * 2**30,
-    reduce: Reduce | None = None,
     reporter: Reporter | None = None,
 ) -> Reestimation:
     """Replace running statistics by exact population statistics of the given data, in place.
@@ -140,9 +141,6 @@ def reestimate(
             three times the largest norm input of all batches is at most ``memory_limit``,
             judged by the first batch.
         memory_limit: in bytes, 2 GiB unless said otherwise.
-        reduce: merges the moments of several workers: it is given this worker's, by layer, and
-            returns those of all (see :func:`headstart.freezing.moments.merge`). Each worker must
-            have at least one batch; every worker then ends with the same statistics.
         reporter: is told of the choice of ``in_memory`` and of progress.
 
     Returns:
@@ -161,17 +159,14 @@ def reestimate(
     measured: dict[str, Moments] = {}
 
     def settle(name: str, moments: Moments) -> None:
-        merged = reduce({name: moments})[name] if reduce is not None else moments
-        measured[name] = merged
-        _set(chosen[name], merged.mean, merged.variance)
+        measured[name] = moments
+        _set(chosen[name], moments.mean, moments.variance)
 
     try:
         with torch.no_grad(), evaluation_mode(model):
             if method == "one_pass":
-                found = passes.observe(model, chosen, batches, forward)
-                measured.update(reduce(found) if reduce is not None else found)
-                for name, moments in measured.items():
-                    _set(chosen[name], moments.mean, moments.variance)
+                for name, moments in passes.observe(model, chosen, batches, forward).items():
+                    settle(name, moments)
                 rounds = 1
             else:
                 rounds = _layerwise(
@@ -182,7 +177,7 @@ def reestimate(
             _set(chosen[name], mean, var)
         raise
     for layer in chosen.values():
-        stamps.stamp(layer)
+        stamp(layer)
     statistics = tuple(
         LayerStatistics(name, moments.count, *before[name], moments.mean, moments.variance)
         for name, moments in measured.items()
@@ -218,9 +213,9 @@ def blend(model: nn.Module, reestimation: Reestimation, alpha: float) -> None:
         var = _between(layer.old_var, layer.var, alpha)
         _set(chosen[layer.name], mean, var)
         if alpha == 0.0:
-            stamps.unstamp(chosen[layer.name])
+            unstamp(chosen[layer.name])
         else:
-            stamps.stamp(chosen[layer.name])
+            stamp(chosen[layer.name])
 
 
 def drift(
@@ -254,6 +249,43 @@ def drift(
     with torch.no_grad(), evaluation_mode(model):
         found = passes.observe(model, chosen, batches, forward)
     return tuple(_drift(name, chosen[name], moments, worst) for name, moments in found.items())
+
+
+def stamp(module: nn.Module) -> None:
+    """Mark the running statistics that a layer has now as re-estimated."""
+    module.__dict__[_STAMP] = _content(module)
+
+
+def unstamp(module: nn.Module) -> None:
+    """Remove the mark of :func:`stamp`."""
+    module.__dict__.pop(_STAMP, None)
+
+
+def require_reestimated(model: nn.Module, plan: FreezePlan) -> None:
+    """Refuse a plan with ``norm='reestimated'`` for layers whose statistics are not.
+
+    Raises:
+        FreezeError: layers are named whose statistics were never re-estimated, or moved since.
+    """
+    modules = dict(model.named_modules())
+    wrong = [
+        intent.name
+        for intent in plan.intents
+        if intent.policy.norm == "reestimated"
+        and kinds.is_reestimable(module := modules[intent.name])
+        and module.__dict__.get(_STAMP) != _content(module)
+    ]
+    if wrong:
+        raise FreezeError(
+            f"the policy says norm='reestimated', and the statistics of {quoted(wrong, 6)} were"
+            " not re-estimated",
+            hint="call headstart.reestimate(model, batches) before freezing",
+        )
+
+
+def _content(module: nn.Module) -> str:
+    names = [name for name in kinds.running_buffers(module) if name.startswith("running_")]
+    return "".join(digest(module.get_buffer(name)) for name in names)
 
 
 def _layerwise(
@@ -373,4 +405,7 @@ __all__ = [
     "blend",
     "drift",
     "reestimate",
+    "require_reestimated",
+    "stamp",
+    "unstamp",
 ]

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from headstart.core.errors import FreezeError
 from headstart.core.wording import quoted
-from headstart.freezing import governance
-from headstart.freezing.governance import Governance
+from headstart.freezing.conflicts import conflicts
+from headstart.freezing.governance import (
+    Governance,
+    PolicyLike,
+    Selector,
+    Spec,
+    autograd_tops,
+    govern,
+    keeps_statistics,
+    refusal,
+)
 from headstart.freezing.policy import FreezePolicy
-from headstart.freezing.selectors import PolicyLike, Selector, Spec, aliases, inherit, resolve
 from headstart.modules import kinds
 
 
@@ -132,15 +139,9 @@ def plan_freeze(model: nn.Module, spec: Spec) -> FreezePlan:
         FreezeError: selectors match nothing or contradict each other, or a policy cannot be
             carried out on some layer. All faults are reported together.
     """
-    direct, faults = resolve(model, spec)
-    if faults:
-        raise _refusal(faults)
-    named = aliases(model)
-    governing, faults = inherit(named, direct)
-    plan = governance.govern(named, direct, governing)
-    faults += governance.faults(plan)
-    if faults:
-        raise _refusal(faults)
+    plan, faults = govern(model, spec)
+    if faults := [*faults, *conflicts(plan)]:
+        raise refusal(faults)
     return FreezePlan(
         rows=tuple(_rows(plan)),
         intents=tuple(_intents(plan)),
@@ -150,12 +151,8 @@ def plan_freeze(model: nn.Module, spec: Spec) -> FreezePlan:
     )
 
 
-def _refusal(faults: list[str]) -> FreezeError:
-    return FreezeError("; ".join(dict.fromkeys(faults)))
-
-
 def _intents(plan: Governance) -> Iterator[ModuleIntent]:
-    tops = governance.autograd_tops(plan)
+    tops = autograd_tops(plan)
     seen: set[int] = set()
     for name, policy in plan.governing.items():
         module = plan.named[name]
@@ -166,7 +163,7 @@ def _intents(plan: Governance) -> Iterator[ModuleIntent]:
             held = policy.norm != "batch"
         else:
             held = policy.stochastic == "off"
-        keeps = governance.keeps_statistics(module, policy)
+        keeps = keeps_statistics(module, policy)
         yield ModuleIntent(name, policy, held, keeps, name in tops)
 
 
