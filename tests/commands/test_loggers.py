@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,18 +114,17 @@ def record(epoch: int) -> EpochRecord:
 
 def test_a_logger_that_fails_ends_no_training_and_catches_up() -> None:
     class Flaky:
-        logged = 0
         away = True
 
         def __init__(self) -> None:
             self.steps: list[int] = []
 
-        def write(self, figures: dict[str, float], step: int) -> None:
+        def log_metrics(self, figures: dict[str, float], step: int) -> None:
             if self.away:
                 raise ConnectionError("no route\nto host")
             self.steps.append(step)
 
-        def close(self, whole: bool) -> None:
+        def save(self) -> None:
             pass
 
     class Listener(SilentReporter):
@@ -134,13 +135,21 @@ def test_a_logger_that_fails_ends_no_training_and_catches_up() -> None:
             self.notes.append(text)
 
     logger, listener = Flaky(), Listener()
-    loggers = Loggers({"mlflow": logger}, listener)
+    loggers = Loggers({"mlflow": (logger, 0)}, listener)  # type: ignore[dict-item]
     loggers.epochs([record(1)])
     assert listener.notes == ["mlflow could not log: no route to host"]
     logger.away = False
     loggers.epochs([record(1), record(2)])
     loggers.epochs([record(1), record(2)])
     assert logger.steps == [0, 1]
+
+
+def test_training_needs_no_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in {"lightning", *(n for n in sys.modules if n.startswith("lightning."))}:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("lightning.fabric.loggers")
+    assert run(tmp_path).training["stages"]
 
 
 def test_unknown_missing_and_homeless_loggers_are_refused(
@@ -161,6 +170,6 @@ def test_a_server_that_is_not_there_is_told_in_one_line(
 ) -> None:
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nothing://of.this.kind")
-    with pytest.raises(ConfigError, match="mlflow cannot log where MLFLOW_TRACKING_URI says") as e:
+    with pytest.raises(ConfigError, match="mlflow cannot log at MLFLOW_TRACKING_URI") as e:
         run(tmp_path, "mlflow")
     assert "\n" not in str(e.value)

@@ -15,6 +15,7 @@ import math
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -228,6 +229,13 @@ def remove_abandoned(folder: Path) -> list[Path]:
     return removed
 
 
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a private folder in the system's temporary directory, which is removed on exit."""
+    with tempfile.TemporaryDirectory(prefix="headstart-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
 # -- places --------------------------------------------------------------------------------------
 
 
@@ -267,6 +275,7 @@ __all__ = [
     "publishing_folder",
     "remove_abandoned",
     "replacing",
+    "scratch_folder",
     "sync_file",
     "sync_folder",
     "without_nan",

@@ -111,6 +111,10 @@ class RichReporter:
 
         self._console = Console(stderr=True, highlight=False)
 
+    def __reduce__(self) -> tuple[type[RichReporter], tuple[()]]:
+        # A console holds locks; a process that receives a reporter writes to its own terminal.
+        return RichReporter, ()
+
     def note(self, text: str) -> None:
         """Print the note, never interpreting it as markup."""
         self._console.print(text, markup=False)

@@ -1,13 +1,13 @@
-"""The devices that train together: each does its share of every batch, and learns the same.
+"""The devices that train together: each takes a share of every batch, and all learn the same.
 
-One device needs none of this: :data:`ALONE` answers at once, and no distributed library is loaded.
-Several are processes joined by Lightning Fabric, one a device. A batch is divided among them,
-gradients are summed over it, and so every process takes the step that one device would have taken.
+One device needs none of this: for :data:`ALONE` every method returns at once. Several devices are
+processes of one ``torch.distributed`` group. A batch is divided among them and gradients are summed
+over it, so that every process takes the step that a single device would have taken.
 
-Gradients are summed here, by one collective a step, and not by wrapping the network for DDP: the
-loop forwards through the network or through the suffix of a cut that shares its parameters, parts
-thaw from stage to stage, and a share may be empty. A wrapper would have to be built anew for all
-of that; a sum over the parameters that train is right in every case.
+Gradients are summed by one collective per step, and not by wrapping the network for DDP: the loop
+forwards through the network or through the suffix of a cut that shares its parameters, parts thaw
+from stage to stage, and a share may be empty. A wrapper would have to be rebuilt for all of that; a
+sum over the parameters that train is right in every case.
 """
 
 from __future__ import annotations
@@ -15,48 +15,36 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from headstart.finetuning.feeds import Batch, Feed, Index
 from headstart.finetuning.network import Classifier
 from headstart.finetuning.recipe import Recipe
 from headstart.modules.kinds import is_batch_only_norm, is_running_norm
 
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
 T = TypeVar("T")
 
 
 class Devices:
-    """What one process knows of the others.
+    """The devices of a job, as one of their processes sees them.
 
     Args:
-        fabric: joined to the others already; None: this process is alone.
-
-    Attributes:
         rank: number of this process, from 0.
-        size: number of processes.
-        device: where this process computes; None: where it likes.
+        size: number of processes. With more than one, the process group exists already.
+        device: where this process computes; None: wherever it likes.
     """
 
-    def __init__(self, fabric: Fabric | None = None) -> None:
-        self._fabric = fabric
-        self.rank = 0 if fabric is None else int(fabric.global_rank)
-        self.size = 1 if fabric is None else int(fabric.world_size)
-        self.device: torch.device | None = None if fabric is None else fabric.device
-        # A group without a timeout, since the others wait while the main process stores rows; over
-        # gloo, which says at once when a process is gone. (Fabric's rank_zero_first opens such a
-        # group every time, and would wait for a process that is gone without end.)
+    def __init__(self, rank: int = 0, size: int = 1, device: torch.device | None = None) -> None:
+        self.rank, self.size, self.device = rank, size, device
+        # A group of its own for decisions, without a timeout, since the others wait while the main
+        # process stores rows; over gloo, which notices at once when a process is gone.
         self._decisions: Any = None
-        if fabric is not None:
-            self._decisions = torch.distributed.new_group(
-                backend="gloo", timeout=timedelta(days=365)
-            )
+        if size > 1 and distributed.is_initialized():
+            self._decisions = distributed.new_group(backend="gloo", timeout=timedelta(days=365))
 
     @property
     def main(self) -> bool:
@@ -76,31 +64,31 @@ class Devices:
 
     def once(self, compute: Callable[[], T]) -> T:
         """Let the main process compute a value, however long it takes, and give it to all."""
-        if self._fabric is None:
+        if self.size == 1:
             return compute()
         box = [compute() if self.main else None]
-        torch.distributed.broadcast_object_list(box, src=0, group=self._decisions)
+        distributed.broadcast_object_list(box, src=0, group=self._decisions)
         return cast(T, box[0])
 
     # The same numbers everywhere
 
     def share(self, module: nn.Module) -> None:
         """Give all processes the parameters and buffers of the main one, in place."""
-        if self._fabric is None:
+        if self.size == 1:
             return
         with torch.no_grad():
             for tensor in (*module.parameters(), *module.buffers()):
                 # A tensor of a process's own need not be contiguous; what is sent has to be.
                 sent = tensor.detach().contiguous()
-                torch.distributed.broadcast(sent, src=0)
+                distributed.broadcast(sent, src=0)
                 tensor.copy_(sent)
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum over the processes: the same bits in each, since decisions hang on it."""
-        if self._fabric is None:
+        if self.size == 1:
             return values
         gathered = [torch.empty_like(values) for _ in range(self.size)]
-        torch.distributed.all_gather(gathered, values)
+        distributed.all_gather(gathered, values)
         return torch.stack(gathered).sum(0)
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -109,7 +97,7 @@ class Devices:
         A parameter that has a gradient nowhere keeps having none, so that the optimizer leaves it
         alone as it would on one device.
         """
-        if self._fabric is None:
+        if self.size == 1:
             return
         own = [p.grad for p in parameters]
         device, dtype = parameters[0].device, _widest(parameters)
@@ -121,8 +109,7 @@ class Devices:
                 else gradient.detach().reshape(-1).to(dtype)
             )
         flat = torch.cat(pieces)
-        # Not Fabric's all_reduce: it waits at a barrier first, which would cost as much again.
-        torch.distributed.all_reduce(flat)
+        distributed.all_reduce(flat)
         sizes = [len(own), *(p.numel() for p in parameters)]
         known, *places = torch.split(flat, sizes)
         # With an empty share there is no gradient to tell by; elsewhere reading the sum would
@@ -180,7 +167,7 @@ def refusals(network: Classifier, recipe: Recipe, count: int) -> list[str]:
     found = []
     if any(is_running_norm(part) for _, part in parts):
         for stage in recipe.stages:
-            if stage.norm == "batch" or stage.frozen == "requires-grad-only":
+            if stage.batch_statistics:
                 setting = "norm 'batch'" if stage.norm == "batch" else "frozen 'requires-grad-only'"
                 found.append(
                     f"stage '{stage.name}': {setting} normalises by the batch, which {count}"

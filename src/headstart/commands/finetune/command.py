@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from headstart.commands import options
 from headstart.commands.console import print_json, reporter, stdout
 from headstart.commands.grouped import grouped
 from headstart.heads.registry import describe_heads
+
+if TYPE_CHECKING:
+    from headstart.finetuning.plan import Plan
 
 _TRAINING = "Training"
 
@@ -131,7 +134,6 @@ def finetune(
     """
     from headstart.commands.finetune.job import FinetuneConfig, plan_finetune
     from headstart.commands.finetune.job import finetune as run_finetune
-    from headstart.commands.finetune.plan_table import plan_table
     from headstart.commands.run_report import next_steps
     from headstart.core.records import to_plain
     from headstart.finetuning import load_recipe
@@ -167,7 +169,7 @@ def finetune(
         if as_json:
             print_json({**to_plain(plan), "seconds": plan.seconds})
         else:
-            console.print(plan_table(plan))
+            _show_plan(plan)
         return
     run = run_finetune(
         data,
@@ -178,7 +180,7 @@ def finetune(
         cache=cache_dir,
         data_options=data_options,
         reporter=say,
-        show_plan=None if as_json or quiet else lambda plan: console.print(plan_table(plan)),
+        show_plan=None if as_json or quiet else _show_plan,
     )
     if as_json:
         print_json({**run.metrics(), "folder": str(run.folder)})
@@ -189,3 +191,9 @@ def finetune(
     console.print(f"\nreport: {run.folder}/report.html")
     for command in next_steps(run):
         console.print(f"next:   {command}")
+
+
+def _show_plan(plan: Plan) -> None:
+    from headstart.commands.finetune.plan_table import plan_table
+
+    stdout().print(plan_table(plan))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
@@ -18,8 +21,9 @@ from headstart.core.errors import ConfigError
 from headstart.core.progress import Reporter
 from headstart.finetuning import Recipe, load_recipe
 from headstart.finetuning.devices import Devices
+from headstart.finetuning.launch import check_devices, launch
 from headstart.finetuning.plan import Plan
-from headstart.finetuning.processes import check_devices, joined
+from headstart.modules.digests import named_tensors
 
 
 def finetune(
@@ -42,9 +46,9 @@ def finetune(
     split. With a run folder the state is kept after every epoch: the same call with the same
     folder goes on where a kill ended it, to the identical result.
 
-    With several devices this process is the first of them. The others are started for the time of
-    the call and get the arguments by pickle; a script that makes the call needs the usual guard
-    ``if __name__ == "__main__":``. Under ``torchrun`` its processes share the work, and each
+    With several devices every device has a process of its own, started for the duration of the
+    call. Arguments and result are pickled, so that a script that makes the call needs the usual
+    guard ``if __name__ == "__main__":``. Under ``torchrun`` its processes share the work, and each
     returns the run.
 
     Args:
@@ -72,18 +76,17 @@ def finetune(
     if chosen.loggers and not write:
         raise ConfigError(("loggers write into the run folder, and write is False",))
     check_loggers(chosen.loggers)
-    arguments = (data, backbone, load_recipe(recipe), chosen, cache, data_options, out, write)
-    device = chosen.extraction.resolve_device()
-    with joined(chosen.devices, device, _follow, arguments) as devices:
-        return _take_part(devices, *arguments, reporter=reporter, show_plan=show_plan)
+    run = launch(
+        chosen.devices,
+        chosen.extraction.resolve_device(),
+        _run,
+        *(data, backbone, load_recipe(recipe), chosen, cache, data_options, out, write),
+        *(reporter, show_plan),
+    )
+    return _into(backbone, run) if isinstance(backbone, Backbone) else run
 
 
-def _follow(devices: Devices, *arguments: Any) -> None:
-    """Be another device than the first."""
-    _take_part(devices, *arguments)
-
-
-def _take_part(
+def _run(
     devices: Devices,
     data: Any,
     backbone: str | Path | BackboneSpec | Backbone,
@@ -93,11 +96,10 @@ def _take_part(
     data_options: DataOptions | None,
     out: Path | str | None,
     write: bool,
-    *,
-    reporter: Reporter | None = None,
-    show_plan: Callable[[Plan], None] | None = None,
+    reporter: Reporter | None,
+    show_plan: Callable[[Plan], None] | None,
 ) -> Run:
-    """Do the whole job, on one device of those that share it."""
+    """Do the whole job, on one of the devices that share it."""
     work = Work(data, backbone, recipe, config, cache, data_options, reporter, devices)
     folder = None
     if write:
@@ -107,6 +109,17 @@ def _take_part(
     if show_plan is not None and devices.main:
         show_plan(work.prepared.plan)
     return work.train(folder)
+
+
+def _into(backbone: Backbone, run: Run) -> Run:
+    """Write what another process has trained into the caller's module."""
+    if run.backbone.module is not backbone.module:
+        named = dict(named_tensors(backbone.module))
+        with torch.no_grad():
+            for name, tensor in run.tuned.items():
+                named[name].copy_(tensor)
+        run = dataclasses.replace(run, backbone=backbone)
+    return run
 
 
 def plan_finetune(

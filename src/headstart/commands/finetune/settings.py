@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from headstart.commands.finetune.loggers import logger_faults
+from headstart.commands.finetune.loggers import LOGGERS
 from headstart.core.errors import ConfigError
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
@@ -62,7 +62,10 @@ class FinetuneConfig:
             faults.append(f"bad files are raised or skipped, not {self.on_bad!r}")
         if self.devices < 1:
             faults.append(f"devices must be at least 1, not {self.devices}")
-        faults += logger_faults(self.loggers)
+        known = " and ".join(LOGGERS)
+        faults += [
+            f"the loggers are {known}, not {name!r}" for name in self.loggers if name not in LOGGERS
+        ]
         faults += probe_faults(self.probe)
         if self.folds < 2:
             faults.append(f"folds must be at least 2, not {self.folds}")

@@ -22,7 +22,7 @@ from headstart.commands.clock import Clock
 from headstart.commands.environment import describe_environment
 from headstart.commands.finetune.data import Decode, divide, readable
 from headstart.commands.finetune.items import Items
-from headstart.commands.finetune.loggers import Loggers, open_loggers, planned_figures
+from headstart.commands.finetune.loggers import Loggers, open_loggers
 from headstart.commands.finetune.page import write_finetune
 from headstart.commands.finetune.settings import FinetuneConfig
 from headstart.commands.finetune.start import probe_baseline, probe_head, surgical_block
@@ -116,7 +116,7 @@ class Work:
         self.identity = self._identity(surgical)
         self.checkpoint = None if folder is None else Checkpoint(folder / CHECKPOINT, self.identity)
         saved = None if self.checkpoint is None else self.checkpoint.load()
-        self.goes_on = saved is not None
+        self.resumed = saved is not None
         self.feeds = Feeds(
             self.network,
             self.train_part,
@@ -270,21 +270,19 @@ class Work:
         """Open the loggers that were asked for, on the main device."""
         if folder is None or not self.devices.main:
             return contextlib.nullcontext(Loggers({}, self.reporter))
-        plan = self.prepared.plan
         settings = {
             "data": self.dataset.name,
             "backbone": self.backbone.name,
             "recipe": recipe_to_plain(self.recipe),
             "seed": self.config.seed,
             "devices": self.devices.size,
-            "plan": planned_figures(plan),
         }
         return open_loggers(
             self.config.loggers,
             folder,
             settings,
-            plan=to_plain(plan),
-            goes_on=self.goes_on,
+            self.prepared.plan,
+            resumed=self.resumed,
             reporter=self.reporter,
         )
 

@@ -1,11 +1,14 @@
-"""Processes that train together: what they tell each other, and how they end."""
+"""Devices that train together: shares, what their processes tell each other, how they end."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from torch import nn
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.finetuning.devices import Devices
 from headstart.finetuning.feeds import Batch, Index
-from headstart.finetuning.processes import check_devices, joined
+from headstart.finetuning.launch import check_devices, launch
 
 CPU = torch.device("cpu")
 
@@ -29,17 +32,11 @@ class Echo:
             yield chunk, (torch.from_numpy(chunk),)
 
 
-class Seated(Devices):
-    def __init__(self, rank: int, size: int) -> None:
-        super().__init__()
-        self.rank, self.size = rank, size
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize(("n", "batch"), [(40, 13), (7, 3), (4, 1), (1, 8), (0, 4)])
 def test_shares_are_the_batches_divided(n: int, batch: int, size: int) -> None:
     order = np.random.default_rng(0).permutation(n)
-    shares = [list(Seated(rank, size).batches(Echo(), order, batch, 0)) for rank in range(size)]
+    shares = [list(Devices(rank, size).batches(Echo(), order, batch, 0)) for rank in range(size)]
     for number, parts in enumerate(zip(*shares, strict=True)):
         whole = order[number * batch : (number + 1) * batch]
         assert {count for count, _ in parts} == {len(whole)}
@@ -83,16 +80,27 @@ def converse(devices: Devices) -> dict[str, object]:
     }
 
 
-def answer(devices: Devices, expected: dict[str, object]) -> None:
+def converse_as_expected(devices: Devices, expected: dict[str, object]) -> dict[str, object]:
     found = converse(devices)
-    assert found == {**expected, "rank": (1, 2, False)}, found
+    assert devices.main or found == {**expected, "rank": (1, 2, False)}, found
+    return found
 
 
-def fail(devices: Devices, how: str) -> None:
+class Unpicklable(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def fail(devices: Devices, rank: int, how: str) -> None:
     devices.once(lambda: None)
-    if how == "raise":
-        raise HeadstartError("the second has lost its data")
-    os.kill(os.getpid(), signal.SIGKILL)
+    if devices.rank == rank:
+        if how == "raise":
+            raise HeadstartError("the second has lost its data")
+        if how == "odd":
+            raise Unpicklable("this", "that")
+        os.kill(os.getpid(), signal.SIGKILL)
+    devices.once(lambda: None)
+    devices.once(lambda: None)
 
 
 def test_what_processes_tell_each_other() -> None:
@@ -104,36 +112,68 @@ def test_what_processes_tell_each_other() -> None:
         "shared": ([5.0, 5.0], [7.0, 7.0]),
         "rank": (0, 2, True),
     }
-    with joined(2, CPU, answer, (expected,)) as devices:
-        assert converse(devices) == expected
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    assert launch(2, CPU, converse_as_expected, expected) == expected
     assert not multiprocessing.active_children()
+    assert not torch.distributed.is_initialized()
+    assert (dict(os.environ), torch.get_num_threads()) == (environment, threads)
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("rank", "how", "said"),
     [
-        ("raise", "device 2 of 2 failed: the second has lost its data"),
-        pytest.param("kill", "exit status -9", marks=pytest.mark.slow),
+        (1, "raise", "device 2 of 2 failed: the second has lost its data"),
+        pytest.param(0, "raise", "^the second has lost its data$", marks=pytest.mark.slow),
+        pytest.param(0, "odd", "^Unpicklable: this and that$", marks=pytest.mark.slow),
+        pytest.param(1, "kill", "exit status -9", marks=pytest.mark.slow),
     ],
 )
-def test_a_process_that_fails_ends_the_others_with_its_words(how: str, said: str) -> None:
-    with pytest.raises(HeadstartError, match=said), joined(2, CPU, fail, (how,)) as devices:
-        devices.once(lambda: None)
-        devices.once(lambda: None)
+def test_a_process_that_fails_ends_the_others_with_its_words(
+    rank: int, how: str, said: str
+) -> None:
+    with pytest.raises(HeadstartError, match=said):
+        launch(2, CPU, fail, rank, how)
     assert not multiprocessing.active_children()
-    assert not torch.distributed.is_initialized()
+
+
+UNGUARDED = """
+import torch
+from headstart.core.errors import HeadstartError
+from headstart.finetuning.launch import launch
+from tests.finetuning.test_devices import converse
+try:
+    launch(2, torch.device("cpu"), converse)
+except HeadstartError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_the_guard_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ["PYTHONPATH"]])},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "make the call under if __name__ == '__main__'" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def where(devices: Devices) -> tuple[int, bool, object]:
+    return devices.size, devices.main, devices.device
 
 
 def test_one_device_starts_nothing() -> None:
-    with joined(1, torch.device("cuda:0"), fail, ("kill",)) as devices:
-        assert (devices.size, devices.main, devices.device) == (1, True, None)
-    assert not multiprocessing.active_children()
+    assert launch(1, torch.device("cuda:0"), where) == (1, True, None)
+    assert not torch.distributed.is_initialized()
 
 
-def test_the_devices_asked_for_are_looked_at_first() -> None:
+def test_the_number_of_devices_is_checked_first() -> None:
     with pytest.raises(ConfigError, match="device 'cpu:0' is one device, and 2 are asked for"):
         check_devices(2, torch.device("cpu:0"))
     with pytest.raises(ConfigError, match="kind 'mps' cannot train together"):
         check_devices(2, torch.device("mps"))
-    with pytest.raises(ConfigError, match="use --devices"):
+    with pytest.raises(ConfigError, match="use devices="):
         check_devices(10**6, CPU)
