@@ -13,7 +13,7 @@ from headstart.backbones import load_backbone
 from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.cli import app
 from headstart.commands.compare.job import compare
-from headstart.commands.compare.page import comparison_rows
+from headstart.commands.compare.tables import comparison_rows
 from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.progress import SilentReporter
 from headstart.study import PRESETS, Configuration, register

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.cli import app
 from headstart.commands.compare.job import compare
-from headstart.commands.compare.page import comparison_page, comparison_table
+from headstart.commands.compare.page import comparison_page
+from headstart.commands.compare.tables import terminal
 from headstart.core.progress import SilentReporter
 from headstart.report.page import render_page
 from headstart.study import Configuration
@@ -63,7 +64,7 @@ def test_nothing_is_recommended_where_every_row_depends_on_others(study, names, 
     page = render_page(comparison_page(result, title="t"))
     assert "none of these" in page
     assert "In a loop of your own" not in page
-    assert comparison_table(result).renderables
+    assert terminal(result).renderables
     assert result.document()["recommendation"]["configuration"] is None
     added = study(f"{names},eval+inference_mode", reference="train", repeats=1)
     assert added.recommendation.configuration == "eval+inference_mode"

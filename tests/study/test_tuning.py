@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from headstart.backbones import load_backbone
 from headstart.commands.cli import app
-from headstart.commands.compare.page import comparison_page, comparison_rows
-from headstart.commands.compare.page_training import finding_text, mean_curves, training_rows
+from headstart.commands.compare.page import comparison_page, mean_curves
+from headstart.commands.compare.tables import comparison_rows, finding_text, training_rows
 from headstart.commands.compare.tuning import FineTuner
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import SilentReporter

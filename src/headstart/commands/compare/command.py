@@ -78,7 +78,7 @@ def compare(
     goes on where it stopped when the same command is given again.
     """
     from headstart.commands.compare.job import compare as run_compare
-    from headstart.commands.compare.page import comparison_table
+    from headstart.commands.compare.tables import terminal
 
     if configs is not None and configs.strip() == "list":
         _list_words()
@@ -106,7 +106,7 @@ def compare(
         print_json({**run.document(), **run.description(), "folder": str(run.folder)})
         return
     console = stdout()
-    console.print(comparison_table(run.comparison))
+    console.print(terminal(run.comparison))
     console.print(f"\nreport: {run.folder}/report.html")
     for command in run.commands:
         console.print(f"next:   {command}", soft_wrap=True)

@@ -180,28 +180,16 @@ def compare(
 
 def write_comparison(run: ComparisonRun, folder: Path) -> None:
     """Write ``comparison.json``, figures, ``report.html`` and ``run.json``."""
-    from headstart.commands.compare.page import comparison_page, cost_values
+    from headstart.commands.compare.page import comparison_page, save_figures
     from headstart.report import write_page
-    from headstart.report.figures import comparison_figure, cost_figure, drift_figure, save_png
 
-    comparison = run.comparison
-    e, outcomes = comparison.evidence, comparison.outcomes
-    names = [outcome.name for outcome in outcomes]
-    intervals = [outcome.accuracy.interval for outcome in outcomes]
+    e, outcomes = run.comparison.evidence, run.comparison.outcomes
     write_json(folder / "comparison.json", run.document())
-    accuracies = [[one.accuracy for one in outcome.runs] for outcome in outcomes]
-    figure = comparison_figure(names, accuracies, intervals, reference=names.index(e.reference))
-    save_png(figure, folder / "comparison.png")
-    if e.drift:
-        layers = [layer.name for layer in next(iter(e.drift.values()))]
-        values = {name: [layer.symmetric_kl for layer in d] for name, d in e.drift.items()}
-        label = "drift from the running statistics, nats"
-        save_png(drift_figure(layers, values, x_label=label), folder / "drift.png")
-    save_png(cost_figure(*cost_values(comparison)), folder / "cost.png")
+    save_figures(run.comparison, folder)
     page = comparison_page(
-        comparison,
+        run.comparison,
         title=f"{e.data}: which way to run {e.backbone}",
-        subtitle=f"{len(names)} configurations × {len(outcomes[0].runs)} repetitions,"
+        subtitle=f"{len(outcomes)} configurations × {len(outcomes[0].runs)} repetitions,"
         f" {e.n_train:,} training and {e.n_test:,} test images",
         environment=run.environment,
         notes=run.notes,

@@ -1,15 +1,16 @@
-"""The page and the table of a comparison: figures, causes, what to use, and how to repeat it."""
+"""The page of a comparison: what to use, figures, causes, costs, and how to repeat it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.commands.compare.page_training import finding_text, training_blocks, training_table
-from headstart.core.records import Interval
+from headstart.commands.compare import tables
+from headstart.core.records import Curve
 from headstart.core.wording import (
     NOT_DEFINED,
-    clean,
     format_number,
     format_percent,
     format_seconds,
@@ -26,12 +27,13 @@ from headstart.report.page import (
     Table,
 )
 from headstart.report.wording import flatten
-from headstart.study.results import Comparison, FrozenOutcome, Outcome
+from headstart.study.repetitions import Seeds
+from headstart.study.results import Comparison, Finding
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from matplotlib.figure import Figure
 
-_SMALL_CHANGE = 1e-3  # below this, rows change by rounding only
+DRIFT = "drift from the running statistics, nats"
 
 
 def comparison_page(
@@ -50,13 +52,13 @@ def comparison_page(
         title: the page's title.
         subtitle: one line below it.
         environment: versions and hardware.
-        notes: what was decided beside the comparison's own notes.
-        commands: what to do next, and how to repeat the study.
+        notes: what was decided in reading data and backbone.
+        commands: what to do next.
     """
     sections = (
         Section("Recommendation", tuple(_advice(comparison, commands))),
         Section("Accuracy", tuple(_accuracy(comparison))),
-        Section("Training", tuple(training_blocks(comparison))),
+        Section("Training", tuple(_training(comparison))),
         Section("Causes", tuple(_causes(comparison))),
         Section("Cost", tuple(_cost(comparison))),
         Section("Every run", (_runs(comparison),)),
@@ -70,74 +72,29 @@ def comparison_page(
     )
 
 
-def comparison_rows(comparison: Comparison) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return header and rows of the table of configurations, as text."""
-    header = (
-        "configuration",
-        "accuracy",
-        "95 % interval",
-        "difference",
-        "p (Holm)",
-        "other batch",
-        "2nd pass",
-        "ms/image",
-        "MiB",
-    )
-    rows = tuple(_row(comparison, outcome) for outcome in comparison.outcomes)
-    return header, rows
+def save_figures(comparison: Comparison, folder: Path) -> None:
+    """Write the figures of the page as PNG files."""
+    from headstart.report.figures import save_png
 
-
-def comparison_table(comparison: Comparison) -> Group:
-    """Return what the terminal shows: the table, the findings and the recommendation."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    header, rows = comparison_rows(comparison)
-    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    for position, name in enumerate(header):
-        table.add_column(name, justify="left" if position == 0 else "right", no_wrap=True)
-    reference = comparison.evidence.reference
-    chosen = comparison.recommendation.configuration
-    for outcome, row in zip(comparison.outcomes, rows, strict=True):
-        style = "bold" if outcome.name == chosen else ""
-        table.add_row(*(Text(shorten(cell, 36), style=style) for cell in row))
-    legend = (
-        f"Differences are paired, from {clean(reference)}. Other batch, 2nd pass: the largest"
-        " change of a feature."
-    )
-    parts: list[Any] = [table, Text(legend, style="dim")]
-    if comparison.evidence.tuned:
-        parts += [Text(), training_table(comparison)]
-    for finding in comparison.findings:
-        mark = {"warning": "!", "advice": ">", "note": "·"}[finding.level]
-        text = Text(f"\n{mark} {clean(finding_text(comparison, finding))}")
-        if finding.fix:
-            text.append(f"\n  what to do: {clean(finding.fix)}", style="italic")
-        parts.append(text)
-    advice = comparison.recommendation
-    parts.append(Text(f"\n{clean(advice.text)}", style="bold"))
-    parts += [Text(f"  {clean(line)}") for line in (*advice.evidence, advice.doubt)]
-    return Group(*parts)
+    save_png(_accuracy_figure(comparison), folder / "comparison.png")
+    save_png(_cost_figure(comparison), folder / "cost.png")
+    if comparison.evidence.drift:
+        save_png(_drift_figure(comparison), folder / "drift.png")
 
 
 def _headlines(comparison: Comparison) -> tuple[Headline, ...]:
-    advice = comparison.recommendation
-    e = comparison.evidence
-    name = advice.configuration
+    e, plan = comparison.evidence, comparison.plan
+    name = comparison.recommendation.configuration
     shown = e.reference_outcome if name is None else e.outcome(name)
-    interval = _interval(shown) or "no interval"
-    plan = comparison.plan
     share = plan.saved / plan.alone if plan.alone else 0.0
     return (
-        Headline("Recommended", "none of these", "what is missing stands below")
+        Headline("Recommended", "none of these", "what is missing is said below")
         if name is None
         else Headline("Recommended", shorten(name), "chosen on held-out training items"),
         Headline(
             "Its test accuracy" if name else "The reference's test accuracy",
             format_percent(shown.accuracy.value),
-            f"95 % interval {interval}",
+            f"95 % interval {tables.interval_text(shown.accuracy.interval) or NOT_DEFINED}",
         ),
         Headline(
             "Basis",
@@ -154,143 +111,174 @@ def _headlines(comparison: Comparison) -> tuple[Headline, ...]:
 
 def _advice(comparison: Comparison, commands: Sequence[str]) -> list[Block]:
     advice = comparison.recommendation
-    blocks: list[Block] = [Callout(advice.text, "advice"), *advice.evidence, advice.doubt]
+    blocks: list[Block] = [
+        Callout(advice.text, "advice"),
+        " ".join([*advice.evidence, advice.doubt]),
+        *_findings(comparison, warnings=True),
+    ]
     if advice.code:
         blocks.append(Code(advice.code, "In a loop of your own"))
     if commands:
         blocks.append(Code("\n".join(commands), "On the command line"))
-    warnings = [f for f in comparison.findings if f.level == "warning"]
-    blocks += [Callout(_with_fix(f.text, f.fix), "warning") for f in warnings]
     return blocks
 
 
-def _accuracy(comparison: Comparison) -> list[Block]:
-    from headstart.report.figures import comparison_figure
+def _findings(comparison: Comparison, *, warnings: bool) -> list[Block]:
+    def text(finding: Finding) -> str:
+        found = tables.finding_text(comparison, finding)
+        return f"{found} What to do: {finding.fix}." if finding.fix else found
 
-    outcomes = comparison.outcomes
-    names = [outcome.name for outcome in outcomes]
-    figure = comparison_figure(
-        names,
-        [[run.accuracy for run in outcome.runs] for outcome in outcomes],
-        [outcome.accuracy.interval for outcome in outcomes],
-        reference=names.index(comparison.evidence.reference),
-    )
-    alt = "; ".join(f"{o.name}: {format_percent(o.accuracy.value)}" for o in outcomes)
-    e = comparison.evidence
+    chosen = [f for f in comparison.findings if (f.level == "warning") == warnings]
+    return [Callout(text(finding), finding.level) for finding in chosen]
+
+
+def _accuracy(comparison: Comparison) -> list[Block]:
+    e, outcomes = comparison.evidence, comparison.outcomes
     basis = (
         "Every repetition draws its own test split; the intervals allow for the items that"
         " repetitions share (Nadeau and Bengio 2003)."
         if e.redrawn
         else "The intervals count both the repetitions and the choice of the test items."
     )
-    header, rows = comparison_rows(comparison)
-    blocks: list[Block] = [
+    _, rows = tables.comparison_rows(comparison)
+    width = len(tables.ACCURACY)
+    behaviour = tuple((row[0], *row[width:]) for row in rows)
+    return [
         Picture(
-            figure,
-            alt,
+            _accuracy_figure(comparison),
+            "; ".join(f"{o.name}: {format_percent(o.accuracy.value)}" for o in outcomes),
             f"Each light dot is a repetition, each diamond a mean. {basis} The dashed line goes"
             f" through {e.reference}.",
         ),
-        Table(header, rows, "All configurations", "l" + "r" * (len(header) - 1)),
+        Table(tables.ACCURACY, tuple(row[:width] for row in rows), "All configurations", "lrrrr"),
         "Differences are paired, from the reference; p-values are corrected after Holm for all"
-        " distinct comparisons. “Other batch” is the largest change of a feature when the same"
-        " images stand in another batch, “2nd pass” that between two passes over one batch, both"
-        f" relative to the largest feature. Time and memory (of tensors, weights not counted)"
-        f" are those of one batch of {e.reference_outcome.behaviour.batch}, without decoding."
-        + (f" {NOT_DEFINED}: fine-tuning; how it was trained stands below." if e.tuned else ""),
+        " distinct comparisons.",
+        Table(
+            ("configuration", *tables.BEHAVIOUR), behaviour, "How rows change, and cost", "lrrrr"
+        ),
+        "“Other batch” is the largest change of a feature when the same images are in another"
+        " batch, “2nd pass” that between two passes over one batch, both relative to the largest"
+        " feature. Time and memory (of tensors, without weights) are those of one batch of"
+        f" {e.reference_outcome.behaviour.batch}, without decoding."
+        + (f" {NOT_DEFINED}: fine-tuning; how it was trained is shown below." if e.tuned else ""),
     ]
+
+
+def _training(comparison: Comparison) -> list[Block]:
+    """Return the table, and loss and accuracy by epoch of every configuration that has them."""
+    from headstart.report.figures import curves_figure
+
+    trained = [outcome for outcome in comparison.outcomes if tables.has_curves(outcome)]
+    if not trained:
+        return []
+    caption = (
+        "How it was trained. Validation: the held-out training items, the mean over the"
+        " repetitions; where they choose the epoch, the best of all epochs (0: the start, where no"
+        " epoch of a fine-tuning was better). Time: one repetition on its own; for a frozen"
+        " backbone decoding and embedding the training items once, and the head"
+    )
+    rows = tables.training_rows(comparison)
+    blocks: list[Block] = [Table(tables.TRAINING, rows, caption, "lrrrr")]
+    for outcome in trained:
+        curves = mean_curves([run.curves for run in outcome.runs])
+        text = f"{outcome.name}: loss and accuracy by epoch."
+        if len(outcome.runs) > 1:
+            text += " Lines are means over the repetitions, bands range from lowest to highest."
+        ends = "; ".join(f"{curve.name} ends at {curve.y[-1]:.3g}" for curve in curves)
+        blocks.append(Picture(curves_figure(curves), f"{outcome.name}: {ends}", text))
     return blocks
 
 
-def _causes(comparison: Comparison) -> list[Block]:
-    from headstart.report.figures import drift_figure
+def mean_curves(runs: Sequence[Sequence[Curve]]) -> tuple[Curve, ...]:
+    """Return the mean of the curves of several runs, with a band from the lowest to the highest.
 
-    blocks: list[Block] = [
-        Callout(_with_fix(finding_text(comparison, f), f.fix), f.level)
-        for f in comparison.findings
-        if f.level != "warning"
-    ]
-    drift = comparison.evidence.drift
-    if drift:
-        layers = [layer.name for layer in next(iter(drift.values()))]
-        values = {name: [layer.symmetric_kl for layer in found] for name, found in drift.items()}
-        alt = "; ".join(
-            f"{name}: first layer {format_number(series[0])} nats"
-            for name, series in values.items()
+    Args:
+        runs: the same curves by name in each; a run may have ended earlier than another, and a
+            point is the mean over those that came so far.
+    """
+    named: dict[str, list[Curve]] = {}
+    for curve in (curve for run in runs for curve in run):
+        named.setdefault(curve.name, []).append(curve)
+    found = []
+    for name, same in named.items():
+        points: dict[float, list[float]] = {}
+        for x, y in (pair for curve in same for pair in zip(curve.x, curve.y, strict=True)):
+            if math.isfinite(y):
+                points.setdefault(x, []).append(y)
+        if not points:
+            continue
+        ys = [points[x] for x in sorted(points)]
+        several = len(same) > 1
+        found.append(
+            Curve(
+                name=name,
+                x=tuple(sorted(points)),
+                y=tuple(sum(values) / len(values) for values in ys),
+                x_label=same[0].x_label,
+                y_label=same[0].y_label,
+                low=tuple(map(min, ys)) if several else (),
+                high=tuple(map(max, ys)) if several else (),
+                chosen=None if several else same[0].chosen,
+            )
         )
+    return tuple(found)
+
+
+def _causes(comparison: Comparison) -> list[Block]:
+    blocks = _findings(comparison, warnings=False)
+    e = comparison.evidence
+    if e.drift:
+        first = ((name, found[0].symmetric_kl) for name, found in e.drift.items())
         blocks.append(
             Picture(
-                drift_figure(layers, values, x_label="drift from the running statistics, nats"),
-                alt,
-                "Symmetric Kullback–Leibler divergence between what a layer is given and its"
+                _drift_figure(comparison),
+                "; ".join(f"{name}: first layer {format_number(kl)} nats" for name, kl in first),
+                "Symmetric Kullback–Leibler divergence between what a layer receives and its"
                 " running statistics, the mean over its channels. Near zero, the data look to the"
                 " layer like those of pre-training.",
             )
         )
-    blocks += _inputs_table(comparison)
-    blocks.append(_spread_table(comparison))
-    return blocks
-
-
-def _inputs_table(comparison: Comparison) -> list[Block]:
-    check = comparison.evidence.inputs
-    if check is None:
-        return []
-    trials = [check.given, *check.trials]
-    trials += [check.own_size] if check.own_size else []
-    rows = tuple((t.name, t.first, t.early, str(t.preprocessing)) for t in trials)
-    caption = f"Preprocessings that were tried on {check.images} training images, without labels"
-    header = ("inputs", f"drift of {check.layers[0]}", "early layers", "preprocessing")
-    return [Table(header, rows, caption, "lrrl", folded=True)]
-
-
-def _spread_table(comparison: Comparison) -> Table:
-    rows = tuple(
-        (
-            outcome.name,
-            outcome.spread.width,
-            outcome.spread.scale,
-            outcome.spread.constant,
-            outcome.spread.dimension,
+    if e.inputs is not None:
+        check = e.inputs
+        trials = [check.given, *check.trials, *([check.own_size] if check.own_size else [])]
+        blocks.append(
+            Table(
+                ("inputs", f"drift of {check.layers[0]}", "early layers", "preprocessing"),
+                tuple((t.name, t.first, t.early, str(t.preprocessing)) for t in trials),
+                f"Preprocessings that were tried on {check.images} training images, without labels",
+                "lrrl",
+                folded=True,
+            )
         )
-        for outcome in comparison.evidence.frozen
+    spreads = Table(
+        ("configuration", "features", "standard deviation", "constant", "effective dimension"),
+        tuple(
+            (o.name, o.spread.width, o.spread.scale, o.spread.constant, o.spread.dimension)
+            for o in e.frozen
+        ),
+        "How the features of the training items are spread",
+        "lrrrr",
+        folded=True,
     )
-    header = ("configuration", "features", "standard deviation", "constant", "effective dimension")
-    return Table(header, rows, "How the features of the training items spread", "lrrrr", True)
+    return [*blocks, spreads]
 
 
 def _cost(comparison: Comparison) -> list[Block]:
-    from headstart.report.figures import cost_figure
-
-    values = cost_values(comparison)
-    figure = cost_figure(*values)
-    alt = "; ".join(
-        f"{name}: {format_seconds(value)} an image"
-        for name, value in zip(values[0], values[1], strict=True)
-    )
-    plan = comparison.plan
+    plan, cache = comparison.plan, comparison.cache
+    rates = comparison.seconds_per_image.items()
     steps = tuple((name, format_seconds(value)) for name, value in comparison.seconds.items())
     return [
-        Picture(figure, alt, "Time of the forward pass alone; memory is in the table above."),
+        Picture(
+            _cost_figure(comparison),
+            "; ".join(f"{name}: {format_seconds(value)} an image" for name, value in rates),
+            "Time of the forward pass alone; memory is in the table above.",
+        ),
         f"The study needed {plan.images:,} forward passes of one image instead of {plan.alone:,}:"
-        f" configurations that compute the same function share rows. {comparison.cache.hits:,}"
-        f" rows were in the cache already, {comparison.cache.misses:,} were added to it.",
+        f" configurations that compute the same function share rows. {cache.hits:,} rows were in"
+        f" the cache already, {cache.misses:,} were added to it.",
         Table(("pass",), tuple((line,) for line in plan.lines()), "The plan", "l", folded=True),
         Table(("step", "time"), steps, "Time by step", "lr", folded=True),
     ]
-
-
-def cost_values(
-    comparison: Comparison,
-) -> tuple[list[str], list[float], list[float], list[Interval | None]]:
-    """Return names, seconds an image, accuracies and intervals of the frozen backbones."""
-    frozen = comparison.evidence.frozen
-    return (
-        [outcome.name for outcome in frozen],
-        [comparison.seconds_per_image.get(outcome.name, float("nan")) for outcome in frozen],
-        [outcome.accuracy.value for outcome in frozen],
-        [outcome.accuracy.interval for outcome in frozen],
-    )
 
 
 def _runs(comparison: Comparison) -> Table:
@@ -311,6 +299,17 @@ def _runs(comparison: Comparison) -> Table:
     return Table(header, rows, f"All {len(rows)} runs with their seeds", "lrrrrll", folded=True)
 
 
+def _seeds(seeds: Seeds) -> str:
+    named = {
+        "split": seeds.split,
+        "held out": seeds.validation,
+        "order": seeds.order,
+        "dropout": seeds.chance,
+        "head": seeds.head,
+    }
+    return ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+
+
 def _settings(
     comparison: Comparison, environment: Mapping[str, Any] | None, notes: Sequence[str]
 ) -> list[Block]:
@@ -328,62 +327,38 @@ def _settings(
     return blocks
 
 
-def _row(comparison: Comparison, outcome: Outcome) -> tuple[str, ...]:
-    difference = outcome.difference
-    if difference is None:
-        gap, p = "reference", ""
-    elif comparison.evidence.reference in outcome.same_as:
-        gap, p = "the same", ""
-    else:
-        gap = f"{100 * difference.value:+.1f}"
-        if difference.interval is not None:
-            low, high = difference.interval.low, difference.interval.high
-            gap += f" ({100 * low:+.1f} to {100 * high:+.1f})"
-        p = NOT_DEFINED if difference.p_holm is None else _p_value(difference.p_holm)
-    return (
-        outcome.name,
-        format_percent(outcome.accuracy.value),
-        _interval(outcome),
-        gap,
-        p,
-        *_measured(outcome, comparison.seconds_per_image.get(outcome.name)),
+def _accuracy_figure(comparison: Comparison) -> Figure:
+    from headstart.report.figures import comparison_figure
+
+    outcomes = comparison.outcomes
+    names = [outcome.name for outcome in outcomes]
+    return comparison_figure(
+        names,
+        [[run.accuracy for run in outcome.runs] for outcome in outcomes],
+        [outcome.accuracy.interval for outcome in outcomes],
+        reference=names.index(comparison.evidence.reference),
     )
 
 
-def _measured(outcome: Outcome, seconds: float | None) -> tuple[str, str, str, str]:
-    if not isinstance(outcome, FrozenOutcome):
-        return (NOT_DEFINED,) * 4
-    return (
-        _change(outcome.behaviour.changes.in_another_batch),
-        _change(outcome.behaviour.changes.on_second_pass),
-        "" if seconds is None else format_number(1000 * seconds, digits=2),
-        f"{outcome.behaviour.peak_bytes / 2**20:,.0f}",
+def _drift_figure(comparison: Comparison) -> Figure:
+    from headstart.report.figures import drift_figure
+
+    drift = comparison.evidence.drift
+    layers = [layer.name for layer in next(iter(drift.values()))]
+    values = {name: [layer.symmetric_kl for layer in found] for name, found in drift.items()}
+    return drift_figure(layers, values, x_label=DRIFT)
+
+
+def _cost_figure(comparison: Comparison) -> Figure:
+    from headstart.report.figures import cost_figure
+
+    frozen = comparison.evidence.frozen
+    return cost_figure(
+        [outcome.name for outcome in frozen],
+        [comparison.seconds_per_image.get(outcome.name, math.nan) for outcome in frozen],
+        [outcome.accuracy.value for outcome in frozen],
+        [outcome.accuracy.interval for outcome in frozen],
     )
 
 
-def _interval(outcome: Outcome) -> str:
-    interval = outcome.accuracy.interval
-    return "" if interval is None else f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
-
-
-def _change(value: float) -> str:
-    if value == 0.0:
-        return "equal"
-    return "rounding" if value < _SMALL_CHANGE else format_percent(value, digits=0)
-
-
-def _p_value(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
-def _seeds(seeds: Any) -> str:
-    parts = [("split", seeds.split), ("held out", seeds.validation), ("order", seeds.order)]
-    parts += [("chance", seeds.chance), ("head", seeds.head)]
-    return ", ".join(f"{name} {value}" for name, value in parts if value is not None)
-
-
-def _with_fix(text: str, fix: str) -> str:
-    return f"{text} What to do: {fix}." if fix else text
-
-
-__all__ = ["comparison_page", "comparison_rows", "comparison_table"]
+__all__ = ["comparison_page", "mean_curves", "save_figures"]
