@@ -87,9 +87,9 @@ def suffix_epochs(data: Dataset, arguments: argparse.Namespace, recipe: Recipe) 
         rows: list[tuple[torch.Tensor, ...]] = []
         with torch.no_grad():
             network.eval()
-            for batch in read_batches(split, None, backbone.preprocessing, batch_size=64):
-                pixels = backbone.preprocessing.normalise(batch.pixels)
-                rows.append(tuple(t.clone() for t in cut.prefix(pixels)))
+            for batch in read_batches(split, None, backbone.inputs, batch_size=64):
+                inputs = batch.arguments(backbone.device)
+                rows.append(tuple(t.clone() for t in inputs.call(cut.prefix)))
         tensors = tuple(torch.cat(column) for column in zip(*rows, strict=True))
         parts.append((tensors, torch.from_numpy(split.labels)))
     stage = recipe.stages[0]

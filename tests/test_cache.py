@@ -116,7 +116,7 @@ def test_changing_one_number_computes_everything_anew(cache, folder, what):
     with torch.no_grad():
         tensor = stem.conv.weight if what == "weight" else stem.norm.running_mean
         tensor.view(-1)[0] += 1e-3
-    changed = load_backbone(backbone.module, preprocessing=backbone.preprocessing)
+    changed = load_backbone(backbone.module, inputs=backbone.inputs)
     assert cache.features(changed, split).use.misses == 12
 
 

@@ -9,20 +9,40 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
+from torch import Tensor, nn
 
-from headstart.commands.finetune.job import FinetuneConfig
+from headstart.backbones import Backbone, load_backbone
+from headstart.cache import FeatureCache
+from headstart.commands.finetune.job import FinetuneConfig, finetune
 from headstart.commands.fit.job import FitConfig, fit
-from headstart.core.errors import ConfigError
+from headstart.commands.predict.job import predict
+from headstart.commands.settings import BackboneSpec
+from headstart.core.arguments import Arguments
+from headstart.core.errors import BadFilesError, ConfigError
 from headstart.core.progress import SilentReporter
 from headstart.core.settings import check, option
+from headstart.data import (
+    INPUT_KINDS,
+    Content,
+    Dataset,
+    Inputs,
+    Items,
+    NumberedView,
+    Split,
+    UndecodableError,
+    register_inputs,
+)
+from headstart.extraction import Extraction, extract
+from headstart.finetuning import Recipe, Stage
 from headstart.heads import HeadKind, Trained, TrainingRows, load_head, register_head, sweep
 from headstart.heads import registry as heads
 from headstart.heads.base import Arrays, Head, Task
@@ -183,3 +203,158 @@ def test_a_taken_name_and_an_option_without_default_are_refused(centroid: HeadKi
         "the head name 'logistic' is taken by 'linear'",
         "the option 'width' of head 'logistic' needs a default",
     )
+
+
+# A kind of inputs: sequences of bases, padded to the longest of their batch
+
+
+@dataclass(frozen=True)
+class Bases(Inputs):
+    """DNA: a text of A, C, G and T becomes token numbers 1 to 4; 0 pads."""
+
+    kind: ClassVar[str] = "bases"
+    unit: ClassVar[str] = "sequences"
+
+    longest: int = 40
+
+    def sample(self, content: Content, view: NumberedView | None = None, key: str = "") -> Tensor:
+        assert isinstance(content, str)
+        if unknown := set(content) - set("ACGT"):
+            raise UndecodableError(f"'{min(unknown)}' is no base")
+        return torch.tensor(["ACGT".index(base) + 1 for base in content[: self.longest]])
+
+    def collate(self, samples: Sequence[Tensor]) -> Arguments:
+        tokens = nn.utils.rnn.pad_sequence(list(samples), batch_first=True)
+        return Arguments((tokens,), {"attend": tokens > 0}, mask=tokens > 0)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "longest": self.longest}
+
+    def example(self, count: int) -> Arguments:
+        return self.collate([torch.arange(5 + i % 2) % 4 + 1 for i in range(count)])
+
+
+class Composition(nn.Module):
+    """Counts bases and pairs of them; a network whose rows padding would change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        with torch.no_grad():
+            self.embed.weight.copy_(torch.cat([torch.full((1, 4), 9.0), torch.eye(4)]))
+        self.mix = nn.Linear(4, 6)
+
+    def forward(self, tokens: Tensor, attend: Tensor) -> Tensor:
+        real = attend[:, :, None].float()
+        mean = (self.embed(tokens) * real).sum(1) / real.sum(1)
+        return self.mix(mean)
+
+
+class Texts(Items):
+    """Items whose content is a text."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__(len(texts))
+        self.texts = tuple(texts)
+
+    def content(self, i: int) -> str:
+        return self.texts[i]
+
+    def origin(self, i: int) -> str:
+        return f"sequence {i}"
+
+
+def sequences(count: int, seed: int = 0) -> Split:
+    """Random sequences of 3 to 40 bases; those of the second class are rich in G and C."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    weights = ([0.4, 0.1, 0.1, 0.4], [0.15, 0.35, 0.35, 0.15])
+    texts = ["".join(rng.choice(list("ACGT"), rng.integers(3, 41), p=weights[y])) for y in labels]
+    return Split(Texts(texts), np.arange(count), labels, ("poor", "rich"))
+
+
+@pytest.fixture
+def bases() -> Iterator[Backbone]:
+    register_inputs(Bases)
+    torch.manual_seed(0)
+    backbone = load_backbone(Composition(), inputs=Bases())
+    yield backbone
+    del INPUT_KINDS["bases"]
+
+
+def test_rows_of_a_new_kind_do_not_depend_on_padding(bases: Backbone) -> None:
+    split = sequences(30)
+    whole = extract(bases, split, settings=Extraction(batch_size=7)).features[0]
+    order = np.random.default_rng(1).permutation(30)
+    shuffled = extract(bases, split.take(order), settings=Extraction(batch_size=11)).features[0]
+    np.testing.assert_allclose(shuffled, whole[order], atol=1e-6)
+    shares = np.array([[text.count(b) / len(text) for b in "ACGT"] for text in split.items.texts])
+    for pooling, expected in (("avg", shares), ("gem", np.cbrt(shares))):
+        pooled = extract(bases.at("embed", pooling), split).features[0]
+        np.testing.assert_allclose(pooled, expected, atol=2e-2 if pooling == "gem" else 1e-6)
+
+
+@pytest.mark.slow  # compiling takes 15 s
+def test_a_new_kind_is_compiled(bases: Backbone) -> None:
+    split = sequences(12)
+    cuts = (bases, bases.at("embed", "avg"))
+    eager = extract(cuts, split)
+    compiled = extract(cuts, split, settings=Extraction(compile=True))
+    for one, other in zip(eager.features, compiled.features, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_new_kind_is_at_once_in_the_cache_and_in_fit(bases: Backbone, tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    data = Dataset("dna", ("poor", "rich"), {"train": sequences(160), "test": sequences(80, 1)})
+    run = fit(data, bases, cache=cache, out=tmp_path / "run", reporter=QUIET)
+    assert run.evaluation.accuracy.value > 0.8
+    assert cache.features(bases, data.train).use.misses == 0
+    assert fit(data, bases, cache=cache, write=False, reporter=QUIET).cache.misses == 0
+    shorter = load_backbone(bases.module, inputs=Bases(longest=5))
+    assert cache.features(shorter, data.train).use.hits == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    wrong = next(m for m in np.flatnonzero(_predicted(run, bases, data.test) != data.test.labels))
+    assert data.test.content(int(wrong)) in page
+    said = predict(data.test, tmp_path / "run", backbone=bases, cache=cache, reporter=QUIET)
+    assert [said.classes[i] for i in said.probabilities.argmax(1)] == [
+        data.classes[i] for i in _predicted(run, bases, data.test)
+    ]
+
+
+def _predicted(run: Any, backbone: Backbone, split: Split) -> np.ndarray:
+    return run.head.predict(extract(backbone, split).features[0])
+
+
+def test_a_new_kind_is_fine_tuned(bases: Backbone, tmp_path: Path) -> None:
+    data = Dataset("dna", ("poor", "rich"), {"train": sequences(160), "test": sequences(80, 1)})
+    recipe = Recipe("short", (Stage("all", ("all",), epochs=2, lr=1e-3),), "probe")
+    plans: list[Any] = []
+    run = finetune(
+        data, bases, recipe, cache=tmp_path / "cache", write=False, reporter=QUIET,
+        show_plan=plans.append,
+    )  # fmt: skip
+    assert run.evaluation.accuracy.value > 0.8
+    assert "sequences differ in length" in plans[0].stages[0].no_cut
+
+
+def test_a_new_kind_reports_bad_items_and_names_its_fields(bases: Backbone) -> None:
+    split = Split(Texts(["ACGT", "ACXT"]), np.arange(2), np.array([0, 1]), ("a", "b"))
+    with pytest.raises(BadFilesError, match=r"sequence 1 \('X' is no base\)"):
+        extract(bases, split)
+    with pytest.raises(ConfigError, match=r"no longst.*did you mean 'longest'"):
+        load_backbone(bases.module, inputs=Bases(), longst=3)
+    with pytest.raises(ConfigError, match="no numbered views of sequences"):
+        bases.inputs.numbered_views(3)
+
+
+def test_a_run_folder_rebuilds_inputs_of_a_new_kind(bases: Backbone, tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(
+        "from tests.test_extending import Bases, Composition\n"
+        "def make():\n    return Composition(), Bases(longest=17)\n"
+    )
+    backbone = load_backbone(f"{path}:make")
+    assert backbone.inputs == Bases(longest=17)
+    spec = BackboneSpec.of(backbone)
+    assert spec.load().inputs == backbone.inputs

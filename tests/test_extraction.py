@@ -40,7 +40,7 @@ def test_rows_are_those_of_a_plain_loop(batch_size):
     net = Net()
     split = split_of(10)
     rows = extract(
-        load_backbone(net, preprocessing=PLAN), split, settings=Extraction(batch_size=batch_size)
+        load_backbone(net, inputs=PLAN), split, settings=Extraction(batch_size=batch_size)
     )
     pixels = torch.from_numpy(images(10)).permute(0, 3, 1, 2)
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_the_module_is_left_as_it_was():
     net.norm.eval()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     state = torch.get_rng_state()
-    extract(load_backbone(net, preprocessing=PLAN), split_of(5))
+    extract(load_backbone(net, inputs=PLAN), split_of(5))
     assert net.training
     assert net.dropout.training
     assert not net.norm.training
@@ -65,7 +65,7 @@ def test_the_module_is_left_as_it_was():
 
 
 def test_a_norm_without_running_statistics_is_refused():
-    backbone = load_backbone(Net(track_running_stats=False), preprocessing=PLAN)
+    backbone = load_backbone(Net(track_running_stats=False), inputs=PLAN)
     with pytest.raises(BackboneError, match=r"other features in another batch.*not cached"):
         extract(backbone, split_of(8))
 
@@ -77,7 +77,7 @@ class Noisy(Net):
 
 def test_a_network_that_draws_random_numbers_is_refused():
     with pytest.raises(BackboneError, match="second pass"):
-        extract(load_backbone(Noisy(), preprocessing=PLAN), split_of(8))
+        extract(load_backbone(Noisy(), inputs=PLAN), split_of(8))
 
 
 class Broken(Net):
@@ -87,7 +87,7 @@ class Broken(Net):
 
 def test_infinite_features_are_refused():
     with pytest.raises(BackboneError, match="not finite"):
-        extract(load_backbone(Broken(), preprocessing=PLAN), split_of(3))
+        extract(load_backbone(Broken(), inputs=PLAN), split_of(3))
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from headstart.backbones import features_of, load_backbone
+from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.data import Preprocessing
 from headstart.modules import pooling
@@ -31,8 +32,10 @@ class Net(nn.Module):
 def test_in_place_layers_do_not_overwrite_a_captured_output():
     net = Net()
     x = torch.randn(2, 3, 16, 16)
-    backbone = load_backbone(net, preprocessing=PLAN)
-    one, act = features_of([backbone.at("one", "none"), backbone.at("act", "none")], x)
+    backbone = load_backbone(net, inputs=PLAN)
+    one, act = features_of(
+        [backbone.at("one", "none"), backbone.at("act", "none")], Arguments((x,))
+    )
     assert torch.equal(one, net.one(x))
     assert (one < 0).any()
     assert (act >= 0).all()
@@ -60,12 +63,12 @@ class Twice(nn.Module):
 
 def test_a_layer_that_runs_twice_is_refused():
     with pytest.raises(BackboneError, match="runs 2 times"):
-        load_backbone(Twice(), preprocessing=PLAN, layer="conv")
-    assert load_backbone(Twice(), preprocessing=PLAN, layer="head").feature_shape() == (3,)
+        load_backbone(Twice(), inputs=PLAN, layer="conv")
+    assert load_backbone(Twice(), inputs=PLAN, layer="head").feature_shape() == (3,)
 
 
 def key(module: nn.Module, layer: str | None = "layer2") -> dict:
-    return load_backbone(module, preprocessing=PLAN, layer=layer).identity()
+    return load_backbone(module, inputs=PLAN, layer=layer).identity()
 
 
 class TestIdentity:
@@ -120,14 +123,14 @@ class TestIdentity:
 
 
 def test_half_precision_is_pooled_in_float32():
-    backbone = load_backbone(nn.Conv2d(3, 4, 1), preprocessing=PLAN, pooling="gem")
+    backbone = load_backbone(nn.Conv2d(3, 4, 1), inputs=PLAN, pooling="gem")
     pooled = backbone.pool(torch.full((1, 4, 64, 64), 3.001, dtype=torch.float16))
     assert pooled.dtype == torch.float32
     assert torch.isfinite(pooled).all()
 
 
 def test_features_share_no_memory_with_the_network():
-    backbone = load_backbone(Net(), preprocessing=PLAN, layer="one", pooling="none")
+    backbone = load_backbone(Net(), inputs=PLAN, layer="one", pooling="none")
     output = torch.rand(2, 4, 3, 3)
     assert backbone.pool(output).data_ptr() != output.data_ptr()
 
@@ -139,8 +142,8 @@ def test_a_pooling_of_ones_own(monkeypatch):
         return positions_of(output, layout).std(dim=1)
 
     register_pooling(PoolingKind("deviation", "the standard deviation over positions", deviation))
-    backbone = load_backbone(Net(), preprocessing=PLAN, layer="one", pooling="deviation")
+    backbone = load_backbone(Net(), inputs=PLAN, layer="one", pooling="deviation")
     x = backbone.probe()
     with torch.no_grad():
-        expected = backbone.module.one(x).std((2, 3))
+        expected = x.call(backbone.module.one).std((2, 3))
         assert torch.allclose(backbone.features(x), expected, atol=1e-6)

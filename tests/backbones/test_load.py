@@ -99,11 +99,11 @@ def test_local_weights_may_carry_their_preprocessing(tmp_path):
     plan = '{"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "size": [48, 48], "scale": 1.0}'
     save_file(module.state_dict(), path, metadata={"headstart.preprocessing": plan})
     backbone = load_backbone("timm/resnet10t", weights=path)
-    assert backbone.preprocessing.mean == (0.1, 0.2, 0.3)
-    assert backbone.preprocessing.size == (48, 48)
+    assert backbone.inputs.mean == (0.1, 0.2, 0.3)
+    assert backbone.inputs.size == (48, 48)
     overridden = load_backbone("timm/resnet10t", weights=path, size=64)
-    assert overridden.preprocessing.size == (64, 64)
-    assert overridden.preprocessing.scale == 1.0
+    assert overridden.inputs.size == (64, 64)
+    assert overridden.inputs.scale == 1.0
 
 
 def test_damaged_preprocessing_metadata_is_refused(tmp_path):
@@ -166,7 +166,7 @@ def test_a_module_of_ones_own_needs_preprocessing():
     with pytest.raises(BackboneError, match=r"preprocessing of Tiny is not known.*size"):
         load_backbone(Tiny())
     plan = Preprocessing(size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
-    assert load_backbone(Tiny(), preprocessing=plan).feature_shape() == (4,)
+    assert load_backbone(Tiny(), inputs=plan).feature_shape() == (4,)
 
 
 FACTORY = """
@@ -268,9 +268,9 @@ def test_torchvision_preprocessing_is_that_of_its_weights():
 def test_a_size_of_ones_own_keeps_the_whole_image(checkpoints):
     weights = checkpoints["timm/resnet10t"]
     own = load_backbone("timm/resnet10t", weights=weights, size=64, **COLOURS)
-    assert own.preprocessing.crop_fraction == 1.0
+    assert own.inputs.crop_fraction == 1.0
     assert any("whole image is kept" in note for note in own.notes)
     default = load_backbone("timm/resnet10t", weights=weights, **COLOURS)
-    assert default.preprocessing.crop_fraction < 1.0
+    assert default.inputs.crop_fraction < 1.0
     given = load_backbone("timm/resnet10t", weights=weights, size=64, crop_fraction=0.8, **COLOURS)
-    assert given.preprocessing.crop_fraction == 0.8
+    assert given.inputs.crop_fraction == 0.8

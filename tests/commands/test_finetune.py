@@ -22,6 +22,7 @@ from headstart.commands.finetune.job import FinetuneConfig, finetune, plan_finet
 from headstart.commands.predict.job import evaluate as evaluate_run
 from headstart.commands.predict.job import predict
 from headstart.commands.run_folder import open_run
+from headstart.core.arguments import Arguments
 from headstart.core.errors import BadFilesError, ConfigError, DataError
 from headstart.core.progress import SilentReporter, Task
 from headstart.data import load_data
@@ -82,11 +83,11 @@ def test_the_probabilities_are_those_of_the_trained_network(tmp_path: Path, cach
     run = finetune(source(), residual(), SHORT, out=out, cache=cache, reporter=QUIET)
     images = squares(5, 3)[0]
     said = predict(images, out, backbone=residual(), cache=cache, reporter=QUIET)
-    plan = run.backbone.preprocessing
+    plan = run.backbone.inputs
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     run.backbone.module.eval()  # the job gave the module the mode back that it had before
     with torch.no_grad():
-        rows = run.backbone.features(plan.normalise(pixels))
+        rows = run.backbone.features(Arguments((plan.normalise(pixels),)))
     expected = run.head.predict_proba(rows.numpy())
     np.testing.assert_allclose(said.probabilities, expected, atol=1e-5)
 

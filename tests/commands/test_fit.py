@@ -23,6 +23,7 @@ from headstart.commands.run_folder import open_run
 from headstart.core.errors import BackboneError, BadFilesError, ConfigError, DataError
 from headstart.core.progress import SilentReporter
 from headstart.data import Preprocessing, load_data
+from headstart.data.decoding import image_of
 
 QUIET = SilentReporter()
 
@@ -38,7 +39,7 @@ def few_digits():
     data = load_data("digits")
     # Drawn at random: the digits are ordered by writer.
     chosen = data.train.take(np.random.default_rng(0).permutation(len(data.train))[:400])
-    x = np.stack([np.asarray(chosen.image(i)) for i in range(400)])
+    x = np.stack([np.asarray(image_of(chosen.content(i))) for i in range(400)])
     y = np.array(data.classes)[chosen.labels]
     return load_data({"train": (x[:300], y[:300]), "test": (x[300:], y[300:])})
 
@@ -126,7 +127,7 @@ def test_predictions_are_written_as_csv_and_parquet(run, few_digits, cache, tmp_
 
 
 def test_a_single_image(run, few_digits, cache, tmp_path):
-    few_digits.test.image(0).save(tmp_path / "one.png")
+    image_of(few_digits.test.content(0)).save(tmp_path / "one.png")
     said = predict(tmp_path / "one.png", run.folder, cache=cache, reporter=QUIET)
     assert said.origins == ("one.png",)
 
@@ -198,16 +199,16 @@ class Own(nn.Module):
 
 def test_a_module_of_ones_own_has_to_be_given_again(few_digits, cache, tmp_path):
     plan = Preprocessing(size=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
-    backbone = load_backbone(Own(), preprocessing=plan)
+    backbone = load_backbone(Own(), inputs=plan)
     made = fit(few_digits, backbone, out=tmp_path, baselines=False, cache=cache, reporter=QUIET)
     with pytest.raises(BackboneError, match="module of your own"):
         predict(few_digits.test, tmp_path, cache=cache, reporter=QUIET)
-    again = load_backbone(Own(), preprocessing=plan)
+    again = load_backbone(Own(), inputs=plan)
     said = predict(few_digits.test, tmp_path, backbone=again, cache=cache, reporter=QUIET)
     assert len(said) == made.n_test
     with torch.no_grad():
         again.module.conv.bias += 1
-    changed = load_backbone(again.module, preprocessing=plan)
+    changed = load_backbone(again.module, inputs=plan)
     with pytest.raises(DataError, match="not the one"):
         predict(few_digits.test, tmp_path, backbone=changed, cache=cache, reporter=QUIET)
 

@@ -21,6 +21,7 @@ from headstart.commands.sweep.job import SweepConfig, sweep
 from headstart.core.errors import BackboneError, ConfigError, DataError, HeadError
 from headstart.core.progress import SilentReporter
 from headstart.data import load_data
+from headstart.data.decoding import image_of
 from headstart.extraction import Extractor
 from headstart.heads.sweeps import swept_heads
 
@@ -32,7 +33,7 @@ GRID = (1e-3, 1e-1, 1.0)
 def some_digits():
     data = load_data("digits")
     chosen = data.train.take(np.random.default_rng(0).permutation(len(data.train))[:300])
-    x = np.stack([np.asarray(chosen.image(i)) for i in range(300)])
+    x = np.stack([np.asarray(image_of(chosen.content(i))) for i in range(300)])
     y = np.array(data.classes)[chosen.labels]
     return x, y
 

@@ -17,6 +17,7 @@ import pytest
 
 from headstart.core.errors import BadFilesError, DataError, HeadstartError, MissingExtraError
 from headstart.data import load_data, load_items, load_test_data
+from headstart.data.decoding import image_of
 from tests.data.conftest import Pictures
 
 
@@ -94,7 +95,7 @@ def test_no_permission(locked: Path) -> None:
     assert "no permission to read" in message(locked / "locked.csv")
     assert "cannot be reached" in message(locked / "locked" / "inside")
     with pytest.raises(BadFilesError, match=r"1.png \(no permission to read it\)"):
-        load_items(locked / "cat").image(1)
+        load_items(locked / "cat").content(1)
 
 
 @pytest.mark.parametrize("name", ["x" * 400, "nul\0byte"])
@@ -333,7 +334,7 @@ def test_semicolons_byte_order_marks_and_backslashes(pictures: Pictures, tmp_pat
     path = write_csv(tmp_path / "t.csv", "\ufeff" + "\r\n".join(["path;label", *rows]))
     split = load_test_data(path).test
     assert split.classes == ("cat", "ünï dög")
-    assert np.asarray(split.image(11)).tolist() == pictures.pixels()[11].tolist()
+    assert np.asarray(image_of(split.content(11))).tolist() == pictures.pixels()[11].tolist()
 
 
 def test_paths_that_start_elsewhere_are_told_at_once(pictures: Pictures, tmp_path: Path) -> None:
@@ -360,7 +361,7 @@ def test_missing_and_remote_files_of_a_table_are_bad_items(
     reasons = []
     for i in range(3):
         with pytest.raises(HeadstartError) as caught:
-            split.image(i)
+            image_of(split.content(i))
         reasons.append(str(caught.value))
     assert "gone.png (no such file)" in reasons[0]
     assert "an address on the network" in reasons[1]
@@ -370,7 +371,7 @@ def test_missing_and_remote_files_of_a_table_are_bad_items(
 def test_null_images_are_bad_items() -> None:
     table = pa.table({"image": pa.array([None, b"x"], pa.binary()), "label": [0, 1]})
     with pytest.raises(HeadstartError, match="no image in this row"):
-        load_test_data(table).test.image(0)
+        image_of(load_test_data(table).test.content(0))
 
 
 def test_a_table_larger_than_memory_is_refused(
@@ -436,5 +437,5 @@ def test_a_torch_dataset_with_a_bad_item_still_yields_the_others(pictures: Pictu
     split = load_test_data(OneBad()).test
     assert split.labels.tolist() == [0, 1, 0, 1, 0]
     with pytest.raises(BadFilesError, match=r"OneBad item 1 \(KeyError: 'lost'\)"):
-        split.image(1)
-    assert split.image(2).size == (16, 12)
+        image_of(split.content(1))
+    assert image_of(split.content(2)).size == (16, 12)

@@ -13,6 +13,7 @@ import torch
 
 from headstart.core.errors import BadFilesError
 from headstart.data import Preprocessing, Split, load_items, read_batches
+from headstart.data.decoding import image_of
 from headstart.data.items import SampleItems
 from tests.data.conftest import Pictures, encoded
 
@@ -40,9 +41,9 @@ def test_batches_come_in_order_and_hold_their_own_items(workers: int, batch_size
     )
     assert all(len(batch) == batch_size for batch in batches[:-1])
     np.testing.assert_array_equal(np.concatenate([b.indices for b in batches]), index)
-    pixels = torch.cat([b.pixels for b in batches])
+    pixels = torch.cat([b.collated.args[0] for b in batches])
     assert pixels.dtype == torch.uint8
-    assert batches[0].pixels.is_contiguous()
+    assert batches[0].collated.args[0].is_contiguous()
     expected = (index[:, None] * 3 + np.arange(3)).astype(np.uint8)
     np.testing.assert_array_equal(pixels.numpy(), np.tile(expected[..., None, None], (8, 10)))
 
@@ -50,11 +51,11 @@ def test_batches_come_in_order_and_hold_their_own_items(workers: int, batch_size
 def test_pixels_do_not_depend_on_threads_or_batches(pictures: Pictures, tmp_path: Path) -> None:
     split = load_items(pictures.write(tmp_path))
     one, many = (
-        torch.cat([b.pixels for b in read_batches(split, None, PREPROCESSING, **options)])
+        torch.cat([b.collated.args[0] for b in read_batches(split, None, PREPROCESSING, **options)])
         for options in ({"batch_size": 12, "workers": 1}, {"batch_size": 5, "workers": 4})
     )
     assert torch.equal(one, many)
-    expected = np.stack([PREPROCESSING.geometry(split.image(i)) for i in range(12)])
+    expected = np.stack([PREPROCESSING.geometry(image_of(split.content(i))) for i in range(12)])
     np.testing.assert_array_equal(one.permute(0, 2, 3, 1).numpy(), expected)
 
 
@@ -104,7 +105,7 @@ def test_bad_items_are_skipped_aloud(spoilt: Split) -> None:
     )
     batches = list(reader)
     assert [len(batch) for batch in batches] == [2, 5, 2]
-    assert [batch.pixels.shape[0] for batch in batches] == [2, 5, 2]
+    assert [batch.collated.args[0].shape[0] for batch in batches] == [2, 5, 2]
     assert [item.origin for item in reader.bad] == ["cat/1.png", "cat/2.png", "cat/3.png"]
     assert listener.notes[0].startswith("3 items cannot be read and are left out: 'cat/1.png (")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from headstart.data import Preprocessing, load_data, load_items, load_test_data, read_batches
+from headstart.data.decoding import image_of
 
 pytestmark = pytest.mark.real
 
@@ -27,7 +28,7 @@ def test_ants_and_bees(shared_data: Path) -> None:
     batches = list(read_batches(dataset.test, None, preprocessing, batch_size=32))
     assert sum(map(len, batches)) == 153
     gif = next(i for i in range(245) if dataset.train.items.content(i)[:3] == b"GIF")  # type: ignore[comparison-overlap]
-    assert preprocessing.geometry(dataset.train.image(gif)).shape == (64, 64, 3)
+    assert preprocessing.geometry(image_of(dataset.train.content(gif))).shape == (64, 64, 3)
 
 
 def test_cifar10(shared_data: Path) -> None:
@@ -38,9 +39,11 @@ def test_cifar10(shared_data: Path) -> None:
     split = dataset.test
     index = np.random.default_rng(0).choice(10_000, 500, replace=False)
     preprocessing = Preprocessing(32, 0.5, 0.5)
-    pixels = torch.cat([b.pixels for b in read_batches(split, index, preprocessing, batch_size=64)])
+    pixels = torch.cat(
+        [b.collated.args[0] for b in read_batches(split, index, preprocessing, batch_size=64)]
+    )
     for place in (0, 250, 499):
-        image = np.asarray(split.image(int(index[place])))
+        image = np.asarray(image_of(split.content(int(index[place]))))
         np.testing.assert_array_equal(pixels[place].permute(1, 2, 0).numpy(), image)
 
 

@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits
 
 from headstart.core.errors import DataError
 from headstart.data import Dataset, load_data, load_items, load_test_data
+from headstart.data.decoding import image_of
 from tests.data.conftest import Pictures
 
 Build = Callable[[Pictures, Path], Any]
@@ -158,7 +159,7 @@ def by_origin(dataset: Dataset, expected: int) -> list[tuple[np.ndarray, str, st
     for split in dataset.splits.values():
         for i, row in enumerate(split.rows.tolist()):
             name = dataset.classes[split.labels[i]]
-            joined.append((row, np.asarray(split.image(i)), name, split.ids[i]))
+            joined.append((row, np.asarray(image_of(split.content(i))), name, split.ids[i]))
     joined.sort(key=lambda item: item[0])
     assert [item[0] for item in joined] == list(range(expected))
     return [item[1:] for item in joined]
@@ -191,7 +192,7 @@ def test_every_source_serves_prediction_and_evaluation(
     given = SOURCES[name][0](pictures, tmp_path)
     items = load_items(given)
     np.testing.assert_array_equal(
-        [np.asarray(items.image(i)) for i in range(12)], pictures.pixels()
+        [np.asarray(image_of(items.content(i))) for i in range(12)], pictures.pixels()
     )
     whole = load_test_data(given)
     assert set(whole.splits) == {"test"}
@@ -304,7 +305,9 @@ def test_a_folder_of_tables(suffix: str, pictures: Pictures, tmp_path: Path) -> 
         "images/ünï dög/2.png",
     ]
     assert len(dataset.test) == 3
-    np.testing.assert_array_equal(np.asarray(dataset.test.image(2)), pictures.pixels()[11])
+    np.testing.assert_array_equal(
+        np.asarray(image_of(dataset.test.content(2))), pictures.pixels()[11]
+    )
 
 
 def test_a_split_column_divides_a_table(pictures: Pictures, tmp_path: Path) -> None:
@@ -339,7 +342,9 @@ def test_torch_subset_keeps_targets_and_classes(pictures: Pictures, tmp_path: Pa
     subset = torch.utils.data.Subset(whole, [0, 1, 2, 6, 7, 8])
     dataset = load_test_data(subset)
     assert [dataset.classes[i] for i in dataset.test.labels] == ["cat"] * 3 + ["ünï dög"] * 3
-    np.testing.assert_array_equal(np.asarray(dataset.test.image(3)), pictures.pixels()[6])
+    np.testing.assert_array_equal(
+        np.asarray(image_of(dataset.test.content(3))), pictures.pixels()[6]
+    )
 
 
 def test_random_transforms_are_refused(pictures: Pictures) -> None:
@@ -368,7 +373,7 @@ def test_keras_style_archives(pictures: Pictures, tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", x_train=grey, y_train=y[:, None], x_test=grey[:3], y_test=y[:3])
     dataset = load_data(tmp_path / "m.npz")
     assert (len(dataset.train), len(dataset.test), dataset.classes) == (12, 3, ("0", "1"))
-    np.testing.assert_array_equal(np.asarray(dataset.test.image(1))[..., 2], grey[1])
+    np.testing.assert_array_equal(np.asarray(image_of(dataset.test.content(1)))[..., 2], grey[1])
 
 
 def test_no_pickle_is_opened(tmp_path: Path) -> None:
@@ -391,7 +396,7 @@ def test_digits() -> None:
     original = load_digits()
     for i in (0, 100):
         expected = np.rint(original.images[dataset.test.rows[i]] / 16 * 255)
-        image = np.asarray(dataset.test.image(i))
+        image = np.asarray(image_of(dataset.test.content(i)))
         np.testing.assert_array_equal(image, np.stack([expected] * 3, axis=2))
         assert dataset.test.labels[i] == original.target[dataset.test.rows[i]]
     assert load_data("digits").test.ids == dataset.test.ids

@@ -25,6 +25,7 @@ from headstart.data import (
     numbered_views,
     read_batches,
 )
+from headstart.data.decoding import image_of
 from tests.data.conftest import Pictures
 
 PREPROCESSING = Preprocessing((20, 24), 0.5, 0.5)
@@ -92,12 +93,17 @@ def test_batches_of_a_view(pictures: Pictures, tmp_path: Path) -> None:
     view = numbered_views(2, seed=9, recipe=ALL)[1]
     one, many = (
         torch.cat(
-            [b.pixels for b in read_batches(split, None, PREPROCESSING, view=view, **options)]
+            [
+                b.collated.args[0]
+                for b in read_batches(split, None, PREPROCESSING, view=view, **options)
+            ]
         )
         for options in ({"batch_size": 12, "workers": 1}, {"batch_size": 5, "workers": 4})
     )
     assert torch.equal(one, many)
-    expected = [view.geometry(split.image(i), split.ids[i], PREPROCESSING) for i in range(12)]
+    expected = [
+        view.geometry(image_of(split.content(i)), split.ids[i], PREPROCESSING) for i in range(12)
+    ]
     np.testing.assert_array_equal(one.permute(0, 2, 3, 1).numpy(), np.stack(expected))
 
 

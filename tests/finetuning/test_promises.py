@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from headstart.backbones import load_backbone
 from headstart.commands.finetune.job import FinetuneConfig, finetune
+from headstart.core.arguments import Arguments
 from headstart.core.errors import ConfigError
 from headstart.core.progress import SilentReporter
 from headstart.finetuning import Classifier, Recipe, Stage, costs
@@ -101,7 +102,7 @@ def test_gradients_of_the_users_loop_are_put_back_and_change_nothing() -> None:
 def test_weights_are_no_activations() -> None:
     wide = nn.Sequential(nn.Linear(4, 1000), nn.ReLU(), nn.Linear(1000, 2))
     # Two items, so that the weights would be more an item than all that is kept.
-    cost = costs.measure_step(wide, (torch.rand(2, 4),), 2, "float32")
+    cost = costs.measure_step(wide, Arguments((torch.rand(2, 4),)), 2, "float32")
     # The hidden values behind the ReLU, once; inputs and what the loss keeps are a few numbers. The
     # weights of the second layer, which its backward pass keeps too, would be as much again.
     assert 4 * 1000 <= cost.activations < 4 * 1100

@@ -213,5 +213,5 @@ def test_the_features_are_those_of_the_backbone() -> None:
     network = Classifier(backbone, 2).eval()
     x = backbone.probe(3)
     with torch.no_grad():
-        assert torch.equal(network.features(x), backbone.features(x))
+        assert torch.equal(x.call(network.features), backbone.features(x))
     assert network.backbone is backbone.module

@@ -34,7 +34,7 @@ def rows_in(root: Path) -> tuple[BoundaryRows, Split, Classifier]:
     assert isinstance(cut, Cut)
     rows = BoundaryRows(
         cut,
-        network.source.preprocessing,
+        network.source.inputs,
         Store(root),
         precision="float32",
         device=torch.device("cpu"),
@@ -89,7 +89,7 @@ def test_two_processes_divide_the_rows_and_both_return_with_all(tmp_path: Path) 
     stored = rows.tensors(rows.read(split)[np.arange(ITEMS)])
     with torch.no_grad():
         pixels = np.stack([np.asarray(image) for image in squares(ITEMS)[0]])
-        inputs = network.source.preprocessing.normalise(
+        inputs = network.source.inputs.normalise(
             torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
         )
         expected = rows.cut.prefix.eval()(inputs)

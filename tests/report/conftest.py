@@ -18,6 +18,7 @@ from headstart.core.records import (
     ClassScores,
     Curve,
     Evaluation,
+    Excerpt,
     Interval,
     ReliabilityBin,
     Score,
@@ -132,7 +133,7 @@ def make_page(
             cache=CacheUse(10, 2),
             notes=names,
             warnings=names,
-            mistakes=tuple(Mistake(n, n, names[0], 0.9, thumbnail) for n in names),
+            mistakes=tuple(Mistake(n, n, names[0], 0.9, Excerpt(thumbnail)) for n in names),
             commands=names,
             head_name=names[0],
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from headstart.core.errors import ConfigError, HeadstartError
+from headstart.core.records import Excerpt
 from headstart.report import (
     Callout,
     Code,
@@ -170,8 +171,8 @@ def test_every_block_is_rendered(thumbnail: bytes) -> None:
                     Picture(thumbnail, "an image", "below it"),
                     Gallery(
                         (
-                            Example("file.png", (("true", "a"),), thumbnail),
-                            Example("row 3", ()),
+                            Example("file.png", (("true", "a"),), Excerpt(thumbnail)),
+                            Example("row 3", (), Excerpt(text="an excerpt")),
                         ),
                         "examples",
                     ),
@@ -184,8 +185,8 @@ def test_every_block_is_rendered(thumbnail: bytes) -> None:
     text = Document(source).text
     for words in ("title", "sub", "label", "value", "detail", "section", "a string", "a text",
                   "line 1\n  line 2", "how", "Warning.", "careful", "1,234", "–", "a table",
-                  "a folded table", "0.125", "below it", "file.png", "row 3", "true: a", "examples",
-                  "more"):  # fmt: skip
+                  "a folded table", "0.125", "below it", "file.png", "row 3", "an excerpt",
+                  "true: a", "examples", "more"):  # fmt: skip
         assert words in text
     assert 'alt="an image"' in source
 

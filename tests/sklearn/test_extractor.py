@@ -154,7 +154,7 @@ def test_layers_and_poolings_are_those_of_the_backbone(images: np.ndarray) -> No
     by_name = FeatureExtractor(layer="stage1.0", pooling="gem").fit_transform(images)
     np.testing.assert_allclose(by_name, expected, rtol=1e-5, atol=1e-6)
     for given in (network, network.module):
-        arguments = None if given is network else {"preprocessing": network.preprocessing}
+        arguments = None if given is network else {"inputs": network.inputs}
         extractor = FeatureExtractor(
             given, layer="stage1.0", pooling="gem", backbone_args=arguments
         )

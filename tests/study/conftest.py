@@ -67,7 +67,7 @@ def planted(
         x, _ = pictures(96, seed=99)
         pixels = torch.from_numpy(x).permute(0, 3, 1, 2)
         reestimate(net, [RIGHT.normalise(pixels)])
-    return load_backbone(net, preprocessing=preprocessing)
+    return load_backbone(net, inputs=preprocessing)
 
 
 def picture_data(*, side: int = SIDE, train: int = 90, test: int = 60) -> Dataset:

@@ -53,7 +53,7 @@ def test_faults(fault, kind):
 def test_tiny_images():
     found = check(side=10)
     assert found.correction is None
-    assert found.enlargement == pytest.approx(3.2)
+    assert found.enlarged.factor == pytest.approx(3.2)
     # 32 px is the network's own size: there is nothing smaller to try
     assert found.own_size is None
     larger = check(dataclasses.replace(RIGHT, size=(96, 96)), side=32)

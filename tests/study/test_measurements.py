@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.core.arguments import Arguments
 from headstart.extraction import Extraction
 from headstart.freezing import compare_digests, digests, freeze
 from headstart.study import measurements, network, parse
@@ -21,15 +22,19 @@ def pixels(count: int = 32) -> torch.Tensor:
     return torch.from_numpy(pictures(count, seed=5)[0]).permute(0, 3, 1, 2)
 
 
+def given(count):
+    return RIGHT.finish(Arguments((pixels(count),)))
+
+
 def facts_of(backbone):
-    return measurements.find_facts(backbone, RIGHT.normalise(pixels(8)))
+    return measurements.find_facts(backbone, given(8))
 
 
 def changes_of(name, **kind):
     backbone = planted(**kind)
     function = function_of(parse(name), backbone, facts_of(backbone), 16)
     ready = network.prepared(backbone, function)
-    return measurements.changes(ready, CUT, function, pixels(), SETTINGS)
+    return measurements.changes(ready, CUT, function, Arguments((pixels(),)), SETTINGS)
 
 
 def test_facts():
@@ -52,7 +57,7 @@ def test_functional_dropout_is_found_by_running():
 
     from headstart.backbones import load_backbone
 
-    backbone = load_backbone(Hidden(planted().module), preprocessing=RIGHT)
+    backbone = load_backbone(Hidden(planted().module), inputs=RIGHT)
     facts = facts_of(backbone)
     assert facts.random
     assert facts.chance == ()
@@ -99,7 +104,7 @@ def test_autograd_changes_memory_and_not_one_bit():
     ready = network.prepared(
         backbone, function_of(parse("train"), backbone, facts_of(backbone), 16)
     )
-    batches = [RIGHT.normalise(pixels(16)), RIGHT.normalise(pixels(32)[16:])]
+    batches = [given(16), given(32)[16:]]
     modes = ["grad", "no_grad", "inference"]
     equal = measurements.equality(ready, [CUT], modes, batches, SETTINGS)
     assert equal.exact
@@ -115,7 +120,7 @@ def test_training_mode_moves_statistics_of_a_copy_only():
     backbone = planted()
     before, modes = digests(backbone.module), [m.training for m in backbone.module.modules()]
     state = torch.get_rng_state()
-    batches = [RIGHT.normalise(pixels(16)) * 2]
+    batches = [given(16).map(lambda x: x * 2)]
     moved = measurements.moved_statistics(backbone, ["norm1", "norm2"], batches)
     assert min(moved.values()) > 0.001
     assert not compare_digests(before, digests(backbone.module))
@@ -128,7 +133,7 @@ def test_a_contract_on_the_users_module_is_no_obstacle():
     handle = freeze(backbone.module)
     function = function_of(parse("train"), backbone, facts_of(backbone), 16)
     ready = network.prepared(backbone, function)
-    found = measurements.changes(ready, CUT, function, pixels(), SETTINGS)
+    found = measurements.changes(ready, CUT, function, Arguments((pixels(),)), SETTINGS)
     assert found.in_another_batch > 0.01
     assert handle.check().holds
 
@@ -148,7 +153,7 @@ def test_restated_statistics_make_the_drift_vanish_up_to_the_cut():
     from headstart.study.inputs import drift_up_to
 
     base = planted().at("norm2")
-    batches = [RIGHT.normalise(pixels(16)), RIGHT.normalise(pixels(32)[16:])]
+    batches = [given(16), given(32)[16:]]
     restated, done = network.restate(base, ["norm1", "norm2"], batches)
     assert [layer.name for layer in done.layers] == ["norm1", "norm2"]
     assert all(d.symmetric_kl < 1e-6 for d in drift_up_to(restated, ["norm1", "norm2"], batches))

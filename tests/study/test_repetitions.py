@@ -8,7 +8,7 @@ import torch
 
 from headstart.core.errors import ConfigError, DataError
 from headstart.data import load_data
-from headstart.study.repetitions import Pixels, batch_bounds, divide, loader_order
+from headstart.study.repetitions import Samples, batch_bounds, divide, loader_order
 
 from .conftest import RIGHT, picture_data, pictures
 
@@ -88,9 +88,9 @@ def test_pixels_from_memory_and_from_the_decoder_are_the_same():
     split = picture_data().train
     order = np.random.default_rng(0).permutation(len(split))[:33]
     for size in (8, 16, 50):
-        kept = list(Pixels().batches(split, order, RIGHT, size))
-        read = list(Pixels(limit=0).batches(split, order, RIGHT, size))
+        kept = list(Samples().batches(split, order, RIGHT, size))
+        read = list(Samples(limit=0).batches(split, order, RIGHT, size))
         assert [len(where) for where, _ in kept] == [e - s for s, e in batch_bounds(33, size)]
         for (a, x), (b, y) in zip(kept, read, strict=True):
             assert (a == b).all()
-            assert torch.equal(x, y)
+            assert torch.equal(x.args[0], y.args[0])

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import fingerprint
-from headstart.data.preprocessing import Preprocessing
+from headstart.data.inputs import Inputs
 from headstart.modules.digests import digest
 from headstart.modules.forward import capture, compilable, find_layer
 from headstart.modules.identity import describe_structure
@@ -40,12 +41,12 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A pre-trained module that turns images into features.
+    """A pre-trained module that turns items into features.
 
     Attributes:
         name: how it was asked for ("timm/resnet18.a1_in1k").
         module: the network; run in evaluation mode by the extraction, whatever mode it is in.
-        preprocessing: what its weights expect of an image.
+        inputs: what its weights expect of an item, and how to get there.
         layer: the submodule whose output is the feature, or None for the output of the module.
         pooling: how that output becomes one row an item.
         blocks: names of the main blocks in forward order, for listing; any submodule can be cut.
@@ -55,7 +56,7 @@ class Backbone:
 
     name: str
     module: nn.Module
-    preprocessing: Preprocessing
+    inputs: Inputs
     layer: str | None = None
     pooling: Pooling = "none"
     blocks: tuple[str, ...] = ()
@@ -77,18 +78,18 @@ class Backbone:
         chosen: Pooling = pooling or ("none" if layer is None else "avg")
         return dataclasses.replace(self, layer=layer, pooling=chosen)
 
-    def features(self, inputs: Tensor) -> Tensor:
+    def features(self, inputs: Arguments) -> Tensor:
         """Run the network up to the cut.
 
         Args:
-            inputs: ``(n, 3, h, w) float32``, normalised, on the module's device.
+            inputs: of ``n`` items, on the module's device.
 
         Returns:
             ``(n, d)``, or ``(n, ...)`` with pooling ``none``. Modes and autograd are the caller's.
         """
         return features_of([self], inputs)[0]
 
-    def pool(self, output: Tensor) -> Tensor:
+    def pool(self, output: Tensor, mask: Tensor | None = None) -> Tensor:
         """Pool the raw output of the layer; see :func:`headstart.modules.pooling.pool`.
 
         Returns:
@@ -97,23 +98,22 @@ class Backbone:
         """
         # Sums of many half-precision numbers lose digits that the stored row has room for.
         half = output.dtype in {torch.float16, torch.bfloat16}
-        return pool(output.float() if half else output, self.pooling, self.layout).clone()
+        whole = output.float() if half else output
+        # A mask is about the positions of the input; a layer may have others.
+        applies = mask is not None and mask.shape == output.shape[:2] and output.ndim == 3
+        return pool(whole, self.pooling, self.layout, mask if applies else None).clone()
 
     @cached_property
     def layout(self) -> Layout:
         """Which axis of the layer's output is which, found by running the probe."""
         if self.layer is None and self.pooling == "none":
             return Layout()  # the output of the network is the row
-        return find_layout(self.module, self.layer, self.probe())
+        probe = self.probe()
+        return find_layout(self.module, self.layer, *probe.args, **probe.kwargs)
 
-    def probe(self, count: int = 2) -> Tensor:
-        """Return a fixed batch of plausible inputs, ``(count, 3, h, w) float32``, on the device."""
-        height, width = self.preprocessing.size
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randint(
-            0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator
-        )
-        return self.preprocessing.normalise(pixels.to(self.device))
+    def probe(self, count: int = 2) -> Arguments:
+        """Return plausible arguments of ``count`` items, always the same, on the device."""
+        return self.inputs.example(count).to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -125,22 +125,24 @@ class Backbone:
     @cached_property
     def live(self) -> LiveParts:
         """The modules and tensors that take part up to the layer."""
-        return live_parts(self.module, self.layer, self.probe())
+        probe = self.probe()
+        return live_parts(self.module, self.layer, *probe.args, **probe.kwargs)
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Every submodule that runs exactly once, in the order in which they finish."""
-        return tuple(
-            Layer(name, shape)
-            for name, count, shape in call_order(self.module, self.probe())
-            if count == 1
-        )
+        return tuple(Layer(name, shape) for name, count, shape in self.call_order() if count == 1)
+
+    def call_order(self) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
+        """Run the probe and list the layers as they finish: name, number of runs, shape."""
+        probe = self.probe()
+        return call_order(self.module, *probe.args, **probe.kwargs)
 
     def check_layer(self) -> None:
         """Refuse a cut at a module that runs several times: which of its outputs is meant?"""
         if self.layer is None:
             return
-        runs = {name: count for name, count, _ in call_order(self.module, self.probe())}
+        runs = {name: count for name, count, _ in self.call_order()}
         if runs.get(self.layer, 0) > 1:
             raise BackboneError(
                 f"layer '{self.layer}' runs {runs[self.layer]} times in one forward pass",
@@ -148,7 +150,7 @@ class Backbone:
             )
 
     def identity(self) -> dict[str, Any]:
-        """Describe the function from normalised input to features, for cache keys.
+        """Describe the function from the network's arguments to features, for cache keys.
 
         Weights and buffers enter by content digest, but only those up to the cut: another head,
         or other blocks behind the cut, find the same rows.
@@ -181,36 +183,51 @@ class Backbone:
         )
 
 
-def features_of(cuts: Sequence[Backbone], inputs: Tensor) -> list[Tensor]:
+def features_of(cuts: Sequence[Backbone], inputs: Arguments) -> list[Tensor]:
     """Run one network once and return the features at several of its cuts.
 
     Args:
         cuts: the same network, cut at several places or pooled in several ways.
-        inputs: ``(n, 3, h, w) float32``, normalised, on the module's device.
+        inputs: of ``n`` items, on the module's device.
 
     Returns:
         One tensor a cut, as :meth:`Backbone.features` gives it.
     """
-    read = _reading(cuts)
-    found = capture(cuts[0].module, {cut.layer for cut in cuts}, read, inputs)
+    read = _reading(cuts, lambda: inputs.mask)
+    layers = {cut.layer for cut in cuts}
+    found = capture(cuts[0].module, layers, read, *inputs.args, **inputs.kwargs)
     return _in_order(found.values())
 
 
 @contextmanager
-def compiled_features(cuts: Sequence[Backbone]) -> Iterator[Callable[[Tensor], list[Tensor]]]:
+def compiled_features(cuts: Sequence[Backbone]) -> Iterator[Callable[[Arguments], list[Tensor]]]:
     """Open what :func:`features_of` does, compiled with ``torch.compile``."""
-    with compilable(cuts[0].module, {cut.layer for cut in cuts}, _reading(cuts)) as run:
-        yield torch.compile(lambda inputs: _in_order(run(inputs).values()))
+    masks: list[Tensor | None] = [None]
+    read = _reading(cuts, lambda: masks[0])
+    with compilable(cuts[0].module, {cut.layer for cut in cuts}, read) as run:
+
+        def masked(
+            args: tuple[Tensor, ...], kwargs: dict[str, Tensor], mask: Tensor | None
+        ) -> list[Tensor]:
+            masks[0] = mask
+            return _in_order(run(*args, **kwargs).values())
+
+        compiled = torch.compile(masked)
+        yield lambda inputs: compiled(inputs.args, dict(inputs.kwargs), inputs.mask)
 
 
-def _reading(cuts: Sequence[Backbone]) -> Callable[[str | None, Tensor], dict[int, Tensor]]:
+def _reading(
+    cuts: Sequence[Backbone], mask: Callable[[], Tensor | None]
+) -> Callable[[str | None, Tensor], dict[int, Tensor]]:
     """Return what reads a layer's output: the features at each of its cuts, by position."""
     for cut in cuts:
         if cut.module is not cuts[0].module:
             raise ValueError("features are taken from one network at a time")
         _ = cut.layout  # found by a run of its own, not in the middle of this one
     return lambda layer, output: {
-        position: cut.pool(output) for position, cut in enumerate(cuts) if cut.layer == layer
+        position: cut.pool(output, mask())
+        for position, cut in enumerate(cuts)
+        if cut.layer == layer
     }
 
 

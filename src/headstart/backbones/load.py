@@ -1,4 +1,4 @@
-"""``load_backbone``: one door to every family."""
+"""``load_backbone``: the entry point to every family."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.families import FAMILIES, Built, Request, build_file
 from headstart.backbones.local_weights import load_up_to
-from headstart.backbones.preprocess import Numbers, Overrides, from_file, resolve
+from headstart.backbones.preprocess import from_file
 from headstart.core.errors import BackboneError
-from headstart.data.preprocessing import Preprocessing
+from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
 from headstart.modules.pooling import Pooling
 
@@ -26,17 +26,10 @@ def load_backbone(
     model_args: Mapping[str, Any] | None = None,
     layer: str | None = None,
     pooling: Pooling | None = None,
-    preprocessing: Preprocessing | None = None,
-    mean: Numbers | None = None,
-    std: Numbers | None = None,
-    size: int | tuple[int, int] | None = None,
-    scale: float | None = None,
-    crop_fraction: float | None = None,
-    resize: str | None = None,
-    interpolation: str | None = None,
-    channels: str | None = None,
+    inputs: Inputs | None = None,
+    **options: Any,
 ) -> Backbone:
-    """Load a pre-trained network with its preprocessing.
+    """Load a pre-trained network with its inputs.
 
     Args:
         source: ``headstart/glyphs``, ``timm/NAME[.TAG]``, ``torchvision/NAME[.WEIGHTS]``,
@@ -49,33 +42,35 @@ def load_backbone(
             pooled input of the classifier.
         pooling: ``avg``, ``cls``, ``gem`` or ``none``; default ``avg`` at a layer, and ``none``
             at the family's own feature, which is pooled already.
-        preprocessing: all of the preprocessing at once.
-        mean, std, size, scale, crop_fraction, resize, interpolation, channels: single values that
-            override those of the weights' metadata; see
+        inputs: what the weights expect of an item, all at once; for images a
             :class:`~headstart.data.preprocessing.Preprocessing`.
+        options: single values of the inputs that override those of the weights' metadata, such
+            as ``mean``, ``std`` and ``size`` of a ``Preprocessing``.
 
     Returns:
         The backbone, its module in evaluation mode unless it is your own.
 
     Raises:
         BackboneError: an unknown name, arguments or layer; weights that do not fit or cannot be
-            downloaded; preprocessing that nobody states.
+            downloaded; inputs that nobody states.
+        ConfigError: ``options`` names what the inputs do not have.
     """
-    overrides = Overrides(mean, std, size, scale, crop_fraction, resize, interpolation, channels)
+    given = {name: value for name, value in options.items() if value is not None}
     file = None if weights is None else Path(weights).expanduser()
     if file is not None and not file.is_file():
         raise BackboneError(f"there is no weights file '{file}'")
     name, built = _build(source, Request("", file, dict(model_args or {})))
     said: tuple[str, ...] = ()
-    if preprocessing is not None:
-        plan = dataclasses.replace(preprocessing, **overrides.given())
+    if inputs is not None:
+        chosen_inputs = inputs.changed(**given)
     else:
-        plan, said = resolve(name, {**built.known, **from_file(file)}, overrides)
+        kind = inputs_kind(built.kind)
+        chosen_inputs, said = kind.resolve(name, {**built.known, **from_file(file)}, given)
     if layer is not None:
         find_layer(built.module, layer)
     chosen: Pooling = pooling or ("none" if layer is None else "avg")
     notes = (*built.notes, *said)
-    backbone = Backbone(name, built.module, plan, layer, chosen, built.blocks, {}, notes)
+    backbone = Backbone(name, built.module, chosen_inputs, layer, chosen, built.blocks, {}, notes)
     if file is not None:
         example = backbone.probe()
         notes += load_up_to(built.module, file, layer, example, classifier=built.classifier)
@@ -115,9 +110,8 @@ def _check_runs(backbone: Backbone) -> None:
         shape = backbone.feature_shape()
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        height, width = backbone.preprocessing.size
         raise BackboneError(
-            f"{backbone.name} cannot run on images of {height}×{width}: {lines[0]}",
+            f"{backbone.name} cannot run on {backbone.inputs.extent}: {lines[0]}",
             hint="give another --size, or check the model arguments",
         ) from error
     if backbone.pooling != "none" and len(shape) != 1:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from headstart.backbones.weights import load_weights
+from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.modules.layers import live_parts
 
@@ -17,7 +18,7 @@ def load_up_to(
     module: nn.Module,
     file: Path,
     layer: str | None,
-    example: Tensor,
+    example: Arguments,
     *,
     classifier: Sequence[str] = (),
 ) -> tuple[str, ...]:
@@ -27,7 +28,7 @@ def load_up_to(
         module: the network, changed in place.
         file: a safetensors file, or a torch file of tensors.
         layer: the cut; None means the whole module.
-        example: a batch that the module takes, to find out what runs before the cut.
+        example: what the module is called with, to find out what runs before the cut.
         classifier: names of removed classifiers; the file may have them.
 
     Returns:
@@ -39,7 +40,7 @@ def load_up_to(
     """
     allow_missing: list[str] = []
     if layer is not None:
-        used = set(live_parts(module, layer, example).tensors)
+        used = set(live_parts(module, layer, *example.args, **example.kwargs).tensors)
         names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
         names += [name for name, _ in module.named_buffers()]
         allow_missing = [name for name in names if name not in used]

@@ -24,7 +24,7 @@ from headstart.core.errors import DataError, StoreError
 from headstart.core.fingerprints import sha256
 from headstart.core.progress import Reporter, SilentReporter, Task
 from headstart.core.records import CacheUse
-from headstart.data import BadItem, Split, View
+from headstart.data import BadItem, NumberedView, Split
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.extraction import Extraction, Extractor, Precision, Storage
 from headstart.store import FeatureSet, Memo, Space, Store
@@ -49,7 +49,7 @@ def _platform_location() -> Path:
 def describe_space(
     cut: Backbone,
     precision: Precision = "float32",
-    view: View | None = None,
+    view: NumberedView | None = None,
     storage: Storage = "float32",
 ) -> dict[str, Any]:
     """Describe the function from an item's bytes to its row, in plain values.
@@ -62,7 +62,7 @@ def describe_space(
     return {
         "version": 1,
         "backbone": cut.identity(),
-        "preprocessing": cut.preprocessing.describe(),
+        "preprocessing": cut.inputs.describe(),
         "normalisation": {"statistics": "running"},
         "precision": precision,
         "storage": storage,
@@ -120,7 +120,7 @@ class FeatureCache:
         return Memo(self.location / "files.sqlite")
 
     def space(
-        self, cut: Backbone, settings: Extraction | None = None, view: View | None = None
+        self, cut: Backbone, settings: Extraction | None = None, view: NumberedView | None = None
     ) -> Space:
         """Return the space of a cut."""
         settings = settings or Extraction()
@@ -132,7 +132,7 @@ class FeatureCache:
         split: Split,
         *,
         settings: Extraction | None = None,
-        view: View | None = None,
+        view: NumberedView | None = None,
         on_bad: OnBad = "raise",
         reporter: Reporter | None = None,
     ) -> CachedFeatures:
@@ -147,7 +147,7 @@ class FeatureCache:
             split: the items. Equal items are computed once.
             settings: batch size, precision and device of what has to be computed; an extractor
                 has its own.
-            view: a numbered augmentation; None: the images as they are.
+            view: a numbered augmentation; None: the items without augmentation.
             on_bad: what to do with items that cannot be read: ``raise`` after everything else has
                 been computed and committed, or ``skip``.
             reporter: shown progress, and why rows are missing.
@@ -190,7 +190,7 @@ class _Filling:
         extractor: Extractor,
         spaces: tuple[Space, ...],
         split: Split,
-        view: View | None,
+        view: NumberedView | None,
         reporter: Reporter,
     ) -> None:
         self.extractor, self.spaces, self.split, self.view = extractor, spaces, split, view
@@ -203,7 +203,9 @@ class _Filling:
     def run(self, missing: list[str]) -> tuple[BadItem, ...]:
         """Compute until no row is missing; another process may compute some of them."""
         told, reporter = False, self.reporter
-        with reporter.task("extract features", len(missing), "images") as task:
+        with reporter.task(
+            "extract features", len(missing), self.extractor.cuts[0].inputs.unit
+        ) as task:
             try:
                 while missing:
                     mine = self._claim(missing)

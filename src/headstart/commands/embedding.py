@@ -17,7 +17,6 @@ from headstart.core.errors import BadFilesError, ConfigError
 from headstart.core.records import CacheUse
 from headstart.data import Dataset, Split
 from headstart.extraction import Extraction, Extractor
-from headstart.modules.layers import call_order
 from headstart.store import FeatureSet
 
 
@@ -120,7 +119,7 @@ def complete_up_to(backbone: BackboneSpec | Backbone, layers: Iterable[str | Non
 def _deepest(network: Backbone, layers: Sequence[str | None]) -> str | None:
     """Return the layer that finishes last; None, the output, where a layer does not run."""
     named = [layer for layer in layers if network.at(layer).layer is not None]
-    order = [name for name, _, _ in call_order(network.module, network.probe())]
+    order = [name for name, _, _ in network.call_order()]
     if len(named) < len(layers) or not set(named) <= set(order):
         return None
     return max(named, key=lambda layer: order.index(str(layer)))

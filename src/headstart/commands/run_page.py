@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.core.records import Baseline, CacheUse, Curve, Evaluation
+from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, Excerpt
 from headstart.core.wording import format_number, format_percent, format_seconds
 from headstart.report.page import (
     Block,
@@ -35,15 +35,14 @@ class Mistake:
         item: its name: a path, or a row of a table.
         true, predicted: class names.
         probability: what the head gave the predicted class, a fraction in [0, 1].
-        thumbnail: PNG, JPEG or GIF bytes, at most about 128 × 128 pixels to keep the page small;
-            None for items that are not images.
+        excerpt: a small picture or a short text; None for neither.
     """
 
     item: str
     true: str
     predicted: str
     probability: float
-    thumbnail: bytes | None = None
+    excerpt: Excerpt | None = None
 
 
 def fit_page(
@@ -224,7 +223,7 @@ def _mistakes(evaluation: Evaluation, mistakes: Sequence[Mistake]) -> list[Block
                     ("predicted", mistake.predicted),
                     ("probability", format_percent(mistake.probability)),
                 ),
-                mistake.thumbnail,
+                mistake.excerpt,
             )
             for mistake in mistakes
         )

@@ -18,11 +18,10 @@ from headstart.commands.run_folder import Run
 from headstart.commands.run_page import Mistake, fit_page
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
-from headstart.commands.thumbnails import thumbnail
 from headstart.core.files import write_json
 from headstart.core.records import Baseline, Curve, Evaluation, to_plain
 from headstart.core.settings import recorded
-from headstart.data import Split
+from headstart.data import Inputs, Split
 from headstart.heads import Head
 from headstart.report import evaluation_table, write_page
 
@@ -145,7 +144,7 @@ def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]])
         images_per_second=run.images_per_second,
         cache=run.cache,
         notes=run.notes,
-        mistakes=find_mistakes(run.classes, test, probabilities),
+        mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
         commands=next_steps(run),
         head_name=f"{run.configuration['head']} head",
     )
@@ -162,9 +161,12 @@ def next_steps(run: Run) -> tuple[str, ...]:
 
 
 def find_mistakes(
-    classes: tuple[str, ...], test: Split, probabilities: NDArray[np.floating[Any]]
+    classes: tuple[str, ...],
+    test: Split,
+    probabilities: NDArray[np.floating[Any]],
+    inputs: Inputs,
 ) -> tuple[Mistake, ...]:
-    """Return the most confident wrong predictions, with thumbnails."""
+    """Return the most confident wrong predictions, each with an excerpt of its item."""
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != test.labels)
     confidence = probabilities[wrong, predicted[wrong]]
@@ -175,7 +177,7 @@ def find_mistakes(
             true=classes[test.labels[i]],
             predicted=classes[predicted[i]],
             probability=float(probabilities[i, predicted[i]]),
-            thumbnail=thumbnail(test.image(int(i))),
+            excerpt=inputs.excerpt(test.content(int(i))),
         )
         for i in order
     )

@@ -43,7 +43,8 @@ class BackboneSpec:
         model_args: further arguments of the architecture.
         mean, std, size, scale, crop_fraction, interpolation, channels: single values of the
             preprocessing, in the place of those that the weights state.
-        preprocessing: further values of the preprocessing, by name.
+        preprocessing: further values of the inputs, by name.
+        kind: of the inputs, where all of their values are given; None: that of the weights.
         own_module: whether ``source`` is a module that only its owner can build again.
     """
 
@@ -108,6 +109,7 @@ class BackboneSpec:
     )
     channels: str | None = option(None, "RGB or BGR.", panel=BACKBONE)
     preprocessing: Mapping[str, Any] = option({}, "Further values.", cli=False)
+    kind: str | None = option(None, "The kind of inputs.", cli=False)
     own_module: bool = option(False, "Whether only its owner can build it.", cli=False)
 
     def __post_init__(self) -> None:
@@ -138,28 +140,30 @@ class BackboneSpec:
 
     def _load(self, source: str | nn.Module) -> Backbone:
         from headstart.backbones import load_backbone
+        from headstart.data import inputs_kind
 
+        values = self.inputs
+        given = values if self.kind is None else {"inputs": inputs_kind(self.kind)(**values)}
         return load_backbone(
             source,
             weights=self.weights,
             model_args=self.model_args,
             layer=self.layer,
             pooling=self.pooling,
-            **self.inputs,
+            **given,
         )
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The values of the preprocessing that are given, by name."""
+        """The values of the inputs that are given, by name."""
         single = {name: getattr(self, name) for name in _INPUTS}
         given = {name: value for name, value in single.items() if value is not None}
         return {name: _tuple(value) for name, value in {**self.preprocessing, **given}.items()}
 
     @classmethod
     def of(cls, backbone: Backbone) -> BackboneSpec:
-        """Describe a backbone that is already built, with all of its preprocessing."""
-        inputs = backbone.preprocessing
-        values = {field.name: getattr(inputs, field.name) for field in dataclasses.fields(inputs)}
+        """Describe a backbone that is already built, with all values of its inputs."""
+        values = backbone.inputs.values()
         return cls(
             source=backbone.name,
             layer=backbone.layer,
@@ -167,8 +171,9 @@ class BackboneSpec:
             weights=backbone.origin.get("weights"),
             model_args=dict(backbone.origin.get("model_args", {})),
             own_module=not backbone.origin.get("rebuildable", False),
-            **{name: values.pop(name) for name in _INPUTS},
+            **{name: values.pop(name, None) for name in _INPUTS},
             preprocessing=values,
+            kind=backbone.inputs.kind,
         )
 
     def plain(self) -> dict[str, Any]:

@@ -121,6 +121,19 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """A glimpse of one or several items for a report.
+
+    Attributes:
+        picture: PNG or JPEG bytes, at most about 128 pixels high; empty where there is none.
+        text: a short text; empty where a picture says it all.
+    """
+
+    picture: bytes = b""
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class CacheUse:
     """How many rows were found (``hits``) and how many were computed (``misses``)."""
 
@@ -149,6 +162,7 @@ __all__ = [
     "ClassScores",
     "Curve",
     "Evaluation",
+    "Excerpt",
     "Interval",
     "IntervalMethod",
     "ReliabilityBin",

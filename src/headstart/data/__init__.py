@@ -1,15 +1,34 @@
-"""Images with labels from anywhere: items known by content, splits, preprocessing, batches.
+"""Items with labels from anywhere: known by content, in splits, decoded into batches.
 
-The road: :func:`load_data` reads a source into a :class:`Dataset` of :class:`Split` objects;
-:func:`read_batches` turns a split into batches of pixels, decoded ahead in threads by the rules
-of a :class:`Preprocessing`. :mod:`~headstart.data.splits` divides items, pure functions only.
+:func:`load_data` reads a source into a :class:`Dataset` of :class:`Split` objects;
+:func:`read_batches` decodes a split into batches, ahead in threads, by the :class:`Inputs` of a
+backbone (for images a :class:`Preprocessing`).
 """
 
+from headstart.core.arguments import Arguments
+from headstart.core.records import Excerpt
+from headstart.data.content import Content, UndecodableError, digest
 from headstart.data.dataset import UNLABELLED, Dataset, Split
-from headstart.data.items import DigestMemo, Items, digest
+from headstart.data.inputs import (
+    INPUT_KINDS,
+    Inputs,
+    NumberedView,
+    Variant,
+    inputs_kind,
+    register_inputs,
+)
+from headstart.data.items import DigestMemo, Items
 from headstart.data.loading import load_data, load_items, load_test_data
 from headstart.data.preprocessing import Preprocessing
-from headstart.data.reading import BadItem, Batch, BatchReader, read_batches, settle_bad_items
+from headstart.data.reading import (
+    BadItem,
+    Batch,
+    BatchReader,
+    decode_seconds,
+    read_batches,
+    settle_bad_items,
+    unreadable,
+)
 from headstart.data.views import (
     STANDARD,
     ColourJitter,
@@ -21,26 +40,38 @@ from headstart.data.views import (
 )
 
 __all__ = [
+    "INPUT_KINDS",
     "STANDARD",
     "UNLABELLED",
+    "Arguments",
     "BadItem",
     "Batch",
     "BatchReader",
     "ColourJitter",
+    "Content",
     "Dataset",
     "DigestMemo",
+    "Excerpt",
     "Flip",
+    "Inputs",
     "Items",
+    "NumberedView",
     "Preprocessing",
     "RandomResizedCrop",
     "Rotation",
     "Split",
+    "UndecodableError",
+    "Variant",
     "View",
+    "decode_seconds",
     "digest",
+    "inputs_kind",
     "load_data",
     "load_items",
     "load_test_data",
     "numbered_views",
     "read_batches",
+    "register_inputs",
     "settle_bad_items",
+    "unreadable",
 ]

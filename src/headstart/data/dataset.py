@@ -8,12 +8,11 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from headstart.core.errors import BadFilesError, DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import count, quoted
-from headstart.data.decoding import UndecodableError
+from headstart.data.content import Content, UndecodableError
 from headstart.data.items import Items
 
 UNLABELLED = -1
@@ -58,14 +57,14 @@ class Split:
         """
         return tuple(self.items.origin(int(row)) for row in self.rows)
 
-    def image(self, i: int) -> Image.Image:
-        """Return item ``i`` of this split as an ``RGB`` image.
+    def content(self, i: int) -> Content:
+        """Return the content of item ``i`` of this split: bytes of a file, samples, or a text.
 
         Raises:
             BadFilesError: naming the item and the reason.
         """
         try:
-            return self.items.image(int(self.rows[i]))
+            return self.items.checked(int(self.rows[i]))
         except UndecodableError as error:
             raise BadFilesError(((self.items.origin(int(self.rows[i])), str(error)),)) from error
 

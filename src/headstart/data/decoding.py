@@ -25,7 +25,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
+from PIL import __version__ as pillow_version
+
+from headstart.data.content import Content, UndecodableError
 
 RULES = 1
 MAX_PIXELS = 178_956_970
@@ -53,8 +56,22 @@ _TRANSPOSE = {
 }
 
 
-class UndecodableError(ValueError):
-    """One item cannot be decoded; ``str(error)`` is the reason, without the item's name."""
+def image_of(content: Content) -> Image.Image:
+    """Return the image that a content is: the bytes of a file, or samples ``(h, w, 3) uint8``.
+
+    Raises:
+        UndecodableError: the bytes cannot be decoded, or the content is no image.
+    """
+    if isinstance(content, bytes):
+        return decode(content)
+    if isinstance(content, str):
+        raise UndecodableError("a text, not an image")
+    if content.dtype != np.uint8 or content.ndim != 3 or content.shape[2] != 3:
+        raise UndecodableError(
+            f"samples of type {content.dtype} and shape {content.shape}, expected"
+            " (height, width, 3) uint8"
+        )
+    return Image.fromarray(content)
 
 
 def decode(data: bytes) -> Image.Image:
@@ -105,6 +122,22 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if mode == "F":
         return Image.fromarray(_unit_floats(np.asarray(image))).convert("RGB")
     return image.convert("RGB")
+
+
+@functools.cache
+def _decoder_description() -> tuple[tuple[str, str | int], ...]:
+    turbo = features.version_feature("libjpeg_turbo")
+    jpeg = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version_codec('jpg')}"
+    return (
+        ("library", f"pillow {pillow_version.split('.')[0]}"),
+        ("jpeg", jpeg.split(".")[0]),
+        ("rules", RULES),
+    )
+
+
+def describe_decoder() -> dict[str, str | int]:
+    """Return the decoder as far as it can change pixels: major versions, and our own rules."""
+    return dict(_decoder_description())
 
 
 def _open(data: bytes) -> Image.Image:

@@ -1,9 +1,9 @@
 """Items: where the content of each item comes from, and its id.
 
-An item's *content* is either the bytes of an image file or an array of RGB samples. Its *id* is a
-digest of the content and of nothing else: no name, no position, no label. So renamed, re-ordered
-or duplicated items keep their ids, and the same file found in a folder and in a Parquet table has
-the same id.
+An item's *content* is the bytes of a file, an array of samples, or a text; the
+:class:`~headstart.data.inputs.Inputs` of a backbone decode it. Its *id* is a digest of the content
+and of nothing else: no name, no position, no label. So renamed, re-ordered or duplicated items
+keep their ids, and the same file found in a folder and in a Parquet table has the same id.
 """
 
 from __future__ import annotations
@@ -14,20 +14,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from headstart.core.fingerprints import fingerprint
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.data.decoding import UndecodableError, decode
+from headstart.data.content import Content, UndecodableError, digest
 
-Content: TypeAlias = bytes | NDArray[np.uint8]
-"""Bytes of an image file, or samples ``(h, w, 3) uint8`` in RGB order."""
-
-_CHUNK = 64  # items per task: small images cost less than handing one task to a thread
+_CHUNK = 64  # items per task: small items cost less than handing one task to a thread
 
 
 class DigestMemo(Protocol):
@@ -40,26 +36,11 @@ class DigestMemo(Protocol):
         """Keep the digest of the file as it is now."""
 
 
-def digest(content: Content) -> str:
-    """Return the id of a content: SHA-256, truncated to 128 bits.
-
-    File bytes are hashed as they are. Samples are hashed behind their type and shape, so that an
-    array and a file can share an id only if SHA-256 collides.
-
-    Returns:
-        32 lower-case hexadecimal characters.
-    """
-    if isinstance(content, bytes):
-        return fingerprint(content)
-    head = f"headstart samples uint8 {'x'.join(map(str, content.shape))}\0"
-    return fingerprint(head, np.ascontiguousarray(content).data)
-
-
 class Items(ABC):
     """A fixed sequence of contents. Splits select from it; digests are computed once."""
 
     verify = True
-    """Whether :meth:`image` checks that the content is still what the id was computed from."""
+    """Whether :meth:`checked` checks that the content is still what the id was computed from."""
 
     def __init__(self, length: int) -> None:
         self._digests: list[str | None] = [None] * length
@@ -97,8 +78,8 @@ class Items(ABC):
     def _compute_digest(self, i: int) -> str:
         return digest(self.content(i))
 
-    def image(self, i: int) -> Image.Image:
-        """Return item ``i`` as an ``RGB`` image.
+    def checked(self, i: int) -> Content:
+        """Return the content of item ``i``, if it is still what the id was computed from.
 
         Raises:
             UndecodableError: with the reason.
@@ -107,7 +88,7 @@ class Items(ABC):
         known = self._digests[i]
         if self.verify and known is not None and digest(content) != known:
             raise UndecodableError("its content has changed since it was identified")
-        return decode(content) if isinstance(content, bytes) else Image.fromarray(content)
+        return content
 
     def digests(self, rows: NDArray[np.int64], reporter: Reporter | None = None) -> tuple[str, ...]:
         """Return the ids of ``rows``, computing in threads those not known yet."""

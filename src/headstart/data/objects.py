@@ -19,9 +19,9 @@ from headstart.core.progress import Reporter
 from headstart.core.wording import quoted
 from headstart.data import columns
 from headstart.data.arrays import as_array, sample
-from headstart.data.decoding import UndecodableError, to_rgb
-from headstart.data.items import ArrowItems, Content, DigestMemo, Items, ObjectItems, read_file
-from headstart.data.items import digest as content_digest
+from headstart.data.content import Content, UndecodableError, digest
+from headstart.data.decoding import to_rgb
+from headstart.data.items import ArrowItems, DigestMemo, Items, ObjectItems, read_file
 from headstart.data.labels import class_names
 from headstart.data.source import WHOLE, Part, Request, Source, roles
 
@@ -255,7 +255,7 @@ def _require_constant(source: Any, name: str) -> None:
 
 
 def _probe(source: Any, name: str, i: int) -> str:
-    return content_digest(_content(_pair(source[i], name, i)[0]))
+    return digest(_content(_pair(source[i], name, i)[0]))
 
 
 def _declared_classes(source: Any) -> tuple[str, ...] | None:

@@ -1,6 +1,6 @@
-"""What happens to an image between the file and the backbone, as one describable value.
+"""Images as inputs of a backbone: decode, resize, crop, normalise, as one describable value.
 
-It travels with the weights: a :class:`Preprocessing` says everything that changes the pixels, so
+A :class:`Preprocessing` travels with the weights and says everything that changes the pixels, so
 that a cache key built from :meth:`Preprocessing.describe` never confuses two of them. The work is
 divided in two: :meth:`Preprocessing.geometry` runs per image in threads on the CPU and yields
 bytes; :meth:`Preprocessing.normalise` runs per batch on the device.
@@ -8,28 +8,50 @@ bytes; :meth:`Preprocessing.normalise` runs per batch on the device.
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, features
-from PIL import __version__ as pillow_version
+from PIL import Image
 
-from headstart.core.errors import ConfigError
-from headstart.data import decoding
+from headstart.core.arguments import Arguments
+from headstart.core.errors import BackboneError, ConfigError
+from headstart.core.records import Excerpt
+from headstart.data import decoding, pictures
+from headstart.data.content import Content
+from headstart.data.inputs import (
+    Enlargement,
+    Inputs,
+    NumberedView,
+    PlainRows,
+    Variant,
+    check_fields,
+    register_inputs,
+)
+from headstart.data.views import View, numbered_views
+
+if TYPE_CHECKING:
+    from headstart.data.dataset import Split
 
 Resize = Literal["shortest", "squash"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Channels = Literal["RGB", "BGR"]
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+TINY = 1.5
+"""Images that are enlarged by more than this lack the detail that the network knows."""
+
+
+@register_inputs
 @dataclass(frozen=True)
-class Preprocessing:
-    """The road from an RGB image to a network's input.
+class Preprocessing(Inputs):
+    """From an image to the input of a network.
 
     The image is resized to a box of ``size / crop_fraction`` pixels, cropped to ``size`` from the
     centre, multiplied by ``scale`` (samples are 0..255), reduced by ``mean`` and divided by
@@ -53,6 +75,9 @@ class Preprocessing:
         ConfigError: naming every value that cannot be.
     """
 
+    kind: ClassVar[str] = "image"
+    unit: ClassVar[str] = "images"
+
     size: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -70,6 +95,33 @@ class Preprocessing:
         faults = _faults(self)
         if faults:
             raise ConfigError(tuple(faults))
+
+    def sample(
+        self, content: Content, view: NumberedView | None = None, key: str = ""
+    ) -> NDArray[np.uint8]:
+        """Decode, resize and crop one image; returns ``(3, h, w) uint8``, RGB."""
+        image = decoding.image_of(content)
+        if view is None:
+            pixels = self.geometry(image)
+        else:
+            assert isinstance(view, View)
+            pixels = view.geometry(image, key, self)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def collate(self, samples: Sequence[NDArray[np.uint8]]) -> Arguments:
+        """Stack samples into ``(n, 3, h, w) uint8``, RGB."""
+        return Arguments((torch.from_numpy(np.stack(samples)),))
+
+    def finish(self, batch: Arguments) -> Arguments:
+        """Normalise; see :meth:`normalise`."""
+        return Arguments((self.normalise(batch.args[0]),))
+
+    def example(self, count: int) -> Arguments:
+        """Return random pixels, always the same, normalised."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (count, 3, *self.size)
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        return self.finish(Arguments((pixels,)))
 
     def geometry(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize and crop one image.
@@ -113,8 +165,92 @@ class Preprocessing:
             "resize": self.resize,
             "interpolation": self.interpolation,
             "channels": self.channels,
-            "decoder": describe_decoder(),
+            "decoder": decoding.describe_decoder(),
         }
+
+    @property
+    def extent(self) -> str:
+        """What the network is given, in words."""
+        return f"images of {self.size[0]}×{self.size[1]}"
+
+    @property
+    def decoding(self) -> Hashable:
+        """What decides the pixels before they are normalised."""
+        return (self.size, self.crop_fraction, self.resize, self.interpolation)
+
+    def excerpt(self, *contents: Content) -> Excerpt:
+        """Return the images side by side, as thumbnails."""
+        return Excerpt(picture=pictures.thumbnail(*map(decoding.image_of, contents)))
+
+    def numbered_views(self, count: int, *, seed: int = 0) -> tuple[View, ...]:
+        """Return the augmented views 1 .. ``count``: parts of the image, mirrored or not."""
+        return numbered_views(count, seed=seed)
+
+    def variants(self) -> tuple[Variant, ...]:
+        """Return other usual normalisations and orders of the channels."""
+        return _variants(self)
+
+    def mistakes(self) -> Mapping[str, Preprocessing]:
+        """Return wrong scales, normalisations and orders of the channels, by name."""
+        return _mistakes(self)
+
+    def enlargement(self, contents: Sequence[Content]) -> Enlargement:
+        """Return by how much some images are enlarged."""
+        return _enlargement(self, contents)
+
+    def plain_rows(self, train: Split, test: Split) -> PlainRows | None:  # noqa: ARG002
+        """Return raw pixels, at most 32×32, where the test images are small; else None."""
+        side = pictures.small_side(test)
+        if side is None:
+            return None
+        small = Preprocessing(
+            (side, side), (0.0,) * 3, (1.0,) * 3, resize="squash", interpolation="bilinear"
+        )
+        return PlainRows("raw pixels", f"{side}×{side} pixels", partial(pictures.raw_pixels, small))
+
+    def code(self) -> tuple[str, ...]:
+        """Return lines of Python that normalise ``images``."""
+        flip = "[:, [2, 1, 0]]" if self.channels == "BGR" else ""
+        return (
+            f"mean, std = torch.tensor({list(self.mean)}), torch.tensor({list(self.std)})",
+            f"images = images{flip} * {self.scale:.8g}  # images: RGB, 0..255, (n, 3, h, w)",
+            "images = (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)",
+        )
+
+    @classmethod
+    def resolve(
+        cls, who: str, known: Mapping[str, Any], given: Mapping[str, Any]
+    ) -> tuple[Self, tuple[str, ...]]:
+        """Combine what the weights say with what the user says; nothing is guessed.
+
+        A crop fraction belongs to the size it was chosen for (0.875 is 224 of 256 pixels). At
+        another size that the user names, the whole image is kept unless the user names a crop as
+        well.
+
+        Raises:
+            BackboneError: mean, std or size is known from neither; the message lists them.
+        """
+        check_fields(cls, given)
+        values = {**known, **given}
+        notes: tuple[str, ...] = ()
+        cropped = known.get("crop_fraction", 1.0) < 1.0 and "crop_fraction" not in given
+        if cropped and "size" in given and _pair(given["size"]) != _pair(known.get("size", ())):
+            values["crop_fraction"] = 1.0
+            notes = (
+                "the whole image is kept at the size you gave; the weights' own crop fraction is "
+                f"{known['crop_fraction']:g} (--crop)",
+            )
+        missing = [name for name in ("mean", "std", "size") if name not in values]
+        if missing:
+            options = " ".join(f"--{name} VALUE" for name in missing)
+            raise BackboneError(
+                f"the preprocessing of {who} is not known: its weights do not say their "
+                f"{', '.join(missing)}",
+                hint=f"give {options} as in pre-training (for inputs RGB/127.5 − 1: "
+                "--mean 0.5 --std 0.5; for ImageNet's usual statistics: "
+                "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225)",
+            )
+        return cls(**values), notes
 
     def __str__(self) -> str:
         height, width = self.size
@@ -132,22 +268,6 @@ class Preprocessing:
         # timm floors; the small excess recovers 232 from crop_fraction = 224 / 232
         height, width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.size)
         return height, width
-
-
-@functools.cache
-def _decoder_description() -> tuple[tuple[str, str | int], ...]:
-    turbo = features.version_feature("libjpeg_turbo")
-    jpeg = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version_codec('jpg')}"
-    return (
-        ("library", f"pillow {pillow_version.split('.')[0]}"),
-        ("jpeg", jpeg.split(".")[0]),
-        ("rules", decoding.RULES),
-    )
-
-
-def describe_decoder() -> dict[str, str | int]:
-    """Return the decoder as far as it can change pixels: major versions, and our own rules."""
-    return dict(_decoder_description())
 
 
 def _resize(image: Image.Image, box: tuple[int, int], how: str, interpolation: str) -> Image.Image:
@@ -208,3 +328,95 @@ def _short(values: tuple[float, ...]) -> str:
     if len(set(values)) == 1:
         return f"{values[0]:g}"
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _variants(given: Preprocessing) -> tuple[Variant, ...]:
+    """Return usual preprocessings other than the one given, the smallest changes first."""
+    swapped = _swapped(given)
+    candidates = [
+        (f"with channels in {swapped} order", given.changed(channels=swapped)),
+        ("divided by 255", given.changed(scale=given.scale / 255))
+        if given.scale > 0.1
+        else ("multiplied by 255", given.changed(scale=given.scale * 255)),
+    ]
+    normalisations: dict[str, dict[str, Any]] = {
+        "with mean 0.5 and standard deviation 0.5": {"scale": 1 / 255, "mean": 0.5, "std": 0.5},
+        "with ImageNet's mean and standard deviation": {
+            "scale": 1 / 255,
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+        },
+        "divided by 255 alone": {"scale": 1 / 255, "mean": 0.0, "std": 1.0},
+        "0..255 as they are": {"scale": 1.0, "mean": 0.0, "std": 1.0},
+        "0..255 less ImageNet's mean": {
+            "scale": 1.0,
+            "mean": tuple(round(255 * m, 3) for m in IMAGENET_MEAN),
+            "std": 1.0,
+        },
+    }
+    for channels in (given.channels, swapped):
+        order = "" if channels == given.channels else f", channels in {swapped} order"
+        for name, values in normalisations.items():
+            candidates.append((name + order, given.changed(channels=channels, **values)))
+    distinct: dict[Preprocessing, str] = {}
+    for name, changed in candidates:
+        if changed != given:
+            distinct.setdefault(changed, name)
+    return tuple(
+        Variant(name, changed, _mends(given, changed)) for changed, name in distinct.items()
+    )
+
+
+def _mistakes(given: Preprocessing) -> Mapping[str, Preprocessing]:
+    """Return what goes wrong with images in practice, by name.
+
+    ``unscaled``: 0..255, no mean, no standard deviation. ``unnormalised``: 0..1, likewise.
+    ``misnormalised``: ImageNet's mean and standard deviation, or 0.5 where ImageNet's are right.
+    ``swapped-channels``: BGR for RGB, or the reverse.
+    """
+    imagenet = (given.mean, given.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    other: dict[str, Any] = (
+        {"mean": 0.5, "std": 0.5} if imagenet else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    )
+    return {
+        "unscaled": given.changed(scale=1.0, mean=0.0, std=1.0),
+        "unnormalised": given.changed(scale=1 / 255, mean=0.0, std=1.0),
+        "misnormalised": given.changed(**other),
+        "swapped-channels": given.changed(channels=_swapped(given)),
+    }
+
+
+def _enlargement(given: Preprocessing, contents: Sequence[Content]) -> Enlargement:
+    """Return by how much some images are enlarged, and inputs near their own size."""
+    side = int(np.median([min(decoding.image_of(content).size) for content in contents]))
+    resized = round(min(given.size) / given.crop_fraction)
+    smaller = _near(given, side) if resized / side >= TINY else None
+    if smaller is None:
+        return Enlargement(side, resized, None)
+    name = f"at {smaller.size[0]} px, near their own size"
+    return Enlargement(side, resized, Variant(name, smaller, "enlarged"))
+
+
+def _near(given: Preprocessing, side: int) -> Preprocessing | None:
+    """Return the preprocessing at half again the images' size, if the network might take it."""
+    target = max(32, 16 * round(1.5 * side / 16))
+    if target >= min(given.size):
+        return None
+    height, width = given.size
+    scale = target / min(height, width)
+    size = (max(16, 16 * round(height * scale / 16)), max(16, 16 * round(width * scale / 16)))
+    return given.changed(size=size)
+
+
+def _swapped(given: Preprocessing) -> str:
+    return "BGR" if given.channels == "RGB" else "RGB"
+
+
+def _mends(given: Preprocessing, right: Preprocessing) -> str:
+    if given.scale > 20 * right.scale:
+        return "unscaled"
+    if right.scale > 20 * given.scale:
+        return "overscaled"
+    if (given.mean, given.std) == (right.mean, right.std):
+        return "channels"
+    return "normalisation"

@@ -1,44 +1,56 @@
-"""Batches of pixels, decoded ahead of the consumer by a pool of threads."""
+"""Batches of items, decoded ahead of the consumer by a pool of threads."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from headstart.core.arguments import Arguments
 from headstart.core.errors import BadFilesError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import count, quoted
+from headstart.data.content import UndecodableError
 from headstart.data.dataset import Split
-from headstart.data.decoding import UndecodableError
-from headstart.data.preprocessing import Preprocessing
-from headstart.data.views import View
+from headstart.data.inputs import Inputs, NumberedView
 
 OnBad = Literal["raise", "skip"]
-_CHUNK = 16  # images per task: hand-over costs little beside 16 decodings, and chunks still spread
+_CHUNK = 16  # items per task: hand-over costs little beside 16 decodings, and chunks still spread
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some items, ready for :meth:`Preprocessing.normalise`.
+    """Some decoded items.
 
     Attributes:
         indices: ``(m,) int64``, positions in the split.
-        pixels: ``(m, 3, h, w) uint8``, RGB, contiguous.
+        samples: what :meth:`Inputs.sample` made of them, m in number.
+        inputs: of the backbone.
     """
 
     indices: NDArray[np.int64]
-    pixels: torch.Tensor
+    samples: Sequence[Any]
+    inputs: Inputs
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def collated(self) -> Arguments:
+        """The samples as one batch, on the CPU."""
+        return self.inputs.collate(self.samples)
+
+    def arguments(self, device: torch.device) -> Arguments:
+        """Return what the network is called with, on its device."""
+        return self.inputs.finish(self.collated.to(device))
 
 
 @dataclass(frozen=True)
@@ -78,15 +90,15 @@ class BatchReader(Iterator[Batch]):
 def read_batches(
     split: Split,
     indices: ArrayLike | None,
-    preprocessing: Preprocessing,
+    inputs: Inputs,
     *,
     batch_size: int,
-    view: View | None = None,
+    view: NumberedView | None = None,
     workers: int | None = None,
     on_bad: OnBad = "raise",
     reporter: Reporter | None = None,
 ) -> BatchReader:
-    """Decode, resize and crop items in threads, ahead of the consumer, in order.
+    """Decode items in threads, ahead of the consumer, and yield them as batches, in order.
 
     A bad item does not stop the others: its batch comes without it (a batch of bad items only
     does not come at all), and everything readable has been yielded before the bad ones are told.
@@ -94,9 +106,9 @@ def read_batches(
     Args:
         split: the items.
         indices: ``(k,)`` positions in the split, in the order wanted; None: all, in order.
-        preprocessing: its ``geometry`` is applied here, ``normalise`` is left to the consumer.
+        inputs: decode the items here; ``Batch.arguments`` makes the network's arguments.
         batch_size: items per batch, before bad ones are taken out.
-        view: a numbered augmentation; None: the images as they are (view 0).
+        view: a numbered augmentation; None: the items without augmentation (view 0).
         workers: number of threads; None: the processors this process may use, at most 8, which
             a GPU's appetite rarely exceeds. Pillow decodes outside the interpreter lock.
         on_bad: ``raise`` raises after the last batch; ``skip`` leaves bad items out and tells the
@@ -116,8 +128,8 @@ def read_batches(
     index = np.arange(len(split)) if indices is None else np.asarray(indices)
     index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
     bad: list[BadItem] = []
-    source = _Source(split, preprocessing, view or View())
-    batches = _decode_ahead(source, index, batch_size, workers or _workers(), bad)
+    decoder = _Decoder(split, inputs, view if view is not None and view.number else None)
+    batches = _decode_ahead(decoder, index, batch_size, workers or _workers(), bad)
     return BatchReader(_settle(batches, bad, on_bad, reporter or SilentReporter()), bad)
 
 
@@ -157,79 +169,87 @@ def _settle(
 
 
 def _decode_ahead(
-    source: _Source,
+    decoder: _Decoder,
     index: NDArray[np.int64],
     batch_size: int,
     workers: int,
     bad: list[BadItem],
 ) -> Iterator[Batch]:
     """Keep the threads busy with the batches that come next, and yield them in order."""
-    starts = iter(range(0, len(index), batch_size))
-    pending: deque[_Pending] = deque()
+    pending: deque[tuple[NDArray[np.int64], list[Future[list[Any]]]]] = deque()
     ahead = 2 + 2 * workers * _CHUNK // batch_size
     pool = ThreadPoolExecutor(workers, thread_name_prefix="headstart-decode")
+
+    def submit(chosen: NDArray[np.int64]) -> list[Future[list[Any]]]:
+        chunks = (chosen[first : first + _CHUNK] for first in range(0, len(chosen), _CHUNK))
+        return [pool.submit(decoder.decode, chunk) for chunk in chunks]
+
     try:
-        for start in starts:
+        for start in range(0, len(index), batch_size):
             chosen = index[start : start + batch_size]
-            pending.append(_Pending(source, chosen, pool))
+            pending.append((chosen, submit(chosen)))
             if len(pending) > ahead:
-                yield from pending.popleft().finish(bad)
+                yield from decoder.batch(*pending.popleft(), bad)
         while pending:
-            yield from pending.popleft().finish(bad)
+            yield from decoder.batch(*pending.popleft(), bad)
     finally:  # also when the consumer stops early
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What pixels are made from; shared by all threads."""
+class _Decoder:
+    """What samples are made from; shared by all threads."""
 
     split: Split
-    preprocessing: Preprocessing
-    view: View
+    inputs: Inputs
+    view: NumberedView | None
 
-    def fill(
-        self, index: NDArray[np.int64], target: NDArray[np.uint8], first: int
-    ) -> list[tuple[int, BadItem]]:
-        """Decode a chunk into ``target``; return (place in the batch, item) for each bad one."""
-        items, failed = self.split.items, []
-        for j, i in enumerate(index.tolist()):
+    def decode(self, index: NDArray[np.int64]) -> list[Any]:
+        """Return for every item its sample, or a :class:`BadItem`."""
+        items, found = self.split.items, []
+        for i in index.tolist():
             row = int(self.split.rows[i])
             try:
-                image = items.image(row)
-                key = items.digest(row) if self.view.number else ""
-                pixels = self.view.geometry(image, key, self.preprocessing)
-                target[j] = pixels.transpose(2, 0, 1)
+                content = items.checked(row)
+                key = items.digest(row) if self.view is not None else ""
+                found.append(self.inputs.sample(content, self.view, key))
             except UndecodableError as error:
-                failed.append((first + j, BadItem(i, items.origin(row), str(error))))
-        return failed
+                found.append(BadItem(i, items.origin(row), str(error)))
+        return found
 
-
-class _Pending:
-    """One batch in the making: its memory, and the tasks that fill it."""
-
-    def __init__(self, source: _Source, index: NDArray[np.int64], pool: ThreadPoolExecutor) -> None:
-        self.index = index
-        size = source.preprocessing.size
-        self.pixels = torch.empty((len(index), 3, *size), dtype=torch.uint8)
-        target = self.pixels.numpy()
-        self.tasks: list[Future[list[tuple[int, BadItem]]]] = [
-            pool.submit(
-                source.fill,
-                index[first : first + _CHUNK],
-                target[first : first + _CHUNK],
-                first,
-            )
-            for first in range(0, len(index), _CHUNK)
-        ]
-
-    def finish(self, bad: list[BadItem]) -> Iterator[Batch]:
-        failed = [failure for task in self.tasks for failure in task.result()]
-        if not failed:
-            yield Batch(self.index, self.pixels)
-            return
-        bad += [item for _, item in failed]
-        good = np.ones(len(self.index), bool)
-        good[[place for place, _ in failed]] = False
+    def batch(
+        self, index: NDArray[np.int64], tasks: list[Future[list[Any]]], bad: list[BadItem]
+    ) -> Iterator[Batch]:
+        """Yield the items that could be decoded, if any, and list the others in ``bad``."""
+        found = [sample for task in tasks for sample in task.result()]
+        good = np.array([not isinstance(sample, BadItem) for sample in found], bool)
+        bad += [sample for sample in found if isinstance(sample, BadItem)]
         if good.any():
-            yield Batch(self.index[good], self.pixels[torch.from_numpy(good)])
+            samples = [sample for sample in found if not isinstance(sample, BadItem)]
+            yield Batch(index[good], samples, self.inputs)
+
+
+def unreadable(
+    split: Split, inputs: Inputs, *, workers: int | None = None, reporter: Reporter | None = None
+) -> tuple[BadItem, ...]:
+    """Decode every item of a split once, and return those that cannot be decoded.
+
+    Without this check a broken file would end the first epoch instead of the first minute.
+    """
+    reader = read_batches(split, None, inputs, batch_size=64, workers=workers, on_bad="skip")
+    reporter = reporter or SilentReporter()
+    with reporter.task(f"check the {inputs.unit}", len(split), inputs.unit) as task:
+        for batch in reader:
+            task.advance(len(batch))
+    return tuple(reader.bad)
+
+
+def decode_seconds(
+    split: Split, inputs: Inputs, *, workers: int | None = None, items: int = 64
+) -> float:
+    """Measure reading and decoding, in seconds an item, on items spread over the split."""
+    places = np.unique(np.linspace(0, len(split) - 1, num=min(items, len(split)), dtype=np.int64))
+    begun = time.perf_counter()
+    for _ in read_batches(split, places, inputs, batch_size=16, workers=workers, on_bad="skip"):
+        pass
+    return (time.perf_counter() - begun) / len(places)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from PIL import Image, ImageEnhance
 
 from headstart.core.errors import ConfigError
 from headstart.core.fingerprints import canonical_json, stable_integer
-from headstart.data.preprocessing import Preprocessing
 
 RULES = 1
 """Version of what the steps do to pixels; part of every description of an augmented view."""
@@ -169,6 +168,21 @@ class ColourJitter:
 AnyStep = RandomResizedCrop | Flip | Rotation | ColourJitter
 STANDARD: tuple[AnyStep, ...] = (RandomResizedCrop(), Flip())
 """A part of the image, mirrored or not: what suits photographs."""
+
+
+class Preprocessing(Protocol):
+    """What a view needs of the backbone's preprocessing."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
+
+    @property
+    def interpolation(self) -> str:
+        """The resampling filter."""
+
+    def geometry(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize and crop an image without augmentation."""
 
 
 @dataclass(frozen=True)

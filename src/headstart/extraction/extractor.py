@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.backbones.backbone import Backbone, compiled_features, features_of
+from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError, DataError
 from headstart.core.progress import Reporter, SilentReporter, Task
-from headstart.data import BadItem, Split, View, read_batches
+from headstart.data import BadItem, NumberedView, Split, read_batches
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.extraction.settings import Extraction, Precision
-from headstart.modules.batches import filled
 from headstart.modules.modes import evaluation_mode
 
 _DTYPES = {
@@ -60,7 +60,7 @@ class Extractor:
     rows are not functions of their items.
 
     Args:
-        cuts: the same network with the same preprocessing.
+        cuts: the same network with the same inputs.
         settings: batch size, precision, device.
 
     Attributes:
@@ -73,7 +73,7 @@ class Extractor:
         self.bad: list[BadItem] = []
         self._device = self.settings.resolve_device()
         self._open = contextlib.ExitStack()
-        self._forward: Callable[[Tensor], Sequence[Tensor]] | None = None
+        self._forward: Callable[[Arguments], Sequence[Tensor]] | None = None
 
     def __enter__(self) -> Extractor:
         return self
@@ -87,7 +87,7 @@ class Extractor:
         split: Split,
         indices: NDArray[np.int64] | None = None,
         *,
-        view: View | None = None,
+        view: NumberedView | None = None,
         task: Task | None = None,
     ) -> Iterator[Rows]:
         """Compute features of items, in order; unreadable ones are left out and listed in ``bad``.
@@ -95,17 +95,16 @@ class Extractor:
         Args:
             split: the items.
             indices: positions in the split, in the order wanted; None: all.
-            view: a numbered augmentation; None: the images as they are.
+            view: a numbered augmentation; None: the items without augmentation.
             task: advanced by the items that are done, readable or not.
 
         Raises:
             BackboneError: rows depend on the batch or on chance, or are not finite.
         """
-        preprocessing = self.cuts[0].preprocessing
         reader = read_batches(
             split,
             indices,
-            preprocessing,
+            self.cuts[0].inputs,
             batch_size=self.settings.batch_size,
             view=view,
             workers=self.settings.workers,
@@ -114,8 +113,7 @@ class Extractor:
         done = 0
         try:
             for batch in reader:
-                inputs = preprocessing.normalise(batch.pixels.to(self._device, non_blocking=True))
-                yield Rows(batch.indices, self._features(inputs))
+                yield Rows(batch.indices, self._features(batch.arguments(self._device)))
                 if task is not None:
                     task.advance(len(batch))
                 done += len(batch)
@@ -125,7 +123,7 @@ class Extractor:
         if task is not None:
             task.advance(len(reader.bad))
 
-    def _features(self, inputs: Tensor) -> tuple[NDArray[np.float32], ...]:
+    def _features(self, inputs: Arguments) -> tuple[NDArray[np.float32], ...]:
         """Run one batch, filled up to the batch size."""
         module = self.cuts[0].module
         with running_mode(module, self.settings.precision, self._device):
@@ -136,7 +134,7 @@ class Extractor:
                 self._forward = self._open.enter_context(
                     _forward(self.cuts, self.settings, self._device)
                 )
-            outputs = self._forward(filled(inputs, self.settings.batch_size))
+            outputs = self._forward(inputs.filled(self.settings.batch_size))
         return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
 
 
@@ -168,7 +166,7 @@ def extract(
     cuts = (cuts,) if isinstance(cuts, Backbone) else tuple(cuts)
     with (
         Extractor(cuts, settings) as extractor,
-        reporter.task("extract features", len(split), "images") as task,
+        reporter.task("extract features", len(split), cuts[0].inputs.unit) as task,
     ):
         parts = list(extractor.rows(split, task=task))
     settle_bad_items(extractor.bad, on_bad, reporter)
@@ -192,16 +190,22 @@ def running_mode(module: nn.Module, precision: Precision, device: torch.device) 
         yield
 
 
+def arranged(tensor: Tensor) -> Tensor:
+    """Lay images out with their channels last: convolutions run faster, and values are equal."""
+    if tensor.ndim != 4:
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
 @contextlib.contextmanager
 def _forward(
     cuts: tuple[Backbone, ...], settings: Extraction, device: torch.device
-) -> Iterator[Callable[[Tensor], Sequence[Tensor]]]:
-    """Give the function from normalised inputs to features, eager or compiled."""
+) -> Iterator[Callable[[Arguments], Sequence[Tensor]]]:
+    """Give the function from arguments to features, eager or compiled."""
     channels_last = device.type in {"cpu", "cuda"}
 
-    def prepared(inputs: Tensor) -> Tensor:
-        # Convolutions run faster on channels-last inputs; the values are the same.
-        return inputs.contiguous(memory_format=torch.channels_last) if channels_last else inputs
+    def prepared(inputs: Arguments) -> Arguments:
+        return inputs.map(arranged) if channels_last else inputs
 
     if not settings.compile:
         yield lambda inputs: features_of(cuts, prepared(inputs))
@@ -210,7 +214,7 @@ def _forward(
         yield lambda inputs: run(prepared(inputs))
 
 
-def _check_rows(cuts: Sequence[Backbone], inputs: Tensor, precision: Precision) -> None:
+def _check_rows(cuts: Sequence[Backbone], inputs: Arguments, precision: Precision) -> None:
     """Refuse a network whose rows depend on the batch they are computed in, or on chance."""
     some = inputs[: min(len(inputs), 8)]
     together = features_of(cuts, some)

@@ -34,8 +34,9 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from headstart.core.arguments import Arguments
 from headstart.core.files import existing_parent, free_bytes, write_bytes
-from headstart.data import Preprocessing, Split, View, read_batches
+from headstart.data import NumberedView, Split
 from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.gradients import gradients_for
 from headstart.finetuning.network import Classifier, smoothed_loss
@@ -82,48 +83,33 @@ def probe_items(network: Classifier) -> int:
         return _PROBE_ITEMS
     with gradients_for(network, ()), torch.no_grad():
         begun = time.perf_counter()
-        network(example)
+        example.call(network)
         seconds = (time.perf_counter() - begun) / len(example)
     return _PROBE_ITEMS if seconds < _SLOW_ITEM else _PROBE_ITEMS // 2
 
 
-def measure_decoding(split: Split, preprocessing: Preprocessing, workers: int | None) -> float:
-    """Measure reading and decoding, in seconds per item, on 64 items spread over the split."""
-    places = np.unique(np.linspace(0, len(split) - 1, num=min(64, len(split)), dtype=np.int64))
-    begun = time.perf_counter()
-    for _ in read_batches(
-        split, places, preprocessing, batch_size=16, workers=workers, on_bad="skip"
-    ):
-        pass
-    return (time.perf_counter() - begun) / len(places)
-
-
-def measure_prefix(
-    prefix: nn.Module, inputs: Tensor, precision: str
-) -> tuple[tuple[Tensor, ...], float]:
+def measure_prefix(prefix: nn.Module, inputs: Arguments, precision: str) -> tuple[Arguments, float]:
     """Run a prefix, which has run before; return the boundary tensors and the seconds per item."""
     wait = _synchroniser(inputs.device)
     wait()
     begun = time.perf_counter()
     with torch.no_grad(), autocast(precision, inputs.device):
-        boundary: tuple[Tensor, ...] = prefix(inputs)
+        boundary: tuple[Tensor, ...] = inputs.call(prefix)
     wait()
     seconds = (time.perf_counter() - begun) / len(inputs)
-    return tuple(tensor.clone() for tensor in boundary), seconds
+    return Arguments(tuple(tensor.clone() for tensor in boundary)), seconds
 
 
-def measure_step(
-    forward: nn.Module, inputs: tuple[Tensor, ...], n_classes: int, precision: str
-) -> StepCost:
+def measure_step(forward: nn.Module, inputs: Arguments, n_classes: int, precision: str) -> StepCost:
     """Measure a training step: the better of two after a warm-up, or of one where it is slow.
 
     Args:
         forward: from ``inputs`` to logits. Its own parameters and buffers count as no activations.
-        inputs: each ``(n, ...)``.
+        inputs: of n items.
         n_classes: of the logits.
         precision: of forward and backward pass.
     """
-    device, count = inputs[0].device, len(inputs[0])
+    device, count = inputs.device, len(inputs)
     labels = torch.arange(count, device=device) % n_classes
     own = {t.untyped_storage().data_ptr() for t in (*forward.parameters(), *forward.buffers())}
     sizes: dict[int, int] = {}
@@ -136,7 +122,7 @@ def measure_step(
 
     def step() -> None:
         with autocast(precision, device):
-            logits = forward(*inputs)
+            logits = inputs.call(forward)
         torch.autograd.backward(smoothed_loss(logits, labels, 0.0))
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -363,7 +349,9 @@ class PlannedRows:
             rows = self._feeds.rows(candidate, stage)
             self._planned |= {self._key(rows, *part) for part in self._feeds.parts(stage)}
 
-    def _key(self, rows: BoundaryRows, split: Split, view: View | None) -> tuple[str, str, int]:
+    def _key(
+        self, rows: BoundaryRows, split: Split, view: NumberedView | None
+    ) -> tuple[str, str, int]:
         part = "train" if split is self._feeds.train else "validation"
         return rows.space(view).key, part, 0 if view is None else view.number
 
@@ -445,7 +433,6 @@ __all__ = [
     "StoredMode",
     "choose_cut",
     "choose_rows",
-    "measure_decoding",
     "measure_prefix",
     "measure_step",
     "memory_for_rows",

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.core.arguments import Arguments
 from headstart.core.progress import Task
 from headstart.finetuning import rng
 from headstart.finetuning.devices import Devices
@@ -78,7 +79,7 @@ def _forward_backward(
     truth = labels[torch.from_numpy(index).to(device)]
     inputs, mixed = _mixed(inputs, truth, stage, mixing)
     with autocast(stage.precision, device):
-        logits = opened.forward(*inputs)
+        logits: Tensor = inputs.call(opened.forward)
     loss = smoothed_loss(logits, truth, stage.label_smoothing, mixed)
     # A share weighs as much as it has items, so that the sum is the mean over the batch.
     torch.autograd.backward(loss if len(truth) == count else loss * (len(truth) / count))
@@ -87,14 +88,14 @@ def _forward_backward(
 
 
 def _mixed(
-    inputs: tuple[Tensor, ...], labels: Tensor, stage: Stage, mixing: np.random.Generator
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, float] | None]:
+    inputs: Arguments, labels: Tensor, stage: Stage, mixing: np.random.Generator
+) -> tuple[Arguments, tuple[Tensor, float] | None]:
     """Mix items with others of their batch and add noise, as the stage says.
 
     Several devices each mix within their own share.
 
     Args:
-        inputs: what the forward takes, each ``(m, ...)``; only floating-point ones are changed.
+        inputs: of m items; only floating-point tensors are changed.
         labels: ``(m,) int64``.
         stage: its ``mixup`` and ``noise``.
         mixing: the generator of weights and partners.
@@ -107,14 +108,17 @@ def _mixed(
     if stage.mixup > 0:
         weight = float(mixing.beta(stage.mixup, stage.mixup))
         partner = torch.from_numpy(mixing.permutation(len(labels))).to(labels.device)
-        inputs = tuple(
-            weight * x + (1 - weight) * x[partner] if x.is_floating_point() else x for x in inputs
+        inputs = inputs.map(
+            lambda x: weight * x + (1 - weight) * x[partner] if x.is_floating_point() else x
         )
         mixed = (labels[partner], weight)
     if stage.noise > 0:
-        inputs = tuple(
-            x + stage.noise * x.detach().std() * torch.randn_like(x) if x.is_floating_point() else x
-            for x in inputs
+        inputs = inputs.map(
+            lambda x: (
+                x + stage.noise * x.detach().std() * torch.randn_like(x)
+                if x.is_floating_point()
+                else x
+            )
         )
     return inputs, mixed
 
@@ -139,7 +143,7 @@ def validate(
         batches = devices.batches(opened.validation, order, 2 * stage.batch_size, 0)
         for index, inputs in (batch for _, batch in batches if batch is not None):
             truth = labels[torch.from_numpy(index).to(device)]
-            logits = opened.forward(*inputs).float()
+            logits = inputs.call(opened.forward).float()
             loss = torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
             hits = (logits.argmax(1) == truth).sum()
             totals += torch.stack([loss.double(), hits.double()])

@@ -1,4 +1,4 @@
-"""What a stage trains on: images, decoded anew in every epoch, or stored rows of its frozen part.
+"""What a stage trains on: items, decoded anew in every epoch, or stored rows of its frozen part.
 
 :class:`Feeds` knows the items of a run and opens the feeds of a stage when the stage begins, since
 rows depend on the network as it is then.
@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.core.arguments import Arguments
 from headstart.core.errors import BadFilesError
 from headstart.core.progress import Reporter
 from headstart.core.records import CacheUse
-from headstart.data import BadItem, Preprocessing, Split, View, numbered_views, read_batches
+from headstart.data import BadItem, Inputs, NumberedView, Split, read_batches
 from headstart.finetuning.network import Classifier
 from headstart.finetuning.recipe import Stage
 from headstart.finetuning.rows import BoundaryRows
@@ -31,8 +32,8 @@ from headstart.prefix.precision import Dtype
 from headstart.store import FeatureSet, Store
 
 Index = NDArray[np.int64]
-Batch = tuple[Index, tuple[Tensor, ...]]
-"""Positions of items in their split, ``(m,)``, and the inputs of the forward, each ``(m, ...)``."""
+Batch = tuple[Index, Arguments]
+"""Positions of items in their split, ``(m,)``, and what the forward pass is called with."""
 
 
 class Feed(Protocol):
@@ -43,21 +44,21 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFeed:
-    """Decodes images anew in every epoch, in threads that work ahead of the consumer."""
+class ItemFeed:
+    """Decodes items anew in every epoch, in threads that work ahead of the consumer."""
 
     split: Split
-    preprocessing: Preprocessing
+    inputs: Inputs
     device: torch.device
-    views: tuple[View, ...] = ()
+    views: tuple[NumberedView, ...] = ()
     workers: int | None = None
 
     def batches(self, order: Index, batch_size: int, view: int) -> Iterator[Batch]:
-        """Yield normalised images ``(m, 3, h, w) float32``."""
+        """Yield the arguments of the network."""
         reader = read_batches(
             self.split,
             order,
-            self.preprocessing,
+            self.inputs,
             batch_size=batch_size,
             view=self.views[view - 1] if view else None,
             workers=self.workers,
@@ -65,8 +66,7 @@ class ImageFeed:
         )
         with contextlib.closing(reader):
             for batch in reader:
-                pixels = batch.pixels.to(self.device, non_blocking=True)
-                yield batch.indices, (self.preprocessing.normalise(pixels),)
+                yield batch.indices, batch.arguments(self.device)
 
 
 class RowFeed:
@@ -90,10 +90,10 @@ class RowFeed:
         if held is not None:
             for chunk in chunks:
                 index = torch.from_numpy(chunk).to(held[0].device)
-                yield chunk, tuple(tensor.index_select(0, index) for tensor in held)
+                yield chunk, Arguments(tuple(tensor.index_select(0, index) for tensor in held))
             return
         for chunk, rows in _read_ahead(chunks, lambda chunk: self.sets[view][chunk]):
-            yield chunk, self.rows.tensors(rows)
+            yield chunk, Arguments(self.rows.tensors(rows))
 
     def _hold(self, view: int) -> tuple[Tensor, ...] | None:
         if view not in self._held:
@@ -171,12 +171,11 @@ class Feeds:
         """Return the labels of a split, ``(n,) int64``, on the device."""
         return torch.from_numpy(split.labels).to(self.device)
 
-    def images(self, stage: Stage | None = None) -> StageFeeds:
-        """Return the items as images, with the views of the stage."""
+    def items(self, stage: Stage | None = None) -> StageFeeds:
+        """Return the items themselves, with the views of the stage."""
         views = () if stage is None else self._views(stage)
-        preprocessing = self.network.source.preprocessing
         feeds = [
-            ImageFeed(split, preprocessing, self.device, chosen, self.workers)
+            ItemFeed(split, self.network.source.inputs, self.device, chosen, self.workers)
             for split, chosen in ((self.train, views), (self.validation, ()))
         ]
         return StageFeeds(feeds[0], feeds[1], self.network, stored=False)
@@ -226,7 +225,7 @@ class Feeds:
         """Return the rows of a cut, with the network as it is now."""
         return BoundaryRows(
             cut,
-            self.network.source.preprocessing,
+            self.network.source.inputs,
             self.store,
             precision=stage.precision,
             device=self.device,
@@ -234,7 +233,7 @@ class Feeds:
             workers=self.workers,
         )
 
-    def parts(self, stage: Stage) -> Iterator[tuple[Split, View | None]]:
+    def parts(self, stage: Stage) -> Iterator[tuple[Split, NumberedView | None]]:
         """Yield every split and view that a stage needs rows of."""
         for view in self._views(stage) or (None,):
             yield self.train, view
@@ -249,41 +248,28 @@ class Feeds:
             if name in live and is_reestimable(part)
         )
         if norms:
-            images = _TrainingImages(self)
-            report = reestimate(self.network, images, layers=norms, reporter=self.reporter)
+            items = _TrainingItems(self)
+            report = reestimate(self.network, items, layers=norms, reporter=self.reporter)
             self.reporter.note(str(report))
 
-    def _views(self, stage: Stage) -> tuple[View, ...]:
-        return numbered_views(stage.views, seed=self.seed) if stage.views else ()
+    def _views(self, stage: Stage) -> tuple[NumberedView, ...]:
+        inputs = self.network.source.inputs
+        return inputs.numbered_views(stage.views, seed=self.seed) if stage.views else ()
 
 
 @dataclass(frozen=True, eq=False)
-class _TrainingImages:
-    """The training items as batches of normalised images, any number of times."""
+class _TrainingItems:
+    """The training items in batches, any number of times."""
 
     feeds: Feeds
 
     def __len__(self) -> int:
         return -(-len(self.feeds.train) // self.feeds.batch_size)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Arguments]:
         order = np.arange(len(self.feeds.train))
-        for _, (inputs,) in self.feeds.images().train.batches(order, self.feeds.batch_size, 0):
+        for _, inputs in self.feeds.items().train.batches(order, self.feeds.batch_size, 0):
             yield inputs
 
 
-def undecodable(
-    split: Split, preprocessing: Preprocessing, workers: int | None, reporter: Reporter
-) -> tuple[BadItem, ...]:
-    """Decode every item of a split once, and return those that cannot be decoded.
-
-    Without it a broken file would end the first epoch instead of the first minute.
-    """
-    reader = read_batches(split, None, preprocessing, batch_size=64, workers=workers, on_bad="skip")
-    with reporter.task("check the images", len(split), "images") as task:
-        for batch in reader:
-            task.advance(len(batch))
-    return tuple(reader.bad)
-
-
-__all__ = ["Batch", "Feed", "Feeds", "ImageFeed", "Index", "RowFeed", "StageFeeds", "undecodable"]
+__all__ = ["Batch", "Feed", "Feeds", "Index", "ItemFeed", "RowFeed", "StageFeeds"]

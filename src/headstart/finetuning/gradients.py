@@ -73,7 +73,7 @@ def relative_gradients(
     with gradients_for(network, names):
         for index, inputs in feed.batches(order, batch_size, 0):
             truth = labels[torch.from_numpy(index).to(labels.device)]
-            loss = smoothed_loss(network(*inputs), truth, 0.0) * (len(truth) / len(order))
+            loss = smoothed_loss(inputs.call(network), truth, 0.0) * (len(truth) / len(order))
             torch.autograd.backward(loss)
         parameters = dict(network.named_parameters())
         found = []

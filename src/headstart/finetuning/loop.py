@@ -124,7 +124,7 @@ class _Training:
             _stamp_reestimated(self.network, stage)
         self.handle = freeze(self.network, target.policies)
         opened = (  # several devices divide the rows that are missing
-            self.feeds.images(stage)
+            self.feeds.items(stage)
             if cut is None
             else self.feeds.stored(stage, cut, self.prepared.memory)
         )
@@ -156,7 +156,7 @@ class _Training:
         stage = self.prepared.targets[number].stage
         if self.best is None and stage.norm == "reestimated":
             # The start is validated first: its head was made with the statistics as they were.
-            self._validate_start(self.feeds.images(stage))
+            self._validate_start(self.feeds.items(stage))
         before = self.prepared.targets[number - 1].stage.norm if number else "running"
         if stage.norm == "reestimated" and before != "reestimated":
             self.devices.once(self.feeds.reestimate)

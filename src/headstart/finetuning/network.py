@@ -49,6 +49,7 @@ class Classifier(nn.Module):
                 f"a head needs one row an item, and {source.name} gives {shape} an item",
                 hint="use --pooling avg",
             )
+        _refuse_padding(source)
         self.source = source
         self.backbone = source.module
         self.pool = Pool(source.pooling, source.layout)
@@ -58,14 +59,14 @@ class Classifier(nn.Module):
         self._reset_head(seed)
         self.to(source.device)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, n_classes)`` of normalised images ``(n, 3, h, w) float32``."""
-        return cast(Tensor, self.head(self.dropout(self.features(x))))
+    def forward(self, x: Tensor, *more: Tensor, **named: Tensor) -> Tensor:
+        """Return logits ``(n, n_classes)`` for the arguments of the backbone."""
+        return cast(Tensor, self.head(self.dropout(self.features(x, *more, **named))))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *more: Tensor, **named: Tensor) -> Tensor:
         """Return what the head is given, ``(n, d)``."""
         layer = self.source.layer
-        found = capture(self.backbone, [layer], lambda _layer, output: output, x)
+        found = capture(self.backbone, [layer], lambda _layer, output: output, x, *more, **named)
         return cast(Tensor, self.pool(found[layer]))
 
     def load_head(self, head: LinearHead) -> None:
@@ -113,6 +114,16 @@ class Classifier(nn.Module):
             for parameter in (self.head.weight, self.head.bias):
                 drawn = torch.rand(parameter.shape, generator=generator)
                 parameter.copy_(drawn * (2 * bound) - bound)
+
+
+def _refuse_padding(source: Backbone) -> None:
+    """Refuse a pooling over padded positions: training has no mask to leave them out by."""
+    if source.probe().mask is not None and source.layout.positions and source.pooling != "cls":
+        raise BackboneError(
+            f"{source.name} pads its {source.inputs.unit}, and fine-tuning cannot leave padding out"
+            f" of pooling='{source.pooling}'",
+            hint="let the module pool by its own mask, and give no layer",
+        )
 
 
 def network_groups(network: Classifier) -> tuple[BlockGroup, ...]:

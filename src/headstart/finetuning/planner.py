@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from headstart.core.errors import ConfigError
+from headstart.data import decode_seconds
 from headstart.finetuning import costs
 from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.gradients import gradients_for
@@ -112,9 +113,7 @@ class _Planner:
         self.memory = costs.memory_for_rows(feeds.device)
         self.rows = costs.PlannedRows(feeds)
         self.example = self.network.source.probe(costs.probe_items(self.network))
-        self.decode = costs.measure_decoding(
-            feeds.train, self.network.source.preprocessing, feeds.workers
-        )
+        self.decode = decode_seconds(feeds.train, self.network.source.inputs, workers=feeds.workers)
         self.blocks = {group.name: group.modules for group in network_groups(self.network)}
         self.recording: Recording | None = None
 
@@ -145,6 +144,9 @@ class _Planner:
                 "the frozen part normalises by the batch and has dropout on: its rows would"
                 " depend on their batch and on chance"
             )
+        if self.example.mask is not None:
+            unit = self.network.source.inputs.unit
+            return NoCut(f"{unit} differ in length, and stored rows have one shape")
         if self.recording is None:
             self.recording = record(self.network, self.example)
         return candidates(self.recording, target.freeze, self.blocks, dtype=self.feeds.dtype)
@@ -162,7 +164,7 @@ class _Planner:
                 step = costs.measure_step(usual.suffix, rows, classes, stage.precision)
             else:
                 prefix = 0.0
-                step = costs.measure_step(self.network, (batch,), classes, stage.precision)
+                step = costs.measure_step(self.network, batch, classes, stage.precision)
         measured = costs.StageCosts(
             n_train=len(feeds.train),
             n_validation=len(feeds.validation),

@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.core.arguments import Arguments
+from headstart.core.fingerprints import canonical_json
 from headstart.core.progress import Reporter, Task
 from headstart.core.records import CacheUse
-from headstart.data import BadItem, Preprocessing, Split, View, read_batches
-from headstart.modules.batches import filled
+from headstart.data import BadItem, Inputs, NumberedView, Split, read_batches
 from headstart.prefix import Candidate, Cut, from_array, to_array
 from headstart.prefix.rows import compute_rows
 from headstart.store import FeatureSet, Space, Store
@@ -36,7 +37,7 @@ _CLAIMED_BATCHES, _POLL_SECONDS = 4, 0.2
 
 
 def describe_rows(
-    cut: Cut | Candidate, preprocessing: Preprocessing, precision: str, view: View | None = None
+    cut: Cut | Candidate, inputs: Inputs, precision: str, view: NumberedView | None = None
 ) -> dict[str, Any]:
     """Describe the function from an item's bytes to its boundary row, for a space.
 
@@ -49,7 +50,7 @@ def describe_rows(
         "version": 1,
         "kind": "boundary",
         "cut": cut.describe(),
-        "preprocessing": preprocessing.describe(),
+        "preprocessing": inputs.describe(),
         "precision": precision,
         "views": views,
     }
@@ -68,7 +69,7 @@ class BoundaryRows:
 
     Args:
         cut: prefix and boundary; its tensors have to be those of the stage from now on.
-        preprocessing: of the backbone.
+        inputs: of the backbone.
         store: where the rows lie.
         precision: of the forward pass, ``float32`` or ``bfloat16``.
         device: where the prefix runs.
@@ -79,7 +80,7 @@ class BoundaryRows:
     def __init__(
         self,
         cut: Cut | Candidate,
-        preprocessing: Preprocessing,
+        inputs: Inputs,
         store: Store,
         *,
         precision: str,
@@ -87,27 +88,27 @@ class BoundaryRows:
         batch_size: int,
         workers: int | None,
     ) -> None:
-        self.cut, self.preprocessing, self.store = cut, preprocessing, store
+        self.cut, self.inputs, self.store = cut, inputs, store
         self.precision, self.device = precision, device
         self.batch_size, self.workers = batch_size, workers
-        self._plain = store.space(describe_rows(cut, preprocessing, precision))
-        self._views: dict[tuple[int, Any], Space] = {}
+        self._plain = store.space(describe_rows(cut, inputs, precision))
+        self._views: dict[str, Space] = {}
 
-    def space(self, view: View | None = None) -> Space:
+    def space(self, view: NumberedView | None = None) -> Space:
         """Return the space of a view."""
         if view is None or view.number == 0:
             return self._plain
-        key = (view.seed, view.recipe)
+        views = {**view.describe(), "number": None}
+        key = canonical_json(views)
         if key not in self._views:
-            described = {**self._plain.description, "views": {**view.describe(), "number": None}}
-            self._views[key] = self.store.space(described)
+            self._views[key] = self.store.space({**self._plain.description, "views": views})
         return self._views[key]
 
-    def missing(self, split: Split, view: View | None = None) -> int:
+    def missing(self, split: Split, view: NumberedView | None = None) -> int:
         """Return how many items of a split have no row yet."""
         return len(self.space(view).missing(split.ids, 0 if view is None else view.number))
 
-    def fill(self, split: Split, view: View | None, reporter: Reporter) -> Filled:
+    def fill(self, split: Split, view: NumberedView | None, reporter: Reporter) -> Filled:
         """Compute and commit the rows that are missing; items that cannot be read stay missing.
 
         Several processes may do this at the same time: they divide the missing items among
@@ -123,7 +124,7 @@ class BoundaryRows:
         bad: list[BadItem] = []
         lost: set[str] = set()
         told = False
-        with reporter.task(what, len(wanted), "images") as task:
+        with reporter.task(what, len(wanted), self.inputs.unit) as task:
             missing = wanted
             chunk = _CLAIMED_BATCHES * self.batch_size
             try:
@@ -151,13 +152,13 @@ class BoundaryRows:
         return Filled(CacheUse(unique - len(wanted), len(wanted) - len(lost)), tuple(bad))
 
     def _compute(
-        self, space: Space, split: Split, where: Index, view: View | None, task: Task
+        self, space: Space, split: Split, where: Index, view: NumberedView | None, task: Task
     ) -> tuple[BadItem, ...]:
         """Compute the rows at ``where``, and commit them; return items that cannot be read."""
         reader = read_batches(
             split,
             where,
-            self.preprocessing,
+            self.inputs,
             batch_size=self.batch_size,
             view=view,
             workers=self.workers,
@@ -168,7 +169,7 @@ class BoundaryRows:
         with contextlib.closing(reader):
             try:
                 for batch in reader:
-                    waiting.append((batch.indices, self._rows(batch.pixels)))
+                    waiting.append((batch.indices, self._rows(batch.arguments(self.device))))
                     task.advance(len(batch))
                     if sum(a.nbytes for _, arrays in waiting for a in arrays) >= COMMIT_BYTES:
                         ready, waiting = waiting, []
@@ -177,7 +178,7 @@ class BoundaryRows:
                 self._commit(space, split, number, waiting)
         return tuple(reader.bad)
 
-    def read(self, split: Split, view: View | None = None) -> FeatureSet:
+    def read(self, split: Split, view: NumberedView | None = None) -> FeatureSet:
         """Return the stored rows of a split, in its order; nothing is loaded yet."""
         return self.space(view).read(split.ids, 0 if view is None else view.number)
 
@@ -189,10 +190,10 @@ class BoundaryRows:
             for i, spec in enumerate(self.cut.boundary)
         )
 
-    def _rows(self, pixels: Tensor) -> tuple[NDArray[Any], ...]:
-        inputs = self.preprocessing.normalise(pixels.to(self.device, non_blocking=True))
+    def _rows(self, inputs: Arguments) -> tuple[NDArray[Any], ...]:
+        full = inputs.filled(self.batch_size)
         with autocast(self.precision, self.device):
-            boundary = compute_rows(self.cut.prefix, (filled(inputs, self.batch_size),), {})
+            boundary = compute_rows(self.cut.prefix, full.args, full.kwargs)
         return tuple(
             to_array(tensor[: len(inputs)], spec)
             for tensor, spec in zip(boundary, self.cut.boundary, strict=True)

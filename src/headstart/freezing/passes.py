@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headstart.core.arguments import Arguments
 from headstart.core.errors import FreezeError
 from headstart.core.wording import quoted
 from headstart.freezing.moments import Moments
@@ -32,12 +33,15 @@ Settle = Callable[[str, Moments], None]
 
 
 def default_forward(model: nn.Module, batch: Any) -> object:
-    """Call the model on a batch: a tensor, a dict of keyword arguments, or (inputs, labels).
+    """Call the model on a batch: its arguments, a tensor, a dict of keyword arguments, or
+    (inputs, labels).
 
     The inputs are moved to the device of the model's first parameter or buffer.
     """
     first = next(iter([*model.parameters(), *model.buffers()]), None)
     device = first.device if first is not None else torch.device("cpu")
+    if isinstance(batch, Arguments):
+        return batch.to(device).call(model)
     if isinstance(batch, Mapping):
         moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         return model(**moved)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from headstart.core.arguments import Arguments
 from headstart.core.errors import ConfigError
 
 
@@ -82,13 +83,15 @@ def read_example(model: nn.Module, example: Any) -> tuple[Inputs, list[Tensor]]:
 
     Args:
         model: the model.
-        example: what the model takes: a tensor, a tuple of positional arguments or a mapping of
-            named ones. Every tensor has the items of the batch along its first axis.
+        example: what the model takes: its arguments, a tensor, a tuple of positional arguments or
+            a mapping of named ones. Every tensor has the items of the batch along its first axis.
 
     Raises:
         ConfigError: there is no tensor, or batch sizes differ.
     """
-    if isinstance(example, Mapping):
+    if isinstance(example, Arguments):
+        args, kwargs = example.args, dict(example.kwargs)
+    elif isinstance(example, Mapping):
         args, kwargs = (), dict(example)
     else:
         args, kwargs = (example if isinstance(example, tuple) else (example,)), {}

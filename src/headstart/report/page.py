@@ -24,6 +24,7 @@ from markupsafe import Markup
 from headstart._version import __version__
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.files import clear_errors, write_text
+from headstart.core.records import Excerpt
 from headstart.core.wording import NOT_DEFINED, clean, format_number
 
 if TYPE_CHECKING:
@@ -136,15 +137,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Example:
-    """One item of a :class:`Gallery`: its name, facts as (what, value), and a thumbnail.
+    """One item of a :class:`Gallery`: its name, facts as (what, value), and an excerpt of it.
 
     Facts are pairs so that each value is set apart: a right-to-left name must not reorder the
-    figures beside it. ``image`` is None for items that are not images.
+    figures beside it.
     """
 
     name: str
     facts: tuple[tuple[str, str], ...]
-    image: bytes | None = None
+    excerpt: Excerpt | None = None
 
 
 @dataclass(frozen=True)
@@ -235,9 +236,12 @@ def _view(block: Block) -> dict[str, Any]:
         case Picture():
             return {"kind": "picture", "block": block, **_drawing(block)}
         case Gallery():
-            sources = [None if e.image is None else data_uri(e.image) for e in block.examples]
-            pairs = list(zip(block.examples, sources, strict=True))
+            pairs = [(example, _source(example.excerpt)) for example in block.examples]
             return {"kind": "gallery", "block": block, "examples": pairs}
+
+
+def _source(excerpt: Excerpt | None) -> str | None:
+    return data_uri(excerpt.picture) if excerpt is not None and excerpt.picture else None
 
 
 def _lines(code: str) -> str:

@@ -20,8 +20,9 @@ from PIL import Image
 from headstart.core.errors import DataError
 from headstart.data import DigestMemo, Items, Split
 from headstart.data.arrays import as_array, image_items, sample
-from headstart.data.decoding import UndecodableError, to_rgb
-from headstart.data.items import Content, FileItems, ObjectItems, read_file
+from headstart.data.content import Content, UndecodableError
+from headstart.data.decoding import to_rgb
+from headstart.data.items import FileItems, ObjectItems, read_file
 from headstart.sklearn.faults import InputError
 
 SMALLEST_SIDE = 8

@@ -17,13 +17,17 @@ from torch import nn
 
 from headstart.backbones import Backbone, load_backbone
 from headstart.core.wording import did_you_mean
+from headstart.data.inputs import INPUT_KINDS
 
 EXTRACTING = threading.RLock()
 """Held while a network runs: hooks of two threads on one module would hear each other."""
 
 _OWN = ("source", "layer", "pooling")
-ARGUMENTS = tuple(name for name in inspect.signature(load_backbone).parameters if name not in _OWN)
-"""What ``backbone_args`` may name."""
+_LOADING = tuple(
+    p.name
+    for p in inspect.signature(load_backbone).parameters.values()
+    if p.name not in _OWN and p.kind is not p.VAR_KEYWORD
+)
 
 
 @dataclasses.dataclass
@@ -79,12 +83,14 @@ def argument_faults(arguments: object) -> list[str]:
     if not isinstance(arguments, Mapping):
         return [f"backbone_args must be a mapping or None, not {type(arguments).__name__}"]
     faults = []
+    options = (f.name for kind in INPUT_KINDS.values() for f in dataclasses.fields(kind))  # type: ignore[arg-type]
+    known = tuple(dict.fromkeys((*_LOADING, *options)))
     for name in arguments:
         if name in _OWN:
             other = "backbone" if name == "source" else name
             faults.append(f"backbone_args names '{name}', which is the parameter '{other}'")
-        elif name not in ARGUMENTS:
-            near = did_you_mean(str(name), ARGUMENTS) or "it may name " + ", ".join(ARGUMENTS)
+        elif name not in known:
+            near = did_you_mean(str(name), known) or "it may name " + ", ".join(known)
             faults.append(f"backbone_args names '{name}', which no backbone takes ({near})")
     return faults
 

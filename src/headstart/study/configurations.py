@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from headstart.core.errors import ConfigError
 from headstart.core.wording import nearest
 from headstart.data import Preprocessing
+from headstart.data.inputs import Inputs as BackboneInputs
 from headstart.study.heads import HeadSpec, tutorial_head
 
 Mode = Literal["eval", "train"]
@@ -24,8 +25,6 @@ Statistics = Literal["running", "batch", "reestimated", "blend"]
 Switch = Literal["off", "on"]
 Order = Literal["shuffled", "class"]
 Inputs = Literal["as given", "unscaled", "unnormalised", "misnormalised", "swapped-channels"]
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "mode": get_args(Mode),
@@ -121,21 +120,25 @@ class Configuration:
         """Whether dropout is in effect."""
         return self.mode == "train" if self.dropout is None else self.dropout == "on"
 
-    def preprocess(self, base: Preprocessing) -> Preprocessing:
-        """Return the preprocessing in effect, given the backbone's own."""
-        values: dict[str, Any] = dict(self.preprocessing)
-        if self.inputs == "unscaled":
-            values.update(scale=1.0, mean=0.0, std=1.0)
-        elif self.inputs == "unnormalised":
-            values.update(scale=1 / 255, mean=0.0, std=1.0)
-        elif self.inputs == "misnormalised":
-            usual = base.mean == IMAGENET_MEAN and base.std == IMAGENET_STD
-            values.update(mean=0.5, std=0.5) if usual else values.update(
-                mean=IMAGENET_MEAN, std=IMAGENET_STD
-            )
-        elif self.inputs == "swapped-channels":
-            values["channels"] = "BGR" if base.channels == "RGB" else "RGB"
-        return dataclasses.replace(base, **values)
+    def preprocess(self, base: BackboneInputs) -> BackboneInputs:
+        """Return the inputs in effect, given the backbone's own.
+
+        Raises:
+            ConfigError: this kind of inputs knows no such mistake, or has no such values.
+        """
+        if self.inputs != "as given":
+            mistakes = base.mistakes()
+            if self.inputs not in mistakes:
+                known = ", ".join(mistakes) or "none"
+                raise ConfigError(
+                    (
+                        f"the configuration '{self.name}': inputs='{self.inputs}' means nothing for"
+                        f" {base.unit}",
+                    ),
+                    hint=f"mistakes that can be made with them: {known}",
+                )
+            base = mistakes[self.inputs]
+        return base.changed(**self.preprocessing)
 
     def settings(self) -> dict[str, Any]:
         """Return what is in effect, in plain values, without name and description."""
@@ -442,8 +445,6 @@ def _hint() -> str:
 
 __all__ = [
     "DEFAULT",
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "PRESETS",
     "REFERENCE",
     "TERMS",

@@ -13,7 +13,7 @@ from headstart.core.wording import count, format_percent, listed
 from headstart.core.wording import format_number as number
 from headstart.evaluation import Difference
 from headstart.extraction import TOLERANCE
-from headstart.study.inputs import TINY, InputCheck
+from headstart.study.inputs import InputCheck
 from headstart.study.results import Evidence, Finding, FrozenOutcome, TunedOutcome
 
 Rule = Callable[[Evidence], Iterator[Finding]]
@@ -151,21 +151,21 @@ def inputs_unchecked(e: Evidence) -> Iterator[Finding]:
 def images_are_tiny(e: Evidence) -> Iterator[Finding]:
     """Enlarged images lack the detail that the network was trained on."""
     check = e.inputs
-    if check is None or check.own_size is None or check.enlargement < TINY:
+    if check is None or check.own_size is None or check.enlarged is None:
         return
-    own = check.own_size
+    own, size = check.own_size, check.enlarged
     base = check.correction or check.given
     if own.early * 1.5 > base.early:
         return
     yield Finding(
         "tiny images",
         "advice",
-        f"Statistics differ because your images are {check.image_side} px and are enlarged to"
-        f" {check.resized_side} px: {own.name}, the early drift falls from {number(base.early)} to"
+        f"Statistics differ because your images are {size.side} px and are enlarged to"
+        f" {size.resized} px: {own.name}, the early drift falls from {number(base.early)} to"
         f" {number(own.early)} nats. Enlarging adds no detail, and no normalisation restores it.",
         fix="compare sizes (size=64, size=96, …) and earlier layers; a smaller size is also"
         " cheaper",
-        evidence={"side": check.image_side, "drift": base.early, "drift_own_size": own.early},
+        evidence={"side": size.side, "drift": base.early, "drift_own_size": own.early},
     )
 
 
@@ -175,14 +175,7 @@ def kind_of_fault(check: InputCheck) -> str:
     It is ``unscaled``, ``overscaled``, ``channels`` or ``normalisation``.
     """
     assert check.correction is not None
-    given, right = check.given.preprocessing, check.correction.preprocessing
-    if given.scale > 20 * right.scale:
-        return "unscaled"
-    if right.scale > 20 * given.scale:
-        return "overscaled"
-    if (given.mean, given.std) == (right.mean, right.std):
-        return "channels"
-    return "normalisation"
+    return check.correction.mends
 
 
 # ------------------------------------------------------------------------------ ways of running

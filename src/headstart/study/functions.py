@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.backbones import Backbone
-from headstart.data import Preprocessing
+from headstart.data import Inputs
 from headstart.study.configurations import Autograd, Configuration, Order, Statistics
 
 Cut = tuple[str | None, str]
@@ -40,7 +40,7 @@ class Function:
         statistics, alpha: what batch norms use.
         dropout: whether dropout and the like are on.
         recompute: whether training rows come from several passes in training mode.
-        preprocessing: of the inputs.
+        preprocessing: the inputs of the network.
         batch_size: images in a batch; None where rows do not depend on it.
         order: of the items that the head is tested on; ``shuffled`` where it does not matter.
         autograd: the mode that it runs in; one for all modes that were shown to be equal.
@@ -50,7 +50,7 @@ class Function:
     alpha: float | None
     dropout: bool
     recompute: bool
-    preprocessing: Preprocessing
+    preprocessing: Inputs
     batch_size: int | None
     order: Order = "shuffled"
     autograd: Autograd = "inference"
@@ -106,7 +106,7 @@ def function_of(
         alpha=alpha,
         dropout=dropout,
         recompute=configuration.recompute and varies,
-        preprocessing=configuration.preprocess(backbone.preprocessing),
+        preprocessing=configuration.preprocess(backbone.inputs),
         batch_size=(configuration.batch_size or batch_size) if varies else None,
         order=configuration.order if by_batch else "shuffled",
         autograd=configuration.autograd,

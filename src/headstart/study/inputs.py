@@ -8,21 +8,19 @@ tells what is wrong. No label is used.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from headstart.backbones import Backbone
-from headstart.data import Preprocessing, Split
+from headstart.core.arguments import Arguments
+from headstart.data import Inputs, Variant
+from headstart.data.inputs import Enlargement
 from headstart.extraction import Extraction
 from headstart.freezing import LayerDrift, drift
-from headstart.study.configurations import IMAGENET_MEAN, IMAGENET_STD
 from headstart.study.network import run_batch
 from headstart.study.repetitions import StudyData
 
@@ -46,9 +44,6 @@ USUAL = (0.02, 10.0)
 Images as they are (0..255) deviate by 40 to 100, images that were scaled twice by 0.002 or less.
 """
 
-TINY = 1.5
-"""Images that are enlarged by more than this lack the detail that the network knows."""
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -57,14 +52,16 @@ class Trial:
     Attributes:
         name: what it changes, in words ("divided by 255").
         preprocessing: what was tried.
+        mends: the mistake that it would correct, as one word.
         first: drift of the first layer, in nats (symmetric KL, mean over channels).
         early: the geometric mean of the drift of the first layers.
     """
 
     name: str
-    preprocessing: Preprocessing
+    preprocessing: Inputs
     first: float
     early: float
+    mends: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,8 @@ class InputCheck:
         given: the preprocessing as given.
         trials: the others.
         correction: the simplest trial that agrees clearly better; None if there is none.
-        image_side: median of the shorter sides of the images, in pixels.
-        resized_side: to which the preprocessing brings it.
-        own_size: the trial at about the images' own size, if they are enlarged.
+        enlarged: by how much the items are enlarged, where that has a meaning.
+        own_size: the trial at about the items' own size, if they are enlarged.
         images: on how many images.
     """
 
@@ -108,20 +104,14 @@ class InputCheck:
     given: Trial
     trials: tuple[Trial, ...]
     correction: Trial | None
-    image_side: int
-    resized_side: int
+    enlarged: Enlargement | None
     own_size: Trial | None
     images: int
 
-    @property
-    def enlargement(self) -> float:
-        """How many times the images are enlarged."""
-        return self.resized_side / self.image_side
 
-
-def input_range(inputs: Tensor) -> InputRange:
-    """Measure normalised inputs ``(n, 3, h, w) float32``."""
-    values = inputs.double()
+def input_range(inputs: Arguments) -> InputRange:
+    """Measure the first argument of the network."""
+    values = inputs.args[0].double()
     return InputRange(
         mean=float(values.mean()),
         deviation=float(values.std(correction=0)),
@@ -143,75 +133,32 @@ def check_inputs(
         batch_size: images in a pass.
     """
     early = tuple(norms[:EARLY])
-    given = backbone.preprocessing
-    as_decoded = data.sample_pixels(given)
+    base = backbone.at(early[-1], "none")
+    collated: dict[Hashable, Arguments] = {}
 
-    def trial(name: str, changed: Preprocessing, pixels: Tensor = as_decoded) -> Trial:
-        inputs = changed.normalise(pixels.to(backbone.device))
-        found = drift_up_to(backbone.at(early[-1], "none"), early, torch.split(inputs, batch_size))
+    def trial(variant: Variant) -> Trial:
+        changed = variant.inputs
+        if changed.decoding not in collated:
+            collated[changed.decoding] = data.sample_items(changed)
+        inputs = changed.finish(collated[changed.decoding].to(backbone.device))
+        found = drift_up_to(base, early, inputs.split(batch_size))
         logs = [math.log(max(layer.symmetric_kl, 1e-12)) for layer in found]
-        return Trial(name, changed, found[0].symmetric_kl, math.exp(sum(logs) / len(logs)))
+        mean = math.exp(sum(logs) / len(logs))
+        return Trial(variant.name, changed, found[0].symmetric_kl, mean, variant.mends)
 
-    as_given = trial("as given", given)
-    trials = tuple(trial(name, changed) for name, changed in alternatives(given))
-    side = _median_side(data.sample)
-    resized = round(min(given.size) / given.crop_fraction)
-    smaller = _own_size(given, side) if resized / side >= TINY else None
-    own = None
-    if smaller is not None:
-        name = f"at {smaller.size[0]} px, near their own size"
-        own = trial(name, smaller, data.sample_pixels(smaller))
+    as_given = trial(Variant("as given", backbone.inputs, ""))
+    trials = tuple(trial(variant) for variant in backbone.inputs.variants())
+    few = np.linspace(0, len(data.sample) - 1, num=min(16, len(data.sample)), dtype=np.int64)
+    size = backbone.inputs.enlargement([data.sample.content(int(i)) for i in few])
     return InputCheck(
         layers=early,
         given=as_given,
         trials=trials,
         correction=choose_correction(as_given, trials),
-        image_side=side,
-        resized_side=resized,
-        own_size=own,
+        enlarged=size,
+        own_size=None if size is None or size.nearer is None else trial(size.nearer),
         images=len(data.sample),
     )
-
-
-def alternatives(given: Preprocessing) -> list[tuple[str, Preprocessing]]:
-    """Return usual preprocessings other than the one given, the smallest changes first."""
-    swapped = "BGR" if given.channels == "RGB" else "RGB"
-    usual: dict[str, tuple[float, tuple[Any, ...], tuple[Any, ...]]] = {
-        "with mean 0.5 and standard deviation 0.5": (1 / 255, (0.5,) * 3, (0.5,) * 3),
-        "with ImageNet's mean and standard deviation": (1 / 255, IMAGENET_MEAN, IMAGENET_STD),
-        "divided by 255 alone": (1 / 255, (0.0,) * 3, (1.0,) * 3),
-        "0..255 as they are": (1.0, (0.0,) * 3, (1.0,) * 3),
-        "0..255 less ImageNet's mean": (
-            1.0,
-            tuple(round(255 * m, 3) for m in IMAGENET_MEAN),
-            (1.0,) * 3,
-        ),
-    }
-    candidates: list[tuple[str, Preprocessing]] = [
-        (f"with channels in {swapped} order", dataclasses.replace(given, channels=swapped))  # type: ignore[arg-type]
-    ]
-    if given.scale > 0.1:
-        scaled = dataclasses.replace(given, scale=given.scale / 255)
-        candidates.append(("divided by 255", scaled))
-    else:
-        raw = dataclasses.replace(given, scale=given.scale * 255)
-        candidates.append(("multiplied by 255", raw))
-    for channels in (given.channels, swapped):
-        for name, (scale, mean, std) in usual.items():
-            order = "" if channels == given.channels else f", channels in {swapped} order"
-            changed = dataclasses.replace(
-                given,
-                scale=scale,
-                mean=mean,
-                std=std,
-                channels=channels,  # type: ignore[arg-type]
-            )
-            candidates.append((name + order, changed))
-    distinct: dict[Preprocessing, str] = {}
-    for name, changed in candidates:
-        if changed != given:
-            distinct.setdefault(changed, name)
-    return [(name, changed) for changed, name in distinct.items()]
 
 
 def choose_correction(given: Trial, trials: Sequence[Trial]) -> Trial | None:
@@ -226,30 +173,14 @@ def choose_correction(given: Trial, trials: Sequence[Trial]) -> Trial | None:
 
 
 def drift_up_to(
-    backbone: Backbone, layers: Sequence[str], batches: Sequence[Tensor]
+    backbone: Backbone, layers: Sequence[str], batches: Sequence[Arguments]
 ) -> tuple[LayerDrift, ...]:
     """Measure the drift of some layers, running no further than the backbone's cut."""
 
-    def forward(_module: torch.nn.Module, batch: Tensor) -> None:
+    def forward(_module: torch.nn.Module, batch: Arguments) -> None:
         run_batch([backbone], batch, "no_grad", Extraction())
 
     return drift(backbone.module, batches, layers=list(layers), forward=forward)
-
-
-def _median_side(split: Split) -> int:
-    places = np.linspace(0, len(split) - 1, num=min(16, len(split)), dtype=np.int64)
-    return int(np.median([min(split.image(int(i)).size) for i in places]))
-
-
-def _own_size(given: Preprocessing, side: int) -> Preprocessing | None:
-    """Return the preprocessing at half again the images' size, if the network might take it."""
-    target = max(32, 16 * round(1.5 * side / 16))
-    if target >= min(given.size):
-        return None
-    height, width = given.size
-    scale = target / min(height, width)
-    size = (max(16, 16 * round(height * scale / 16)), max(16, 16 * round(width * scale / 16)))
-    return dataclasses.replace(given, size=size)
 
 
 __all__ = [
@@ -257,7 +188,6 @@ __all__ = [
     "InputCheck",
     "InputRange",
     "Trial",
-    "alternatives",
     "check_inputs",
     "choose_correction",
     "drift_up_to",

@@ -19,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from headstart.backbones import Backbone
+from headstart.core.arguments import Arguments
 from headstart.core.progress import Reporter
-from headstart.data import Preprocessing
+from headstart.data import Inputs
 from headstart.extraction import TOLERANCE, Extraction
 from headstart.freezing import LayerDrift
 from headstart.modules.kinds import chance, is_running_norm
@@ -174,14 +175,14 @@ def behaviours(
             autograd = task.configuration.autograd
             # Other values of the inputs or of fixed statistics cost neither time nor memory.
             modes = (function.batch_dependent, function.dropout)
-            cost = (modes, function.preprocessing.size, task.cut, autograd)
+            cost = (modes, function.preprocessing.extent, task.cut, autograd)
             if at not in measured or cost not in costs:
                 ready = bench.networks.ready(function, bench.data.repetitions[0])
-                pixels = bench.data.sample_pixels(function.preprocessing)[: 2 * size]
+                items = bench.data.sample_items(function.preprocessing)[: 2 * size]
             if at not in measured:
-                measured[at] = changes(ready, task.cut, function, pixels, bench.extraction)
+                measured[at] = changes(ready, task.cut, function, items, bench.extraction)
             if cost not in costs:
-                inputs = function.preprocessing.normalise(pixels[:size].to(ready.device))
+                inputs = function.preprocessing.finish(items[:size].to(ready.device))
                 cuts = network.at_cuts(ready, [task.cut])
                 costs[cost] = (
                     peak_bytes(cuts, inputs, autograd, bench.extraction),
@@ -199,18 +200,16 @@ def drifts(tasks: Sequence[Task], bench: Bench) -> dict[str, tuple[LayerDrift, .
     norms, base = bench.networks.facts.norms, bench.networks.deepest
     if not norms:
         return {}
-    names: dict[Preprocessing, str] = {base.preprocessing: GIVEN}
+    names: dict[Inputs, str] = {base.inputs: GIVEN}
     for task in tasks:
         names.setdefault(task.function.preprocessing, task.name)
     return {
         name: drift_up_to(
             base,
             norms,
-            torch.split(
-                bench.data.sample_inputs(preprocessing, base.device), bench.extraction.batch_size
-            ),
+            bench.data.sample_inputs(inputs, base.device).split(bench.extraction.batch_size),
         )
-        for preprocessing, name in names.items()
+        for inputs, name in names.items()
     }
 
 
@@ -219,30 +218,30 @@ def moved(tasks: Sequence[Task], bench: Bench) -> dict[str, float] | None:
     norms, base = bench.networks.facts.norms, bench.networks.deepest
     if not norms or not any(task.function.batch_dependent for task in tasks):
         return None
-    return moved_statistics(base, norms, _two_batches(bench, base.preprocessing))
+    return moved_statistics(base, norms, _two_batches(bench, base.inputs))
 
 
-def _two_batches(bench: Bench, preprocessing: Preprocessing) -> list[Tensor]:
-    inputs = bench.data.sample_inputs(preprocessing, bench.networks.backbone.device)
-    parts = torch.split(inputs, bench.extraction.batch_size)
+def _two_batches(bench: Bench, inputs: Inputs) -> list[Arguments]:
+    sample = bench.data.sample_inputs(inputs, bench.networks.backbone.device)
+    parts = sample.split(bench.extraction.batch_size)
     return [part for part in parts if len(part) > 1][:2]
 
 
 # ------------------------------------------------------------------------------- one network
 
 
-def find_facts(backbone: Backbone, inputs: Tensor) -> Facts:
+def find_facts(backbone: Backbone, inputs: Arguments) -> Facts:
     """Look for running statistics and for randomness up to the cut.
 
     Args:
         backbone: cut at the deepest of all cuts.
-        inputs: a normalised batch, run twice in training mode (by running statistics) under
+        inputs: a batch, run twice in training mode (by running statistics) under
             different seeds.
     """
     modules = dict(backbone.module.named_modules())
     parts = [(name, modules[name]) for name in backbone.live.modules]
     kinds = [(name, chance(part)) for name, part in parts]
-    function = Function("running", None, True, False, backbone.preprocessing, None)
+    function = Function("running", None, True, False, backbone.inputs, None)
     ready = network.prepared(backbone, function)
     rows = []
     for seed in (0, 1):
@@ -256,7 +255,7 @@ def find_facts(backbone: Backbone, inputs: Tensor) -> Facts:
 
 
 def changes(
-    ready: Backbone, cut: Cut, function: Function, pixels: Tensor, settings: Extraction
+    ready: Backbone, cut: Cut, function: Function, items: Arguments, settings: Extraction
 ) -> Changes:
     """Measure how rows change with their batch and from pass to pass.
 
@@ -264,16 +263,17 @@ def changes(
         ready: a copy in the modes of the function.
         cut: where.
         function: what.
-        pixels: ``(2 b, 3, h, w) uint8``: two batches of different items.
+        items: 2 b different items, collated: two batches.
         settings: for the precision.
     """
     cuts = network.at_cuts(ready, [cut])
-    half = len(pixels) // 2
+    half = len(items) // 2
     keep = max(1, half // 2)
-    inputs = function.preprocessing.normalise(pixels.to(ready.device))
-    here, elsewhere = inputs[:half], torch.cat([inputs[:keep], inputs[half : 2 * half - keep]])
+    inputs = function.preprocessing.finish(items.to(ready.device))
+    others = torch.cat([torch.arange(keep), torch.arange(half, 2 * half - keep)])
+    here, elsewhere = inputs[:half], inputs[others.to(ready.device)]
 
-    def run(seed: int, batch: Tensor, source: Sequence[Backbone] = cuts) -> Tensor:
+    def run(seed: int, batch: Arguments, source: Sequence[Backbone] = cuts) -> Tensor:
         with network.seeded(seed, ready.device):
             return network.run_batch(source, batch, "inference", settings)[0]
 
@@ -290,7 +290,7 @@ def changes(
 
 
 def seconds_per_image(
-    cuts: Sequence[Backbone], inputs: Tensor, autograd: Autograd, settings: Extraction
+    cuts: Sequence[Backbone], inputs: Arguments, autograd: Autograd, settings: Extraction
 ) -> float:
     """Return the shortest time of some forward passes, per image, without decoding.
 
@@ -310,7 +310,7 @@ def equality(
     ready: Backbone,
     cuts: Sequence[Cut],
     modes: Sequence[Autograd],
-    batches: Sequence[Tensor],
+    batches: Sequence[Arguments],
     settings: Extraction,
 ) -> Equality:
     """Run the same batches under several autograd modes, with equal seeds, and compare bits.
@@ -319,7 +319,7 @@ def equality(
         ready: a copy in the modes of the function.
         cuts: all of them are compared.
         modes: two or more.
-        batches: normalised inputs.
+        batches: what the network is called with.
         settings: for the precision.
     """
     at = network.at_cuts(ready, cuts)
@@ -341,7 +341,7 @@ def equality(
 
 
 def moved_statistics(
-    backbone: Backbone, norms: Sequence[str], batches: Sequence[Tensor]
+    backbone: Backbone, norms: Sequence[str], batches: Sequence[Arguments]
 ) -> dict[str, float]:
     """Run a copy in plain training mode, and return how far each running mean moved.
 
@@ -380,11 +380,11 @@ def spread_of(rows: FloatRows) -> Spread:
 
 
 def peak_bytes(
-    cuts: Sequence[Backbone], inputs: Tensor, autograd: Autograd, settings: Extraction
+    cuts: Sequence[Backbone], inputs: Arguments, autograd: Autograd, settings: Extraction
 ) -> int:
     """Return the most memory that tensors take at a time while one batch runs."""
     module = cuts[0].module
-    memory = _Memory([*module.parameters(), *module.buffers(), inputs])
+    memory = _Memory([*module.parameters(), *module.buffers(), *inputs.tensors()])
     with network.seeded(0, inputs.device), memory:
         outputs = network.run_batch(cuts, inputs, autograd, settings)
     del outputs

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from headstart.backbones import Backbone, features_of
 from headstart.cache import describe_space
+from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.extraction import Extraction, Precision
+from headstart.extraction.extractor import arranged
 from headstart.freezing import FreezeHandle, FreezePolicy, blend, freeze, reestimate
 from headstart.freezing.contract import contracts
 from headstart.freezing.norm import Reestimation
 from headstart.modules.forward import run_up_to
-from headstart.modules.layers import call_order
 from headstart.study.configurations import Autograd
 from headstart.study.functions import Cut, Facts, Function
 from headstart.study.repetitions import Ints, Repetition, StudyData
@@ -84,8 +85,8 @@ class Networks:
         chosen = statistics_sample(repetition, self.statistics_items)
         given = function.preprocessing
         batches = [
-            given.normalise(pixels.to(self.backbone.device))
-            for _, pixels in self.data.pixels.batches(
+            given.finish(items.to(self.backbone.device))
+            for _, items in self.data.samples.batches(
                 self.data.train, chosen, given, self.batch_size
             )
         ]
@@ -151,19 +152,20 @@ def _set_modes(module: nn.Module, *, batch: bool, dropout: bool) -> None:
 
 
 def restate(
-    backbone: Backbone, norms: Sequence[str], batches: Sequence[Tensor]
+    backbone: Backbone, norms: Sequence[str], batches: Sequence[Arguments]
 ) -> tuple[Backbone, Reestimation]:
     """Return a copy whose batch norms hold the exact statistics of ``batches``, and what they were.
 
     Args:
         backbone: cut where the deepest row is taken; what lies behind is not run.
         norms: the layers to measure.
-        batches: normalised inputs, kept in memory with all activations of one depth.
+        batches: what the network is called with, kept in memory with all activations of one depth.
     """
     copy_ = copied(backbone)
 
-    def forward(model: nn.Module, batch: Tensor) -> None:
-        run_up_to(model, backbone.layer, arranged(batch))
+    def forward(model: nn.Module, batch: Arguments) -> None:
+        inputs = batch.map(arranged)
+        run_up_to(model, backbone.layer, *inputs.args, **inputs.kwargs)
 
     done = reestimate(copy_.module, batches, layers=norms, forward=forward, in_memory=True)
     return copy_, done
@@ -174,7 +176,7 @@ def deepest(backbone: Backbone, cuts: Sequence[Cut]) -> Backbone:
     layers = {layer for layer, _ in cuts}
     if None in layers:
         return backbone.at(None)
-    order = [name for name, _, _ in call_order(backbone.module, backbone.probe())]
+    order = [name for name, _, _ in backbone.call_order()]
     return backbone.at(max((str(layer) for layer in layers), key=order.index))
 
 
@@ -183,19 +185,14 @@ def at_cuts(backbone: Backbone, cuts: Sequence[Cut]) -> tuple[Backbone, ...]:
     return tuple(backbone.at(layer, pooling) for layer, pooling in cuts)
 
 
-def arranged(inputs: Tensor) -> Tensor:
-    """Lay inputs out as extraction does: convolutions run faster with channels last."""
-    return inputs.contiguous(memory_format=torch.channels_last)
-
-
 def run_batch(
-    cuts: Sequence[Backbone], inputs: Tensor, autograd: Autograd, settings: Extraction
+    cuts: Sequence[Backbone], inputs: Arguments, autograd: Autograd, settings: Extraction
 ) -> list[Tensor]:
     """Run one batch in the modes that the module is in, and return its rows at every cut.
 
     Args:
         cuts: one network.
-        inputs: ``(n, 3, h, w) float32``, normalised, on the network's device.
+        inputs: of n items, on the network's device.
         autograd: under which gradient mode.
         settings: for the precision.
 
@@ -208,7 +205,7 @@ def run_batch(
         _CONTEXTS[autograd](),
         torch.autocast(kind, dtype=_DTYPES.get(settings.precision), enabled=half),
     ):
-        outputs = features_of(cuts, arranged(inputs))
+        outputs = features_of(cuts, inputs.map(arranged))
     return [output.detach().float() for output in outputs]
 
 
@@ -226,7 +223,6 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 __all__ = [
     "Networks",
-    "arranged",
     "at_cuts",
     "copied",
     "deepest",

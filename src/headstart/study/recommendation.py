@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headstart.core.wording import count, format_percent
-from headstart.data import Preprocessing
+from headstart.data import Inputs
 from headstart.study.configurations import REFERENCE, Configuration
 from headstart.study.findings import against, kind_of_fault
 from headstart.study.results import Evidence, FrozenOutcome, Outcome, Recommendation
@@ -163,14 +163,8 @@ def code_for(e: Evidence, chosen: Outcome) -> str:
         if function.alpha is not None:
             lines += [f"blend(backbone, done, {function.alpha:g})"]
     lines += ["backbone.eval()"]
-    p = function.preprocessing
-    if p != e.reference_outcome.task.function.preprocessing:
-        flip = "[:, [2, 1, 0]]" if p.channels == "BGR" else ""
-        lines += [
-            f"mean, std = torch.tensor({list(p.mean)}), torch.tensor({list(p.std)})",
-            f"images = images{flip} * {p.scale:.8g}  # images: RGB, 0..255, (n, 3, h, w)",
-            "images = (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)",
-        ]
+    if function.preprocessing != e.reference_outcome.task.function.preprocessing:
+        lines += function.preprocessing.code()
     plain = chosen.task.configuration.autograd == "no_grad"
     lines += [f"with torch.{'no_grad' if plain else 'inference_mode'}():"]
     return "\n".join([*lines, "    rows = backbone(images)"])
@@ -191,37 +185,32 @@ def options_for(e: Evidence, chosen: FrozenOutcome) -> str:
     return " ".join(options)
 
 
-def preprocessing_options(given: Preprocessing, wanted: Preprocessing) -> list[str]:
-    """Return the command-line options that turn one preprocessing into another."""
-    options = []
-    for name in ("mean", "std"):
-        values = getattr(wanted, name)
-        if values != getattr(given, name):
-            same = len(set(values)) == 1
-            text = f"{values[0]!r}" if same else ",".join(f"{v!r}" for v in values)
-            options.append(f"--{name} {text}")
-    if wanted.scale != given.scale:
-        options.append(f"--scale {wanted.scale!r}")  # all digits: it is part of cache keys
-    if wanted.channels != given.channels:
-        options.append(f"--channels {wanted.channels}")
-    if wanted.size != given.size:
-        height, width = wanted.size
-        options.append(f"--size {height}" if height == width else f"--size {height},{width}")
-    if wanted.crop_fraction != given.crop_fraction:
-        options.append(f"--crop {wanted.crop_fraction!r}")
-    if wanted.interpolation != given.interpolation:
-        options.append(f"--interpolation {wanted.interpolation}")
-    return options
+_FLAGS = ("mean", "std", "scale", "channels", "size", "crop_fraction", "interpolation")
 
 
-def suggestion(name: str, correction: Preprocessing, given: Preprocessing) -> Configuration:
+def preprocessing_options(given: Inputs, wanted: Inputs) -> list[str]:
+    """Return the command-line options that turn some inputs into others."""
+    changed = given.differences(wanted)
+    named = {"crop_fraction": "crop"}
+    return [
+        f"--{named.get(name, name)} {_said(changed[name])}" for name in _FLAGS if name in changed
+    ]
+
+
+def _said(value: object) -> str:
+    """Return a value as the command line takes it, with all digits: it is part of cache keys."""
+    if not isinstance(value, tuple):
+        return value if isinstance(value, str) else repr(value)
+    return repr(value[0]) if len(set(value)) == 1 else ",".join(repr(v) for v in value)
+
+
+def suggestion(name: str, correction: Inputs, given: Inputs) -> Configuration:
     """Return the configuration that a study adds when inputs look wrong."""
-    changed = {
-        key: getattr(correction, key)
-        for key in ("scale", "mean", "std", "channels")
-        if getattr(correction, key) != getattr(given, key)
-    }
-    return Configuration(name, preprocessing=changed, about="the inputs mended, as suggested")
+    return Configuration(
+        name,
+        preprocessing=given.differences(correction),
+        about="the inputs mended, as suggested",
+    )
 
 
 __all__ = ["code_for", "options_for", "preprocessing_options", "recommend", "suggestion"]

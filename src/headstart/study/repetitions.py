@@ -1,20 +1,21 @@
-"""The items of a study: which of them train and test in each repetition, and their pixels."""
+"""The items of a study: which of them train and test in each repetition, decoded."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headstart.core.arguments import Arguments
 from headstart.core.division import stratified_split
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Reporter
-from headstart.data import Dataset, Preprocessing, Split, read_batches
+from headstart.data import Dataset, Inputs, Split, read_batches, unreadable
 from headstart.data.reading import OnBad
 
 Ints = NDArray[np.int64]
@@ -26,7 +27,7 @@ SAMPLE = 64
 """Training items that inputs and causes are measured on."""
 
 MEMORY = 2**30
-"""Decoded pixels are kept in memory up to this many bytes a split, else decoded in every pass."""
+"""Decoded items are kept in memory up to this many bytes a split, else decoded in every pass."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class StudyData:
         sample: a few training items of the first repetition, which causes are measured on.
         classes: class names.
         name: of the data.
-        pixels: of the items.
+        samples: the decoded items.
     """
 
     train: Split
@@ -87,7 +88,7 @@ class StudyData:
     sample: Split
     classes: tuple[str, ...]
     name: str
-    pixels: Pixels
+    samples: Samples
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -121,15 +122,15 @@ class StudyData:
         split, positions = self.items(repetition, part)
         return split.labels[positions]
 
-    def sample_pixels(self, preprocessing: Preprocessing) -> torch.Tensor:
-        """Return the pixels of the sample, ``(m, 3, h, w) uint8``."""
+    def sample_items(self, inputs: Inputs) -> Arguments:
+        """Return the items of the sample, collated."""
         every = np.arange(len(self.sample))
-        found = self.pixels.batches(self.sample, every, preprocessing, len(every))
-        return torch.cat([pixels for _, pixels in found])
+        ((_, found),) = self.samples.batches(self.sample, every, inputs, len(every))
+        return found
 
-    def sample_inputs(self, preprocessing: Preprocessing, device: torch.device) -> torch.Tensor:
+    def sample_inputs(self, inputs: Inputs, device: torch.device) -> Arguments:
         """Return the sample as the network takes it."""
-        return preprocessing.normalise(self.sample_pixels(preprocessing).to(device))
+        return inputs.finish(self.sample_items(inputs).to(device))
 
     def dataset(self, repetition: Repetition) -> Dataset:
         """Return one repetition as a data set whose validation split is what is held out."""
@@ -197,7 +198,7 @@ def divide(
         sample=train.take(np.sort(shuffled[:SAMPLE])),
         classes=dataset.classes,
         name=dataset.name,
-        pixels=Pixels(workers),
+        samples=Samples(workers),
     )
 
 
@@ -248,23 +249,17 @@ def _repetition(
     return Repetition(number, seeds, train, test, held)
 
 
-def drop_unreadable(dataset: Dataset, on_bad: OnBad, reporter: Reporter) -> Dataset:
+def drop_unreadable(dataset: Dataset, inputs: Inputs, on_bad: OnBad, reporter: Reporter) -> Dataset:
     """Return the data set without items that cannot be decoded, if they are to be skipped."""
     if on_bad == "raise":
         return dataset
-    tiny = Preprocessing(size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, resize="squash")
     kept = {}
     for name, split in dataset.splits.items():
-        with reporter.task(f"look for unreadable items ({name})", len(split), "images") as task:
-            reader = read_batches(split, None, tiny, batch_size=64, on_bad="skip")
-            good = []
-            for batch in reader:
-                good.append(batch.indices)
-                task.advance(len(batch))
-        if reader.bad:
-            shown = ", ".join(f"{item.origin} ({item.reason})" for item in reader.bad[:5])
-            reporter.note(f"{len(reader.bad)} unreadable items of {name} are left out: {shown}")
-        kept[name] = split.take(np.concatenate(good)) if good else split.take([])
+        bad = unreadable(split, inputs, reporter=reporter)
+        if bad:
+            shown = ", ".join(f"{item.origin} ({item.reason})" for item in bad[:5])
+            reporter.note(f"{len(bad)} unreadable items of {name} are left out: {shown}")
+        kept[name] = split.take(~np.isin(np.arange(len(split)), [item.index for item in bad]))
     return dataclasses.replace(dataset, splits=kept)
 
 
@@ -289,23 +284,23 @@ def class_order(labels: Ints) -> tuple[float, float]:
     return float((labels[1:] == labels[:-1]).mean()), at_random
 
 
-class Pixels:
-    """Decoded pixels of some splits, kept in memory where they fit.
+class Samples:
+    """Decoded items of some splits, kept in memory where they fit.
 
     Args:
         workers: threads that decode.
-        limit: bytes for each split and geometry.
+        limit: bytes for each split and way of decoding.
     """
 
     def __init__(self, workers: int | None = None, limit: int = MEMORY) -> None:
         self.workers, self.limit = workers, limit
-        self._kept: dict[tuple[int, tuple[object, ...]], torch.Tensor] = {}
+        self._kept: dict[tuple[int, Hashable], list[Any] | None] = {}
         self._splits: list[Split] = []  # keeps the identity of the splits alive
 
     def batches(
-        self, split: Split, indices: Ints, preprocessing: Preprocessing, size: int
-    ) -> Iterator[tuple[Ints, torch.Tensor]]:
-        """Yield ``(positions in indices, pixels (m, 3, h, w) uint8)``, batch after batch.
+        self, split: Split, indices: Ints, inputs: Inputs, size: int
+    ) -> Iterator[tuple[Ints, Arguments]]:
+        """Yield ``(positions in indices, collated items)``, batch after batch.
 
         A last batch of one item joins the one before it: a batch norm cannot take statistics of
         one value.
@@ -314,53 +309,43 @@ class Pixels:
             BadFilesError: items cannot be read.
         """
         bounds = batch_bounds(len(indices), size)
-        height, width = preprocessing.size
-        if 3 * height * width * len(split) <= self.limit:
-            pixels = self._all(split, preprocessing)
-            for start, end in bounds:
-                yield np.arange(start, end), pixels[torch.from_numpy(indices[start:end])]
+        samples = self._all(split, inputs)
+        if samples is None:
+            yield from self._decoded(split, indices, inputs, bounds)
             return
-        yield from self._decoded(split, indices, preprocessing, bounds)
+        for start, end in bounds:
+            chosen = [samples[i] for i in indices[start:end].tolist()]
+            yield np.arange(start, end), inputs.collate(chosen)
 
-    def decode_seconds(self, split: Split, preprocessing: Preprocessing) -> float:
-        """Measure reading and decoding, in seconds per image."""
-        begun = time.perf_counter()
-        reader = read_batches(split, None, preprocessing, batch_size=16, workers=self.workers)
-        for _ in reader:
-            pass
-        return (time.perf_counter() - begun) / len(split)
-
-    def _all(self, split: Split, preprocessing: Preprocessing) -> torch.Tensor:
-        p = preprocessing
-        key = (id(split), (p.size, p.crop_fraction, p.resize, p.interpolation))
+    def _all(self, split: Split, inputs: Inputs) -> list[Any] | None:
+        """Return the samples of a split, or None where they are too large to keep."""
+        key = (id(split), inputs.decoding)
         if key not in self._kept:
             self._splits.append(split)
-            pixels = torch.empty((len(split), 3, *preprocessing.size), dtype=torch.uint8)
-            reader = read_batches(split, None, preprocessing, batch_size=64, workers=self.workers)
-            for batch in reader:
-                pixels[torch.from_numpy(batch.indices)] = batch.pixels
-            self._kept[key] = pixels
+            few = self._read(split, np.arange(min(8, len(split))), inputs)
+            fits = inputs.collate(few).nbytes / len(few) * len(split) <= self.limit
+            self._kept[key] = self._read(split, None, inputs) if fits else None
         return self._kept[key]
 
+    def _read(self, split: Split, indices: Ints | None, inputs: Inputs) -> list[Any]:
+        reader = read_batches(split, indices, inputs, batch_size=64, workers=self.workers)
+        return [sample for batch in reader for sample in batch.samples]
+
     def _decoded(
-        self,
-        split: Split,
-        indices: Ints,
-        preprocessing: Preprocessing,
-        bounds: Sequence[tuple[int, int]],
-    ) -> Iterator[tuple[Ints, torch.Tensor]]:
+        self, split: Split, indices: Ints, inputs: Inputs, bounds: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[Ints, Arguments]]:
         size = bounds[0][1]
         reader = read_batches(
-            split, indices[: bounds[-1][1]], preprocessing, batch_size=size, workers=self.workers
+            split, indices[: bounds[-1][1]], inputs, batch_size=size, workers=self.workers
         )
-        waiting: list[torch.Tensor] = []
+        waiting: list[Any] = []
         where = iter(bounds)
         start, end = next(where)
         for batch in reader:
-            waiting.append(batch.pixels)
-            if sum(map(len, waiting)) < end - start:
+            waiting += batch.samples
+            if len(waiting) < end - start:
                 continue
-            yield np.arange(start, end), torch.cat(waiting)
+            yield np.arange(start, end), inputs.collate(waiting)
             waiting = []
             start, end = next(where, (end, end))
 
@@ -374,8 +359,8 @@ def batch_bounds(count: int, size: int) -> list[tuple[int, int]]:
 
 
 __all__ = [
-    "Pixels",
     "Repetition",
+    "Samples",
     "Seeds",
     "StudyData",
     "batch_bounds",

@@ -345,8 +345,8 @@ def _inputs(check: InputCheck) -> dict[str, Any]:
     return {
         "layers": list(check.layers),
         "images": check.images,
-        "image_side": check.image_side,
-        "resized_side": check.resized_side,
+        "image_side": None if check.enlarged is None else check.enlarged.side,
+        "resized_side": None if check.enlarged is None else check.enlarged.resized,
         "given": _trial(check.given),
         "trials": [_trial(trial) for trial in check.trials],
         "correction": None if check.correction is None else check.correction.name,

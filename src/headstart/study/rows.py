@@ -152,7 +152,7 @@ def _cached_rows(
     repetition = bench.data.repetitions[what.repetition or 0]
     own = what.function.measured_statistics
     base = networks.ready(what.function, repetition) if own else networks.backbone
-    base = dataclasses.replace(base, preprocessing=what.function.preprocessing)
+    base = dataclasses.replace(base, inputs=what.function.preprocessing)
     found = [
         bench.cache.features(
             network.at_cuts(base, planned.cuts), split, settings=bench.extraction, reporter=reporter
@@ -213,11 +213,11 @@ def _run_loader(
     order = loader_order(split.labels[positions], named, order_seed)
     device = cuts[0].device
     size = function.batch_size or bench.extraction.batch_size
-    batches = bench.data.pixels.batches(split, positions[order], function.preprocessing, size)
+    batches = bench.data.samples.batches(split, positions[order], function.preprocessing, size)
     blocks: list[FloatRows] = []
     with network.seeded(chance_seed, device):
-        for where, pixels in batches:
-            inputs = function.preprocessing.normalise(pixels.to(device))
+        for where, items in batches:
+            inputs = function.preprocessing.finish(items.to(device))
             outputs = network.run_batch(cuts, inputs, function.autograd, bench.extraction)
             if not blocks:
                 blocks = [np.empty((len(order), *o.shape[1:]), np.float32) for o in outputs]

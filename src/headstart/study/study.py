@@ -18,7 +18,6 @@ from headstart.core.seeds import seed_faults
 from headstart.data import Dataset
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
-from headstart.modules.layers import call_order
 from headstart.study import network
 from headstart.study.configurations import REFERENCE, Configuration, resolve, with_reference
 from headstart.study.findings import find_causes
@@ -95,7 +94,7 @@ def run_study(
     cuts = [cut_of(configuration, backbone) for configuration in chosen]
     tunings = plan_tunings(chosen, cuts, backbone, len(dataset.classes), tuner, config.epochs)
     with log.step("look"):
-        readable = drop_unreadable(dataset, on_bad, log.reporter)
+        readable = drop_unreadable(dataset, backbone.inputs, on_bad, log.reporter)
         data = _divided(readable, config, seed, extraction.workers, log)
         frozen = [c for c in chosen if c.recipe is None]
         first = _look(backbone, frozen, data, extraction.batch_size)
@@ -237,7 +236,7 @@ def _look(
     if faults:
         raise ConfigError(tuple(faults), hint="use pooling=avg")
     deepest = network.deepest(backbone, cuts)
-    sample = data.sample_inputs(backbone.preprocessing, backbone.device)
+    sample = data.sample_inputs(backbone.inputs, backbone.device)
     facts = find_facts(deepest, sample[:8])
     if facts.norms:
         checked = check_inputs(backbone, facts.norms, data, batch_size)
@@ -256,7 +255,7 @@ def _suggest(
     """
     if first.inputs is None or first.inputs.correction is None:
         return [], None
-    correction, given = first.inputs.correction, backbone.preprocessing
+    correction, given = first.inputs.correction, backbone.inputs
     for configuration in frozen:
         plain = configuration.normalises_by == "running" and not configuration.draws
         if plain and configuration.preprocess(given) == correction.preprocessing:
@@ -279,9 +278,7 @@ def _statistics_items(
         return min(config.statistics_items, most)
     if not facts.norms:
         return 0
-    sizes = {
-        name: math.prod(shape) for name, _, shape in call_order(backbone.module, backbone.probe())
-    }
+    sizes = {name: math.prod(shape) for name, _, shape in backbone.call_order()}
     # Input, output and the place where the next activation is made: three at a time.
     largest = 3 * 4 * max(sizes.get(name, 1) for name in facts.norms)
     items = min(most, max(128, STATISTICS_BYTES // largest))
@@ -313,7 +310,7 @@ def _settings(config: CompareConfig, bench: Bench, seed: int) -> dict[str, Any]:
         "recompute_passes": config.recompute_passes,
         "epochs": config.epochs,
         "statistics_items": bench.networks.statistics_items,
-        "preprocessing": to_plain(backbone.preprocessing.describe()),
+        "preprocessing": to_plain(backbone.inputs.describe()),
         "layer": backbone.layer,
         "pooling": backbone.pooling,
     }

@@ -14,7 +14,7 @@ from typing import Protocol
 from headstart.backbones import Backbone
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Reporter
-from headstart.data import Dataset, Preprocessing
+from headstart.data import Dataset, Inputs, decode_seconds
 from headstart.study import network
 from headstart.study.configurations import Configuration
 from headstart.study.functions import Cut, Facts, cut_of, function_of
@@ -153,7 +153,7 @@ def fine_tune(
             who = f"{task.name}, repetition {repetition.number + 1} of {len(repetitions)}"
             shown = Within(progress, "items", lambda text: reporter.note(f"{who}: {text}"))
             copy = dataclasses.replace(
-                network.copied(bench.networks.backbone), preprocessing=task.function.preprocessing
+                network.copied(bench.networks.backbone), inputs=task.function.preprocessing
             )
             fitted = tuner.run(
                 network.at_cuts(copy, [task.cut])[0],
@@ -188,14 +188,14 @@ def seconds_per_run(
     if all(task.tuning is None for task in tasks):
         return {}
     found: dict[str, float] = {}
-    decoding: dict[Preprocessing, float] = {}
+    decoding: dict[Inputs, float] = {}
     for task in tasks:
         trained = [one.seconds for one in series[task.key(head)].fitted]
         found[task.name] = sum(trained) / len(trained)
         if task.tuning is None:
             given = task.function.preprocessing
             if given not in decoding:
-                decoding[given] = data.pixels.decode_seconds(data.sample, given)
+                decoding[given] = decode_seconds(data.sample, given, workers=data.samples.workers)
             found[task.name] += data.n_train * (decoding[given] + rates[task.name])
     return found
 

@@ -33,11 +33,12 @@ class Built:
     """What a family built.
 
     Attributes:
-        module: gives features ``(n, d)``; its classifier is removed.
-        known: the part of the preprocessing that is known.
+        module: returns features ``(n, d)``; its classifier is removed.
+        known: the fields of the inputs that the weights state, as far as they do.
         blocks: names of the main blocks, in forward order.
         classifier: parameter prefixes of the removed classifier, which a local file may have.
         notes: what was decided on the user's behalf.
+        kind: of the inputs, by its name in the table of input kinds.
     """
 
     module: nn.Module
@@ -45,6 +46,7 @@ class Built:
     blocks: tuple[str, ...] = ()
     classifier: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    kind: str = "image"
 
 
 @dataclass(frozen=True)

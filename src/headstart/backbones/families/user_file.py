@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from torch import nn
 
 from headstart.backbones.families.base import Built, Request, bad_arguments, first_line
 from headstart.core.errors import BackboneError
-from headstart.data.preprocessing import Preprocessing
+from headstart.data.inputs import Inputs
 
 
 def build_file(request: Request) -> Built:
-    """Run ``path/to/file.py:factory``; it returns a module, or a module and a Preprocessing."""
+    """Run ``path/to/file.py:factory``; it returns a module, or a module and its inputs."""
     path_text, _, function_name = request.name.rpartition(":")
     path = Path(path_text).expanduser()
     if not path.is_file():
@@ -39,10 +37,10 @@ def build_file(request: Request) -> Built:
             f"{request.name} returned a {type(made).__name__}, and a torch.nn.Module is needed",
             hint="return the module, or (module, Preprocessing(...))",
         )
-    known: dict[str, Any] = {}
-    if isinstance(own, Preprocessing):
-        known = {field.name: getattr(own, field.name) for field in dataclasses.fields(own)}
-    return Built(module, known, tuple(name for name, _ in module.named_children()))
+    blocks = tuple(name for name, _ in module.named_children())
+    if isinstance(own, Inputs):
+        return Built(module, own.values(), blocks, kind=own.kind)
+    return Built(module, {}, blocks)
 
 
 def _import(path: Path) -> ModuleType:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
@@ -29,15 +28,16 @@ from headstart.commands.advise.indicators import (
 from headstart.commands.backbone_spec import BackboneSpec, resolve_backbone
 from headstart.commands.clock import Clock
 from headstart.commands.sources import DataOptions, open_dataset
+from headstart.core.arguments import Arguments
 from headstart.core.division import stratified_split
 from headstart.core.errors import ConfigError, DataError, FreezeError
 from headstart.core.progress import Reporter, console_reporter
-from headstart.data import Split
+from headstart.data import Split, unreadable
 from headstart.data.reading import settle_bad_items
 from headstart.evaluation import accuracy_score, paired_accuracy_difference
 from headstart.extraction import Extraction
 from headstart.finetuning import Classifier, Recipe, Stage
-from headstart.finetuning.feeds import Feeds, ImageFeed, undecodable
+from headstart.finetuning.feeds import Feeds, ItemFeed
 from headstart.finetuning.gradients import RelativeGradient, relative_gradients
 from headstart.finetuning.loop import train
 from headstart.finetuning.planner import make_plan
@@ -159,7 +159,9 @@ class _Inquiry:
     ) -> None:
         self.backbone, self.config, self.cache, self.reporter = backbone, config, cache, reporter
         self.classes = classes
-        bad = undecodable(whole, backbone.preprocessing, config.extraction.workers, reporter)
+        bad = unreadable(
+            whole, backbone.inputs, workers=config.extraction.workers, reporter=reporter
+        )
         settle_bad_items(bad, "raise", reporter)
         self.whole = whole
         rest, measured = stratified_split(whole.labels, 0.25, seed=config.seed, keys=whole.ids)
@@ -213,7 +215,7 @@ class _Inquiry:
         if not norms:
             return ()
         try:
-            return drift(self.backbone.module, _Images(self), layers=tuple(norms))
+            return drift(self.backbone.module, _Items(self), layers=tuple(norms))
         except FreezeError as error:
             self.reporter.note(f"the drift of statistics cannot be measured: {error}")
             return ()
@@ -226,11 +228,11 @@ class _Inquiry:
         labels = torch.from_numpy(self.measure.labels).to(self.backbone.device)
         return relative_gradients(network, self.feed(self.measure), labels, order)
 
-    def feed(self, split: Split) -> ImageFeed:
-        """Return the images of a split."""
-        return ImageFeed(
+    def feed(self, split: Split) -> ItemFeed:
+        """Return the items of a split."""
+        return ItemFeed(
             split,
-            self.backbone.preprocessing,
+            self.backbone.inputs,
             self.backbone.device,
             workers=self.config.extraction.workers,
         )
@@ -261,20 +263,20 @@ class _Inquiry:
         network.eval()
         order = np.arange(len(self.measure))
         with torch.no_grad():
-            for index, (inputs,) in self.feed(self.measure).batches(order, 64, 0):
-                found[index] = network(inputs).argmax(1).cpu().numpy()
+            for index, inputs in self.feed(self.measure).batches(order, 64, 0):
+                found[index] = inputs.call(network).argmax(1).cpu().numpy()
         return found
 
 
-class _Images:
-    """Some training images as normalised batches, which can be gone through repeatedly."""
+class _Items:
+    """Some training items in batches, which can be gone through repeatedly."""
 
     def __init__(self, inquiry: _Inquiry) -> None:
         self.inquiry = inquiry
         self.order = _sample(len(inquiry.fit), _DRIFT_ITEMS, inquiry.config.seed)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for _, (inputs,) in self.inquiry.feed(self.inquiry.fit).batches(self.order, 32, 0):
+    def __iter__(self) -> Iterator[Arguments]:
+        for _, inputs in self.inquiry.feed(self.inquiry.fit).batches(self.order, 32, 0):
             yield inputs
 
 

@@ -96,7 +96,7 @@ def _describe(backbone: Backbone, listing: Listing) -> None:
                 "name": backbone.name,
                 "parameters": backbone.parameter_count(),
                 "features": features,
-                "preprocessing": backbone.preprocessing.describe(),
+                "preprocessing": backbone.inputs.describe(),
                 "layers": [{"name": name, "shape": list(shapes[name])} for name in names],
                 "notes": list(backbone.notes),
             }
@@ -106,7 +106,7 @@ def _describe(backbone: Backbone, listing: Listing) -> None:
     console.print(
         f"{backbone.name}: {backbone.parameter_count():,} parameters, {features} features"
     )
-    console.print(f"preprocessing: {backbone.preprocessing}")
+    console.print(f"preprocessing: {backbone.inputs}")
     for note in backbone.notes:
         console.print(note)
     console.print("\ncut it with --layer NAME:")

@@ -135,14 +135,12 @@ def compare(
     options = data_options or DataOptions()
     dataset, said = open_dataset(data, options, seed, store, reporter)
     folder = prepare_folder(out, f"{dataset.name}-compare") if write else None
-    notes = (*said, *network.notes, f"preprocessing: {network.preprocessing}")
+    notes = (*said, *network.notes, f"preprocessing: {network.inputs}")
     for note in notes:
         reporter.note(note)
     spec = backbone if isinstance(backbone, BackboneSpec) else BackboneSpec.of(network)
     precision = running.precision
-    asked = Asked(
-        data, options, spec, network.preprocessing, seed, on_bad, precision, settings.epochs
-    )
+    asked = Asked(data, options, spec, network.inputs, seed, on_bad, precision, settings.epochs)
     runs: list[ComparisonRun] = []
 
     def finish(comparison: Comparison) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.sources import DataOptions
-from headstart.data import Preprocessing
+from headstart.data import Inputs
 from headstart.study import Comparison, Outcome
 from headstart.study.recommendation import preprocessing_options
 
@@ -35,7 +35,7 @@ class Asked:
     data: Any
     options: DataOptions
     spec: BackboneSpec
-    preprocessing: Preprocessing
+    preprocessing: Inputs
     seed: int
     on_bad: str
     precision: str
@@ -78,7 +78,7 @@ def _finetune(asked: Asked, comparison: Comparison) -> list[str]:
 
 def _can_be_said(asked: Asked, outcome: Outcome) -> bool:
     wanted = outcome.task.function.preprocessing
-    return bool(getattr(wanted, _UNSAID) == getattr(asked.preprocessing, _UNSAID))
+    return _UNSAID not in asked.preprocessing.differences(wanted)
 
 
 def _source(asked: Asked) -> list[str]:
@@ -111,7 +111,7 @@ def _backbone(asked: Asked, outcome: Outcome) -> list[str]:
     return words + _preprocessing(asked, outcome.task.function.preprocessing)
 
 
-def _preprocessing(asked: Asked, wanted: Preprocessing) -> list[str]:
+def _preprocessing(asked: Asked, wanted: Inputs) -> list[str]:
     """Return what differs from the weights' own preprocessing, by the user or by the advice."""
     changed = preprocessing_options(asked.preprocessing, wanted)
     said = {option.split()[0] for option in changed}

@@ -11,10 +11,10 @@ from headstart.commands.environment import describe_environment
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
-from headstart.commands.thumbnails import thumbnail
 from headstart.core.files import write_json
 from headstart.core.records import to_plain
 from headstart.core.settings import recorded
+from headstart.data import Inputs
 from headstart.heads import (
     LabelBudget,
     choose_linear,
@@ -154,7 +154,8 @@ def examine(
             **to_plain({**recorded(config), **recorded(run), **recorded(reading)}),
         }
         pairs = tuple((leak.test, leak.train) for leak in leaks)
-        _write(found, folder, embedded, pairs, tuple(d.row for d in doubtful), configuration)
+        rows = tuple(d.row for d in doubtful)
+        _write(found, folder, embedded, network.inputs, pairs, rows, configuration)
     return found
 
 
@@ -162,6 +163,7 @@ def _write(
     found: Examination,
     folder: Path,
     embedded: Embedded,
+    inputs: Inputs,
     pairs: tuple[tuple[int, int], ...],
     doubtful: tuple[int, ...],
     configuration: dict[str, Any],
@@ -175,7 +177,7 @@ def _write(
         Example(
             copy.test,
             (("like", copy.train), ("cosine", f"{copy.similarity:.3f}")),
-            thumbnail(test.image(one), train.image(other)),
+            inputs.excerpt(test.content(one), train.content(other)),
         )
         for copy, (one, other) in zip(found.near_copies[:EXAMPLES], pairs[:EXAMPLES], strict=True)
     ]
@@ -187,7 +189,7 @@ def _write(
                 ("looks like", doubt.suggested),
                 ("probability", f"{100 * doubt.probability:.1f} %"),
             ),
-            thumbnail(train.image(row)),
+            inputs.excerpt(train.content(row)),
         )
         for doubt, row in zip(found.doubts[:EXAMPLES], doubtful[:EXAMPLES], strict=True)
     ]

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from headstart.core.division import stratified_split
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter
-from headstart.data import BadItem, Dataset, Preprocessing, Split
+from headstart.data import BadItem, Dataset, Inputs, Split, unreadable
 from headstart.data.reading import OnBad, settle_bad_items
-from headstart.finetuning import feeds
 
 Decode = Callable[[Split], Sequence[BadItem]]
 """Decodes the items of a part, and returns those that cannot be decoded."""
@@ -83,7 +82,7 @@ def readable(
 
 def undecodable(
     part: Split,
-    preprocessing: Preprocessing,
+    inputs: Inputs,
     known: set[str],
     workers: int | None,
     reporter: Reporter,
@@ -92,13 +91,15 @@ def undecodable(
 
     Args:
         part: the part.
-        preprocessing: of the backbone.
+        inputs: of the backbone.
         known: ids that are left out, since they were decoded before.
         workers: threads that decode.
         reporter: shown progress.
     """
     where = [i for i, key in enumerate(part.ids) if key not in known]
-    bad = feeds.undecodable(part.take(where), preprocessing, workers, reporter) if where else ()
+    if not where:
+        return ()
+    bad = unreadable(part.take(where), inputs, workers=workers, reporter=reporter)
     return tuple(dataclasses.replace(item, index=where[item.index]) for item in bad)
 
 

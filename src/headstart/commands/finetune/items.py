@@ -72,7 +72,7 @@ class Items:
         space = self.cache.space(self.backbone, self.config.extraction)
         known = set(part.ids) - set(space.missing(part.ids))
         workers = self.config.extraction.workers
-        return undecodable(part, self.backbone.preprocessing, known, workers, self.reporter)
+        return undecodable(part, self.backbone.inputs, known, workers, self.reporter)
 
     def _extract(self, name: str, part: Split) -> Sequence[BadItem]:
         with self.clock("start"):

@@ -86,7 +86,7 @@ def finetune_page(
         timing={step: value for step, value in run.seconds.items() if step != "total"},
         cache=run.cache,
         notes=run.notes,
-        mistakes=find_mistakes(run.classes, test, probabilities),
+        mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
         commands=next_steps(run),
         head_name="fine-tuned",
     )

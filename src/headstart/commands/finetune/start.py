@@ -12,7 +12,7 @@ from headstart.core.records import Baseline
 from headstart.data import Split
 from headstart.evaluation import accuracy_score
 from headstart.finetuning import Classifier
-from headstart.finetuning.feeds import ImageFeed
+from headstart.finetuning.feeds import ItemFeed
 from headstart.finetuning.gradients import relative_gradients
 from headstart.heads import LinearHead, TrainingRows, head_kind
 
@@ -78,7 +78,7 @@ def surgical_block(
         workers: threads that decode.
     """
     device = network.source.device
-    feed = ImageFeed(part, network.source.preprocessing, device, workers=workers)
+    feed = ItemFeed(part, network.source.inputs, device, workers=workers)
     order = np.random.default_rng([abs(seed), 2]).permutation(len(part))[:_GRADIENT_ITEMS]
     labels = torch.from_numpy(part.labels).to(device)
     found = relative_gradients(network, feed, labels, order)

@@ -17,7 +17,7 @@ from torch import Tensor
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
 from headstart.commands.backbone_spec import BackboneSpec, resolve_backbone
-from headstart.commands.baselines import majority_baseline, pixel_baseline
+from headstart.commands.baselines import majority_baseline, plain_baseline
 from headstart.commands.clock import Clock
 from headstart.commands.environment import describe_environment
 from headstart.commands.finetune.data import Decode, divide, readable
@@ -81,7 +81,7 @@ class Work:
             self.dataset, said = open_dataset(
                 data, data_options or DataOptions(), self.config.seed, self.cache, self.reporter
             )
-        self.say(*said, *self.backbone.notes, f"preprocessing: {self.backbone.preprocessing}")
+        self.say(*said, *self.backbone.notes, f"preprocessing: {self.backbone.inputs}")
         self.baselines: list[Baseline] = []
         self.items = Items(self.backbone, config, self.cache, self.clock, self.reporter)
 
@@ -341,8 +341,12 @@ class Work:
 
     def _simple_baselines(self) -> None:
         self.baselines.append(majority_baseline(self.train_part.labels, self.test))
-        pixels = pixel_baseline(
-            self.train_part, self.test, seed=self.config.seed, reporter=self.reporter
+        pixels = plain_baseline(
+            self.train_part,
+            self.test,
+            self.backbone.inputs,
+            seed=self.config.seed,
+            reporter=self.reporter,
         )
         if pixels is not None:
             self.baselines.append(pixels)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.commands.baselines import majority_baseline, pixel_baseline
+from headstart.commands.baselines import majority_baseline, plain_baseline
 from headstart.commands.embedding import Embedded, embed, load_backbone
 from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.results import baselines_once, trained_once
@@ -17,6 +17,7 @@ from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.core.errors import DataError
 from headstart.core.records import Baseline
+from headstart.data import Inputs
 from headstart.evaluation import evaluate as score
 from headstart.heads.registry import Trained, TrainingRows, head_kind
 
@@ -60,7 +61,7 @@ def fit(
         network = load_backbone(spec)
         dataset = session.open_dataset(data, reading)
     folder = session.folder(f"{dataset.name}-{config.head}")
-    session.say(*network.notes, f"preprocessing: {network.preprocessing}")
+    session.say(*network.notes, f"preprocessing: {network.inputs}")
     with session.clock("extract"):
         embedded = embed(session, (network,), dataset)
     session.say(*embedded.cache_notes(), *embedded.unseen_notes())
@@ -73,7 +74,9 @@ def fit(
     with session.clock("evaluate"):
         probabilities = trained.head.predict_proba(embedded.test_rows())
         evaluation = score(embedded.test.labels, probabilities, dataset.classes)
-        baselines = _baselines(fingerprints, embedded, session) if config.baselines else ()
+        baselines = (
+            _baselines(fingerprints, embedded, network.inputs, session) if config.baselines else ()
+        )
     made = new_run(
         session,
         embedded,
@@ -131,16 +134,21 @@ def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:
 
 
 def _baselines(
-    fingerprints: Mapping[str, str], embedded: Embedded, session: Session
+    fingerprints: Mapping[str, str], embedded: Embedded, inputs: Inputs, session: Session
 ) -> tuple[Baseline, ...]:
     train, test, seed = embedded.train, embedded.test, session.run.seed
 
     def compute() -> tuple[Baseline, ...]:
         majority = majority_baseline(train.labels, test)
-        pixels = pixel_baseline(train, test, seed=seed, reporter=session.reporter)
-        return (majority,) if pixels is None else (majority, pixels)
+        plain = plain_baseline(train, test, inputs, seed=seed, reporter=session.reporter)
+        return (majority,) if plain is None else (majority, plain)
 
-    key = {"train": fingerprints["train"], "test": fingerprints["test"], "seed": seed}
+    key = {
+        "train": fingerprints["train"],
+        "test": fingerprints["test"],
+        "inputs": inputs.kind,
+        "seed": seed,
+    }
     return baselines_once(session.cache.store, key, compute)
 
 
