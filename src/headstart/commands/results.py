@@ -49,13 +49,8 @@ def _pack_trained(made: Trained) -> Result:
 def _unpack_trained(found: Result) -> Trained:
     values = found.values
     head = unpack_head(dict(found.arrays), values["head"], "the cache")
-    curves = tuple(_curve(curve) for curve in values["curves"])
+    curves = tuple(map(Curve.from_plain, values["curves"]))
     return Trained(head, values["chosen"], curves, tuple(values["notes"]))
-
-
-def _curve(values: Mapping[str, Any]) -> Curve:
-    tuples = {name: tuple(values[name]) for name in ("x", "y", "low", "high")}
-    return Curve(**{**values, **tuples})
 
 
 def _pack_baselines(made: tuple[Baseline, ...]) -> Result:

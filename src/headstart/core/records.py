@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,6 +110,12 @@ class Curve:
     high: tuple[float, ...] = ()
     log_x: bool = False
     chosen: float | None = None
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Curve:
+        """Rebuild a curve from what :func:`to_plain` made of it."""
+        points = {name: tuple(values[name]) for name in ("x", "y", "low", "high")}
+        return cls(**{**values, **points})
 
 
 @dataclass(frozen=True)

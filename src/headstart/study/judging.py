@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from headstart.core.progress import Reporter
 from headstart.core.records import Curve, to_plain
@@ -19,8 +16,7 @@ from headstart.study.measurements import Behaviour, Spread, spread_of
 from headstart.study.plan import Key, Task
 from headstart.study.repetitions import Repetition, StudyData
 from headstart.study.results import FrozenOutcome, Outcome, RunRecord, TunedOutcome
-from headstart.study.rows import Bench, Rows, digest_of, rows_key, rows_of
-from headstart.study.workspace import Workspace
+from headstart.study.rows import Bench, Kept, Rows, digest_of, rows_key, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +100,7 @@ def train_all(
             if found is None:
                 found = train(task, repetition, name)
                 _keep(bench.kept, name, found)
-                bench.kept.remove_subfolder(name)
+                bench.kept.remove_folder(name)
             else:
                 resumed[key] += 1
                 skip(task)
@@ -112,30 +108,18 @@ def train_all(
     return {key: Series(tuple(fitted[key]), resumed[key]) for key in keys}
 
 
-def _keep(kept: Workspace, key: str, fitted: Fitted) -> None:
-    plain = {
-        "chosen": fitted.chosen,
-        "curves": [to_plain(curve) for curve in fitted.curves],
-        "seconds": fitted.seconds,
-    }
-    text = np.frombuffer(json.dumps(plain).encode(), dtype=np.uint8)
-    kept.put(key, {"validation": fitted.validation, "test": fitted.test, "told": text})
+def _keep(kept: Kept, key: str, fitted: Fitted) -> None:
+    values = {"chosen": fitted.chosen, "curves": fitted.curves, "seconds": fitted.seconds}
+    kept.put(key, {"validation": fitted.validation, "test": fitted.test}, to_plain(values))
 
 
-def _kept(kept: Workspace, key: str) -> Fitted | None:
-    arrays = kept.get(key)
-    if arrays is None:
+def _kept(kept: Kept, key: str) -> Fitted | None:
+    found = kept.get(key)
+    if found is None:
         return None
-    plain: dict[str, Any] = json.loads(bytes(arrays["told"]))
-    curves = tuple(map(_curve, plain["curves"]))
-    return Fitted(arrays["validation"], arrays["test"], plain["chosen"], curves, plain["seconds"])
-
-
-def _curve(plain: Mapping[str, Any]) -> Curve:
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
-    }
-    return Curve(**values)
+    values, arrays = found.values, found.arrays
+    curves = tuple(map(Curve.from_plain, values["curves"]))
+    return Fitted(arrays["validation"], arrays["test"], values["chosen"], curves, values["seconds"])
 
 
 def judge(

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,17 +27,63 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.progress import Task as Progress
 from headstart.core.records import CacheUse
 from headstart.extraction import Extraction
+from headstart.store import Result, Results
 from headstart.study import network
 from headstart.study.functions import Cut
 from headstart.study.heads import HeadRows
 from headstart.study.network import Networks
 from headstart.study.plan import Pass, Plan, PlannedPass, Task, passes_of
 from headstart.study.repetitions import Repetition, StudyData, loader_order
-from headstart.study.workspace import Workspace
 
 FloatRows = NDArray[np.float32]
 _PARTS = {"train": 0, "test": 1, "validation": 2}
 _VERSION = 1
+
+
+class Kept:
+    """What a study keeps until it is finished: results, and folders of unfinished trainings.
+
+    Args:
+        results: where; several studies may share it.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self._used: set[str] = set()
+
+    def get(self, key: str) -> Result | None:
+        """Return what is kept under a key; None if nothing is, or if it is damaged."""
+        self._used.add(key)
+        return self.results.get(key)
+
+    def put(
+        self, key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep arrays and plain values under a key.
+
+        Raises:
+            StoreError: the disk forbids it.
+        """
+        self._used.add(key)
+        self.results.put(key, arrays, values)
+
+    def folder(self, key: str) -> Path:
+        """Return the path of a folder for a training that keeps a state of its own."""
+        self._used.add(key)
+        return self.results.folder / f"{key}.run"
+
+    def remove_folder(self, key: str) -> None:
+        """Remove the folder of a training, if it is there."""
+        shutil.rmtree(self.folder(key), ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove what this study has used; that of others stays."""
+        for key in self._used:
+            self.results.remove(key)
+            shutil.rmtree(self.results.folder / f"{key}.run", ignore_errors=True)
+        self._used.clear()
+        with contextlib.suppress(OSError):  # it is not empty, or was never made
+            self.results.folder.rmdir()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +104,7 @@ class Bench:
     extraction: Extraction
     rounds: int
     cache: FeatureCache
-    kept: Workspace
+    kept: Kept
 
     def passes(self, task: Task, repetition: Repetition) -> tuple[Pass, ...]:
         """Return the passes that one configuration needs in one repetition."""
@@ -232,10 +281,10 @@ def _is_kept(planned: PlannedPass, bench: Bench) -> bool:
     return all(bench.kept.get(key) is not None for key in keys)
 
 
-def _kept_rows(what: Pass, cut: Cut, bench: Bench) -> dict[str, FloatRows]:
+def _kept_rows(what: Pass, cut: Cut, bench: Bench) -> Mapping[str, FloatRows]:
     kept = bench.kept.get(_key(what, cut, bench))
     assert kept is not None, "the plan was carried out"
-    return kept
+    return kept.arrays
 
 
 def _repetition(what: Pass, bench: Bench) -> Repetition:
@@ -308,4 +357,4 @@ class Within:
         self.advance(max(0, total - self._done))
 
 
-__all__ = ["Bench", "Rows", "Within", "digest_of", "rows_key", "rows_of", "run_passes"]
+__all__ = ["Bench", "Kept", "Rows", "Within", "digest_of", "rows_key", "rows_of", "run_passes"]

@@ -30,10 +30,9 @@ from headstart.study.plan import Task, make_plan
 from headstart.study.recommendation import recommend, suggestion
 from headstart.study.repetitions import StudyData, class_order, divide, drop_unreadable
 from headstart.study.results import Comparison, Evidence
-from headstart.study.rows import Bench, run_passes
+from headstart.study.rows import Bench, Kept, run_passes
 from headstart.study.settings import CompareConfig
 from headstart.study.tuning import Tuner, fine_tune, plan_tunings, seconds_per_run, tuned_tasks
-from headstart.study.workspace import Workspace
 
 STATISTICS_BYTES = 2 * 2**30
 """Re-estimation keeps the activations of one depth in memory, up to this many bytes of them."""
@@ -106,7 +105,7 @@ def run_study(
             extraction,
             config.recompute_passes,
             cache,
-            Workspace(cache.store.results("study")),
+            Kept(cache.store.results("study")),
         )
         tasks, proofs = share_functions(_frozen_tasks([*frozen, *added], bench), bench)
         tuned = tuned_tasks(chosen, tunings, backbone, first.facts, data)

@@ -160,7 +160,7 @@ def fine_tune(
                 task.tuning,
                 bench.data.dataset(repetition),
                 seed=repetition.seeds.head % 2**31,
-                folder=bench.kept.subfolder(name),
+                folder=bench.kept.folder(name),
                 reporter=shown,
             )
             shown.finish(images * task.tuning.epochs)  # early stopping may have spared some
