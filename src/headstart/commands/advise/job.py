@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.cache import FeatureCache
 from headstart.commands.advise.indicators import (
     Advice,
     Indicator,
@@ -25,17 +22,16 @@ from headstart.commands.advise.indicators import (
     trial_indicator,
     verdict,
 )
-from headstart.commands.backbone_spec import BackboneSpec, resolve_backbone
-from headstart.commands.clock import Clock
-from headstart.commands.sources import DataOptions, open_dataset
+from headstart.commands.advise.options import ADVISE, AdviseConfig
+from headstart.commands.embedding import load_backbone
+from headstart.commands.session import Session
+from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.core.arguments import Arguments
 from headstart.core.division import stratified_split
-from headstart.core.errors import ConfigError, DataError, FreezeError
-from headstart.core.progress import Reporter, console_reporter
+from headstart.core.errors import DataError, FreezeError
 from headstart.data import Split, unreadable
 from headstart.data.reading import settle_bad_items
 from headstart.evaluation import accuracy_score, paired_accuracy_difference
-from headstart.extraction import Extraction
 from headstart.finetuning import Classifier, Recipe, Stage
 from headstart.finetuning.feeds import Feeds, ItemFeed
 from headstart.finetuning.gradients import RelativeGradient, relative_gradients
@@ -50,69 +46,36 @@ _DRIFT_ITEMS = 256
 _GRADIENT_ITEMS = 256
 
 
-@dataclass(frozen=True)
-class AdviseConfig:
-    """The settings of :func:`advise`.
-
-    Attributes:
-        epochs: of the trial. A few are enough to see whether it moves.
-        lr: of the trial, with AdamW.
-        repetitions: of the learning curve.
-        seed: of every random choice.
-        extraction: batch size, device and threads.
-    """
-
-    epochs: int = 5
-    lr: float = 1e-4
-    repetitions: int = 3
-    seed: int = 0
-    extraction: Extraction = field(default_factory=Extraction)
-
-    def __post_init__(self) -> None:
-        faults = []
-        if self.epochs < 1:
-            faults.append(f"epochs must be at least 1, not {self.epochs}")
-        if not self.lr > 0:
-            faults.append(f"lr must be above 0, not {self.lr}")
-        if self.repetitions < 2:
-            faults.append(f"repetitions must be at least 2, not {self.repetitions}")
-        if faults:
-            raise ConfigError(tuple(faults))
-
-
 def advise(
     data: Any,
-    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    backbone: BackboneLike = "headstart/glyphs",
     *,
     config: AdviseConfig | None = None,
-    cache: Path | str | FeatureCache | None = None,
-    data_options: DataOptions | None = None,
-    reporter: Reporter | None = None,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
+    **overrides: Any,
 ) -> Advice:
     """Say whether unfreezing is likely to pay, from measurements inside the training split.
 
     Four indicators: a short trial of the last block from stored rows against the probe, on items
     that neither has seen; the probe's learning curve; the drift of batch-norm statistics; and
     gradients relative to weights, block by block. The test split is not looked at, and the
-    backbone stays as it is: the trial runs on a copy.
+    backbone stays unchanged: the trial runs on a copy.
 
     Args:
-        data, backbone, cache, data_options, reporter: as for :func:`headstart.finetune`.
-        config: settings.
+        data, backbone, run, reading, **overrides: as for :func:`headstart.fit`.
+        config: the trial and the learning curve.
 
     Raises:
         DataError: too few items to hold any out.
     """
-    config = config or AdviseConfig()
-    reporter = reporter or console_reporter()
-    clock = Clock()
-    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-    network = resolve_backbone(backbone)
-    network.module.to(config.extraction.resolve_device())
-    dataset, notes = open_dataset(data, data_options or DataOptions(), config.seed, store, reporter)
-    for note in (*notes, *network.notes):
-        reporter.note(note)
-    work = _Inquiry(network, dataset.train, dataset.classes, config, store, reporter)
+    config, run, reading, spec = ADVISE.settle(overrides, config, run, reading, backbone)
+    session = Session(run)
+    network = load_backbone(spec)
+    network.module.to(run.resolve_device())
+    dataset = session.open_dataset(data, reading)
+    session.say(*network.notes)
+    work = _Inquiry(network, dataset.train, dataset.classes, config, session)
     curve = work.learning_curve()
     probe_head = work.probe()
     shifts = work.drift()
@@ -137,7 +100,7 @@ def advise(
         gradients=gradients,
         drift=shifts,
         command=command(leaning),
-        seconds=clock.seconds()["total"],
+        seconds=session.clock.seconds()["total"],
     )
 
 
@@ -154,19 +117,17 @@ class _Inquiry:
         whole: Split,
         classes: tuple[str, ...],
         config: AdviseConfig,
-        cache: FeatureCache,
-        reporter: Reporter,
+        session: Session,
     ) -> None:
-        self.backbone, self.config, self.cache, self.reporter = backbone, config, cache, reporter
+        self.backbone, self.config, self.run = backbone, config, session.run
+        self.cache, self.reporter = session.cache, session.reporter
         self.classes = classes
-        bad = unreadable(
-            whole, backbone.inputs, workers=config.extraction.workers, reporter=reporter
-        )
-        settle_bad_items(bad, "raise", reporter)
+        bad = unreadable(whole, backbone.inputs, workers=self.run.workers, reporter=self.reporter)
+        settle_bad_items(bad, "raise", self.reporter)
         self.whole = whole
-        rest, measured = stratified_split(whole.labels, 0.25, seed=config.seed, keys=whole.ids)
+        rest, measured = stratified_split(whole.labels, 0.25, seed=self.run.seed, keys=whole.ids)
         inner = whole.take(rest)
-        fit, choose = stratified_split(inner.labels, 0.2, seed=config.seed, keys=inner.ids)
+        fit, choose = stratified_split(inner.labels, 0.2, seed=self.run.seed, keys=inner.ids)
         self.fit, self.choose = inner.take(fit), inner.take(choose)
         self.measure = whole.take(measured)
         if not len(choose) or not len(measured) or len(np.unique(self.fit.labels)) < 2:
@@ -180,7 +141,7 @@ class _Inquiry:
         found = self.cache.features(
             backbone or self.backbone,
             split,
-            settings=self.config.extraction,
+            settings=self.run.extraction(),
             reporter=self.reporter,
         )
         return found.rows
@@ -192,14 +153,14 @@ class _Inquiry:
             self.whole.labels,
             len(self.classes),
             repetitions=self.config.repetitions,
-            seed=self.config.seed,
+            seed=self.run.seed,
             reporter=self.reporter,
         )
 
     def probe(self) -> LinearHead:
         """Fit the probe."""
         chosen = choose_linear(
-            self.rows(self.fit), self.fit.labels, len(self.classes), seed=self.config.seed
+            self.rows(self.fit), self.fit.labels, len(self.classes), seed=self.run.seed
         )
         assert isinstance(chosen.head, LinearHead)
         return chosen.head
@@ -224,7 +185,7 @@ class _Inquiry:
         """Measure relative gradients behind the probe, on items it has not seen."""
         network = Classifier(self.backbone, len(self.classes))
         network.load_head(head)
-        order = _sample(len(self.measure), _GRADIENT_ITEMS, self.config.seed)
+        order = _sample(len(self.measure), _GRADIENT_ITEMS, self.run.seed)
         labels = torch.from_numpy(self.measure.labels).to(self.backbone.device)
         return relative_gradients(network, self.feed(self.measure), labels, order)
 
@@ -234,14 +195,14 @@ class _Inquiry:
             split,
             self.backbone.inputs,
             self.backbone.device,
-            workers=self.config.extraction.workers,
+            workers=self.run.workers,
         )
 
     def trial(self, head: LinearHead) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Train head and last block for a few epochs; return predictions before and after."""
         before = head.predict(self.rows(self.measure))
         copied = dataclasses.replace(self.backbone, module=copy.deepcopy(self.backbone.module))
-        network = Classifier(copied, len(self.classes), seed=self.config.seed)
+        network = Classifier(copied, len(self.classes), seed=self.run.seed)
         network.load_head(head)
         stage = Stage("trial", ("last:1",), epochs=self.config.epochs, lr=self.config.lr)
         recipe = Recipe("trial", (stage,), "probe")
@@ -251,9 +212,9 @@ class _Inquiry:
             self.choose,
             self.cache.store,
             self.reporter,
-            batch_size=self.config.extraction.batch_size,
-            workers=self.config.extraction.workers,
-            seed=self.config.seed,
+            batch_size=self.run.batch_size,
+            workers=self.run.workers,
+            seed=self.run.seed,
         )
         train(make_plan(recipe, resolve(network, recipe), feeds), feeds)
         return before, self._predict(network)
@@ -273,7 +234,7 @@ class _Items:
 
     def __init__(self, inquiry: _Inquiry) -> None:
         self.inquiry = inquiry
-        self.order = _sample(len(inquiry.fit), _DRIFT_ITEMS, inquiry.config.seed)
+        self.order = _sample(len(inquiry.fit), _DRIFT_ITEMS, inquiry.run.seed)
 
     def __iter__(self) -> Iterator[Arguments]:
         for _, inputs in self.inquiry.feed(self.inquiry.fit).batches(self.order, 32, 0):
