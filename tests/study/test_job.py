@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from headstart.backbones import load_backbone
-from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.cli import app
 from headstart.commands.compare.job import compare
 from headstart.commands.compare.tables import comparison_rows
+from headstart.commands.settings import BackboneSpec
 from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.progress import SilentReporter
 from headstart.study import PRESETS, Configuration, register
@@ -33,7 +33,8 @@ def run(tmp_path_factory):
             picture_data(),
             planted(dropout=0.2),
             config=quick(["no_grad", "reestimated", name, "class-ordered"]),
-            extraction=QUICK,
+            batch_size=QUICK.batch_size,
+            device=QUICK.device,
             out=folder / "run",
             cache=folder / "cache",
             reporter=SilentReporter(),
@@ -96,7 +97,7 @@ def test_the_command_line(tmp_path, monkeypatch):
 def test_faults_of_the_command_line():
     with pytest.raises(ConfigError, match="nearest: eval"):
         CliRunner().invoke(app, ["compare", "digits", "--configs", "evel"], catch_exceptions=False)
-    with pytest.raises(ConfigError, match="epochs belongs to head='mlp'"):
+    with pytest.raises(ConfigError, match="--epochs belongs to --head mlp"):
         CliRunner().invoke(app, ["compare", "digits", "--epochs", "3"], catch_exceptions=False)
     listed = CliRunner().invoke(app, ["compare", "digits", "--configs", "list"])
     assert "class-ordered" in listed.output
@@ -114,7 +115,8 @@ def test_what_cannot_be_written_is_not_lost(tmp_path, monkeypatch):
             picture_data(),
             planted(dropout=0.2),
             config=quick(["no_grad", "recompute"]),
-            extraction=QUICK,
+            batch_size=QUICK.batch_size,
+            device=QUICK.device,
             out=tmp_path / "run",
             cache=tmp_path / "cache",
             reporter=SilentReporter(),
@@ -153,5 +155,5 @@ def test_weights_have_to_reach_the_deepest_configuration(tmp_path):
 
 
 def test_negative_seeds_are_one_clear_error():
-    with pytest.raises(ConfigError, match="a seed is a whole number from 0, not -1"):
+    with pytest.raises(ConfigError, match="seed must be at least 0, not -1"):
         compare("digits", seed=-1)

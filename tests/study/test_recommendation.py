@@ -10,11 +10,11 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.cli import app
 from headstart.commands.compare.job import compare
 from headstart.commands.compare.page import comparison_page
 from headstart.commands.compare.tables import terminal
+from headstart.commands.settings import BackboneSpec
 from headstart.core.progress import SilentReporter
 from headstart.report.page import render_page
 from headstart.study import Configuration
@@ -95,7 +95,7 @@ def test_every_value_with_an_option_is_said():
         "mean": "0.1,0.2,0.3",
         "std": "0.25",
         "scale": 1.0,
-        "crop": 0.875,
+        "crop_fraction": 0.875,
         "interpolation": "bilinear",
         "channels": "BGR",
     }
@@ -109,13 +109,14 @@ def test_the_next_command_reads_the_same_data_in_the_same_way(table, tmp_path, m
         "image_column": "right",
         "label_column": "kind",
         "test_fraction": 0.4,
-        "bad_files": "skip",
+        "on_bad": "skip",
         "seed": 3,
         "size": "24",
     }
     words = ["compare", str(table), "--configs", "no_grad", "--repeats", "1", "--quiet"]
     for name, value in given.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
+        flag = {"on_bad": "bad-files"}.get(name, name.replace("_", "-"))
+        words += [f"--{flag}", str(value)]
     words += ["--cache", str(tmp_path / "cache"), "--out", "run"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
@@ -139,7 +140,8 @@ def commands(configuration, tmp_path):
         tmp_path / "data",
         BackboneSpec(preprocessing={"mean": 0.4}),
         config=quick([configuration], repeats=1, reference=configuration.name, suggest=False),
-        extraction=QUICK,
+        batch_size=QUICK.batch_size,
+        device=QUICK.device,
         write=False,
         cache=tmp_path / "cache",
         reporter=SilentReporter(),
@@ -151,7 +153,7 @@ def test_inputs_of_the_recommended_configuration_are_said(tmp_path):
     one = Configuration("cropped", preprocessing=cropped, layer="stage2.0", pooling="gem")
     (command,) = commands(one, tmp_path)
     said = parsed(command)
-    assert (said["crop"], said["interpolation"], said["size"]) == (0.5, "lanczos", "40")
+    assert (said["crop_fraction"], said["interpolation"], said["size"]) == (0.5, "lanczos", "40")
     assert (said["mean"], said["layer"], said["pooling"]) == ("0.3", "stage2.0", "gem")
 
 

@@ -12,6 +12,7 @@ flags of the command that runs (``use --pooling avg``).
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
 import functools
 import inspect
@@ -245,7 +246,7 @@ class TellingFlags:
 
 
 def in_flags(error: HeadstartError, shown: Mapping[str, Bound]) -> HeadstartError:
-    """Return an error that names the flags of a command where ``error`` names its parameters."""
+    """Return a copy of an error that names the flags of a command, not its parameters."""
     faults = error.faults if isinstance(error, ConfigError) else (error.message,)
     lines = [
         f"{shown[fault.name].flag} {as_flags(fault.text, shown)}"
@@ -253,8 +254,11 @@ def in_flags(error: HeadstartError, shown: Mapping[str, Bound]) -> HeadstartErro
         else as_flags(fault, shown)
         for fault in faults
     ]
-    hint = None if error.hint is None else as_flags(error.hint, shown)
-    return HeadstartError("; ".join(lines), hint=hint)
+    told = copy.copy(error)
+    told.message = "; ".join(lines)
+    told.args = (told.message,)
+    told.hint = None if error.hint is None else as_flags(error.hint, shown)
+    return told
 
 
 _ASSIGNMENT = re.compile(

@@ -160,6 +160,12 @@ class BackboneSpec:
         given = {name: value for name, value in single.items() if value is not None}
         return {name: _tuple(value) for name, value in {**self.preprocessing, **given}.items()}
 
+    def with_inputs(self, values: Mapping[str, Any]) -> BackboneSpec:
+        """Return the same backbone with other values of its inputs."""
+        single = {name: value for name, value in values.items() if name in _INPUTS}
+        more = {name: value for name, value in values.items() if name not in _INPUTS}
+        return dataclasses.replace(self, **single, preprocessing={**self.preprocessing, **more})
+
     @classmethod
     def of(cls, backbone: Backbone) -> BackboneSpec:
         """Describe a backbone that is already built, with all values of its inputs."""

@@ -6,44 +6,54 @@ beside accuracies, and ends in findings and a recommendation. A :class:`Tuner` t
 for configurations that fine-tune.
 """
 
-from headstart.study.configurations import (
-    DEFAULT,
-    PRESETS,
-    REFERENCE,
-    TERMS,
-    Configuration,
-    parse,
-    register,
-    resolve,
-)
-from headstart.study.findings import register_rule
-from headstart.study.heads import Fitted, HeadSpec, tutorial_head
-from headstart.study.plan import Tuning
-from headstart.study.results import Comparison, Evidence, Finding, Outcome, Recommendation
-from headstart.study.settings import CompareConfig
-from headstart.study.study import run_study
-from headstart.study.tuning import Tuner
+from __future__ import annotations
 
-__all__ = [
-    "DEFAULT",
-    "PRESETS",
-    "REFERENCE",
-    "TERMS",
-    "CompareConfig",
-    "Comparison",
-    "Configuration",
-    "Evidence",
-    "Finding",
-    "Fitted",
-    "HeadSpec",
-    "Outcome",
-    "Recommendation",
-    "Tuner",
-    "Tuning",
-    "parse",
-    "register",
-    "register_rule",
-    "resolve",
-    "run_study",
-    "tutorial_head",
-]
+from typing import TYPE_CHECKING
+
+from headstart.core.lazy import contents
+
+if TYPE_CHECKING:
+    from headstart.study.configurations import DEFAULT as DEFAULT
+    from headstart.study.configurations import PRESETS as PRESETS
+    from headstart.study.configurations import REFERENCE as REFERENCE
+    from headstart.study.configurations import TERMS as TERMS
+    from headstart.study.configurations import Configuration as Configuration
+    from headstart.study.configurations import parse as parse
+    from headstart.study.configurations import register as register
+    from headstart.study.configurations import resolve as resolve
+    from headstart.study.findings import register_rule as register_rule
+    from headstart.study.heads import Fitted as Fitted
+    from headstart.study.heads import HeadSpec as HeadSpec
+    from headstart.study.heads import tutorial_head as tutorial_head
+    from headstart.study.plan import Tuning as Tuning
+    from headstart.study.results import Comparison as Comparison
+    from headstart.study.results import Evidence as Evidence
+    from headstart.study.results import Finding as Finding
+    from headstart.study.results import Outcome as Outcome
+    from headstart.study.results import Recommendation as Recommendation
+    from headstart.study.settings import CompareConfig as CompareConfig
+    from headstart.study.study import run_study as run_study
+    from headstart.study.tuning import Tuner as Tuner
+
+__getattr__, __dir__, __all__ = contents(
+    __name__,
+    {
+        "configurations": (
+            "DEFAULT",
+            "PRESETS",
+            "REFERENCE",
+            "TERMS",
+            "Configuration",
+            "parse",
+            "register",
+            "resolve",
+        ),
+        "findings": ("register_rule",),
+        "heads": ("Fitted", "HeadSpec", "tutorial_head"),
+        "plan": ("Tuning",),
+        "results": ("Comparison", "Evidence", "Finding", "Outcome", "Recommendation"),
+        "settings": ("CompareConfig",),
+        "study": ("run_study",),
+        "tuning": ("Tuner",),
+    },
+)

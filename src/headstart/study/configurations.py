@@ -438,8 +438,8 @@ def _numbers(text: str) -> float | tuple[float, ...]:
 
 def _hint() -> str:
     return (
-        f"names are words joined by '+': {', '.join(TERMS)}, blend(0.5), finetune:NAME, "
-        + ", ".join(f"{key}=VALUE" for key in _VALUES)
+        f"names are words joined by '+': {', '.join(TERMS)}, blend(0.5), finetune:NAME, and"
+        f" KEY=VALUE with one of the keys {', '.join(_VALUES)}"
     )
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.core.settings import check, option
 from headstart.heads.registry import describe_heads, head_fault, head_kind
-from headstart.study.heads import HeadSpec
 
 if TYPE_CHECKING:
     from headstart.study.configurations import Configuration
+    from headstart.study.heads import HeadSpec
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class CompareConfig:
     configs: str | Iterable[str | Configuration] | None = option(
         None,
         "Configurations: words joined by '+', such as eval+no_grad, reestimated, blend(0.5),"
-        " no_grad+unscaled, layer=stage2, finetune+adam, finetune:lp-ft. '--configs list' lists"
-        " all words.",
+        " no_grad+unscaled, layer=stage2, finetune+adam, finetune:lp-ft. The word"
+        " list lists all words.",
         metavar="NAME,NAME,…",
         shown="the usual eight, none of which fine-tunes",
         record=False,
     )
     repeats: int = option(5, "Repetitions with independent seeds.", at_least=1)
-    head: str = option("linear", describe_heads())
+    head: str = option("linear", describe_heads)
     head_options: Mapping[str, Any] = option({}, "Options of the head by name.", cli=False)
     epochs: int | None = option(
         None,
@@ -85,6 +85,8 @@ class CompareConfig:
     @property
     def head_spec(self) -> HeadSpec:
         """The head of all configurations that do not bring their own."""
+        from headstart.study.heads import HeadSpec
+
         epochs = {"epochs": self.epochs} if self.epochs and self.head_in_epochs else {}
         return HeadSpec(self.head, {**self.head_options, **epochs})
 

@@ -2,72 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from headstart.commands import options
-from headstart.commands.console import print_json, reporter, stdout
-from headstart.commands.grouped import grouped
-from headstart.heads.registry import describe_heads
+from headstart.commands.compare.options import COMPARE, CompareConfig
+from headstart.commands.console import print_json, stdout
+from headstart.commands.generate import Data, Printing, generated
+from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 
 
-@grouped
+@generated(COMPARE)
 def compare(
-    data: options.Data,
-    *,
-    backbone: options.BackboneName = "headstart/glyphs",
-    layer: options.Layer = None,
-    pooling: options.Pooling = None,
-    network: options.Network,
-    source: options.Source,
-    configs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME,NAME,…",
-            help="Configurations: words joined by '+', such as eval+no_grad, reestimated, "
-            "blend(0.5), no_grad+unscaled, layer=stage2, finetune+adam, finetune:lp-ft. Default: "
-            "the usual eight, none of which fine-tunes; '--configs list' lists all words.",
-            show_default=False,
-        ),
-    ] = None,
-    repeats: Annotated[int, typer.Option(help="Repetitions with independent seeds.", min=1)] = 5,
-    head: Annotated[str, typer.Option(help=describe_heads())] = "linear",
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Epochs of an mlp head, and of every stage of a fine-tuning. Default: those of "
-            "the recipe.",
-            show_default=False,
-            min=1,
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="The configuration to compare with. Default: eval+inference_mode.",
-            show_default=False,
-        ),
-    ] = None,
-    passes: Annotated[
-        int, typer.Option("--recompute-passes", help="Passes of the recompute configuration.")
-    ] = 5,
-    train_items: Annotated[
-        int | None, typer.Option(help="Use at most so many training items.", show_default=False)
-    ] = None,
-    test_items: Annotated[
-        int | None, typer.Option(help="Use at most so many test items.", show_default=False)
-    ] = None,
-    out: options.Out = None,
-    bad_files: options.BadFiles = "raise",
-    seed: options.Seed = 0,
-    cache: options.Cache = None,
-    batch_size: options.BatchSize = 32,
-    precision: options.Precision = "float32",
-    device: options.Device = "auto",
-    workers: options.Workers = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    data: Data,
+    config: CompareConfig,
+    backbone: BackboneSpec,
+    reading: ReadOptions,
+    run: RunOptions,
+    printing: Printing,
 ) -> None:
     """Compare ways of running a frozen backbone on your data, with repetitions and causes.
 
@@ -77,38 +25,20 @@ def compare(
     Writes a run folder with comparison.json, figures and report.html. An interrupted comparison
     goes on where it stopped when the same command is given again.
     """
-    from headstart.commands.compare.job import compare as run_compare
+    from headstart.commands.compare.job import compare as compare_job
     from headstart.commands.compare.tables import terminal
 
-    if configs is not None and configs.strip() == "list":
+    if isinstance(config.configs, str) and config.configs.strip() == "list":
         _list_words()
         return
-    run = run_compare(
-        data,
-        network.spec(backbone, layer, pooling),
-        extraction=options.extraction(batch_size, precision, device, False, workers),
-        seed=seed,
-        on_bad=bad_files,  # type: ignore[arg-type]
-        out=out,
-        cache=cache,
-        data_options=source.options(),
-        reporter=reporter(quiet),
-        configs=configs,
-        repeats=repeats,
-        head=head,
-        epochs=epochs,
-        reference=reference,
-        recompute_passes=passes,
-        train_items=train_items,
-        test_items=test_items,
-    )
-    if as_json:
-        print_json({**run.document(), **run.description(), "folder": str(run.folder)})
+    done = compare_job(data, backbone, config=config, run=run, reading=reading)
+    if printing.json:
+        print_json({**done.document(), **done.description(), "folder": str(done.folder)})
         return
     console = stdout()
-    console.print(terminal(run.comparison))
-    console.print(f"\nreport: {run.folder}/report.html")
-    for command in run.commands:
+    console.print(terminal(done.comparison))
+    console.print(f"\nreport: {done.folder}/report.html")
+    for command in done.commands:
         console.print(f"next:   {command}", soft_wrap=True)
 
 

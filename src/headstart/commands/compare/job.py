@@ -7,26 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones import Backbone
-from headstart.cache import FeatureCache
-from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.compare.next_commands import Asked, next_commands
+from headstart.commands.compare.options import COMPARE, CompareConfig
 from headstart.commands.compare.tuning import FineTuner
 from headstart.commands.embedding import complete_up_to
 from headstart.commands.environment import describe_environment
 from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
-from headstart.commands.run_folder import prepare_folder
-from headstart.commands.sources import DataOptions, open_dataset
+from headstart.commands.session import Session
+from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
-from headstart.core.progress import Reporter, console_reporter
 from headstart.core.records import to_plain
-from headstart.core.settings import settle
-from headstart.data.reading import OnBad
-from headstart.extraction import Extraction
-from headstart.study import CompareConfig, Comparison, resolve, run_study
+from headstart.core.settings import Fault
+from headstart.study import Comparison, resolve, run_study
 from headstart.study.configurations import with_reference
-from headstart.study.study import BATCH_SIZE
 
 FORMAT = 1
 
@@ -62,7 +56,7 @@ class ComparisonRun:
         return {
             "format": FORMAT,
             "kind": "comparison",
-            "backbone": to_plain(self.spec),
+            "backbone": self.spec.plain(),
             "commands": list(self.commands),
             "environment": to_plain(dict(self.environment)),
             "notes": list(self.notes),
@@ -72,105 +66,74 @@ class ComparisonRun:
 
 def compare(
     data: Any,
-    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
+    backbone: BackboneLike = "headstart/glyphs",
     *,
     config: CompareConfig | None = None,
-    extraction: Extraction | None = None,
-    seed: int = 0,
-    on_bad: OnBad = "raise",
-    out: Path | str | None = None,
-    write: bool = True,
-    cache: Path | str | FeatureCache | None = None,
-    data_options: DataOptions | None = None,
-    reporter: Reporter | None = None,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
     **overrides: Any,
 ) -> ComparisonRun:
     """Compare ways of running a frozen backbone on a data set, and say which to use, and why.
 
     Configurations such as ``finetune+adam`` train a copy of it in every repetition; that is what
-    freezing is to be measured against.
+    freezing is to be measured against. The cache also holds the state of an unfinished comparison,
+    which continues where it was interrupted when it is started again.
 
     Args:
-        data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
-        backbone: a name, a :class:`~headstart.backbones.Backbone`, or how to build one.
-        config: all settings of the comparison.
-        extraction: precision, device, and the batch size of the loaders. None: batches of 32.
-        seed: of every random choice.
-        on_bad: ``raise`` or ``skip`` items that cannot be read.
-        out: the run folder; None makes ``runs/TIME-NAME-compare``.
-        write: whether to write a run folder at all.
-        cache: folder of the feature cache; it also holds the state of an unfinished comparison,
-            which goes on where it was interrupted when it is started again.
-        data_options: how to read the data.
-        reporter: where the plan, notes and progress go; None: standard error.
-        **overrides: single settings, such as ``configs="eval,no_grad"`` or ``repeats=3``.
+        data, backbone, reading, **overrides: as for :func:`headstart.fit`.
+        config: what is compared, and how.
+        run: as for :func:`headstart.fit`; None: with a batch size of 32, as in most tutorials.
 
     Raises:
         ConfigError: unknown or contradictory configurations and settings, all together.
         DataError, BadFilesError, BackboneError, StoreError: as raised by the packages that read
-            the data, run the network and keep its rows. Where writing fails, the same call goes
-            on from what was computed.
+            the data, run the network and keep its rows. Where writing fails, the same call
+            continues from what was computed.
     """
-    settings, running = settle(
-        "compare",
-        overrides,
-        config or CompareConfig(),
-        extraction or Extraction(batch_size=BATCH_SIZE),
-    )
-    reporter = reporter or console_reporter()
-    store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-    chosen = resolve(settings.configs)
-    if (
-        settings.epochs
-        and not settings.head_in_epochs
-        and all(one.recipe is None for one in chosen)
-    ):
-        raise ConfigError(
-            ("epochs belongs to head='mlp' and to configurations that fine-tune",),
-            hint="name one, such as configs='finetune+adam'",
-        )
-    layers = [one.layer for one in with_reference(chosen, settings.reference) if one.layer]
-    spec = BackboneSpec(str(backbone)) if isinstance(backbone, str | Path) else backbone
+    config, run, reading, spec = COMPARE.settle(overrides, config, run, reading, backbone)
+    session = Session(run)
+    chosen = resolve(config.configs)
+    if config.epochs and not config.head_in_epochs and all(one.recipe is None for one in chosen):
+        fault = Fault("epochs", "belongs to head='mlp' and to configurations that fine-tune")
+        raise ConfigError((fault,), hint="name one, such as configs='finetune+adam'")
+    layers = [one.layer for one in with_reference(chosen, config.reference) if one.layer]
     network = complete_up_to(spec, layers)
-    options = data_options or DataOptions()
-    dataset, said = open_dataset(data, options, seed, store, reporter)
-    folder = prepare_folder(out, f"{dataset.name}-compare") if write else None
-    notes = (*said, *network.notes, f"preprocessing: {network.inputs}")
-    for note in notes:
-        reporter.note(note)
-    spec = backbone if isinstance(backbone, BackboneSpec) else BackboneSpec.of(network)
-    precision = running.precision
-    asked = Asked(data, options, spec, network.inputs, seed, on_bad, precision, settings.epochs)
+    dataset = session.open_dataset(data, reading)
+    folder = session.folder(f"{dataset.name}-compare")
+    session.say(*network.notes, f"preprocessing: {network.inputs}")
+    if not isinstance(spec, BackboneSpec):
+        spec = BackboneSpec.of(network)
+    asked = Asked(data, reading, spec, run, network.inputs, config.epochs)
     runs: list[ComparisonRun] = []
 
     def finish(comparison: Comparison) -> None:
-        run = ComparisonRun(
+        done = ComparisonRun(
             comparison=comparison,
             commands=next_commands(asked, comparison),
             environment=describe_environment(),
             fingerprints={
-                "backbone": backbone_fingerprint(network, precision),
+                "backbone": backbone_fingerprint(network, run.precision),
                 "train": split_fingerprint(dataset.train),
                 "test": split_fingerprint(dataset.test),
             },
-            notes=notes,
-            spec=spec,
+            notes=tuple(session.notes),
+            spec=asked.spec,
             folder=folder,
         )
         if folder is not None:
-            write_comparison(run, folder)
-        runs.append(run)
+            write_comparison(done, folder)
+        runs.append(done)
 
     run_study(
         dataset,
         network,
-        settings,
-        extraction=running,
-        seed=seed,
-        on_bad=on_bad,
-        cache=store,
-        reporter=reporter,
-        tuner=FineTuner(running),
+        config,
+        extraction=run.extraction(),
+        seed=run.seed,
+        on_bad=run.on_bad,
+        cache=session.cache,
+        reporter=session.reporter,
+        tuner=FineTuner(run.extraction()),
         finish=finish,
     )
     return runs[0]
@@ -197,4 +160,4 @@ def write_comparison(run: ComparisonRun, folder: Path) -> None:
     write_json(folder / "run.json", run.description())
 
 
-__all__ = ["ComparisonRun", "compare", "write_comparison"]
+__all__ = ["CompareConfig", "ComparisonRun", "compare", "write_comparison"]

@@ -1,0 +1,19 @@
+"""The options of ``compare``; the settings of the study itself are in ``study/settings.py``."""
+
+from __future__ import annotations
+
+from headstart.commands.settings import RunOptions, Signature
+from headstart.study.settings import CompareConfig
+
+COMPARE = Signature(
+    "compare",
+    CompareConfig(),
+    # 32 images per batch, as in most tutorials: what depends on the batch depends on its size.
+    run=RunOptions(batch_size=32),
+    without={
+        "compile": "the network is run in ways that a compiled one cannot be",
+        "storage": "rows are compared as they leave the network",
+    },
+)
+
+__all__ = ["COMPARE", "CompareConfig"]
