@@ -156,14 +156,14 @@ class BackboneSpec:
     @property
     def inputs(self) -> dict[str, Any]:
         """The values of the inputs that are given, by name."""
-        single = {name: getattr(self, name) for name in _INPUTS}
+        single = {name: getattr(self, name) for name in INPUTS}
         given = {name: value for name, value in single.items() if value is not None}
         return {name: _tuple(value) for name, value in {**self.preprocessing, **given}.items()}
 
     def with_inputs(self, values: Mapping[str, Any]) -> BackboneSpec:
         """Return the same backbone with other values of its inputs."""
-        single = {name: value for name, value in values.items() if name in _INPUTS}
-        more = {name: value for name, value in values.items() if name not in _INPUTS}
+        single = {name: value for name, value in values.items() if name in INPUTS}
+        more = {name: value for name, value in values.items() if name not in INPUTS}
         return dataclasses.replace(self, **single, preprocessing={**self.preprocessing, **more})
 
     @classmethod
@@ -177,7 +177,7 @@ class BackboneSpec:
             weights=backbone.origin.get("weights"),
             model_args=dict(backbone.origin.get("model_args", {})),
             own_module=not backbone.origin.get("rebuildable", False),
-            **{name: values.pop(name, None) for name in _INPUTS},
+            **{name: values.pop(name, None) for name in INPUTS},
             preprocessing=values,
             kind=backbone.inputs.kind,
         )
@@ -186,7 +186,7 @@ class BackboneSpec:
         """Return what ``run.json`` says of the backbone, in plain values."""
         from headstart.core.records import to_plain
 
-        plain = {name: value for name, value in recorded(self).items() if name not in _INPUTS}
+        plain = {name: value for name, value in recorded(self).items() if name not in INPUTS}
         return dict(to_plain({**plain, "preprocessing": self.inputs}))
 
     @classmethod
@@ -201,11 +201,12 @@ class BackboneSpec:
         if unknown:
             raise BackboneError(f"a backbone has no settings {', '.join(unknown)}")
         inputs = {name: _tuple(value) for name, value in values.get("preprocessing", {}).items()}
-        single = {name: inputs.pop(name) for name in _INPUTS if name in inputs}
+        single = {name: inputs.pop(name) for name in INPUTS if name in inputs}
         return cls(**{**values, **single, "preprocessing": inputs})
 
 
-_INPUTS = ("mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels")
+INPUTS = ("mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels")
+"""The values of the inputs that are options of their own."""
 
 
 @dataclass(frozen=True)
@@ -416,6 +417,7 @@ def _tuple(value: Any) -> Any:
 
 
 __all__ = [
+    "INPUTS",
     "BackboneLike",
     "BackboneSpec",
     "ReadOptions",

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from headstart.commands.generate import joined
-from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
+from headstart.commands.settings import INPUTS, BackboneSpec, ReadOptions, RunOptions
 from headstart.core.settings import command_line
 from headstart.data import Inputs
 from headstart.study import Comparison, Outcome
-
-_UNSAID = "resize"
-"""The one value of a preprocessing that no option sets."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def _finetune(asked: Asked, comparison: Comparison) -> list[str]:
 
 def _can_be_said(asked: Asked, outcome: Outcome) -> bool:
     wanted = outcome.task.function.preprocessing
-    return _UNSAID not in asked.preprocessing.differences(wanted)
+    return set(asked.preprocessing.differences(wanted)) <= set(INPUTS)
 
 
 def _source_and_backbone(asked: Asked, outcome: Outcome) -> list[str]:
