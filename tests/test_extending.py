@@ -45,8 +45,10 @@ from headstart.extraction import Extraction, extract
 from headstart.finetuning import Recipe, Stage
 from headstart.heads import HeadKind, Trained, TrainingRows, load_head, register_head, sweep
 from headstart.heads import registry as heads
-from headstart.heads.base import Arrays, Head, Task
-from headstart.heads.checks import Features, FloatArray
+from headstart.evaluation.targets import FloatArray
+from headstart.heads.base import Arrays, Head
+from headstart.heads.checks import Features
+from headstart.sklearn import HeadClassifier, SettingsError
 from headstart.study.heads import HeadRows, HeadSpec, fit_head
 from tests.finetuning.conftest import squares
 
@@ -61,7 +63,7 @@ class CentroidHead(Head):
 
     means: FloatArray
     sharpness: float
-    task: Task = "classification"
+    task: str = "classification"
     temperature: float = 1.0
 
     @property
@@ -154,6 +156,18 @@ def test_a_head_is_at_once_in_comparisons(centroid: HeadKind) -> None:
     assert len(fitted.validation) == held_out.sum()
     assert fitted.chosen == {"sharpness": 0.01}
     assert HeadSpec("centroid", {"sharpness": 1.0}).describe()["sharpness"] == 1.0
+
+
+def test_a_head_is_at_once_in_the_estimators(centroid: HeadKind) -> None:
+    x, y = load_digits(return_X_y=True)
+    model = HeadClassifier("centroid", head_options={"sharpness": 1.0})
+    assert model.fit(x[:400], y[:400]).score(x[400:800], y[400:800]) > 0.7
+    weighted = HeadClassifier("centroid", class_weight={**dict.fromkeys(range(10), 1.0), 3: 9.0})
+    plain = HeadClassifier("centroid")
+    threes = [(m.fit(x[:400], y[:400]).predict(x) == 3).sum() for m in (weighted, plain)]
+    assert threes[0] > threes[1]
+    with pytest.raises(SettingsError, match="no option 'sharp'"):
+        HeadClassifier("centroid", head_options={"sharp": 1.0}).fit(x, y)
 
 
 def test_a_head_that_is_not_linear_is_no_start_of_fine_tuning(centroid: HeadKind) -> None:

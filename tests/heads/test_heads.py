@@ -276,7 +276,7 @@ def test_temperature_mends_overconfidence() -> None:
 WITHOUT_CLASSES: dict[str, Callable[[np.ndarray], object]] = {
     "logistic, soft": lambda x: fit_logistic(x, np.full((6, 2), 0.5), 2, class_weight="balanced"),
     "logistic, multi-label": lambda x: fit_logistic(
-        x, np.eye(6, 2), 2, multi_label=True, class_weight=np.ones(2)
+        x, np.eye(6, 2), 2, task="multi-label", class_weight=np.ones(2)
     ),
     "ridge, multi-label": lambda x: fit_ridge(
         x, np.eye(6, 2), 2, task="multi-label", class_weight="balanced"

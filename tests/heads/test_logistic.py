@@ -111,7 +111,7 @@ def test_soft_labels_of_repeated_items_equal_their_copies() -> None:
 def test_multi_label_equals_one_problem_a_label() -> None:
     x, _, _ = degenerate("collinear")
     y = (x[:, :3] + np.random.default_rng(2).normal(size=(200, 3)) > 0).astype(int)
-    head, _ = fit_logistic(x, y, 3, C=0.3, multi_label=True, tolerance=1e-10)
+    head, _ = fit_logistic(x, y, 3, C=0.3, task="multi-label", tolerance=1e-10)
     z = StandardScaler().fit_transform(x)
     reference = OneVsRestClassifier(LogisticRegression(C=0.3, tol=1e-12, max_iter=10_000)).fit(z, y)
     np.testing.assert_allclose(head.predict_proba(x), reference.predict_proba(z), atol=1e-6)
@@ -223,7 +223,9 @@ def test_a_class_without_weight_is_not_held_out_for_it(classes: int, stream: boo
 def test_gradient_agrees_with_automatic_differentiation(precision: str) -> None:
     x, y = digits()
     x, y = x[:500], y[:500]
-    problem = make_problem(x, y, 10, standardise=True, class_weight="balanced", multi_label=False)
+    problem = make_problem(
+        x, y, 10, standardise=True, class_weight="balanced", task="classification"
+    )
     rows = problem.rows(np.random.default_rng(0).permutation(500)).pack()
     y = y[rows.order]
     x = x[rows.order]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from headstart.core.errors import HeadError
+from headstart.core.errors import ConfigError, HeadError
 from headstart.heads import fit_mlp
-from headstart.heads.mlp import forward
+from headstart.heads.mlp import Perceptron
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ def test_optimizers_and_schedules_learn(
         "train accuracy",
         "validation accuracy",
     ]
-    assert all(len(c.y) == fit.epochs for c in fit.curves)
     loss = fit.curves[1].y
-    assert loss[fit.best_epoch - 1] == min(loss)
+    assert all(len(c.y) == len(loss) for c in fit.curves)
+    assert loss[fit.chosen["best_epoch"] - 1] == min(loss)
 
 
 def test_same_seed_same_head_and_no_global_state(digits: tuple[np.ndarray, np.ndarray]) -> None:
@@ -70,14 +70,16 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
     x = rng.normal(size=(300, 50)).astype(np.float32)
     y = rng.integers(0, 2, 300)  # nothing to learn: validation loss soon rises
     fit = fit_mlp(x, y, 2, epochs=200, patience=5, lr=1e-2, schedule="constant")
-    assert fit.epochs == fit.best_epoch + 5 < 200
+    assert len(fit.curves[0].y) == fit.chosen["best_epoch"] + 5 < 200
     assert any("stopped after epoch" in note for note in fit.notes)
 
 
 def test_dropout_scales_and_zeroes() -> None:
     generator = torch.Generator().manual_seed(0)
     identity = torch.eye(2000), torch.zeros(2000)
-    out = forward(torch.ones(1, 2000), [identity, identity], 0.25, generator)
+    network = Perceptron([identity, identity], 0.25, generator)
+    out = network(torch.ones(1, 2000)).detach()
+    assert (network.eval()(torch.ones(1, 2000)) == 1).all()
     assert out.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
     assert out.mean().item() == pytest.approx(1.0, abs=0.05)
 
@@ -95,11 +97,11 @@ def test_regression_and_multi_label(digits: tuple[np.ndarray, np.ndarray]) -> No
 
 def test_all_unfit_options_are_named_together() -> None:
     x, y = np.eye(4), np.arange(4)
-    with pytest.raises(HeadError) as caught:
+    with pytest.raises(ConfigError) as caught:
         fit_mlp(x, y, 4, lr=-1.0, optimizer="adagrad", epochs=0, patience=0)
-    for part in ("learning rate", "adagrad", "epoch", "patience"):
+    for part in ("lr must be above 0", "adagrad", "epochs must", "patience must"):
         assert part in str(caught.value)
-    with pytest.raises(HeadError, match=r"widths.*dropout"):
+    with pytest.raises(ConfigError, match=r"hidden.*dropout"):
         fit_mlp(x, y, 4, hidden=(0,), dropout=1.0)
 
 

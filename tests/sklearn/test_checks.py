@@ -26,14 +26,14 @@ FLAT: dict[str, Any] = {"image_shape": "square", "value_range": (-5, 5)}
 """Any row of numbers is a square image: what the checks, which feed plain tables, need."""
 
 ESTIMATORS = [
-    HeadClassifier(C=1.0),
+    HeadClassifier(head_options={"C": 1.0}),
     HeadClassifier("ridge"),
     HeadClassifier("lda"),
     HeadClassifier("knn"),
     HeadClassifier("prototype"),
-    HeadClassifier("mlp", hidden=(32,), dropout=0.2, epochs=60, lr=1e-2),
+    HeadClassifier("mlp", head_options={"hidden": (32,), "dropout": 0.2, "epochs": 60, "lr": 1e-2}),
     HeadRegressor(),
-    HeadRegressor("mlp", hidden=(32,), lr=1e-2),
+    HeadRegressor("mlp", head_options={"hidden": (32,), "lr": 1e-2}),
     FeatureExtractor(**FLAT),
     FeatureExtractor(**FLAT, cache=False),
 ]
@@ -52,7 +52,7 @@ BEYOND = [
 ARRAY_API = """
 import sys
 from sklearn.utils.estimator_checks import estimator_checks_generator
-from tests.estimators.test_checks import ESTIMATORS
+from tests.sklearn.test_checks import ESTIMATORS
 ran = 0
 for estimator in ESTIMATORS:
     for estimator, check in estimator_checks_generator(estimator):
@@ -72,7 +72,9 @@ def test_common_checks(estimator: Any, check: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
-    "estimator", [HeadClassifier(), TransferClassifier(C=1.0, **FLAT)], ids=["auto", "transfer"]
+    "estimator",
+    [HeadClassifier(), TransferClassifier(head_options={"C": 1.0}, **FLAT)],
+    ids=["auto", "transfer"],
 )
 def test_common_checks_of_slow_ones(estimator: Any) -> None:
     results = check_estimator(estimator, on_skip=None)

@@ -36,7 +36,7 @@ def test_a_grid_search_extracts_every_layer_once(
     new = len({image.tobytes() for image in x_test} - kinds)
     search = GridSearchCV(
         TransferClassifier(cache=tmp_path),
-        {"layer": LAYERS, "C": [1e-3, 1e-2]},
+        {"layer": LAYERS, "head_options": [{"C": 1e-3}, {"C": 1e-2}]},
         cv=3,
         error_score="raise",
     )
@@ -69,7 +69,7 @@ def test_is_extractor_and_classifier_in_one(digits: Digits) -> None:
 def test_flat_digits_as_scikit_learn_gives_them() -> None:
     x, y = load_digits(return_X_y=True)
     x, y = x[:600], y[:600]
-    model = TransferClassifier(C=0.01, value_range=(0, 16))
+    model = TransferClassifier(head_options={"C": 0.01}, value_range=(0, 16))
     assert cross_val_score(model, x, y, cv=2).mean() > 0.9
     assert model.fit(x, y).n_features_in_ == 64
 
@@ -81,7 +81,7 @@ def test_tables_with_text_labels_and_pickle(digits: Digits, tmp_path: Path) -> N
     frame = pd.DataFrame({"file": [str(tmp_path / f"{i}.png") for i in range(60)]})
     for path, image in zip(frame["file"], x, strict=True):
         Image.fromarray(image).save(path)
-    model = TransferClassifier(C=1.0, class_weight="balanced").fit(
+    model = TransferClassifier(head_options={"C": 1.0}, class_weight="balanced").fit(
         frame, np.array(["even", "odd"])[y]
     )
     assert model.classes_.tolist() == ["even", "odd"]
@@ -122,7 +122,11 @@ def test_labels_are_checked_before_the_network_runs(
 
 
 def test_faults_of_both_halves_are_named_together(digits: Digits) -> None:
-    model = TransferClassifier(batch_size=0, C=-1, image_shape="round", folds=0)  # type: ignore[arg-type]
+    model = TransferClassifier(
+        batch_size=0,
+        image_shape="round",  # type: ignore[arg-type]
+        head_options={"C": -1, "tolerance": 0},
+    )
     with pytest.raises(SettingsError) as caught:
         model.fit(digits[0][:20], digits[1][:20])
     assert len(caught.value.faults) == 4

@@ -7,7 +7,7 @@ and both count: other repetitions would give another figure, and so would other 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ Correct = NDArray[np.bool_]
 """``(n,) bool``: which items of one repetition were classified correctly."""
 
 LEVEL = 0.95
+# A resample has a weight for each item; so many are held at once.
+_CELLS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,43 @@ def _crossed(mean: float, repetitions: float, items: float, count: int, n: int) 
         return _Estimate(mean, 0.0, count - 1)
     freedom = variance**2 / (repetitions**2 / (count - 1) + items**2 / max(n - 1, 1))
     return _Estimate(mean, math.sqrt(variance), freedom)
+
+
+def bootstrap_of_sums(
+    columns: NDArray[np.float64],
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    level: float = LEVEL,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> tuple[Score, ...]:
+    """Return figures that follow from sums over items, with percentiles of a bootstrap over items.
+
+    Args:
+        columns: ``(n, m)``, what is summed, of each item.
+        statistic: sums ``(..., m)`` → figures ``(..., f)``.
+        level: the confidence level.
+        seed: of the bootstrap.
+        resamples: how many.
+
+    Returns:
+        ``f`` scores, without an interval for a single item.
+    """
+    n = len(columns)
+    values = statistic(columns.sum(axis=0))
+    if n < 2:
+        return tuple(Score(float(value), None) for value in values)
+    rng = np.random.default_rng(seed)
+    step = max(1, _CELLS_AT_ONCE // n)
+    found = [
+        statistic(rng.multinomial(n, np.full(n, 1 / n), min(step, resamples - at)) @ columns)
+        for at in range(0, resamples, step)
+    ]
+    low, high = np.percentile(np.concatenate(found), [50 * (1 - level), 50 * (1 + level)], axis=0)
+    return tuple(
+        Score(float(value), Interval(float(a), float(b), level, "bootstrap", n))
+        for value, a, b in zip(values, low, high, strict=True)
+    )
 
 
 def paired_accuracy_difference(

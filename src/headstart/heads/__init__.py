@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from headstart.heads.logistic import fit_logistic as fit_logistic
     from headstart.heads.logistic import fit_logistic_path as fit_logistic_path
     from headstart.heads.logistic import fit_logistic_paths as fit_logistic_paths
-    from headstart.heads.mlp import MLPFit as MLPFit
     from headstart.heads.mlp import MLPHead as MLPHead
     from headstart.heads.mlp import fit_mlp as fit_mlp
     from headstart.heads.neighbours import NeighboursHead as NeighboursHead
@@ -73,7 +72,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "fit_logistic_path",
         "fit_logistic_paths",
     ),
-    "mlp": ("MLPFit", "MLPHead", "fit_mlp"),
+    "mlp": ("MLPHead", "fit_mlp"),
     "neighbours": ("NeighboursHead", "PrototypeHead", "fit_neighbours", "fit_prototype"),
     "nested": ("NestedScore", "nested_cross_validation"),
     "registry": (

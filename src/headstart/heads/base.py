@@ -13,24 +13,24 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import safetensors
 import safetensors.numpy
-from scipy.special import expit, softmax
 
 from headstart.core.errors import HeadError
 from headstart.core.files import write_bytes, write_text
 from headstart.core.fingerprints import sha256
-from headstart.heads.checks import Features, FloatArray, as_rows
+from headstart.evaluation.targets import FloatArray
+from headstart.evaluation.tasks import task_named
+from headstart.heads.checks import Features, as_rows
 
 ARRAYS_FILE = "head.safetensors"
 OPTIONS_FILE = "head.json"
 FORMAT = 1
 _OPTIONS_LIMIT = 16 * 1024 * 1024
 
-Task = Literal["classification", "multi-label", "regression"]
 Arrays = dict[str, np.ndarray]
 
 _KINDS: dict[str, type[Head]] = {}
@@ -44,12 +44,15 @@ class Head(ABC):
 
     Attributes:
         kind: the name under which the head is saved.
-        task: what the outputs mean.
+        task: what the outputs mean, by the name of a :class:`~headstart.evaluation.tasks.Task`.
+        rounds_by_company: whether a row's outputs depend, in the last digits, on how many rows are
+            computed together, since products are in single precision.
         temperature: the calibration divisor of the log-probabilities; 1 is uncalibrated.
     """
 
     kind: ClassVar[str]
-    task: Task
+    rounds_by_company: ClassVar[bool] = False
+    task: str
     temperature: float
 
     @property
@@ -101,12 +104,11 @@ class Head(ABC):
         Raises:
             HeadError: if the features do not fit the head, or the head is a regression.
         """
-        if self.task == "regression":
-            raise HeadError("a regression head has no class probabilities", hint="use predict")
+        probabilities = task_named(self.task).probabilities
+        if probabilities is None:
+            raise HeadError(f"a {self.task} head has no class probabilities", hint="use predict")
         logits = self.decision(as_rows(x, n_features=self.n_features)) / self.temperature
-        if self.task == "multi-label":
-            return cast(FloatArray, expit(logits))
-        return cast(FloatArray, softmax(logits, axis=1))
+        return probabilities(logits)
 
     def predict(self, x: object) -> np.ndarray:
         """Return the prediction for each item.
@@ -116,11 +118,7 @@ class Head(ABC):
             head; ``(n, n_classes) float64`` values for a regression.
         """
         outputs = self.decision(as_rows(x, n_features=self.n_features))
-        if self.task == "regression":
-            return outputs
-        if self.task == "multi-label":
-            return np.asarray(outputs > 0, dtype=np.int64)
-        return np.asarray(outputs.argmax(axis=1), dtype=np.int64)
+        return task_named(self.task).predict(outputs)
 
     def with_temperature(self, temperature: float) -> Self:
         """Return the same head with another calibration temperature (> 0)."""

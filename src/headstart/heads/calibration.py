@@ -7,7 +7,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from headstart.core.errors import HeadError
-from headstart.heads.checks import FloatArray
+from headstart.evaluation.targets import FloatArray
 
 _BOUNDS = (-7.0, 7.0)  # of log T: from a thousandth to a thousandfold
 

@@ -159,7 +159,7 @@ def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
             rows.y,
             rows.n_classes,
             C=float(options.C),
-            multi_label=rows.task == "multi-label",
+            task=rows.task,
             **common,
         )
         return Trained(head, convergence=convergence)
@@ -203,7 +203,7 @@ def _fit_ridge(rows: TrainingRows, options: RidgeOptions) -> Trained:
         rows.y,
         rows.n_classes,
         alphas=(cast(float, options.alpha),) if given else grid,
-        task=rows.task,  # type: ignore[arg-type]
+        task=rows.task,
         standardise=options.standardise,
         class_weight=cast("str | np.ndarray | None", options.class_weight),
     )
@@ -253,22 +253,18 @@ def _fit_prototype(rows: TrainingRows, options: object) -> Trained:  # noqa: ARG
 def _fit_mlp(rows: TrainingRows, options: MLPOptions) -> Trained:
     from headstart.heads.mlp import fit_mlp
 
-    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    if options.dropout == "auto":
-        given["dropout"] = 0.0 if rows.task == "regression" else 0.5
-    made = fit_mlp(
+    return fit_mlp(
         rows.x,
         rows.y,
         rows.n_classes,
-        task=rows.task,  # type: ignore[arg-type]
+        task=rows.task,
         validation_rows=rows.validation,
         keys=rows.keys,
         groups=rows.groups,
         seed=rows.seed,
         reporter=rows.reporter,
-        **given,
+        **{f.name: getattr(options, f.name) for f in dataclasses.fields(options)},
     )
-    return Trained(made.head, {"best_epoch": made.best_epoch}, made.curves, made.notes)
 
 
 register_head(
@@ -281,6 +277,7 @@ register_head(
         fit=_fit_linear,
         solve=_solve_linear,
         linear=True,
+        choosing={"C": ("grid", "folds", "rule")},
         # One value a decade: accuracy is flat around the best C.
         coarse={
             "folds": 3,
@@ -297,6 +294,7 @@ register_head(
         options=RidgeOptions,
         fit=_fit_ridge,
         linear=True,
+        choosing={"alpha": ("alphas",)},
     )
 )
 register_head(

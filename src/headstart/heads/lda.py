@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from headstart.core.errors import HeadError
-from headstart.heads.checks import Features, FloatArray, as_labels, as_rows, require_two_classes
+from headstart.evaluation.targets import FloatArray, as_labels, require_two_classes
+from headstart.heads.checks import Features, as_rows
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.rows import moments
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, cast, get_args
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
 from headstart.core.errors import HeadError
-from headstart.heads.base import Arrays, Head, Task, expect_arrays
-from headstart.heads.checks import Features, FloatArray
+from headstart.evaluation.targets import FloatArray
+from headstart.evaluation.tasks import task_named
+from headstart.heads.base import Arrays, Head, expect_arrays
+from headstart.heads.checks import Features
 
 _BLOCK_ROWS = 1024
 
@@ -25,7 +27,7 @@ class LinearHead(Head):
         mean, scale: ``(d,) float64``, the standardisation of the training rows.
         present: ``(k,) bool``, the classes that the training rows held; the others get
             probability 0, since nothing is known of them.
-        task: ``classification`` (softmax), ``multi-label`` (sigmoid) or ``regression``.
+        task: ``classification``, ``multi-label`` or ``regression``.
         method: how the weights were found ("logistic", "ridge", "lda").
         temperature: see :class:`~headstart.heads.base.Head`.
     """
@@ -37,7 +39,7 @@ class LinearHead(Head):
     mean: FloatArray
     scale: FloatArray
     present: np.ndarray
-    task: Task = "classification"
+    task: str = "classification"
     method: str = "logistic"
     temperature: float = field(default=1.0)
 
@@ -59,8 +61,7 @@ class LinearHead(Head):
             block -= self.mean
             block /= self.scale
             logits[start : start + _BLOCK_ROWS] = block @ self.weight + self.bias
-        if self.task != "regression":
-            logits[:, ~self.present] = -np.inf
+        logits[:, ~self.present] = -np.inf
         return cast(FloatArray, logits)
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
@@ -88,9 +89,7 @@ class LinearHead(Head):
         present = arrays["present"].astype(bool)
         if scale.min() <= 0:
             raise HeadError("the scale of the head must be positive everywhere")
-        if options["task"] not in get_args(Task):
-            raise HeadError(f"the task of the head is unknown: {options['task']!r}")
         if not present.any():
             raise HeadError("the head knows no class")
-        task, method = options["task"], str(options["method"])
+        task, method = task_named(options["task"]).name, str(options["method"])
         return cls(weight, bias, mean, scale, present, task=task, method=method)

@@ -1,43 +1,83 @@
 """The multi-layer perceptron: hidden layers with ReLU and dropout on standardised features.
 
-Everything random (initial weights, the order of the rows, dropout, the held-out part) comes from
-one generator made from the seed; the global random state is neither read nor moved.
+A head holds its weights as arrays, which are saved; a :class:`Perceptron` computes with them, in
+training and afterwards. Everything random (initial weights, the order of the rows, dropout, the
+held-out part) comes from one generator made from the seed; the global random state is neither read
+nor moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Self, cast, get_args
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.core.division import Keys, held_out_rows
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve
-from headstart.core.seeds import seed_faults
-from headstart.heads.base import Arrays, Head, Task, expect_arrays
-from headstart.heads.checks import (
-    Features,
-    FloatArray,
-    as_labels,
-    as_multi_hot,
-    as_regression_targets,
-    as_rows,
-    as_soft_targets,
-    class_weight_vector,
-    require_two_classes,
-)
+from headstart.core.seeds import require_seeds
+from headstart.evaluation.targets import FloatArray, class_weight_vector
+from headstart.evaluation.tasks import Task, task_named
+from headstart.heads.base import Arrays, Head, expect_arrays
+from headstart.heads.checks import Features, as_rows
+from headstart.heads.kinds import MLPOptions
 from headstart.heads.logistic.rows import moments
+from headstart.heads.registry import Trained
 from headstart.heads.source import StreamedFeatures
-from headstart.heads.training import Optimizer, RowsByIndex, Schedule, TrainingPlan, train
 
 _BLOCK_ROWS = 8192
+
+Layer = tuple[np.ndarray, np.ndarray]
+
+
+class Perceptron(nn.Module):
+    """Linear layers with ReLU between them, and dropout on the inputs of all but the first.
+
+    Args:
+        layers: weight ``(out, in)`` and bias ``(out,)`` of each layer, float32.
+        dropout: in training mode; drawn from ``generator``.
+        generator: of the dropout.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[tuple[Tensor, Tensor]],
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for weight, bias in layers:
+            layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+            layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+            self.layers.append(layer)
+        self.dropout, self.generator = dropout, generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers, ``(n, d) -> (n, k)``."""
+        for number, layer in enumerate(self.layers):
+            if number:
+                x = functional.relu(x)
+                if self.training and self.dropout > 0:
+                    # nn.Dropout would draw from the global generator.
+                    keep = torch.rand(x.shape, generator=self.generator) >= self.dropout
+                    x = x * keep / (1 - self.dropout)
+            x = layer(x)
+        return x
+
+    def arrays(self) -> tuple[Layer, ...]:
+        """Return copies of the weights and biases."""
+        values = [p.detach().numpy().copy() for p in self.parameters()]
+        return tuple(zip(values[::2], values[1::2], strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +94,15 @@ class MLPHead(Head):
     """
 
     kind: ClassVar[str] = "mlp"
+    rounds_by_company: ClassVar[bool] = True
 
-    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+    layers: tuple[Layer, ...]
     mean: FloatArray
     scale: FloatArray
     output_shift: FloatArray
     output_scale: FloatArray
     present: np.ndarray
-    task: Task = "classification"
+    task: str = "classification"
     temperature: float = 1.0
 
     @property
@@ -77,15 +118,15 @@ class MLPHead(Head):
     def decision(self, x: Features) -> FloatArray:
         """Return the outputs ``(n, k) float64``; ``-inf`` for classes not seen in training."""
         outputs = np.empty((len(x), self.n_classes))
-        layers = [(torch.from_numpy(w), torch.from_numpy(b)) for w, b in self.layers]
+        network = Perceptron((torch.from_numpy(w), torch.from_numpy(b)) for w, b in self.layers)
+        network.eval()
         for start in range(0, len(x), _BLOCK_ROWS):
             block = (x[start : start + _BLOCK_ROWS] - self.mean) / self.scale
             with torch.inference_mode():
-                hidden = forward(torch.from_numpy(block.astype(np.float32)), layers)
+                hidden = network(torch.from_numpy(block.astype(np.float32)))
             outputs[start : start + _BLOCK_ROWS] = hidden.double().numpy()
         outputs = outputs * self.output_scale + self.output_shift
-        if self.task != "regression":
-            outputs[:, ~self.present] = -np.inf
+        outputs[:, ~self.present] = -np.inf
         return cast(FloatArray, outputs)
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
@@ -107,8 +148,6 @@ class MLPHead(Head):
         count = options["layers"]
         if not (isinstance(count, int) and 1 <= count <= len(arrays)):
             raise HeadError(f"the number of layers of the head is impossible: {count!r}")
-        if options["task"] not in get_args(Task):
-            raise HeadError(f"the task of the head is unknown: {options['task']!r}")
         widths = ["d", *(f"h{i}" for i in range(count - 1)), "k"]
         shapes: dict[str, tuple[int | str, ...]] = {"mean": ("d",), "scale": ("d",)}
         shapes |= dict.fromkeys(("output_shift", "output_scale", "present"), ("k",))
@@ -127,29 +166,8 @@ class MLPHead(Head):
             output_shift=arrays["output_shift"].astype(np.float64),
             output_scale=arrays["output_scale"].astype(np.float64),
             present=arrays["present"].astype(bool),
-            task=options["task"],
+            task=task_named(options["task"]).name,
         )
-
-
-@dataclass(frozen=True)
-class MLPFit:
-    """A trained perceptron and how its training went.
-
-    Attributes:
-        head: with the weights of ``best_epoch``.
-        curves: train and validation loss, then (for classes) train and validation accuracy,
-            against the epoch, from 1. Training figures are means over the epoch's batches, with
-            dropout; validation figures are taken at its end, without.
-        best_epoch: the epoch whose weights are kept, from 1.
-        epochs: how many were trained.
-        notes: what was decided on the user's behalf.
-    """
-
-    head: MLPHead
-    curves: tuple[Curve, ...]
-    best_epoch: int
-    epochs: int
-    notes: tuple[str, ...]
 
 
 def fit_mlp(
@@ -157,25 +175,14 @@ def fit_mlp(
     y: object,
     n_classes: int,
     *,
-    hidden: Sequence[int] = (256,),
-    dropout: float = 0.5,
-    epochs: int = 100,
-    batch_size: int = 256,
-    lr: float = 1e-3,
-    weight_decay: float = 1e-2,
-    momentum: float = 0.9,
-    optimizer: Optimizer = "adamw",
-    schedule: Schedule = "cosine",
-    patience: int | None = 10,
-    validation: float = 0.2,
+    task: str = "classification",
     validation_rows: np.ndarray | None = None,
     keys: Keys | None = None,
     groups: Keys | None = None,
-    task: Literal["classification", "multi-label", "regression"] = "classification",
-    class_weight: str | np.ndarray | None = None,
     seed: int = 0,
     reporter: Reporter | None = None,
-) -> MLPFit:
+    **options: Any,
+) -> Trained:
     """Train a perceptron on frozen features with mini-batches.
 
     Args:
@@ -183,72 +190,66 @@ def fit_mlp(
         y: class indices ``(n,)``; or soft labels ``(n, k)``; multi-label memberships ``(n, k)``;
             regression targets ``(n,)`` or ``(n, t)``, which are standardised for training.
         n_classes: the number of outputs ``k`` (or targets ``t``).
-        hidden: widths of the hidden layers; empty makes a linear head.
-        dropout: on the inputs of every layer but the first, in training only.
-        epochs: at most so many passes over the training part.
-        batch_size: rows a step; the last batch of an epoch may be smaller.
-        lr: the initial learning rate.
-        weight_decay: decoupled for ``adamw`` (its default of 1e-2 is PyTorch's), L2 otherwise.
-        momentum: of ``sgd``.
-        optimizer: ``adamw``, ``adam`` or ``sgd``.
-        schedule: ``cosine`` to zero, ``step`` (a tenth after each third of the epochs) or
-            ``constant``.
-        patience: stop after so many epochs without a lower validation loss; None never stops.
-        validation: the fraction of the rows that is held out (stratified by class) to choose
-            the epoch; 0 keeps the last epoch's weights.
-        validation_rows: ``(n,) bool``, hold out just these rows instead.
+        task: what ``y`` means.
+        validation_rows: ``(n,) bool``, rows that choose the epoch, instead of a share of each
+            class (``validation``).
         keys, groups: what decides which rows are held out, and which are kept together; see
             :mod:`headstart.core.division`.
-        task: what ``y`` means.
-        class_weight: ``"balanced"``, one weight a class, or None; for class indices only.
         seed: of everything random.
-        reporter: is told about the epochs.
+        reporter: receives progress by epoch.
+        **options: fields of :class:`~headstart.heads.kinds.MLPOptions`.
+
+    Returns:
+        The head with the weights of the epoch of least validation loss (of the last one where
+        nothing is held out); that epoch as ``chosen["best_epoch"]``, from 1; and curves of train
+        and validation loss and, for classes, accuracy, against the epoch. Training figures are
+        means over the epoch's batches, with dropout; validation figures are taken at its end,
+        without.
 
     Raises:
-        HeadError: if the input or an option is unfit; all unfit options are named together.
+        ConfigError: options are unfit; all are named.
+        HeadError: the input is unfit, or training diverged at once.
     """
-    _check_options(hidden, dropout, batch_size, validation, seed)
-    plan = TrainingPlan(
-        epochs, batch_size, lr, weight_decay, momentum, optimizer, schedule, patience
-    )
-    plan.check()
+    settings = MLPOptions(**options)
+    require_seeds(seed)
+    what = task_named(task)
     features = as_rows(x)
-    targets, labels, present = _targets(y, len(features), n_classes, task)
-    indices = targets if targets.ndim == 1 else None
-    weights = class_weight_vector(class_weight, indices, n_classes)
+    targets = what.encode(y, len(features), n_classes)
+    given = cast("str | np.ndarray | None", settings.class_weight)
+    weights = class_weight_vector(given, targets.labels, n_classes)
     notes: list[str] = []
-    held = _held_out_rows(
-        labels, len(features), validation, validation_rows, seed, keys, groups, notes
-    )
+    if validation_rows is not None:
+        held = _checked_mask(validation_rows, len(features))
+    else:
+        held = _held_out(targets.strata, len(features), settings, seed, keys, groups, notes)
+    present = targets.present
     if not present.all():
         notes.append(f"{int((~present).sum())} classes have no training row; probability 0")
-    train_rows = np.flatnonzero(~held)
-    mean, scale = moments(features, train_rows)
+    rows = np.flatnonzero(~held)
+    mean, scale = moments(features, rows)
+    values = targets.values if targets.labels is not None else targets.values.astype(np.float32)
     shift: FloatArray = np.zeros(n_classes)
     spread: FloatArray = np.ones(n_classes)
-    if task == "regression":
-        shift, spread = moments(targets, train_rows)
-        targets = ((targets - shift) / spread).astype(np.float32)
+    if what.probabilities is None:
+        shift, spread = moments(values, rows)
+        values = ((values - shift) / spread).astype(np.float32)
     generator = torch.Generator().manual_seed(seed)
-    widths = [features.shape[1], *hidden, n_classes]
-    layers = initial_layers(widths, generator)
-    result = train(
-        layers,
-        lambda inputs: forward(inputs, layers),
-        lambda inputs: forward(inputs, layers, dropout, generator),
-        _inputs(features, mean, scale),
-        torch.from_numpy(targets),
+    dropout = settings.dropout
+    if dropout == "auto":
+        dropout = 0.5 if what.probabilities is not None else 0.0
+    widths = (features.shape[1], *settings.hidden, n_classes)
+    run = _Training(
+        Perceptron(_initial_layers(widths, generator), float(dropout), generator),
+        _standardised(features, mean, scale),
+        torch.from_numpy(values),
         None if weights is None else torch.from_numpy(weights),
         torch.from_numpy(present),
-        held,
-        task,
-        plan,
-        generator,
-        reporter or SilentReporter(),
+        what,
+        settings,
     )
-    notes += result.notes
+    best, curves = run.train(held, generator, reporter or SilentReporter(), notes)
     head = MLPHead(
-        layers=tuple((w.numpy().copy(), b.numpy().copy()) for w, b in result.layers),
+        layers=run.network.arrays(),
         mean=mean,
         scale=scale,
         output_shift=shift,
@@ -256,32 +257,13 @@ def fit_mlp(
         present=present,
         task=task,
     )
-    return MLPFit(head, result.curves, result.best_epoch, result.epochs, tuple(notes))
+    return Trained(head, {"best_epoch": best}, curves, tuple(notes))
 
 
-def forward(
-    inputs: Tensor,
-    layers: Sequence[tuple[Tensor, Tensor]],
-    dropout: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Apply the layers, ``(n, d) -> (n, k)``; with dropout if ``dropout > 0``."""
-    hidden = inputs
-    for number, (weight, bias) in enumerate(layers):
-        if number:
-            hidden = functional.relu(hidden)
-            if dropout > 0:
-                # functional.dropout would draw from the global generator.
-                keep = torch.rand(hidden.shape, generator=generator) >= dropout
-                hidden = hidden * keep / (1 - dropout)
-        hidden = functional.linear(hidden, weight, bias)
-    return hidden
-
-
-def initial_layers(
+def _initial_layers(
     widths: Sequence[int], generator: torch.Generator
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return weights ``(out, in)`` and biases, uniform in ``±1/sqrt(in)`` as ``nn.Linear``'s."""
+    """Return weights and biases, uniform in ``±1/sqrt(in)`` as those of ``nn.Linear``."""
     layers = []
     for inputs, outputs in pairwise(widths):
         bound = inputs**-0.5
@@ -291,15 +273,40 @@ def initial_layers(
     return layers
 
 
-def _inputs(features: Features, mean: FloatArray, scale: FloatArray) -> RowsByIndex:
-    if isinstance(features, StreamedFeatures):
-        return _StandardisedRows(features, mean, scale)
-    # Standardising once costs a copy of the features; the perceptron reads them every epoch.
-    return torch.from_numpy(((features - mean) / scale).astype(np.float32))
+def _checked_mask(given: np.ndarray, n: int) -> np.ndarray:
+    mask = np.asarray(given)
+    if mask.shape != (n,) or mask.dtype != bool or mask.all():
+        raise HeadError("expected validation_rows to be one boolean a row, not all true")
+    return mask
+
+
+def _held_out(
+    strata: np.ndarray | None,
+    n: int,
+    settings: MLPOptions,
+    seed: int,
+    keys: Keys | None,
+    groups: Keys | None,
+    notes: list[str],
+) -> np.ndarray:
+    """Return ``(n,) bool``: the rows that choose the epoch; every class keeps a training row."""
+    classes = np.zeros(n, dtype=np.int64) if strata is None else strata
+    held = held_out_rows(classes, settings.validation, seed=seed, keys=keys, groups=groups)
+    if settings.validation > 0 and not held.any():
+        notes.append(
+            "no rows were held out, because every class has too few; the last epoch is kept"
+        )
+    return held
+
+
+class _RowsByIndex(Protocol):
+    """Standardised features ``(n, d)`` of which batches are taken: a tensor, or rows on disk."""
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class _StandardisedRows:
+class _StreamedRows:
     """Rows on disk, standardised as they are read."""
 
     x: StreamedFeatures
@@ -311,63 +318,155 @@ class _StandardisedRows:
         return torch.from_numpy(block.astype(np.float32))
 
 
-def _check_options(
-    hidden: Sequence[int], dropout: float, batch_size: int, validation: float, seed: int
-) -> None:
-    faults = seed_faults(seed)
-    if any(width < 1 for width in hidden):
-        faults.append(f"expected hidden widths of 1 or more, found {list(hidden)}")
-    if not 0 <= dropout < 1:
-        faults.append(f"expected dropout in [0, 1), found {dropout}")
-    if batch_size < 1:
-        faults.append(f"expected a batch size of 1 or more, found {batch_size}")
-    if not 0 <= validation < 1:
-        faults.append(f"expected a validation fraction in [0, 1), found {validation}")
-    if faults:
-        raise HeadError("; ".join(faults))
+def _standardised(features: Features, mean: FloatArray, scale: FloatArray) -> _RowsByIndex:
+    if isinstance(features, StreamedFeatures):
+        return _StreamedRows(features, mean, scale)
+    # Standardising once costs a copy of the features; the perceptron reads them every epoch.
+    return torch.from_numpy(((features - mean) / scale).astype(np.float32))
 
 
-def _targets(
-    y: object, n: int, n_classes: int, task: Task
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Return targets for the loss, labels to stratify by (or None), and the classes present."""
-    everything = np.ones(n_classes, dtype=bool)
-    if task == "regression":
-        values = as_regression_targets(y, n)
-        if values.shape[1] != n_classes:
-            raise HeadError(f"expected {n_classes} targets an item, found {values.shape[1]}")
-        return values.astype(np.float32), None, everything
-    if task == "multi-label":
-        return as_multi_hot(y, n, n_classes).astype(np.float32), None, everything
-    if np.ndim(y) == 2:  # type: ignore[arg-type]
-        soft = as_soft_targets(y, n, n_classes)
-        require_two_classes(np.flatnonzero(soft.max(axis=0) > 0))
-        return soft.astype(np.float32), soft.argmax(axis=1), soft.max(axis=0) > 0
-    labels = as_labels(y, n, n_classes)
-    require_two_classes(labels)
-    return labels, labels, np.bincount(labels, minlength=n_classes) > 0
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """A network, the rows that train it, and how.
 
+    Attributes:
+        network: trained in place.
+        x: ``(n, d) float32``, standardised.
+        targets: ``(n,) int64`` or ``(n, k) float32``.
+        weights: ``(n,)`` of the loss, or None.
+        present: ``(k,) bool``; other classes are kept out of the softmax.
+        task: decides the loss.
+        settings: how long, and with what steps.
+    """
 
-def _held_out_rows(
-    labels: np.ndarray | None,
-    n: int,
-    fraction: float,
-    given: np.ndarray | None,
-    seed: int,
-    keys: Keys | None,
-    groups: Keys | None,
-    notes: list[str],
-) -> np.ndarray:
-    """Return ``(n,) bool``: the rows that choose the epoch; every class keeps a training row."""
-    if given is not None:
-        mask = np.asarray(given)
-        if mask.shape != (n,) or mask.dtype != bool or mask.all():
-            raise HeadError("expected validation_rows to be one boolean a row, not all true")
-        return mask
-    strata = np.zeros(n, dtype=np.int64) if labels is None else labels
-    held = held_out_rows(strata, fraction, seed=seed, keys=keys, groups=groups)
-    if fraction > 0 and not held.any():
-        notes.append(
-            "no rows were held out, because every class has too few; the last epoch is kept"
+    network: Perceptron
+    x: _RowsByIndex
+    targets: Tensor
+    weights: Tensor | None
+    present: Tensor
+    task: Task
+    settings: MLPOptions
+
+    def train(
+        self, held: np.ndarray, generator: torch.Generator, reporter: Reporter, notes: list[str]
+    ) -> tuple[int, tuple[Curve, ...]]:
+        """Train, keep the best epoch's weights, and return its number (from 1) and the curves.
+
+        Args:
+            held: ``(n,) bool``, the validation rows.
+            generator: of the order of the rows.
+            reporter: receives progress.
+            notes: what is decided is added.
+        """
+        settings, network = self.settings, self.network
+        optimizer = _optimizer(settings, list(network.parameters()))
+        rows, checks = (torch.from_numpy(np.flatnonzero(mask)) for mask in (~held, held))
+        history: dict[str, list[float]] = {}
+        best, best_epoch, best_loss = copy.deepcopy(network.state_dict()), 0, math.inf
+        with reporter.task("MLP head", settings.epochs, "epochs") as progress:
+            for epoch in range(settings.epochs):
+                loss = self._epoch(rows, optimizer, epoch, generator, history)
+                if len(checks):
+                    loss = self._measure(checks, history)
+                if not math.isfinite(loss):
+                    notes.append(f"training diverged in epoch {epoch + 1}; a lower rate may help")
+                    break
+                if loss < best_loss or not len(checks):
+                    best, best_epoch = copy.deepcopy(network.state_dict()), epoch
+                    best_loss = loss
+                progress.advance()
+                if len(checks) and settings.patience and epoch - best_epoch >= settings.patience:
+                    notes.append(
+                        f"stopped after epoch {epoch + 1}: no lower validation loss in"
+                        f" {settings.patience} epochs; the weights of epoch {best_epoch + 1} are"
+                        " kept"
+                    )
+                    break
+        if not math.isfinite(best_loss):
+            raise HeadError("training diverged in the first epoch", hint="lower the learning rate")
+        network.load_state_dict(best)
+        return best_epoch + 1, self._curves(history, best_epoch + 1)
+
+    def _epoch(
+        self,
+        rows: Tensor,
+        optimizer: torch.optim.Optimizer,
+        epoch: int,
+        generator: torch.Generator,
+        history: dict[str, list[float]],
+    ) -> float:
+        shuffled = rows[torch.randperm(len(rows), generator=generator)]
+        batches = torch.split(shuffled, self.settings.batch_size)
+
+        def step(number: int, loss: Tensor) -> None:
+            for group in optimizer.param_groups:
+                group["lr"] = _rate(self.settings, epoch, number / len(batches))
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimizer.step()
+
+        with torch.enable_grad():
+            return self._walk(batches, "train", history, step)
+
+    def _measure(self, rows: Tensor, history: dict[str, list[float]]) -> float:
+        with torch.no_grad():
+            return self._walk(torch.split(rows, _BLOCK_ROWS), "validation", history, None)
+
+    def _walk(
+        self,
+        batches: Sequence[Tensor],
+        part: str,
+        history: dict[str, list[float]],
+        step: Callable[[int, Tensor], None] | None,
+    ) -> float:
+        """Compute the mean loss and accuracy of batches, with a step after each if there is one."""
+        self.network.train(step is not None)
+        totals, mass = torch.zeros(2, dtype=torch.float64), 0.0
+        for number, batch in enumerate(batches):
+            outputs = self.network(self.x[batch])
+            loss, hits = self.task.loss(outputs, self.targets[batch], self.present)
+            weight = torch.ones_like(loss)
+            if self.weights is not None:
+                weight = self.weights[batch].to(loss.dtype)
+            if step is not None:
+                step(number, (loss * weight).sum() / weight.sum().clamp_min(1e-12))
+            totals += torch.stack([(loss * weight).sum(), (hits * weight).sum()]).detach().double()
+            mass += float(weight.sum())
+        for name, total in zip(("loss", "accuracy"), totals.tolist(), strict=True):
+            history.setdefault(f"{part} {name}", []).append(total / max(mass, 1e-12))
+        return history[f"{part} loss"][-1]
+
+    def _curves(self, history: dict[str, list[float]], best: int) -> tuple[Curve, ...]:
+        labels = {"loss": self.task.loss_label}
+        if self.task.correct is not None:
+            labels["accuracy"] = "accuracy"
+        return tuple(
+            Curve(
+                name=name,
+                x=tuple(float(epoch) for epoch in range(1, len(history[name]) + 1)),
+                y=tuple(history[name]),
+                x_label="epoch",
+                y_label=label,
+                chosen=float(best),
+            )
+            for figure, label in labels.items()
+            for part in ("train", "validation")
+            if (name := f"{part} {figure}") in history
         )
-    return held
+
+
+def _rate(settings: MLPOptions, epoch: int, fraction: float) -> float:
+    """Return the learning rate ``fraction`` of the way through ``epoch`` (from 0)."""
+    if settings.schedule == "cosine":
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * (epoch + fraction) / settings.epochs))
+    if settings.schedule == "step":
+        return settings.lr * 0.1 ** (3 * epoch // settings.epochs)
+    return settings.lr
+
+
+def _optimizer(settings: MLPOptions, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    lr, decay = settings.lr, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=lr, weight_decay=decay)

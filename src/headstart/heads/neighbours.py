@@ -11,15 +11,10 @@ import torch
 from torch import Tensor
 
 from headstart.core.errors import HeadError
-from headstart.heads.base import Arrays, Head, Task, expect_arrays
+from headstart.evaluation.targets import FloatArray, as_labels, require_two_classes
+from headstart.heads.base import Arrays, Head, expect_arrays
 from headstart.heads.calibration import fit_temperature
-from headstart.heads.checks import (
-    Features,
-    FloatArray,
-    as_labels,
-    as_rows,
-    require_two_classes,
-)
+from headstart.heads.checks import Features, as_rows
 from headstart.heads.source import StreamedFeatures
 
 Metric = Literal["cosine", "euclidean"]
@@ -51,6 +46,7 @@ class NeighboursHead(Head):
     """
 
     kind: ClassVar[str] = "neighbours"
+    rounds_by_company: ClassVar[bool] = True
 
     rows: Features
     labels: np.ndarray
@@ -59,7 +55,7 @@ class NeighboursHead(Head):
     metric: Metric = "cosine"
     weights: Weights = "softmax"
     softness: float = 0.07
-    task: Task = "classification"
+    task: str = "classification"
     temperature: float = 1.0
 
     @property
@@ -219,7 +215,7 @@ class PrototypeHead(Head):
     centre: FloatArray
     prototypes: FloatArray
     present: np.ndarray
-    task: Task = "classification"
+    task: str = "classification"
     temperature: float = 1.0
 
     @property

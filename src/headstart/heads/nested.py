@@ -13,8 +13,9 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Score
 from headstart.evaluation.classification import accuracy_score
 from headstart.evaluation.intervals import t_interval
+from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.base import Head
-from headstart.heads.checks import as_features, as_labels, require_two_classes
+from headstart.heads.checks import as_features
 from headstart.heads.choose import Selection, choose_linear
 
 Choose = Callable[..., Selection]

@@ -172,6 +172,8 @@ class HeadKind:
             is judged and used as trained; any other is refitted once its options are chosen.
         linear: whether it trains a :class:`~headstart.heads.linear.LinearHead`, the form in which
             fine-tuning can take over a head and train it further.
+        choosing: by option that may be ``auto``: the options that only serve to choose it, and
+            contradict a given value.
         coarse: options for fitting it many times over, where heads are compared and none is kept.
     """
 
@@ -189,6 +191,7 @@ class HeadKind:
     calibrated: bool = True
     stops_early: bool = False
     linear: bool = False
+    choosing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     coarse: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -196,32 +199,50 @@ class HeadKind:
         """The names of its options."""
         return tuple(f.name for f in dataclasses.fields(self.options))
 
-    def option_faults(self, given: Mapping[str, Any]) -> list[str]:
-        """Return what is wrong with the names of options, one sentence each."""
-        known, faults = self.option_names, []
-        for name in given:
-            if name not in known:
-                listed = f"it has {', '.join(known)}" if known else "it has none"
-                near = did_you_mean(str(name), known) or listed
-                faults.append(f"head '{self.name}' has no option '{name}' ({near})")
-        return faults
+    def faults(self, given: Mapping[str, Any]) -> list[str]:
+        """Return all that is wrong with options by name, one sentence each."""
+        return self._settled(given)[1]
 
     def settings(self, given: Mapping[str, Any], **shared: Any) -> Any:
         """Return an instance of ``options``.
 
         Args:
             given: options by name.
-            shared: further ones that are left out where the head has no such option, and that
+            shared: further ones, which are left out where the head has no such option and which
                 ``given`` overrides.
 
         Raises:
-            ConfigError: unknown names, with the nearest ones.
+            ConfigError: unknown names (with the nearest ones), values out of range, and options
+                that contradict one another; all are named.
         """
-        faults = self.option_faults(given)
+        common = {name: value for name, value in shared.items() if name in self.option_names}
+        settings, faults = self._settled({**common, **given}, given)
         if faults:
             raise ConfigError(tuple(faults))
-        common = {name: value for name, value in shared.items() if name in self.option_names}
-        return self.options(**{**common, **given})
+        return settings
+
+    def _settled(
+        self, values: Mapping[str, Any], given: Mapping[str, Any] | None = None
+    ) -> tuple[Any, list[str]]:
+        known, faults = self.option_names, []
+        given = values if given is None else given
+        for name in given:
+            if name not in known:
+                listed = f"it has {', '.join(known)}" if known else "it has none"
+                near = did_you_mean(str(name), known) or listed
+                faults.append(f"head '{self.name}' has no option '{name}' ({near})")
+        for parameter, serving in self.choosing.items():
+            if given.get(parameter, "auto") != "auto":
+                faults += [
+                    f"{name} chooses {parameter}, which is given as {given[parameter]!r}"
+                    for name in serving
+                    if name in given
+                ]
+        try:
+            settings = self.options(**{k: v for k, v in values.items() if k in known})
+        except ConfigError as error:
+            return None, [*faults, *error.faults]
+        return settings, faults
 
     def with_chosen(self, options: Any, chosen: Mapping[str, float]) -> Any:
         """Return options that fit what training has chosen, without choosing again."""

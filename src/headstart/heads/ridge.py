@@ -6,22 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from headstart.core.errors import HeadError
+from headstart.evaluation.targets import FloatArray, class_weight_vector
+from headstart.evaluation.tasks import Task, task_named
 from headstart.heads.calibration import fit_temperature
-from headstart.heads.checks import (
-    Features,
-    FloatArray,
-    as_labels,
-    as_multi_hot,
-    as_regression_targets,
-    as_rows,
-    class_weight_vector,
-    require_two_classes,
-)
+from headstart.heads.checks import Features, as_rows
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.rows import moments
 
@@ -29,7 +21,6 @@ RIDGE_GRID: tuple[float, ...] = tuple(float(a) for a in 10.0 ** np.linspace(-3, 
 """Penalties for standardised features, of which ``n`` rows have a Gram matrix of trace ``n d``."""
 
 _BLOCK_ROWS = 4096
-RidgeTask = Literal["classification", "multi-label", "regression"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ def fit_ridge(
     n_classes: int,
     *,
     alphas: Sequence[float] = RIDGE_GRID,
-    task: RidgeTask = "classification",
+    task: str = "classification",
     standardise: bool = True,
     class_weight: str | np.ndarray | None = None,
 ) -> RidgePath:
@@ -72,7 +63,8 @@ def fit_ridge(
 
     Args:
         x: features ``(n, d)``.
-        y: class indices ``(n,)``; memberships ``(n, k)``; or targets ``(n,)`` or ``(n, t)``.
+        y: class indices ``(n,)`` or soft labels ``(n, k)``; memberships ``(n, k)``; or targets
+            ``(n,)`` or ``(n, t)``.
         n_classes: the number of outputs.
         alphas: penalties, in any order; the least left-out error chooses.
         task: what ``y`` means.
@@ -86,30 +78,30 @@ def fit_ridge(
     grid = np.unique(np.asarray(alphas, dtype=np.float64))
     if not (len(grid) and np.isfinite(grid).all() and grid.min() > 0):
         raise HeadError("expected finite penalties above 0")
-    targets, labels = _targets(y, len(features), n_classes, task)
+    what = task_named(task)
+    encoded = what.encode(y, len(features), n_classes)
+    labels, targets = encoded.labels, what.code(encoded, n_classes)
     weight = class_weight_vector(class_weight, labels, n_classes)
     weights = np.ones(len(features)) if weight is None else weight
     mean, scale = moments(features, np.arange(len(features)))
     scale = scale if standardise else np.ones_like(scale)
     system = _System(features, mean, scale, weights, targets)
-    error, accuracy = _left_out_scores(system, grid, labels, task)
+    error, accuracy = _left_out_scores(system, grid, encoded.values, what)
     chosen = int(error.argmin())
     alpha = float(grid[chosen])
     left_out = np.empty_like(targets)
     for rows, outputs in system.left_out(np.array([alpha])):
         left_out[rows] = outputs[0]
     coefficients, intercept = system.solve(alpha)
-    present = np.ones(n_classes, dtype=bool)
-    if labels is not None:
-        present = np.bincount(labels, minlength=n_classes) > 0
+    present = encoded.present
     head = LinearHead(coefficients, intercept, mean, scale, present, task=task, method="ridge")
-    if task == "classification" and labels is not None:
+    if labels is not None:
         head = head.with_temperature(fit_temperature(np.where(present, left_out, -np.inf), labels))
     return RidgePath(tuple(float(a) for a in grid), error, accuracy, chosen, head, left_out)
 
 
 def _left_out_scores(
-    system: _System, grid: FloatArray, labels: np.ndarray | None, task: RidgeTask
+    system: _System, grid: FloatArray, values: np.ndarray, task: Task
 ) -> tuple[FloatArray, FloatArray]:
     """Return the left-out squared error and accuracy at every penalty, ``(a,)`` each."""
     error, right = np.zeros(len(grid)), np.zeros(len(grid))
@@ -117,29 +109,10 @@ def _left_out_scores(
         targets, weights = system.targets[rows], system.weights[rows]
         for at, output in enumerate(outputs):
             error[at] += float(weights @ ((output - targets) ** 2).mean(axis=1))
-            if labels is not None:
-                right[at] += float((output.argmax(axis=1) == labels[rows]).sum())
-            else:
-                right[at] += float(((output > 0) == (targets > 0)).mean(axis=1).sum())
+            if task.correct is not None:
+                right[at] += float(task.correct(output, values[rows]).sum())
     accuracy = right / len(system.targets)
-    return error / system.total, np.full(len(grid), np.nan) if task == "regression" else accuracy
-
-
-def _targets(
-    y: object, n: int, n_classes: int, task: RidgeTask
-) -> tuple[FloatArray, np.ndarray | None]:
-    if task == "regression":
-        targets = as_regression_targets(y, n)
-        if targets.shape[1] != n_classes:
-            raise HeadError(f"expected {n_classes} targets an item, found {targets.shape[1]}")
-        return targets, None
-    if task == "multi-label":
-        return 2 * as_multi_hot(y, n, n_classes) - 1, None
-    labels = as_labels(y, n, n_classes)
-    require_two_classes(labels)
-    targets = np.full((n, n_classes), -1.0)
-    targets[np.arange(n), labels] = 1.0
-    return targets, labels
+    return error / system.total, np.full(len(grid), np.nan) if task.correct is None else accuracy
 
 
 class _System:

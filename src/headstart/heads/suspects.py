@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.core.errors import HeadError
-from headstart.heads.checks import as_features, as_labels
+from headstart.evaluation.targets import as_labels
+from headstart.heads.checks import as_features
 from headstart.heads.neighbours import nearest, unit_rows
 
 _QUERY_ROWS = 1024

@@ -15,14 +15,10 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
 from headstart.core.seeds import require_seeds
 from headstart.evaluation import repeated_accuracy
+from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
-from headstart.heads.checks import (
-    as_labels,
-    as_rows,
-    require_two_classes,
-    streaming_note,
-)
+from headstart.heads.checks import as_rows, streaming_note
 from headstart.heads.choose import absent_note
 from headstart.heads.logistic import DINO_GRID
 from headstart.heads.registry import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -22,79 +22,72 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from headstart.heads.base import Head
+from headstart.heads.registry import HeadKind, TrainingRows, head_fault, head_kind
 from headstart.sklearn.faults import InputError, conventional, raise_faults
-from headstart.sklearn.solvers import (
-    CLASSIFIERS,
-    REGRESSORS,
-    Settings,
-    Solved,
-    head_faults,
-    logits,
-    solve_classification,
-    solve_regression,
-    without_effect,
-)
 
-ClassifierName = Literal["logistic", "ridge", "lda", "knn", "prototype", "mlp"]
-RegressorName = Literal["ridge", "mlp"]
 _NO_VOTE = float(np.log(np.nextafter(0.0, 1.0))) - 1.0
 """Below the logarithm of every share of votes that a double can hold."""
+_BLOCK_ROWS = 64
+
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
 
 
 class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
-    """What classifier and regressor share: how parameters reach the solver."""
+    """What classifier and regressor share: from parameters to a head of the registry."""
 
-    def _check_settings(self, heads: Mapping[str, tuple[str, ...]]) -> None:
-        given = self.get_params(deep=False)
-        raise_faults(self, head_faults(given, heads))
-        for name in without_effect(given, defaults_of(type(self)), heads):
+    def _kind(self, task: str) -> HeadKind:
+        raise_faults(self, head_faults(self.get_params(deep=False), task))
+        return head_kind(self.head)
+
+    def _train(
+        self, kind: HeadKind, X: Any, y: Any, n_outputs: int, task: str, **shared: Any
+    ) -> None:
+        names = [str(name) for name in self.classes_] if task == "classification" else None
+        rows = TrainingRows(
+            X,
+            y,
+            n_outputs,
+            task=task,
+            names=names,
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
+        )
+        trained = kind.fit(rows, kind.settings(self.head_options or {}, **shared))
+        self.head_ = trained.head
+        self.chosen_ = dict(trained.chosen)
+        self.curves_ = trained.curves
+        self.notes_ = trained.notes
+        reached = trained.convergence
+        if reached is not None and not reached.reached:
             warnings.warn(
-                f"head={self.head!r} takes no {name}, so {name}={given[name]!r} has no effect",
-                UserWarning,
+                f"the solver stopped at a gradient of {reached.gradient:.1e} after"
+                f" {reached.passes} passes, above the tolerance of {reached.tolerance:g}",
+                ConvergenceWarning,
                 stacklevel=3,
             )
 
-    def _settings(self) -> Settings:
-        given = self.get_params(deep=False)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return Settings.of(given, seed)
-
-    def _keep(self, solved: Solved) -> None:
-        self.head_ = solved.head
-        self.chosen_ = dict(solved.chosen)
-        self.curves_ = solved.curves
-        self.notes_ = solved.notes
-        if solved.unconverged is not None:
-            warnings.warn(solved.unconverged, ConvergenceWarning, stacklevel=3)
+    def _outputs(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        return outputs_one_by_one(self.head_, X)
 
 
 class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
     """A classifier of headstart on features ``(n, d)``.
 
-    Whatever has to be chosen (``C``, ``alpha``, the epoch) is chosen inside the rows given to
-    ``fit``.
+    Whatever has to be chosen (a penalty, the epoch) is chosen inside the rows given to ``fit``.
 
     Args:
-        head: ``logistic`` (multinomial logistic regression; the default, since it is hard to beat
-            on good features), ``ridge``, ``lda``, ``knn``, ``prototype`` (nearest class mean by
-            cosine) or ``mlp``.
-        C: inverse penalty of ``logistic``; ``auto`` takes the best of 45 values by
-            cross-validation, as DINOv2's linear evaluation does on its own grid.
-        alpha: penalty of ``ridge``; ``auto`` takes the least leave-one-out error.
-        shrinkage: of the covariance of ``lda``, in [0, 1]; ``auto`` is Ledoit and Wolf's.
-        n_neighbors: of ``knn``; 20 as in DINO.
-        hidden: widths of the hidden layers of ``mlp``.
-        dropout, lr, epochs: of ``mlp``; a fifth of the rows decides when to stop.
-        class_weight: ``balanced``, a mapping from class to weight, or None. ``lda``, ``knn`` and
-            ``prototype`` multiply their probabilities by it, as a change of the prior would.
-        standardise: whether ``logistic``, ``ridge`` and ``lda`` scale each feature to unit
-            deviation first.
-        folds: of the cross-validation of ``logistic`` for ``C="auto"``.
+        head: a kind of head: ``linear`` (multinomial logistic regression; the default, since it is
+            hard to beat on good features), ``ridge``, ``lda``, ``knn``, ``prototype`` (nearest
+            class mean by cosine), ``mlp``, or whatever :func:`headstart.heads.register_head` has
+            added.
+        head_options: options of that head by name, such as ``{"C": 0.1}`` for ``linear`` or
+            ``{"k": 5, "metric": "euclidean"}`` for ``knn``; see :mod:`headstart.heads.kinds`.
+        class_weight: ``balanced``, a mapping from class to weight, or None. A head without such
+            an option gets its probabilities multiplied by it, as a change of the prior would.
         random_state: of folds, initial weights and batches. An integer makes ``fit`` repeatable,
             which is why the default is 0; None draws from numpy's global generator.
-        options: further arguments of the head's function in :mod:`headstart.heads`, such as
-            ``{"metric": "euclidean"}`` for ``knn`` or ``{"optimizer": "sgd"}`` for ``mlp``.
 
     Attributes:
         classes_: ``(k,)``, sorted.
@@ -107,36 +100,16 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        head: ClassifierName = "logistic",
+        head: str = "linear",
         *,
-        C: float | Literal["auto"] = "auto",
-        alpha: float | Literal["auto"] = "auto",
-        shrinkage: float | Literal["auto"] = "auto",
-        n_neighbors: int = 20,
-        hidden: Sequence[int] = (256,),
-        dropout: float = 0.5,
-        lr: float = 1e-3,
-        epochs: int = 100,
+        head_options: Mapping[str, Any] | None = None,
         class_weight: ClassWeight = None,
-        standardise: bool = True,
-        folds: int = 5,
         random_state: int | np.random.RandomState | None = 0,
-        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.head = head
-        self.C = C
-        self.alpha = alpha
-        self.shrinkage = shrinkage
-        self.n_neighbors = n_neighbors
-        self.hidden = hidden
-        self.dropout = dropout
-        self.lr = lr
-        self.epochs = epochs
+        self.head_options = head_options
         self.class_weight = class_weight
-        self.standardise = standardise
-        self.folds = folds
         self.random_state = random_state
-        self.options = options
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train the head.
@@ -149,14 +122,15 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
             SettingsError: parameters are unfit; all are named.
             InputError, ValueError: X or y is unfit.
         """
-        self._check_settings(CLASSIFIERS)
+        kind = self._kind("classification")
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         self.classes_, codes = encode_classes(y, type(self).__name__)
         with conventional():
             weights = class_weights(self.class_weight, self.classes_, y)
-            solved = solve_classification(X, codes, self.classes_, weights, self._settings())
-        self._keep(solved)
-        self._shift = solved.shift
+            given = {} if weights is None else {"class_weight": weights}
+            self._train(kind, X, codes, len(self.classes_), "classification", **given)
+        as_prior = weights is not None and "class_weight" not in kind.option_names
+        self._shift = np.log(weights) if as_prior else 0.0  # type: ignore[arg-type]
         return self
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
@@ -187,9 +161,7 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         return np.asarray(log_softmax(self._logits(X), axis=1))
 
     def _logits(self, X: Any, impossible: float = -np.inf) -> NDArray[np.float64]:
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        values = logits(self.head_, X)
+        values = self._outputs(X)
         values = np.where(np.isneginf(values), impossible, values)
         return np.asarray(values / self.head_.temperature + self._shift)
 
@@ -198,10 +170,8 @@ class HeadRegressor(RegressorMixin, MultiOutputMixin, _HeadEstimator):  # type: 
     """A regression of headstart on features ``(n, d)``, with one target or several.
 
     Args:
-        head: ``ridge`` (the default) or ``mlp``.
-        alpha, hidden, dropout, lr, epochs, standardise, random_state, options: as for
-            :class:`HeadClassifier`. ``dropout`` is 0 here: noise in the hidden layer biases the
-            scale of an output that no softmax normalises.
+        head: ``ridge`` (the default), ``mlp``, or another kind of head that does regression.
+        head_options, random_state: as for :class:`HeadClassifier`.
 
     Attributes:
         head_, chosen_, curves_, notes_: as for :class:`HeadClassifier`.
@@ -210,26 +180,14 @@ class HeadRegressor(RegressorMixin, MultiOutputMixin, _HeadEstimator):  # type: 
 
     def __init__(
         self,
-        head: RegressorName = "ridge",
+        head: str = "ridge",
         *,
-        alpha: float | Literal["auto"] = "auto",
-        hidden: Sequence[int] = (256,),
-        dropout: float = 0.0,
-        lr: float = 1e-3,
-        epochs: int = 100,
-        standardise: bool = True,
+        head_options: Mapping[str, Any] | None = None,
         random_state: int | np.random.RandomState | None = 0,
-        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.head = head
-        self.alpha = alpha
-        self.hidden = hidden
-        self.dropout = dropout
-        self.lr = lr
-        self.epochs = epochs
-        self.standardise = standardise
+        self.head_options = head_options
         self.random_state = random_state
-        self.options = options
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train the head.
@@ -242,28 +200,60 @@ class HeadRegressor(RegressorMixin, MultiOutputMixin, _HeadEstimator):  # type: 
             SettingsError: parameters are unfit; all are named.
             InputError, ValueError: X or y is unfit.
         """
-        self._check_settings(REGRESSORS)
+        kind = self._kind("regression")
         X, y = validate_data(
             self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
         )
         with conventional():
-            solved = solve_regression(X, y, self._settings())
-        self._keep(solved)
+            self._train(kind, X, y, 1 if y.ndim == 1 else y.shape[1], "regression")
         self._flat = y.ndim == 1
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return the targets, ``(n,)`` or ``(n, t)`` as in ``fit``."""
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        values = logits(self.head_, X)
+        values = self._outputs(X)
         return np.asarray(values[:, 0] if self._flat else values)
 
 
-def defaults_of(estimator: type) -> dict[str, Any]:
-    """Return the default of every parameter of an estimator."""
-    parameters = inspect.signature(estimator).parameters
-    return {name: parameter.default for name, parameter in parameters.items()}
+def head_faults(given: Mapping[str, Any], task: str) -> list[str]:
+    """Return what is wrong with a head and its options, one sentence each.
+
+    Args:
+        given: the parameters of an estimator.
+        task: what the head is for.
+    """
+    head, options = given["head"], given["head_options"]
+    faults = [fault] if (fault := head_fault(head, task)) is not None else []
+    if options is not None and not isinstance(options, Mapping):
+        return [*faults, f"head_options must be a mapping or None, not {type(options).__name__}"]
+    if given.get("class_weight") is not None and "class_weight" in (options or {}):
+        faults.append("class_weight is given twice, as a parameter and in head_options")
+    return faults if fault is not None else faults + head_kind(head).faults(options or {})
+
+
+def outputs_one_by_one(head: Head, x: NDArray[Any]) -> NDArray[np.float64]:
+    """Return ``head.decision(x)``, each row as if it were alone.
+
+    Some heads multiply in single precision, where the number of rows decides how a product is
+    summed. In blocks of one size a row gets the same result in any company.
+
+    Args:
+        head: any head.
+        x: checked features ``(n, d)``.
+    """
+    if not head.rounds_by_company:
+        return np.asarray(head.decision(x))
+    out = np.empty((len(x), head.n_classes))
+    for start in range(0, len(x), _BLOCK_ROWS):
+        block = x[start : start + _BLOCK_ROWS]
+        filled = np.concatenate([block, np.repeat(block[:1], _BLOCK_ROWS - len(block), axis=0)])
+        out[start : start + len(block)] = head.decision(filled)[: len(block)]
+    return out
+
+
+def parameters_of(estimator: type) -> tuple[str, ...]:
+    """Return the names of the parameters of an estimator."""
+    return tuple(inspect.signature(estimator).parameters)
 
 
 def encode_classes(y: Any, who: str) -> tuple[NDArray[Any], NDArray[np.int64]]:

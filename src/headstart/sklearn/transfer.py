@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,16 +18,15 @@ from headstart.extraction import Precision
 from headstart.sklearn.extractor import FeatureExtractor, extractor_faults, image_tags
 from headstart.sklearn.faults import raise_faults
 from headstart.sklearn.heads import (
-    ClassifierName,
     ClassWeight,
     HeadClassifier,
-    defaults_of,
     encode_classes,
+    head_faults,
+    parameters_of,
 )
-from headstart.sklearn.solvers import CLASSIFIERS, head_faults
 
-_EXTRACTOR = tuple(defaults_of(FeatureExtractor))
-_HEAD = tuple(defaults_of(HeadClassifier))
+_EXTRACTOR = parameters_of(FeatureExtractor)
+_HEAD = parameters_of(HeadClassifier)
 
 
 class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -40,8 +39,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         backbone, layer, pooling, backbone_args, image_shape, value_range, image_column, cache,
             batch_size, precision, device, workers, verbose: as for :class:`FeatureExtractor`.
-        head, C, alpha, shrinkage, n_neighbors, hidden, dropout, lr, epochs, class_weight,
-            standardise, folds, random_state, options: as for :class:`HeadClassifier`.
+        head, head_options, class_weight, random_state: as for :class:`HeadClassifier`.
 
     Attributes:
         classes_: ``(k,)``, sorted.
@@ -56,20 +54,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         layer: str | None = None,
         pooling: Pooling | None = None,
-        head: ClassifierName = "logistic",
-        C: float | Literal["auto"] = "auto",
-        alpha: float | Literal["auto"] = "auto",
-        shrinkage: float | Literal["auto"] = "auto",
-        n_neighbors: int = 20,
-        hidden: Sequence[int] = (256,),
-        dropout: float = 0.5,
-        lr: float = 1e-3,
-        epochs: int = 100,
+        head: str = "linear",
+        head_options: Mapping[str, Any] | None = None,
         class_weight: ClassWeight = None,
-        standardise: bool = True,
-        folds: int = 5,
         random_state: int | np.random.RandomState | None = 0,
-        options: Mapping[str, Any] | None = None,
         backbone_args: Mapping[str, Any] | None = None,
         image_shape: Literal["square"] | tuple[int, ...] | None = None,
         value_range: tuple[float, float] | None = None,
@@ -85,19 +73,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.layer = layer
         self.pooling = pooling
         self.head = head
-        self.C = C
-        self.alpha = alpha
-        self.shrinkage = shrinkage
-        self.n_neighbors = n_neighbors
-        self.hidden = hidden
-        self.dropout = dropout
-        self.lr = lr
-        self.epochs = epochs
+        self.head_options = head_options
         self.class_weight = class_weight
-        self.standardise = standardise
-        self.folds = folds
         self.random_state = random_state
-        self.options = options
         self.backbone_args = backbone_args
         self.image_shape = image_shape
         self.value_range = value_range
@@ -123,7 +101,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         given = self.get_params(deep=False)
         faults = extractor_faults(given)
-        raise_faults(self, faults + head_faults(given, CLASSIFIERS))
+        faults += head_faults(given, "classification")
+        raise_faults(self, faults)
         extractor = FeatureExtractor(**{name: given[name] for name in _EXTRACTOR}).fit(X)
         # What is wrong with y is said before the network runs over X.
         self.classes_, _ = encode_classes(y, type(self).__name__)

@@ -34,7 +34,7 @@ class HeadSpec:
 
     def __post_init__(self) -> None:
         fault = head_fault(self.kind)
-        faults = [fault] if fault else self.head.option_faults(self.options)
+        faults = [fault] if fault else self.head.faults(self.options)
         if faults:
             raise ConfigError(tuple(faults))
 
@@ -143,7 +143,7 @@ def fit_head(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitte
 
 def _fit_and_refit(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitted:
     kind = spec.head
-    options = kind.settings({**kind.coarse, **spec.options})
+    options = kind.settings(spec.options, **kind.coarse)
     fit = ~rows.held_out
     repeated = len(np.unique(rows.items)) < len(rows.items)
     groups = rows.items[fit] if repeated else None
@@ -166,7 +166,7 @@ def _fit_once(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitt
     none_held_out = {} if held_out is not None else {"validation": 0.0}
     trained = spec.head.fit(
         TrainingRows(rows.train, rows.labels, n_classes, validation=held_out, seed=seed),
-        spec.head.settings({**spec.head.coarse, **spec.options}, **none_held_out),
+        spec.head.settings(spec.options, **{**spec.head.coarse, **none_held_out}),
     )
     validation = trained.head.predict(rows.validation) if len(rows.validation) else _none()
     chosen = {name: float(value) for name, value in trained.chosen.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.heads.checks import FloatArray
+from headstart.evaluation.targets import FloatArray
 from headstart.heads.logistic.curvature import (
     Curvature,
     GramBasis,

@@ -37,7 +37,7 @@ def fit_logistic_path(
     grid: Sequence[float] | np.ndarray = DINO_GRID,
     standardise: bool = True,
     class_weight: str | np.ndarray | None = None,
-    multi_label: bool = False,
+    task: str = "classification",
     tolerance: float = 1e-4,
     max_passes: int = 300,
     drop_hopeless: bool = True,
@@ -50,7 +50,7 @@ def fit_logistic_path(
     Each fold is standardised by its own training rows.
 
     Args:
-        x, y, n_classes, standardise, class_weight, multi_label, device: as for ``fit_logistic``.
+        x, y, n_classes, standardise, class_weight, task, device: as for ``fit_logistic``.
         folds: ``(n,) int``, the fold that holds each row out, ``0 .. f - 1``; or ``(r, n)``,
             several divisions, whose folds are all solved together.
         grid: the values of C, in any order.
@@ -74,7 +74,7 @@ def fit_logistic_path(
         grid=grid,
         standardise=(standardise,),
         class_weight=class_weight,
-        multi_label=multi_label,
+        task=task,
         tolerance=tolerance,
         max_passes=max_passes,
         drop_hopeless=drop_hopeless,
@@ -93,7 +93,7 @@ def fit_logistic_paths(
     grid: Sequence[float] | np.ndarray = DINO_GRID,
     standardise: Sequence[bool] = (True, False),
     class_weight: str | np.ndarray | None = None,
-    multi_label: bool = False,
+    task: str = "classification",
     tolerance: float = 1e-4,
     max_passes: int = 300,
     drop_hopeless: bool = True,
@@ -105,7 +105,7 @@ def fit_logistic_paths(
 
     Args:
         standardise: whether features are scaled to unit deviation, for each path.
-        x, y, n_classes, folds, grid, class_weight, multi_label, tolerance, max_passes,
+        x, y, n_classes, folds, grid, class_weight, task, tolerance, max_passes,
             drop_hopeless, precision, device, reporter: as for :func:`fit_logistic_path`.
 
     Raises:
@@ -117,7 +117,7 @@ def fit_logistic_paths(
         n_classes,
         standardise=any(standardise),
         class_weight=class_weight,
-        multi_label=multi_label,
+        task=task,
     )
     place = choose_device(device, problem.x.shape)
     values = np.unique(np.asarray(grid, dtype=np.float64))

@@ -9,16 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.heads.checks import (
-    Features,
-    FloatArray,
-    as_labels,
-    as_multi_hot,
-    as_rows,
-    as_soft_targets,
-    class_weight_vector,
-    require_two_classes,
-)
+from headstart.core.errors import HeadError
+from headstart.evaluation.targets import FloatArray, class_weight_vector
+from headstart.evaluation.tasks import task_named
+from headstart.heads.checks import Features, as_rows
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.objective import Group, Link
 from headstart.heads.logistic.rows import Rows, moments
@@ -38,7 +32,7 @@ class Problem:
         link: softmax, or sigmoid for two classes and for multi-label targets.
         columns: the outputs that are solved for; 1 for two classes.
         n_classes: the outputs of the head.
-        multi_label: whether outputs are independent labels.
+        task: what the head is for.
         standardise: whether features are scaled to unit deviation.
     """
 
@@ -49,7 +43,7 @@ class Problem:
     link: Link
     columns: int
     n_classes: int
-    multi_label: bool
+    task: str
     standardise: bool
 
     def rows(self, order: np.ndarray, device: torch.device = CPU, chunk: int = 0) -> Rows:
@@ -97,24 +91,22 @@ class Problem:
         """Return the head with parameters ``theta: (d + 1, columns)`` of a group."""
         theta = theta.double().cpu()
         weight, bias = theta[:-1].numpy(), theta[-1].numpy()
-        if self.columns == 1 and self.n_classes == 2 and not self.multi_label:
+        if self.columns < self.n_classes:
             # One sigmoid column z is a softmax over (-z / 2, z / 2).
             weight = np.concatenate([-weight / 2, weight / 2], axis=1)
             bias = np.concatenate([-bias / 2, bias / 2])
         present = ~group.absent
-        if self.multi_label:
-            present = np.ones(self.n_classes, dtype=bool)
         return LinearHead(
             weight=np.where(present, weight, 0.0),
             bias=np.where(present, bias, 0.0),
             mean=rows.shift + group.shift * rows.scale,
             scale=rows.scale * group.scale,
             present=present,
-            task="multi-label" if self.multi_label else "classification",
+            task=self.task,
         )
 
     def _absent(self, members: np.ndarray) -> np.ndarray:
-        if self.multi_label or self.columns == 1:
+        if self.link == "sigmoid":
             return np.zeros(self.n_classes, dtype=bool)
         if self.labels is not None:
             return np.asarray(np.bincount(self.labels[members], minlength=self.n_classes) == 0)
@@ -129,41 +121,28 @@ def make_problem(
     *,
     standardise: bool,
     class_weight: str | np.ndarray | None,
-    multi_label: bool,
+    task: str,
 ) -> Problem:
     """Check the input of a solver (see ``fit_logistic`` for its meaning).
 
     Raises:
         HeadError: if the arrays are unfit, or fewer than two classes occur.
     """
+    what = task_named(task)
+    if what.probabilities is None:
+        raise HeadError(f"logistic regression has no {task}", hint="use ridge or a perceptron")
     features = as_rows(x)
-    n = len(features)
-    ones = np.ones(n)
-    by_row = multi_label or np.ndim(y) == 2  # type: ignore[arg-type]
-    labels = None if by_row else as_labels(y, n, n_classes)
-    weights = class_weight_vector(class_weight, labels, n_classes)
-    if multi_label:
-        targets = as_multi_hot(y, n, n_classes)
-        return Problem(
-            features, None, targets, ones, "sigmoid", n_classes, n_classes, True, standardise
-        )
-    if labels is None:
-        soft = as_soft_targets(y, n, n_classes)
-        require_two_classes(np.flatnonzero(soft.max(axis=0) > 0))
-        return Problem(
-            features, None, soft, ones, "softmax", n_classes, n_classes, False, standardise
-        )
-    require_two_classes(labels)
-    link: Link = "sigmoid" if n_classes == 2 else "softmax"
-    columns = 1 if n_classes == 2 else n_classes
+    targets = what.encode(y, len(features), n_classes)
+    weight = class_weight_vector(class_weight, targets.labels, n_classes)
+    one_column = targets.labels is not None and n_classes == 2
     return Problem(
-        features,
-        labels,
-        None,
-        ones if weights is None else weights,
-        link,
-        columns,
-        n_classes,
-        False,
-        standardise,
+        x=features,
+        labels=targets.labels,
+        targets=None if targets.labels is not None else targets.values,
+        weight=np.ones(len(features)) if weight is None else weight,
+        link="sigmoid" if one_column or targets.strata is None else "softmax",
+        columns=1 if one_column else n_classes,
+        n_classes=n_classes,
+        task=task,
+        standardise=standardise,
     )

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.heads.checks import Features, FloatArray
+from headstart.evaluation.targets import FloatArray
+from headstart.heads.checks import Features
 from headstart.heads.source import StreamedFeatures
 
 Precision = Literal["float64", "float32", "bfloat16"]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.heads.checks import FloatArray
+from headstart.evaluation.targets import FloatArray
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.engine import Engine, Solved
 from headstart.heads.logistic.objective import Group

@@ -50,7 +50,7 @@ def fit_logistic(
     C: float = 1.0,
     standardise: bool = True,
     class_weight: str | np.ndarray | None = None,
-    multi_label: bool = False,
+    task: str = "classification",
     tolerance: float = 1e-6,
     max_passes: int = 1000,
     start: Tensor | None = None,
@@ -67,13 +67,13 @@ def fit_logistic(
             array, rows of a feature store, :class:`~headstart.heads.StreamedFeatures`) is read in
             blocks.
         y: ``(n,)`` class indices in ``[0, n_classes)``; or ``(n, n_classes)`` soft labels whose
-            rows sum to 1, or with ``multi_label`` memberships in [0, 1].
+            rows sum to 1, or for several labels an item memberships in [0, 1].
         n_classes: the number of classes, whether or not all occur.
         C: inverse strength of the penalty.
         standardise: scale each feature to unit deviation first; the penalty acts on the scaled
             weights. (Features are always centred, which changes only the intercept.)
         class_weight: ``"balanced"``, one weight a class, or None; for class indices only.
-        multi_label: whether an item may carry several labels.
+        task: ``classification`` or ``multi-label``.
         tolerance: for the largest absolute component of the gradient. scikit-learn's default is
             1e-4; 1e-6 costs a few more passes and makes the head reproducible.
         max_passes: give up after so many evaluations; the certificate says how far it came.
@@ -96,7 +96,7 @@ def fit_logistic(
         n_classes,
         standardise=standardise,
         class_weight=class_weight,
-        multi_label=multi_label,
+        task=task,
     )
     place = choose_device(device, problem.x.shape)
     n, shape = len(problem.x), (problem.x.shape[1] + 1, problem.columns)
