@@ -41,11 +41,11 @@ from headstart.data import (
     UndecodableError,
     register_inputs,
 )
+from headstart.evaluation.targets import FloatArray
 from headstart.extraction import Extraction, extract
 from headstart.finetuning import Recipe, Stage
 from headstart.heads import HeadKind, Trained, TrainingRows, load_head, register_head, sweep
 from headstart.heads import registry as heads
-from headstart.evaluation.targets import FloatArray
 from headstart.heads.base import Arrays, Head
 from headstart.heads.checks import Features
 from headstart.sklearn import HeadClassifier, SettingsError

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from headstart.heads.calibration import fit_temperature as fit_temperature
     from headstart.heads.choose import Selection as Selection
     from headstart.heads.choose import choose_linear as choose_linear
+    from headstart.heads.contract import HeadKind as HeadKind
+    from headstart.heads.contract import Trained as Trained
+    from headstart.heads.contract import TrainingRows as TrainingRows
     from headstart.heads.label_budget import LabelBudget as LabelBudget
     from headstart.heads.label_budget import learning_curve as learning_curve
     from headstart.heads.lda import fit_lda as fit_lda
@@ -39,9 +42,6 @@ if TYPE_CHECKING:
     from headstart.heads.neighbours import fit_prototype as fit_prototype
     from headstart.heads.nested import NestedScore as NestedScore
     from headstart.heads.nested import nested_cross_validation as nested_cross_validation
-    from headstart.heads.registry import HeadKind as HeadKind
-    from headstart.heads.registry import Trained as Trained
-    from headstart.heads.registry import TrainingRows as TrainingRows
     from headstart.heads.registry import head_kind as head_kind
     from headstart.heads.registry import head_kinds as head_kinds
     from headstart.heads.registry import register_head as register_head
@@ -61,6 +61,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "base": ("Head", "load_head", "unpack_head"),
     "calibration": ("fit_temperature",),
     "choose": ("Selection", "choose_linear"),
+    "contract": ("HeadKind", "Trained", "TrainingRows"),
     "label_budget": ("LabelBudget", "learning_curve"),
     "lda": ("fit_lda",),
     "linear": ("LinearHead",),
@@ -76,9 +77,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "neighbours": ("NeighboursHead", "PrototypeHead", "fit_neighbours", "fit_prototype"),
     "nested": ("NestedScore", "nested_cross_validation"),
     "registry": (
-        "HeadKind",
-        "Trained",
-        "TrainingRows",
         "head_kind",
         "head_kinds",
         "register_head",

@@ -20,6 +20,7 @@ from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.checks import as_rows, streaming_note
+from headstart.heads.contract import SweepRequest, TrainingRows, Trial
 from headstart.heads.logistic import (
     DINO_GRID,
     Convergence,
@@ -28,7 +29,6 @@ from headstart.heads.logistic import (
     fit_logistic_path,
     fit_logistic_paths,
 )
-from headstart.heads.registry import SweepRequest, TrainingRows, Trial
 
 _FALLBACK_C = 1.0
 Rule = Literal["best", "one-standard-error"]

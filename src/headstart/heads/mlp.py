@@ -29,9 +29,9 @@ from headstart.evaluation.targets import FloatArray, class_weight_vector
 from headstart.evaluation.tasks import Task, task_named
 from headstart.heads.base import Arrays, Head, expect_arrays
 from headstart.heads.checks import Features, as_rows
-from headstart.heads.kinds import MLPOptions
+from headstart.heads.contract import Trained
 from headstart.heads.logistic.rows import moments
-from headstart.heads.registry import Trained
+from headstart.heads.options import MLPOptions
 from headstart.heads.source import StreamedFeatures
 
 _BLOCK_ROWS = 8192
@@ -197,7 +197,7 @@ def fit_mlp(
             :mod:`headstart.core.division`.
         seed: of everything random.
         reporter: receives progress by epoch.
-        **options: fields of :class:`~headstart.heads.kinds.MLPOptions`.
+        **options: fields of :class:`~headstart.heads.options.MLPOptions`.
 
     Returns:
         The head with the weights of the epoch of least validation loss (of the last one where

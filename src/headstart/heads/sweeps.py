@@ -20,16 +20,9 @@ from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.checks import as_rows, streaming_note
 from headstart.heads.choose import absent_note
+from headstart.heads.contract import HeadKind, SweepRequest, TrainingRows, Trial
 from headstart.heads.logistic import DINO_GRID
-from headstart.heads.registry import (
-    HeadKind,
-    SweepRequest,
-    TrainingRows,
-    Trial,
-    head_kind,
-    head_kinds,
-    head_names,
-)
+from headstart.heads.registry import head_kind, head_kinds, head_names
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
             class mean by cosine), ``mlp``, or whatever :func:`headstart.heads.register_head` has
             added.
         head_options: options of that head by name, such as ``{"C": 0.1}`` for ``linear`` or
-            ``{"k": 5, "metric": "euclidean"}`` for ``knn``; see :mod:`headstart.heads.kinds`.
+            ``{"k": 5, "metric": "euclidean"}`` for ``knn``; see :mod:`headstart.heads.options`.
         class_weight: ``balanced``, a mapping from class to weight, or None. A head without such
             an option gets its probabilities multiplied by it, as a change of the prior would.
         random_state: of folds, initial weights and batches. An integer makes ``fit`` repeatable,

@@ -75,7 +75,7 @@ class CompareConfig:
     def faults(self) -> list[str]:
         """Return what is wrong with the head."""
         fault = head_fault(self.head)
-        return [fault] if fault else head_kind(self.head).option_faults(self.head_options)
+        return [fault] if fault else head_kind(self.head).faults(self.head_options)
 
     @property
     def head_in_epochs(self) -> bool:

@@ -1,4 +1,4 @@
-"""The built-in heads: their options, and how each is trained from :class:`TrainingRows`.
+"""The built-in heads: how each is trained from :class:`TrainingRows`, and their entries.
 
 The numerical code lies in the modules that the functions import when they are called.
 """
@@ -7,139 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from headstart.core.errors import HeadError
 from headstart.core.records import Curve
-from headstart.core.settings import Fault, check, option, options_of
-from headstart.heads.registry import (
-    HeadKind,
-    SweepRequest,
-    Trained,
-    TrainingRows,
-    Trial,
-    register_head,
+from headstart.heads.contract import HeadKind, SweepRequest, Trained, TrainingRows, Trial
+from headstart.heads.options import (
+    LDAOptions,
+    LinearOptions,
+    MLPOptions,
+    NeighboursOptions,
+    RidgeOptions,
 )
 
 if TYPE_CHECKING:
     import numpy as np
 
     from headstart.heads.ridge import RidgePath
-
-ClassWeight = Literal["balanced"] | Sequence[float] | None
-
-
-class _Options:
-    """What the options of several heads share: they are checked, and some may be ``auto``."""
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def faults(self) -> list[str]:
-        """Return the texts that were given where a number or ``auto`` is expected."""
-        return [
-            Fault(each.name, f"must be auto or a number, not {value!r}")
-            for each in options_of(type(self))
-            if each.default == "auto"
-            and isinstance(value := getattr(self, each.name), str)
-            and value != "auto"
-        ]
-
-
-_STANDARDISE = "Scale each feature to unit deviation first."
-_CLASS_WEIGHT = "'balanced', or one weight for each class."
-
-
-@dataclass(frozen=True, eq=False)
-class LinearOptions(_Options):
-    """Options of ``linear``; see :func:`~headstart.heads.choose.choose_linear`."""
-
-    C: float | Literal["auto"] = option(
-        "auto", "Inverse penalty; auto: the best of the grid by cross-validation.", above=0
-    )
-    grid: tuple[float, ...] | None = option(
-        None, "Values of C to choose from; None: the 45 of DINOv2's linear evaluation.", above=0
-    )
-    folds: int = option(5, "Folds of the cross-validation that chooses C.", at_least=2)
-    rule: Literal["best", "one-standard-error"] = option(
-        "best", "Which of the values that cannot be told apart is taken."
-    )
-    standardise: bool = option(True, _STANDARDISE)
-    class_weight: ClassWeight = option(None, _CLASS_WEIGHT)
-    tolerance: float | None = option(
-        None,
-        "Largest gradient at the end; None: 1e-5 where C is chosen, 1e-6 where it is given.",
-        above=0,
-    )
-    device: str = option("cpu", "Where products are made: cpu, cuda or auto.")
-
-
-@dataclass(frozen=True, eq=False)
-class RidgeOptions(_Options):
-    """Options of ``ridge``; see :func:`~headstart.heads.ridge.fit_ridge`."""
-
-    alpha: float | Literal["auto"] = option(
-        "auto", "Penalty; auto: the least leave-one-out error among alphas.", above=0
-    )
-    alphas: tuple[float, ...] | None = option(
-        None, "Penalties to choose from; None: 45 from 1e-3 to 1e8.", above=0
-    )
-    standardise: bool = option(True, _STANDARDISE)
-    class_weight: ClassWeight = option(None, _CLASS_WEIGHT)
-
-
-@dataclass(frozen=True)
-class LDAOptions(_Options):
-    """Options of ``lda``; see :func:`~headstart.heads.lda.fit_lda`."""
-
-    shrinkage: float | Literal["auto"] = option(
-        "auto",
-        "Shrinkage of the covariance, 0 to 1; auto: that of Ledoit and Wolf.",
-        at_least=0,
-        at_most=1,
-    )
-    standardise: bool = option(True, _STANDARDISE)
-
-
-@dataclass(frozen=True)
-class NeighboursOptions(_Options):
-    """Options of ``knn``; see :class:`~headstart.heads.neighbours.NeighboursHead`."""
-
-    k: int = option(20, "How many neighbours vote; 20 as in DINO.", at_least=1)
-    metric: Literal["cosine", "euclidean"] = option("cosine", "Similarity of two rows.")
-    weights: Literal["softmax", "uniform"] = option(
-        "softmax", "Weigh votes by similarity, or count them."
-    )
-    softness: float = option(0.07, "Temperature of the softmax weights; 0.07 as in DINO.", above=0)
-
-
-@dataclass(frozen=True, eq=False)
-class MLPOptions(_Options):
-    """Options of ``mlp``; see :func:`~headstart.heads.mlp.fit_mlp`."""
-
-    hidden: tuple[int, ...] = option((256,), "Widths of the hidden layers.", at_least=1)
-    dropout: float | Literal["auto"] = option(
-        "auto",
-        "On the inputs of every layer but the first; auto: 0.5, and 0 for regression, where the"
-        " noise would bias the scale of the output.",
-        at_least=0,
-        below=1,
-    )
-    epochs: int = option(100, "Most passes over the training rows.", at_least=1)
-    batch_size: int = option(256, "Rows in a step.", at_least=1)
-    lr: float = option(1e-3, "Initial learning rate.", above=0)
-    weight_decay: float = option(1e-2, "Decoupled for adamw, L2 otherwise.", at_least=0)
-    momentum: float = option(0.9, "Of sgd.", at_least=0, below=1)
-    optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "Optimizer.")
-    schedule: Literal["cosine", "step", "constant"] = option("cosine", "Learning-rate schedule.")
-    patience: int | None = option(
-        10, "Stop after so many epochs without a lower validation loss; None: never.", at_least=1
-    )
-    validation: float = option(
-        0.2, "Share of the rows held out to choose the epoch.", at_least=0, below=1
-    )
-    class_weight: ClassWeight = option(None, _CLASS_WEIGHT)
 
 
 def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
@@ -267,7 +151,7 @@ def _fit_mlp(rows: TrainingRows, options: MLPOptions) -> Trained:
     )
 
 
-register_head(
+BUILT_IN = (
     HeadKind(
         name="linear",
         aliases=("logistic",),
@@ -284,9 +168,7 @@ register_head(
             "grid": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
             "tolerance": 1e-4,
         },
-    )
-)
-register_head(
+    ),
     HeadKind(
         name="ridge",
         summary="ridge regression on ±1 targets, its penalty chosen by leave-one-out",
@@ -295,18 +177,14 @@ register_head(
         fit=_fit_ridge,
         linear=True,
         choosing={"alpha": ("alphas",)},
-    )
-)
-register_head(
+    ),
     HeadKind(
         name="lda",
         summary="linear discriminant analysis with a shrunk covariance",
         options=LDAOptions,
         fit=_fit_lda,
         linear=True,
-    )
-)
-register_head(
+    ),
     HeadKind(
         name="knn",
         aliases=("neighbours",),
@@ -314,16 +192,12 @@ register_head(
         options=NeighboursOptions,
         fit=_fit_neighbours,
         candidates=_try_neighbours,
-    )
-)
-register_head(
+    ),
     HeadKind(
         name="prototype",
         summary="the nearest class mean by cosine",
         fit=_fit_prototype,
-    )
-)
-register_head(
+    ),
     HeadKind(
         name="mlp",
         summary="a perceptron with dropout, stopped early on held-out rows",
@@ -333,5 +207,6 @@ register_head(
         swept=False,  # it takes longer than all the others together
         calibrated=False,
         stops_early=True,
-    )
+    ),
 )
+"""All of them, in the order in which they are listed and tried."""
