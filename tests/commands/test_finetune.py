@@ -19,13 +19,14 @@ import torch
 from headstart.backbones import load_backbone
 from headstart.cache import FeatureCache
 from headstart.commands.finetune.job import FinetuneConfig, finetune, plan_finetune
+from headstart.commands.fit.job import fit
 from headstart.commands.predict.job import evaluate as evaluate_run
 from headstart.commands.predict.job import predict
 from headstart.commands.run_folder import open_run
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BadFilesError, ConfigError, DataError
 from headstart.core.progress import SilentReporter, Task
-from headstart.data import load_data
+from headstart.data import Dataset, load_data
 from headstart.finetuning import Recipe, Stage
 from headstart.modules.digests import digests
 from tests.finetuning.conftest import squares
@@ -259,7 +260,7 @@ def test_no_item_is_decoded_for_nothing_but_a_check_where_its_row_is_stored_next
 
 KILLED = """
 import sys
-from headstart.data import load_data
+from headstart.data import Dataset, load_data
 from headstart.commands.finetune.job import finetune
 from headstart.core.progress import PlainReporter
 sys.path.insert(0, {root!r})
@@ -367,3 +368,29 @@ def test_real_weights_and_photographs(shared_data: Path, cache: Path) -> None:
     assert run.baselines[0].name == "linear probe"
     assert run.tuned
     assert all(name.startswith("blocks.4.0.") for name in run.tuned)
+
+
+@pytest.mark.parametrize("layer", [None, "stage2.0"])
+def test_a_head_on_the_feature_and_fit_share_every_row(tmp_path: Path, layer: str | None) -> None:
+    whole = load_data("digits")
+    data = Dataset(
+        "digits",
+        whole.classes,
+        {"train": whole.train.take(np.arange(120)), "test": whole.test.take(np.arange(60))},
+    )
+    pooling = None if layer is None else "gem"
+    backbone = load_backbone("headstart/glyphs", layer=layer, pooling=pooling)
+    told = {"reporter": QUIET, "write": False}
+    weights = []
+    for name, first in (("one", "fit"), ("other", "finetune")):
+        cache = FeatureCache(tmp_path / name)
+        if first == "fit":
+            assert fit(data, backbone, cache=cache, **told).cache.misses == 180
+        run = finetune(data, backbone, "linear-probe", stored="on", cache=cache, **told)
+        assert run.cache.misses == (0 if first == "fit" else 180)
+        weights.append(run.head.weight)
+        if first == "finetune":
+            assert fit(data, backbone, cache=cache, **told).cache.misses == 0
+        (space,) = cache.store.spaces()
+        assert space.rows == 180
+    np.testing.assert_array_equal(*weights)  # what is stored decides nothing

@@ -34,7 +34,7 @@ def rows_in(root: Path) -> tuple[BoundaryRows, Split, Classifier]:
     assert isinstance(cut, Cut)
     rows = BoundaryRows(
         cut,
-        network.source.inputs,
+        network.source,
         Store(root),
         precision="float32",
         device=torch.device("cpu"),

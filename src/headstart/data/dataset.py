@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -56,6 +56,14 @@ class Split:
         Rows count from 0, as in pandas and pyarrow.
         """
         return tuple(self.items.origin(int(row)) for row in self.rows)
+
+    @cached_property
+    def _first(self) -> dict[str, int]:
+        return {key: i for i, key in reversed(list(enumerate(self.ids)))}
+
+    def positions(self, ids: Iterable[str]) -> NDArray[np.int64]:
+        """Return where items with these ids are, ``(n,)``; of equal ones the first."""
+        return np.array([self._first[key] for key in ids], dtype=np.int64)
 
     def content(self, i: int) -> Content:
         """Return the content of item ``i`` of this split: bytes of a file, samples, or a text.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from headstart.cache import FeatureCache
+from headstart.cache import Block, FeatureCache, Filling
 from headstart.core.errors import ConfigError, DataError, FreezeError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.finetuning.rows import COMMIT_BYTES
 from headstart.freezing import FreezeHandle, freeze
 from headstart.freezing.contract import contract_on
 from headstart.freezing.plan import Spec
@@ -158,45 +157,29 @@ def _fill(
     ids: list[str] = []
     rest: list[tuple[Any, ...] | None] = []
     waiting: dict[str, Tensor] = {}
-    done: list[tuple[list[str], dict[str, np.ndarray[Any, Any]]]] = []
 
-    def compute() -> None:
-        keys = list(waiting)
-        missing = set(space.missing(keys)) if keys else set()
-        keys = [key for key in keys if key in missing]
-        if keys:
-            batch = torch.stack([waiting[key] for key in keys]).to(device)
-            rows = compute_rows(cut.prefix, (filled(batch, batch_size),), {})
-            pairs = zip(rows, cut.boundary, strict=True)
-            columns = {f"b{i}": to_array(r[: len(keys)], s) for i, (r, s) in enumerate(pairs)}
-            done.append((keys, columns))
-        waiting.clear()
+    def compute(keys: list[str]) -> Iterator[Block]:
+        batch = torch.stack([waiting[key] for key in keys]).to(device)
+        rows = compute_rows(cut.prefix, (filled(batch, batch_size),), {})
+        pairs = zip(rows, cut.boundary, strict=True)
+        yield Block(
+            keys, [{f"b{i}": to_array(r[: len(keys)], s) for i, (r, s) in enumerate(pairs)}]
+        )
 
-    def commit() -> None:
-        if done:
-            names = done[0][1]
-            joined = {
-                name: np.concatenate([columns[name] for _, columns in done]) for name in names
-            }
-            space.append([key for keys, _ in done for key in keys], joined)
-            done.clear()
-
-    with reporter.task("store the frozen part", len(dataset), "items") as task:
-        try:
-            for index in range(len(dataset)):
-                item = dataset[index]
-                inputs = _inputs(item)
-                ids.append(digest(inputs))
-                rest.append(tuple(item[1:]) if isinstance(item, tuple | list) else None)
-                waiting[ids[-1]] = inputs
-                if len(waiting) == batch_size:
-                    compute()
-                if sum(a.nbytes for _, c in done for a in c.values()) >= COMMIT_BYTES:
-                    commit()
-                task.advance()
-            compute()
-        finally:
-            commit()
+    with (
+        reporter.task("store the frozen part", len(dataset), "items") as task,
+        Filling((space,), batch_size=batch_size, reporter=reporter) as filling,
+    ):
+        for index in range(len(dataset)):
+            item = dataset[index]
+            inputs = _inputs(item)
+            ids.append(digest(inputs))
+            rest.append(tuple(item[1:]) if isinstance(item, tuple | list) else None)
+            waiting[ids[-1]] = inputs
+            if len(waiting) == batch_size or index + 1 == len(dataset):
+                filling.fill(list(waiting), compute)
+                waiting.clear()
+            task.advance()
     return ids, rest
 
 

@@ -223,14 +223,16 @@ class Feeds:
 
     def rows(self, cut: Cut | Candidate, stage: Stage) -> BoundaryRows:
         """Return the rows of a cut, with the network as it is now."""
+        feature = stage.precision == "float32" and self.network.cut_at_feature(cut)
         return BoundaryRows(
             cut,
-            self.network.source.inputs,
+            self.network.source,
             self.store,
             precision=stage.precision,
             device=self.device,
             batch_size=self.batch_size,
             workers=self.workers,
+            feature=feature,
         )
 
     def parts(self, stage: Stage) -> Iterator[tuple[Split, NumberedView | None]]:

@@ -22,6 +22,7 @@ from headstart.core.errors import BackboneError
 from headstart.heads import LinearHead
 from headstart.modules.forward import capture
 from headstart.modules.pooling import Pool
+from headstart.prefix import Candidate, Cut
 
 BACKBONE, HEAD = "backbone", "head"
 
@@ -68,6 +69,11 @@ class Classifier(nn.Module):
         layer = self.source.layer
         found = capture(self.backbone, [layer], lambda _layer, output: output, x, *more, **named)
         return cast(Tensor, self.pool(found[layer]))
+
+    def cut_at_feature(self, cut: Cut | Candidate) -> bool:
+        """Return whether the boundary of a cut is the backbone's own feature, in float32."""
+        stored = [(spec.dtype, spec.compute) for spec in cut.boundary]
+        return stored == [("float32", "float32")] and cut.only_runs(("dropout", HEAD))
 
     def load_head(self, head: LinearHead) -> None:
         """Take the weights of a linear head; its standardisation is folded into them.

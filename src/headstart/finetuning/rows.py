@@ -1,14 +1,15 @@
-"""Boundary rows on disk: what a frozen prefix gives for an item, stored once, read every epoch.
+"""Boundary rows on disk: the output of a frozen part for an item, stored once, read every epoch.
 
-They lie in the store of the feature cache, in a space of their own. Its description holds the
-prefix (tensors by digest, code), preprocessing, views and precision, and nothing of the suffix, the
-head or the recipe: another run that freezes the same part finds the same rows.
+They are in the store of the feature cache. Where the boundary is the backbone's own feature, they
+are the very rows of that cache: the same key and the same code, so that extracting features and
+fine-tuning a head on them compute every row once. Elsewhere they are in a space of their own. Its
+description holds the prefix (tensors by digest, code), inputs, views and precision, and nothing of
+the suffix, the head or the recipe: another run that freezes the same part finds the same rows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,22 +19,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.backbones import Backbone
+from headstart.cache import Block, describe_space, fill
+from headstart.cache.features import FEATURES, fill_features
 from headstart.core.arguments import Arguments
 from headstart.core.fingerprints import canonical_json
-from headstart.core.progress import Reporter, Task
+from headstart.core.progress import Reporter
 from headstart.core.records import CacheUse
 from headstart.data import BadItem, Inputs, NumberedView, Split, read_batches
+from headstart.extraction import Extraction, Extractor, Precision
 from headstart.prefix import Candidate, Cut, from_array, to_array
 from headstart.prefix.rows import compute_rows
 from headstart.store import FeatureSet, Space, Store
 
 Index = NDArray[np.int64]
-
-COMMIT_BYTES = 32 * 2**20
-"""Rows are committed after this much memory: a killed run loses no more than that."""
-CLAIM_SECONDS = 15.0
-"""Work that one process claims at a time, so that others have something to do."""
-_CLAIMED_BATCHES, _POLL_SECONDS = 4, 0.2
 
 
 def describe_rows(
@@ -69,29 +68,36 @@ class BoundaryRows:
 
     Args:
         cut: prefix and boundary; its tensors have to be those of the stage from now on.
-        inputs: of the backbone.
-        store: where the rows lie.
+        source: the backbone.
+        store: where the rows are.
         precision: of the forward pass, ``float32`` or ``bfloat16``.
         device: where the prefix runs.
-        batch_size: items a forward pass of the prefix.
+        batch_size: items in a forward pass of the prefix.
         workers: threads that decode.
+        feature: whether the boundary is the backbone's own feature.
     """
 
     def __init__(
         self,
         cut: Cut | Candidate,
-        inputs: Inputs,
+        source: Backbone,
         store: Store,
         *,
-        precision: str,
+        precision: Precision,
         device: torch.device,
         batch_size: int,
         workers: int | None,
+        feature: bool = False,
     ) -> None:
-        self.cut, self.inputs, self.store = cut, inputs, store
-        self.precision, self.device = precision, device
-        self.batch_size, self.workers = batch_size, workers
-        self._plain = store.space(describe_rows(cut, inputs, precision))
+        self.cut, self.source, self.store, self.feature = cut, source, store, feature
+        self.device = device
+        self.settings = Extraction(batch_size, precision, device=str(device), workers=workers)
+        described = (
+            describe_space(source, precision)
+            if feature
+            else describe_rows(cut, source.inputs, precision)
+        )
+        self._plain = store.space(described)
         self._views: dict[str, Space] = {}
 
     def space(self, view: NumberedView | None = None) -> Space:
@@ -114,106 +120,69 @@ class BoundaryRows:
         Several processes may do this at the same time: they divide the missing items among
         themselves, and each returns when all rows are there.
         """
-        space, number = self.space(view), 0 if view is None else view.number
-        wanted = space.missing(split.ids, number)
-        unique = len(set(split.ids))
-        if not wanted:
-            return Filled(CacheUse(unique, 0), ())
-        what = "store the frozen part" if not number else f"store the frozen part, view {number}"
-        first = {key: i for i, key in reversed(list(enumerate(split.ids)))}
-        bad: list[BadItem] = []
-        lost: set[str] = set()
-        told = False
-        with reporter.task(what, len(wanted), self.inputs.unit) as task:
-            missing = wanted
-            chunk = _CLAIMED_BATCHES * self.batch_size
-            try:
-                while missing:
-                    mine = space.claim(missing, number, limit=chunk)
-                    if mine:
-                        begun = time.monotonic()
-                        where = np.array([first[key] for key in mine], dtype=np.int64)
-                        bad += self._compute(space, split, where, view, task)
-                        lost = {split.ids[item.index] for item in bad}
-                        # The first claim is small, to learn the speed.
-                        rate = len(mine) / max(time.monotonic() - begun, 1e-3)
-                        batches = int(rate * CLAIM_SECONDS / self.batch_size)
-                        chunk = max(_CLAIMED_BATCHES, batches) * self.batch_size
-                    elif not told:
-                        reporter.note("another process stores the remaining rows; waiting for it")
-                        told = True
-                    before = len(missing)
-                    missing = [key for key in space.missing(missing, number) if key not in lost]
-                    task.advance(max(0, before - len(missing) - len(mine)))
-                    if missing and not mine:
-                        time.sleep(_POLL_SECONDS)
-            finally:
-                space.release()
-        return Filled(CacheUse(unique - len(wanted), len(wanted) - len(lost)), tuple(bad))
+        number = 0 if view is None else view.number
+        task = f"store the frozen part, view {number}" if number else "store the frozen part"
+        if self.feature:
+            with Extractor((self.source,), self.settings) as extractor:
+                filled, bad = fill_features(
+                    extractor, (self.space(view),), split, view=view, task=task, reporter=reporter
+                )
+            return Filled(filled.use, bad)
+        unreadable: list[BadItem] = []
+        filled = fill(
+            (self.space(view),),
+            split.ids,
+            lambda keys: self._compute(split, split.positions(keys), view, unreadable),
+            task=task,
+            unit=self.source.inputs.unit,
+            number=number,
+            batch_size=self.settings.batch_size,
+            reporter=reporter,
+        )
+        return Filled(filled.use, tuple(unreadable))
 
     def _compute(
-        self, space: Space, split: Split, where: Index, view: NumberedView | None, task: Task
-    ) -> tuple[BadItem, ...]:
-        """Compute the rows at ``where``, and commit them; return items that cannot be read."""
+        self, split: Split, where: Index, view: NumberedView | None, bad: list[BadItem]
+    ) -> Iterator[Block]:
+        """Yield the rows of the items at ``where``; list those that cannot be read in ``bad``."""
         reader = read_batches(
             split,
             where,
-            self.inputs,
-            batch_size=self.batch_size,
+            self.source.inputs,
+            batch_size=self.settings.batch_size,
             view=view,
-            workers=self.workers,
+            workers=self.settings.workers,
             on_bad="skip",
         )
-        number = 0 if view is None else view.number
-        waiting: list[tuple[Index, tuple[NDArray[Any], ...]]] = []
         with contextlib.closing(reader):
-            try:
-                for batch in reader:
-                    waiting.append((batch.indices, self._rows(batch.arguments(self.device))))
-                    task.advance(len(batch))
-                    if sum(a.nbytes for _, arrays in waiting for a in arrays) >= COMMIT_BYTES:
-                        ready, waiting = waiting, []
-                        self._commit(space, split, number, ready)
-            finally:
-                self._commit(space, split, number, waiting)
-        return tuple(reader.bad)
+            for batch in reader:
+                rows = self._rows(batch.arguments(self.device))
+                yield Block([split.ids[i] for i in batch.indices], [rows])
+        bad += reader.bad
 
     def read(self, split: Split, view: NumberedView | None = None) -> FeatureSet:
         """Return the stored rows of a split, in its order; nothing is loaded yet."""
         return self.space(view).read(split.ids, 0 if view is None else view.number)
 
     def tensors(self, rows: dict[str, NDArray[Any]] | NDArray[Any]) -> tuple[Tensor, ...]:
-        """Return the boundary tensors of rows as a feature set gives them, on the device."""
-        named = rows if isinstance(rows, dict) else {"b0": rows}
+        """Return the boundary tensors of rows as a feature set yields them, on the device."""
+        named = rows if isinstance(rows, dict) else {self._column(0): rows}
         return tuple(
-            from_array(named[f"b{i}"], spec).to(self.device, non_blocking=True)
+            from_array(named[self._column(i)], spec).to(self.device, non_blocking=True)
             for i, spec in enumerate(self.cut.boundary)
         )
 
-    def _rows(self, inputs: Arguments) -> tuple[NDArray[Any], ...]:
-        full = inputs.filled(self.batch_size)
-        with autocast(self.precision, self.device):
-            boundary = compute_rows(self.cut.prefix, full.args, full.kwargs)
-        return tuple(
-            to_array(tensor[: len(inputs)], spec)
-            for tensor, spec in zip(boundary, self.cut.boundary, strict=True)
-        )
+    def _column(self, number: int) -> str:
+        return FEATURES if self.feature else f"b{number}"
 
-    def _commit(
-        self,
-        space: Space,
-        split: Split,
-        number: int,
-        waiting: list[tuple[Index, tuple[NDArray[Any], ...]]],
-    ) -> None:
-        if not waiting:
-            return
-        ids = [split.ids[i] for indices, _ in waiting for i in indices]
-        columns = {
-            f"b{i}": np.concatenate([arrays[i] for _, arrays in waiting])
-            for i in range(len(self.cut.boundary))
+    def _rows(self, inputs: Arguments) -> dict[str, NDArray[Any]]:
+        full = inputs.filled(self.settings.batch_size)
+        with autocast(self.settings.precision, self.device):
+            boundary = compute_rows(self.cut.prefix, full.args, full.kwargs)
+        return {
+            self._column(i): to_array(tensor[: len(inputs)], spec)
+            for i, (tensor, spec) in enumerate(zip(boundary, self.cut.boundary, strict=True))
         }
-        space.append(ids, columns, number)
 
 
 @contextlib.contextmanager

@@ -22,8 +22,9 @@ from torch import nn
 from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import canonical_json, fingerprint
 
-_MACHINERY = frozenset(vars(nn.Module())) | {"training"}
-"""Attributes of ``nn.Module`` itself: parameters, buffers, hooks, mode."""
+_MACHINERY = frozenset(vars(nn.Module())) | {"training", "train"}
+"""Attributes of ``nn.Module`` itself: parameters, buffers, hooks, mode. A freeze contract holds a
+module in evaluation mode by a ``train`` of its own, which changes nothing in that mode."""
 
 _LIBRARIES = ("torch", "torchvision", "timm", "transformers", "keras", "headstart")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")

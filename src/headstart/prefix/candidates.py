@@ -8,7 +8,7 @@ here, what reading and recomputing cost at each.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from headstart.prefix.dividing import Divider, Division, split_seconds
 from headstart.prefix.find import READ_BANDWIDTH, Search
 from headstart.prefix.precision import Dtype, checked_dtype
 from headstart.prefix.recording import Recording
-from headstart.prefix.result import Cut, NoCut, Placed, described
+from headstart.prefix.result import Cut, NoCut, Placed, described, only_runs
 from headstart.prefix.terms import Frozen, read_terms
 from headstart.prefix.tracing import UntraceableError
 
@@ -67,6 +67,10 @@ class Candidate:
     def prefix(self) -> nn.Module:
         """The part that would be computed once."""
         return self.assembled().prefix
+
+    def only_runs(self, names: Collection[str]) -> bool:
+        """Return what :meth:`Cut.only_runs` will return."""
+        return only_runs(self.assembled().suffix, names)
 
     def describe(self) -> dict[str, Any]:
         """Return what :meth:`Cut.describe` will return."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +54,10 @@ class Cut:
         """What one item takes in the cache, without its id."""
         return sum(spec.bytes for spec in self.boundary)
 
+    def only_runs(self, names: Collection[str]) -> bool:
+        """Return whether nothing but these submodules of the model is behind the boundary."""
+        return only_runs(self.suffix, names)
+
     def describe(self) -> dict[str, Any]:
         """Return the function from inputs to boundary rows as plain values, for a cache key.
 
@@ -71,6 +75,15 @@ class Cut:
             f"cut at {shown}: {self.bytes_per_item:,} bytes an item instead of"
             f" {1e3 * self.prefix_seconds:.3g} ms of computing; {self.check}"
         )
+
+
+def only_runs(suffix: nn.Module, names: Collection[str]) -> bool:
+    """Return whether a suffix runs these submodules of the model and no other operation."""
+    graph = getattr(suffix, "_graph", None)  # a cut between modules has none
+    return graph is not None and all(
+        node.op in ("placeholder", "output") or (node.op == "call_module" and node.target in names)
+        for node in graph.nodes
+    )
 
 
 def described(
@@ -120,4 +133,4 @@ class Placed:
     describe: Callable[[], dict[str, Any]]
 
 
-__all__ = ["Cut", "Method", "NoCut", "Placed", "described"]
+__all__ = ["Cut", "Method", "NoCut", "Placed", "described", "only_runs"]

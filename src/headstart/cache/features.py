@@ -1,0 +1,268 @@
+"""Features of backbones, through the cache."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones import Backbone
+from headstart.cache.fill import Block, Filled, fill, missing_rows
+from headstart.core.errors import DataError, StoreError
+from headstart.core.fingerprints import sha256
+from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.records import CacheUse
+from headstart.data import BadItem, NumberedView, Split
+from headstart.data.reading import OnBad, settle_bad_items
+from headstart.extraction import Extraction, Extractor, Precision, Storage
+from headstart.store import FeatureSet, Memo, Space, Store
+
+FEATURES = "features"
+"""The column of a feature space."""
+
+
+def default_location() -> Path:
+    """Return ``$HEADSTART_CACHE`` if it is set, else the platform's cache folder."""
+    named = os.environ.get("HEADSTART_CACHE")
+    return Path(named).expanduser() if named else _platform_location()
+
+
+def _platform_location() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("headstart", appauthor=False))
+
+
+def describe_space(
+    cut: Backbone,
+    precision: Precision = "float32",
+    view: NumberedView | None = None,
+    storage: Storage = "float32",
+) -> dict[str, Any]:
+    """Describe the function from an item's bytes to its row, in plain values.
+
+    The number of a view is not part of it: views of one recipe and seed share a space, where a
+    row is known by its item and its number.
+    """
+    augmented = view is not None and view.number > 0
+    views = {**view.describe(), "number": None} if view is not None and augmented else None
+    return {
+        "version": 1,
+        "backbone": cut.identity(),
+        "preprocessing": cut.inputs.describe(),
+        "normalisation": {"statistics": "running"},
+        "precision": precision,
+        "storage": storage,
+        "views": views,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class CachedFeatures:
+    """Rows of one split, at one or several cuts.
+
+    Attributes:
+        sets: one :class:`~headstart.store.FeatureSet` a cut, rows in the order of ``kept``.
+        kept: ``(m,) int64``, positions in the split that have a row; all, unless bad files were
+            skipped.
+        use: rows found and rows computed, counted over unique items.
+        bad: items that could not be read.
+        seconds: wall time of reading and computing.
+    """
+
+    sets: tuple[FeatureSet, ...]
+    kept: NDArray[np.int64]
+    use: CacheUse
+    bad: tuple[BadItem, ...]
+    seconds: float
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """The rows of the first cut, ``(m, d) float32``."""
+        return np.asarray(self.sets[0].array(), dtype=np.float32)
+
+
+class FeatureCache:
+    """Features on disk under one folder.
+
+    Args:
+        location: the folder; None: ``$HEADSTART_CACHE``, else the platform's cache folder. It is
+            created when the first row is committed. An address that fsspec knows
+            (``s3://bucket/features``) is shared by machines; a local mirror of what this machine
+            has seen lies in the platform's cache folder.
+    """
+
+    def __init__(self, location: Path | str | None = None) -> None:
+        chosen = location if location is not None else os.environ.get("HEADSTART_CACHE")
+        if isinstance(chosen, str) and "://" in chosen:
+            name = sha256(chosen)[:16]
+            self.location = _platform_location() / "mirrors" / name
+            self.store = Store(self.location, remote=chosen)
+        else:
+            self.location = default_location() if chosen is None else Path(chosen).expanduser()
+            self.store = Store(self.location)
+
+    def memo(self) -> Memo:
+        """Return the memo of file digests, a context to be left after use."""
+        return Memo(self.location / "files.sqlite")
+
+    def space(
+        self, cut: Backbone, settings: Extraction | None = None, view: NumberedView | None = None
+    ) -> Space:
+        """Return the space of a cut."""
+        settings = settings or Extraction()
+        return self.store.space(describe_space(cut, settings.precision, view, settings.storage))
+
+    def features(
+        self,
+        cuts: Backbone | Sequence[Backbone] | Extractor,
+        split: Split,
+        *,
+        settings: Extraction | None = None,
+        view: NumberedView | None = None,
+        on_bad: OnBad = "raise",
+        reporter: Reporter | None = None,
+    ) -> CachedFeatures:
+        """Return the rows of a split, computing those that are not there yet.
+
+        Several processes may do this at the same time for the same data: they divide the missing
+        items among themselves, and each returns when all rows are there.
+
+        Args:
+            cuts: one network, cut at one or several places; or an extractor, which spares the
+                compilation for every further split.
+            split: the items. Equal items are computed once.
+            settings: batch size, precision and device of what has to be computed; an extractor
+                has its own.
+            view: a numbered augmentation; None: the items without augmentation.
+            on_bad: what to do with items that cannot be read: ``raise`` after everything else has
+                been computed and committed, or ``skip``.
+            reporter: shown progress, and why rows are missing.
+
+        Raises:
+            BadFilesError: items cannot be read (``on_bad="raise"``).
+            BackboneError: the rows would depend on the batch or on chance.
+            StoreError: the rows cannot be written or read; what was committed stays.
+        """
+        begun = time.perf_counter()
+        reporter = reporter or SilentReporter()
+        with _extractor(cuts, settings) as extractor:
+            spaces = tuple(self.space(cut, extractor.settings, view) for cut in extractor.cuts)
+            ids, number = split.ids, 0 if view is None else view.number
+            if missing_rows(spaces, ids, number):
+                if not len(spaces[0]):
+                    _explain(spaces[0], reporter)
+                _check_room(extractor, spaces, ids, number)
+            filled, bad = fill_features(extractor, spaces, split, view=view, reporter=reporter)
+        settle_bad_items(bad, on_bad, reporter)
+        kept = np.array([i for i, key in enumerate(ids) if key not in filled.lost], dtype=np.int64)
+        if not len(kept):
+            raise DataError("no item of the data can be read", hint="see the reasons above")
+        kept_ids = [ids[i] for i in kept]
+        sets = tuple(space.read(kept_ids, number) for space in spaces)
+        return CachedFeatures(sets, kept, filled.use, bad, time.perf_counter() - begun)
+
+
+def fill_features(
+    extractor: Extractor,
+    spaces: Sequence[Space],
+    split: Split,
+    *,
+    view: NumberedView | None = None,
+    task: str = "extract features",
+    reporter: Reporter | None = None,
+) -> tuple[Filled, tuple[BadItem, ...]]:
+    """Compute and commit the features of a split that are missing.
+
+    Args:
+        extractor: of the network, at one or several cuts.
+        spaces: of those cuts, as :meth:`FeatureCache.space` returns them.
+        split: the items.
+        view: a numbered augmentation.
+        task: what progress shows.
+        reporter: shown progress.
+
+    Returns:
+        What was done, and the items that cannot be read.
+    """
+    known = len(extractor.bad)
+
+    def compute(keys: list[str]) -> Iterator[Block]:
+        for rows in extractor.rows(split, split.positions(keys), view=view):
+            ids = [split.ids[i] for i in rows.indices]
+            yield Block(ids, [{FEATURES: block} for block in rows.features])
+
+    filled = fill(
+        spaces,
+        split.ids,
+        compute,
+        task=task,
+        unit=extractor.cuts[0].inputs.unit,
+        number=0 if view is None else view.number,
+        batch_size=extractor.settings.batch_size,
+        storage=extractor.settings.storage,
+        reporter=reporter,
+    )
+    return filled, tuple(extractor.bad[known:])
+
+
+def _extractor(
+    cuts: Backbone | Sequence[Backbone] | Extractor, settings: Extraction | None
+) -> AbstractContextManager[Extractor]:
+    if isinstance(cuts, Extractor):
+        return nullcontext(cuts)
+    return Extractor((cuts,) if isinstance(cuts, Backbone) else cuts, settings)
+
+
+def _explain(space: Space, reporter: Reporter) -> None:
+    """Say why stored features of these very weights do not serve: a setting differs."""
+    nearest = space.nearest()
+    other = {"backbone.weights", "kind"}  # other weights, or rows of another kind
+    if nearest is None or any(d.path in other for d in nearest.differences):
+        return
+    shown = "; ".join(str(difference) for difference in nearest.differences[:3])
+    reporter.note(f"features of these weights are stored, but with other settings: {shown}")
+
+
+_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+
+
+def _check_room(
+    extractor: Extractor, spaces: Sequence[Space], ids: Sequence[str], view: int
+) -> None:
+    """Refuse before the first forward pass what the disk has no room for."""
+    needed, free = 0, None
+    for cut, space in zip(extractor.cuts, spaces, strict=True):
+        row_bytes = math.prod(cut.feature_shape()) * _BYTES[extractor.settings.storage]
+        plan = space.preflight(ids, view, row_bytes=row_bytes)
+        needed += plan.bytes_needed or 0
+        free = plan.bytes_free
+    if free is not None and needed > free:
+        raise StoreError(
+            f"the features need {_size(needed)}, "
+            f"and {spaces[0].folder.parent} has {_size(free)} free",
+            hint="give another --cache, free room with 'headstart cache gc', "
+            "or store them smaller with --storage float16",
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+__all__ = [
+    "FEATURES",
+    "CachedFeatures",
+    "FeatureCache",
+    "default_location",
+    "describe_space",
+    "fill_features",
+]

@@ -1,0 +1,234 @@
+"""Fill spaces of the store: compute the rows that are missing, once, and commit them in time.
+
+Several processes may fill the same space at the same time. Each claims a share of the missing rows,
+computes and commits it, and returns when all rows are there, whoever computed them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.progress import Reporter, SilentReporter, Task
+from headstart.core.records import CacheUse, Storage
+from headstart.store import Space
+
+COMMIT_SECONDS = 15.0
+COMMIT_BYTES = 32 * 2**20
+"""Rows are committed after this much work or memory: a killed run loses no more than that."""
+_FIRST_BATCHES = 4  # claimed before the speed is known
+_POLL_SECONDS = 0.2
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Computed rows.
+
+    Attributes:
+        ids: of m items.
+        columns: for every space its columns by name, each ``(m, ...)``.
+    """
+
+    ids: Sequence[str]
+    columns: Sequence[Columns]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the rows take."""
+        return sum(array.nbytes for columns in self.columns for array in columns.values())
+
+
+Compute = Callable[[list[str]], Iterable[Block]]
+"""From the ids of some items to their rows. An item without a row in any block is lost: it cannot
+be read, and is not asked for again."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What filling did.
+
+    Attributes:
+        use: rows found and rows computed, counted over unique items.
+        lost: ids of the items that have no row, because they cannot be read.
+    """
+
+    use: CacheUse
+    lost: frozenset[str]
+
+
+def fill(
+    spaces: Sequence[Space],
+    ids: Sequence[str],
+    compute: Compute,
+    *,
+    task: str,
+    unit: str,
+    number: int = 0,
+    batch_size: int = 64,
+    storage: Storage | None = None,
+    reporter: Reporter | None = None,
+) -> Filled:
+    """Compute and commit the rows that are missing.
+
+    Args:
+        spaces: filled together, by the same pass over the items.
+        ids: of the items; equal ones are computed once.
+        compute: returns the rows of missing items.
+        task, unit: what progress shows ("extract features", "images").
+        number: of the view.
+        batch_size: items in a pass of ``compute``; shares of the work are multiples of it.
+        storage: how floating columns are stored; None keeps their type.
+        reporter: shown progress.
+
+    Raises:
+        StoreError: rows cannot be written; what was committed stays.
+    """
+    reporter = reporter or SilentReporter()
+    unique = len(set(ids))
+    missing = missing_rows(spaces, ids, number)
+    if not missing:
+        return Filled(CacheUse(unique, 0), frozenset())
+    filling = Filling(
+        spaces, number=number, batch_size=batch_size, storage=storage, reporter=reporter
+    )
+    with reporter.task(task, len(missing), unit) as progress, filling:
+        filling.fill(missing, compute, progress)
+    lost = frozenset(filling.lost)
+    return Filled(CacheUse(unique - len(missing), len(missing) - len(lost)), lost)
+
+
+def missing_rows(spaces: Iterable[Space], ids: Sequence[str], number: int = 0) -> list[str]:
+    """Return the ids that at least one space lacks, in order, each once."""
+    return list(dict.fromkeys(key for space in spaces for key in space.missing(ids, number)))
+
+
+class Filling:
+    """A filling under way, for items that arrive in portions; :func:`fill` does it in one.
+
+    It is a context. On leaving it, by an error too, computed rows are committed and the claims of
+    this process released.
+
+    Args:
+        spaces, number, batch_size, storage, reporter: as for :func:`fill`.
+
+    Attributes:
+        lost: ids of the items that have no row so far.
+    """
+
+    def __init__(
+        self,
+        spaces: Sequence[Space],
+        *,
+        number: int = 0,
+        batch_size: int = 64,
+        storage: Storage | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.spaces, self.number, self.storage = tuple(spaces), number, storage
+        self.lost: set[str] = set()
+        self._reporter = reporter or SilentReporter()
+        self._least = _FIRST_BATCHES * batch_size
+        self._share = self._least
+        self._waiting: list[Block] = []
+        self._ready: set[str] = set()  # ids of the waiting rows
+        self._since = 0.0  # when the first of them was computed
+        self._told = False
+
+    def __enter__(self) -> Filling:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.commit()
+        finally:
+            for space in self.spaces:
+                space.release()
+
+    def fill(self, ids: Sequence[str], compute: Compute, task: Task | None = None) -> None:
+        """Compute the rows of some items that are missing; commit them when enough wait.
+
+        Args:
+            ids: of the items.
+            compute: returns their rows.
+            task: advanced by the items that are done, here or elsewhere.
+        """
+        missing = self._missing(ids)
+        while missing:
+            mine = self._claim(missing)
+            if mine:
+                self._compute(mine, compute, task)
+            else:
+                self._wait()
+            before, missing = len(missing), self._missing(missing)
+            if task is not None:
+                task.advance(max(0, before - len(missing) - len(mine)))
+
+    def commit(self) -> None:
+        """Commit the rows that wait."""
+        waiting, self._waiting = self._waiting, []
+        self._ready.clear()
+        if not waiting:
+            return
+        ids = [key for block in waiting for key in block.ids]
+        for position, space in enumerate(self.spaces):
+            parts = [block.columns[position] for block in waiting]
+            columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            space.append(ids, columns, self.number, storage=self.storage, reporter=self._reporter)
+
+    def _missing(self, ids: Sequence[str]) -> list[str]:
+        done = self.lost | self._ready
+        return [key for key in missing_rows(self.spaces, ids, self.number) if key not in done]
+
+    def _claim(self, missing: list[str]) -> list[str]:
+        """Reserve the next share: rows that one space lacks are claimed there."""
+        for space in self.spaces:
+            lacking = space.missing(missing, self.number)
+            if lacking:
+                return space.claim(lacking, self.number, limit=self._share)
+        return []
+
+    def _compute(self, keys: list[str], compute: Compute, task: Task | None) -> None:
+        begun = time.monotonic()
+        without = set(keys)
+        for block in compute(keys):
+            if not self._waiting:
+                self._since = begun
+            self._waiting.append(block)
+            self._ready.update(block.ids)
+            without.difference_update(block.ids)
+            if task is not None:
+                task.advance(len(block.ids))
+            self._commit_if_due()
+        self.lost |= without
+        if task is not None:
+            task.advance(len(without))
+        if len(keys) >= self._share:  # a share: what was claimed is committed together
+            self.commit()
+            # The first share is small, to learn the speed; later ones take COMMIT_SECONDS each.
+            rate = len(keys) / max(time.monotonic() - begun, 1e-3)
+            self._share = max(self._least, int(rate * COMMIT_SECONDS))
+
+    def _commit_if_due(self) -> None:
+        due = time.monotonic() - self._since >= COMMIT_SECONDS
+        if due or sum(block.nbytes for block in self._waiting) >= COMMIT_BYTES:
+            self.commit()
+
+    def _wait(self) -> None:
+        """Wait for another process, which may be waiting for rows that wait here."""
+        if self._waiting:
+            self.commit()
+            return
+        if not self._told:
+            self._reporter.note("another process computes the remaining rows; waiting for it")
+            self._told = True
+        time.sleep(_POLL_SECONDS)
+
+
+__all__ = ["Block", "Columns", "Compute", "Filled", "Filling", "fill", "missing_rows"]
