@@ -324,15 +324,7 @@ def test_examine(command, folder, tmp_path):
     assert (tmp_path / "found" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("name", ["finetune"])
-def test_seeds_start_at_zero_elsewhere(command, folder, name):
-    status, _, err = command(name, folder, "--seed", "-1")
-    assert status == 2
-    assert "--seed" in err
-    assert "Traceback" not in err
-
-
-@pytest.mark.parametrize("name", ["fit", "compare", "examine", "advise"])
+@pytest.mark.parametrize("name", ["fit", "compare", "examine", "finetune", "advise"])
 def test_seeds_start_at_zero(command, folder, name):
     line = one_error_line(command(name, folder, "--seed", "-1"))
     assert line == "error: --seed must be at least 0, not -1"

@@ -172,8 +172,21 @@ def test_faults_come_before_any_work(tmp_path: Path, cache: Path) -> None:
     assert not cache.exists()
     with pytest.raises(ConfigError, match="finetune has no setting 'stord'"):
         finetune(source(), residual(), SHORT, cache=cache, stord="on")
-    with pytest.raises(ConfigError, match="the cache is auto, on or off, not 'yes'"):
+    with pytest.raises(ConfigError, match="stored must be one of auto, on, off, not 'yes'"):
         FinetuneConfig(stored="yes")  # type: ignore[arg-type]
+
+
+def test_a_recipe_is_changed_in_every_stage_by_single_settings(cache: Path) -> None:
+    plan = plan_finetune(
+        source(), residual(), SHORT, epochs=7, lr=0.5, train_batch=3, views=2, cache=cache,
+        reporter=QUIET,
+    )  # fmt: skip
+    for stage in plan.stages:
+        assert (stage.epochs, max(rate.lr for rate in stage.rates)) == (7, 0.5)
+        assert "batches of 3" in stage.settings
+        assert "2 augmented views" in stage.settings
+    with pytest.raises(ConfigError, match="finetune does not take precision: a recipe has"):
+        plan_finetune(source(), residual(), SHORT, precision="bfloat16", cache=cache)
 
 
 def test_one_class_is_refused(cache: Path) -> None:
@@ -230,10 +243,11 @@ def test_broken_files_are_told_together_before_training_or_left_out(
         )
     assert "broken-train" in str(caught.value)
     assert "broken-test" in str(caught.value)
-    config = dataclasses.replace(config, on_bad="skip", baselines=False)
+    config = dataclasses.replace(config, baselines=False)
     run = finetune(
-        broken, residual(), recipe, write=False, cache=cache, config=config, reporter=QUIET
-    )
+        broken, residual(), recipe, write=False, cache=cache, config=config, on_bad="skip",
+        reporter=QUIET,
+    )  # fmt: skip
     assert run.n_train + run.training["n_validation"] == 30
     assert run.n_test == 8
 
@@ -330,7 +344,7 @@ def test_the_command_plans_trains_and_goes_on(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     common = [
         "finetune", str(tmp_path / "data.npz"), "--epochs", "1", "--quiet",
-        "--cache-dir", str(tmp_path / "cache"),
+        "--cache", str(tmp_path / "cache"),
     ]  # fmt: skip
     runner = CliRunner()
     shown = runner.invoke(app, [*common, "-r", "last-block", "--dry-run"])

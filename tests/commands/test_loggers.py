@@ -155,7 +155,7 @@ def test_training_needs_no_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_unknown_missing_and_homeless_loggers_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match="the loggers are tensorboard and mlflow, not 'wandb'"):
+    with pytest.raises(ConfigError, match="loggers must be tensorboard or mlflow, not 'wandb'"):
         run(tmp_path, "wandb")
     with pytest.raises(ConfigError, match="loggers write into the run folder"):
         finetune(source(), residual(), RECIPE, write=False, loggers=("tensorboard",))

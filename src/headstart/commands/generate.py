@@ -238,11 +238,20 @@ class TellingFlags:
 
     def __init__(self, reporter: Reporter, shown: Mapping[str, Bound]) -> None:
         self.task = reporter.task
-        self._note, self._shown = reporter.note, shown
+        self._reporter, self._shown = reporter, shown
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The table of options holds functions that cannot be pickled: in the process of another
+        # device, notes name parameters.
+        return _unchanged, (self._reporter,)
 
     def note(self, text: str) -> None:
         """Pass on one note."""
-        self._note(as_flags(text, self._shown))
+        self._reporter.note(as_flags(text, self._shown))
+
+
+def _unchanged(reporter: Reporter) -> Reporter:
+    return reporter
 
 
 def in_flags(error: HeadstartError, shown: Mapping[str, Bound]) -> HeadstartError:

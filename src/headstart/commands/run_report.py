@@ -1,4 +1,4 @@
-"""What a run of ``fit`` or ``sweep`` records, writes into its folder, and shows in the terminal."""
+"""What a run of ``fit``, ``sweep`` or ``finetune`` records, writes, and shows in the terminal."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from headstart.commands.run_folder import Run
 from headstart.commands.run_page import Mistake, fit_page
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
+from headstart.commands.tuned import save_tuned
 from headstart.core.files import write_json
 from headstart.core.records import Baseline, Curve, Evaluation, to_plain
 from headstart.core.settings import recorded
 from headstart.data import Inputs, Split
 from headstart.heads import Head
-from headstart.report import evaluation_table, write_page
+from headstart.report import Page, evaluation_table, write_page
 
 MISTAKES = 24
 
@@ -95,15 +96,20 @@ def print_run(run: Run, printing: Printing) -> None:
 
 
 def write_run(
-    run: Run, folder: Path, test: Split, probabilities: NDArray[np.floating[Any]]
+    run: Run,
+    folder: Path,
+    test: Split,
+    probabilities: NDArray[np.floating[Any]],
+    page: Page | None = None,
 ) -> None:
-    """Write head, ``run.json``, ``metrics.json``, figures and ``report.html``.
+    """Write head, tuned weights, ``run.json``, ``metrics.json``, figures and ``report.html``.
 
     Args:
         run: the run.
         folder: an existing folder.
         test: the test split that was evaluated.
         probabilities: ``(n_test, n_classes)``, what the head said of it.
+        page: the report; None: that of a run on frozen features.
     """
     from headstart.report.figures import (
         confusion_figure,
@@ -113,17 +119,19 @@ def write_run(
     )
 
     run.head.save(folder)
+    if run.tuned:
+        save_tuned(folder, run.tuned)
     write_json(folder / "metrics.json", run.metrics())
     save_png(confusion_figure(run.evaluation), folder / "confusion.png")
     save_png(reliability_figure(run.evaluation), folder / "reliability.png")
     if run.curves:
         save_png(curves_figure(run.curves), folder / "curves.png")
-    write_page(report_page(run, test, probabilities), folder / "report.html")
+    write_page(page or report_page(run, test, probabilities), folder / "report.html")
     # Last: a folder with a run.json is a whole run.
     write_json(folder / "run.json", run.description())
 
 
-def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]]) -> Any:
+def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]]) -> Page:
     """Build the page of the run."""
     data = run.configuration["data"]
     cut = (

@@ -218,6 +218,11 @@ class Recipe:
     validation: float = 0.2
     stop_without_gain: bool = False
 
+    @property
+    def needs_surgery(self) -> bool:
+        """Whether a stage trains the block that gradients behind the first head choose."""
+        return any("surgical" in stage.train for stage in self.stages)
+
     def faults(self) -> list[str]:
         """Return what cannot be in the recipe and in all of its stages."""
         found = [] if self.stages else ["the recipe has no stage"]

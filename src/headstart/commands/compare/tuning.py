@@ -12,6 +12,7 @@ from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
 from headstart.commands.finetune.job import FinetuneConfig, finetune
 from headstart.commands.run_folder import Run
+from headstart.commands.settings import RunOptions
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.data import Dataset, Split
 from headstart.extraction import Extraction
@@ -59,10 +60,10 @@ class FineTuner:
             dataset,
             backbone,
             recipe_from(tuning.recipe),
-            config=FinetuneConfig(stored="off", seed=seed, extraction=extraction, baselines=False),
-            out=folder / "run",
-            cache=cache,
-            reporter=reporter,
+            config=FinetuneConfig(stored="off", baselines=False),
+            run=RunOptions(
+                **vars(extraction), seed=seed, out=folder / "run", cache=cache, reporter=reporter
+            ),
         )
 
         def predict(split: Split) -> NDArray[np.int64]:

@@ -1,95 +1,197 @@
-"""The items of a fine-tuning as features, and which of them cannot be decoded."""
+"""The items of a fine-tuning: one part trains, one chooses the best epoch, one is tested.
+
+Items that cannot be decoded are found before anything depends on them, since one of them would end
+an epoch. No item is decoded for that alone where its features are extracted for the probe anyway,
+or where the first stage is about to store its row.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.cache import CachedFeatures, FeatureCache
-from headstart.commands.clock import Clock
-from headstart.commands.finetune.data import Decode, undecodable
-from headstart.commands.finetune.settings import FinetuneConfig
-from headstart.core.progress import Reporter
+from headstart.cache import CachedFeatures
+from headstart.commands.finetune.options import FinetuneConfig
+from headstart.commands.session import Session
+from headstart.core.division import stratified_split
+from headstart.core.errors import DataError
 from headstart.core.records import CacheUse
-from headstart.data import BadItem, Split
-from headstart.data.reading import OnBad
+from headstart.data import BadItem, Dataset, Split, unreadable
+from headstart.data.reading import OnBad, settle_bad_items
+from headstart.finetuning import Recipe
+from headstart.finetuning.devices import Devices
+from headstart.finetuning.feeds import Feeds
+from headstart.finetuning.planner import Prepared
 
 
 class Items:
-    """Reads the items of the parts through the backbone as it is.
+    """The three parts, and their features under the backbone as it is at the moment.
 
     Args:
+        session: its cache, settings and reporter.
         backbone: the backbone.
-        config: settings of the job.
-        cache: where features are found and kept.
-        clock: takes the time of extracting.
-        reporter: shown progress.
+        dataset: the data.
+        recipe: says how many training items choose the best epoch, and what is needed first.
+        config: whether the probe is tested.
 
     Attributes:
+        train, validation, test: the parts.
         use: features found and computed so far.
+
+    Raises:
+        DataError: fewer than two classes, or nothing to hold out.
     """
 
     def __init__(
         self,
+        session: Session,
         backbone: Backbone,
+        dataset: Dataset,
+        recipe: Recipe,
         config: FinetuneConfig,
-        cache: FeatureCache,
-        clock: Clock,
-        reporter: Reporter,
     ) -> None:
-        self.backbone, self.config, self.cache = backbone, config, cache
-        self.clock, self.reporter = clock, reporter
+        self.session, self.backbone = session, backbone
+        self.train, self.validation, note = _divide(dataset, recipe.validation, session.run.seed)
+        self.test = dataset.test
+        session.say(note)
         self.use = CacheUse(0, 0)
+        probed = {"train": True, "test": config.baselines} if recipe.start == "probe" else {}
+        self._probed = {name for name, needed in probed.items() if needed}
+        # Where the first stage is the first to decode anything, it is too late to leave items out.
+        self.checked_late = (
+            session.run.on_bad == "raise"
+            and recipe.start != "probe"
+            and recipe.stages[0].norm != "reestimated"
+            and not recipe.needs_surgery
+        )
         self._extracted: dict[str, NDArray[np.float32]] = {}
 
-    def rows(self, split: Split) -> NDArray[np.float32]:
+    def check(self, devices: Devices) -> None:
+        """Leave out items that cannot be decoded, or refuse all of them together.
+
+        Raises:
+            BadFilesError: items cannot be read (``on_bad="raise"``).
+        """
+        if self.checked_late:
+            return
+        kept = devices.once(self._readable)
+        self.train, self.validation, self.test = (
+            part.take(where)
+            for part, where in zip((self.train, self.validation, self.test), kept, strict=True)
+        )
+
+    def check_late(self, prepared: Prepared, feeds: Feeds) -> None:
+        """Decode all items before the first epoch; store the rows of the first stage meanwhile.
+
+        Raises:
+            BadFilesError: items cannot be read.
+        """
+        parts: tuple[Split, ...] = (self.train, self.validation, self.test)
+        bad: list[BadItem] = []
+        if prepared.cuts[0] is not None:
+            bad += feeds.fill(prepared.targets[0].stage, prepared.cuts[0])
+            parts = (self.test,)
+        for part in parts:
+            bad += self._undecodable(part)
+        settle_bad_items(bad, "raise", self.session.reporter)
+
+    def features(self, split: Split) -> NDArray[np.float32]:
         """Return the features of a split, ``(n, d)``."""
         return self._features(split, "raise").rows
 
-    def start_rows(self, name: str) -> NDArray[np.float32]:
-        """Return the features that were extracted while broken files were looked for, once.
+    def probe_features(self, name: str) -> NDArray[np.float32]:
+        """Return the features that were extracted while items were checked; only once.
 
         Args:
             name: ``train`` or ``test``.
         """
         return self._extracted.pop(name)
 
-    def decoders(self) -> tuple[Decode, Decode, Decode]:
-        """Return what finds the items of the three parts that cannot be decoded.
-
-        Without it a broken file would end an epoch. Where a probe needs their features, these are
-        extracted at the same time, and no item is decoded for the check alone.
-        """
-        test = partial(self._extract, "test") if self.config.baselines else self.decode
-        return partial(self._extract, "train"), self.decode, test
-
-    def decode(self, part: Split) -> Sequence[BadItem]:
-        """Decode the items that no features are stored of; return those that cannot be."""
-        space = self.cache.space(self.backbone, self.config.extraction)
-        known = set(part.ids) - set(space.missing(part.ids))
-        workers = self.config.extraction.workers
-        return undecodable(part, self.backbone.inputs, known, workers, self.reporter)
+    def _readable(self) -> list[NDArray[np.int64]]:
+        """Return for every part the positions of its readable items."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        bad = {
+            name: self._extract(name, part) if name in self._probed else self._undecodable(part)
+            for name, part in parts.items()
+        }
+        every = [item for items in bad.values() for item in items]
+        settle_bad_items(every, self.session.run.on_bad, self.session.reporter)
+        kept = []
+        for name, part in parts.items():
+            lost = {part.ids[item.index] for item in bad[name]}  # equal items are decoded once
+            where = [i for i, key in enumerate(part.ids) if key not in lost]
+            kept.append(np.array(where, dtype=np.int64))
+        return kept
 
     def _extract(self, name: str, part: Split) -> Sequence[BadItem]:
-        with self.clock("start"):
+        with self.session.clock("start"):
             found = self._features(part, "skip")
         self._extracted[name] = found.rows
         return found.bad
 
+    def _undecodable(self, part: Split) -> Sequence[BadItem]:
+        """Decode the items that no features are stored of; return those that cannot be."""
+        run = self.session.run
+        missing = set(self.session.cache.space(self.backbone, run.extraction()).missing(part.ids))
+        where = [i for i, key in enumerate(part.ids) if key in missing]
+        if not where:
+            return ()
+        bad = unreadable(
+            part.take(where),
+            self.backbone.inputs,
+            workers=run.workers,
+            reporter=self.session.reporter,
+        )
+        return tuple(dataclasses.replace(item, index=where[item.index]) for item in bad)
+
     def _features(self, split: Split, on_bad: OnBad) -> CachedFeatures:
-        found = self.cache.features(
+        found = self.session.cache.features(
             self.backbone,
             split,
-            settings=self.config.extraction,
+            settings=self.session.run.extraction(),
             on_bad=on_bad,
-            reporter=self.reporter,
+            reporter=self.session.reporter,
         )
         self.use += found.use
         return found
+
+
+def _divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split, str]:
+    """Return the part that trains, the part that chooses the best epoch, and a note about it.
+
+    Args:
+        dataset: its validation split chooses, where it has one; else a part of the training split.
+        fraction: share of the training split that is held out.
+        seed: decides which items; equal items stay together.
+    """
+    whole = _labelled(dataset.train)
+    if len(np.unique(whole.labels)) < 2:
+        raise DataError(
+            "the training split holds fewer than two classes",
+            hint="a classifier needs items of two classes or more",
+        )
+    if "validation" in dataset.splits:
+        validation = _labelled(dataset.splits["validation"])
+        return whole, validation, f"the data's own {len(validation):,} items choose the best epoch"
+    first, second = stratified_split(whole.labels, fraction, seed=seed, keys=whole.ids)
+    if not len(second):
+        raise DataError(
+            "no item can be held out to choose the best epoch",
+            hint="a class needs at least two different items",
+        )
+    note = (
+        f"{len(second):,} of {len(whole):,} training items choose the best epoch and train nothing;"
+        " the test split chooses nothing"
+    )
+    return whole.take(first), whole.take(second), note
+
+
+def _labelled(split: Split) -> Split:
+    return split if (split.labels >= 0).all() else split.take(split.labels >= 0)
 
 
 __all__ = ["Items"]

@@ -2,49 +2,72 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from headstart.backbones import Backbone
-from headstart.cache import FeatureCache
-from headstart.commands.backbone_spec import BackboneSpec
-from headstart.commands.finetune.loggers import check_loggers
-from headstart.commands.finetune.settings import FinetuneConfig, settle
-from headstart.commands.finetune.steps import Work
-from headstart.commands.run_folder import Run, prepare_folder
-from headstart.commands.sources import DataOptions
+from headstart.commands.baselines import majority_baseline, plain_baseline
+from headstart.commands.embedding import load_backbone
+from headstart.commands.environment import describe_environment
+from headstart.commands.finetune.items import Items
+from headstart.commands.finetune.loggers import Loggers, check_loggers, open_loggers
+from headstart.commands.finetune.options import FINETUNE, FinetuneConfig
+from headstart.commands.finetune.page import finetune_page
+from headstart.commands.finetune.start import fit_probe, score_probe, surgical_block
+from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.commands.run_folder import Run
+from headstart.commands.run_report import write_run
+from headstart.commands.session import Session
+from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.core.errors import ConfigError
-from headstart.core.progress import Reporter
-from headstart.finetuning import Recipe, load_recipe
-from headstart.finetuning.devices import Devices
+from headstart.core.files import write_json
+from headstart.core.fingerprints import canonical_json, sha256
+from headstart.core.progress import SilentReporter
+from headstart.core.records import Baseline, Evaluation, to_plain
+from headstart.core.settings import recorded
+from headstart.evaluation import evaluate as score
+from headstart.finetuning import Classifier, Recipe, recipe_to_plain
+from headstart.finetuning.checkpoint import Checkpoint
+from headstart.finetuning.devices import ALONE, Devices, refusals
+from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.launch import check_devices, launch
+from headstart.finetuning.loop import train
+from headstart.finetuning.outcome import Trained
 from headstart.finetuning.plan import Plan
-from headstart.modules.digests import named_tensors
+from headstart.finetuning.planner import Prepared, make_plan
+from headstart.finetuning.targets import Target, resolve
+from headstart.heads import LinearHead
+from headstart.modules.digests import compare_digests, digests, named_tensors
+
+CHECKPOINT = "checkpoint"
 
 
 def finetune(
     data: Any,
-    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
-    recipe: str | Path | Recipe = "lp-ft",
+    backbone: BackboneLike = "headstart/glyphs",
+    recipe: str | Path | Recipe | None = None,
     *,
     config: FinetuneConfig | None = None,
-    out: Path | str | None = None,
-    write: bool = True,
-    cache: Path | str | FeatureCache | None = None,
-    data_options: DataOptions | None = None,
-    reporter: Reporter | None = None,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
     show_plan: Callable[[Plan], None] | None = None,
-    **settings: Any,
+    **overrides: Any,
 ) -> Run:
     """Fine-tune a backbone by a recipe, and evaluate it once on the test split.
 
     A module of your own is trained in place. The best epoch is chosen on a part of the training
-    split. With a run folder the state is kept after every epoch: the same call with the same
-    folder goes on where a kill ended it, to the identical result.
+    split. With a run folder the state is saved after every epoch: the same call with the same
+    folder resumes where a kill ended it, to the identical result.
 
     With several devices every device has a process of its own, started for the duration of the
     call. Arguments and result are pickled, so that a script that makes the call needs the usual
@@ -53,86 +76,43 @@ def finetune(
 
     Args:
         data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
-        backbone: a name, a :class:`~headstart.backbones.Backbone`, or how to build one.
-        recipe: the name of a preset, a ``.toml`` file, or a recipe.
-        config: all settings at once.
-        out: the run folder; None makes ``runs/TIME-NAME``.
-        write: whether to write a run folder at all.
-        cache: folder of the feature cache, where the stored rows lie, too.
-        data_options: how to read the data, where its columns or its test split are not obvious.
-        reporter: where notes and progress go; None: standard error.
+        backbone: a name, a module, a :class:`~headstart.backbones.Backbone`, or how to build one.
+        recipe: the name of a recipe, a ``.toml`` file, or a recipe; None: the config's, which is
+            ``lp-ft``.
+        config: the recipe, and how to train it.
+        run: how to run the backbone, and where results go; ``batch_size`` is that of forward
+            passes outside training.
+        reading: how to read the data, where its columns or its splits are not obvious.
         show_plan: called with the plan before training begins.
-        **settings: single fields of :class:`FinetuneConfig`, such as ``stored="off"``,
-            ``devices=2`` or ``loggers=("tensorboard",)``.
+        **overrides: single fields of :class:`FinetuneConfig`, :class:`RunOptions`,
+            :class:`ReadOptions` or :class:`BackboneSpec`, such as ``stored="off"``, ``devices=2``,
+            ``epochs=3`` or ``cache="s3://bucket/features"``.
 
     Returns:
-        The run, for ``predict`` and ``evaluate``; ``run.training`` holds plan, epochs and proofs.
+        The run, for ``predict`` and ``evaluate``; ``run.training`` holds stages, epochs and proofs.
 
     Raises:
         ConfigError: faults of the recipe, all together; or an unfinished run of another plan.
         DataError, BadFilesError, BackboneError, FreezeError, StoreError: see their rooms.
     """
-    chosen = settle(config, settings)
-    if chosen.loggers and not write:
+    settled = _settle(backbone, recipe, config, run, reading, overrides)
+    config, run, _, spec = settled
+    if config.loggers and not run.write:
         raise ConfigError(("loggers write into the run folder, and write is False",))
-    check_loggers(chosen.loggers)
-    run = launch(
-        chosen.devices,
-        chosen.extraction.resolve_device(),
-        _run,
-        *(data, backbone, load_recipe(recipe), chosen, cache, data_options, out, write),
-        *(reporter, show_plan),
-    )
-    return _into(backbone, run) if isinstance(backbone, Backbone) else run
-
-
-def _run(
-    devices: Devices,
-    data: Any,
-    backbone: str | Path | BackboneSpec | Backbone,
-    recipe: Recipe,
-    config: FinetuneConfig,
-    cache: Path | str | FeatureCache | None,
-    data_options: DataOptions | None,
-    out: Path | str | None,
-    write: bool,
-    reporter: Reporter | None,
-    show_plan: Callable[[Plan], None] | None,
-) -> Run:
-    """Do the whole job, on one of the devices that share it."""
-    work = Work(data, backbone, recipe, config, cache, data_options, reporter, devices)
-    folder = None
-    if write:
-        name = f"{work.dataset.name}-{work.recipe.name}"
-        folder = devices.once(lambda: prepare_folder(out, name))
-    work.prepare(folder)
-    if show_plan is not None and devices.main:
-        show_plan(work.prepared.plan)
-    return work.train(folder)
-
-
-def _into(backbone: Backbone, run: Run) -> Run:
-    """Write what another process has trained into the caller's module."""
-    if run.backbone.module is not backbone.module:
-        named = dict(named_tensors(backbone.module))
-        with torch.no_grad():
-            for name, tensor in run.tuned.items():
-                named[name].copy_(tensor)
-        run = dataclasses.replace(run, backbone=backbone)
-    return run
+    check_loggers(config.loggers)
+    made = launch(config.devices, run.resolve_device(), _run, data, *settled, show_plan)
+    return _into(spec, made) if isinstance(spec, Backbone) else made
 
 
 def plan_finetune(
     data: Any,
-    backbone: str | Path | BackboneSpec | Backbone = "headstart/glyphs",
-    recipe: str | Path | Recipe = "lp-ft",
+    backbone: BackboneLike = "headstart/glyphs",
+    recipe: str | Path | Recipe | None = None,
     *,
     config: FinetuneConfig | None = None,
-    out: Path | str | None = None,
-    cache: Path | str | FeatureCache | None = None,
-    data_options: DataOptions | None = None,
-    reporter: Reporter | None = None,
-    **settings: Any,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
+    **overrides: Any,
 ) -> Plan:
     """Return the plan of :func:`finetune` without training.
 
@@ -140,15 +120,336 @@ def plan_finetune(
     trained, since ``surgical`` depends on it; its features stay in the cache.
 
     Args:
-        out: write ``plan.json`` into this folder.
-        data, backbone, recipe, config, cache, data_options, reporter, **settings: as for
-            :func:`finetune`.
+        data, backbone, recipe, config, run, reading, **overrides: as for :func:`finetune`. With
+            ``out`` the plan is written into that folder, as ``plan.json``.
     """
-    chosen = settle(config, settings)
-    check_devices(chosen.devices, chosen.extraction.resolve_device())
-    work = Work(data, backbone, recipe, chosen, cache, data_options, reporter)
-    work.prepare(None if out is None else prepare_folder(out, "plan"))
-    return work.prepared.plan
+    config, run, reading, spec = _settle(backbone, recipe, config, run, reading, overrides)
+    check_devices(config.devices, run.resolve_device())
+    job = _Job(ALONE, data, config, run, reading, spec)
+    job.prepare(None if run.out is None else job.session.folder("plan"))
+    return job.prepared.plan
+
+
+def _settle(
+    backbone: BackboneLike,
+    recipe: str | Path | Recipe | None,
+    config: FinetuneConfig | None,
+    run: RunOptions | None,
+    reading: ReadOptions | None,
+    overrides: dict[str, Any],
+) -> tuple[FinetuneConfig, RunOptions, ReadOptions, BackboneSpec | Backbone]:
+    """Return the settings of a call, with the recipe loaded."""
+    given = overrides if recipe is None else {**overrides, "recipe": recipe}
+    config, run, reading, spec = FINETUNE.settle(given, config, run, reading, backbone)
+    return config.with_recipe(), run, reading, spec
+
+
+def _run(
+    devices: Devices,
+    data: Any,
+    config: FinetuneConfig,
+    run: RunOptions,
+    reading: ReadOptions,
+    spec: BackboneSpec | Backbone,
+    show_plan: Callable[[Plan], None] | None,
+) -> Run:
+    """Do the whole job, on one of the devices that share it."""
+    job = _Job(devices, data, config, run, reading, spec)
+    folder = devices.once(lambda: job.session.folder(f"{job.dataset.name}-{job.recipe.name}"))
+    job.prepare(folder)
+    if show_plan is not None and devices.main:
+        show_plan(job.prepared.plan)
+    return job.train(folder)
+
+
+def _into(backbone: Backbone, run: Run) -> Run:
+    """Write what another process has trained into the caller's module."""
+    if run.backbone.module is backbone.module:
+        return run
+    named = dict(named_tensors(backbone.module))
+    with torch.no_grad():
+        for name, tensor in run.tuned.items():
+            named[name].copy_(tensor)
+    return dataclasses.replace(run, backbone=backbone)
+
+
+class _Job:
+    """One fine-tuning, step by step: prepare up to the plan, train, test once, write."""
+
+    prepared: Prepared
+
+    def __init__(
+        self,
+        devices: Devices,
+        data: Any,
+        config: FinetuneConfig,
+        run: RunOptions,
+        reading: ReadOptions,
+        spec: BackboneSpec | Backbone,
+    ) -> None:
+        if not devices.main:
+            run = dataclasses.replace(run, reporter=SilentReporter())
+        self.devices, self.config, self.run, self.reading = devices, config, run, reading
+        self.spec = spec
+        self.recipe = config.load_recipe()
+        self.session = Session(run)
+        # The main process is first, so that the others find the digests of the data.
+        with self.session.clock("load"), devices.main_first():
+            self.backbone = load_backbone(spec)
+            self.dataset = self.session.open_dataset(data, reading)
+        self.session.say(*self.backbone.notes, f"preprocessing: {self.backbone.inputs}")
+        self.baselines: list[Baseline] = []
+
+    # Preparing
+
+    def prepare(self, folder: Path | None) -> None:
+        """Do everything up to the plan, and write it."""
+        self._build_network()
+        self.before = digests(self.backbone.module)
+        self.items = Items(self.session, self.backbone, self.dataset, self.recipe, self.config)
+        self.items.check(self.devices)
+        with self.session.clock("start"):
+            surgical = self.devices.once(self._start)
+            self.devices.share(self.network)
+        targets = resolve(self.network, self.recipe, surgical=surgical)
+        identity = self._identity(surgical)
+        self.checkpoint = None if folder is None else Checkpoint(folder / CHECKPOINT, identity)
+        saved = None if self.checkpoint is None else self.checkpoint.load()
+        self.resumed = saved is not None
+        self.feeds = Feeds(
+            self.network,
+            self.items.train,
+            self.items.validation,
+            self.session.cache.store,
+            self.session.reporter,
+            dtype=self.config.stored_dtype,
+            batch_size=self.run.batch_size,
+            workers=self._workers,
+            seed=self.run.seed,
+        )
+        with self.session.clock("plan"):
+            self.prepared = self._plan(targets, () if saved is None else saved.decisions)
+        plan = self.prepared.plan
+        self.session.say(*plan.notes)
+        if self.devices.size > 1:
+            self.session.say(
+                f"{self.devices.size} devices share every batch; the times of the plan are those"
+                " of one"
+            )
+        if folder is not None and self.devices.main:
+            write_json(folder / "plan.json", to_plain(plan))
+
+    def _build_network(self) -> None:
+        """Build the network, and refuse what does not fit before anything takes time."""
+        self.backbone.module.to(self.devices.device or self.run.resolve_device())
+        self.network = Classifier(
+            self.backbone,
+            len(self.dataset.classes),
+            dropout=self.recipe.head_dropout,
+            seed=self.run.seed,
+        )
+        resolve(self.network, self.recipe)
+        count = max(self.config.devices, self.devices.size)
+        faults = refusals(self.network, self.recipe, count)
+        if faults:
+            raise ConfigError(tuple(faults))
+        self.devices.share(self.network)
+
+    def _start(self) -> str | None:
+        """Give the network its first head; return the block that is to be thawed, if one is."""
+        items, session = self.items, self.session
+        if self.recipe.start == "probe":
+            head, notes = fit_probe(items, self.config, session)
+            session.say(*notes)
+            self.network.load_head(head)
+            if self.config.baselines:
+                self.baselines.append(score_probe(head, items, self.config))
+        if not self.recipe.needs_surgery:
+            return None
+        name, note = surgical_block(self.network, items.train, self.run.seed, self._workers)
+        session.say(note)
+        return name
+
+    def _plan(self, targets: Sequence[Target], decisions: Sequence[str]) -> Prepared:
+        """Let the main process measure and decide; the others find the same cuts."""
+        mine: list[Prepared] = []
+
+        def make(decisions: Sequence[str]) -> Prepared:
+            return make_plan(self.recipe, targets, self.feeds, self.config.stored, decisions)
+
+        def decide() -> tuple[Plan, tuple[str, ...], int]:
+            made = make(decisions)
+            mine.append(made)
+            # Every process holds its rows itself.
+            return made.plan, made.decisions, made.memory // self.devices.size
+
+        plan, decided, memory = self.devices.once(decide)
+        prepared = mine[0] if mine else make(decided)
+        return dataclasses.replace(prepared, plan=plan, memory=memory)
+
+    @property
+    def _workers(self) -> int | None:
+        """Threads that decode while training: the processors are shared with other devices."""
+        if self.run.workers is not None or self.devices.size == 1:
+            return self.run.workers
+        return max(1, (os.cpu_count() or 1) // self.devices.size)
+
+    def _fingerprint(self) -> str:
+        return backbone_fingerprint(self.backbone, "float32", self.run.storage)
+
+    def _identity(self, surgical: str | None) -> str:
+        """Digest all that decides the result, to recognise an unfinished run of the same."""
+        values = {
+            "recipe": recipe_to_plain(self.recipe),
+            "train": split_fingerprint(self.items.train),
+            "validation": split_fingerprint(self.items.validation),
+            "backbone": self._fingerprint(),
+            "seed": self.run.seed,
+            "probe": self.config.probe if self.recipe.start == "probe" else None,
+            "stored": [self.config.stored, self.config.stored_dtype],
+            "batch_size": self.run.batch_size,
+            "device": str(self.backbone.device.type),
+            "surgical": surgical,
+        }
+        return sha256(canonical_json(values, compact=False))
+
+    # Training
+
+    def train(self, folder: Path | None) -> Run:
+        """Train, test once, and write the run."""
+        if self.items.checked_late:
+            with self.session.clock("train"):
+                self.devices.once(lambda: self.items.check_late(self.prepared, self.feeds))
+        with self._loggers(folder) as loggers:
+            with self.session.clock("train"):
+                trained = train(
+                    self.prepared,
+                    self.feeds,
+                    stop_without_gain=self.recipe.stop_without_gain,
+                    checkpoint=self.checkpoint,
+                    devices=self.devices,
+                    log=loggers.epochs,
+                )
+            self.session.notes += trained.notes
+            self.session.say(_best_note(trained))
+            present = np.bincount(self.items.train.labels, minlength=len(self.dataset.classes)) > 0
+            head = self.network.linear_head(present)
+            with self.session.clock("evaluate"):
+                evaluation, baselines, probabilities = self.devices.once(lambda: self._test(head))
+            loggers.test(evaluation)
+            run = self._record(trained, head, evaluation, baselines, folder)
+            if folder is not None and self.devices.main:
+                page = finetune_page(
+                    run, self.prepared.plan, trained, self.items.test, probabilities
+                )
+                write_run(run, folder, self.items.test, probabilities, page)
+                if self.checkpoint is not None:
+                    self.checkpoint.remove()
+        return run
+
+    def _loggers(self, folder: Path | None) -> AbstractContextManager[Loggers]:
+        """Open the loggers, on the main device."""
+        if folder is None or not self.devices.main:
+            return contextlib.nullcontext(Loggers({}, self.session.reporter))
+        settings = {
+            "data": self.dataset.name,
+            "backbone": self.backbone.name,
+            "recipe": recipe_to_plain(self.recipe),
+            "seed": self.run.seed,
+            "devices": self.devices.size,
+        }
+        return open_loggers(
+            self.config.loggers,
+            folder,
+            settings,
+            self.prepared.plan,
+            resumed=self.resumed,
+            reporter=self.session.reporter,
+        )
+
+    def _test(self, head: LinearHead) -> tuple[Evaluation, tuple[Baseline, ...], NDArray[Any]]:
+        """Evaluate the head on the test split, and the figures to beat."""
+        train, test = self.items.train, self.items.test
+        probabilities = head.predict_proba(self.items.features(test))
+        evaluation = score(test.labels, probabilities, self.dataset.classes)
+        found = list(self.baselines)
+        if self.config.baselines:
+            found.append(majority_baseline(train.labels, test))
+            plain = plain_baseline(
+                train,
+                test,
+                self.backbone.inputs,
+                seed=self.run.seed,
+                reporter=self.session.reporter,
+            )
+            found += [plain] if plain is not None else []
+        return evaluation, tuple(found), probabilities
+
+    def _record(
+        self,
+        trained: Trained,
+        head: LinearHead,
+        evaluation: Evaluation,
+        baselines: tuple[Baseline, ...],
+        folder: Path | None,
+    ) -> Run:
+        settings: dict[str, Any] = {}
+        for group in (self.config, self.run, self.reading):
+            settings |= to_plain(recorded(group))
+        return Run(
+            head=head,
+            classes=self.dataset.classes,
+            evaluation=evaluation,
+            baselines=baselines,
+            curves=trained.curves,
+            configuration={
+                **settings,
+                "head": "fine-tuned",
+                "data": self.dataset.name,
+                "recipe": recipe_to_plain(self.recipe),
+            },
+            environment=describe_environment(),
+            fingerprints={
+                "backbone": self._fingerprint(),
+                "train": split_fingerprint(self.items.train),
+                "validation": split_fingerprint(self.items.validation),
+                "test": split_fingerprint(self.items.test),
+            },
+            cache=self.items.use + self.feeds.use,
+            seconds=self.session.clock.seconds(),
+            images_per_second=None,
+            n_train=len(self.items.train),
+            n_test=len(self.items.test),
+            notes=tuple(self.session.notes),
+            spec=(
+                self.spec if isinstance(self.spec, BackboneSpec) else BackboneSpec.of(self.backbone)
+            ),
+            backbone=self.backbone,
+            folder=folder,
+            training={
+                "recipe": self.recipe.name,
+                "n_validation": len(self.items.validation),
+                "best": to_plain(trained.best),
+                "stages": to_plain(trained.stages),
+                "epochs": to_plain(trained.records),
+            },
+            tuned=self._tuned(),
+        )
+
+    def _tuned(self) -> dict[str, Tensor]:
+        """Return the tensors of the backbone that differ from those it was loaded with."""
+        after = digests(self.backbone.module)
+        changed = compare_digests(self.before, after)
+        named = dict(named_tensors(self.backbone.module))
+        return {name: named[name].detach().cpu().clone() for name in changed}
+
+
+def _best_note(trained: Trained) -> str:
+    best = trained.best
+    figure = f"validation accuracy {100 * best.validation_accuracy:.1f} %"
+    if best.stage < 0:
+        return f"no epoch was better than the start ({figure}): the start is kept"
+    return f"the weights of stage '{best.name}', epoch {best.epoch}, are kept ({figure})"
 
 
 __all__ = ["FinetuneConfig", "finetune", "plan_finetune"]

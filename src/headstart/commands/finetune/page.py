@@ -1,15 +1,14 @@
-"""What ``finetune`` writes into its run folder."""
+"""The report of a fine-tuning: that of a fit, with the stages and the plan."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.commands.finetune.plan_words import (
+from headstart.commands.finetune.plan_table import (
     HEADER,
     PLACES,
     describe_cut,
@@ -19,51 +18,12 @@ from headstart.commands.finetune.plan_words import (
 from headstart.commands.run_folder import Run
 from headstart.commands.run_page import fit_page
 from headstart.commands.run_report import find_mistakes, next_steps
-from headstart.commands.tuned import save_tuned
-from headstart.core.files import write_json
 from headstart.core.records import to_plain
 from headstart.core.wording import format_percent, format_seconds
 from headstart.data import Split
 from headstart.finetuning.outcome import Trained
 from headstart.finetuning.plan import Plan
-from headstart.report import Code, Page, Section, Table, Text, write_page
-
-
-def write_finetune(
-    run: Run,
-    folder: Path,
-    plan: Plan,
-    trained: Trained,
-    test: Split,
-    probabilities: NDArray[np.floating[Any]],
-) -> None:
-    """Write head, tuned weights, ``run.json``, ``metrics.json``, figures and ``report.html``.
-
-    Args:
-        run: the run.
-        folder: an existing folder.
-        plan: what was planned.
-        trained: how it went.
-        test: the test split that was evaluated.
-        probabilities: ``(n_test, n_classes)``, what the network said of it.
-    """
-    from headstart.report.figures import (
-        confusion_figure,
-        curves_figure,
-        reliability_figure,
-        save_png,
-    )
-
-    run.head.save(folder)
-    if run.tuned:
-        save_tuned(folder, run.tuned)
-    write_json(folder / "metrics.json", run.metrics())
-    save_png(confusion_figure(run.evaluation), folder / "confusion.png")
-    save_png(reliability_figure(run.evaluation), folder / "reliability.png")
-    save_png(curves_figure(run.curves), folder / "curves.png")
-    write_page(finetune_page(run, plan, trained, test, probabilities), folder / "report.html")
-    # Last: a folder with a run.json is a whole run.
-    write_json(folder / "run.json", run.description())
+from headstart.report import Code, Page, Section, Table, Text
 
 
 def finetune_page(
@@ -73,7 +33,15 @@ def finetune_page(
     test: Split,
     probabilities: NDArray[np.floating[Any]],
 ) -> Page:
-    """Build the page of the run: that of a fit, with the stages and the plan."""
+    """Build the page.
+
+    Args:
+        run: the run.
+        plan: what was planned.
+        trained: how it went.
+        test: the test split that was evaluated.
+        probabilities: ``(n_test, n_classes)``, what the network said of it.
+    """
     page = fit_page(
         run.evaluation,
         title=f"{run.configuration['data']}: {run.backbone.name} fine-tuned by {plan.recipe}",
@@ -81,7 +49,7 @@ def finetune_page(
         f" {run.n_test:,} test images; {len(run.tuned):,} tensors of the backbone changed",
         baselines=run.baselines,
         curves=run.curves,
-        configuration=to_plain({"backbone": run.spec, **run.configuration}),
+        configuration={"backbone": run.spec.plain(), **to_plain(dict(run.configuration))},
         environment=run.environment,
         timing={step: value for step, value in run.seconds.items() if step != "total"},
         cache=run.cache,
@@ -134,4 +102,4 @@ def _plan_blocks(plan: Plan) -> tuple[Table | Text | Code, ...]:
     return tuple(blocks)
 
 
-__all__ = ["finetune_page", "write_finetune"]
+__all__ = ["finetune_page"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from headstart.commands.finetune.settings import FinetuneConfig
-from headstart.core.progress import Reporter
+from headstart.commands.finetune.items import Items
+from headstart.commands.finetune.options import FinetuneConfig
+from headstart.commands.session import Session
 from headstart.core.records import Baseline
 from headstart.data import Split
 from headstart.evaluation import accuracy_score
@@ -19,77 +19,62 @@ from headstart.heads import LinearHead, TrainingRows, head_kind
 _GRADIENT_ITEMS = 256
 
 
-def probe_head(
-    rows: NDArray[np.float32],
-    part: Split,
-    classes: tuple[str, ...],
-    config: FinetuneConfig,
-    reporter: Reporter,
+def fit_probe(
+    items: Items, config: FinetuneConfig, session: Session
 ) -> tuple[LinearHead, tuple[str, ...]]:
-    """Return a linear head on the features of the training part, and notes about it.
-
-    Args:
-        rows: features of the part, ``(n, d)``.
-        part: the part that trains.
-        classes: of the data.
-        config: which kind of head, seed and folds.
-        reporter: shown progress.
-    """
+    """Train the probe on the features of the training items; return it with notes about it."""
     kind = head_kind(config.probe)
-    trained = kind.fit(
-        TrainingRows(
-            rows,
-            part.labels,
-            len(classes),
-            names=classes,
-            seed=config.seed,
-            reporter=reporter,
-        ),
-        kind.settings({}, folds=config.folds),
+    rows = TrainingRows(
+        items.probe_features("train"),
+        items.train.labels,
+        len(items.train.classes),
+        names=items.train.classes,
+        seed=session.run.seed,
+        reporter=session.reporter,
     )
+    trained = kind.fit(rows, kind.settings({}, folds=config.folds))
     assert isinstance(trained.head, LinearHead)
     return trained.head, trained.notes
 
 
-def probe_baseline(
-    head: LinearHead, rows: NDArray[np.float32], test: Split, config: FinetuneConfig
-) -> Baseline:
-    """Score the probe on the test split, whose features are ``(n, d)``."""
+def score_probe(head: LinearHead, items: Items, config: FinetuneConfig) -> Baseline:
+    """Score the probe on the test split."""
+    predicted = head.predict(items.probe_features("test"))
     what = head_kind(config.probe).summary.partition(",")[0]
     return Baseline(
         "linear probe",
         f"{what} on the frozen backbone, where the recipe starts",
-        accuracy_score(test.labels, head.predict(rows)),
+        accuracy_score(items.test.labels, predicted),
     )
 
 
 def surgical_block(
-    network: Classifier, part: Split, seed: int, workers: int | None
+    network: Classifier, split: Split, seed: int, workers: int | None
 ) -> tuple[str, str]:
     """Return the block group with the largest relative gradient, and a note that says why.
 
     The criterion is that of Lee et al., Surgical Fine-Tuning Improves Adaptation to Distribution
-    Shifts (2023), section 4: the norm of a block's gradient beside that of its weights.
+    Shifts (2023), section 4: the norm of a block's gradient relative to that of its weights.
 
     Args:
         network: with the head that it starts from.
-        part: the part that trains; 256 items of it are measured.
+        split: the training items; 256 of them are measured.
         seed: decides which.
         workers: threads that decode.
     """
     device = network.source.device
-    feed = ItemFeed(part, network.source.inputs, device, workers=workers)
-    order = np.random.default_rng([abs(seed), 2]).permutation(len(part))[:_GRADIENT_ITEMS]
-    labels = torch.from_numpy(part.labels).to(device)
+    feed = ItemFeed(split, network.source.inputs, device, workers=workers)
+    order = np.random.default_rng([abs(seed), 2]).permutation(len(split))[:_GRADIENT_ITEMS]
+    labels = torch.from_numpy(split.labels).to(device)
     found = relative_gradients(network, feed, labels, order)
     best = max(found, key=lambda item: item.ratio)
     others = sorted((item.ratio for item in found if item is not best), reverse=True)
     if not others:
         return best.name, f"surgical: '{best.name}' is the only block"
     return best.name, (
-        f"surgical: '{best.name}' has the largest gradient beside its weights"
+        f"surgical: '{best.name}' has the largest gradient relative to its weights"
         f" ({best.ratio:.3g}; the next {others[0]:.3g}), measured on {len(order)} items"
     )
 
 
-__all__ = ["probe_baseline", "probe_head", "surgical_block"]
+__all__ = ["fit_probe", "score_probe", "surgical_block"]

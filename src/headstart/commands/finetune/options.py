@@ -1,0 +1,142 @@
+"""The options of ``finetune``."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from headstart.commands.finetune.loggers import LOGGERS
+from headstart.commands.settings import RUNNING, Signature
+from headstart.core.settings import check, option
+from headstart.finetuning.presets import PRESETS
+from headstart.heads.registry import describe_heads, head_fault, head_kind, head_kinds
+
+if TYPE_CHECKING:
+    from headstart.finetuning.recipe import Recipe
+
+_RECIPE = "Recipe"
+
+
+def _probe_wrong(name: str) -> str | None:
+    """Return why fine-tuning cannot start from a kind of head, as the end of a sentence."""
+    fault = head_fault(name)
+    if fault is not None:
+        return fault.removeprefix("head ")
+    kind = head_kind(name)
+    if kind.linear:
+        return None
+    linear = ", ".join(each.name for each in head_kinds("classification") if each.linear)
+    return (
+        f"must be one of {linear}: fine-tuning cannot start from '{kind.name}', which does not end"
+        " in one linear layer that training could continue with"
+    )
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """The settings of :func:`headstart.finetune`.
+
+    Attributes:
+        recipe: the name of a recipe, a ``.toml`` file, or a recipe.
+        epochs, lr, train_batch, views: in the place of what the recipe says, in every stage.
+        stored: ``auto`` trains on stored rows of the frozen part where that is faster; ``on``
+            refuses recipes where nothing can be stored; ``off`` computes everything in every
+            epoch.
+        stored_dtype: of stored rows. ``float32`` gives the same curves as ordinary training;
+            ``float16`` and ``bfloat16`` halve the disk space at a measured error.
+        probe: kind of head that a recipe with ``start = "probe"`` begins from; one that ends in
+            a linear layer, which training continues with.
+        folds: folds of the cross-validation that chooses the penalty of a probe.
+        baselines: whether to compute figures to beat.
+        devices: how many devices share every batch: GPUs, or processes on the CPU. The curves are
+            those of one device, up to rounding and random numbers (dropout, mixing, noise).
+        loggers: ``tensorboard`` and ``mlflow``, beside the report; they write into the run folder.
+    """
+
+    recipe: str | Path | Recipe = option(
+        "lp-ft",
+        "A recipe by name, or a TOML file.",
+        names=lambda: PRESETS,
+        flags=("-r",),
+        metavar="NAME|FILE",
+        panel=_RECIPE,
+        record=False,
+    )
+    epochs: int | None = option(
+        None, "Epochs of every stage instead of the recipe's.", panel=_RECIPE, record=False
+    )
+    lr: float | None = option(
+        None, "Learning rate of every stage instead of the recipe's.", panel=_RECIPE, record=False
+    )
+    train_batch: int | None = option(
+        None, "Images per training step instead of the recipe's.", panel=_RECIPE, record=False
+    )
+    views: int | None = option(
+        None,
+        "Numbered augmentations per image instead of the recipe's; 0: none.",
+        panel=_RECIPE,
+        record=False,
+    )
+    probe: str = option(
+        "linear",
+        lambda: "Head that a recipe with a probe starts from. " + describe_heads(linear=True),
+        check=_probe_wrong,
+        panel=_RECIPE,
+    )
+    folds: int = option(
+        5, "Folds of the cross-validation that chooses a probe.", at_least=2, panel=_RECIPE
+    )
+    stored: Literal["auto", "on", "off"] = option(
+        "auto",
+        "auto: train on stored rows of the frozen part where that is faster. on: refuse a recipe"
+        " that cannot. off: compute everything in every epoch.",
+        panel=RUNNING,
+    )
+    stored_dtype: Literal["float32", "float16", "bfloat16"] = option(
+        "float32", "Type of stored rows.", panel=RUNNING
+    )
+    devices: int = option(
+        1, "GPUs that share every batch, or processes on the CPU.", at_least=1, panel=RUNNING
+    )
+    loggers: tuple[str, ...] = option(
+        (),
+        "Log into the run folder, too; can be repeated.",
+        choices=lambda: LOGGERS,
+        flags=("--log",),
+        panel=RUNNING,
+    )
+    baselines: bool = option(True, "The figures to beat, on the same test items.")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def load_recipe(self) -> Recipe:
+        """Return the recipe, with what is given in its place.
+
+        Raises:
+            ConfigError: there is no such recipe, or it has faults; all are listed.
+        """
+        from headstart.finetuning.recipe_file import load_recipe
+
+        return load_recipe(self.recipe).with_changes(
+            epochs=self.epochs, lr=self.lr, batch_size=self.train_batch, views=self.views
+        )
+
+    def with_recipe(self) -> FinetuneConfig:
+        """Return the same settings with the recipe loaded."""
+        return dataclasses.replace(
+            self, recipe=self.load_recipe(), epochs=None, lr=None, train_batch=None, views=None
+        )
+
+
+FINETUNE = Signature(
+    "finetune",
+    FinetuneConfig(),
+    without={"precision": "a recipe has a precision in each of its stages"},
+    hidden=("storage", "compile"),
+)
+
+
+__all__ = ["FINETUNE", "FinetuneConfig"]
