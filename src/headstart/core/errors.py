@@ -10,7 +10,7 @@ from typing import Any
 
 
 class HeadstartError(Exception):
-    """A mistake in the input or the surroundings that the user can mend.
+    """A fault in the input or the environment that the user can fix.
 
     Args:
         message: what was expected and what was found, and where; one sentence, no full stop.
@@ -23,7 +23,7 @@ class HeadstartError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Subclasses take other arguments than the message; errors of worker processes are pickled.
+        # Worker processes pickle their errors, and subclasses take other arguments than a message.
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class BadFilesError(DataError):
 
 
 class BackboneError(HeadstartError):
-    """A backbone cannot be built, cut, or loaded with these weights."""
+    """A backbone cannot be built, cut or loaded with these weights."""
 
 
 class FreezeError(HeadstartError):
@@ -76,7 +76,7 @@ class HeadError(HeadstartError):
 
 
 class ConfigError(HeadstartError):
-    """A configuration has faults; all of them are reported together.
+    """A configuration has faults, which are all reported together.
 
     Args:
         faults: one sentence each, no full stop.

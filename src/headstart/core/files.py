@@ -1,7 +1,7 @@
-"""Files that survive: atomic, durable writes, folders published whole, free disk space.
+"""Files on disk: atomic, durable writes, folders published as a whole, free space.
 
-Every writer follows one pattern: write under a temporary name on the same disk, flush it to the
-device, rename it into place. A reader sees the old content or the new, never half of either, and a
+Every writer follows one pattern: write under a temporary name on the same disk, flush to the
+device, rename into place. A reader sees the old content or the new, never half of either, and a
 kill or a power failure at any moment leaves one of the two. New files honour the umask, so
 colleagues who share a folder can read them.
 """
@@ -32,7 +32,7 @@ _REASONS = {
     errno.EPERM: ("permission is denied", "fix the permissions or choose another location"),
     errno.EMFILE: ("too many files are open in this process", "raise the limit of open files"),
 }
-# What file systems answer that cannot flush a folder (CIFS, some FUSE mounts).
+# Errors of file systems that cannot flush a folder (CIFS, some FUSE mounts).
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
@@ -57,16 +57,16 @@ def clear_errors(doing: str, kind: type[HeadstartError] = HeadstartError) -> Ite
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of ``path`` when the context is left without an error.
+    """Open a new file that replaces ``path`` when the context ends without an error.
 
     Args:
         path: the file to create or replace; its folder must exist.
 
     Yields:
-        A binary stream, for writing from the beginning to the end.
+        A binary stream to write to.
 
     Raises:
-        OSError: it cannot be written; ``path`` is then as it was before.
+        OSError: it cannot be written; ``path`` is then unchanged.
     """
     temporary = _temporary_name(path)
     try:
@@ -84,7 +84,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Create or replace a file with ``content``, atomically and durably.
 
     Raises:
-        OSError: it cannot be written; ``path`` is then as it was before.
+        OSError: it cannot be written; ``path`` is then unchanged.
     """
     with replacing(path) as file:
         file.write(content)
@@ -149,17 +149,17 @@ def write_if_absent(path: Path, content: bytes) -> bool:
 
 @contextlib.contextmanager
 def publishing_folder(place: Path) -> Iterator[Path]:
-    """Make a folder that appears at ``place`` complete, by one rename, or not at all.
+    """Build a folder that appears at ``place`` complete, by one rename, or not at all.
 
     Args:
-        place: where it appears; parents are made.
+        place: where it appears; missing parents are created.
 
     Yields:
-        An empty folder beside ``place`` to write into.
+        An empty temporary folder next to ``place``, to write into.
 
     Raises:
-        OSError: it cannot be written, or ``place`` exists already and is not empty (another
-            process was first): that folder stays.
+        OSError: it cannot be written, or ``place`` already exists and is not empty (another
+            process was first), in which case that folder stays.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(place)
@@ -176,7 +176,7 @@ def publishing_folder(place: Path) -> Iterator[Path]:
 
 
 def sync_file(path: Path) -> None:
-    """Flush a file that somebody else has written to the device."""
+    """Flush a file that other code wrote to the device."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 
@@ -195,15 +195,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-# -- temporary files of a folder that many processes share ---------------------------------------
+# -- temporary files in a folder that several processes share ------------------------------------
 
 
 @contextlib.contextmanager
 def locked_temporary(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """Create an empty file of a random name that :func:`remove_abandoned` leaves alone.
+    """Create an empty file with a random name, which :func:`remove_abandoned` leaves alone.
 
-    It is locked while the context lasts, so a sweep can tell it from the file of a dead process.
-    What is still there under its name in the end is removed.
+    A lock held during the context distinguishes it from the file of a dead process. If the file
+    still has this name at the end of the context, it is removed.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -217,7 +217,7 @@ def locked_temporary(folder: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path) -> list[Path]:
-    """Remove the temporary files whose writers are dead; return what was removed."""
+    """Remove temporary files whose writers have died, and return their paths."""
     removed = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         with contextlib.suppress(OSError):
@@ -253,7 +253,7 @@ def free_bytes(place: Path) -> int:
 
 
 def _temporary_name(path: Path) -> Path:
-    # Not the tempfile module: its mode 0600 would hide the result from colleagues.
+    # Not tempfile: its mode 0600 would hide the result from colleagues.
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
 
 

@@ -1,8 +1,8 @@
 """Digests of content and the canonical text of plain values: one spelling for the package.
 
-A *key* identifies, a *fingerprint* is the digest it is made of. What these functions return is
-written to disk by users, so it never changes: the same content has the same fingerprint in every
-version, on every platform.
+A *key* identifies something; a *fingerprint* is the digest that keys are made of. Both end up on
+users' disks, so they never change: the same content has the same fingerprint in every version and
+on every platform.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def sha256(*parts: Part) -> str:
     """Return the SHA-256 of the parts, one after the other, as 64 hexadecimal characters.
 
     Args:
-        parts: bytes, buffers, or text (hashed in UTF-8). Nothing separates them: separate what
-            could be divided in two ways.
+        parts: bytes, buffers, or text (hashed as UTF-8). Nothing is put between them, so add a
+            separator where two divisions of the same bytes must differ.
     """
     return str(_hash(parts).hexdigest())
 
@@ -31,13 +31,13 @@ def sha256(*parts: Part) -> str:
 def fingerprint(*parts: Part) -> str:
     """Return the SHA-256 of the parts, truncated to 128 bits: 32 hexadecimal characters.
 
-    Enough that no two contents of all users together will share one.
+    128 bits make an accidental collision practically impossible.
     """
     return sha256(*parts)[:FINGERPRINT_LENGTH]
 
 
 def stable_integer(*parts: Part, n_bytes: int = 32) -> int:
-    """Return an integer drawn from the parts: the first bytes of their SHA-256, big-endian.
+    """Return an integer derived from the parts: the first bytes of their SHA-256, big-endian.
 
     Args:
         parts: as for :func:`sha256`.
@@ -55,13 +55,13 @@ def sha256_of_file(path: Path) -> str:
 def canonical_json(
     value: Any, *, compact: bool = True, default: Callable[[Any], Any] | None = None
 ) -> str:
-    """Return the one JSON text of plain values: sorted keys, ASCII.
+    """Return the canonical JSON text of plain values: sorted keys, ASCII.
 
     Args:
         value: plain values.
-        compact: without white space; False writes ``", "`` and ``": "``, as keys do that were on
-            disk before this function was.
-        default: turns other values into plain ones.
+        compact: no white space. False puts a space after commas and colons, which is the form of
+            most keys that are already on disk.
+        default: converts other values to plain ones.
 
     Raises:
         ValueError: it holds NaN or infinity, which JSON lacks, and ``compact`` is True.

@@ -1,7 +1,7 @@
 """File locks that the operating system releases when a process dies, however it dies.
 
-A lock belongs to an open file description: it is shared with forked children and gone when the
-last of them has closed it. So a dead owner never blocks anyone, and no clock is involved.
+A lock belongs to an open file description: forked children share it, and it ends when the last of
+them closes it. So a dead owner never blocks anyone, and no clock is involved.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _try_lock(fd: int, exclusive: bool) -> bool:
-        # Windows has no shared variant here: users of a space each lock a byte of their own.
+        # Windows has no shared locks here: each holder locks a byte of its own instead.
         offset = 0 if exclusive else 1 + os.getpid() % (1 << 20)
         length = (1 << 20) + 2 if exclusive else 1
         os.lseek(fd, offset, os.SEEK_SET)
@@ -38,7 +38,7 @@ else:
 
 
 class FileLock:
-    """A lock on one file, held until :meth:`release`, garbage collection, or death.
+    """A lock on one file, held until :meth:`release`, garbage collection or the process's death.
 
     Build it with :func:`try_lock`.
     """
@@ -53,7 +53,7 @@ class FileLock:
         return self._finalizer.alive
 
     def release(self) -> None:
-        """Give the lock back. Calling it again does nothing."""
+        """Release the lock. Calling it again does nothing."""
         self._finalizer()
 
 
@@ -62,11 +62,11 @@ def try_lock(path: Path, *, exclusive: bool, create: bool = True) -> FileLock | 
 
     Args:
         path: the file; its folder must exist.
-        exclusive: lock out everyone else (True), or only those who want that (False).
+        exclusive: exclude every other holder (True), or only exclusive ones (False).
         create: create the file if it is missing.
 
     Returns:
-        The lock, or None where another holder excludes it.
+        The lock, or None if another process holds one that excludes it.
 
     Raises:
         OSError: the file cannot be opened.
@@ -75,14 +75,14 @@ def try_lock(path: Path, *, exclusive: bool, create: bool = True) -> FileLock | 
         try:
             fd = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
         except OSError as error:
-            # What may only be read can still be read under a shared lock.
+            # A file that is read-only to us can still be locked for reading.
             if exclusive or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             fd = os.open(path, os.O_RDONLY)
         if not _try_lock(fd, exclusive):
             os.close(fd)
             return None
-        # The file may have been removed between opening and locking: then this lock guards nothing.
+        # If the file was removed between opening and locking, this lock guards nothing.
         try:
             same = os.path.samestat(os.fstat(fd), path.stat())
         except FileNotFoundError:
@@ -95,10 +95,10 @@ def try_lock(path: Path, *, exclusive: bool, create: bool = True) -> FileLock | 
 
 
 def new_locked_file(folder: Path, suffix: str = "") -> FileLock:
-    """Create an empty file of a random name (32 hexadecimal characters) and lock it exclusively.
+    """Create an empty file with a random name (32 hexadecimal characters) and lock it exclusively.
 
-    A sweep that comes between creation and locking takes the file for a dead process's and removes
-    it; then another is created.
+    A cleanup that runs between creation and locking takes the file for an abandoned one and
+    removes it; another is then created.
 
     Raises:
         OSError: the folder cannot be written to.

@@ -13,7 +13,7 @@ _GLOB_SIGNS = frozenset("*?[")
 
 
 def is_glob(pattern: str) -> bool:
-    """Whether ``pattern`` holds a sign that makes it a glob rather than a plain name."""
+    """Whether ``pattern`` contains a character that makes it a glob rather than a plain name."""
     return not _GLOB_SIGNS.isdisjoint(pattern)
 
 
@@ -31,7 +31,7 @@ def matches(pattern: str | re.Pattern[str], name: str) -> bool:
 
 
 def covers(pattern: str | re.Pattern[str], name: str) -> bool:
-    """Whether a pattern selects this name, or a part that holds it (``fc`` covers ``fc.bias``)."""
+    """Whether a pattern selects this name or a part above it (``fc`` covers ``fc.bias``)."""
     if matches(pattern, name):
         return True
     parents = (name[:index] for index, sign in enumerate(name) if sign == ".")

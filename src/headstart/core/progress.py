@@ -1,7 +1,7 @@
-"""How long work tells what it does: notes, and progress with rate and remaining time.
+"""Reporting on long work: notes, and progress with rate and remaining time.
 
-Lower floors call a :class:`Reporter` and know nothing of terminals. The console is reached only
-through :func:`console_reporter`, which imports rich when it is called.
+The library calls a :class:`Reporter` and knows nothing about terminals. Only
+:func:`console_reporter` reaches the console, and it imports rich when it is called.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """One piece of long work. Call ``advance`` as units are finished."""
+    """One piece of long work. Call ``advance`` as units finish."""
 
     def advance(self, count: int = 1) -> None:
-        """Say that ``count`` more units are done."""
+        """Report that ``count`` more units are done."""
 
 
 class Reporter(Protocol):
-    """Receives what a person should be told while work goes on."""
+    """Receives what a person should know while work is in progress."""
 
     def note(self, text: str) -> None:
-        """Tell one fact: a default and its reason, something handled on the user's behalf."""
+        """Report one fact: a default and its reason, or something done on the user's behalf."""
 
     def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Task]:
-        """Begin work of ``total`` units named ``unit`` ("images"); leave the context to end it."""
+        """Start work of ``total`` units named ``unit`` ("images"); it ends with the context."""
 
 
 class _SilentTask:
@@ -36,7 +36,7 @@ class _SilentTask:
 
 
 class SilentReporter:
-    """Says nothing; the default of every Python function below the jobs."""
+    """Reports nothing; the default of every Python function below the commands."""
 
     def note(self, text: str) -> None:
         """Drop the note."""
@@ -48,7 +48,7 @@ class SilentReporter:
 
 
 class _PlainTask:
-    """One line at the start, then at most one every ten seconds, then one at the end."""
+    """At most one line every ten seconds, and one at the end."""
 
     def __init__(self, name: str, total: int, unit: str) -> None:
         self.name, self.total, self.unit = name, total, unit
@@ -87,7 +87,7 @@ class PlainReporter:
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
-        """Print rare lines with rate and remaining time."""
+        """Print an occasional line with rate and remaining time."""
         task = _PlainTask(name, total, unit)
         try:
             yield task
@@ -104,7 +104,7 @@ class _RichTask:
 
 
 class RichReporter:
-    """A live bar on a terminal, on standard error so that standard output stays clean."""
+    """A live progress bar on standard error, which leaves standard output clean."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -116,7 +116,7 @@ class RichReporter:
         return RichReporter, ()
 
     def note(self, text: str) -> None:
-        """Print the note, never interpreting it as markup."""
+        """Print the note literally, never as markup."""
         self._console.print(text, markup=False)
 
     @contextmanager

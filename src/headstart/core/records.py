@@ -1,4 +1,4 @@
-"""The frozen dataclasses that cross rooms. Plain values only: no tensors, no modules, no files."""
+"""Frozen dataclasses that packages exchange: plain values only, no tensors, modules or files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Interval:
 
     Attributes:
         low, high: the bounds, in the unit of the score (accuracies are fractions in [0, 1]).
-        level: the confidence level, 0.95 unless said otherwise.
+        level: the confidence level, usually 0.95.
         method: ``wilson`` (one split, a proportion), ``bootstrap`` (over items) or ``t`` /
             ``normal`` (over repetitions).
         n: the number of items (wilson, bootstrap) or of repetitions (t, normal).
@@ -33,7 +33,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Score:
-    """One figure with its interval; ``interval`` is None where none can be given (n < 2)."""
+    """One figure and its interval; ``interval`` is None where there can be none (n < 2)."""
 
     value: float
     interval: Interval | None
@@ -63,7 +63,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a classifier scored on one split.
+    """The scores of a classifier on one split.
 
     Attributes:
         n: number of items.
@@ -71,9 +71,9 @@ class Evaluation:
         accuracy, balanced_accuracy, macro_f1: fractions in [0, 1] with 95 % intervals.
         log_loss: mean negative log likelihood in nats.
         ece: expected calibration error (fraction; equal-width bins of the top probability).
-        per_class: one row a class, in the order of ``classes``.
+        per_class: one row per class, in the order of ``classes``.
         confusion: ``confusion[i][j]`` counts items of class i predicted as class j.
-        reliability: the bins behind ``ece``; empty bins are left out.
+        reliability: the bins behind ``ece``, without empty ones.
     """
 
     n: int
@@ -93,12 +93,12 @@ class Curve:
     """A series of points that a report draws.
 
     Attributes:
-        name: what the line is ("train loss", "validation accuracy").
+        name: the label of the line ("train loss", "validation accuracy").
         x, y: the points, of equal length.
         x_label, y_label: axis titles, with units.
-        low, high: optional band around ``y``.
+        low, high: an optional band around ``y``.
         log_x: whether the x axis is logarithmic.
-        chosen: the x that was chosen from the curve, if any.
+        chosen: the x that was selected from the curve, if any.
     """
 
     name: str
@@ -142,18 +142,18 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class CacheUse:
-    """How many rows were found (``hits``) and how many were computed (``misses``)."""
+    """How many rows were found in the cache (``hits``) and how many were computed (``misses``)."""
 
     hits: int
     misses: int
 
     def __add__(self, other: CacheUse) -> CacheUse:
-        """Return both together."""
+        """Return the sum of both."""
         return CacheUse(self.hits + other.hits, self.misses + other.misses)
 
 
 def to_plain(value: Any) -> Any:
-    """Turn records into what ``json.dumps`` takes: dataclasses to dicts, tuples to lists."""
+    """Turn records into what ``json.dumps`` accepts: dataclasses to dicts, tuples to lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):

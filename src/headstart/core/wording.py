@@ -1,4 +1,4 @@
-"""How names, counts and figures are worded: the same in messages, terminal, pages and pictures."""
+"""Wording of names, counts and figures, the same in messages, terminals, pages and pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 NOT_DEFINED = "–"
 _INVISIBLE = frozenset({"Cc", "Cs"})
-# Marks that reorder the text around them; a name must not rearrange the table that shows it.
+# Characters that reorder the text around them; a name must not rearrange the table showing it.
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -34,11 +34,10 @@ def listed(names: Iterable[object], most: int = 6) -> str:
 
 
 def nearest(name: str, options: Iterable[str], most: int = 3) -> tuple[str, ...]:
-    """Return up to ``most`` options that a person may have meant, the likeliest first.
+    """Return up to ``most`` options that ``name`` may have meant, the likeliest first.
 
-    Upper and lower case count as equal. Dotted names whose last components equal those of ``name``
-    come first, since a missing or an added prefix (``module.``, ``encoder.``) is the usual fault;
-    then the most similar spellings.
+    Case is ignored. Dotted names that end like ``name`` come first, because a missing or an extra
+    prefix (``module.``, ``encoder.``) is the usual mistake; then the most similar spellings.
     """
     wanted = name.casefold()
     folded: dict[str, str] = {}
@@ -51,16 +50,16 @@ def nearest(name: str, options: Iterable[str], most: int = 3) -> tuple[str, ...]
 
 
 def did_you_mean(name: str, options: Iterable[str], most: int = 3) -> str | None:
-    """Return a hint that offers the options nearest to ``name``, or None when none is near."""
+    """Return a hint with the options nearest to ``name``, or None if none is similar."""
     near = nearest(name, options, most)
     return f"did you mean {quoted(near)}" if near else None
 
 
 def clean(text: object) -> str:
-    """Return ``text`` on one line, with nothing in it that a terminal or a browser would obey.
+    """Return ``text`` on one line, without anything that a terminal or a browser would act on.
 
-    Line breaks and tabs become spaces; control characters (terminal escapes among them), lone
-    surrogates (file names that are not UTF-8) and marks that reorder text become ``�``.
+    Line breaks and tabs become spaces. Control characters (terminal escapes among them), lone
+    surrogates (file names that are not UTF-8) and characters that reorder text become ``�``.
     """
     marks = []
     for mark in str(text):
@@ -76,7 +75,7 @@ def clean(text: object) -> str:
 def shorten(text: object, width: int = 28) -> str:
     """Return the cleaned text, cut in the middle to at most ``width`` columns.
 
-    East Asian wide characters count as two columns. The middle goes because names in a data set
+    East Asian wide characters count as two columns. The middle is cut because names in a data set
     tend to differ at their ends ("2024-03-17 camera 1", "2024-03-17 camera 2").
     """
     name = clean(text)
@@ -87,7 +86,7 @@ def shorten(text: object, width: int = 28) -> str:
 
 
 def columns(text: str) -> int:
-    """Return how many columns of a terminal ``text`` takes."""
+    """Return how many terminal columns ``text`` takes."""
     return sum(_column(mark) for mark in text)
 
 

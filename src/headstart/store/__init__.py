@@ -1,6 +1,6 @@
-"""Feature rows on disk: appended by shards, committed atomically, verified, read back by id.
+"""Feature rows on disk: appended in shards, committed atomically, verified, read back by id.
 
-The format is specified in ``docs/store-format.md``. This room knows arrays, not models.
+The format is specified in ``docs/store-format.md``. This package knows arrays, not models.
 """
 
 from headstart.store.catalog import GcReport, Nearest, SpaceInfo

@@ -1,4 +1,4 @@
-"""SQLite from many threads and processes: a connection each, and errors in one clear line."""
+"""SQLite for many threads and processes: one connection each, and errors in one clear line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from headstart.core.errors import StoreError
 from headstart.store.layout import REPAIR_HINT
@@ -20,13 +21,13 @@ _DISK_FULL, _READ_ONLY, _BUSY = ("full",), ("readonly", "read-only"), ("locked",
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that can be known weakly and knows its process."""
+    """A connection that can be weakly referenced and knows which process opened it."""
 
     pid = -1
 
 
-# A connection must not be used, nor closed, on the other side of a fork: closing it there would
-# disturb the parent's locks. A child keeps the inherited ones here, out of reach of the collector.
+# A connection must be neither used nor closed on the other side of a fork: closing it there would
+# break the parent's locks. A child parks inherited ones here, where nothing collects them.
 _OPEN: weakref.WeakSet[_Connection] = weakref.WeakSet()
 _INHERITED: list[_Connection] = []
 
@@ -63,9 +64,9 @@ class Database:
 
     Args:
         path: the file; its folder must exist.
-        read_only: never write, not even to recover; for disks that cannot be written to.
-        wal: keep a write-ahead log, so that readers and a writer do not block each other. It takes
-            two more files beside the first while anyone uses it.
+        read_only: never write, not even to recover; for read-only disks.
+        wal: use a write-ahead log, so that readers and a writer do not block each other. It needs
+            two more files next to the database while it is in use.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False, wal: bool = True) -> None:
@@ -73,16 +74,16 @@ class Database:
         self.read_only, self._wal = read_only, wal
         self._local = threading.local()
         self._opened: weakref.WeakSet[_Connection] = weakref.WeakSet()
-        # A connection is part of a reference cycle of its own, so it would not be closed at once.
+        # Connections are part of a reference cycle, so they would not be closed at once.
         self._closer = weakref.finalize(self, _close_all, self._opened)
 
     def damaged(self, why: str) -> StoreError:
-        """Return the error to raise where the file does not make sense."""
+        """Return the error to raise where the content of the file makes no sense."""
         return StoreError(f"the index {self.path} is damaged: {why}", hint=REPAIR_HINT)
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn SQLite's errors into a :class:`StoreError` of one line."""
+        """Convert SQLite's errors to a one-line :class:`StoreError`."""
         try:
             yield
         except sqlite3.Error as error:
@@ -92,18 +93,18 @@ class Database:
                 hint = "free some space and run again; what is committed stays"
                 raise StoreError(f"cannot write {where}: the disk is full", hint=hint) from error
             if any(word in text for word in _READ_ONLY):
-                hint = "choose another location or mend the permissions"
+                hint = "choose another location or fix the permissions"
                 raise StoreError(f"cannot write {where}: it is read-only", hint=hint) from error
             if any(word in text for word in _BUSY):
-                hint = "wait for the other process, or end it"
-                raise StoreError(f"{where} stays locked by another process", hint=hint) from error
+                hint = "wait for that process, or end it"
+                raise StoreError(f"{where} is locked by another process", hint=hint) from error
             if "unable to open" in text or "disk i/o" in text:
                 hint = "check the disk, its space and the permissions"
                 raise StoreError(f"{where} cannot be opened: {error}", hint=hint) from error
             raise self.damaged(str(error)) from error
 
     def connection(self) -> sqlite3.Connection:
-        """Return the connection of this thread in this process."""
+        """Return this thread's connection in this process."""
         connection: _Connection | None = getattr(self._local, "connection", None)
         if connection is None or connection.pid != os.getpid():
             connection = self._connect_read_only() if self.read_only else self._connect()
@@ -111,11 +112,16 @@ class Database:
             self._local.connection = connection
         return connection
 
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        with self.errors():
+            return self.connection().execute(sql, values).fetchall()
+
     def _connect(self) -> _Connection:
         connection = _connect(self.path)
         try:
-            # Switching to WAL is not covered by the busy timeout, so several processes that
-            # create one index together take turns here.
+            # The busy timeout does not cover switching to WAL, so processes that create one
+            # database together take turns here.
             deadline = time.monotonic() + _BUSY_SECONDS
             while self._wal:
                 try:
@@ -140,8 +146,8 @@ class Database:
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
             connection.close()
-            # Beside a database that cannot be written to, WAL has no shared memory. With an empty
-            # log the file itself is the whole truth.
+            # In a read-only folder, WAL cannot create its shared memory. If the log is empty, the
+            # database file alone is complete.
             log = self.path.with_name(self.path.name + "-wal")
             if log.exists() and log.stat().st_size:
                 raise
@@ -150,14 +156,14 @@ class Database:
         return connection
 
     def close(self) -> None:
-        """Close the connections of all threads; the next use opens others."""
+        """Close the connections of all threads; the next use opens new ones."""
         _close_all(self._opened)
         self._opened.clear()
         self._local = threading.local()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the only write transaction; commit at the end, roll back on any exception."""
+        """Run the only write transaction: commit at the end, roll back on any exception."""
         with self.errors():
             connection = self.connection()
             connection.execute("BEGIN IMMEDIATE")

@@ -1,7 +1,7 @@
-"""Descriptions of feature spaces: plain JSON values → canonical text → key; and what differs.
+"""Descriptions of feature spaces: plain JSON values → canonical text → key, and differences.
 
-A key must mean the same thing tomorrow and on another machine, so a description holds plain JSON
-values only. Anything else is refused, never pickled or printed into a key.
+A key must mean the same tomorrow and on another machine, so a description consists of plain JSON
+values. Anything else is refused rather than pickled or printed into a key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KEY_LENGTH = 32
 
 
 class _Absent:
-    """Stands for "this path does not exist on this side"; its own type, for None is a value."""
+    """Marks a path that does not exist on one side; a type of its own, since None is a value."""
 
     def __repr__(self) -> str:
         return "absent"
@@ -34,7 +34,7 @@ class Difference:
     """One path at which two descriptions differ.
 
     Attributes:
-        path: where, as ``preprocessing.resize`` or ``layers[0]``.
+        path: such as ``preprocessing.resize`` or ``layers[0]``.
         left, right: the two values; :data:`ABSENT` where the path does not exist.
     """
 
@@ -50,26 +50,26 @@ def checked_description(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return a deep copy of ``description`` as plain JSON values.
 
     Raises:
-        StoreError: a value is not plain (subclasses such as numpy scalars and enums included),
-            is not finite, or a key is not a string. All such places are named together.
+        StoreError: a value is not plain (NumPy scalars and enums included) or not finite, or a key
+            is not a string. The message names all such places.
     """
     faults: list[str] = []
     if not isinstance(description, Mapping):
         raise StoreError(
-            f"a space is described by a mapping, not by {type(description).__name__}",
+            f"a space is described by a mapping, not a {type(description).__name__}",
             hint='for example {"backbone": "resnet18", "layer": "pool"}',
         )
     plain = _plain(dict(description), "", faults)
     if faults:
         raise StoreError(
-            "a description holds plain JSON values only: " + "; ".join(faults),
-            hint="describe it by its name, its settings, or a digest of its content",
+            "a description consists of plain JSON values: " + "; ".join(faults),
+            hint="use a name, settings, or a digest of the content instead",
         )
     return plain  # type: ignore[no-any-return]
 
 
 def canonical_json(description: Mapping[str, Any]) -> bytes:
-    """Return the one JSON text of a description: sorted keys, no white space, ASCII."""
+    """Return the canonical JSON of a description: sorted keys, no white space, ASCII."""
     plain = checked_description(description)
     return fingerprints.canonical_json(plain).encode("ascii")
 
@@ -80,21 +80,21 @@ def space_key(description: Mapping[str, Any]) -> str:
 
 
 def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple[Difference, ...]:
-    """Return the paths at which two descriptions differ, in the order of ``left``, then new ones.
+    """Return the paths at which two descriptions differ: those of ``left`` in order, then new ones.
 
-    Where a whole branch exists on one side only, the branch is named once.
+    A branch that exists on one side only counts as one difference.
     """
     return tuple(_compare(left, right, ""))
 
 
 def _plain(value: Any, path: str, faults: list[str]) -> Any:
-    # Exact types: numpy.float64 is a float and an enum may be a str, but neither says so in JSON.
+    # Exact types: numpy.float64 is a float and an enum may be a str, but JSON would not say so.
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
     if kind is float:
         if not math.isfinite(value):
-            faults.append(f"'{path}' is {value!r}, which JSON cannot hold")
+            faults.append(f"'{path}' is {value!r}, which JSON cannot express")
         return value
     if kind is list:
         return [_plain(item, f"{path}[{i}]", faults) for i, item in enumerate(value)]

@@ -1,7 +1,7 @@
-"""The index of a space: which row lies in which shard. SQLite in WAL mode, for many processes.
+"""The index of a space: which row is in which shard. SQLite in WAL mode, for many processes.
 
-The index only says where to look. Whatever it answers is checked against the shard itself, so a
-wrong index can cost time but never yield a wrong row.
+The index only says where to look. Every answer is checked against the shard itself, so a wrong
+index can cost time but never yields a wrong row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS claims (
     id BLOB NOT NULL, view INTEGER NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (id, view)
 ) WITHOUT ROWID;
 """
-# Ids travel as one blob that SQLite cuts up itself: a third of the time of a parameter each.
+# Ids are passed as one blob that SQLite splits: a third of the time of one parameter per id.
 _EACH_ID = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1) "
 _LOCATE = (
     f"{_EACH_ID} SELECT i, shard, position FROM n"  # noqa: S608 (constants only)
@@ -56,7 +56,7 @@ MAX_POSITION = (1 << POSITION_BITS) - 1
 class ShardEntry:
     """One registered shard: its number in the index, name (digest), rows, bytes, columns.
 
-    ``present`` is False for a shard of a remote store that this mirror has not fetched yet.
+    ``present`` is False for a remote shard that this mirror has not fetched yet.
     """
 
     number: int
@@ -70,7 +70,7 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Places:
-    """Where n rows lie. ``shard`` (n,) int64 is -1 for a row that is missing; ``position`` (n,)."""
+    """Where n rows are: ``shard`` (n,) int64, -1 for a missing row, and ``position`` (n,)."""
 
     shard: npt.NDArray[np.int64]
     position: npt.NDArray[np.int64]
@@ -81,18 +81,18 @@ class Index:
 
     Args:
         path: the SQLite file; its folder must exist.
-        read_only: never write; for disks that cannot be written to.
+        read_only: never write; for read-only disks.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.database = Database(path, read_only=read_only)
 
     def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
-        """Hold the only write transaction; commit at the end, roll back on any exception."""
+        """Run the only write transaction: commit at the end, roll back on any exception."""
         return self.database.transaction()
 
     def close(self) -> None:
-        """Close the connections of all threads; the next use opens others."""
+        """Close the connections of all threads; the next use opens new ones."""
         self.database.close()
 
     # -- life ------------------------------------------------------------------------------------
@@ -113,10 +113,10 @@ class Index:
         return True
 
     def check(self, key: str) -> None:
-        """Check that the index belongs to the space ``key`` and is of this format.
+        """Check that the index belongs to the space ``key`` and has this format.
 
         Raises:
-            StoreError: otherwise, or it cannot be read.
+            StoreError: it does not, or it cannot be read.
         """
         with self.database.errors():
             found = self._stored_key(self.database.connection())
@@ -137,14 +137,12 @@ class Index:
         return str(meta["key"])
 
     def integrity_faults(self) -> list[str]:
-        """Return what is wrong with the file as SQLite sees it; empty if nothing."""
-        with self.database.errors():
-            connection = self.database.connection()
-            found = connection.execute("PRAGMA integrity_check(20)").fetchall()
-            pages = connection.execute("PRAGMA page_count").fetchone()[0]
-            page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+        """Return SQLite's complaints about the file; empty if it is sound."""
+        found = self.database.query("PRAGMA integrity_check(20)")
+        ((pages,),) = self.database.query("PRAGMA page_count")
+        ((page_size,),) = self.database.query("PRAGMA page_size")
         faults = [str(row[0]) for row in found if row[0] != "ok"]
-        # SQLite takes a cut last page for one of zeros. Pages may also wait in the log.
+        # SQLite reads a truncated last page as zeros. Pages may also still be in the log.
         path = self.database.path
         log = path.with_name(path.name + "-wal")
         size = path.stat().st_size
@@ -166,38 +164,32 @@ class Index:
         """
         shard = np.full(len(ids), -1, np.int64)
         position = np.zeros(len(ids), np.int64)
-        # In the order of the tree, so that neighbours share its pages.
+        # In the order of the B-tree, so that neighbours share its pages.
         tree_order = np.lexsort(ids.astype(np.uint64).view(">u8").T[::-1])
-        with self.database.errors():
-            connection = self.database.connection()
-            for start in range(0, len(ids), _CHUNK):
-                part = tree_order[start : start + _CHUNK]
-                values = (len(part), ids[part].tobytes(), view)
-                found = connection.execute(_LOCATE, values).fetchall()
-                if not found:
-                    continue
-                places = self._places(found)
-                where = part[places[:, 0]]
-                shard[where], position[where] = places[:, 1], places[:, 2]
+        for start in range(0, len(ids), _CHUNK):
+            part = tree_order[start : start + _CHUNK]
+            found = self.database.query(_LOCATE, len(part), ids[part].tobytes(), view)
+            if not found:
+                continue
+            places = self._places(found)
+            where = part[places[:, 0]]
+            shard[where], position[where] = places[:, 1], places[:, 2]
         return Places(shard, position)
 
     def views(self) -> list[int]:
-        """Return the numbers of the views that have rows."""
-        with self.database.errors():
-            found = self.database.connection().execute("SELECT DISTINCT view FROM rows").fetchall()
-        return sorted(int(view) for (view,) in found)
+        """Return the numbers of all views that have rows."""
+        return sorted(int(v) for (v,) in self.database.query("SELECT DISTINCT view FROM rows"))
 
     def rows_of(self, view: int) -> tuple[PackedIds, Places]:
         """Return ids (n, 2) and places of all rows of a view, in the order of the disk."""
         query = "SELECT id, shard, position FROM rows WHERE view = ? ORDER BY shard, position"
-        with self.database.errors():
-            found = self.database.connection().execute(query, (view,)).fetchall()
+        found = self.database.query(query, view)
         ids = np.frombuffer(b"".join(row[0] for row in found), np.uint64).reshape(-1, 2)
         places = self._places([row[1:] for row in found])
         return ids, Places(places[:, 0], places[:, 1])
 
     def _places(self, found: list[tuple[Any, ...]]) -> npt.NDArray[np.int64]:
-        """Check (…, shard, position) as SQLite returned them; its types bind nobody."""
+        """Check (…, shard, position) as SQLite returned them; it does not enforce column types."""
         try:
             places = np.array(found, dtype=np.int64).reshape(len(found), -1)
         except (TypeError, ValueError, OverflowError) as error:
@@ -209,9 +201,9 @@ class Index:
     def register(
         self, connection: sqlite3.Connection, entry: ShardEntry, ids: PackedIds, view: int
     ) -> int:
-        """Insert a shard and those of its rows that are not there yet, inside a transaction.
+        """Insert a shard and those of its rows that are missing, inside a transaction.
 
-        A shard of the same name is the same shard: then only rows are inserted that it lacks.
+        A shard with the same name is the same shard: then only its missing rows are inserted.
 
         Returns:
             The number of rows that are new.
@@ -237,16 +229,11 @@ class Index:
 
     def shard_entries(self, numbers: Iterable[int] | None = None) -> dict[int, ShardEntry]:
         """Return registered shards by number: those of ``numbers``, or all."""
-        with self.database.errors():
-            connection = self.database.connection()
-            if numbers is None:
-                found = connection.execute(f"{_SHARDS} ORDER BY number").fetchall()
-            else:
-                found = [
-                    row
-                    for number in numbers
-                    for row in connection.execute(f"{_SHARDS} WHERE number = ?", (int(number),))
-                ]
+        query = self.database.query
+        if numbers is None:
+            found = query(f"{_SHARDS} ORDER BY number")
+        else:
+            found = [row for n in numbers for row in query(f"{_SHARDS} WHERE number = ?", int(n))]
         return {entry.number: entry for entry in map(self._entry, found)}
 
     def _entry(self, row: tuple[Any, ...]) -> ShardEntry:
@@ -261,25 +248,19 @@ class Index:
 
     def totals(self) -> tuple[int, int, int]:
         """Return the numbers of rows and shards, and the bytes of all shards."""
-        with self.database.errors():
-            connection = self.database.connection()
-            rows = connection.execute("SELECT count(*) FROM rows").fetchone()[0]
-            shards, size = connection.execute(
-                "SELECT count(*), coalesce(sum(bytes), 0) FROM shards"
-            ).fetchone()
+        ((rows,),) = self.database.query("SELECT count(*) FROM rows")
+        sums = "SELECT count(*), coalesce(sum(bytes), 0) FROM shards"
+        ((shards, size),) = self.database.query(sums)
         return int(rows), int(shards), int(size)
 
     def first_columns(self) -> tuple[ColumnSpec, ...] | None:
-        """Return the columns of the first shard, with which all agree; None if empty."""
-        with self.database.errors():
-            row = (
-                self.database.connection().execute(f"{_SHARDS} ORDER BY number LIMIT 1").fetchone()
-            )
-        return None if row is None else self._entry(row).columns
+        """Return the columns of the first shard, which all others match; None if empty."""
+        found = self.database.query(f"{_SHARDS} ORDER BY number LIMIT 1")
+        return self._entry(found[0]).columns if found else None
 
 
 def id_blobs(ids: PackedIds) -> list[bytes]:
-    """Turn (n, 2) uint64 into n bytes objects of length 16."""
+    """Convert (n, 2) uint64 to n bytes objects of length 16."""
     raw = np.ascontiguousarray(ids).tobytes()
     return [raw[i : i + ID_BYTES] for i in range(0, len(raw), ID_BYTES)]
 
@@ -290,7 +271,7 @@ def columns_to_json(columns: Sequence[ColumnSpec]) -> str:
 
 
 def columns_from_json(text: Any) -> tuple[ColumnSpec, ...]:
-    """Read the ``columns`` entry of a shard, trusting nothing.
+    """Parse the ``columns`` entry of a shard, trusting nothing.
 
     Raises:
         ValueError: it is malformed.

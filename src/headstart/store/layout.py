@@ -1,4 +1,4 @@
-"""Names and paths of a space on disk. Every name read from a file passes through here first."""
+"""Names and paths of a space on disk. Names read from files are checked here before use."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ID_BYTES = 16
 _HEX32 = re.compile(r"[0-9a-f]{32}\Z")
 SHARD_SUFFIX = ".arrow"
 RESULTS = "results"
-REPAIR_HINT = "run 'headstart cache verify --repair'; only what is bad is computed again"
+REPAIR_HINT = "run 'headstart cache verify --repair'; only damaged rows are computed again"
 
 PackedIds = npt.NDArray[np.uint64]
-"""Item ids as raw bytes: (n, 2) uint64, 16 bytes an id. Only equality has a meaning."""
+"""Item ids as raw bytes: (n, 2) uint64, 16 bytes per id. Only equality is meaningful."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths inside the folder of one space."""
+    """The paths of one space."""
 
     root: Path
     key: str
@@ -54,17 +54,17 @@ class Layout:
 
     @property
     def tmp(self) -> Path:
-        """The folder of shards that are being written."""
+        """The folder for shards that are being written."""
         return self.folder / "tmp"
 
     @property
     def claims(self) -> Path:
-        """The folder of one lock file a claiming process."""
+        """The folder of lock files, one per claiming process."""
         return self.folder / "claims"
 
     @property
     def lock(self) -> Path:
-        """The file that users of the space hold locked, shared."""
+        """The file on which every process that uses the space holds a shared lock."""
         return self.folder / "lock"
 
     def shard(self, name: str) -> Path:
@@ -81,7 +81,7 @@ def checked_hex(text: object, what: str) -> str:
     """Return ``text`` if it is 32 lowercase hexadecimal characters.
 
     Raises:
-        StoreError: otherwise. This keeps ``..`` and ``/`` out of every path that is built.
+        StoreError: otherwise. This keeps ``..`` and ``/`` out of every path.
     """
     if not is_hex32(text):
         raise StoreError(f"{what} is 32 lowercase hexadecimal characters, not {str(text)[:80]!r}")
@@ -89,7 +89,7 @@ def checked_hex(text: object, what: str) -> str:
 
 
 def pack_ids(ids: Sequence[str]) -> PackedIds:
-    """Turn item ids into raw bytes.
+    """Convert item ids to raw bytes.
 
     Args:
         ids: n strings of 32 lowercase hexadecimal characters.
@@ -98,7 +98,7 @@ def pack_ids(ids: Sequence[str]) -> PackedIds:
         (n, 2) uint64, read-only.
 
     Raises:
-        StoreError: an id has another form; the first such id is named with its position.
+        StoreError: an id has another form; the message names the first one and its position.
     """
     if isinstance(ids, str):
         raise StoreError("item ids are a sequence of strings, not one string")
@@ -107,7 +107,7 @@ def pack_ids(ids: Sequence[str]) -> PackedIds:
         raw = bytes.fromhex(joined)
     except ValueError:
         raw = b""
-    # fromhex also takes capitals and white space, hence the comparison.
+    # fromhex also accepts capitals and white space, hence the comparison.
     if len(raw) != ID_BYTES * len(ids) or raw.hex() != joined:
         place, bad = next((i, x) for i, x in enumerate(ids) if not is_hex32(x))
         raise StoreError(
@@ -118,7 +118,7 @@ def pack_ids(ids: Sequence[str]) -> PackedIds:
 
 
 def unpack_ids(packed: PackedIds) -> list[str]:
-    """Turn (n, 2) uint64 back into n hexadecimal strings."""
+    """Convert (n, 2) uint64 back to n hexadecimal strings."""
     text = np.ascontiguousarray(packed).tobytes().hex()
     return [text[i : i + ID_LENGTH] for i in range(0, len(text), ID_LENGTH)]
 

@@ -1,6 +1,6 @@
 """A memo of content digests: (path, size, mtime, inode) → digest, so that files are hashed once.
 
-Losing the memo costs time, never truth, so it is written lazily and its faults are overlooked.
+Losing the memo costs time, never correctness, so it is written lazily and its errors are ignored.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from headstart.core.errors import StoreError
 from headstart.store.database import Database
@@ -28,11 +29,11 @@ _FLUSH_EVERY = 1000
 class Memo:
     """Digests of files, remembered between runs.
 
-    A file counts as unchanged if its size, modification time and inode are those it was hashed
-    with. A file modified less than two seconds ago is not remembered: it could change again
+    A file counts as unchanged if its size, modification time and inode are the same as when it was
+    hashed. A file modified less than two seconds ago is not remembered: it could change again
     within the resolution of its time stamp.
 
-    May be used from several threads and, after a fork, from the child.
+    May be used by several threads and, after a fork, by the child.
 
     Args:
         path: the SQLite file; it and its folder are created by the first write.
@@ -55,7 +56,7 @@ class Memo:
             self.close()
 
     def lookup(self, file: Path | str) -> str | None:
-        """Return the digest of an unchanged file; None if it is unknown, changed or gone."""
+        """Return the digest of an unchanged file; None if the file is unknown, changed or gone."""
         try:
             key, stat = _identity(file)
         except OSError:
@@ -85,12 +86,12 @@ class Memo:
                 self._write()
 
     def flush(self) -> None:
-        """Write what was remembered."""
+        """Write pending digests."""
         with self._lock:
             self._write()
 
     def close(self) -> None:
-        """Write what was remembered and close the file."""
+        """Write pending digests and close the file."""
         self.flush()
         self._database.close()
 
@@ -98,11 +99,11 @@ class Memo:
         if not self.path.exists():
             return None
         query = "SELECT size, mtime, inode, digest FROM memo WHERE path = ?"
-        with contextlib.suppress(StoreError), self._database.errors():
-            row: tuple[int, int, int, str] | None
-            row = self._database.connection().execute(query, (key,)).fetchone()
-            return row
-        return None
+        try:
+            found: list[tuple[Any, ...]] = self._database.query(query, key)
+        except StoreError:
+            return None
+        return found[0] if found else None
 
     def _write(self) -> None:
         if not self._pending:
@@ -117,6 +118,6 @@ class Memo:
 
 
 def _identity(file: Path | str) -> tuple[bytes, os.stat_result]:
-    path = os.path.abspath(file)  # noqa: PTH100 (resolve() would ask the disk for every part)
-    # As bytes, for a name on disk need not be text.
+    path = os.path.abspath(file)  # noqa: PTH100 (resolve() would ask the disk about every part)
+    # As bytes, since a name on disk need not be text.
     return os.fsencode(path), os.stat(path)  # noqa: PTH116

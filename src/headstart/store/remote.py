@@ -306,14 +306,13 @@ def _digest(record: Mapping[str, Any]) -> str:
 
 
 def _position(index: Index) -> int:
-    with index.database.errors():
-        query = "SELECT value FROM meta WHERE name = ?"
-        row = index.database.connection().execute(query, (_POSITION,)).fetchone()
-    if row is None:
+    found = index.database.query("SELECT value FROM meta WHERE name = ?", _POSITION)
+    if not found:
         return 0
-    if not str(row[0]).isdecimal():
-        raise index.database.damaged("its place in the remote log is no number")
-    return int(row[0])
+    ((value,),) = found
+    if not str(value).isdecimal():
+        raise index.database.damaged("its position in the remote log is not a number")
+    return int(value)
 
 
 def _set_position(connection: sqlite3.Connection, position: int) -> None:

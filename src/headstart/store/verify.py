@@ -1,7 +1,7 @@
-"""Checking a space byte by byte, and mending it: what is bad is dropped, so that it is missing.
+"""Verifying a space byte by byte and repairing it: damaged rows are dropped and become missing.
 
-Repair never invents a row. It drops damaged shards, adopts sound ones that a kill left
-unregistered, and rebuilds the index from the shards, which know their own rows.
+A repair never invents a row. It drops damaged shards, adopts sound ones that a kill left
+unregistered, and rebuilds the index from the shards, which record their own rows.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Fault:
 
     Attributes:
         key: the space.
-        kind: what it concerns. ``orphan`` is a shard that a kill left unregistered; ``foreign``
-            is a file that is not the store's, which is neither used nor touched.
+        kind: what is affected. ``orphan`` is a shard that a kill left unregistered; ``foreign`` is
+            a file that does not belong to the store and is neither used nor touched.
         path: the file.
         what: what is wrong with it.
-        repaired: whether it was mended.
-        rows: rows that must be computed again for it.
+        repaired: whether it was repaired.
+        rows: how many rows have to be computed again.
     """
 
     key: str
@@ -69,7 +69,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether all is sound, or was mended. Foreign files do not count: nothing reads them."""
+        """Whether everything is sound or repaired. Foreign files do not count: nothing reads them."""
         return all(fault.repaired or fault.kind == "foreign" for fault in self.faults)
 
 
@@ -78,8 +78,8 @@ def verify_space(layout: Layout, *, repair: bool, reporter: Reporter) -> VerifyR
 
     Args:
         layout: the space.
-        repair: mend what can be mended.
-        reporter: shown one step a shard.
+        repair: repair what can be repaired.
+        reporter: receives one step per shard.
     """
     faults = list(_foreign(layout))
     faults += _verify_description(layout, repair)
@@ -105,24 +105,24 @@ def _foreign(layout: Layout) -> Iterator[Fault]:
     for path in sorted(layout.folder.iterdir()):
         known = path.name in (_OUR_FOLDERS if path.is_dir() else _OURS)
         if not known or path.is_symlink():
-            yield Fault(layout.key, "foreign", path, "is not a file of the store")
+            yield Fault(layout.key, "foreign", path, "does not belong to the store")
     for path in sorted(layout.shards.iterdir()) if layout.shards.is_dir() else []:
         if path.suffix != SHARD_SUFFIX or not is_hex32(path.stem) or not path.is_file():
-            yield Fault(layout.key, "foreign", path, "is not a file of the store")
+            yield Fault(layout.key, "foreign", path, "does not belong to the store")
 
 
 def _verify_description(layout: Layout, repair: bool) -> Iterator[Fault]:
     try:
         check_description(layout)
     except StoreError as error:
-        what = f"{error.message}; the next run that uses the space writes it again"
+        what = f"{error.message}; the next run that uses the space rewrites it"
         if repair:
             layout.description.unlink(missing_ok=True)
         yield Fault(layout.key, "description", layout.description, what, repaired=repair)
 
 
 def _sound_index(layout: Layout, repair: bool) -> tuple[Index | None, list[Fault]]:
-    """Return an index that SQLite can work with, making it anew if need be and allowed."""
+    """Return an index that SQLite can work with, rebuilt if necessary and allowed."""
     index = Index(layout.index, read_only=not repair)
     try:
         if not layout.index.exists():
@@ -140,7 +140,7 @@ def _sound_index(layout: Layout, repair: bool) -> tuple[Index | None, list[Fault
         return None, [Fault(layout.key, "index", layout.index, what)]
     lock = try_lock(layout.lock, exclusive=True)
     if lock is None:
-        what += "; it can be rebuilt only when no process uses the space: end it and repair again"
+        what += "; it can be rebuilt only when no process uses the space: end them and repair again"
         return None, [Fault(layout.key, "index", layout.index, what)]
     try:
         for suffix in ("", "-wal", "-shm"):
@@ -187,9 +187,9 @@ def _verify_shard(layout: Layout, index: Index, entry: ShardEntry, repair: bool)
     try:
         agrees = _index_agrees(index, entry, shard)
     except StoreError:
-        agrees = False  # it holds values that are no places at all
+        agrees = False  # it holds values that are not places at all
     if not agrees:
-        what = f"the index names other rows in shard {path.name} than it holds"
+        what = f"the index names other rows in shard {path.name} than the shard holds"
         yield Fault(layout.key, "index", layout.index, what)
 
 
@@ -202,44 +202,41 @@ def _index_agrees(index: Index, entry: ShardEntry, shard: Shard) -> bool:
     found = index.locate(shard.ids, header.view)
     here = found.shard == entry.number
     right = found.position[here] == np.flatnonzero(here)
-    # A row may live in another shard (another process was first), but it must live somewhere.
+    # A row may be in another shard (another process was first), but it must be in one.
     return bool((found.shard >= 0).all() and right.all() and here.sum() == _live_rows(index, entry))
 
 
 def _live_rows(index: Index, entry: ShardEntry) -> int:
-    with index.database.errors():
-        query = "SELECT count(*) FROM rows WHERE shard = ?"
-        found = index.database.connection().execute(query, (entry.number,)).fetchone()
-    return int(found[0])
+    query = "SELECT count(*) FROM rows WHERE shard = ?"
+    ((count,),) = index.database.query(query, entry.number)
+    return int(count)
 
 
 def _stray_rows(layout: Layout, index: Index) -> Iterator[Fault]:
     query = "SELECT count(*) FROM rows WHERE shard NOT IN (SELECT number FROM shards)"
-    with index.database.errors():
-        count = index.database.connection().execute(query).fetchone()[0]
+    ((count,),) = index.database.query(query)
     if count:
-        what = f"the index names {count:,} rows in shards that it does not know"
+        what = f"the index names {count:,} rows in unknown shards"
         yield Fault(layout.key, "index", layout.index, what)
 
 
 def _orphans(layout: Layout, index: Index) -> Iterator[Fault]:
-    # Writers rename and register in one transaction; inside one of ours there is no between.
+    # Writers rename and register in one transaction, so inside ours neither is half done.
     reading = contextlib.nullcontext() if index.database.read_only else index.transaction()
-    with reading, index.database.errors():
-        names = index.database.connection().execute("SELECT name FROM shards").fetchall()
+    with reading:
+        known = {name for (name,) in index.database.query("SELECT name FROM shards")}
         files = _shard_files(layout)
-    known = {name for (name,) in names}
     for path in files:
         if path.stem not in known:
-            yield Fault(layout.key, "orphan", path, "is a shard that no commit registered")
+            yield Fault(layout.key, "orphan", path, "is a shard that was never registered")
 
 
 def _rebuild_rows(layout: Layout, index: Index) -> list[Fault]:
-    """Make the tables anew from the shards, which know their own rows."""
+    """Rebuild the tables from the shards, which record their own rows."""
     faults: list[Fault] = []
     with index.transaction() as connection:
-        # In the order of their commits, so that again the first publication of a row wins; what
-        # was never committed comes last, by age.
+        # In the order of their commits, so that the first publication of a row wins again; shards
+        # that were never committed come last, by age.
         commits = dict(connection.execute("SELECT name, number FROM shards").fetchall())
         _follow_again(connection)
         connection.execute("DELETE FROM rows")
@@ -266,14 +263,14 @@ def _drop(layout: Layout, index: Index, entry: ShardEntry, path: Path) -> None:
         connection.execute("DELETE FROM rows WHERE shard = ?", (entry.number,))
         connection.execute("DELETE FROM shards WHERE number = ?", (entry.number,))
         if path.is_dir() and not path.is_symlink():
-            # Not ours to remove, but in the way of the shard when it is computed again.
+            # Not ours to delete, but in the way when the shard's rows are computed again.
             path.rename(path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}"))
         path.unlink(missing_ok=True)
         sync_folder(layout.shards)
 
 
 def _follow_again(connection: sqlite3.Connection) -> None:
-    # In the mirror of a remote store, what was dropped here may still be there.
+    # A mirror may still find on the remote side what was dropped here.
     connection.execute("DELETE FROM meta WHERE name = 'log'")
 
 
