@@ -60,7 +60,7 @@ class TestSelection:
         message = str(caught.value)
         assert "nearest names are 'encoder'" in message
         assert "'decoder.3.weight' is a parameter; policies govern modules" in message
-        assert "ReLU is no part of the model" in message
+        assert "ReLU is not part of the model" in message
 
     def test_contradicting_globs_are_refused(self) -> None:
         with pytest.raises(FreezeError, match="different policies"):
@@ -271,7 +271,7 @@ class TestHolding:
     def test_one_contract_a_part(self) -> None:
         net = model()
         freeze(net.encoder, "frozen")
-        with pytest.raises(FreezeError, match="another contract governs"):
+        with pytest.raises(FreezeError, match="another contract already governs"):
             freeze(net, "frozen")
         freeze(net.decoder, "trainable")
         with pytest.raises(FreezeError, match="several parts"):

@@ -108,7 +108,7 @@ def test_direct_assignment_is_named() -> None:
         loop(net, in_place, torch.optim.SGD(net.decoder.parameters(), lr=0.1))
 
     net = frozen_model()
-    with pytest.raises(FreezeError, match="another tensor was put"), guard(net):
+    with pytest.raises(FreezeError, match="replaced by another tensor"), guard(net):
         net.encoder[0].bias = nn.Parameter(torch.ones(4), requires_grad=False)
 
 

@@ -136,7 +136,7 @@ def test_a_result_is_computed_once(results: Results) -> None:
 def test_what_cannot_be_kept_is_returned_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file where the folder should be")
     results = Store(tmp_path).results("heads")
-    with pytest.raises(StoreError, match="cannot keep a result"):
+    with pytest.raises(StoreError, match="cannot store a result"):
         results.put(KEY)
     assert results.once(KEY, lambda: 7, lambda n: Result(), lambda r: 0) == (7, False)
 

@@ -155,8 +155,8 @@ def test_int8_meets_nan_with_float32(space: Space) -> None:
     ("columns", "message"),
     [
         ({}, "there is no column"),
-        ({"id": np.zeros((3, 1))}, "taken by the format"),
-        ({"x": np.zeros((3, 1)), "x.scale": np.zeros(3)}, "taken by the format"),
+        ({"id": np.zeros((3, 1))}, "reserved by the format"),
+        ({"x": np.zeros((3, 1)), "x.scale": np.zeros(3)}, "reserved by the format"),
         ({"x": np.zeros((2, 1))}, r"shape \(2, 1\) for 3 ids"),
         ({"x": np.zeros((3, 0))}, "rows of shape"),
         ({"x": [[1], [2], [3]]}, "not a NumPy array"),

@@ -1,9 +1,8 @@
-"""The contract as a part of the checkpoint.
+"""The contract as part of a checkpoint.
 
-It travels in the metadata that ``state_dict()`` carries beside its keys (``_metadata``, where
-torch keeps module versions): no key is added, ``torch.save`` and ``torch.load`` with
-``weights_only=True`` keep it, and a model without a contract ignores it. Formats that store
-tensors only, such as safetensors, do not carry it.
+It is stored in the metadata of ``state_dict()`` (``_metadata``, where torch keeps module versions):
+no key is added, ``torch.save`` and ``torch.load`` with ``weights_only=True`` preserve it, and a
+model without a contract ignores it. Formats that store tensors only, such as safetensors, lose it.
 """
 
 from __future__ import annotations
@@ -29,47 +28,47 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class SavedContract:
-    """What a checkpoint keeps of a contract.
+    """A contract as stored in a checkpoint.
 
     Attributes:
         regions: the parts and their policies.
-        digests: the digests of the frozen tensors at the time of the freeze (not at the time of
-            saving: a leak before the checkpoint shows after it).
+        digests: the digests of the frozen tensors at the freeze, not at saving, so that a leak
+            before the checkpoint shows after it.
     """
 
     regions: dict[str, FreezePolicy]
     digests: dict[str, str]
 
     def to_plain(self) -> dict[str, Any]:
-        """Return plain values that every checkpoint format with metadata can hold."""
+        """Return plain values, which every checkpoint format with metadata can store."""
         regions = {part: policy.describe() for part, policy in self.regions.items()}
         return {"version": _VERSION, "regions": regions, "digests": dict(self.digests)}
 
     @classmethod
     def from_plain(cls, value: Any) -> SavedContract:
-        """Read what :meth:`to_plain` gave; anything else is refused.
+        """Parse what :meth:`to_plain` returned.
 
         Raises:
-            FreezeError: the value is of another version, or not a contract.
+            FreezeError: the value is from another version, or not a contract.
         """
         version = value.get("version") if isinstance(value, dict) else None
         if version != _VERSION:
             raise FreezeError(
                 f"the checkpoint's freeze contract has version {version!r}, expected {_VERSION}",
-                hint="load it with the version of headstart that wrote it, or freeze anew",
+                hint="load it with the version of headstart that wrote it, or freeze again",
             )
         try:
             regions = {str(p): FreezePolicy(**axes) for p, axes in value["regions"].items()}
             digests = {str(name): str(text) for name, text in value["digests"].items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise FreezeError(
-                f"the checkpoint's freeze contract cannot be read ({error})", hint="freeze anew"
+                f"the checkpoint's freeze contract cannot be read ({error})", hint="freeze again"
             ) from error
         return cls(regions, digests)
 
 
 def find(state_dict: Mapping[str, Any]) -> tuple[str, SavedContract]:
-    """Return the part that carries the contract of a checkpoint, and the contract.
+    """Return the name of the part with a checkpoint's contract, and the contract.
 
     Raises:
         FreezeError: there is none, or there are several.
@@ -80,17 +79,16 @@ def find(state_dict: Mapping[str, Any]) -> tuple[str, SavedContract]:
         count = "no freeze contract" if not found else f"{len(found)} freeze contracts"
         raise FreezeError(
             f"the checkpoint holds {count}, expected one",
-            hint="pass the very object that torch.load returned for the model's state_dict, or"
-            " freeze anew",
+            hint="pass the state_dict exactly as torch.load returned it, or freeze again",
         )
     part, plain = found[0]
     return part, SavedContract.from_plain(plain)
 
 
 def hook(model: nn.Module) -> None:
-    """Let ``state_dict`` of this module write the contract, and ``load_state_dict`` read it."""
+    """Make ``state_dict`` of this module write the contract, and ``load_state_dict`` read it."""
     unhook(model)
-    # The underscored registrations are those that every torch since 2.4 has.
+    # The underscored registration functions are the ones that every torch since 2.4 has.
     model._register_state_dict_hook(_write)  # type: ignore[no-untyped-call]
     model._register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
         _note, with_module=True
@@ -99,7 +97,7 @@ def hook(model: nn.Module) -> None:
 
 
 def unhook(model: nn.Module) -> None:
-    """Remove the hooks of :func:`hook`, also from a copy of the module that it was called on."""
+    """Remove the hooks of :func:`hook`, also from a copy of the module they were registered on."""
     for hooks in (
         model._state_dict_hooks,
         model._load_state_dict_pre_hooks,
@@ -111,15 +109,15 @@ def unhook(model: nn.Module) -> None:
 
 
 def adopt(root: nn.Module, saved: SavedContract) -> None:
-    """Take over the contract of a checkpoint: its parts and policies, and its digests."""
+    """Adopt the contract of a checkpoint: its parts and policies, and its digests."""
     current = contract_on(root)
     if current is None or current.plan.regions != saved.regions:
         plan = plan_freeze(root, saved.regions)
         records = contracting.take_records(root, plan)
         if current is not None:
             warnings.warn(
-                "the checkpoint carries another freeze plan than the model, and the checkpoint's"
-                " holds now; call headstart.freeze after loading to set another",
+                "the checkpoint has another freeze plan than the model; the checkpoint's applies"
+                " now. To set another, call headstart.freeze after loading",
                 stacklevel=2,
             )
             contracting.remove(root, current)
@@ -128,8 +126,8 @@ def adopt(root: nn.Module, saved: SavedContract) -> None:
     for name, digest in saved.digests.items():
         if name in current.records:
             fresh = record(tensors[name])
-            # Where the loaded tensor is not the one that was frozen, it moved before saving, and
-            # the values it had are not known here: only the digest can say so.
+            # If the loaded tensor is not the one that was frozen, it moved before saving. Its
+            # original values are unknown here, so only the digest can reveal that.
             known = fresh.digest == digest
             current.records[name] = fresh if known else replace(fresh, digest=digest, sample=None)
 

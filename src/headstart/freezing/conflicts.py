@@ -50,19 +50,19 @@ def _ties(plan: Governance) -> Iterator[str]:
         if tensor.trainable and id(tensor.tensor) in frozen:
             other = frozen[id(tensor.tensor)]
             yield (
-                f"{other!r} and {tensor.name!r} are one tensor (tied), and would be frozen and"
-                " trainable at once: give both parts the same parameters policy"
+                f"{other!r} and {tensor.name!r} are one tensor (tied) and would be both frozen and"
+                " trainable: give both parts the same parameters policy"
             )
     spans = sorted(
         (*_span(t.tensor), t.frozen, t.name)
         for t in {id(t.tensor): t for t in tensors if t.frozen or t.trainable}.values()
         if not is_lazy(t.tensor) and not t.tensor.is_meta and t.tensor.numel()
     )
-    reached: dict[bool, tuple[int, str]] = {}  # the furthest byte so far, of either kind
+    reached: dict[bool, tuple[int, str]] = {}  # the furthest byte so far, frozen and trainable
     for start, end, is_frozen, name in spans:
         other_end, other = reached.get(not is_frozen, (0, ""))
         if start < other_end:
-            yield f"{other!r} and {name!r} share memory, and would be frozen and trainable at once"
+            yield f"{other!r} and {name!r} share memory and would be both frozen and trainable"
         reached[is_frozen] = max(reached.get(is_frozen, (0, "")), (end, name))
 
 

@@ -1,4 +1,4 @@
-"""The contract itself: what is stored on a model, how it is put there, and whether it holds."""
+"""The contract itself: what is stored on a model, how it is applied, and whether it holds."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _CONTRACT = "_headstart_contract"
 
 @dataclass(eq=False)
 class Contract:
-    """What is stored on the model at the root of a contract; it is copied and pickled with it.
+    """Stored on the module at the root of a contract, and copied and pickled with it.
 
     Attributes:
         plan: the plan that was carried out.
-        records: what every frozen tensor was, by name.
+        records: the content of every frozen tensor at the freeze, by name.
         gradients: ``requires_grad`` of every governed parameter before the contract.
     """
 
@@ -42,9 +42,9 @@ class Verification:
 
     Attributes:
         checked: how many frozen tensors were compared.
-        moved: the frozen tensors whose content changed, with how far.
-        faults: everything else that stands against the plan, one sentence each: gradients
-            switched on or off, modes flipped, modules replaced.
+        moved: the frozen tensors whose content changed, and by how much.
+        faults: everything else that contradicts the plan, one sentence each: gradients switched on
+            or off, modes flipped, modules replaced.
     """
 
     checked: int
@@ -53,12 +53,12 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing moved and nothing stands against the plan."""
+        """Whether nothing moved and nothing contradicts the plan."""
         return not self.moved and not self.faults
 
     def __str__(self) -> str:
         if self.holds:
-            return f"{self.checked} frozen tensors are bit-identical to those of the freeze"
+            return f"{self.checked} frozen tensors are bit-identical to their state at the freeze"
         lines = []
         if self.moved:
             shown = "; ".join(str(item) for item in self.moved[:8])
@@ -71,21 +71,21 @@ class Verification:
 
 
 def contract_on(model: nn.Module) -> Contract | None:
-    """Return the contract whose root is this very module, if there is one."""
+    """Return the contract whose root is this module, if there is one."""
     return model.__dict__.get(_CONTRACT)
 
 
 def contracts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every module of a model, by name, that is the root of a contract."""
+    """Yield the name and module of every root of a contract in a model."""
     for name, module in model.named_modules():
         if contract_on(module) is not None:
             yield name, module
 
 
 def take_records(model: nn.Module, plan: FreezePlan) -> dict[str, Record]:
-    """Record the tensors that a plan freezes; refuses those that hold no values.
+    """Record the tensors that a plan freezes, refusing those without values.
 
-    Apart from :func:`apply`, so that what can fail comes before anything is changed.
+    Separate from :func:`apply`, so that everything that can fail happens before any change.
     """
     tensors = dict(named_tensors(model))
     require_readable({name: tensors[name] for name in plan.frozen})
@@ -112,7 +112,7 @@ def apply(model: nn.Module, plan: FreezePlan, records: dict[str, Record]) -> Con
 
 
 def remove(model: nn.Module, contract: Contract) -> None:
-    """Take a contract off: modules follow ``train()`` again, gradients are as before it."""
+    """Remove a contract: modules follow ``train()`` again, ``requires_grad`` is as before it."""
     mode = hold.requested_mode(model)
     modules = dict(model.named_modules())
     for intent in contract.plan.intents:
@@ -148,10 +148,10 @@ def _faults(model: nn.Module, contract: Contract, tensors: Mapping[str, Tensor])
         yield from hold.faults(intent.name, modules[intent.name], intent, mode)
     for name in contract.plan.frozen:
         if name in tensors and tensors[name].requires_grad:
-            yield f"{name!r} is frozen, and its requires_grad was switched on"
+            yield f"{name!r} is frozen, but its requires_grad was switched on"
     for name in contract.plan.trainable:
         if name in tensors and not tensors[name].requires_grad:
-            yield f"{name!r} is trainable, and its requires_grad was switched off"
+            yield f"{name!r} is trainable, but its requires_grad was switched off"
 
 
 __all__ = [

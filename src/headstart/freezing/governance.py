@@ -21,7 +21,7 @@ Spec = PolicyLike | Mapping[Selector, PolicyLike] | Mapping[str, PolicyLike]
 
 @dataclass(frozen=True, eq=False)
 class OwnedTensor:
-    """A parameter or buffer, and what its policy makes of it.
+    """A parameter or buffer, and what its policy means for it.
 
     Attributes:
         name: its full name.
@@ -41,13 +41,13 @@ class OwnedTensor:
 
     @property
     def governed(self) -> bool:
-        """Whether a policy decides if it moves; of a parameter, whether any policy governs it."""
+        """Whether a policy decides whether it moves; any policy does so for its parameters."""
         return self.frozen or self.trainable
 
 
 @dataclass(frozen=True, eq=False)
 class Governance:
-    """The policies of a model, spelt out.
+    """The policies of a model, spelled out.
 
     Attributes:
         named: every name of every module, parents first.
@@ -63,14 +63,14 @@ class Governance:
 
 
 def govern(model: nn.Module, spec: Spec) -> tuple[Governance, list[str]]:
-    """Work out which policy governs which module, and what it makes of every tensor.
+    """Work out which policy governs which module, and what that means for every tensor.
 
     Args:
         model: the model.
         spec: as for :func:`headstart.freezing.plan_freeze`.
 
     Returns:
-        The policies, and the modules that would get two different ones, one sentence each.
+        The policies, and a sentence for each module that would get two different ones.
 
     Raises:
         FreezeError: selectors match nothing or contradict each other; all faults together.
@@ -117,7 +117,7 @@ def _resolve(
 def _select(
     model: nn.Module, selector: Selector, names: list[str]
 ) -> tuple[int, str, tuple[str, ...]]:
-    """Return the selector's rank (lower wins), how to call it, and the names it selects."""
+    """Return a selector's rank (lower wins), its label for messages, and the names it selects."""
     if isinstance(selector, nn.Module):
         label = f"the module {type(selector).__name__}"
         found = [n for n, m in model.named_modules(remove_duplicate=False) if m is selector]
@@ -130,7 +130,7 @@ def _select(
 
 
 def _outermost(names: Iterable[str]) -> tuple[str, ...]:
-    """Keep the names that lie below no other: a part is selected with all that it holds."""
+    """Keep the names that are not below another: a part is selected with everything in it."""
     kept: list[str] = []
     for name in names:  # parents come first
         if not any(not parent or name.startswith(parent + ".") for parent in kept):
@@ -140,7 +140,7 @@ def _outermost(names: Iterable[str]) -> tuple[str, ...]:
 
 def _unmatched(model: nn.Module, selector: Selector, label: str, names: list[str]) -> str:
     if isinstance(selector, nn.Module):
-        return f"{label} is no part of the model"
+        return f"{label} is not part of the model"
     if isinstance(selector, str) and selector in dict(model.named_parameters()):
         owner = selector.rpartition(".")[0]
         return f"{label} is a parameter; policies govern modules, so name {owner!r}"
@@ -153,7 +153,7 @@ def _unmatched(model: nn.Module, selector: Selector, label: str, names: list[str
 def _inherit(
     named: Mapping[str, nn.Module], direct: Mapping[str, FreezePolicy]
 ) -> tuple[dict[str, FreezePolicy], list[str]]:
-    """Return the policy of every governed name; parents come before children in ``named``."""
+    """Return the policy of every governed name; ``named`` lists parents before children."""
     governing: dict[str, FreezePolicy] = {}
     seen: dict[int, str] = {}
     faults = []
@@ -186,7 +186,7 @@ def _tensors(
             trains = policy is not None and (
                 policy.affine_trainable if norm else policy.parameters == "trainable"
             )
-            # Only numbers that can carry a gradient train; quantised or integer ones cannot.
+            # Only values that can have a gradient train; quantised and integer ones cannot.
             trains = trains and (parameter.is_floating_point() or parameter.is_complex())
             frozen = policy is not None and not trains
             yield OwnedTensor(prefix + key, owner, parameter, True, frozen, trains)
@@ -203,7 +203,7 @@ def _tensors(
 
 
 def autograd_tops(plan: Governance) -> frozenset[str]:
-    """Return the modules whose forward is wrapped: the tops, or what a bare list holds."""
+    """Return the modules whose forward is wrapped: selected parts, or the children of a list."""
     tops: set[str] = set()
     queue = [name for name in plan.direct if plan.governing[name].autograd != "grad"]
     while queue:
@@ -217,7 +217,7 @@ def autograd_tops(plan: Governance) -> frozenset[str]:
 
 
 def keeps_statistics(module: nn.Module, policy: FreezePolicy) -> bool:
-    """Whether a module is to normalise by the batch while its running statistics stay."""
+    """Whether a module should normalise by the batch but leave its running statistics alone."""
     batch = policy.norm == "batch" and not policy.norm_updates
     return batch and kinds.is_running_norm(module) and not kinds.is_constant_norm(module)
 

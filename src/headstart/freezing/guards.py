@@ -1,4 +1,4 @@
-"""Watching a training loop, somebody else's too, and stopping at the first step that leaks."""
+"""Watching any training loop, and stopping it at the first step that moves a frozen tensor."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class GuardReport:
     """What a guard has seen so far.
 
     Attributes:
-        steps: optimizer steps, of whatever optimizer.
+        steps: steps of any optimizer.
         checks: how often all frozen tensors were compared.
-        idle: after the guarded block, trainable parameters that no step moved: they got no
-            gradient, or no optimizer has them.
+        idle: after the guarded block, the trainable parameters that no step moved: they received
+            no gradient, or no optimizer has them.
     """
 
     steps: int = 0
@@ -42,25 +42,25 @@ class GuardReport:
 def guard(model: nn.Module, every: int = 1) -> Iterator[GuardReport]:
     """Raise at the first optimizer step that moves a frozen tensor, naming it and the cause.
 
-    Every ``torch.optim`` optimizer is watched, so that it works inside any trainer. A step is
-    also refused if a mode or a ``requires_grad`` is not what the contract says, in both
-    directions: a frozen layer in training mode, and a trainable part left in evaluation mode.
-    The watch ends with the block, and a last check is made there.
+    It watches every ``torch.optim`` optimizer and so works inside any trainer. A step is also
+    refused if a mode or a ``requires_grad`` is not what the contract says, in both directions: a
+    frozen layer in training mode, or a trainable part left in evaluation mode. At the end of the
+    block everything is checked once more.
 
-    The comparison is by content, since neither batch-norm updates nor fused optimizers leave a
-    trace in torch's version counters. It reads every frozen tensor once a step (about 10 GB/s on
-    one CPU core; tensors on other devices are copied over).
+    Tensors are compared by content, since neither batch-norm updates nor fused optimizers show in
+    torch's version counters. Every frozen tensor is read once per step (about 10 GB/s on one CPU
+    core; tensors on other devices are copied to it).
 
     Args:
-        model: a frozen model, or anything that holds one: a wrapper, a LightningModule, an
+        model: a frozen model, or anything that contains one: a wrapper, a LightningModule, an
             ``AveragedModel``.
-        every: compare parameters at every so many steps; modes and buffers at every step.
+        every: compare parameters only every this many steps; modes and buffers at every step.
 
     Yields:
-        The report, which counts while the block runs.
+        The report, updated while the block runs.
 
     Raises:
-        FreezeError: there is no contract, it is broken already, or a step breaks it.
+        FreezeError: there is no contract, it is already broken, or a step breaks it.
     """
     if every < 1:
         raise FreezeError(f"every is {every}, expected at least 1")
@@ -128,7 +128,7 @@ class _Watch:
         return contract
 
     def check(self, when: str, optimizer: Optimizer | None, buffers_only: bool) -> None:
-        """Raise if a frozen tensor is not what it was."""
+        """Raise if a frozen tensor has changed."""
         tensors = dict(named_tensors(self.root))
         for name, known in self.contract.records.items():
             tensor = tensors.get(name)
@@ -144,7 +144,7 @@ class _Watch:
                 )
 
     def modes(self, when: str, optimizer: Optimizer) -> None:
-        """Raise if a step was made in another mode than the contract says."""
+        """Raise if a step was taken in another mode than the contract says."""
         contract = self.contract
         modules = dict(self.root.named_modules())
         tensors = dict(named_tensors(self.root))
@@ -154,19 +154,19 @@ class _Watch:
             module = modules.get(intent.name)
             if module is None:
                 raise FreezeError(f"{when}, the part {self._full(intent.name)!r} is gone")
-            # A part that does not train may run in evaluation mode, whatever else is stepped.
+            # A part that does not train may be in evaluation mode, whatever else is stepped.
             expected = trains and intent.policy.trains
             for fault in hold.faults(self._full(intent.name), module, intent, expected):
                 raise FreezeError(f"{when}, {fault}", hint=_mode_hint(intent.held))
         for name in contract.plan.frozen:
             if name in tensors and tensors[name].requires_grad:
                 raise FreezeError(
-                    f"{when}, {self._full(name)!r} is frozen and its requires_grad is on",
+                    f"{when}, {self._full(name)!r} is frozen, but its requires_grad is on",
                     hint="cause: something called requires_grad_(True) after the freeze",
                 )
 
     def idle(self) -> Iterator[str]:
-        """Yield the trainable parameters that hold the same bits as at the start."""
+        """Yield the trainable parameters that are bit-identical to the start."""
         tensors = dict(named_tensors(self.root))
         for name, known in self.before.items():
             if name in tensors and change(name, tensors[name], known) is None:
@@ -177,7 +177,7 @@ class _Watch:
 
     def _cause(self, name: str, tensor: Tensor, optimizer: Optimizer | None) -> str:
         if self.objects.get(name) != id(tensor):
-            return "direct assignment: another tensor was put in its place"
+            return "direct assignment: it was replaced by another tensor"
         if isinstance(self.model, AveragedModel):
             return (
                 "EMA copy: the averaging function does not keep equal values equal (torch's"
@@ -197,16 +197,16 @@ class _Watch:
 
 
 def _parameter_cause(parameter: Tensor, optimizer: Optimizer | None) -> str:
-    """Say how an optimizer came to move a frozen parameter, if it was the optimizer."""
+    """Explain how an optimizer came to move a frozen parameter, if an optimizer did."""
     groups = optimizer.param_groups if optimizer is not None else []
     group = next((g for g in groups if any(p is parameter for p in g["params"])), None)
     if optimizer is None or group is None:
-        return "direct assignment: it was written to outside any optimizer that has it"
+        return "direct assignment: something other than its optimizer wrote to it"
     reasons = []
     if parameter.requires_grad:
         reasons.append("its requires_grad was switched on after the freeze")
     elif parameter.grad is not None:
-        reasons.append("a gradient was put on it, though it requires none")
+        reasons.append("something set its gradient, although it requires none")
     if group.get("weight_decay"):
         reasons.append(f"weight_decay={group['weight_decay']:g} in its group")
     if group.get("momentum") or "exp_avg" in optimizer.state.get(parameter, {}):

@@ -1,4 +1,4 @@
-"""The public door of the freeze contract: :func:`freeze` and the handle that it returns."""
+"""Freezing a model: :func:`freeze`, :func:`refreeze` and the handle that they return."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from headstart.freezing.plan import FreezePlan, Spec, plan_freeze
 
 
 class FreezeHandle:
-    """The contract on a model: its plan, its proof, and its end.
+    """Access to the contract on a model: its plan, its verification, its release.
 
-    Holds nothing of its own: the contract lies on the model, and any number of handles of one
-    model are alike. :meth:`of` finds the handle of a copy.
+    A handle has no state: the contract is stored on the model, and all handles of a model are
+    equivalent. :meth:`of` returns the handle of a copy.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -29,10 +29,10 @@ class FreezeHandle:
 
     @classmethod
     def of(cls, model: nn.Module) -> FreezeHandle:
-        """Return the handle of the contract on a model, or on what a wrapper wraps.
+        """Return the handle of the contract on a model or, in a wrapper, on the wrapped model.
 
         Raises:
-            FreezeError: there is no contract, or there are several, in different parts.
+            FreezeError: there is no contract, or several parts have one each.
         """
         roots = [module for _, module in contracts(model)]
         if len(roots) == 1:
@@ -44,8 +44,8 @@ class FreezeHandle:
             )
         names = [name or "the model" for name, _ in contracts(model)]
         raise FreezeError(
-            f"several parts carry a contract each: {', '.join(names)}",
-            hint="ask for the handle of one of them",
+            f"several parts have a contract each: {', '.join(names)}",
+            hint="pass one of them",
         )
 
     @property
@@ -61,8 +61,8 @@ class FreezeHandle:
         """Check, and raise if the contract does not hold.
 
         Raises:
-            FreezeError: frozen tensors moved (each is named with how far), a mode or a gradient
-                was flipped, or a module was replaced.
+            FreezeError: frozen tensors moved (the message names each and by how much), a mode or a
+                ``requires_grad`` was flipped, or a module was replaced.
         """
         found = self.check()
         if not found.holds:
@@ -73,9 +73,9 @@ class FreezeHandle:
         return found
 
     def release(self) -> None:
-        """Take the contract off: modules follow ``train()`` again, gradients are as before it.
+        """Remove the contract: modules follow ``train()`` again, ``requires_grad`` is as before.
 
-        Weights and statistics stay as they are.
+        Weights and statistics do not change.
         """
         contracting.remove(self.model, self._contract())
         checkpoint.unhook(self.model)
@@ -93,10 +93,10 @@ class FreezeHandle:
 def freeze(model: nn.Module, spec: Spec = "frozen") -> FreezeHandle:
     """Freeze a model, or parts of it, in place, so that no later ``train()`` undoes it.
 
-    Each call sets the whole contract: parts that the new mapping does not name are released.
-    Staged unfreezing is therefore a sequence of calls, and the same call twice changes nothing.
-    Parameters keep their identity, so that optimizers stay valid; gradients left on a parameter
-    that is frozen now are dropped, since an optimizer would go on moving it by them.
+    Each call defines the whole contract: parts that the new mapping does not name are released.
+    Staged unfreezing is therefore a sequence of calls, and repeating a call changes nothing.
+    Parameters keep their identity, so that optimizers stay valid; a gradient left on a parameter
+    that is now frozen is dropped, since an optimizer would still apply it.
 
     Args:
         model: any module. Freeze before wrapping it in DistributedDataParallel.
@@ -106,15 +106,15 @@ def freeze(model: nn.Module, spec: Spec = "frozen") -> FreezeHandle:
                 freeze(model, {"encoder": "frozen", "encoder.layer4": "trainable"})
 
             Selectors are names, globs, compiled regular expressions or modules; the longest
-            matched name wins. See :func:`plan_freeze` to look before acting.
+            matched name wins. :func:`plan_freeze` shows what would happen.
 
     Returns:
         A handle with ``plan``, ``check()``, ``verify()`` and ``release()``.
 
     Raises:
         FreezeError: a selector matches nothing, the mapping contradicts itself or cannot be
-            carried out (all faults together), or another contract governs a part already. The
-            model is left unchanged.
+            carried out (all faults together), or another contract already governs a part. The
+            model is then unchanged.
     """
     model = _unwrapped(model)
     plan = plan_freeze(model, spec)
@@ -130,19 +130,19 @@ def freeze(model: nn.Module, spec: Spec = "frozen") -> FreezeHandle:
 
 
 def refreeze(model: nn.Module, state_dict: Mapping[str, Any]) -> FreezeHandle:
-    """Put the contract of a checkpoint on a model that has none, after its weights were loaded.
+    """Apply a checkpoint's contract to a model without one, after loading its weights.
 
-    Loading into a model that carries a contract restores the checkpoint's contract by itself;
-    this is for a model made afresh.
+    Loading into a model that has a contract restores the checkpoint's contract by itself; this
+    function is for a newly built model.
 
     Args:
         model: the model, with the checkpoint's weights loaded.
-        state_dict: what ``model.state_dict()`` gave when the checkpoint was saved, as
-            ``torch.load`` returns it. Its metadata holds the contract; formats that keep tensors
-            only (safetensors) do not have it.
+        state_dict: what ``model.state_dict()`` returned when the checkpoint was saved, as
+            ``torch.load`` returns it. Its metadata contains the contract; formats that store
+            tensors only (safetensors) do not have it.
 
     Raises:
-        FreezeError: the checkpoint holds no contract, or one that does not fit the model.
+        FreezeError: the checkpoint has no contract, or one that does not fit the model.
     """
     name, saved = checkpoint.find(state_dict)
     root = dict(model.named_modules()).get(name)
@@ -165,13 +165,13 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     model = inner if inner is not None else model
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise FreezeError(
-            f"the model is already wrapped in {type(model).__name__}, which settled at its making"
-            " which parameters have gradients",
-            hint="freeze the model before wrapping it, and wrap it anew after each thaw",
+            f"the model is already wrapped in {type(model).__name__}, which has decided which"
+            " parameters have gradients",
+            hint="freeze the model before wrapping it, and wrap it again after each thaw",
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise FreezeError(
-            "a scripted model cannot be held: it runs compiled code that keeps its own mode",
+            "a scripted model cannot be frozen: its compiled code keeps a mode of its own",
             hint="freeze the model it was scripted from",
         )
     return model
@@ -188,7 +188,7 @@ def _refuse_overlap(model: nn.Module, plan: FreezePlan, before: Contract | None)
     ]
     if taken:
         raise FreezeError(
-            f"another contract governs {quoted(taken, 3)} already",
+            f"another contract already governs {quoted(taken, 3)}",
             hint="release that one first, or set all parts in one mapping",
         )
 

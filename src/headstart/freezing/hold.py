@@ -1,13 +1,13 @@
-"""How a module is held to its policy: what stands in its ``__dict__``, and what that does.
+"""How a module is held to its policy: what is stored in its ``__dict__``, and what that does.
 
-The intent is stored, not the mode that happens to be observed. A held module carries an instance
-attribute ``train`` that stands in for its class's method, runs it, and then puts the module itself
-back in evaluation mode. ``nn.Module.train`` of any ancestor, ``eval``, ``apply`` and trainers
-reach a module only through that attribute. The class is untouched, so ``isinstance``, ``type``
-and ``state_dict`` keys stay as they were; ``forward`` is untouched, so a training step costs
-nothing and ``torch.compile`` sees the same code with constant flags. The stand-ins refer to their
-module by an ordinary attribute, so ``copy.deepcopy`` and ``pickle`` of a model yield a copy that
-is held in the same way.
+What is stored is the intent, not the mode that happens to be observed. A held module has an
+instance attribute ``train`` that replaces its class's method: it calls that method, then returns
+the module itself to evaluation mode. ``nn.Module.train`` of any ancestor, ``eval``, ``apply`` and
+trainers reach a module only through this attribute. The class is untouched, so ``isinstance``,
+``type`` and ``state_dict`` keys do not change; ``forward`` is untouched, so a training step costs
+nothing and ``torch.compile`` sees the same code with constant flags. The replacements refer to
+their module by an ordinary attribute, so ``copy.deepcopy`` and ``pickle`` of a model yield a copy
+that is held in the same way.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Hold:
         policy: its policy.
         held: whether it stays in evaluation mode.
         tracked: its ``track_running_stats`` before the contract switched it off; None if it was
-            not touched.
+            not changed.
     """
 
     policy: FreezePolicy
@@ -46,11 +46,11 @@ class Hold:
 
 
 class HeldTrain:
-    """Stands in for ``module.train``: does what it does, and keeps this module in evaluation.
+    """Replaces ``module.train``: calls the original, but keeps this module in evaluation mode.
 
     Attributes:
         module: the held module.
-        requested: the mode last asked for, which children that are not held have.
+        requested: the mode last requested, which children that are not held are in.
     """
 
     def __init__(self, module: nn.Module, requested: bool) -> None:
@@ -58,7 +58,7 @@ class HeldTrain:
         self.requested = requested
 
     def __call__(self, mode: bool = True) -> nn.Module:
-        """Switch the module's children to ``mode``; the module itself stays in evaluation."""
+        """Switch the module's children to ``mode``; the module itself stays in evaluation mode."""
         type(self.module).train(self.module, mode)
         self.requested = mode
         self.module.training = False
@@ -66,9 +66,9 @@ class HeldTrain:
 
 
 class HeldForward:
-    """Stands in for ``module.forward`` at the top of a part that runs without autograd.
+    """Replaces ``module.forward`` at the top of a part that runs without autograd.
 
-    Refuses an input that needs a gradient: without autograd that gradient would vanish silently.
+    Refuses an input that needs a gradient, which would otherwise be lost silently.
     """
 
     def __init__(self, module: nn.Module, name: str, inference: bool, inner: Any) -> None:
@@ -79,7 +79,7 @@ class HeldForward:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """The signature of the module's own forward, which trainers inspect."""
+        """The signature of the module's own forward, since trainers inspect it."""
         return inspect.signature(self._own())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -87,7 +87,7 @@ class HeldForward:
         if torch.is_grad_enabled() and _needs_gradient((args, kwargs)):
             mode = "inference" if self.inference else "no_grad"
             raise FreezeError(
-                f"the part {self.name!r} has autograd={mode!r} and was given an input that needs"
+                f"the part {self.name!r} has autograd={mode!r} and received an input that needs"
                 " a gradient, which would be lost",
                 hint="freeze it with autograd='grad', or freeze what comes before it",
             )
@@ -114,12 +114,12 @@ def _needs_gradient(value: Any) -> bool:
 
 
 def hold_of(module: nn.Module) -> Hold | None:
-    """Return what is stored on a module, or None if no contract governs it."""
+    """Return the hold stored on a module, or None if no contract governs it."""
     return module.__dict__.get(_HOLD)
 
 
 def requested_mode(module: nn.Module) -> bool:
-    """Return the mode last asked for; of a held module that is not its ``training`` flag."""
+    """Return the mode last requested, which for a held module is not its ``training`` flag."""
     train = module.__dict__.get("train")
     return train.requested if isinstance(train, HeldTrain) else module.training
 
@@ -130,12 +130,12 @@ def put(module: nn.Module, intent: ModuleIntent, mode: bool) -> None:
     Args:
         module: the module; no contract governs it.
         intent: what it is meant to do.
-        mode: the mode of the model as a whole, which the module follows where it is not held.
+        mode: the mode of the model as a whole, which the module follows unless it is held.
     """
     tracked: bool | None = None
     if intent.keeps_statistics:
-        # With tracking off and the buffers still there, torch's batch norms normalise by the
-        # batch in training and by the running statistics in evaluation, and update nothing.
+        # With tracking off but the buffers in place, torch's batch norms normalise by the batch in
+        # training and by the running statistics in evaluation, and update nothing.
         tracked = bool(getattr(module, _TRACKING))
         setattr(module, _TRACKING, False)
     module.__dict__[_HOLD] = Hold(intent.policy, intent.held, tracked)
@@ -166,7 +166,7 @@ def remove(module: nn.Module, mode: bool) -> None:
 
 
 def faults(name: str, module: nn.Module, intent: ModuleIntent, mode: bool) -> Iterator[str]:
-    """Yield what stands against the intent of a module: a lost hold, a flipped mode."""
+    """Yield everything that contradicts the intent of a module: a lost hold, a flipped mode."""
     label = repr(name) if name else "the model"
     hold = hold_of(module)
     if hold is None or hold.policy != intent.policy:

@@ -1,4 +1,4 @@
-"""Mean and variance that merge exactly: partial results of batches, workers and passes."""
+"""Mean and variance that can be merged exactly, from batches or passes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Count, mean and sum of squared deviations of one layer's input, a channel each.
+    """Count, mean and sum of squared deviations of one layer's input, per channel.
 
     Attributes:
-        count: how many values a channel has seen (items times positions).
+        count: how many values each channel has seen (items times positions).
         mean: ``(c,) float64`` on the CPU.
         m2: ``(c,) float64`` on the CPU, the sum of squared deviations from ``mean``.
     """
@@ -27,8 +27,8 @@ class Moments:
         """Measure a batch.
 
         Args:
-            x: ``(n, c, ...)``, any float dtype and device; channels are dimension 1, as in every
-                batch norm of torch. Sums are taken in float64, in two passes over the batch.
+            x: ``(n, c, ...)``, any float dtype and device; channels are dimension 1, as in all
+                batch norms of torch. Sums are in float64, in two passes over the batch.
         """
         wide = x.detach().to(torch.float64)
         axes = [0, *range(2, x.ndim)]
@@ -55,9 +55,9 @@ class Moments:
 
     @property
     def variance(self) -> Tensor:
-        """The population (biased) variance, ``(c,) float64``: that by which a batch is normalised.
+        """The population (biased) variance, ``(c,) float64``, by which a batch is normalised.
 
-        A batch norm in training normalises by this one, and stores the unbiased one, larger by
+        In training, a batch norm normalises by it but stores the unbiased variance, larger by
         ``n / (n - 1)``, as its running variance.
         """
         return self.m2 / self.count

@@ -32,7 +32,7 @@ class LayerStatistics:
 
     Attributes:
         name: the layer.
-        count: over how many values a channel was measured (items times positions).
+        count: how many values were measured per channel (items times positions).
         old_mean, old_var: ``(c,)`` running statistics before, in the buffers' dtype.
         mean, var: ``(c,) float64`` population statistics; ``var`` is the biased variance.
     """
@@ -52,9 +52,9 @@ class Reestimation:
     Attributes:
         method: ``layerwise`` or ``one_pass``.
         layers: the layers, in the order of the forward.
-        passes: how often the batches were gone through (the trace of one batch not counted).
-        skipped: layers with running statistics that were left alone, because theirs are not
-            statistics of a population (instance norms).
+        passes: the number of passes over the batches, without the trace of one batch.
+        skipped: layers whose running statistics were left alone because they do not describe a
+            population (instance norms).
     """
 
     method: Method
@@ -73,17 +73,17 @@ class Reestimation:
 
 @dataclass(frozen=True)
 class LayerDrift:
-    """How far the target's statistics lie from the running ones of a layer.
+    """How far the target's statistics are from a layer's running statistics.
 
     Attributes:
         name: the layer.
         channels: its number of channels.
         symmetric_kl: the mean over channels of ``KL(p‖q) + KL(q‖p)`` (Jeffreys) between the
-            Gaussians of the running and of the target's statistics, in nats. 0 where they agree.
+            Gaussians of the running and the target's statistics, in nats. 0 if they agree.
         mean_shift: the mean over channels of ``|target mean - running mean|`` in units of the
             running standard deviation.
         variance_ratio: the geometric mean over channels of target over running variance.
-        worst: the channels that drift most, with their symmetric KL, the largest first.
+        worst: the channels with the largest symmetric KL, and its value, the largest first.
     """
 
     name: str
@@ -114,41 +114,41 @@ def reestimate(
 ) -> Reestimation:
     """Replace running statistics by exact population statistics of the given data, in place.
 
-    ``layerwise`` gives what one batch of all the data would normalise by in training mode: every
-    layer is measured on inputs that the layers before it have normalised by their own new
-    statistics. ``one_pass`` measures every layer while the layers before it still normalise by
-    the old statistics: one pass, no memory, and exact for the first layer only.
+    ``layerwise`` yields the statistics by which one batch of all the data would be normalised in
+    training mode: every layer is measured on inputs that the layers before it have normalised by
+    their own new statistics. ``one_pass`` measures every layer while the layers before it still
+    normalise by the old statistics: one pass, no memory, and exact for the first layer only.
 
-    Moments are summed in float64 with merging updates, so that the result depends on neither the
-    size nor the order of the batches, up to the rounding of the forward itself. ``running_var``
-    becomes the *biased* variance, by which a batch is normalised, not the unbiased one that torch
-    stores (larger by n / (n - 1)), so that evaluation repeats what the giant batch would give.
-    Parameters, batch counters, modes and random state are left as they are.
+    Moments are accumulated in float64 by merging, so that the result depends on neither the size
+    nor the order of the batches, up to the rounding of the forward itself. ``running_var`` becomes
+    the *biased* variance, by which a batch is normalised, not the unbiased one that torch stores
+    (larger by n / (n - 1)), so that evaluation reproduces the result of that one giant batch.
+    Parameters, batch counters, modes and random state do not change.
 
-    Cost with L layers: ``one_pass`` one pass. ``layerwise`` in memory: one pass, and the
-    activations of all data at one depth at once. ``layerwise`` otherwise: L passes, each cut off
-    at its layer, about L / 2 whole passes.
+    Cost with L layers: ``one_pass`` takes one pass. ``layerwise`` in memory takes one pass, with
+    the activations of all data at one depth in memory. Otherwise ``layerwise`` takes L passes,
+    each stopped at its layer, which is about L / 2 full passes.
 
     Args:
-        model: the model. Layers that a freeze contract holds fixed are refused.
+        model: the model. Layers that a freeze contract keeps fixed are refused.
         batches: what the model is called on: tensors, dicts of keyword arguments, or tuples whose
-            first entry is the input. A collection that can be gone through repeatedly, unless
-            ``one_pass`` or ``in_memory=True``. Use the training split, without augmentation.
+            first entry is the input. It must be possible to iterate over them repeatedly, except
+            with ``one_pass`` or ``in_memory=True``. Use the training split, without augmentation.
         method: ``layerwise`` or ``one_pass``.
         layers: names, globs or parts to re-estimate; all by default.
         forward: how to run a batch, ``forward(model, batch)``.
-        in_memory: whether ``layerwise`` keeps all activations at once. By default it does if
-            three times the largest norm input of all batches is at most ``memory_limit``,
-            judged by the first batch.
-        memory_limit: in bytes, 2 GiB unless said otherwise.
-        reporter: is told of the choice of ``in_memory`` and of progress.
+        in_memory: whether ``layerwise`` keeps the activations of all batches in memory. By default
+            it does if three times the largest norm input over all batches is at most
+            ``memory_limit``, estimated from the first batch.
+        memory_limit: in bytes, by default 2 GiB.
+        reporter: receives a note on the choice of ``in_memory``, and the progress.
 
     Returns:
         The old and new statistics of every layer, for :func:`blend`.
 
     Raises:
-        FreezeError: nothing to re-estimate, no batches, batches that cannot be repeated, or
-            layers that are used twice in a forward. The statistics are then as before.
+        FreezeError: there is nothing to re-estimate, there are no batches, they cannot be
+            repeated, or a layer runs twice in a forward. The statistics are then unchanged.
     """
     if method not in ("layerwise", "one_pass"):
         raise FreezeError(f"method is {method!r}, expected 'layerwise' or 'one_pass'")
@@ -190,7 +190,7 @@ def blend(model: nn.Module, reestimation: Reestimation, alpha: float) -> None:
 
     Mean and variance are interpolated linearly, ``(1 - alpha) · old + alpha · new``, as in
     Schneider et al. (2020), "Improving robustness against common corruptions by covariate shift
-    adaptation" (arXiv 2006.16971), equation 1. It may be called again with another ``alpha``.
+    adaptation" (arXiv 2006.16971), equation 1. Further calls with another ``alpha`` are possible.
 
     Args:
         model: the model that was re-estimated.
@@ -198,7 +198,7 @@ def blend(model: nn.Module, reestimation: Reestimation, alpha: float) -> None:
         alpha: 0 for the old statistics, 1 for the re-estimated ones.
 
     Raises:
-        FreezeError: ``alpha`` is not in [0, 1], or the layers are not there or held fixed.
+        FreezeError: ``alpha`` is not in [0, 1], or a layer is missing or kept fixed.
     """
     if not 0.0 <= alpha <= 1.0:
         raise FreezeError(f"alpha is {alpha}, expected a number from 0 to 1")
@@ -226,21 +226,21 @@ def drift(
     forward: passes.Forward = passes.default_forward,
     worst: int = 5,
 ) -> tuple[LayerDrift, ...]:
-    """Measure, layer by layer, how far the data lie from the running statistics. One pass.
+    """Measure in one pass, layer by layer, how far the data are from the running statistics.
 
-    Every layer's input is measured as evaluation mode would produce it, that is with the running
-    statistics upstream; a shift that an early layer does not remove shows in the later ones too.
-    The model is left as it was.
+    Every layer's input is measured as in evaluation mode, with running statistics upstream, so a
+    shift that an early layer does not remove shows in the later ones too. The model does not
+    change.
 
     Args:
         model: the model.
         batches: as for :func:`reestimate`.
         layers: names, globs or parts to measure; all by default.
         forward: how to run a batch.
-        worst: how many channels to name a layer.
+        worst: how many channels to name per layer.
 
     Returns:
-        One record a layer, in the order of the forward.
+        One record per layer, in the order of the forward.
 
     Raises:
         FreezeError: no layer has running statistics, or no batch reached one.
@@ -252,7 +252,7 @@ def drift(
 
 
 def stamp(module: nn.Module) -> None:
-    """Mark the running statistics that a layer has now as re-estimated."""
+    """Mark a layer's current running statistics as re-estimated."""
     module.__dict__[_STAMP] = _content(module)
 
 
@@ -265,7 +265,7 @@ def require_reestimated(model: nn.Module, plan: FreezePlan) -> None:
     """Refuse a plan with ``norm='reestimated'`` for layers whose statistics are not.
 
     Raises:
-        FreezeError: layers are named whose statistics were never re-estimated, or moved since.
+        FreezeError: the statistics of a layer were never re-estimated, or have moved since.
     """
     modules = dict(model.named_modules())
     wrong = [
@@ -277,7 +277,7 @@ def require_reestimated(model: nn.Module, plan: FreezePlan) -> None:
     ]
     if wrong:
         raise FreezeError(
-            f"the policy says norm='reestimated', and the statistics of {quoted(wrong, 6)} were"
+            f"the policy says norm='reestimated', but the statistics of {quoted(wrong, 6)} were"
             " not re-estimated",
             hint="call headstart.reestimate(model, batches) before freezing",
         )
@@ -298,8 +298,8 @@ def _layerwise(
     memory_limit: int,
     reporter: Reporter,
 ) -> int:
-    """Run one of the two exact ways, and return how many passes it took."""
-    if in_memory is not True and iter(batches) is batches:  # an iterator: it comes only once
+    """Measure layer by layer, in memory or not, and return the number of passes."""
+    if in_memory is not True and iter(batches) is batches:  # an iterator, which runs only once
         batches = list(batches)
     iterator = iter(batches)
     first = next(iterator, None)
@@ -329,7 +329,7 @@ def _layerwise(
 def _choose(
     model: nn.Module, patterns: Sequence[str]
 ) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
-    """Return the batch norms that patterns name, and the running norms of other kinds."""
+    """Return the batch norms that patterns select, and the other norms with running statistics."""
     if isinstance(patterns, str):
         raise FreezeError(f"layers is the string {patterns!r}", hint=f"pass [{patterns!r}]")
     running = {n: m for n, m in model.named_modules() if kinds.is_running_norm(m)}
@@ -345,7 +345,7 @@ def _choose(
     if not fitting:
         raise FreezeError(
             "the model has no batch norm with running statistics",
-            hint="layer, group and RMS norms keep none: there is nothing to re-estimate",
+            hint="layer, group and RMS norms have none, so there is nothing to re-estimate",
         )
     return fitting, tuple(name for name in named if name not in fitting)
 
@@ -370,7 +370,7 @@ def _set(layer: nn.Module, mean: Tensor, var: Tensor) -> None:
 
 
 def _between(old: Tensor, new: Tensor, alpha: float) -> Tensor:
-    # The ends are exact: alpha = 0 restores the old bits, alpha = 1 the re-estimated ones.
+    # Exact at both ends: alpha = 0 restores the old bits, alpha = 1 the re-estimated ones.
     if alpha == 0.0:
         return old
     wide = old.to("cpu", torch.float64)
@@ -379,7 +379,7 @@ def _between(old: Tensor, new: Tensor, alpha: float) -> Tensor:
 
 def _drift(name: str, layer: nn.Module, moments: Moments, worst: int) -> LayerDrift:
     mean, var = (buffer.to("cpu", torch.float64) for buffer in _get(layer))
-    # The layer itself adds eps before it divides, which keeps dead channels finite here too.
+    # The layer itself adds eps before dividing, which keeps dead channels finite here too.
     eps = float(getattr(layer, "eps", 1e-5))
     running, target = var + eps, moments.variance + eps
     squared = (moments.mean - mean).square()

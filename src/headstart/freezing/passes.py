@@ -1,15 +1,15 @@
-"""Running batches through a model to measure what its norm layers are given.
+"""Running batches through a model to measure the inputs of its norm layers.
 
-Three ways, which differ in what the layers upstream normalise by and in cost:
+There are three ways, which differ in cost and in what the layers upstream normalise by:
 
 ``observe``
-    One pass; every layer normalises by the statistics it has. Moments of different workers merge.
+    One pass; every layer normalises by its current statistics.
 ``replay``
-    One pass a layer, each cut off at that layer: layer k is measured when the layers before it
-    have their new statistics. Nothing is kept but the moments.
+    One pass per layer, stopped at that layer: layer k is measured when the layers before it have
+    their new statistics. Only moments are kept.
 ``lockstep``
     The same result in one pass: the forward of every batch is suspended at each layer until all
-    have arrived there. The activations of all batches are in memory at once.
+    batches have reached it. The activations of all batches are in memory at the same time.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def observe(
     batches: Iterable[Any],
     forward: Forward = default_forward,
 ) -> dict[str, Moments]:
-    """Measure the input of every layer in one pass, by the statistics that the layers have now.
+    """Measure the input of every layer in one pass, with the current statistics.
 
     A layer that runs several times in a forward is measured over all its calls.
 
@@ -100,8 +100,8 @@ def trace(
     twice = sorted({name for name in order if order.count(name) > 1})
     if twice:
         raise FreezeError(
-            f"{quoted(twice)} run more than once in a forward, so that no one set of statistics"
-            " is exact for them layer by layer",
+            f"{quoted(twice)} run more than once in a forward, so no single set of statistics is"
+            " exact for them layer by layer",
             hint="use method='one_pass', which measures over all their calls",
         )
     _check_reached(layers, order)
@@ -116,10 +116,10 @@ def replay(
     forward: Forward,
     settle: Settle,
 ) -> None:
-    """Measure layer after layer, one pass each, cut off there; ``settle`` sets one before the next.
+    """Measure layer after layer, one pass each; ``settle`` sets one before the next is measured.
 
     Raises:
-        FreezeError: ``batches`` can be gone through only once, or changes between passes.
+        FreezeError: ``batches`` can be iterated over only once, or changes between passes.
     """
     expected: int | None = None
     for name in order:
@@ -140,10 +140,10 @@ def replay(
         expected = count if expected is None else expected
         if found is None or count != expected:
             raise FreezeError(
-                f"layer by layer goes through the batches once a layer: {expected} batches came"
-                f" in the first pass and {count} at layer {name!r}",
-                hint="pass a list, a DataLoader or another collection that can be gone through"
-                " again, and gives the same items each time (no random augmentation)",
+                f"layer by layer needs the batches once per layer: the first pass had {expected}"
+                f" batches, the pass for layer {name!r} {count}",
+                hint="pass a list, a DataLoader or another collection that can be iterated over"
+                " again and yields the same items each time (no random augmentation)",
             )
         settle(name, found)
 
@@ -155,14 +155,14 @@ def lockstep(
     forward: Forward,
     settle: Settle,
 ) -> None:
-    """Measure layer by layer in one pass, with all batches under way at once.
+    """Measure layer by layer in one pass, with all batches in progress at the same time.
 
-    Each batch's forward runs in a thread of its own, but only one runs at a time: each in turn
-    goes on to its next layer and waits there. When all have arrived, their moments are merged in
-    the order of the batches and settled, and the next round begins.
+    Each batch's forward has its own thread, but only one runs at a time: each in turn proceeds to
+    its next layer and waits there. When all have arrived, their moments are merged in the order of
+    the batches and settled, and the next round begins.
 
     Raises:
-        FreezeError: batches take different ways through the model.
+        FreezeError: batches take different paths through the model.
     """
     runners = [_Runner(model, batch, forward) for batch in batches]
     current: _Runner | None = None
@@ -183,7 +183,7 @@ def lockstep(
                 break
             if len(stops) > 1:
                 raise FreezeError(
-                    "the batches take different ways through the model, and cannot be measured"
+                    "the batches take different paths through the model and cannot be measured"
                     f" together: some are at {quoted(sorted(str(s) for s in stops))}",
                     hint="pass in_memory=False, which measures one layer after the other",
                 )
@@ -215,7 +215,7 @@ class _Runner:
         self._thread.start()
 
     def resume(self) -> None:
-        """Run to the next layer or to the end, and raise what was raised there."""
+        """Run to the next layer or to the end, and re-raise any error from there."""
         self.at = self.moments = None
         self._go.release()
         self._stopped.acquire()
@@ -241,7 +241,7 @@ class _Runner:
         self._go.acquire()
         try:
             if not self._stopping:
-                # Grad mode belongs to the thread, and a new one begins with gradients on.
+                # Grad mode is per thread, and new threads start with gradients on.
                 with torch.no_grad():
                     forward(model, batch)
         except StopForward:
@@ -261,8 +261,8 @@ def _input(name: str, layer: nn.Module, args: tuple[Any, ...]) -> Tensor:
     if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != channels:
         found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise FreezeError(
-            f"the layer {name!r} was given {found}, expected (n, {channels}, ...)",
-            hint="leave it out with layers=...",
+            f"the input of layer {name!r} is {found}, expected (n, {channels}, ...)",
+            hint="exclude it with layers=...",
         )
     return x
 
@@ -272,7 +272,7 @@ def _check_reached(layers: Mapping[str, nn.Module], reached: Iterable[str]) -> N
     if unseen:
         raise FreezeError(
             f"no batch reached the layers {quoted(unseen)}",
-            hint="give at least one batch, and leave layers that the forward does not use out with"
+            hint="give at least one batch, and exclude layers that the forward does not use with"
             " layers=...",
         )
 

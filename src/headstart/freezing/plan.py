@@ -1,4 +1,4 @@
-"""From what the user meant to what will be done: a mapping of names to policies becomes a plan."""
+"""From what the user meant to what will be done: a mapping of parts to policies becomes a plan."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ModuleIntent:
         name: its first name in the model; empty for the model itself.
         policy: the policy that governs it.
         held: whether it stays in evaluation mode whatever is called.
-        keeps_statistics: whether it normalises by the batch with running statistics that stay.
-        autograd: whether its forward is wrapped, because it is the top of a part whose policy
-            asks for ``no_grad`` or ``inference``.
+        keeps_statistics: whether it normalises by the batch but keeps its running statistics.
+        autograd: whether its forward is wrapped, because it is the top of a part whose policy is
+            ``no_grad`` or ``inference``.
     """
 
     name: str
@@ -46,16 +46,16 @@ class ModuleIntent:
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One part of the table: everything governed by one entry of the mapping.
+    """One row of the table: everything that one entry of the mapping governs.
 
     Attributes:
         part: the part's name; empty for the model itself.
         policy: its policy.
-        parameters: how many numbers its parameters hold, without those of parts named deeper.
+        parameters: the number of its parameters, without those of parts that have their own row.
         trainable: how many of them train.
-        norms: its layers with running statistics, and what normalises there.
-        chance: its sources of chance, and whether they are off.
-        changes: how many parameters change ``requires_grad``.
+        norms: its layers with running statistics, and what they normalise by.
+        chance: its sources of randomness, and whether they are off.
+        changes: how many parameter tensors change ``requires_grad``.
     """
 
     part: str
@@ -80,10 +80,10 @@ class FreezePlan:
 
     Attributes:
         rows: the parts, in the order of the model.
-        intents: every module that is governed, by name.
-        frozen: the parameters and buffers that must not move.
-        trainable: the parameters that train.
-        notes: what a reader should know, such as parts that no entry names.
+        intents: every governed module.
+        frozen: the names of parameters and buffers that must not move.
+        trainable: the names of parameters that train.
+        notes: other things worth knowing, such as parts that no entry governs.
     """
 
     rows: tuple[PlanRow, ...]
@@ -94,7 +94,7 @@ class FreezePlan:
 
     @property
     def regions(self) -> dict[str, FreezePolicy]:
-        """The parts and their policies: a mapping that gives this plan again."""
+        """The parts and their policies: a mapping that reproduces this plan."""
         return {row.part: row.policy for row in self.rows}
 
     def __str__(self) -> str:
@@ -123,17 +123,17 @@ class FreezePlan:
 
 
 def plan_freeze(model: nn.Module, spec: Spec) -> FreezePlan:
-    """Work out what a freeze would do, without touching the model.
+    """Work out what a freeze would do, without changing the model.
 
     Args:
         model: the model.
         spec: a policy (or the name of a preset) for the whole model, or a mapping from selectors
             to policies. A selector is a module's name, a glob, a compiled regular expression that
-            matches a whole name, or the module itself; the empty name is the model. Of a pattern
-            the outermost parts that match are selected. A selector governs the part it selects
-            with all that lies below, until a selector of a deeper part takes over: the longest
-            matched name wins. For the same part a plain name or a module wins
-            over a glob, and a glob over a regular expression.
+            matches a whole name, or the module itself; the empty name is the model. A pattern
+            selects the outermost parts that match. A selector governs its part and everything
+            below it, except where another selector names a deeper part: the longest matched name
+            wins. For the same part a plain name or a module wins over a glob, and a glob over a
+            regular expression.
 
     Raises:
         FreezeError: selectors match nothing or contradict each other, or a policy cannot be

@@ -1,4 +1,4 @@
-"""What it means for a part of a model to be frozen: four axes, named presets, no contradictions."""
+"""What frozen means for a part of a model: four axes, named presets, no contradictions."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 class FreezePolicy:
     """What a part of a model does while the model is in training mode.
 
-    In evaluation mode (``model.eval()``) every part does what evaluation mode always does:
-    running statistics, no chance. A policy says what ``model.train()`` may switch on. The default
-    values are those of a part that is wholly frozen.
+    In evaluation mode (``model.eval()``) every part behaves as evaluation mode prescribes: running
+    statistics, no randomness. A policy says what ``model.train()`` may switch on. The defaults
+    describe a part that is frozen completely.
 
     Attributes:
         parameters: ``frozen`` (``requires_grad`` off) or ``trainable``.
         norm: which statistics normalise in layers that keep running ones. ``running``: those
             saved in the checkpoint. ``batch``: those of the mini-batch. ``reestimated``: the
-            population statistics that :func:`headstart.reestimate` has put in their place.
+            population statistics with which :func:`headstart.reestimate` replaced them.
         norm_updates: whether the running statistics keep moving. Only a layer that normalises by
             the batch updates them.
-        stochastic: dropout, drop-path, stochastic depth, RReLU and whatever else asks for
+        stochastic: dropout, drop-path, stochastic depth, RReLU and anything else that reads
             ``self.training``: ``off``, or ``on`` in training mode.
-        autograd: ``grad`` (gradients may pass through to what comes before), ``no_grad``, or
-            ``inference`` (``torch.inference_mode``, whose outputs can feed no training at all).
-            Frozen parameters with inputs that need no gradient already build no graph, so
-            ``grad`` costs nothing there.
+        autograd: ``grad`` (gradients may flow through to earlier parts), ``no_grad``, or
+            ``inference`` (``torch.inference_mode``, whose outputs cannot be used in training).
+            Frozen parameters whose inputs need no gradient build no graph anyway, so ``grad``
+            costs nothing there.
         affine: scales and shifts of norm layers (batch, layer, group, instance and RMS norms):
             ``follow`` the parameters, or ``frozen`` or ``trainable`` on their own.
 
@@ -106,14 +106,14 @@ class FreezePolicy:
 
     @property
     def deterministic(self) -> bool:
-        """Whether the output for an item does not depend on chance."""
+        """Whether the output for an item does not depend on random numbers."""
         return self.stochastic == "off"
 
     @property
     def cacheable(self) -> bool:
         """Whether a row computed in training mode under this policy may be kept and reused.
 
-        True if nothing of it depends on the batch or on chance, and nothing moves.
+        True if it depends on neither the batch nor random numbers, and nothing moves.
         """
         return self.batch_independent and self.deterministic and not self.trains
 
@@ -135,11 +135,11 @@ class FreezePolicy:
 
 
 PRESETS: dict[str, FreezePolicy] = {
-    # Nothing moves, nothing varies. Gradients may still pass through to what comes before.
+    # Nothing moves, nothing varies. Gradients may still flow through to earlier parts.
     "frozen": FreezePolicy(),
     # The same, in inference mode: for extraction, where nothing downstream trains.
     "features": FreezePolicy(autograd="inference"),
-    # As frozen, with the statistics that reestimate() measured on the target's training split.
+    # Like frozen, with the statistics that reestimate() measured on the target's training split.
     "frozen-reestimated": FreezePolicy(norm="reestimated"),
     # What torch does without a contract.
     "trainable": FreezePolicy("trainable", "batch", True, "on"),
@@ -147,7 +147,7 @@ PRESETS: dict[str, FreezePolicy] = {
     "trainable-fixed-norm": FreezePolicy("trainable", "running", False, "on"),
     # Only the scales and shifts of norm layers train, under moving batch statistics.
     "norm-only": FreezePolicy("frozen", "batch", True, "off", affine="trainable"),
-    # What `requires_grad_(False)` alone amounts to; to measure the usual mistake, not to make it.
+    # What `requires_grad_(False)` alone amounts to: to measure a common mistake, not to make it.
     "requires-grad-only": FreezePolicy("frozen", "batch", True, "on"),
 }
 
@@ -156,7 +156,7 @@ def as_policy(value: FreezePolicy | str) -> FreezePolicy:
     """Return a policy from itself or from the name of a preset.
 
     Raises:
-        FreezeError: there is no such preset; the nearest names are offered.
+        FreezeError: there is no such preset; the message offers the nearest names.
     """
     if isinstance(value, FreezePolicy):
         return value

@@ -1,4 +1,4 @@
-"""What a store holds: every space with its size, age and faults; what differs; what may go."""
+"""The contents of a store: spaces with size, age and faults; similar spaces; removing spaces."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _TRASH = ".trash-"
 
 @dataclass(frozen=True)
 class SpaceInfo:
-    """One space as it lies on disk.
+    """One space on disk.
 
     Attributes:
         key: 32 hexadecimal characters, the name of its folder.
-        description: what it was computed with; empty where it cannot be read.
+        description: what the rows were computed with; empty if it cannot be read.
         rows, shards: how many are committed.
-        nbytes: bytes on disk, index included.
-        columns: name, type, row shape, encoding; the errors are the worst of all shards.
-        last_used: seconds since the epoch of the last opening.
-        in_use: whether a running process holds it.
-        problem: why it cannot be read; None where it can.
+        nbytes: bytes on disk, including the index.
+        columns: name, type, row shape, encoding; the errors are the largest of all shards.
+        last_used: when it was last opened, in seconds since the epoch.
+        in_use: whether a running process uses it.
+        problem: why it cannot be read; None if it can.
     """
 
     key: str
@@ -51,9 +51,9 @@ class SpaceInfo:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The existing space whose description is closest to a wanted one.
+    """The existing space whose description is most similar to a wanted one.
 
-    ``differences`` go from the existing space (left) to the wanted one (right).
+    ``differences`` lead from the existing space (left) to the wanted one (right).
     """
 
     key: str
@@ -63,7 +63,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class GcReport:
-    """What was removed, what would have been but is in use, and the bytes freed."""
+    """What was removed, what was kept because it is in use, and the bytes freed."""
 
     removed: tuple[SpaceInfo, ...]
     in_use: tuple[SpaceInfo, ...]
@@ -71,7 +71,7 @@ class GcReport:
 
 
 def layouts(root: Path) -> Iterator[Layout]:
-    """Yield the spaces of a store by key; anything else in the folder is passed over."""
+    """Yield the spaces of a store by key, ignoring anything else in the folder."""
     if not root.exists():
         return
     try:
@@ -84,7 +84,7 @@ def layouts(root: Path) -> Iterator[Layout]:
 
 
 def inspect(layout: Layout) -> SpaceInfo:
-    """Look at one space without counting as a use of it. Faults are told, not raised."""
+    """Inspect one space without counting as a use of it. Faults are reported, not raised."""
     used = is_in_use(layout)
     description: dict[str, Any] = {}
     rows = shards = 0
@@ -106,7 +106,7 @@ def inspect(layout: Layout) -> SpaceInfo:
 
 
 def nearest(root: Path, description: Mapping[str, Any], key: str) -> Nearest | None:
-    """Return the other space with the fewest differences; None where there is no other."""
+    """Return the other space with the fewest differences; None if there is no other."""
     best: Nearest | None = None
     for layout in layouts(root):
         if layout.key == key:
@@ -122,7 +122,7 @@ def nearest(root: Path, description: Mapping[str, Any], key: str) -> Nearest | N
 
 
 def is_in_use(layout: Layout) -> bool:
-    """Whether a running process, this one included, holds the space."""
+    """Whether a running process, including this one, uses the space."""
     try:
         lock = try_lock(layout.lock, exclusive=True, create=False)
     except OSError:
@@ -135,20 +135,20 @@ def is_in_use(layout: Layout) -> bool:
 def collect(
     root: Path, *, max_size: int | None, older_than: float | None, dry_run: bool = False
 ) -> GcReport:
-    """Remove spaces not used for ``older_than`` seconds, then the longest unused until all fit.
+    """Remove spaces unused for ``older_than`` seconds, then the longest unused until all fit.
 
     Args:
         root: the store.
         max_size: bytes that may remain; None for no limit.
         older_than: seconds since the last use; None for no limit.
-        dry_run: only say what would be removed.
+        dry_run: only report what would be removed.
 
     Raises:
         StoreError: a limit is negative, or a folder cannot be removed.
     """
     for name, value in (("max_size", max_size), ("older_than", older_than)):
         if value is not None and value < 0:
-            raise StoreError(f"{name} is at least 0, not {value}")
+            raise StoreError(f"{name} must be at least 0, not {value}")
     if not dry_run:
         _empty_trash(root)
     spaces = sorted((inspect(layout) for layout in layouts(root)), key=lambda info: info.last_used)
@@ -170,7 +170,7 @@ def collect(
 
 
 def remove(layout: Layout) -> bool:
-    """Remove one space; return False, and leave it, if a running process uses it.
+    """Remove one space; return False and keep it if a running process uses it.
 
     Raises:
         StoreError: the disk forbids it.
@@ -183,7 +183,7 @@ def remove(layout: Layout) -> bool:
         if lock is None:
             return False
         try:
-            # Renamed first, so that no one ever sees half a space.
+            # Renamed first, so that nobody ever sees half a space.
             trash = layout.root / f"{_TRASH}{secrets.token_hex(8)}"
             layout.folder.rename(trash)
             shutil.rmtree(trash)

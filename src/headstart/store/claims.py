@@ -1,8 +1,8 @@
-"""Claims: who is computing which rows right now, so that processes share the work.
+"""Claims: which process is computing which rows, so that processes share the work.
 
-An owner is a file locked by a living process. When the process dies the lock goes with it, and
-its claims are free; no clock and no heartbeat is involved. Claims save work; they do not guard
-correctness, which rests on the index alone.
+An owner is a file that a live process holds locked. When the process dies, its lock and thus its
+claims end; no clock or heartbeat is involved. Claims save work; correctness does not depend on
+them but on the index alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Claims:
         Args:
             ids: (n, 2) uint64, unique, in order of preference.
             view: number of the view.
-            limit: the most rows; None for all.
+            limit: the maximum number of rows; None for no limit.
 
         Returns:
             (k, 2) uint64, k ≤ n, in the order of ``ids``.
@@ -88,7 +88,7 @@ class Claims:
         self._lock = None
 
     def _become_owner(self) -> None:
-        # A forked child is another worker; it must not speak for its parent.
+        # A forked child is another worker and must not act for its parent.
         if self._lock is not None and self._pid == os.getpid():
             return
         with clear_errors(f"claim rows in {self._layout.folder}", StoreError):

@@ -1,6 +1,6 @@
-"""How numbers are stored: as given, float16 with an overflow check, or int8 with a scale a row.
+"""How values are stored: unchanged, float16 with an overflow check, or int8 with a scale per row.
 
-The error of every stored shard is measured when it is written and travels with it.
+The error of every shard is measured when it is written and stored with it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class ColumnSpec:
 
     Attributes:
         name: the name of the layer.
-        dtype: the NumPy type a reader returns.
-        shape: the shape of one row; ``()`` is one value a row.
+        dtype: the NumPy type that a reader returns.
+        shape: the shape of one row; ``()`` is one value per row.
         encoding: how it is stored: ``plain``, ``int8`` (× float32 scale of the row) or ``bool``
             (as uint8).
-        requested: the precision or type that was asked for. It differs from what is stored where
-            float16 or int8 could not hold the values.
-        max_error: the largest absolute error of a stored value; 0 where nothing was rounded.
-        rms_error: root mean square error over root mean square value; 0 where nothing was rounded.
+        requested: the type that was requested. What is stored differs if float16 or int8 could
+            not hold the values.
+        max_error: the largest absolute error of a stored value; 0 if nothing was rounded.
+        rms_error: root mean square error over root mean square value; 0 if nothing was rounded.
     """
 
     name: str
@@ -63,13 +63,13 @@ class ColumnSpec:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes a row takes on disk, without its id."""
+        """Bytes per row on disk, without its id."""
         scale = 4 if self.encoding == "int8" else 0
         return self.row_values * self.stored_dtype.itemsize + scale
 
     @property
     def contract(self) -> tuple[str, tuple[int, ...], str]:
-        """What all shards of a space share: name, row shape, and the precision asked for."""
+        """What all shards of a space share: name, row shape and requested type."""
         return (self.name, self.shape, self.requested)
 
     def to_json(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class ColumnSpec:
 
 
 def spec_from_json(entry: Any) -> ColumnSpec:
-    """Read one entry of ``columns``, trusting nothing.
+    """Parse one entry of ``columns``, trusting nothing.
 
     Raises:
         ValueError: the entry does not have the form of the specification.
@@ -105,7 +105,7 @@ def spec_from_json(entry: Any) -> ColumnSpec:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One column ready to be written: ``values`` (m, *shape), ``scale`` (m,) float32 for int8."""
+    """A column ready to be written: ``values`` (m, *shape), and ``scale`` (m,) float32 for int8."""
 
     spec: ColumnSpec
     values: Array
@@ -118,14 +118,14 @@ def encode(name: str, values: Array, storage: Storage | None) -> Encoded:
 
     Args:
         name: the name of the column.
-        values: (m, ...) array of a real type, booleans and integers included.
-        storage: how floating columns are stored; None keeps their type, and integers and
-            booleans are always kept. Float16 halves the size at a relative error of at most 2⁻¹¹
-            for normal numbers; int8 quarters it at an error of at most 1/254 of the largest
+        values: (m, ...) array of a real type, including booleans and integers.
+        storage: how floating-point columns are stored; None keeps their type, and integers and
+            booleans always keep theirs. float16 halves the size at a relative error of at most
+            2⁻¹¹ for normal numbers; int8 quarters it at an error of at most 1/254 of the largest
             value of the row.
 
     Returns:
-        The stored values. Where float16 overflows, or int8 meets a value that is not finite, the
+        The stored values. If float16 overflows, or int8 meets a value that is not finite, the
         column is stored as float32 and ``note`` says so.
 
     Raises:
@@ -151,7 +151,7 @@ def encode(name: str, values: Array, storage: Storage | None) -> Encoded:
 
 
 def decode(spec: ColumnSpec, values: Array, scale: Array | None) -> Array:
-    """Turn stored values (m, *shape) into the array a reader returns, of type ``spec.dtype``."""
+    """Convert stored values (m, *shape) to what a reader returns, of type ``spec.dtype``."""
     if spec.encoding == "plain":
         return values
     if spec.encoding == "bool":
@@ -214,7 +214,8 @@ def checked_columns(columns: Mapping[str, Any], rows: int) -> dict[str, Array]:
     """Check the columns of an append and return them as contiguous arrays of native byte order.
 
     Raises:
-        StoreError: there is none, a name is unusable, or a length is wrong. All are named.
+        StoreError: there is no column, a name is unusable, or a length is wrong. The message names
+            all faults.
     """
     faults, arrays = [], {}
     if not columns:
@@ -224,7 +225,7 @@ def checked_columns(columns: Mapping[str, Any], rows: int) -> dict[str, Array]:
         if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
             faults.append(f"{name!r:.80} is not a name of 1 to 200 printable characters")
         elif name in taken:
-            faults.append(f"the name '{name}' is taken by the format")
+            faults.append(f"the name '{name}' is reserved by the format")
         if not isinstance(values, np.ndarray):
             faults.append(f"column {name!r:.80} is a {type(values).__name__}, not a NumPy array")
         elif values.ndim == 0 or len(values) != rows:

@@ -33,26 +33,26 @@ _ROWS_AT_ONCE = 8192
 
 
 def export_space(space: Space, target: Path | str, *, reporter: Reporter | None = None) -> int:
-    """Write all rows of a space, of all views, to a Parquet file that any reader understands.
+    """Write all rows of all views of a space to a Parquet file that any reader understands.
 
-    Columns: ``id`` (string), ``view`` (int32), and one a layer: a primitive type or a
-    ``fixed_size_list``, row-major; the row shapes are in the metadata. Values are written as a
-    reader of the store gets them: int8 is decoded.
+    The columns are ``id`` (string), ``view`` (int32) and one per layer: a primitive type or a
+    row-major ``fixed_size_list``, with the row shapes in the metadata. Values are as a reader of
+    the store gets them: int8 is decoded.
 
     Args:
         space: the space.
         target: the file; it must not exist.
-        reporter: shown the progress in rows.
+        reporter: receives the progress in rows.
 
     Returns:
         The number of rows.
 
     Raises:
-        StoreError: the space is empty, the target exists, or the disk forbids it.
+        StoreError: the space is empty, or the target exists or cannot be written.
     """
     target = Path(target)
     if target.exists():
-        raise StoreError(f"{target} exists already", hint="name another file, or remove it")
+        raise StoreError(f"{target} exists already", hint="give another file name, or remove it")
     views = dict(space.all_rows())
     if not views:
         raise StoreError(f"the space {space.folder} has no rows to export")
@@ -74,12 +74,12 @@ def export_space(space: Space, target: Path | str, *, reporter: Reporter | None 
 
 
 def import_rows(store: Store, source: Path | str, *, reporter: Reporter | None = None) -> Space:
-    """Append the rows of an exported file; rows that are already present are skipped.
+    """Append the rows of an exported file, skipping those that are already present.
 
     Args:
-        store: the store to add them to.
-        source: what :func:`export_space` wrote.
-        reporter: shown the progress in rows.
+        store: the store to append them to.
+        source: a file written by :func:`export_space`.
+        reporter: receives the progress in rows.
 
     Returns:
         The space that the rows belong to.
@@ -104,13 +104,13 @@ def import_rows(store: Store, source: Path | str, *, reporter: Reporter | None =
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise StoreError(
             f"{source} is not an export of a feature space: {error}",
-            hint="import what 'headstart cache export' wrote",
+            hint="give a file written by 'headstart cache export'",
         ) from error
     return space
 
 
 def _widest(sets: Any) -> dict[str, Column]:
-    """Return the columns of all views; a type that differs is widened."""
+    """Return the columns of all views, with the widest type of each."""
     columns: dict[str, Column] = {}
     for features in sets:
         for name, column in features.columns.items():
@@ -126,7 +126,7 @@ def _schema(space: Space, columns: Mapping[str, Column]) -> Any:
         if column.shape:
             kind = pa.list_(kind, math.prod(column.shape))
         fields.append(pa.field(name, kind, False))
-    # Values leave decoded. To come back as they were stored they must be encoded again.
+    # Values are exported decoded, so the import must encode them again to store the same.
     encoded = {s.requested for s in space.columns() or () if s.requested != s.dtype}
     about = {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Rows of a space as arrays: mapped, sliced and gathered without loading what is not asked for."""
+"""Rows of a space as arrays: memory-mapped, sliced and gathered, loading only what is needed."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from headstart.store.shard import Shard
 
 IntArray = npt.NDArray[np.int64]
 Rows = Array | dict[str, Array]
-"""Rows of a single column as an array, or of several as a dict of arrays."""
+"""Rows of one column as an array, or of several columns as a dict of arrays."""
 
 
-# A place is one integer: the shard's place among the entries, then the row's place in the shard.
-# So rows that lie together differ by one, and sorting places sorts by the order of the disk.
+# A place is one integer: the shard's number among the entries, then the row's position in it. So
+# adjacent rows differ by one, and sorting places sorts by disk order.
 _SLOT = POSITION_BITS
 _POSITION = MAX_POSITION
-_MAPPED_ARRAYS = 4096  # kept at hand by one feature set
+_MAPPED_ARRAYS = 4096  # kept open by one feature set
 
 
 def places(slot: IntArray, position: IntArray) -> IntArray:
-    """Combine the (n,) number of each row's shard with its (n,) position there."""
+    """Combine the (n,) shard numbers of rows and their (n,) positions into (n,) places."""
     return (slot.astype(np.int64) << _SLOT) | position
 
 
 class ShardSource(Protocol):
-    """Whatever opens shards: a local space, or the mirror of a remote one."""
+    """Opens shards: a local space, or the mirror of a remote one."""
 
     def shard(self, entry: ShardEntry) -> Shard:
         """Return an open, verified shard."""
@@ -45,7 +45,7 @@ class ShardSource(Protocol):
 
 @dataclass(frozen=True)
 class Column:
-    """What a column yields: its NumPy ``dtype`` and the ``shape`` of one row."""
+    """The NumPy ``dtype`` that a column yields, and the ``shape`` of one row."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -59,9 +59,9 @@ class Column:
 class FeatureSet:
     """n rows in a given order, with one or several columns. Get it from :meth:`Space.read`.
 
-    ``features[i]``, ``features[a:b]`` and ``features[indices]`` return an array where there is one
-    column, and a dict of arrays where there are several. A slice that lies together in one shard
-    is a view of the mapped file that cannot be written to; everything else is a copy.
+    ``features[i]``, ``features[a:b]`` and ``features[indices]`` return an array if there is one
+    column, and a dict of arrays if there are several. A slice that is contiguous in one shard is a
+    read-only view of the mapped file; everything else is a copy.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class FeatureSet:
         """Build the set.
 
         Args:
-            source: what opens shards.
+            source: opens shards.
             ids: (n, 2) uint64.
-            view: number of the view that all rows must be of.
+            view: number of the view to which all rows must belong.
             where: (n,) int64 places, from :func:`places`.
             entries: the shards.
-            empty_columns: the columns where there are no rows.
+            empty_columns: the columns if there are no rows.
         """
         self._source, self._packed = source, ids
         self._where, self._view = where, view
@@ -107,7 +107,7 @@ class FeatureSet:
 
     @property
     def packed_ids(self) -> PackedIds:
-        """The item ids as (n, 2) uint64: 16 bytes an id, without making strings."""
+        """The item ids as (n, 2) uint64: 16 bytes per id, without creating strings."""
         return self._packed
 
     @property
@@ -117,16 +117,16 @@ class FeatureSet:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n, *shape) of all rows, where there is a single column, as of an array."""
+        """(n, *shape), as of an array, if there is a single column."""
         return (len(self), *self.columns[self._name(None)].shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the numbers, where there is a single column."""
+        """The type of the values, if there is a single column."""
         return self.columns[self._name(None)].dtype
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the mapped arrays behind; another process maps and checks the shards itself."""
+        """Drop the mapped arrays; another process maps and checks the shards itself."""
         fresh = {"_plain": {}, "_checked": np.zeros_like(self._checked)}
         return self.__dict__ | fresh
 
@@ -136,10 +136,10 @@ class FeatureSet:
         """Return all rows of one column.
 
         Args:
-            column: its name; may be left out where there is only one.
+            column: its name; optional if there is only one.
 
         Returns:
-            (n, *shape): a view of the mapped file where all rows lie together in one shard,
+            (n, *shape): a view of the mapped file if all rows are contiguous in one shard,
             otherwise a copy in memory.
         """
         return self._rows(self._name(column), slice(0, len(self)))
@@ -213,11 +213,11 @@ class FeatureSet:
 
     @functools.cached_property
     def _breaks(self) -> IntArray:
-        """Where a row does not follow, in the same shard, on the row before it."""
+        """The indices of rows that do not directly follow the row before them in its shard."""
         return np.flatnonzero(np.diff(self._where) != 1) + 1
 
     def _run(self, name: str, start: int, stop: int) -> Array:
-        """Return rows that lie together in one shard, in order; of a plain column as a view."""
+        """Return rows that are contiguous in one shard; of a plain column as a view."""
         where = int(self._where[start])
         slot, first = where >> _SLOT, where & _POSITION
         place = slice(first, first + stop - start)
@@ -236,7 +236,7 @@ class FeatureSet:
         return out
 
     def _gathered(self, name: str, where: IntArray) -> Array:
-        # In the order of the disk the reads of a batch are local, which is worth a second copy.
+        # In disk order the reads of a batch are local, which is worth a second copy.
         out = np.empty((len(where), *self.columns[name].shape), self.columns[name].dtype)
         order = where.argsort()
         sorted_where = where[order]
@@ -268,7 +268,7 @@ class FeatureSet:
         return shard
 
     def _check_ids(self, slot: int, shard: Shard) -> None:
-        # The index said where the rows lie; the shard itself must agree for each of them.
+        # The index said where the rows are; the shard itself must confirm each of them.
         mine = np.flatnonzero(self._where >> _SLOT == slot)
         positions = self._where[mine] & _POSITION
         sound = shard.header.view == self._view and not (positions >= shard.header.rows).any()

@@ -1,4 +1,4 @@
-"""The folder of one space: made when first written to, kept from removal while it is in use."""
+"""The folder of one space: created by the first write, protected from removal while in use."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from headstart.store.layout import FORMAT, REPAIR_HINT, SHARD_SUFFIX, Layout
 class SpaceFolder:
     """A space on disk, opened on first use.
 
-    From then on a shared lock is held until this object is garbage collected, so that ``gc`` in
-    any process leaves the space alone.
+    From then on it holds a shared lock until it is garbage collected, so that ``gc`` in any process
+    leaves the space alone.
 
     Args:
         layout: the paths.
         description: the checked description.
-        touch: whether opening it counts as a use, which ``gc`` goes by.
+        touch: whether opening counts as a use, on which ``gc`` decides.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class SpaceFolder:
         self._guard = threading.RLock()
 
     def existing(self) -> Index | None:
-        """Return the index, or None where the space is not on disk yet.
+        """Return the index, or None if the space is not on disk yet.
 
         Raises:
-            StoreError: the space is there but damaged, or may not be read.
+            StoreError: the space exists but is damaged or unreadable.
         """
         layout = self.layout
         if self._index is None:
             with clear_errors(f"open the space in {layout.folder}", StoreError):
-                # exists() would take a folder that may not be entered for one that is not there.
+                # exists() would take a folder that we may not enter for a missing one.
                 for path in (layout.description, layout.index):
                     try:
                         path.stat()
@@ -66,21 +66,21 @@ class SpaceFolder:
         return self._index
 
     def created(self) -> Index:
-        """Return the index, creating folder, description and index where they are missing.
+        """Return the index, creating folder, description and index if they are missing.
 
         Raises:
-            StoreError: the folder cannot be made, or the space is damaged.
+            StoreError: the folder cannot be created, or the space is damaged.
         """
         with self._guard:
             while self._index is None:
                 lease = self._take_lease()
                 if lease is None:
-                    time.sleep(0.02)  # gc is deciding about this very space
+                    time.sleep(0.02)  # gc is deciding about this space
                     continue
                 try:
                     self._index = self._open_index()
                 except BaseException:
-                    lease.release()  # at once, or a repair would find the space in use
+                    lease.release()  # now, or a repair would find the space in use
                     raise
                 self._lease = lease
                 with contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ class SpaceFolder:
         return self._index
 
     def close(self) -> None:
-        """Close the index and give back the lock; the next use opens them again."""
+        """Close the index and release the lock; the next use opens them again."""
         with self._guard:
             if self._index is not None:
                 self._index.close()
@@ -110,7 +110,7 @@ class SpaceFolder:
             except StoreError:
                 if layout.folder.exists():
                     raise
-                # gc removed the folder in between: make it again
+                # gc has just removed the folder: create it again
 
     def _open_index(self) -> Index:
         layout = self.layout
@@ -135,7 +135,7 @@ class SpaceFolder:
         return index
 
     def _describe(self) -> None:
-        # Whoever writes the file writes the same, so it does no harm if two do.
+        # All writers write the same content, so it does not matter if several do.
         with locked_temporary(self.layout.tmp, ".part") as temporary:
             temporary.write_bytes(description_text(self._description))
             sync_file(temporary)
@@ -155,13 +155,13 @@ def check_description(
 
     Args:
         layout: the space.
-        description: what it must be equal to, if known.
+        description: what it must equal, if known.
 
     Returns:
         The description.
 
     Raises:
-        StoreError: it is missing, altered or of another version.
+        StoreError: it is missing, altered or from another version.
     """
     try:
         content = json.loads(layout.description.read_bytes())

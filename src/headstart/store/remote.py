@@ -1,9 +1,9 @@
 """Sharing a space through any fsspec file system: immutable shards and a log of small records.
 
-A record says which shard holds which rows. Records are numbered without gaps and created only if
-absent, so the log is one order that all processes on all machines agree on, and the first
-publication of a row wins in it. The local store is a mirror: its index follows the log, and shards
-are fetched when they are first read.
+A record says which rows a shard holds. Records are numbered without gaps and created only if
+absent, so all processes on all machines agree on the order of the log, in which the first
+publication of a row wins. The local store is a mirror: its index follows the log, and shards are
+fetched when they are first read.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class Remote:
     """One space on a remote file system.
 
     Args:
-        url: the remote store, as ``s3://bucket/features`` or ``file:///mnt/features``.
+        url: the remote store, such as ``s3://bucket/features`` or ``file:///mnt/features``.
         layout: the local mirror of the space.
         description: the checked description.
         options: passed to the file system (credentials, endpoint).
 
     Raises:
         MissingExtraError: fsspec, or the package for this kind of URL, is not installed.
-        StoreError: there is no such kind of file system.
+        StoreError: the URL has an unknown protocol.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Remote:
     # -- following the log -----------------------------------------------------------------------
 
     def sync(self, index: Index) -> int:
-        """Register what the log has that the mirror does not know; return the next free number.
+        """Register the records that the mirror does not know; return the next free number.
 
         Raises:
             StoreError: the log cannot be read, or a record is damaged.
@@ -99,7 +99,7 @@ class Remote:
         """Copy a shard into the mirror, whole and verified, or not at all.
 
         Raises:
-            StoreError: it cannot be read, or is damaged on the remote side.
+            StoreError: it cannot be read, or the remote copy is damaged.
         """
         target = self._layout.shard(entry.name)
         with locked_temporary(self._layout.tmp, SHARD_SUFFIX) as temporary:
@@ -109,7 +109,7 @@ class Remote:
                 raise StoreError(
                     f"shard {entry.name}{SHARD_SUFFIX} in {self.url} is damaged: its content does"
                     " not match its digest",
-                    hint="remove it there and publish its rows again",
+                    hint="remove it from the remote store and publish its rows again",
                 )
             sync_file(temporary)
             with index.transaction() as connection:
@@ -122,12 +122,12 @@ class Remote:
     def publish(
         self, index: Index, shard: Path, entry: ShardEntry, ids: PackedIds, view: int
     ) -> int:
-        """Upload a shard and record it, unless others have published all of its rows meanwhile.
+        """Upload and record a shard, unless others have published all its rows in the meantime.
 
         Args:
-            index: index of the mirror, which follows the log.
+            index: the mirror's index, which follows the log.
             shard: the local file.
-            entry: what is to be recorded.
+            entry: the shard to record.
             ids: (m, 2) uint64.
             view: number of the view.
 
@@ -146,12 +146,12 @@ class Remote:
                 record = _record(number, entry, ids, view)
                 if put_if_absent(self._files, self._record_path(number), record):
                     return new
-            # Another process took the number. Its record may hold some of these rows.
+            # Another process took this number. Its record may hold some of these rows.
             number = self.sync(index)
         return 0
 
     def _upload(self, shard: Path, target: str) -> None:
-        # A name is the digest of the content, so an object of the same name and size is the same.
+        # The name is the digest of the content: an object of the same name and size is the same.
         with contextlib.suppress(FileNotFoundError):
             if self._files.info(target)["size"] == shard.stat().st_size:
                 return
@@ -171,7 +171,7 @@ class Remote:
                 raise StoreError(
                     f"{self.url}/{self._layout.key}/space.json is damaged: it describes another"
                     " space",
-                    hint="remove it; it is written again",
+                    hint="remove it; the next run rewrites it",
                 )
         self._described = True
 
@@ -207,7 +207,7 @@ class Remote:
             text = record["ids"]
             ids = pack_ids([text[i : i + 32] for i in range(0, len(text), 32)])
             if len(ids) != record["rows"] or type(record["view"]) is not int:
-                raise ValueError("its rows are not those it says")
+                raise ValueError("its rows are not as many as it says")
             columns = columns_from_json(record["columns"])
             entry = ShardEntry(
                 0, record["shard"], len(ids), int(record["bytes"]), columns, time.time(), False
@@ -215,7 +215,7 @@ class Remote:
         except (ValueError, KeyError, TypeError, AttributeError, StoreError) as error:
             raise StoreError(
                 f"record {self._record_path(number)} of {self.url} is damaged: {error}",
-                hint="restore it from a copy; the records after it depend on its place",
+                hint="restore it from a backup; the records after it depend on it",
             ) from error
         return entry, ids, record["view"]
 
@@ -226,11 +226,11 @@ class Remote:
         except StoreError:
             raise
         except Exception as error:
-            # Every file system has exceptions of its own (botocore's are no OSError).
+            # Every file system has its own exceptions (botocore's are not OSErrors).
             reason = str(error).split("\n")[0] or type(error).__name__
             raise StoreError(
                 f"cannot {doing} in {self.url}: {reason}",
-                hint="check address, network and permissions; what is committed stays",
+                hint="check the URL, network and permissions; what is committed stays",
             ) from error
 
 
@@ -239,7 +239,7 @@ def open_file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
 
     Raises:
         MissingExtraError: a package is not installed.
-        StoreError: the URL has no known protocol.
+        StoreError: the URL has an unknown protocol.
     """
     try:
         import fsspec
@@ -252,15 +252,15 @@ def open_file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         extra = "s3" if package == "s3fs" else "remote"
         raise MissingExtraError(package, extra, f"a remote store at {url}") from error
     except ValueError as error:
-        raise StoreError(f"'{url}' is not the address of a remote store: {error}") from error
+        raise StoreError(f"'{url}' is not the URL of a remote store: {error}") from error
     return files, str(path)
 
 
 def put_if_absent(files: Any, path: str, data: bytes) -> bool:
     """Create a small file, whole, only if it does not exist; return whether this call did.
 
-    On a local disk this is a hard link, in memory a lock, and elsewhere the conditional put of the
-    service (``If-None-Match: *`` on S3).
+    This uses a hard link on a local disk, a lock in memory, and elsewhere the conditional put of
+    the service (``If-None-Match: *`` on S3).
     """
     if _is_local(files):
         place = Path(path)

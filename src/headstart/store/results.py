@@ -1,9 +1,9 @@
-"""Small results kept by key: named arrays and plain JSON values, whole or absent.
+"""Small results by key: named arrays and plain JSON values, stored whole and verified on reading.
 
-What costs seconds to compute and little to keep (trained heads, baselines, the state of an
-interrupted study) is one safetensors file a result, named by its key. Its metadata holds the JSON
-values and a digest over everything, which is checked on reading: a result that was damaged, edited
-or swapped counts as absent and is computed again.
+Results that take seconds to compute and little space to keep (trained heads, baselines, the state
+of an interrupted study) are one safetensors file each, named by its key. The metadata holds the
+JSON values and a digest of everything. A result that was damaged, edited or swapped fails the
+digest, counts as absent, and is computed again.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, Recursi
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What is kept under one key.
+    """The content of one result.
 
     Attributes:
-        arrays: any shapes; read-only when they come from disk.
+        arrays: arrays by name, of any shape; read-only if they were read from disk.
         values: plain JSON values by name.
     """
 
@@ -47,13 +47,13 @@ class Result:
 
 @dataclass(frozen=True)
 class ResultInfo:
-    """One kept result as it lies on disk.
+    """One result on disk.
 
     Attributes:
-        key: 32 hexadecimal characters, the stem of its file.
+        key: 32 hexadecimal characters, the stem of the file name.
         path: the file.
         nbytes: its size.
-        last_used: seconds since the epoch of the last reading or writing.
+        last_used: when it was last read or written, in seconds since the epoch.
     """
 
     key: str
@@ -65,18 +65,17 @@ class ResultInfo:
 class Results:
     """Results of one kind in a folder. Get it from :meth:`Store.results`.
 
-    May be used by several threads and processes: the same key has the same content, whoever
-    computes it.
+    Several threads and processes may use it: a key determines the content, whoever computes it.
 
     Args:
-        folder: made when something is first kept.
+        folder: created by the first :meth:`put`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def get(self, key: str) -> Result | None:
-        """Return what is kept under a key; None if there is nothing, or it is damaged."""
+        """Return the result of a key; None if it is absent or damaged."""
         path = self._path(key)
         try:
             result = _decode(key, path.read_bytes())
@@ -92,7 +91,7 @@ class Results:
         arrays: Mapping[str, np.ndarray] | None = None,
         values: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep a result durably; a reader sees all of it or nothing.
+        """Store a result durably; a reader sees all of it or nothing.
 
         Args:
             key: from :func:`result_key`.
@@ -100,10 +99,10 @@ class Results:
             values: plain JSON values.
 
         Raises:
-            StoreError: the disk is full, read-only or forbidden.
+            StoreError: the disk is full or not writable.
         """
         content = _encode(key, arrays or {}, values or {})
-        with clear_errors(f"keep a result in {self.folder}", StoreError):
+        with clear_errors(f"store a result in {self.folder}", StoreError):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_bytes(self._path(key), content)
 
@@ -114,16 +113,16 @@ class Results:
         pack: Callable[[_T], Result],
         unpack: Callable[[Result], _T],
     ) -> tuple[_T, bool]:
-        """Return what is kept under a key, or compute and keep it.
+        """Return the object stored under a key, or compute and store it.
 
-        A result that cannot be kept (a full disk, a read-only cache) is no reason to fail: it has
-        been computed, and only a later run has to compute it again.
+        An object that cannot be stored (full disk, read-only cache) is returned all the same; only
+        a later run has to compute it again.
 
         Args:
             key: from :func:`result_key`.
             compute: makes the object.
-            pack, unpack: turn it into a result and back. Where ``unpack`` fails, as it may on what
-                another version kept, the object is computed again.
+            pack, unpack: convert it to a result and back. If ``unpack`` fails, as it may on a
+                result of another version, the object is computed again.
 
         Returns:
             The object, and whether it was found.
@@ -139,12 +138,12 @@ class Results:
         return made, False
 
     def remove(self, key: str) -> None:
-        """Remove what is kept under a key, if anything is."""
+        """Remove the result of a key, if there is one."""
         with clear_errors(f"remove a result in {self.folder}", StoreError):
             self._path(key).unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[ResultInfo]:
-        """Yield what is kept, by key; any other file is passed over."""
+        """Yield all results by key, ignoring any other file."""
         for path in sorted(self.folder.glob(f"*{_SUFFIX}")) if self.folder.is_dir() else []:
             if is_hex32(path.stem) and path.is_file():
                 stat = path.stat()
@@ -162,7 +161,7 @@ def result_key(description: Mapping[str, Any]) -> str:
             content.
 
     Raises:
-        TypeError: a value has no such description; its text might be that of another.
+        TypeError: a value has no unambiguous description.
     """
     return fingerprint(canonical_json(description, compact=False, default=_described))
 
@@ -178,7 +177,7 @@ def _described(value: Any) -> Any:
             return {**about, "values": value.tolist()}
         return {**about, "fingerprint": fingerprint(value.tobytes())}
     kind = type(value).__name__
-    raise TypeError(f"a result can only be kept under plain values and arrays, not a {kind}")
+    raise TypeError(f"the key of a result consists of plain values and arrays, not a {kind}")
 
 
 def _encode(key: str, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> bytes:

@@ -1,6 +1,6 @@
 """One shard: a bounded, immutable Arrow IPC file of one record batch, named by its digest.
 
-The writer knows nothing of spaces or indexes; the reader trusts nothing it has not checked.
+The writer knows nothing about spaces or indexes; the reader trusts nothing that it has not checked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from headstart.store.columns import (
 from headstart.store.layout import FORMAT, ID_LENGTH, REPAIR_HINT, PackedIds, pack_ids
 
 _METADATA = b"headstart"
-# Files whose digest this process has checked, by everything that changes when a file does.
+# Files whose digest this process has checked, identified by everything that changes with a file.
 _VERIFIED: set[tuple[str, int, int, int, int, int]] = set()
 
 
@@ -45,12 +45,12 @@ class ShardHeader:
 
 @dataclass(frozen=True)
 class Shard:
-    """An open, verified shard. Its arrays are views into the mapped file and cannot be written to.
+    """An open, verified shard. Its arrays are read-only views of the mapped file.
 
     Attributes:
         path: the file.
         header: what it says about itself.
-        ids: (m, 2) uint64, 16 bytes an id.
+        ids: (m, 2) uint64, 16 bytes per id.
         stored: column name → (m, *shape) as stored.
         scales: column name → (m,) float32, for int8-coded columns.
     """
@@ -62,7 +62,7 @@ class Shard:
     scales: Mapping[str, Array]
 
     def rows(self, spec: ColumnSpec, where: slice | Array) -> Array:
-        """Return rows of a column, decoded; a slice of a plain column is not copied."""
+        """Return decoded rows of a column; a slice of a plain column is not copied."""
         scale = self.scales.get(spec.name)
         return decode(spec, self.stored[spec.name][where], None if scale is None else scale[where])
 
@@ -74,7 +74,7 @@ class Shard:
 def write_shard(
     path: Path, space: str, view: int, ids: PackedIds, columns: Sequence[Encoded]
 ) -> None:
-    """Write a shard to a new file. The caller makes it durable.
+    """Write a shard to a new file. Making it durable is up to the caller.
 
     Args:
         path: a file that does not exist yet.
@@ -124,7 +124,7 @@ def open_shard(path: Path, space: str, *, trust_earlier: bool = True) -> Shard:
     Args:
         path: the file; its stem is the digest of its bytes.
         space: key of the space it must belong to.
-        trust_earlier: skip the digest if this process has checked this very file before.
+        trust_earlier: skip the digest if this process has already checked this file.
 
     Raises:
         StoreError: the file is missing, altered, or not a shard of this space.
@@ -209,7 +209,7 @@ def _read_ids(column: Any) -> PackedIds:
     if column.type != pa.string() or column.null_count:
         raise ValueError("its ids are not strings")
     column.validate(full=True)
-    # The fast road holds for every shard of ours; pack_ids decides about all others.
+    # The fast path covers every shard we write; pack_ids decides about all others.
     _, offsets, text = column.buffers()
     places = np.frombuffer(offsets, np.int32, len(column) + 1)
     if places[0] == 0 and (np.diff(places) == ID_LENGTH).all():

@@ -1,4 +1,4 @@
-"""One feature space: rows known by (item id, view), appended by shards and read back by id."""
+"""One feature space: rows identified by (item id, view), appended in shards, read back by id."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ from headstart.store.remote import Remote
 from headstart.store.shard import Shard, file_digest, open_shard, write_shard
 
 MAX_SHARD_BYTES = 512 * 2**20
-"""A call that appends more than this is divided into several shards, each committed by itself."""
+"""An append of more than this is divided into several shards, each committed separately."""
 
-_OPEN_SHARDS = 2048  # mapped at once in a process; Linux allows 65,530 mappings by default
+_OPEN_SHARDS = 2048  # mapped at the same time; Linux allows 65,530 mappings per process
 
 
 @dataclass(frozen=True)
 class Preflight:
     """What a run would find: rows ``present`` and ``missing`` (unique items), and disk space.
 
-    ``bytes_needed`` is None while the size of a row is not known.
+    ``bytes_needed`` is None if the size of a row is not known yet.
     """
 
     present: int
@@ -69,9 +69,9 @@ class Preflight:
 class Space:
     """The rows of one description. Get it from :meth:`Store.space`.
 
-    Nothing exists on disk until the first append. From its first use of the disk until it is
-    garbage collected, a space holds a shared lock, so that ``gc`` in any process leaves it alone.
-    A space may be used by several threads, survives forks, and can be pickled.
+    Nothing exists on disk before the first append. Once it has touched the disk, a space holds a
+    shared lock until it is garbage collected, so that ``gc`` in any process leaves it alone. It may
+    be used by several threads, survives forks, and can be pickled.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Space:
 
     @property
     def folder(self) -> Path:
-        """The folder of the space; it may not exist yet."""
+        """The folder of the space, which may not exist yet."""
         return self._layout.folder
 
     # -- asking ----------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Space:
         return [unique[i] for i in np.flatnonzero(index.locate(packed, view).shard < 0).tolist()]
 
     def columns(self) -> tuple[ColumnSpec, ...] | None:
-        """Return the columns of the space as first committed; None while it is empty."""
+        """Return the columns as first committed; None while the space is empty."""
         index = self._synced()
         return None if index is None else index.first_columns()
 
@@ -147,26 +147,26 @@ class Space:
     def preflight(
         self, ids: Sequence[str], view: int = 0, *, row_bytes: int | None = None
     ) -> Preflight:
-        """Return what is there, what is missing, and the bytes needed and free.
+        """Return how many rows are present and missing, and the bytes needed and free.
 
         Args:
             ids: the wanted item ids; duplicates count once.
             view: number of the view.
-            row_bytes: bytes of a row, for a space that has none yet.
+            row_bytes: bytes per row, for a space that is still empty.
         """
         unique = list(dict.fromkeys(ids))
         missing = len(self.missing(unique, view))
         columns = self.columns()
         if columns is not None:
             row_bytes = sum(spec.row_bytes for spec in columns)
-        # Beside its values a row costs its id in the shard and in the index.
+        # Besides its values, a row takes space for its id in the shard and in the index.
         needed = None if row_bytes is None else missing * (row_bytes + 80)
         return Preflight(len(unique) - missing, missing, needed, free_bytes(self._layout.folder))
 
     def nearest(self) -> Nearest | None:
-        """Return the other space in the store that is closest, and where it differs.
+        """Return the most similar other space in the store, and where it differs.
 
-        This explains a miss: ``preprocessing.resize: 256 → 232``.
+        This explains a cache miss: ``preprocessing.resize: 256 → 232``.
         """
         return nearest(self._layout.root, self._description, self.key)
 
@@ -181,27 +181,27 @@ class Space:
         storage: Storage | None = None,
         reporter: Reporter | None = None,
     ) -> int:
-        """Publish rows: all of a shard or nothing, durably, before this returns.
+        """Publish rows durably: all of a shard or nothing.
 
-        Rows that are committed already are skipped: the first publication wins, and it makes no
-        difference, since a row is a function of its key.
+        Rows that are already committed are skipped. Which publication wins makes no difference,
+        since a row is a function of its key.
 
         Args:
-            ids: m item ids; of duplicates the first row counts.
+            ids: m item ids; the first row of a duplicate counts.
             columns: layer name → (m, ...) array. All shards of a space have the same names,
                 row shapes and precision.
             view: number of the view.
-            storage: how floating columns are stored (``float32``, ``float16``, ``int8``); None
-                keeps their type. Put it into the description too: rows differ by it.
-            reporter: told where float16 or int8 could not hold the values of a shard, which is
-                then stored as float32.
+            storage: how floating-point columns are stored (``float32``, ``float16``, ``int8``);
+                None keeps their type. It belongs in the description too: rows differ by it.
+            reporter: receives a note if float16 or int8 cannot hold the values of a shard, which
+                is then stored as float32.
 
         Returns:
             The number of rows newly published.
 
         Raises:
-            StoreError: ids, columns or view are malformed or disagree with the space, or the disk
-                is full, read-only or forbidden. What was committed stays.
+            StoreError: ids, columns or view are malformed or do not fit the space, or the disk is
+                full or not writable. What was committed stays.
         """
         reporter = reporter or SilentReporter()
         arrays = checked_columns(columns, len(ids))
@@ -240,14 +240,14 @@ class Space:
                 return self._commit(temporary, entry, ids, view)
             index = self._folder.created()
             won = self._remote.publish(index, temporary, entry, ids, view)
-            # Registers what the log now says anyway, and spares fetching our own shard.
+            # Registers what the log says now, and saves fetching our own shard.
             self._commit(temporary, entry, ids, view)
             return won
 
     def _commit(self, temporary: Path, entry: ShardEntry, ids: PackedIds, view: int) -> int:
         index = self._folder.created()
         with index.transaction() as connection:
-            # Another process may have committed the first shard a moment ago.
+            # Another process may have just committed the first shard.
             self._check_contract(entry.columns)
             new = index.register(connection, entry, ids, view)
             if new:
@@ -269,11 +269,11 @@ class Space:
         if sorted(expected) != sorted(found):
             raise StoreError(
                 f"the space {self.key} has the columns {_list(expected)}, not {_list(found)}",
-                hint="describe a space by all that its rows depend on, layers and precision too",
+                hint="describe everything that the rows depend on, including layers and storage",
             )
 
     def claim(self, ids: Sequence[str], view: int = 0, *, limit: int | None = None) -> list[str]:
-        """Reserve missing rows for this process, so that several can share one space.
+        """Reserve missing rows for this process, so that several processes share the work.
 
         A claim ends when its row is appended, when :meth:`release` is called (do so in a
         ``finally``), or when this process dies, however it dies.
@@ -281,11 +281,11 @@ class Space:
         Args:
             ids: the wanted item ids, in order of preference.
             view: number of the view.
-            limit: the most ids to reserve; None reserves all that can be had.
+            limit: the maximum number of ids to reserve; None for no limit.
 
         Returns:
             The ids that were neither committed nor claimed by a live process, this one included.
-            Empty while others work on the rest: ask :meth:`missing` whether to wait for them.
+            Empty while others work on the rest; :meth:`missing` tells whether to wait for them.
         """
         packed, view = pack_ids(list(dict.fromkeys(ids))), checked_view(view)
         index = self._synced() or self._folder.created()
@@ -295,16 +295,16 @@ class Space:
         return unpack_ids(self._claims.take(packed, view, limit))
 
     def release(self) -> None:
-        """Give back all claims of this process that were not appended."""
+        """Release all claims of this process whose rows were not appended."""
         if self._claims is not None:
             self._claims.release()
             self._claims = None
 
     def close(self) -> None:
-        """Close the index and give back the lock, and with it what ``gc`` must leave alone.
+        """Close the index and release the lock, so that ``gc`` may remove the space.
 
-        The next use opens them again. Of feature sets read before, ``gc`` may now remove what they
-        have not touched yet.
+        The next use opens them again. Feature sets read earlier may then lose rows that they have
+        not touched yet.
         """
         self.release()
         self._folder.close()
@@ -314,11 +314,11 @@ class Space:
     def read(self, ids: Sequence[str], view: int = 0) -> FeatureSet:
         """Return the rows of ``ids``, in their order; duplicates are allowed.
 
-        Nothing is loaded: rows are mapped, and a shard's digest is checked on its first touch in
-        a process.
+        Nothing is loaded: rows are memory-mapped, and a shard's digest is checked the first time a
+        process touches it.
 
         Raises:
-            StoreError: a row is missing, or a shard is gone.
+            StoreError: a row or a shard is missing.
         """
         packed, view = pack_ids(ids), checked_view(view)
         index = self._synced()
@@ -332,7 +332,7 @@ class Space:
         return self._feature_set(packed, view, found)
 
     def all_rows(self) -> Iterator[tuple[int, FeatureSet]]:
-        """Yield each view that has rows, with all of them in the order of the disk."""
+        """Yield each view that has rows, with all its rows in disk order."""
         index = self._synced()
         if index is not None:
             for view in index.views():
@@ -345,7 +345,7 @@ class Space:
         entries = index.shard_entries(int(n) for n in numbers)
         if len(entries) != len(numbers):
             raise StoreError(
-                f"the index {self._layout.index} is damaged: it names shards it does not know",
+                f"the index {self._layout.index} is damaged: it names unknown shards",
                 hint=REPAIR_HINT,
             )
         chosen = tuple(entries[int(n)] for n in numbers)
@@ -362,7 +362,7 @@ class Space:
         shard = self._shards.get(entry.name)
         if shard is not None:
             return shard
-        # In a process that was handed a feature set, this is what keeps the space from gc.
+        # In a process that received a feature set, this is what protects the space from gc.
         self._folder.existing()
         path = self._layout.shard(entry.name)
         if self._remote is not None and not path.exists():
@@ -381,7 +381,7 @@ class Space:
         return shard
 
     def _synced(self) -> Index | None:
-        """Return the index, brought up to date with the remote log; None if nothing is there."""
+        """Return the index, synchronised with the remote log; None if the space does not exist."""
         if self._remote is None:
             return self._folder.existing()
         index = self._folder.created()
@@ -396,7 +396,7 @@ class Space:
             if not entry.present and not path.exists():
                 raise StoreError(
                     f"shard {path.name} has not been fetched into {path.parent} yet",
-                    hint="open the store with the address of its remote store",
+                    hint="open the store with the URL of its remote store",
                 )
             try:
                 size = path.stat().st_size
@@ -419,7 +419,7 @@ class Space:
         which = f" of view {view}" if view else ""
         return StoreError(
             f"the space {self._layout.folder} lacks {rows}{which}: {shown}",
-            hint="compute and append what missing() returns first",
+            hint="first compute and append what missing() returns",
         )
 
 

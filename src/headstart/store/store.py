@@ -18,13 +18,13 @@ from headstart.store.verify import VerifyReport, verify_space
 
 
 class Store:
-    """A folder of spaces, one a description.
+    """A folder of spaces, one per description.
 
     Args:
         root: the folder. Nothing is created before the first append.
-        remote: URL of a store shared through fsspec, as ``s3://bucket/features``. The folder is
-            then its mirror: rows are published there as well as here, and shards fetched when
-            they are first read.
+        remote: URL of a store shared through fsspec, such as ``s3://bucket/features``. The folder
+            is then its mirror: rows are published to both, and shards are fetched when they are
+            first read.
         remote_options: passed to the remote file system (credentials, endpoint).
     """
 
@@ -45,42 +45,42 @@ class Store:
         """Return the space of a description.
 
         Args:
-            description: everything the rows depend on, as plain JSON values.
+            description: everything that the rows depend on, as plain JSON values.
 
         Raises:
-            StoreError: a value is not a plain JSON value; its path is named.
+            StoreError: a value is not a plain JSON value; the message names its path.
         """
         return Space(self.root, description, self.remote, self._remote_options)
 
     def results(self, kind: str) -> Results:
-        """Return what is kept of one kind of small results, such as ``heads``.
+        """Return the small results of one kind, such as ``heads``.
 
         Args:
-            kind: a plain name; results lie in the folder ``results/KIND`` of the store.
+            kind: a plain name; results are in the folder ``results/KIND`` of the store.
         """
         return Results(self.root / RESULTS / kind)
 
     def find(self, key: str) -> Space:
-        """Return an existing space by its key or an unambiguous beginning of it.
+        """Return an existing space by its key or an unambiguous prefix of it.
 
         Raises:
-            StoreError: no space, or more than one, begins so; or its description is damaged.
+            StoreError: no space or more than one matches, or its description is damaged.
         """
         layout = self._layout(key)
         return self.space(check_description(layout))
 
     def spaces(self) -> list[SpaceInfo]:
-        """Return what lies in the store, the last used first. Damaged spaces are among them."""
+        """Return all spaces, damaged ones included, the most recently used first."""
         found = [inspect(layout) for layout in layouts(self.root)]
         return sorted(found, key=lambda info: -info.last_used)
 
     def explain(
         self, a: Space | Mapping[str, Any] | str, b: Space | Mapping[str, Any] | str
     ) -> tuple[Difference, ...]:
-        """Return where two descriptions differ, as ``preprocessing.resize: 256 → 232``.
+        """Return where two descriptions differ, such as ``preprocessing.resize: 256 → 232``.
 
         Args:
-            a, b: spaces, descriptions, or keys (or beginnings of keys) of this store.
+            a, b: spaces, descriptions, or keys (or prefixes of keys) of this store.
         """
         return differences(self._description(a), self._description(b))
 
@@ -89,8 +89,8 @@ class Store:
 
         Args:
             repair: drop what is damaged, adopt what a kill left behind, rebuild a broken index.
-                Rows that were dropped are missing afterwards, and computed again when asked for.
-            reporter: shown the progress.
+                Dropped rows are missing afterwards and computed again when they are needed.
+            reporter: receives the progress.
         """
         reporter = reporter or SilentReporter()
         reports = [
@@ -111,17 +111,17 @@ class Store:
         *,
         dry_run: bool = False,
     ) -> GcReport:
-        """Remove spaces that are old or too many; one that a running process uses stays.
+        """Remove spaces that are old or exceed a size; spaces in use stay.
 
         Args:
-            max_size: bytes that may remain; the longest unused spaces go first.
-            older_than: seconds since the last use beyond which a space goes.
-            dry_run: only say what would be removed.
+            max_size: bytes that may remain; the longest unused spaces are removed first.
+            older_than: seconds since the last use after which a space is removed.
+            dry_run: only report what would be removed.
         """
         return collect(self.root, max_size=max_size, older_than=older_than, dry_run=dry_run)
 
     def remove(self, key: str) -> None:
-        """Remove one space by its key or an unambiguous beginning of it.
+        """Remove one space by its key or an unambiguous prefix of it.
 
         Raises:
             StoreError: there is no such space, or a running process uses it.

@@ -69,7 +69,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether everything is sound or repaired. Foreign files do not count: nothing reads them."""
+        """Whether everything is sound or repaired. Foreign files, which nothing reads, are fine."""
         return all(fault.repaired or fault.kind == "foreign" for fault in self.faults)
 
 
