@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,16 +21,16 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from headstart.backbones import Backbone, load_backbone
+from headstart.backbones import Backbone, features_of, load_backbone
 from headstart.cache import FeatureCache
 from headstart.commands.finetune.job import FinetuneConfig, finetune
 from headstart.commands.fit.job import FitConfig, fit
 from headstart.commands.predict.job import predict
 from headstart.commands.settings import BackboneSpec
 from headstart.core.arguments import Arguments
-from headstart.core.errors import BadFilesError, ConfigError
+from headstart.core.errors import BackboneError, BadFilesError, ConfigError
 from headstart.core.progress import SilentReporter
-from headstart.core.settings import check, option
+from headstart.core.settings import check, option, options_of
 from headstart.data import (
     INPUT_KINDS,
     Content,
@@ -39,10 +40,11 @@ from headstart.data import (
     NumberedView,
     Split,
     UndecodableError,
+    load_items,
     register_inputs,
 )
 from headstart.evaluation.targets import FloatArray
-from headstart.extraction import Extraction, extract
+from headstart.extraction import Engine, Extraction, engines, extract, register_engine
 from headstart.finetuning import Recipe, Stage
 from headstart.heads import HeadKind, Trained, TrainingRows, load_head, register_head, sweep
 from headstart.heads import registry as heads
@@ -313,7 +315,7 @@ def test_a_new_kind_is_compiled(bases: Backbone) -> None:
     split = sequences(12)
     cuts = (bases, bases.at("embed", "avg"))
     eager = extract(cuts, split)
-    compiled = extract(cuts, split, settings=Extraction(compile=True))
+    compiled = extract(cuts, split, settings=Extraction(engine="compile"))
     for one, other in zip(eager.features, compiled.features, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -372,3 +374,58 @@ def test_a_run_folder_rebuilds_inputs_of_a_new_kind(bases: Backbone, tmp_path: P
     assert backbone.inputs == Bases(longest=17)
     spec = BackboneSpec.of(backbone)
     assert spec.load().inputs == backbone.inputs
+
+
+# An engine
+
+
+@contextmanager
+def run_by_halves(cuts: Sequence[Backbone], precision: str, device: torch.device) -> Iterator[Any]:
+    """A toy engine: runs a batch in two halves."""
+
+    def run(inputs: Arguments) -> list[Tensor]:
+        BATCHES.append(len(inputs))
+        parts = [features_of(cuts, half) for half in inputs.split(-(-len(inputs) // 2))]
+        return [torch.cat(rows) for rows in zip(*parts, strict=True)]
+
+    yield run
+
+
+BATCHES: list[int] = []
+
+
+@pytest.fixture
+def halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_ENGINES", dict(engines._ENGINES))
+    register_engine(Engine("halves", "two halves of every batch", run_by_halves))
+    BATCHES.clear()
+
+
+def test_an_engine_is_at_once_in_extraction_and_in_the_commands(
+    halves: None, tmp_path: Path
+) -> None:
+    data = {"train": squares(30), "test": squares(10, 9)}
+    fit(data, engine="halves", cache=tmp_path / "cache", write=False, reporter=QUIET)
+    assert set(BATCHES) == {64}
+    backbone, split = load_backbone("headstart/glyphs"), load_items(data["train"][0])
+    cache = FeatureCache(tmp_path / "cache")
+    found = cache.features(backbone, split)  # the engine is no part of the key
+    assert found.use.misses == 0
+    np.testing.assert_allclose(found.rows, extract(backbone, split).features[0], atol=1e-5)
+    field = next(each for each in options_of(Extraction) if each.name == "engine")
+    assert field.choices == ("eager", "compile", "halves")
+    assert "two halves of every batch" in field.help
+    with pytest.raises(ConfigError, match="engine must be one of eager, compile, halves"):
+        Extraction(engine="half")
+
+
+def test_an_engine_with_other_rows_is_refused(halves: None) -> None:
+    @contextmanager
+    def wrong(cuts: Sequence[Backbone], precision: str, device: torch.device) -> Iterator[Any]:
+        yield lambda inputs: [rows + 1 for rows in features_of(cuts, inputs)]
+
+    register_engine(Engine("wrong", "adds one", wrong))
+    split = load_items(squares(9)[0])
+    backbone = load_backbone("headstart/glyphs")
+    with pytest.raises(BackboneError, match="engine 'wrong' returns other features"):
+        extract(backbone, split, settings=Extraction(engine="wrong"))

@@ -96,7 +96,7 @@ def test_compiled_rows_equal_eager_ones():
     cuts = (backbone, backbone.at("stage2.0"))
     split = split_of(20)
     eager = extract(cuts, split, settings=Extraction(batch_size=8))
-    compiled = extract(cuts, split, settings=Extraction(batch_size=8, compile=True))
+    compiled = extract(cuts, split, settings=Extraction(batch_size=8, engine="compile"))
     for one, two in zip(eager.features, compiled.features, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
     assert not any(part._forward_hooks for part in backbone.module.modules())

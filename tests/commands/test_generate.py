@@ -132,7 +132,12 @@ def test_an_option_added_to_a_dataclass_is_at_once_a_flag_a_parameter_and_in_the
     assert settled.patience == 9
 
 
-SHOWN = {each.name: each for group in (BackboneSpec, RunOptions, ReadOptions, Paint)
+@dataclass(frozen=True)
+class Rehearsal:
+    dry: bool = option(False, "Whether to paint without paint.")
+
+
+SHOWN = {each.name: each for group in (BackboneSpec, RunOptions, ReadOptions, Paint, Rehearsal)
          for each in options_of(group)}  # fmt: skip
 
 
@@ -144,8 +149,8 @@ SHOWN = {each.name: each for group in (BackboneSpec, RunOptions, ReadOptions, Pa
         ("give mean=… and std=…, or not", "give --mean … and --std …, or not"),
         ("mean=(0.485, 0.456, 0.406), std=0.5", "--mean 0.485,0.456,0.406, --std 0.5"),
         ("model_args={'pad_type': 'same'}", '--model-args \'{"pad_type": "same"}\''),
-        ("compile=True (crop_fraction=0.9)", "--compile (--crop 0.9)"),
-        ("try compile=False", "try no --compile"),
+        ("dry=True (crop_fraction=0.9)", "--dry (--crop 0.9)"),
+        ("try dry=False", "try no --dry"),
         ("primer=False", "--no-primer"),
         ("choose another folder with out=DIR", "choose another folder with --out DIR"),
         ("write track_running_stats=False", "write track_running_stats=False"),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Precision = Literal["float32", "bfloat16", "float16"]
+"""The precision of a forward pass through a backbone."""
 Storage = Literal["float32", "float16", "int8"]
 """How feature rows are stored: float16 halves their size, int8 with a scale a row quarters it."""
 IntervalMethod = Literal["wilson", "bootstrap", "t", "normal"]
@@ -172,6 +174,7 @@ __all__ = [
     "Excerpt",
     "Interval",
     "IntervalMethod",
+    "Precision",
     "ReliabilityBin",
     "Score",
     "Storage",

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from headstart.core.lazy import contents
 
 if TYPE_CHECKING:
-    from headstart.extraction.extractor import TOLERANCE as TOLERANCE
-    from headstart.extraction.extractor import Extractor as Extractor
-    from headstart.extraction.extractor import Rows as Rows
-    from headstart.extraction.extractor import extract as extract
-    from headstart.extraction.extractor import running_mode as running_mode
+    from headstart.extraction.engines import Engine as Engine
+    from headstart.extraction.engines import register_engine as register_engine
+    from headstart.extraction.pipeline import Extractor as Extractor
+    from headstart.extraction.pipeline import Rows as Rows
+    from headstart.extraction.pipeline import extract as extract
+    from headstart.extraction.precision import TOLERANCE as TOLERANCE
+    from headstart.extraction.precision import autocast as autocast
     from headstart.extraction.settings import Extraction as Extraction
     from headstart.extraction.settings import Precision as Precision
     from headstart.extraction.settings import Storage as Storage
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = contents(
     __name__,
     {
-        "extractor": ("TOLERANCE", "Extractor", "Rows", "extract", "running_mode"),
+        "engines": ("Engine", "register_engine"),
+        "pipeline": ("Extractor", "Rows", "extract"),
+        "precision": ("TOLERANCE", "autocast"),
         "settings": ("Extraction", "Precision", "Storage"),
     },
 )

@@ -37,12 +37,13 @@ from torch import Tensor, nn
 from headstart.core.arguments import Arguments
 from headstart.core.files import existing_parent, free_bytes, write_bytes
 from headstart.data import NumberedView, Split
+from headstart.extraction import Precision, autocast
 from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.gradients import gradients_for
 from headstart.finetuning.network import Classifier, smoothed_loss
 from headstart.finetuning.plan import PlannedPlace
 from headstart.finetuning.recipe import Stage
-from headstart.finetuning.rows import BoundaryRows, autocast
+from headstart.finetuning.rows import BoundaryRows
 from headstart.prefix import Candidate
 from headstart.prefix.tracing import UntraceableError
 
@@ -88,7 +89,9 @@ def probe_items(network: Classifier) -> int:
     return _PROBE_ITEMS if seconds < _SLOW_ITEM else _PROBE_ITEMS // 2
 
 
-def measure_prefix(prefix: nn.Module, inputs: Arguments, precision: str) -> tuple[Arguments, float]:
+def measure_prefix(
+    prefix: nn.Module, inputs: Arguments, precision: Precision
+) -> tuple[Arguments, float]:
     """Run a prefix, which has run before; return the boundary tensors and the seconds per item."""
     wait = _synchroniser(inputs.device)
     wait()
@@ -100,7 +103,9 @@ def measure_prefix(prefix: nn.Module, inputs: Arguments, precision: str) -> tupl
     return Arguments(tuple(tensor.clone() for tensor in boundary)), seconds
 
 
-def measure_step(forward: nn.Module, inputs: Arguments, n_classes: int, precision: str) -> StepCost:
+def measure_step(
+    forward: nn.Module, inputs: Arguments, n_classes: int, precision: Precision
+) -> StepCost:
     """Measure a training step: the better of two after a warm-up, or of one where it is slow.
 
     Args:

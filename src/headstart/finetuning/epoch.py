@@ -8,12 +8,12 @@ from torch import Tensor
 
 from headstart.core.arguments import Arguments
 from headstart.core.progress import Task
+from headstart.extraction import autocast
 from headstart.finetuning import rng
 from headstart.finetuning.devices import Devices
 from headstart.finetuning.feeds import Batch, Feeds, Index, StageFeeds
 from headstart.finetuning.network import smoothed_loss
 from headstart.finetuning.recipe import Stage
-from headstart.finetuning.rows import autocast
 from headstart.finetuning.state import TrainingState, set_rates
 
 

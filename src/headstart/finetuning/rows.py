@@ -27,7 +27,7 @@ from headstart.core.fingerprints import canonical_json
 from headstart.core.progress import Reporter
 from headstart.core.records import CacheUse
 from headstart.data import BadItem, Inputs, NumberedView, Split, read_batches
-from headstart.extraction import Extraction, Extractor, Precision
+from headstart.extraction import Extraction, Extractor, Precision, autocast
 from headstart.prefix import Candidate, Cut, from_array, to_array
 from headstart.prefix.rows import compute_rows
 from headstart.store import FeatureSet, Space, Store
@@ -185,12 +185,4 @@ class BoundaryRows:
         }
 
 
-@contextlib.contextmanager
-def autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """Run in float32, or in bfloat16 where that is safe."""
-    half = precision == "bfloat16"
-    with torch.autocast(device.type, dtype=torch.bfloat16 if half else None, enabled=half):
-        yield
-
-
-__all__ = ["BoundaryRows", "Filled", "autocast", "describe_rows"]
+__all__ = ["BoundaryRows", "Filled", "describe_rows"]

@@ -17,8 +17,8 @@ from headstart.backbones import Backbone, features_of
 from headstart.cache import describe_space
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
-from headstart.extraction import Extraction, Precision
-from headstart.extraction.extractor import arranged
+from headstart.extraction import Extraction, Precision, autocast
+from headstart.extraction.engines import arranged
 from headstart.freezing import FreezeHandle, FreezePolicy, blend, freeze, reestimate
 from headstart.freezing.contract import contracts
 from headstart.freezing.norm import Reestimation
@@ -28,7 +28,6 @@ from headstart.study.functions import Cut, Facts, Function
 from headstart.study.repetitions import Ints, Repetition, StudyData
 
 _CONTEXTS = {"no_grad": torch.no_grad, "inference": torch.inference_mode, "grad": torch.enable_grad}
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +163,7 @@ def restate(
     copy_ = copied(backbone)
 
     def forward(model: nn.Module, batch: Arguments) -> None:
-        inputs = batch.map(arranged)
+        inputs = arranged(batch)
         run_up_to(model, backbone.layer, *inputs.args, **inputs.kwargs)
 
     done = reestimate(copy_.module, batches, layers=norms, forward=forward, in_memory=True)
@@ -199,13 +198,8 @@ def run_batch(
     Returns:
         ``(n, d) float32`` a cut, detached.
     """
-    half = settings.precision != "float32"
-    kind = inputs.device.type
-    with (
-        _CONTEXTS[autograd](),
-        torch.autocast(kind, dtype=_DTYPES.get(settings.precision), enabled=half),
-    ):
-        outputs = features_of(cuts, inputs.map(arranged))
+    with _CONTEXTS[autograd](), autocast(settings.precision, inputs.device):
+        outputs = features_of(cuts, arranged(inputs))
     return [output.detach().float() for output in outputs]
 
 

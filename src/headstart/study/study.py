@@ -18,6 +18,7 @@ from headstart.core.seeds import seed_faults
 from headstart.data import Dataset
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
+from headstart.extraction.engines import EAGER
 from headstart.study import network
 from headstart.study.configurations import REFERENCE, Configuration, resolve, with_reference
 from headstart.study.findings import find_causes
@@ -167,8 +168,11 @@ def _check(extraction: Extraction, seed: int) -> None:
     faults = seed_faults(seed)
     if extraction.batch_size < 2:
         faults.append("batch_size must be at least 2: a batch of one has no statistics")
-    if extraction.compile:
-        faults.append("a comparison does not compile the network; leave compile out")
+    if extraction.engine != EAGER:
+        faults.append(
+            f"a comparison runs the network in ways that the engine '{extraction.engine}' cannot;"
+            " leave engine out"
+        )
     if faults:
         raise ConfigError(tuple(faults))
 

@@ -34,7 +34,7 @@ ADVISE = Signature(
         "write": "nothing is written",
         "precision": "it measures in float32",
         "storage": "it measures in float32",
-        "compile": "the network is also trained",
+        "engine": "the network is also trained",
         "on_bad": "an item that cannot be read ends it",
     },
 )

@@ -11,7 +11,7 @@ COMPARE = Signature(
     # 32 images per batch, as in most tutorials: what depends on the batch depends on its size.
     run=RunOptions(batch_size=32),
     without={
-        "compile": "the network is run in ways that a compiled one cannot be",
+        "engine": "the network is run in ways that an engine cannot",
         "storage": "rows are compared as they leave the network",
     },
 )

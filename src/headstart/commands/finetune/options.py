@@ -135,7 +135,7 @@ FINETUNE = Signature(
     "finetune",
     FinetuneConfig(),
     without={"precision": "a recipe has a precision in each of its stages"},
-    hidden=("storage", "compile"),
+    hidden=("storage", "engine"),
 )
 
 

@@ -8,35 +8,32 @@ filled up and the surplus dropped, so that no row is computed by other kernels t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headstart.backbones.backbone import Backbone, compiled_features, features_of
+from headstart.backbones import Backbone, features_of
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError, DataError
 from headstart.core.progress import Reporter, SilentReporter, Task
+from headstart.core.records import Precision
 from headstart.data import BadItem, NumberedView, Split, read_batches
 from headstart.data.reading import OnBad, settle_bad_items
-from headstart.extraction.settings import Extraction, Precision
+from headstart.extraction.engines import EAGER, find_engine
+from headstart.extraction.precision import TOLERANCE, autocast
+from headstart.extraction.settings import Extraction
 from headstart.modules.modes import evaluation_mode
 
-_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+if TYPE_CHECKING:
+    from headstart.extraction.engines import Run
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1, "float16": 2e-2}
-"""The largest change of a row, relative to the largest feature of the batch, that is rounding.
-
-Kernels chosen by batch shape change float32 features by about 1e-6 and bfloat16 ones by about
-1e-2; statistics taken from the batch change them by 0.1 and more.
-"""
+_CHECKED = 8
+"""Items of the first batch that the network and the engine are checked on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +70,7 @@ class Extractor:
         self.bad: list[BadItem] = []
         self._device = self.settings.resolve_device()
         self._open = contextlib.ExitStack()
-        self._forward: Callable[[Arguments], Sequence[Tensor]] | None = None
+        self._forward: Run | None = None
 
     def __enter__(self) -> Extractor:
         return self
@@ -130,12 +127,19 @@ class Extractor:
             if self._forward is None:
                 if self.cuts[0].device != self._device:
                     module.to(self._device)
-                _check_rows(self.cuts, inputs, self.settings.precision)
-                self._forward = self._open.enter_context(
-                    _forward(self.cuts, self.settings, self._device)
-                )
+                self._forward = self._start(inputs)
             outputs = self._forward(inputs.filled(self.settings.batch_size))
         return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
+
+    def _start(self, inputs: Arguments) -> Run:
+        """Check the network on the first batch, and open the engine."""
+        precision, engine = self.settings.precision, find_engine(self.settings.engine)
+        expected = _check_rows(self.cuts, inputs[:_CHECKED], precision)
+        run = self._open.enter_context(engine.open(self.cuts, precision, self._device))
+        if engine.name != EAGER:
+            found = run(inputs.filled(self.settings.batch_size))
+            _check_engine(engine.name, self.cuts, expected, found, precision)
+        return run
 
 
 def extract(
@@ -181,42 +185,18 @@ def extract(
 @contextlib.contextmanager
 def running_mode(module: nn.Module, precision: Precision, device: torch.device) -> Iterator[None]:
     """Evaluation mode, no autograd, and the precision asked for; modes are restored."""
-    half = precision != "float32"
-    with (
-        evaluation_mode(module),
-        torch.inference_mode(),
-        torch.autocast(device.type, dtype=_DTYPES[precision] if half else None, enabled=half),
-    ):
+    with evaluation_mode(module), torch.inference_mode(), autocast(precision, device):
         yield
 
 
-def arranged(tensor: Tensor) -> Tensor:
-    """Lay images out with their channels last: convolutions run faster, and values are equal."""
-    if tensor.ndim != 4:
-        return tensor
-    return tensor.contiguous(memory_format=torch.channels_last)
+def _check_rows(
+    cuts: Sequence[Backbone], some: Arguments, precision: Precision
+) -> Sequence[Tensor]:
+    """Refuse a network whose rows depend on the batch they are computed in, or on chance.
 
-
-@contextlib.contextmanager
-def _forward(
-    cuts: tuple[Backbone, ...], settings: Extraction, device: torch.device
-) -> Iterator[Callable[[Arguments], Sequence[Tensor]]]:
-    """Give the function from arguments to features, eager or compiled."""
-    channels_last = device.type in {"cpu", "cuda"}
-
-    def prepared(inputs: Arguments) -> Arguments:
-        return inputs.map(arranged) if channels_last else inputs
-
-    if not settings.compile:
-        yield lambda inputs: features_of(cuts, prepared(inputs))
-        return
-    with compiled_features(cuts) as run:
-        yield lambda inputs: run(prepared(inputs))
-
-
-def _check_rows(cuts: Sequence[Backbone], inputs: Arguments, precision: Precision) -> None:
-    """Refuse a network whose rows depend on the batch they are computed in, or on chance."""
-    some = inputs[: min(len(inputs), 8)]
+    Returns:
+        The rows of some items at every cut.
+    """
     together = features_of(cuts, some)
     again = features_of(cuts, some)
     apart = features_of(cuts, some[:1])
@@ -242,3 +222,26 @@ def _check_rows(cuts: Sequence[Backbone], inputs: Arguments, precision: Precisio
                 "from the batch even in evaluation mode",
                 hint="look for norms with track_running_stats=False; such features are not cached",
             )
+    return together
+
+
+def _check_engine(
+    name: str,
+    cuts: Sequence[Backbone],
+    expected: Sequence[Tensor],
+    found: Sequence[Tensor],
+    precision: Precision,
+) -> None:
+    """Refuse an engine whose rows are not those of the network."""
+    for cut, rows, other in zip(cuts, expected, found, strict=True):
+        scale = float(rows.float().abs().max()) or 1.0
+        change = float((rows.float() - other[: len(rows)].float()).abs().max()) / scale
+        if not change <= TOLERANCE[precision]:  # written so that NaN fails, too
+            raise BackboneError(
+                f"the engine '{name}' returns other features of {cut.name} than the network itself"
+                f" (they differ by {change:.2g} of the largest feature)",
+                hint="use engine='eager'",
+            )
+
+
+__all__ = ["Extractor", "Rows", "extract", "running_mode"]
