@@ -19,7 +19,7 @@ from headstart.finetuning.loop import train
 from headstart.finetuning.outcome import Trained
 from headstart.finetuning.planner import Prepared, make_plan
 from headstart.finetuning.targets import resolve
-from headstart.prefix.precision import Dtype
+from headstart.prefix.boundary import Dtype
 from headstart.store import Store
 
 

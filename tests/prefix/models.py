@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.freezing import FreezePolicy, freeze
+from headstart.prefix import Cut, boundary_tensors, to_array
 
 
 class UNet(nn.Module):
@@ -132,3 +133,9 @@ def same_state(left: nn.Module, right: nn.Module) -> bool:
     return ours.keys() == theirs.keys() and all(
         torch.equal(value, theirs[name]) for name, value in ours.items()
     )
+
+
+def stored(cut: Cut, batch: Tensor) -> tuple[Tensor, ...]:
+    """Compute boundary rows, and take them through arrays as a store does."""
+    rows = zip(cut.prefix(batch), cut.boundary, strict=True)
+    return boundary_tensors(cut.boundary, {spec.name: to_array(row, spec) for row, spec in rows})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from headstart.core.errors import ConfigError, FreezeError
 from headstart.freezing import FreezePolicy, freeze, plan_freeze
 from headstart.modules.forward import capture
-from headstart.prefix import Cut, NoCut, boundary_rows, find_cut
+from headstart.prefix import Cut, NoCut, find_cut
 from tests.prefix.models import FAMILIES, block, images, made, same_state
 
 
@@ -228,7 +228,6 @@ def test_shapes_are_settled_and_the_batch_size_is_free() -> None:
     model = Deep()
     handle = freeze(model, {"": "frozen", "head": "trainable"})
     cut = cut_of(model, torch.randn(2, 3, 6), handle)
-    assert cut.method == "graph"
     for count in (1, 2, 5):
         x = torch.randn(count, 3, 6)
         assert torch.allclose(cut.suffix(*cut.prefix(x)), model(x), rtol=1e-5, atol=1e-6)
@@ -318,18 +317,6 @@ def test_contradictions_and_unknown_names_are_refused() -> None:
         find_cut(model, images(2, 8), {"": False}, dtype="float8")  # type: ignore[arg-type]
 
 
-def test_rows_do_not_depend_on_how_items_are_batched() -> None:
-    family = FAMILIES["resnet18"]
-    model = made(family)
-    cut = cut_of(model, images(4, family.size), freeze(model, family.stage))
-    x = images(7, family.size)
-    name = cut.boundary[0].name
-    split = torch.cat([torch.from_numpy(c[name]) for c in boundary_rows(cut, [x[:4], x[4:]])])
-    last = next(iter(boundary_rows(cut, [x[[4, 5, 6, 4]]])))[name]
-    assert split.shape[0] == 7
-    assert torch.equal(split[4:], torch.from_numpy(last)[:3])
-
-
 def test_a_copy_of_the_suffix_trains_on_its_own() -> None:
     family = FAMILIES["mobilenetv1"]
     model = made(family)
@@ -378,7 +365,6 @@ def test_a_network_that_is_read_at_a_layer_is_recorded_up_to_there(layer: str) -
     handle = freeze(model, {"": "frozen", "last": "trainable"})
     x = torch.randn(3, 4, 6)
     cut = cut_of(model, x, handle)
-    assert cut.method == "graph"
     assert [spec.shape for spec in cut.boundary] == [(6,)]
     with torch.no_grad():
         assert torch.equal(cut.suffix(*cut.prefix(x)), model.eval()(x))

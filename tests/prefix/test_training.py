@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.freezing import FreezeHandle
-from headstart.prefix import Cut, boundary_rows, boundary_tensors, find_cut
-from tests.prefix.models import FAMILIES, images, made, same_state, twin
+from headstart.prefix import Cut, find_cut
+from tests.prefix.models import FAMILIES, images, made, same_state, stored, twin
 
 SIZE, STEPS = 4, 3
 
@@ -50,13 +50,13 @@ def test_curves_and_final_weights_are_bit_identical(name: str) -> None:
 
     cut = find_cut(cached, batches[0], FreezeHandle.of(cached), measure=False)
     assert isinstance(cut, Cut), cut
-    assert cut.method == "graph"
     assert cut.check.exact, cut.check
     assert len(cut.boundary) == family.boundary
-    stored = [boundary_tensors(cut.boundary, columns) for columns in boundary_rows(cut, batches)]
+    cached.eval()
+    rows = [stored(cut, batch) for batch in batches]
 
     expected = trained(ordinary, lambda step: ordinary(batches[step]))
-    found = trained(cached, lambda step: cut.suffix(*stored[step]))
+    found = trained(cached, lambda step: cut.suffix(*rows[step]))
     assert found == expected
     assert same_state(ordinary, cached)
     assert not same_state(cached, made(family)), "nothing was trained"
@@ -102,8 +102,7 @@ def test_half_precision_rows_are_taken_up_by_the_suffix() -> None:
     for dtype, unit in (("float16", 2**-11), ("bfloat16", 2**-8)):
         cut = find_cut(model, batch, handle, dtype=dtype)  # type: ignore[arg-type]
         assert isinstance(cut, Cut), cut
-        (columns,) = boundary_rows(cut, [batch])
-        rows = boundary_tensors(cut.boundary, columns)
+        rows = stored(cut, batch)
         assert rows[0].dtype == getattr(torch, dtype)
         assert cut.bytes_per_item == rows[0][0].numel() * 2
         error = cut.rounding[0]

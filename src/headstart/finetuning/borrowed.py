@@ -20,8 +20,8 @@ from headstart.freezing.plan import Spec
 from headstart.modules.batches import filled
 from headstart.modules.digests import digest
 from headstart.prefix import Cut, NoCut, boundary_tensors, find_cut, to_array
-from headstart.prefix.precision import Dtype
-from headstart.prefix.rows import compute_rows
+from headstart.prefix.boundary import Dtype
+from headstart.prefix.parts import compute_rows
 from headstart.store import FeatureSet, Space
 
 _CHECKED_ITEMS = 3

@@ -45,7 +45,7 @@ from headstart.finetuning.plan import PlannedPlace
 from headstart.finetuning.recipe import Stage
 from headstart.finetuning.rows import BoundaryRows
 from headstart.prefix import Candidate
-from headstart.prefix.tracing import UntraceableError
+from headstart.prefix.graph import UntraceableError
 
 StoredMode = Literal["auto", "on", "off"]
 

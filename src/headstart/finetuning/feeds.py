@@ -28,7 +28,7 @@ from headstart.finetuning.rows import BoundaryRows
 from headstart.freezing import reestimate
 from headstart.modules.kinds import is_reestimable
 from headstart.prefix import Candidate, Cut
-from headstart.prefix.precision import Dtype
+from headstart.prefix.boundary import Dtype
 from headstart.store import FeatureSet, Store
 
 Index = NDArray[np.int64]

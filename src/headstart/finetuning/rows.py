@@ -29,7 +29,7 @@ from headstart.core.records import CacheUse
 from headstart.data import BadItem, Inputs, NumberedView, Split, read_batches
 from headstart.extraction import Extraction, Extractor, Precision, autocast
 from headstart.prefix import Candidate, Cut, from_array, to_array
-from headstart.prefix.rows import compute_rows
+from headstart.prefix.parts import compute_rows
 from headstart.store import FeatureSet, Space, Store
 
 Index = NDArray[np.int64]

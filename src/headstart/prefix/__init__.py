@@ -1,17 +1,21 @@
-"""The cut: a model's frozen, deterministic part and the rest, found in its graph.
+"""Find the frozen, deterministic part of a network in its graph, and cut the network behind it.
 
 :func:`find_cut` divides any module into a prefix that is computed once an item and a suffix that
-trains on what is stored at the boundary; :func:`boundary_rows` runs the prefix.
+trains on what is stored at the boundary.
 """
 
-from headstart.prefix.boundary import TensorSpec
+from headstart.prefix.boundary import (
+    RoundingError,
+    TensorSpec,
+    boundary_tensors,
+    from_array,
+    rounding_error,
+    to_array,
+)
 from headstart.prefix.candidates import Candidate, candidates
 from headstart.prefix.checking import Check
-from headstart.prefix.find import READ_BANDWIDTH, find_cut
-from headstart.prefix.precision import RoundingError, from_array, rounding_error, to_array
-from headstart.prefix.recording import Recording, record
 from headstart.prefix.result import Cut, NoCut
-from headstart.prefix.rows import boundary_rows, boundary_tensors
+from headstart.prefix.search import READ_BANDWIDTH, Recording, find_cut, record
 
 __all__ = [
     "READ_BANDWIDTH",
@@ -22,7 +26,6 @@ __all__ = [
     "Recording",
     "RoundingError",
     "TensorSpec",
-    "boundary_rows",
     "boundary_tensors",
     "candidates",
     "find_cut",

@@ -16,14 +16,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from headstart.prefix.boundary import TensorSpec
+from headstart.prefix.boundary import Dtype, TensorSpec, checked_dtype
 from headstart.prefix.dividing import Divider, Division, split_seconds
-from headstart.prefix.find import READ_BANDWIDTH, Search
-from headstart.prefix.precision import Dtype, checked_dtype
-from headstart.prefix.recording import Recording
-from headstart.prefix.result import Cut, NoCut, Placed, described, only_runs
+from headstart.prefix.graph import UntraceableError
+from headstart.prefix.result import Cut, NoCut, Placed, described
+from headstart.prefix.search import READ_BANDWIDTH, Recording, Search
 from headstart.prefix.terms import Frozen, read_terms
-from headstart.prefix.tracing import UntraceableError
 
 MOST = 10
 """Candidates that are returned at most: a table that can be read at a glance."""
@@ -70,12 +68,12 @@ class Candidate:
 
     def only_runs(self, names: Collection[str]) -> bool:
         """Return what :meth:`Cut.only_runs` will return."""
-        return only_runs(self.assembled().suffix, names)
+        return self.assembled().suffix.only_runs(names)
 
     def describe(self) -> dict[str, Any]:
         """Return what :meth:`Cut.describe` will return."""
         placed = self.assembled()
-        return described(placed.method, placed.boundary, placed.describe())
+        return described(placed.prefix, placed.boundary)
 
     def cut(self) -> Cut | NoCut:
         """Build and check the cut; the same one at every call."""
@@ -106,8 +104,7 @@ def candidates(
         read_bandwidth: as for :func:`find_cut`.
 
     Returns:
-        At most :data:`MOST`, the chosen one among them; or why there is none. Where the network
-        has to be cut between modules, the chosen one alone.
+        At most :data:`MOST`, the chosen one among them; or why there is none.
 
     Raises:
         FreezeError: ``frozen`` does not fit the network.
@@ -119,12 +116,6 @@ def candidates(
         placed = search.place(measure=False)
         if isinstance(placed, NoCut):
             return placed
-        if placed.method == "modules":
-            seconds = placed.seconds[:2]
-            only = Candidate(
-                "between modules", placed.boundary, *seconds, True, lambda: placed, search.checked
-            )
-            return (only,)
         division = search.division(measure=False)
         assert isinstance(division, Division)
         return _in_graph(search, division, placed, blocks)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from headstart.modules.modes import evaluate, untouched
+from headstart.prefix.call_form import CallForm
 from headstart.prefix.comparing import tensors_in, version
-from headstart.prefix.inputs import Inputs
 from headstart.prefix.terms import Terms
 
 TOLERANCE = 1e-5
@@ -48,7 +48,7 @@ def check(
     model: nn.Module,
     prefix: nn.Module,
     suffix: nn.Module,
-    inputs: Inputs,
+    form: CallForm,
     batches: Sequence[Sequence[Tensor]],
     terms: Terms,
     evaluated: Sequence[Callable[[], Any]],
@@ -59,7 +59,7 @@ def check(
 
     Args:
         model, prefix, suffix: the whole and its parts.
-        inputs: how the model is called.
+        form: how the model is called.
         batches: of different size.
         terms: the modes of training.
         evaluated: for every batch, returns what :func:`evaluate_model` gives.
@@ -74,8 +74,8 @@ def check(
                 (lambda: terms.train(model)) if train else (lambda: evaluate(model))
             )
             try:
-                expected = _run(model, model, inputs, batch, put) if train else evaluated_model()
-                rows = rows or _rows(model, prefix, inputs, batch)
+                expected = _run(model, model, form, batch, put) if train else evaluated_model()
+                rows = rows or _rows(model, prefix, form, batch)
                 versions = [version(row) for row in rows]
                 with untouched(model):
                     put()
@@ -100,19 +100,19 @@ def check(
     return Check(exact, worst, items)
 
 
-def evaluate_model(model: nn.Module, inputs: Inputs, batch: Sequence[Tensor]) -> Any:
+def evaluate_model(model: nn.Module, form: CallForm, batch: Sequence[Tensor]) -> Any:
     """Return what a model gives in evaluation mode, and leave it as it was."""
-    return _run(model, model, inputs, batch, lambda: evaluate(model))
+    return _run(model, model, form, batch, lambda: evaluate(model))
 
 
 def _run(
     model: nn.Module,
     runs: Callable[..., Any],
-    inputs: Inputs,
+    form: CallForm,
     batch: Sequence[Tensor],
     put: Callable[[], None],
 ) -> Any:
-    args, kwargs = inputs.call([tensor.clone() for tensor in batch])
+    args, kwargs = form.call([tensor.clone() for tensor in batch])
     with untouched(model):
         put()
         torch.manual_seed(_SEED)
@@ -120,10 +120,10 @@ def _run(
 
 
 def _rows(
-    model: nn.Module, prefix: nn.Module, inputs: Inputs, batch: Sequence[Tensor]
+    model: nn.Module, prefix: nn.Module, form: CallForm, batch: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """Compute boundary rows as they come back from a store: separate and contiguous."""
-    rows = _run(model, prefix, inputs, batch, lambda: evaluate(model))
+    rows = _run(model, prefix, form, batch, lambda: evaluate(model))
     return tuple(row.clone(memory_format=torch.contiguous_format) for row in rows)
 
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from headstart.prefix.assembly import build_prefix, build_suffix
-from headstart.prefix.boundary import TensorSpec, specify
-from headstart.prefix.effects import needs, overwritten_aliases
+from headstart.core.errors import BackboneError
+from headstart.prefix.boundary import Dtype, TensorSpec, specify
+from headstart.prefix.graph import Trace, UntraceableError, needs, overwritten_aliases
+from headstart.prefix.parts import build_prefix, build_suffix
 from headstart.prefix.placing import place
-from headstart.prefix.precision import Dtype
 from headstart.prefix.purity import Purity
 from headstart.prefix.result import Placed
-from headstart.prefix.tracing import Trace
 
 _OUTSIDE = -1
 """Stands for whatever is not divided and reads a value: it is always behind the boundary."""
@@ -135,16 +134,18 @@ class Divider:
         """Build prefix and suffix of a division.
 
         Raises:
-            UntraceableError: a part cannot be built for every batch size.
+            UntraceableError: a part cannot be built for every batch size, or not be described.
         """
         graph, purity = self.graph, self.purity
         before, boundary = division.before, list(division.boundary)
         prefix = build_prefix(graph, boundary, before | (purity.pure - purity.varying))
         suffix = build_suffix(graph, boundary, before, division.specs)
+        try:
+            prefix.describe_code()
+        except BackboneError as error:
+            raise UntraceableError(f"stored rows would have no key: {error}") from error
         costs = (*split_seconds(division, seconds), division.bytes_per_item / bandwidth)
-        return Placed(
-            prefix, suffix, division.specs, "graph", costs, purity.blockers, prefix.describe
-        )
+        return Placed(prefix, suffix, division.specs, costs, purity.blockers)
 
 
 def split_seconds(division: Division, seconds: Mapping[fx.Node, float]) -> tuple[float, float]:

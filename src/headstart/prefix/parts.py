@@ -1,8 +1,11 @@
-"""Prefix and suffix as modules that share the parameters, buffers and submodules of the model."""
+"""From a divided graph to prefix and suffix, as modules.
+
+They share the parameters, buffers and submodules of the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +14,11 @@ from torch.utils import _pytree as pytree
 
 from headstart.core.errors import ConfigError
 from headstart.freezing.hold import hold_of
+from headstart.modules.identity import describe_graph, describe_operations
+from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.boundary import TensorSpec, laid_out
-from headstart.prefix.identity import describe_graph
-from headstart.prefix.inputs import Inputs
-from headstart.prefix.tracing import Trace
+from headstart.prefix.call_form import CallForm
+from headstart.prefix.graph import Trace, UntraceableError, needs
 
 
 class Mode(nn.Module):
@@ -87,8 +91,12 @@ class Part(nn.Module):
         _adopt(self, trace, graph)
 
     def describe(self) -> dict[str, Any]:
-        """Return what the part computes, in plain values; see :func:`describe_graph`."""
+        """Return what the part computes, weights included; see :func:`describe_graph`."""
         return describe_graph(self, self._graph)
+
+    def describe_code(self) -> dict[str, Any]:
+        """Return the same without the weights; see :func:`describe_operations`."""
+        return describe_operations(self, self._graph)
 
 
 class Prefix(Part):
@@ -96,7 +104,7 @@ class Prefix(Part):
 
     def __init__(self, trace: Trace, graph: fx.Graph) -> None:
         super().__init__(trace, graph)
-        self._inputs: Inputs = trace.inputs
+        self._call_form: CallForm = trace.form
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """Return the boundary tensors, each ``(n, *shape)``, detached.
@@ -104,8 +112,8 @@ class Prefix(Part):
         Raises:
             ConfigError: the inputs have another form, or items another shape, than the example.
         """
-        tensors = self._inputs.flatten(args, kwargs)
-        self._inputs.check_items(tensors)
+        tensors = self._call_form.flatten(args, kwargs)
+        self._call_form.check_items(tensors)
         with torch.no_grad():
             return tuple(self._run(self, *tensors))
 
@@ -123,8 +131,8 @@ class Suffix(Part):
         super().__init__(trace, graph)
         self._boundary = boundary
         self._written = written
-        assert trace.form is not None
-        self._form = trace.form
+        assert trace.output_form is not None
+        self._output_form = trace.output_form
 
     def forward(self, *rows: Tensor) -> Any:
         """Return the model's output.
@@ -143,7 +151,15 @@ class Suffix(Part):
         if faults:
             raise ConfigError(tuple(faults), hint="pass the rows of this very cut, in order")
         leaves = self._run(self, *map(self._taken_up, self._boundary, rows))
-        return pytree.tree_unflatten(leaves, self._form)
+        return pytree.tree_unflatten(leaves, self._output_form)
+
+    def only_runs(self, names: Collection[str]) -> bool:
+        """Return whether it runs these submodules of the model and no other operation."""
+        return all(
+            node.op in ("placeholder", "output")
+            or (node.op == "call_module" and node.target in names)
+            for node in self._graph.nodes
+        )
 
     def _taken_up(self, spec: TensorSpec, row: Tensor) -> Tensor:
         taken = laid_out(row.to(getattr(torch, spec.compute)), spec.order)
@@ -195,4 +211,149 @@ def _is_persistent(trace: Trace, target: str) -> bool:
     return key not in trace.model.get_submodule(owner)._non_persistent_buffers_set
 
 
-__all__ = ["Mode", "Part", "Prefix", "Suffix"]
+def build_prefix(trace: Trace, boundary: Sequence[fx.Node], before: frozenset[fx.Node]) -> Prefix:
+    """Assemble the prefix: what the boundary needs, with in-place operations on it done."""
+    builder = _Builder(trace)
+    wanted = builder.closure(boundary, within=before)
+    for node in trace.graph.nodes:
+        if node.op == "placeholder":
+            builder.placeholder(node, node.name)
+    builder.copy(wanted)
+    builder.graph.output(tuple(builder.copied[node] for node in boundary))
+    return Prefix(trace, builder.graph)
+
+
+def build_suffix(
+    trace: Trace,
+    boundary: Sequence[fx.Node],
+    before: frozenset[fx.Node],
+    specs: tuple[TensorSpec, ...],
+) -> Suffix:
+    """Assemble the suffix: everything behind the boundary that the output needs or that acts."""
+    builder = _Builder(trace)
+    for node, spec in zip(boundary, specs, strict=True):
+        builder.placeholder(node, spec.name)
+    behind = [n for n in trace.graph.nodes if n not in before and n not in trace.shapes]
+    acting = [n for n in behind if n.op in {"call_module", "output"} or n in trace.mutates]
+    wanted = builder.closure(acting, without=before)
+    builder.copy(n for n in wanted if n.op != "output")
+    output = next(n for n in trace.graph.nodes if n.op == "output")
+    builder.graph.output(fx.node.map_arg(output.args[0], builder.argument))
+    written = _written(trace, boundary, behind)
+    return Suffix(trace, builder.graph, specs, written)
+
+
+def _written(
+    trace: Trace, boundary: Sequence[fx.Node], behind: Iterable[fx.Node]
+) -> frozenset[str]:
+    """Return the names of the boundary tensors that something behind the cut works on in place."""
+    touched = {other for node in behind for other in trace.mutates.get(node, ())}
+    return frozenset(
+        node.name
+        for node in boundary
+        if any(
+            other is node or node in trace.aliases[other] or other in trace.aliases[node]
+            for other in touched
+        )
+    )
+
+
+class _Builder:
+    """Copies nodes of a trace into a new graph; shapes become constants or the batch size."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.graph = fx.Graph()
+        self.copied: dict[fx.Node, fx.Node] = {}
+        self.first: fx.Node | None = None
+        self.needs = needs(trace)
+        self.modes: list[str] = []
+
+    def placeholder(self, node: fx.Node, name: str) -> None:
+        self.copied[node] = self.graph.placeholder(name)
+        self.first = self.first or self.copied[node]
+
+    def closure(
+        self,
+        wanted: Sequence[fx.Node],
+        *,
+        within: frozenset[fx.Node] | None = None,
+        without: frozenset[fx.Node] = frozenset(),
+    ) -> list[fx.Node]:
+        """Return all that these nodes need, in order.
+
+        Args:
+            wanted: the nodes.
+            within: where given, whatever of it writes into the memory of a needed node is needed.
+            without: what is computed elsewhere; only the order of writing asks for it.
+        """
+        found: set[fx.Node] = set()
+        queue = list(wanted)
+        while queue:
+            node = queue.pop()
+            if node in found or node in self.copied or node in self.trace.shapes:
+                continue
+            found.add(node)
+            queue += [other for other in self.needs[node] if other not in without]
+            if within is not None:
+                queue += [writer for writer in self._writers(node) if writer in within]
+        return [node for node in self.trace.graph.nodes if node in found]
+
+    def _writers(self, node: fx.Node) -> list[fx.Node]:
+        touched = self.trace.aliases.get(node, ())
+        return [
+            w
+            for w, seen in self.trace.mutates.items()
+            if node in seen or any(t in seen for t in touched)
+        ]
+
+    def copy(self, nodes: Iterable[fx.Node]) -> None:
+        for node in nodes:
+            if node in self.copied:
+                continue
+            if node in self.trace.modes:
+                name = self.trace.modes[node]
+                if name not in self.modes:
+                    self.modes.append(name)
+                target = f"_modes.{self.modes.index(name)}.training"
+                self.copied[node] = self.graph.create_node("get_attr", target)
+            else:
+                self.copied[node] = self.graph.node_copy(node, self.argument)
+        self.graph._headstart_modes = tuple(self.modes)  # type: ignore[attr-defined]
+
+    def argument(self, node: fx.Node) -> Any:
+        """Return what stands for a node in the new graph."""
+        if node not in self.trace.shapes:
+            return self.copied[node]
+        two, three = self.trace.values[node]
+        if two == three:
+            return two
+        if type(two) is not int or type(three) is not int:
+            raise UntraceableError(f"a {type(two).__name__} depends on the batch size")
+        factor, offset = three - two, two - 2 * (three - two)
+        assert self.first is not None
+        size = self.graph.call_method("size", (self.first, 0))
+        if factor != 1:
+            size = self.graph.call_function(_times, (size, factor))
+        return self.graph.call_function(_plus, (size, offset)) if offset else size
+
+
+def _times(size: int, factor: int) -> int:
+    return size * factor
+
+
+def _plus(size: int, offset: int) -> int:
+    return size + offset
+
+
+def compute_rows(
+    prefix: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, ...]:
+    """Run a prefix in evaluation mode, without autograd; its modes are given back."""
+    with untouched(prefix):
+        evaluate(prefix)
+        rows: tuple[Tensor, ...] = prefix(*args, **kwargs)
+    return rows
+
+
+__all__ = ["Mode", "Part", "Prefix", "Suffix", "build_prefix", "build_suffix", "compute_rows"]

@@ -17,9 +17,8 @@ from torch import Tensor, fx, nn
 from headstart.modules import kinds
 from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.comparing import Watch, same, same_first_row, tensors_in
-from headstart.prefix.effects import needs
+from headstart.prefix.graph import Trace, needs
 from headstart.prefix.terms import Terms
-from headstart.prefix.tracing import Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +29,11 @@ class Purity:
         pure: operations that may be computed once an item, inputs included.
         varying: those of them that depend on the inputs; the others are constants.
         blockers: where purity ends first, and why; one sentence each.
-        mixed: whether it ends at a module that was kept whole and has frozen parts.
     """
 
     pure: frozenset[fx.Node]
     varying: frozenset[fx.Node]
     blockers: tuple[str, ...]
-    mixed: bool
 
 
 def examine(trace: Trace, terms: Terms, batches: tuple[list[Tensor], list[Tensor]]) -> Purity:
@@ -62,7 +59,6 @@ def examine(trace: Trace, terms: Terms, batches: tuple[list[Tensor], list[Tensor
         frozenset(examiner.values),
         frozenset(examiner.varying),
         tuple(examiner.blockers),
-        examiner.mixed,
     )
 
 
@@ -79,7 +75,6 @@ class _Examiner:
         self.values: dict[fx.Node, tuple[Any, Any, Any]] = {}
         self.varying: set[fx.Node] = set()
         self.blockers: list[str] = []
-        self.mixed = False
         self.training: dict[int, bool] = {}
         terms.train(trace.model)
         for part in trace.model.modules():
@@ -133,17 +128,16 @@ class _Examiner:
             module = self.trace.model.get_submodule(str(node.target))
             moving = self.terms.moving([*module.parameters(), *module.buffers()])
             if moving:
-                self.mixed = self.mixed or self._has_frozen_part(module)
-                shown = ", ".join(map(repr, moving[:2])) + (", …" if len(moving) > 2 else "")
-                return f"is not frozen ({shown})"
+                return f"is not frozen ({_some(moving)}){self._undivided(module)}"
         return None
 
-    def _has_frozen_part(self, module: nn.Module) -> bool:
-        for part in list(module.modules())[1:]:
-            own = [*part.parameters(), *part.buffers()]
-            if own and not self.terms.moving(own):
-                return True
-        return False
+    def _undivided(self, module: nn.Module) -> str:
+        """Say why frozen parts of a module that trains are not found."""
+        parts = ([*part.parameters(), *part.buffers()] for part in list(module.modules())[1:])
+        if not any(own and not self.terms.moving(own) for own in parts):
+            return ""
+        why = self.trace.whole.get(type(module).__qualname__)
+        return f", and is one operation: {why}" if why else ""
 
     def _try(self, node: fx.Node) -> tuple[str | None, tuple[Any, Any, Any] | None]:
         """Run a node three times and compare."""
@@ -159,7 +153,7 @@ class _Examiner:
         if own.changed:
             return "updates its buffers in training mode", None
         third = self._run(node, 2, module)
-        if not same_first_row(first, second):
+        if not same_first_row(first, second, *self.trace.values[node]):
             return (
                 f"makes an item's row depend on the other items of its batch{_norm(module)}",
                 None,
@@ -202,6 +196,10 @@ def label(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     owners = [entry[0] for entry in stack.values()]
     return f"{kind} in {owners[-1]!r}" if owners else f"{kind} in the model's forward"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:2])) + (", …" if len(names) > 2 else "")
 
 
 def _generators(tensors: list[Tensor]) -> list[Tensor]:

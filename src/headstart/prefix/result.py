@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from torch import nn
-
-from headstart.prefix.boundary import TensorSpec
+from headstart.prefix.boundary import RoundingError, TensorSpec
 from headstart.prefix.checking import Check
-from headstart.prefix.precision import RoundingError
-
-Method = Literal["graph", "modules"]
+from headstart.prefix.parts import Prefix, Suffix
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +21,6 @@ class Cut:
         suffix: the rest: takes the boundary tensors, gives what the model gives. Both share the
             parameters, buffers and submodules of the model.
         boundary: the tensors that are stored.
-        method: ``graph`` (cut in the graph of operations) or ``modules`` (cut between modules,
-            for models that cannot be recorded).
         check: how far the two parts were from the whole model on the probe.
         rounding: for every boundary tensor, what its stored type costs on the probe.
         prefix_seconds: time to compute the boundary of one item, measured (``measure=True``) or
@@ -37,17 +31,15 @@ class Cut:
         ends: why it is here and not further on; one sentence for each branch of the graph.
     """
 
-    prefix: nn.Module
-    suffix: nn.Module
+    prefix: Prefix
+    suffix: Suffix
     boundary: tuple[TensorSpec, ...]
-    method: Method
     check: Check
     rounding: tuple[RoundingError | None, ...]
     prefix_seconds: float
     recomputed_seconds: float
     read_seconds: float
     ends: tuple[str, ...]
-    _describe: Callable[[], dict[str, Any]]
 
     @property
     def bytes_per_item(self) -> int:
@@ -56,7 +48,7 @@ class Cut:
 
     def only_runs(self, names: Collection[str]) -> bool:
         """Return whether nothing but these submodules of the model is behind the boundary."""
-        return only_runs(self.suffix, names)
+        return self.suffix.only_runs(names)
 
     def describe(self) -> dict[str, Any]:
         """Return the function from inputs to boundary rows as plain values, for a cache key.
@@ -65,7 +57,7 @@ class Cut:
         comes before the model (decoding, resizing, normalisation) is the caller's to add. Reads
         all tensors of the prefix.
         """
-        return described(self.method, self.boundary, self._describe())
+        return described(self.prefix, self.boundary)
 
     def __str__(self) -> str:
         shown = ", ".join(
@@ -77,23 +69,11 @@ class Cut:
         )
 
 
-def only_runs(suffix: nn.Module, names: Collection[str]) -> bool:
-    """Return whether a suffix runs these submodules of the model and no other operation."""
-    graph = getattr(suffix, "_graph", None)  # a cut between modules has none
-    return graph is not None and all(
-        node.op in ("placeholder", "output") or (node.op == "call_module" and node.target in names)
-        for node in graph.nodes
-    )
-
-
-def described(
-    method: Method, boundary: tuple[TensorSpec, ...], prefix: dict[str, Any]
-) -> dict[str, Any]:
+def described(prefix: Prefix, boundary: tuple[TensorSpec, ...]) -> dict[str, Any]:
     """Return the description of a cut; see :meth:`Cut.describe`."""
     return {
-        "version": 1,
-        "method": method,
-        "prefix": prefix,
+        "version": 2,
+        "prefix": prefix.describe(),
         "boundary": [
             {"shape": list(spec.shape), "dtype": spec.dtype, "computed": spec.compute}
             for spec in boundary
@@ -124,13 +104,8 @@ class NoCut:
 class Placed:
     """A cut before its check; ``seconds`` are those of prefix, recomputation and reading."""
 
-    prefix: nn.Module
-    suffix: nn.Module
+    prefix: Prefix
+    suffix: Suffix
     boundary: tuple[TensorSpec, ...]
-    method: Method
     seconds: tuple[float, float, float]
     ends: tuple[str, ...]
-    describe: Callable[[], dict[str, Any]]
-
-
-__all__ = ["Cut", "Method", "NoCut", "Placed", "described", "only_runs"]

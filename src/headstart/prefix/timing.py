@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.comparing import tensors_in
+from headstart.prefix.graph import Trace
 from headstart.prefix.purity import Purity
-from headstart.prefix.tracing import Trace
 
 _ITEMS = 16
 _REPEATS, _LONG = 2, 0.5

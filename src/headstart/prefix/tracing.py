@@ -12,10 +12,10 @@ mode at every call.
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,9 +26,10 @@ from torch.utils import _pytree as pytree
 from headstart.modules.digests import named_tensors
 from headstart.modules.forward import After, recorded_by
 from headstart.modules.modes import evaluate, untouched
+from headstart.prefix.call_form import CallForm
 from headstart.prefix.comparing import tensors_in, version
-from headstart.prefix.inputs import Inputs
-from headstart.prefix.watching import watched
+from headstart.prefix.graph import Trace, UntraceableError
+from headstart.prefix.patches import watched
 
 _METADATA = frozenset(
     ["shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_grad", "itemsize", "names"]
@@ -42,79 +43,12 @@ _METADATA_METHODS = frozenset(
 _METADATA_FUNCTIONS = frozenset([len, torch.is_floating_point, torch.is_complex, torch.numel])
 
 
-class UntraceableError(Exception):
-    """The forward pass of the model itself cannot be recorded. Never leaves this room."""
-
-
-@dataclass(eq=False)
-class Trace:
-    """A model as a graph.
-
-    Attributes:
-        model: the model.
-        inputs: how the model is called; one placeholder a tensor.
-        graph: its operations, in the order in which they ran.
-        values: what every node gave for the two probe batches; emptied of tensors by
-            :meth:`forget`.
-        shapes: non-tensor nodes that follow from the batch size alone.
-        modes: nodes that read ``module.training``, with the module's name.
-        mutates: nodes that change a tensor in place, with the nodes that alias it before them.
-        aliases: for every node, the earlier nodes whose memory its value shares.
-        form: the structure of the model's output, whose leaves the graph returns.
-        constants: tensors that are neither parameters nor buffers, by the name in the graph.
-        whole: names of classes that were kept whole because they cannot be recorded, and why.
-    """
-
-    model: nn.Module
-    inputs: Inputs
-    graph: fx.Graph
-    values: dict[fx.Node, tuple[Any, Any]] = field(default_factory=dict)
-    shapes: set[fx.Node] = field(default_factory=set)
-    modes: dict[fx.Node, str] = field(default_factory=dict)
-    mutates: dict[fx.Node, tuple[fx.Node, ...]] = field(default_factory=dict)
-    aliases: dict[fx.Node, tuple[fx.Node, ...]] = field(default_factory=dict)
-    form: pytree.TreeSpec | None = None
-    constants: dict[str, Tensor] = field(default_factory=dict)
-    whole: dict[str, str] = field(default_factory=dict)
-
-    def attribute(self, target: str) -> Any:
-        """Return the parameter, buffer, module or constant that a ``get_attr`` node names."""
-        if target in self.constants:
-            return self.constants[target]
-        owner, _, name = target.rpartition(".")
-        return getattr(self.model.get_submodule(owner), name)
-
-    def run(self, node: fx.Node, value_of: Callable[[fx.Node], Any]) -> Any:
-        """Run one node, except placeholders and the output."""
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), value_of)
-        if node.op == "get_attr":
-            return self.attribute(str(node.target))
-        if node.op == "call_module":
-            return self.model.get_submodule(str(node.target))(*args, **kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        assert callable(node.target)
-        return node.target(*args, **kwargs)
-
-    def forget(self) -> None:
-        """Drop the tensors of the probe, keeping their shapes (as tensors without memory)."""
-        for node, pair in self.values.items():
-            self.values[node] = pytree.tree_map_only(Tensor, _outline, pair)
-
-
-def _outline(value: Tensor) -> Tensor:
-    try:
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-    except RuntimeError:  # sparse and other layouts without strides
-        return torch.empty(value.shape, dtype=value.dtype, device="meta")
-
-
-def trace(model: nn.Module, inputs: Inputs, batches: tuple[Any, Any]) -> Trace:
+def trace(model: nn.Module, form: CallForm, batches: tuple[Any, Any]) -> Trace:
     """Record a model.
 
     Args:
         model: any module.
-        inputs: how it is called.
+        form: how it is called.
         batches: the tensors of two probe batches of different size.
 
     Raises:
@@ -122,7 +56,7 @@ def trace(model: nn.Module, inputs: Inputs, batches: tuple[Any, Any]) -> Trace:
     """
     whole: dict[type, str] = {}
     while True:
-        tracer = _Tracer(model, inputs, batches, frozenset(whole))
+        tracer = _Tracer(model, form, batches, frozenset(whole))
         try:
             with untouched(model), watched(tracer), recorded_by(tracer):
                 evaluate(model)
@@ -170,6 +104,9 @@ class _Proxy(fx.Proxy):
     def __iter__(self) -> Iterator[Any]:
         return iter([self[i] for i in range(len(self))])  # type: ignore[index]
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
     def __len__(self) -> int:
         first, second = self.tracer.found.values[self.node]
         if len(first) != len(second):
@@ -187,11 +124,11 @@ class _Proxy(fx.Proxy):
 
 class _Tracer(fx.Tracer):
     def __init__(
-        self, model: nn.Module, inputs: Inputs, batches: tuple[Any, Any], whole: frozenset[type]
+        self, model: nn.Module, form: CallForm, batches: tuple[Any, Any], whole: frozenset[type]
     ) -> None:
         super().__init__()
         self.proxy_buffer_attributes = True
-        self.found = Trace(model, inputs, fx.Graph())
+        self.found = Trace(model, form, fx.Graph())
         self.whole = whole
         self.batches = batches
         self.culprit: type | None = None
@@ -251,13 +188,15 @@ class _Tracer(fx.Tracer):
         is_module: bool,  # noqa: ARG002
         concrete_args: Any = None,  # noqa: ARG002
     ) -> tuple[Any, list[Any]]:
-        leaves = [self.create_proxy("placeholder", n, (), {}) for n in self.found.inputs.names]
-        args, kwargs = self.found.inputs.call(leaves)
+        leaves = [self.create_proxy("placeholder", n, (), {}) for n in self.found.form.names]
+        args, kwargs = self.found.form.call(leaves)
 
         def call() -> Any:
             # The output of the graph is flat; the suffix gives it its form again, so that a
             # library's own output classes come back as such.
-            leaves, self.found.form = pytree.tree_flatten(root_fn(self.root, *args, **kwargs))
+            leaves, self.found.output_form = pytree.tree_flatten(
+                root_fn(self.root, *args, **kwargs)
+            )
             return tuple(leaves)
 
         return call, []
@@ -427,4 +366,4 @@ def _declared_in_place(tracer: _Tracer, node: fx.Node) -> list[Tensor]:
     return tensors_in(tracer.found.values[node.all_input_nodes[0]][0])
 
 
-__all__ = ["Trace", "UntraceableError", "trace"]
+__all__ = ["trace"]

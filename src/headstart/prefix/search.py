@@ -1,23 +1,31 @@
-"""The door of the room: from a model, an example and what is frozen to a checked cut."""
+"""From a model, an example and what is frozen to a checked cut.
+
+A model is recorded once, for many searches: the stages of fine-tuning differ in what is frozen,
+not in code.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, fx, nn
 
 from headstart.core.errors import ConfigError
-from headstart.prefix.checking import check
+from headstart.prefix import timing
+from headstart.prefix.boundary import Dtype, RoundingError, checked_dtype, rounding_error
+from headstart.prefix.call_form import CallForm, probe_batches, read_example
+from headstart.prefix.checking import check, evaluate_model
 from headstart.prefix.dividing import Divider, Division
-from headstart.prefix.precision import Dtype, RoundingError, checked_dtype, rounding_error
+from headstart.prefix.graph import Trace, UntraceableError
+from headstart.prefix.parts import compute_rows
 from headstart.prefix.purity import Purity, examine
-from headstart.prefix.recording import Recording, record
-from headstart.prefix.replay import cut_modules
 from headstart.prefix.result import Cut, NoCut, Placed
-from headstart.prefix.rows import compute_rows
 from headstart.prefix.terms import Frozen, Terms, read_terms
-from headstart.prefix.tracing import UntraceableError
+from headstart.prefix.tracing import trace
 
 READ_BANDWIDTH = 5e8
 """Bytes a second at which stored rows are read. A mapped file on a local disk gives random rows
@@ -72,6 +80,86 @@ def find_cut(
         return search.checked(placed) if isinstance(placed, Placed) else placed
 
 
+@dataclass(eq=False)
+class Recording:
+    """What :func:`record` returns; of no use once weights have changed.
+
+    Attributes:
+        model: the model.
+        form: how it is called.
+        tensors: the example.
+        batches: two items, the same first item with another second one, and three items.
+        graph: its operations; None where it cannot be recorded.
+        fault: why, then.
+    """
+
+    model: nn.Module
+    form: CallForm
+    tensors: list[Tensor]
+    batches: tuple[list[Tensor], list[Tensor], list[Tensor]]
+    graph: Trace | None
+    fault: str = ""
+    _times: dict[bool, dict[fx.Node, float]] = field(default_factory=dict)
+    _evaluated: dict[int, Any] = field(default_factory=dict)
+
+    def seconds(self, purity: Purity, *, measure: bool) -> dict[fx.Node, float]:
+        """Return the time an item of every pure operation that depends on the inputs.
+
+        An operation takes the same time in every stage: it is timed once.
+
+        Args:
+            purity: of the graph.
+            measure: time them here; else estimate them, the same on every machine.
+        """
+        assert self.graph is not None
+        known = self._times.setdefault(measure, {})
+        wanted = [node for node in purity.varying if node.op != "placeholder"]
+        if any(node not in known for node in wanted):
+            timer = timing.measured_seconds if measure else timing.estimated_seconds
+            known.update(timer(self.graph, purity, self.tensors))
+        return {node: known[node] for node in known if node in purity.varying}
+
+    def check_batches(self, items: int) -> tuple[list[list[Tensor]], list[Callable[[], Any]]]:
+        """Return the batches that a cut is checked on, and what gives the model's evaluation.
+
+        Args:
+            items: of the example at most, in the first batch; the second one has three.
+        """
+        batches = [[tensor.detach()[:items] for tensor in self.tensors], self.batches[2]]
+        return batches, [
+            partial(self._evaluate, items, batches[0]),
+            partial(self._evaluate, 0, batches[1]),
+        ]
+
+    def _evaluate(self, number: int, batch: list[Tensor]) -> Any:
+        """Run the model on a batch, once for all stages."""
+        if number not in self._evaluated:
+            self._evaluated[number] = evaluate_model(self.model, self.form, batch)
+        return self._evaluated[number]
+
+
+def record(model: nn.Module, example: Any) -> Recording:
+    """Record a model's operations on an example.
+
+    Args:
+        model: any module; it is left as it was.
+        example: as for :func:`find_cut`.
+
+    Raises:
+        ConfigError: the example holds no batch.
+    """
+    form, tensors = read_example(model, example)
+    batches = probe_batches(tensors)
+    with torch.inference_mode(False):
+        try:
+            graph = trace(model, form, (batches[0], batches[2]))
+        except UntraceableError as error:
+            reason = f"{type(model).__name__} cannot be recorded as a graph: {error}"
+            return Recording(model, form, tensors, batches, None, reason)
+    graph.forget()
+    return Recording(model, form, tensors, batches, graph)
+
+
 class Search:
     """The search for a cut of one model under one stage's terms.
 
@@ -101,23 +189,18 @@ class Search:
 
     def place(self, measure: bool) -> Placed | NoCut:
         """Return the cut where reading and recomputing take the least time together."""
-        reason = self.recording.fault
-        if self.purity is not None:
-            try:
-                found = self._in_graph(measure)
-            except UntraceableError as error:
-                reason = f"{type(self.recording.model).__name__} cannot be recorded ({error})"
-            else:
-                return self._larger(found) if self.purity.mixed else found
-        between = self._between()
-        if isinstance(between, Placed):
-            return between
-        return NoCut(f"{reason}, and cannot be cut between modules either: {between}")
+        division = self.division(measure)
+        if isinstance(division, NoCut):
+            return division
+        try:
+            return self.assemble(division, measure)
+        except UntraceableError as error:
+            return NoCut(str(error), () if self.purity is None else self.purity.blockers)
 
     def division(self, measure: bool) -> Division | NoCut:
-        """Return how the graph is divided; it has one."""
-        assert self.purity is not None
-        assert self.divider is not None
+        """Return how the graph is divided there."""
+        if self.purity is None or self.divider is None:
+            return NoCut(self.recording.fault)
         if not any(node.op != "placeholder" for node in self.purity.varying):
             return NoCut(_nothing(self.purity), self.purity.blockers)
         seconds = self.recording.seconds(self.purity, measure=measure)
@@ -138,22 +221,14 @@ class Search:
 
     def checked(self, placed: Placed) -> Cut | NoCut:
         """Prove a cut on the example and on a batch of another size; measure the rounding."""
-        recording, inputs = self.recording, self.recording.inputs
+        recording = self.recording
         parts = (placed.prefix, placed.suffix)
         batches, evaluated = recording.check_batches(self.items)
-        found = check(recording.model, *parts, inputs, batches, self.terms, evaluated)
+        found = check(recording.model, *parts, recording.form, batches, self.terms, evaluated)
         if found.fault is not None:
             return NoCut(f"the cut does not hold: {found.fault}", placed.ends)
-        return Cut(
-            *parts,
-            placed.boundary,
-            placed.method,
-            found,
-            self._rounding(placed),
-            *placed.seconds,
-            placed.ends,
-            placed.describe,
-        )
+        rounding = self._rounding(placed)
+        return Cut(*parts, placed.boundary, found, rounding, *placed.seconds, placed.ends)
 
     def _rounding(self, placed: Placed) -> tuple[RoundingError | None, ...]:
         """Return what storing costs for every boundary tensor; None for those of whole numbers."""
@@ -164,43 +239,11 @@ class Search:
                 for spec, real in zip(placed.boundary, floating, strict=True)
             )
         threes = [tensor.clone() for tensor in self.recording.batches[2]]
-        rows = compute_rows(placed.prefix, *self.recording.inputs.call(threes))
+        rows = compute_rows(placed.prefix, *self.recording.form.call(threes))
         return tuple(
             rounding_error(row, spec.dtype) if real else None  # type: ignore[arg-type]
             for row, spec, real in zip(rows, placed.boundary, floating, strict=True)
         )
-
-    def _in_graph(self, measure: bool) -> Placed | NoCut:
-        division = self.division(measure)
-        return self.assemble(division, measure) if isinstance(division, Division) else division
-
-    def _larger(self, found: Placed | NoCut) -> Placed | NoCut:
-        """Return the cut between modules where it computes more of the frozen part once.
-
-        A module that had to stay whole has frozen parts: its own code can be run around them.
-        """
-        between = self._between()
-        if not isinstance(between, Placed) or _size(between) <= _size(found):
-            return found
-        return between if self.checked(between) else found
-
-    def _between(self) -> Placed | str:
-        recording = self.recording
-        return cut_modules(
-            recording.model,
-            recording.inputs,
-            recording.tensors,
-            self.terms,
-            self.dtype,
-            self.bandwidth,
-        )
-
-
-def _size(placed: Placed | NoCut) -> int:
-    """Return how many numbers the frozen part holds: what the better of two cuts has more of."""
-    if isinstance(placed, NoCut):
-        return 0
-    return sum(parameter.numel() for parameter in placed.prefix.parameters())
 
 
 def _nothing(purity: Purity) -> str:
@@ -209,4 +252,4 @@ def _nothing(purity: Purity) -> str:
     return f"no operation can be computed once: {purity.blockers[0]}"
 
 
-__all__ = ["READ_BANDWIDTH", "Search", "find_cut"]
+__all__ = ["READ_BANDWIDTH", "Recording", "Search", "find_cut", "record"]

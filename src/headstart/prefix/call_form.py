@@ -18,7 +18,7 @@ from headstart.core.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class CallForm:
     """The form of a call.
 
     Attributes:
@@ -78,7 +78,7 @@ class Inputs:
             )
 
 
-def read_example(model: nn.Module, example: Any) -> tuple[Inputs, list[Tensor]]:
+def read_example(model: nn.Module, example: Any) -> tuple[CallForm, list[Tensor]]:
     """Take an example apart.
 
     Args:
@@ -109,7 +109,7 @@ def read_example(model: nn.Module, example: Any) -> tuple[Inputs, list[Tensor]]:
         )
     fixed = tuple(... if isinstance(leaf, Tensor) else leaf for leaf in leaves)
     outlines = tuple(torch.empty((1, *t.shape[1:]), dtype=t.dtype, device="meta") for t in tensors)
-    return Inputs(_names(model, args, kwargs), spec, fixed, outlines), tensors
+    return CallForm(_names(model, args, kwargs), spec, fixed, outlines), tensors
 
 
 def _names(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
@@ -158,4 +158,4 @@ def _shown(shapes: Sequence[tuple[int, ...]]) -> str:
     return " and ".join("×".join(map(str, shape)) or "one value" for shape in shapes)
 
 
-__all__ = ["Inputs", "probe_batches", "read_example"]
+__all__ = ["CallForm", "probe_batches", "read_example"]
