@@ -7,7 +7,6 @@ import torch
 from torch import fx, nn
 
 from headstart.core.errors import BackboneError
-from headstart.modules.batches import filled
 from headstart.modules.layout import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
@@ -86,13 +85,3 @@ def test_todays_rules_of_layouts():
     assert find_layout(Swin(), None, x) == tokens(0)
     assert find_layout(nn.Conv2d(3, 2, 1), None, x) == CHANNELS_FIRST
     assert find_layout(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), None, x) == ROWS
-
-
-def test_batches_are_filled_up_with_their_first_item():
-    x = torch.arange(6.0).reshape(3, 2)
-    assert torch.equal(filled(x, 5), x[[0, 1, 2, 0, 0]])
-    assert filled(x, 3) is x
-    args, kwargs = filled(((x,), {"mask": x > 2, "scale": 2.0}), 4)
-    assert torch.equal(args[0][3], x[0])
-    assert kwargs["mask"].dtype == torch.bool
-    assert kwargs["scale"] == 2.0
