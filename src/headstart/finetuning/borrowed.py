@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from headstart.cache import Block, FeatureCache, Filling
+from headstart.core.arguments import Arguments
 from headstart.core.errors import ConfigError, DataError, FreezeError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.freezing import FreezeHandle, freeze
 from headstart.freezing.contract import contract_on
 from headstart.freezing.plan import Spec
-from headstart.modules.batches import filled
 from headstart.modules.digests import digest
 from headstart.prefix import Cut, NoCut, boundary_tensors, find_cut, to_array
 from headstart.prefix.boundary import Dtype
@@ -159,8 +159,8 @@ def _fill(
     waiting: dict[str, Tensor] = {}
 
     def compute(keys: list[str]) -> Iterator[Block]:
-        batch = torch.stack([waiting[key] for key in keys]).to(device)
-        rows = compute_rows(cut.prefix, (filled(batch, batch_size),), {})
+        batch = Arguments((torch.stack([waiting[key] for key in keys]).to(device),))
+        rows = compute_rows(cut.prefix, batch.filled(batch_size).args, {})
         pairs = zip(rows, cut.boundary, strict=True)
         yield Block(
             keys, [{f"b{i}": to_array(r[: len(keys)], s) for i, (r, s) in enumerate(pairs)}]
