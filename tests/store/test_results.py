@@ -99,6 +99,15 @@ def test_the_list_names_results_alone(results: Results) -> None:
     assert [info.key for info in results] == [OTHER]
 
 
+def test_the_store_lists_the_results_of_all_kinds(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.kept() == []
+    store.results("heads").put(OTHER)
+    store.results("study").put(KEY)
+    assert [(kind, info.key) for kind, info in store.kept()] == [("heads", OTHER), ("study", KEY)]
+    assert store.spaces() == []
+
+
 def test_reading_counts_as_a_use(results: Results) -> None:
     import os
 

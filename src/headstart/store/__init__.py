@@ -9,7 +9,7 @@ from headstart.store.describe import ABSENT, Difference, canonical_json, differe
 from headstart.store.exchange import export_space, import_rows
 from headstart.store.features import Column, FeatureSet
 from headstart.store.memo import Memo
-from headstart.store.results import Result, Results, result_key
+from headstart.store.results import Result, ResultInfo, Results, result_key
 from headstart.store.space import Preflight, Space
 from headstart.store.store import Store
 from headstart.store.verify import Fault, VerifyReport
@@ -26,6 +26,7 @@ __all__ = [
     "Nearest",
     "Preflight",
     "Result",
+    "ResultInfo",
     "Results",
     "Space",
     "SpaceInfo",

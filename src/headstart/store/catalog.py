@@ -18,7 +18,8 @@ from headstart.core.locks import try_lock
 from headstart.store.columns import ColumnSpec
 from headstart.store.describe import Difference, differences
 from headstart.store.folder import SpaceFolder, check_description
-from headstart.store.layout import Layout, is_hex32
+from headstart.store.layout import RESULTS, Layout, is_hex32
+from headstart.store.results import ResultInfo, Results
 
 _TRASH = ".trash-"
 
@@ -119,6 +120,14 @@ def nearest(root: Path, description: Mapping[str, Any], key: str) -> Nearest | N
         if best is None or len(candidate.differences) < len(best.differences):
             best = candidate
     return best
+
+
+def kept_results(root: Path) -> Iterator[tuple[str, ResultInfo]]:
+    """Yield the small results of a store: their kind, and what is on disk."""
+    folder = root / RESULTS
+    for kind in sorted(folder.iterdir()) if folder.is_dir() else []:
+        for info in Results(kind):
+            yield kind.name, info
 
 
 def is_in_use(layout: Layout) -> bool:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from headstart.core.errors import StoreError
 from headstart.store.columns import Array, ColumnSpec
 from headstart.store.index import MAX_POSITION, POSITION_BITS, ShardEntry
-from headstart.store.layout import REPAIR_HINT, PackedIds, unpack_ids
-from headstart.store.shard import Shard
+from headstart.store.layout import PackedIds, unpack_ids
+from headstart.store.shard import Shard, damaged_shard
 
 IntArray = npt.NDArray[np.int64]
 Rows = Array | dict[str, Array]
@@ -273,11 +273,7 @@ class FeatureSet:
         positions = self._where[mine] & _POSITION
         sound = shard.header.view == self._view and not (positions >= shard.header.rows).any()
         if not sound or (shard.ids[positions] != self._packed[mine]).any():
-            raise StoreError(
-                f"shard {shard.path.name} in {shard.path.parent} holds other rows than the index"
-                " says",
-                hint=REPAIR_HINT,
-            )
+            raise damaged_shard(shard.path, "it holds other rows than the index says")
         self._checked[slot] = True
 
 

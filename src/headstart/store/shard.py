@@ -131,14 +131,14 @@ def open_shard(path: Path, space: str, *, trust_earlier: bool = True) -> Shard:
     """
     try:
         if path.is_symlink():
-            raise _bad(path, "it is a symbolic link")
+            raise damaged_shard(path, "it is a symbolic link")
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
             if stat.st_size == 0:
-                raise _bad(path, "it is empty")
+                raise damaged_shard(path, "it is empty")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
-        raise _bad(path, "the file is missing") from None
+        raise damaged_shard(path, "the file is missing") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(f"shard {path.name} in {path.parent} cannot be read: {reason}") from error
@@ -152,12 +152,12 @@ def open_shard(path: Path, space: str, *, trust_earlier: bool = True) -> Shard:
     )
     if identity not in _VERIFIED or not trust_earlier:
         if xxhash.xxh3_128(mapped).hexdigest() != path.stem:
-            raise _bad(path, "its content does not match its digest")
+            raise damaged_shard(path, "its content does not match its digest")
         _VERIFIED.add(identity)
     try:
         return _parse(path, space, mapped)
     except (ValueError, KeyError, TypeError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise _bad(path, str(error) or type(error).__name__) from error
+        raise damaged_shard(path, str(error) or type(error).__name__) from error
 
 
 def _parse(path: Path, space: str, mapped: mmap.mmap) -> Shard:
@@ -254,5 +254,6 @@ def _values(column: Any, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int
     return np.frombuffer(data, dtype, count, offset).reshape(rows, *shape)
 
 
-def _bad(path: Path, why: str) -> StoreError:
+def damaged_shard(path: Path, why: str) -> StoreError:
+    """Return the error for a shard that cannot be trusted."""
     return StoreError(f"shard {path.name} in {path.parent} is damaged: {why}", hint=REPAIR_HINT)

@@ -22,6 +22,7 @@ from headstart.core.files import (
 )
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Storage
+from headstart.core.wording import count, listed
 from headstart.store.catalog import Nearest, nearest
 from headstart.store.claims import Claims
 from headstart.store.columns import (
@@ -36,7 +37,6 @@ from headstart.store.features import FeatureSet, places
 from headstart.store.folder import SpaceFolder
 from headstart.store.index import Index, Places, ShardEntry
 from headstart.store.layout import (
-    REPAIR_HINT,
     SHARD_SUFFIX,
     Layout,
     PackedIds,
@@ -45,7 +45,7 @@ from headstart.store.layout import (
     unpack_ids,
 )
 from headstart.store.remote import Remote
-from headstart.store.shard import Shard, file_digest, open_shard, write_shard
+from headstart.store.shard import Shard, damaged_shard, file_digest, open_shard, write_shard
 
 MAX_SHARD_BYTES = 512 * 2**20
 """An append of more than this is divided into several shards, each committed separately."""
@@ -344,10 +344,7 @@ class Space:
         numbers, slot = np.unique(found.shard, return_inverse=True)
         entries = index.shard_entries(int(n) for n in numbers)
         if len(entries) != len(numbers):
-            raise StoreError(
-                f"the index {self._layout.index} is damaged: it names unknown shards",
-                hint=REPAIR_HINT,
-            )
+            raise index.database.damaged("it names unknown shards")
         chosen = tuple(entries[int(n)] for n in numbers)
         self._check_files(chosen)
         columns = () if chosen else index.first_columns() or ()
@@ -369,11 +366,7 @@ class Space:
             self._remote.fetch(entry, self._folder.created())
         shard = open_shard(path, self.key)
         if shard.header.columns != entry.columns or shard.header.rows != entry.rows:
-            raise StoreError(
-                f"shard {shard.path.name} in {shard.path.parent} has other columns than the index"
-                " says",
-                hint=REPAIR_HINT,
-            )
+            raise damaged_shard(path, "it has other columns than the index says")
         with self._guard:
             self._shards[entry.name] = shard
             while len(self._shards) > _OPEN_SHARDS:
@@ -401,24 +394,17 @@ class Space:
             try:
                 size = path.stat().st_size
             except OSError as error:
-                raise StoreError(
-                    f"shard {path.name} in {path.parent} is damaged: {error.strerror}",
-                    hint=REPAIR_HINT,
-                ) from error
+                raise damaged_shard(path, error.strerror or str(error)) from error
             if size != entry.bytes:
-                raise StoreError(
-                    f"shard {path.name} in {path.parent} is damaged: it has {size:,} bytes instead"
-                    f" of {entry.bytes:,}",
-                    hint=REPAIR_HINT,
-                )
+                why = f"it has {size:,} bytes instead of {entry.bytes:,}"
+                raise damaged_shard(path, why)
 
     def _missing_rows(self, ids: Sequence[str], view: int) -> StoreError:
         unique = list(dict.fromkeys(ids))
-        shown = ", ".join(unique[:3]) + (", …" if len(unique) > 3 else "")
-        rows = "1 row" if len(unique) == 1 else f"{len(unique):,} rows"
         which = f" of view {view}" if view else ""
         return StoreError(
-            f"the space {self._layout.folder} lacks {rows}{which}: {shown}",
+            f"the space {self._layout.folder} lacks {count(len(unique), 'row')}{which}:"
+            f" {listed(unique, 3)}",
             hint="first compute and append what missing() returns",
         )
 

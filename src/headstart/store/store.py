@@ -8,11 +8,19 @@ from typing import Any
 
 from headstart.core.errors import StoreError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.store.catalog import GcReport, SpaceInfo, collect, inspect, layouts, remove
+from headstart.store.catalog import (
+    GcReport,
+    SpaceInfo,
+    collect,
+    inspect,
+    kept_results,
+    layouts,
+    remove,
+)
 from headstart.store.describe import Difference, differences
 from headstart.store.folder import check_description
 from headstart.store.layout import RESULTS, Layout
-from headstart.store.results import Results
+from headstart.store.results import ResultInfo, Results
 from headstart.store.space import Space
 from headstart.store.verify import VerifyReport, verify_space
 
@@ -59,6 +67,10 @@ class Store:
             kind: a plain name; results are in the folder ``results/KIND`` of the store.
         """
         return Results(self.root / RESULTS / kind)
+
+    def kept(self) -> list[tuple[str, ResultInfo]]:
+        """Return all small results: their kind, and what is on disk."""
+        return list(kept_results(self.root))
 
     def find(self, key: str) -> Space:
         """Return an existing space by its key or an unambiguous prefix of it.
