@@ -47,7 +47,7 @@ def test_the_nearest_names_come_first() -> None:
 
 @pytest.mark.parametrize(
     ("size", "words"),
-    [(0, "0 bytes"), (999, "999 bytes"), (12_500_000, "12.5 MB"), (2e9, "2 GB"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.50 kB"), (12_500_000, "12.5 MB"), (2e9, "2 GB"),
      (3e15, "3,000 TB")],
 )  # fmt: skip
 def test_sizes(size: float, words: str) -> None:

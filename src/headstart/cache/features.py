@@ -20,6 +20,7 @@ from headstart.core.errors import DataError, StoreError
 from headstart.core.fingerprints import sha256
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import CacheUse
+from headstart.core.wording import format_bytes
 from headstart.data import BadItem, NumberedView, Split
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.extraction import Extraction, Extractor, Precision, Storage
@@ -247,15 +248,11 @@ def _check_room(
         free = plan.bytes_free
     if free is not None and needed > free:
         raise StoreError(
-            f"the features need {_size(needed)}, "
-            f"and {spaces[0].folder.parent} has {_size(free)} free",
+            f"the features need {format_bytes(needed)}, "
+            f"and {spaces[0].folder.parent} has {format_bytes(free)} free",
             hint="give another --cache, free room with 'headstart cache gc', "
             "or store them smaller with --storage float16",
         )
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 __all__ = [

@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from headstart.core.errors import DataError
-from headstart.core.wording import did_you_mean, quoted
+from headstart.core.wording import did_you_mean, format_bytes, quoted
 from headstart.data import columns
 from headstart.data.decoding import SUFFIXES as IMAGE_SUFFIXES
 from headstart.data.items import ArrowItems
@@ -241,8 +241,8 @@ def _read_parquet(path: Path, request: Request) -> Any:
         free = psutil.virtual_memory().available
         if needed > free:
             raise DataError(
-                f"the images in '{path}' need {needed / 1e9:.1f} GB of memory, but only"
-                f" {free / 1e9:.1f} GB are free",
+                f"the images in '{path}' need {format_bytes(needed)} of memory, but only"
+                f" {format_bytes(free)} are free",
                 hint="divide the table into several, or store the images as files",
             )
         return file.read(columns=chosen)

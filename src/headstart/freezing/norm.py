@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from headstart.core.errors import FreezeError
 from headstart.core.names import covers
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.wording import nearest, quoted
+from headstart.core.wording import format_bytes, nearest, quoted
 from headstart.freezing import passes
 from headstart.freezing.hold import hold_of
 from headstart.freezing.moments import Moments
@@ -310,7 +310,7 @@ def _layerwise(
         count = len(batches) if isinstance(batches, Sized) else None
         needed = None if count is None else 3 * largest * count
         in_memory = needed is not None and needed <= memory_limit
-        size = "unknown" if needed is None else f"{needed / 2**20:,.0f} MiB"
+        size = "unknown" if needed is None else format_bytes(needed)
         way = "one pass in memory" if in_memory else f"{len(order)} passes"
         reporter.note(f"re-estimating {len(order)} layers in {way} (activations {size})")
     if in_memory:

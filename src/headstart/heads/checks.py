@@ -7,6 +7,7 @@ from typing import Any, NoReturn, TypeAlias, cast
 import numpy as np
 
 from headstart.core.errors import HeadError
+from headstart.core.wording import format_bytes
 from headstart.evaluation.targets import FloatArray, IntArray
 from headstart.heads.source import StreamedFeatures, lies_on_disk, memory_share
 
@@ -78,7 +79,7 @@ def streaming_note(x: Features) -> tuple[str, ...]:
     if not isinstance(x, StreamedFeatures):
         return ()
     return (
-        f"the features ({x.nbytes / 2**30:.2f} GiB) are read from disk in blocks, in every pass,"
+        f"the features ({format_bytes(x.nbytes)}) are read from disk in blocks, in every pass,"
         " instead of into memory",
     )
 

@@ -15,6 +15,7 @@ from headstart.commands.generate import Printing, generated
 from headstart.commands.settings import RunOptions
 from headstart.core.errors import ConfigError
 from headstart.core.settings import Kind, like, option
+from headstart.core.wording import format_bytes
 
 if TYPE_CHECKING:
     from headstart.cache import FeatureCache
@@ -74,7 +75,7 @@ def list_spaces(place: Listed) -> None:
             info.key[:12],
             info.problem or _summary(info),
             f"{info.rows:,}",
-            format_size(info.nbytes),
+            format_bytes(info.nbytes),
             "in use" if info.in_use else _ago(info.last_used),
         )
         for info in spaces
@@ -82,7 +83,7 @@ def list_spaces(place: Listed) -> None:
     titles = ("key", "features", "rows", "size", "last used")
     console.print(plain_table(titles, rows, right=["rows", "size"]))
     total = sum(info.nbytes for info in spaces)
-    console.print(f"{format_size(total)} in {cache.location}")
+    console.print(f"{format_bytes(total)} in {cache.location}")
 
 
 @app.command()
@@ -97,7 +98,7 @@ def info(key: Key, place: Listed) -> None:
         return
     console = stdout()
     console.print(f"{found.key}: {found.rows:,} rows in {found.shards:,} shards")
-    console.print(f"{format_size(found.nbytes)} in {space.folder}")
+    console.print(f"{format_bytes(found.nbytes)} in {space.folder}")
     for column in found.columns:
         error = f", largest error {column.max_error:.2g}" if column.max_error else ""
         shape = "×".join(map(str, column.shape))
@@ -149,7 +150,7 @@ def verify(config: VerifyConfig, place: Place, printing: Printing) -> None:
             console.print(f"{fault.path}: {fault.what} ({state})")
         console.print(
             f"{report.rows:,} rows in {report.shards:,} shards of {report.spaces:,} spaces, "
-            f"{format_size(report.nbytes)}: " + ("sound" if report.ok else "damaged")
+            f"{format_bytes(report.nbytes)}: " + ("sound" if report.ok else "damaged")
         )
         if rows and config.repair:
             console.print(f"{rows:,} rows will be computed again when they are next needed")
@@ -220,7 +221,7 @@ def gc(config: GcConfig, place: Listed) -> None:
         console.print(f"{verb} {entry.key[:12]} ({_summary(entry)}, {entry.rows:,} rows)")
     for entry in report.in_use:
         console.print(f"kept {entry.key[:12]}, which is in use")
-    console.print(f"{format_size(report.freed)} {'would be ' if config.dry_run else ''}freed")
+    console.print(f"{format_bytes(report.freed)} {'would be ' if config.dry_run else ''}freed")
 
 
 @app.command()
@@ -285,12 +286,3 @@ def _ago(then: float) -> str:
         if count:
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "just now"
-
-
-def format_size(count: float) -> str:
-    """Write a number of bytes with a decimal unit."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
