@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from headstart.backbones import Backbone, features_of, load_backbone
 from headstart.cache import FeatureCache
+from headstart.commands.compare.job import compare
 from headstart.commands.finetune.job import FinetuneConfig, finetune
 from headstart.commands.fit.job import FitConfig, fit
 from headstart.commands.predict.job import predict
@@ -51,6 +52,7 @@ from headstart.heads import registry as heads
 from headstart.heads.base import Arrays, Head
 from headstart.heads.checks import Features
 from headstart.sklearn import HeadClassifier, SettingsError
+from headstart.study import Evidence, Finding, findings, register_rule
 from headstart.study.heads import HeadRows, HeadSpec, fit_head
 from tests.finetuning.conftest import squares
 
@@ -354,6 +356,21 @@ def test_a_new_kind_is_fine_tuned(bases: Backbone, tmp_path: Path) -> None:
     assert "sequences differ in length" in plans[0].stages[0].no_cut
 
 
+def test_a_new_kind_is_compared(bases: Backbone, tmp_path: Path) -> None:
+    data = Dataset("dna", ("poor", "rich"), {"train": sequences(160), "test": sequences(80, 1)})
+    found = compare(
+        data, bases, configs="no_grad,longest=5,layer=embed", repeats=2, batch_size=16,
+        cache=tmp_path / "cache", out=tmp_path / "run", reporter=QUIET,
+    ).comparison  # fmt: skip
+    accuracy = {outcome.name: outcome.accuracy.value for outcome in found.outcomes}
+    assert accuracy["longest=5"] < accuracy["no_grad"] == accuracy["eval+inference_mode"]
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "160 training and 80 test sequences" in text
+    assert "image" not in "".join(finding.text for finding in found.findings)
+    with pytest.raises(ConfigError, match="'unscaled': inputs='unscaled' means nothing for seq"):
+        compare(data, bases, configs="unscaled", cache=tmp_path / "cache", write=False)
+
+
 def test_a_new_kind_reports_bad_items_and_names_its_fields(bases: Backbone) -> None:
     split = Split(Texts(["ACGT", "ACXT"]), np.arange(2), np.array([0, 1]), ("a", "b"))
     with pytest.raises(BadFilesError, match=r"sequence 1 \('X' is no base\)"):
@@ -429,3 +446,26 @@ def test_an_engine_with_other_rows_is_refused(halves: None) -> None:
     backbone = load_backbone("headstart/glyphs")
     with pytest.raises(BackboneError, match="engine 'wrong' returns other features"):
         extract(backbone, split, settings=Extraction(engine="wrong"))
+
+
+# A finding of a comparison
+
+
+def test_a_finding_is_at_once_in_the_comparison(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(findings, "RULES", list(findings.RULES))
+
+    @register_rule
+    def few_items(evidence: Evidence) -> Iterator[Finding]:
+        if evidence.n_train < 1_000:
+            text = f"There are only {evidence.n_train} training {evidence.unit}."
+            yield Finding("few items", "warning", text, evidence={"items": evidence.n_train})
+
+    found = compare(
+        {"train": squares(60), "test": squares(30, 9)}, configs="eval", repeats=1,
+        cache=tmp_path / "cache", out=tmp_path / "run", reporter=QUIET,
+    )  # fmt: skip
+    (finding,) = [f for f in found.document()["findings"] if f["kind"] == "few items"]
+    assert finding["evidence"] == {"items": found.comparison.evidence.n_train}
+    assert finding["text"] in (tmp_path / "run" / "report.html").read_text()

@@ -56,7 +56,7 @@ def test_blend_takes_its_weight():
     ],
 )
 def test_inputs(name, expected):
-    found = parse(name).preprocess(GIVEN)
+    found = parse(name).inputs_from(GIVEN)
     assert {key: getattr(found, key) for key in expected} == expected
 
 
@@ -87,14 +87,25 @@ def test_all_faults_are_reported_together():
         {"recipe": "lp-ft", "mode": "train", "dropout": "off"},
         {"recipe": " "},
         {"batch_size": 1},
-        {"preprocessing": {"colour": 1}},
-        {"preprocessing": {"scale": 1.0}, "inputs": "unscaled"},
         {"mode": "test"},
     ],
 )
 def test_contradictions_are_refused(values):
     with pytest.raises(ConfigError, match="the configuration 'mine'"):
         Configuration("mine", **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"preprocessing": {"colour": 1}}, "no colour"),
+        ({"preprocessing": {"scale": 1.0}, "inputs": "unscaled"}, "both set scale"),
+        ({"inputs": "overscaled"}, "means nothing for images"),
+    ],
+)
+def test_inputs_that_the_backbone_cannot_have_are_refused(values, words):
+    with pytest.raises(ConfigError, match=f"the configuration 'mine': .*{words}"):
+        Configuration("mine", **values).inputs_from(GIVEN)
 
 
 def test_a_configuration_of_ones_own_in_one_line():

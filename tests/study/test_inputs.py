@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from headstart.study import CompareConfig
 from headstart.study.findings import kind_of_fault
 from headstart.study.inputs import check_inputs
 from headstart.study.repetitions import divide
@@ -16,7 +17,7 @@ NORMS = ("norm1", "norm2", "norm3")
 
 
 def check(preprocessing=RIGHT, *, side=32):
-    data = divide(picture_data(side=side), repeats=1, seed=0)
+    data = divide(picture_data(side=side), CompareConfig(repeats=1))
     return check_inputs(planted(preprocessing), NORMS, data, 32)
 
 
@@ -43,7 +44,7 @@ def test_faults(fault, kind):
     found = check(dataclasses.replace(RIGHT, **fault))
     assert found.correction is not None
     assert kind_of_fault(found) == kind
-    mended = found.correction.preprocessing
+    mended = found.correction.inputs
     assert mended.scale == pytest.approx(RIGHT.scale)
     assert dataclasses.replace(mended, scale=RIGHT.scale) == RIGHT
     assert found.correction.early < found.given.early / 1.6
@@ -58,5 +59,5 @@ def test_tiny_images():
     assert found.own_size is None
     larger = check(dataclasses.replace(RIGHT, size=(96, 96)), side=32)
     assert larger.own_size is not None
-    assert larger.own_size.preprocessing.size == (48, 48)
+    assert larger.own_size.inputs.size == (48, 48)
     assert larger.own_size.early < larger.given.early

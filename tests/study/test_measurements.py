@@ -34,7 +34,7 @@ def changes_of(name, **kind):
     backbone = planted(**kind)
     function = function_of(parse(name), backbone, facts_of(backbone), 16)
     ready = network.prepared(backbone, function)
-    return measurements.changes(ready, CUT, function, Arguments((pixels(),)), SETTINGS)
+    return measurements.changes(ready, CUT, function, given(32), SETTINGS)
 
 
 def test_facts():
@@ -108,7 +108,7 @@ def test_autograd_changes_memory_and_not_one_bit():
     modes = ["grad", "no_grad", "inference"]
     equal = measurements.equality(ready, [CUT], modes, batches, SETTINGS)
     assert equal.exact
-    assert equal.images == 32
+    assert equal.items == 32
     peak = {m: measurements.peak_bytes([ready], batches[0], m, SETTINGS) for m in modes}
     assert peak["no_grad"] == pytest.approx(peak["inference"], rel=0.01)
     assert peak["grad"] > 1.5 * peak["inference"]
@@ -133,7 +133,7 @@ def test_a_contract_on_the_users_module_is_no_obstacle():
     handle = freeze(backbone.module)
     function = function_of(parse("train"), backbone, facts_of(backbone), 16)
     ready = network.prepared(backbone, function)
-    found = measurements.changes(ready, CUT, function, Arguments((pixels(),)), SETTINGS)
+    found = measurements.changes(ready, CUT, function, given(32), SETTINGS)
     assert found.in_another_batch > 0.01
     assert handle.check().holds
 

@@ -18,7 +18,6 @@ from headstart.commands.settings import BackboneSpec
 from headstart.core.progress import SilentReporter
 from headstart.report.page import render_page
 from headstart.study import Configuration
-from headstart.study.recommendation import preprocessing_options
 
 from .conftest import QUICK, RIGHT, pictures, planted, quick
 
@@ -49,14 +48,14 @@ def table(tmp_path):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ("train,no_grad", "no configuration compared here gives each image"),
+        ("train,no_grad", "no configuration compared here gives each item"),
         ("train,features+sgd", "no configuration compared here that trains this head gives"),
     ],
 )
 def test_nothing_is_recommended_where_every_row_depends_on_others(study, names, words):
     result = study(names, reference="train", repeats=1)
     advice = result.recommendation
-    assert (advice.configuration, advice.code, advice.options) == (None, "", "")
+    assert (advice.configuration, advice.code, advice.options) == (None, "", {})
     assert words in advice.text
     assert f"(configs='{names},eval+inference_mode')" in advice.text
     assert "leave out reference='train'" in advice.text
@@ -77,30 +76,12 @@ def test_a_mended_configuration_with_chance_is_not_the_suggested_one(study):
     assert result.recommendation.configuration == "inputs mended"
 
 
-def test_every_value_with_an_option_is_said():
-    wanted = dataclasses.replace(
-        RIGHT,
-        size=(40, 24),
-        mean=(0.1, 0.2, 0.3),
-        std=0.25,
-        scale=1.0,
-        crop_fraction=0.875,
-        interpolation="bilinear",
-        channels="BGR",
-    )
-    options = preprocessing_options(RIGHT, wanted)
-    said = parsed(f"headstart fit DATA {' '.join(options)}")
-    expected = {
-        "size": "40,24",
-        "mean": "0.1,0.2,0.3",
-        "std": "0.25",
-        "scale": 1.0,
-        "crop_fraction": 0.875,
-        "interpolation": "bilinear",
-        "channels": "BGR",
-    }
-    assert {name: said[name] for name in expected} == expected
-    assert preprocessing_options(RIGHT, RIGHT) == []
+def test_the_options_of_the_recommendation(study):
+    backbone = planted(dataclasses.replace(RIGHT, channels="BGR", std=0.25))
+    mended = study("eval", backbone=backbone, repeats=1).recommendation
+    assert mended.configuration == "inputs mended"
+    assert mended.options == {"channels": "RGB", "std": (0.5, 0.5, 0.5)}
+    assert study("eval", repeats=1).recommendation.options == {}
 
 
 def test_the_next_command_reads_the_same_data_in_the_same_way(table, tmp_path, monkeypatch):
@@ -149,12 +130,22 @@ def commands(configuration, tmp_path):
 
 
 def test_inputs_of_the_recommended_configuration_are_said(tmp_path):
-    cropped = {"crop_fraction": 0.5, "interpolation": "lanczos", "size": 40, "mean": 0.3}
-    one = Configuration("cropped", preprocessing=cropped, layer="stage2.0", pooling="gem")
+    inputs = {
+        "crop_fraction": 0.5,
+        "interpolation": "lanczos",
+        "size": (40, 24),
+        "mean": 0.3,
+        "std": (0.1, 0.2, 0.3),
+        "scale": 1.0,
+        "channels": "BGR",
+    }
+    one = Configuration("other", preprocessing=inputs, layer="stage2.0", pooling="gem")
     (command,) = commands(one, tmp_path)
     said = parsed(command)
-    assert (said["crop_fraction"], said["interpolation"], said["size"]) == (0.5, "lanczos", "40")
-    assert (said["mean"], said["layer"], said["pooling"]) == ("0.3", "stage2.0", "gem")
+    assert (said["crop_fraction"], said["interpolation"], said["size"]) == (0.5, "lanczos", "40,24")
+    assert (said["mean"], said["std"]) == ("0.3", "0.1,0.2,0.3")
+    assert (said["scale"], said["channels"]) == (1.0, "BGR")
+    assert (said["layer"], said["pooling"]) == ("stage2.0", "gem")
 
 
 def test_what_no_option_sets_makes_no_command(tmp_path):

@@ -8,13 +8,14 @@ import torch
 
 from headstart.core.errors import ConfigError, DataError
 from headstart.data import load_data
+from headstart.study import CompareConfig
 from headstart.study.repetitions import Samples, batch_bounds, divide, loader_order
 
 from .conftest import RIGHT, picture_data, pictures
 
 
 def test_an_official_test_split_is_kept():
-    data = divide(picture_data(), repeats=3, seed=0)
+    data = divide(picture_data(), CompareConfig(repeats=3))
     assert not data.redrawn
     for repetition in data.repetitions:
         assert len(repetition.train) == 90
@@ -27,7 +28,7 @@ def test_an_official_test_split_is_kept():
 
 def test_without_one_every_repetition_draws_its_own():
     dataset = load_data(pictures(100))
-    data = divide(dataset, repeats=3, seed=0)
+    data = divide(dataset, CompareConfig(repeats=3))
     assert data.redrawn
     tests = []
     for repetition in data.repetitions:
@@ -36,7 +37,7 @@ def test_without_one_every_repetition_draws_its_own():
         tests.append({data.test.ids[i] for i in repetition.test})
     assert tests[0] == set(dataset.test.ids)
     assert tests[1] != tests[2] != tests[0]
-    again = divide(dataset, repeats=3, seed=0)
+    again = divide(dataset, CompareConfig(repeats=3))
     assert all(
         (a.test == b.test).all() for a, b in zip(data.repetitions, again.repetitions, strict=True)
     )
@@ -47,24 +48,24 @@ def test_splits_of_one_array_that_the_user_has_made_are_kept():
     assert drawn.test_drawn
     assert not picture_data().test_drawn
     own = dataclasses.replace(drawn, test_drawn=False)
-    assert not divide(own, repeats=2, seed=0).redrawn
-    assert divide(own, repeats=2, seed=0, redraw=True).redrawn
+    assert not divide(own, CompareConfig(repeats=2)).redrawn
+    assert divide(own, CompareConfig(repeats=2, redraw=True)).redrawn
     with pytest.raises(ConfigError, match="cannot draw another"):
-        divide(picture_data(), repeats=2, seed=0, redraw=True)
+        divide(picture_data(), CompareConfig(repeats=2, redraw=True))
 
 
 def test_limits_keep_the_shares_of_the_classes():
-    data = divide(picture_data(), repeats=1, seed=0, train_items=30, test_items=12)
+    data = divide(picture_data(), CompareConfig(repeats=1, train_items=30, test_items=12))
     assert np.bincount(data.train.labels).tolist() == [10, 10, 10]
     assert data.n_test == 12
 
 
 def test_impossible_requests():
     with pytest.raises(ConfigError, match=r"repeats.*train_items"):
-        divide(picture_data(), repeats=0, seed=0, train_items=1)
+        divide(picture_data(), CompareConfig(repeats=0, train_items=1))
     x, _ = pictures(10)
     with pytest.raises(DataError, match="one class"):
-        divide(load_data({"train": (x, [0] * 10), "test": (x, [0] * 10)}), repeats=1, seed=0)
+        divide(load_data({"train": (x, [0] * 10), "test": (x, [0] * 10)}), CompareConfig(repeats=1))
 
 
 @pytest.mark.parametrize(

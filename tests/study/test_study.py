@@ -49,7 +49,7 @@ def test_the_five_of_the_question_and_the_naive_one(study):
     assert len(result.evidence.proofs) == 2
     assert by_name["eval"].behaviour.peak_bytes > by_name["eval+no_grad"].behaviour.peak_bytes
     # Two distinct functions: one cached once for both repetitions, one loader walk a repetition.
-    assert result.plan.images == 150 + 2 * 150
+    assert result.plan.items == 150 + 2 * 150
     assert result.plan.alone == 6 * 2 * 150
     assert {"rows depend on the batch", "dropout left on", "statistics move"} <= set(kinds(result))
     assert "drop (Dropout)" in found(result, "dropout left on").text
@@ -92,7 +92,7 @@ def test_planted_faults_of_the_inputs(study, fault, kind, words):
     assert result.recommendation.configuration == "inputs mended"
     assert "Mend the inputs" in result.recommendation.text
     mended = result.evidence.outcome("inputs mended")
-    assert mended.task.function.preprocessing == RIGHT
+    assert mended.task.function.inputs == RIGHT
 
 
 def test_a_mended_configuration_that_is_there_is_not_added(study):
@@ -113,7 +113,7 @@ def test_class_ordered_data_and_loader(study):
     assert ordered.accuracy.value < shuffled.accuracy.value - 0.1
     assert finding.level == "warning"
     # training rows of both come from the same walk
-    assert result.plan.images == 150 + 2 * (90 + 60) + 2 * (18 + 60)
+    assert result.plan.items == 150 + 2 * (90 + 60) + 2 * (18 + 60)
 
 
 def test_dropout_alone(study):
@@ -128,7 +128,7 @@ def test_nothing_to_choose_without_batch_norm(study):
     result = study((*SIX, "reestimated", "class-ordered"), backbone=planted(norm=False))
     assert "nothing to choose" in kinds(result)
     assert len({str(numbers(outcome)) for outcome in result.outcomes}) == 1
-    assert result.plan.images == 150
+    assert result.plan.items == 150
     assert "all modes compute the same rows" in result.recommendation.text
     assert result.evidence.inputs is None
     unchecked = found(result, "inputs: not checked")
@@ -165,13 +165,13 @@ def test_own_configurations_cuts_and_heads(study):
     assert "train_loss" in sgd.runs[0].chosen
     # three cuts of one function and two heads: one pass
     rows = [p for p in result.plan.passes if p.what.function.statistics == "running"]
-    assert [p.images for p in rows] == [150]
+    assert [p.items for p in rows] == [150]
 
 
 def test_recompute_moves_statistics_and_tests_with_them(study):
     result = study("recompute,no_grad", recompute_passes=3, repeats=1)
     recompute = result.evidence.outcome("recompute")
-    assert result.plan.images == 150 + 150 + 3 * 90 + 18 + 60
+    assert result.plan.items == 150 + 150 + 3 * 90 + 18 + 60
     assert recompute.accuracy.value > 0.5
     assert not recompute.cacheable
 

@@ -127,7 +127,7 @@ def test_best_validation_accuracy_and_curves_of_every_run(four):
 def test_plan_and_progress_tell_how_long_it_is(four):
     result, reporter, _ = four
     tunings = result.plan.tunings
-    assert [(t.recipe, t.runs, t.epochs, t.images) for t in tunings] == [
+    assert [(t.recipe, t.runs, t.epochs, t.items) for t in tunings] == [
         ("sgd-step", 2, 2, 72), ("adam-step", 2, 2, 72),
     ]  # fmt: skip
     plan = next(note for note in reporter.notes if note.startswith("plan: "))
@@ -221,7 +221,7 @@ def test_inputs_of_the_configuration_reach_the_training(cache):
     result = tuned_study(cache, "finetune+adam,finetune+adam+unscaled", repeats=1, epochs=1)
     one, other = ({c.name: c.y for c in o.runs[0].curves} for o in result.evidence.tuned)
     assert one["validation loss"][0] != other["validation loss"][0]
-    assert result.evidence.tuned[1].task.function.preprocessing.scale == 1.0
+    assert result.evidence.tuned[1].task.function.inputs.scale == 1.0
     assert result.plan.tunings[0].configurations == ("finetune+adam",)
 
 
@@ -265,7 +265,7 @@ def test_a_configuration_object_takes_a_recipe(cache):
     assert result.evidence.outcome(name) is result.evidence.tuned[0]
     assert "<b>mine" not in render_page(comparison_page(result, title="mine"))
     assert result.evidence.tuned[0].tuning.recipe["start"] == "probe"
-    assert result.evidence.tuned[0].task.function.preprocessing.size == (16, 16)
+    assert result.evidence.tuned[0].task.function.inputs.size == (16, 16)
     assert RIGHT.size == (32, 32)
 
 

@@ -226,6 +226,11 @@ class Inputs(ABC):
         check_fields(cls, given)
         return cls(**{**known, **given}), ()
 
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """Return the names of the fields."""
+        return tuple(f.name for f in _fields(cls))
+
     def values(self) -> dict[str, Any]:
         """Return the value of every field, by name; ``type(self)(**values)`` makes it again."""
         return {f.name: getattr(self, f.name) for f in _fields(type(self))}
@@ -280,7 +285,7 @@ def check_fields(kind: type[Inputs], values: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: naming all of them, with the nearest names.
     """
-    known = [f.name for f in _fields(kind)]
+    known = kind.field_names()
     unknown = [name for name in values if name not in known]
     if unknown:
         hints = [hint for name in unknown if (hint := did_you_mean(name, known))]

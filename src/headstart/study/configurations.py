@@ -7,6 +7,7 @@ or ``finetune:lp-ft``. :func:`resolve` turns names into configurations.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,8 +16,7 @@ from typing import Any, Literal, get_args
 
 from headstart.core.errors import ConfigError
 from headstart.core.wording import nearest
-from headstart.data import Preprocessing
-from headstart.data.inputs import Inputs as BackboneInputs
+from headstart.data import INPUT_KINDS, Inputs
 from headstart.study.heads import HeadSpec, tutorial_head
 
 Mode = Literal["eval", "train"]
@@ -24,25 +24,15 @@ Autograd = Literal["grad", "no_grad", "inference"]
 Statistics = Literal["running", "batch", "reestimated", "blend"]
 Switch = Literal["off", "on"]
 Order = Literal["shuffled", "class"]
-Inputs = Literal["as given", "unscaled", "unnormalised", "misnormalised", "swapped-channels"]
-
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "mode": get_args(Mode),
     "autograd": get_args(Autograd),
     "statistics": (None, *get_args(Statistics)),
     "dropout": (None, *get_args(Switch)),
     "order": get_args(Order),
-    "inputs": get_args(Inputs),
 }
 _SET_BY_RECIPE = ("mode", "autograd", "statistics", "alpha", "dropout", "order", "recompute",
                   "batch_size", "head")  # fmt: skip
-_MISTAKES = {
-    "unscaled": {"scale", "mean", "std"},
-    "unnormalised": {"scale", "mean", "std"},
-    "misnormalised": {"mean", "std"},
-    "swapped-channels": {"channels"},
-}
-"""Deliberate mistakes in the inputs, and the fields of the preprocessing that each one sets."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +57,11 @@ class Configuration:
         recompute: run the backbone anew in every pass of training, in training mode, which moves
             its running statistics, and test in evaluation mode with the moved statistics.
             Otherwise one function computes training and test rows alike.
-        batch_size: images in a batch, where rows depend on it. None: that of the study.
-        inputs: a deliberate mistake: ``unscaled`` (0..255), ``unnormalised`` (0..1 without mean
-            and standard deviation), ``misnormalised`` (ImageNet's mean and standard deviation, or
-            0.5 where ImageNet's are right), ``swapped-channels`` (BGR for RGB or the reverse).
-        preprocessing: fields of :class:`~headstart.data.Preprocessing` to replace.
+        batch_size: items in a batch, where rows depend on it. None: that of the study.
+        inputs: a deliberate mistake that the backbone's inputs know by this name
+            (:meth:`~headstart.data.Inputs.mistakes`), for images ``unscaled``, ``unnormalised``,
+            ``misnormalised`` and ``swapped-channels``.
+        preprocessing: fields of the backbone's inputs to replace.
         layer, pooling: another cut. None: that of the backbone.
         head: another head. None: that of the study.
         recipe: train the backbone as well, a fresh copy in every repetition: the name of a recipe
@@ -92,7 +82,7 @@ class Configuration:
     order: Order = "shuffled"
     recompute: bool = False
     batch_size: int | None = None
-    inputs: Inputs = "as given"
+    inputs: str = "as given"
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     layer: str | None = None
     pooling: str | None = None
@@ -105,7 +95,7 @@ class Configuration:
             f"{key} is {getattr(self, key)!r}, expected one of {', '.join(map(repr, choices))}"
             for key, choices in _CHOICES.items()
             if getattr(self, key) not in choices
-        ] or [*self._contradictions(), *self._fixed_by_recipe(), *self._input_faults()]
+        ] or [*self._contradictions(), *self._fixed_by_recipe()]
         if faults:
             who = f"the configuration '{self.name}'"
             raise ConfigError(tuple(f"{who}: {fault}" for fault in faults))
@@ -120,25 +110,32 @@ class Configuration:
         """Whether dropout is in effect."""
         return self.mode == "train" if self.dropout is None else self.dropout == "on"
 
-    def preprocess(self, base: BackboneInputs) -> BackboneInputs:
+    def inputs_from(self, base: Inputs) -> Inputs:
         """Return the inputs in effect, given the backbone's own.
 
         Raises:
-            ConfigError: this kind of inputs knows no such mistake, or has no such values.
+            ConfigError: this kind of inputs knows no such mistake, has no such fields, or both
+                set the same field.
         """
+        who, wrong = f"the configuration '{self.name}'", base
         if self.inputs != "as given":
             mistakes = base.mistakes()
             if self.inputs not in mistakes:
-                known = ", ".join(mistakes) or "none"
                 raise ConfigError(
-                    (
-                        f"the configuration '{self.name}': inputs='{self.inputs}' means nothing for"
-                        f" {base.unit}",
-                    ),
-                    hint=f"mistakes that can be made with them: {known}",
+                    (f"{who}: inputs='{self.inputs}' means nothing for {base.unit}",),
+                    hint=f"mistakes that can be made with them: {', '.join(mistakes) or 'none'}",
                 )
-            base = mistakes[self.inputs]
-        return base.changed(**self.preprocessing)
+            wrong = mistakes[self.inputs]
+        twice = sorted(base.differences(wrong).keys() & self.preprocessing.keys())
+        if twice:
+            raise ConfigError(
+                (f"{who}: inputs='{self.inputs}' and preprocessing both set {', '.join(twice)}",)
+            )
+        try:
+            return wrong.changed(**self.preprocessing)
+        except ConfigError as error:
+            faults = tuple(f"{who}: {fault}" for fault in error.faults)
+            raise ConfigError(faults, hint=error.hint) from error
 
     def settings(self) -> dict[str, Any]:
         """Return what is in effect, in plain values, without name and description."""
@@ -192,19 +189,6 @@ class Configuration:
             " a recipe of your own (finetune:FILE.toml)"
         ]
 
-    def _input_faults(self) -> list[str]:
-        faults = []
-        known = {f.name for f in dataclasses.fields(Preprocessing)}
-        unknown = sorted(set(self.preprocessing) - known)
-        if unknown:
-            faults.append(
-                f"a preprocessing has no {', '.join(unknown)}; it has {', '.join(sorted(known))}"
-            )
-        twice = set(self.preprocessing) & _MISTAKES.get(self.inputs, set())
-        if twice:
-            faults.append(f"inputs='{self.inputs}' and preprocessing both set {sorted(twice)}")
-        return faults
-
 
 # ---------------------------------------------------------------------------------------- names
 
@@ -254,6 +238,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "layer": ("layer", str),
     "pooling": ("pooling", str),
     "batch": ("batch_size", int),
+    "inputs": ("inputs", str),
     "size": ("size", int),
     "scale": ("scale", float),
     "mean": ("mean", lambda text: _numbers(text)),
@@ -261,7 +246,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "channels": ("channels", str),
     "crop": ("crop_fraction", float),
 }
-"""What ``word=value`` sets, and how the value is read."""
+"""What ``word=value`` sets, and how the value is read; other fields of inputs by their name."""
 
 _RECIPE = "finetune:"
 _BLEND = re.compile(r"blend\(([^()]*)\)")
@@ -386,8 +371,9 @@ def _term(term: str) -> tuple[Fields, str]:
             raise ConfigError((f"'{term}': expected a number from 0 to 1",)) from None
         return {"statistics": "blend", "alpha": alpha}, f"{alpha:g} of the way to re-estimated"
     key, sign, text = term.partition("=")
-    if sign and key in _VALUES:
-        name, convert = _VALUES[key]
+    of_inputs = {name for kind in INPUT_KINDS.values() for name in kind.field_names()}
+    if sign and (key in _VALUES or key in of_inputs):
+        name, convert = _VALUES.get(key, (key, _numbers_or_text))
         try:
             return {name: convert(text)}, term
         except ValueError:
@@ -434,6 +420,13 @@ def _numbers(text: str) -> float | tuple[float, ...]:
     if len(values) not in (1, 3):
         raise ValueError("expected one number or three")
     return values[0] if len(values) == 1 else values
+
+
+def _numbers_or_text(text: str) -> Any:
+    for convert in (int, _numbers):
+        with contextlib.suppress(ValueError):
+            return convert(text)
+    return text
 
 
 def _hint() -> str:

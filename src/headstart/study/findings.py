@@ -66,14 +66,14 @@ def inputs_look_wrong(e: Evidence) -> Iterator[Finding]:
         f"inputs: {kind}",
         "warning",
         text,
-        fix=f"use {correction.preprocessing}",
+        fix=f"use {correction.inputs}",
         evidence={
             "layer": check.layers[0],
             "before": check.given.first,
             "after": correction.first,
             "early_before": check.given.early,
             "early_after": correction.early,
-            "images": check.images,
+            "images": check.items,
         },
     )
     yield from _hidden_fault(e)
@@ -81,10 +81,10 @@ def inputs_look_wrong(e: Evidence) -> Iterator[Finding]:
 
 def _hidden_fault(e: Evidence) -> Iterator[Finding]:
     """Batch statistics do better than running ones only because the inputs are wrong."""
-    given = e.reference_outcome.task.function.preprocessing
+    given = e.reference_outcome.task.function.inputs
     for outcome in e.frozen:
         function = outcome.task.function
-        other = function.preprocessing != given or function.statistics == "running"
+        other = function.inputs != given or function.statistics == "running"
         if other or outcome.difference is None or not outcome.gains:
             continue
         yield Finding(
@@ -123,7 +123,7 @@ def inputs_unchecked(e: Evidence) -> Iterator[Finding]:
         return
     figures = (
         f"mean {number(given.mean)} and deviation {number(given.deviation)}"
-        f" ({number(given.low)} to {number(given.high)}, on {given.images} training images)"
+        f" ({number(given.low)} to {number(given.high)}, on {given.items} training {e.unit})"
     )
     reason = f"up to its cut, {e.backbone} keeps no running statistics to compare them with"
     evidence = {"mean": given.mean, "deviation": given.deviation}
@@ -209,12 +209,12 @@ def rows_depend_on_batch(e: Evidence) -> Iterator[Finding]:
     yield Finding(
         "rows depend on the batch",
         "warning",
-        f"With {listed(o.name for o in batch)}, a row depends on its batch: the same images in"
-        f" another batch change by up to {format_percent(changes.in_another_batch)} of the largest"
-        f" feature, and a row typically by {format_percent(changes.typical)} of its length. The"
-        f" {len(norms)} batch norms from {norms[0]} to {norms[-1]} take their statistics from the"
-        " batch.",
-        fix="call backbone.eval(); do not cache such rows, and do not serve one image at a time"
+        f"With {listed(o.name for o in batch)}, a row depends on its batch: the same {e.unit}"
+        f" in another batch change by up to {format_percent(changes.in_another_batch)} of the"
+        f" largest feature, and a row typically by {format_percent(changes.typical)} of its length."
+        f" The {len(norms)} batch norms from {norms[0]} to {norms[-1]} take their statistics from"
+        " the batch.",
+        fix="call backbone.eval(); do not cache such rows, and do not serve one item at a time"
         " with them",
         evidence={o.name: o.behaviour.changes.in_another_batch for o in batch},
     )
@@ -255,7 +255,7 @@ def class_order_matters(e: Evidence) -> Iterator[Finding]:
 
 
 def dropout_left_on(e: Evidence) -> Iterator[Finding]:
-    """Two passes over the same images disagree."""
+    """Two passes over the same items disagree."""
     noisy = [o for o in e.frozen if o.task.function.dropout]
     if not noisy:
         return
@@ -264,7 +264,7 @@ def dropout_left_on(e: Evidence) -> Iterator[Finding]:
     source = f"the source is {where}" if where else "the source is in the forward pass itself"
     text = (
         f"With {listed(o.name for o in noisy)}, dropout is on in the frozen backbone: two passes"
-        f" over the same images differ by up to {format_percent(worst)} of the largest feature;"
+        f" over the same {e.unit} differ by up to {format_percent(worst)} of the largest feature;"
         f" {source}."
     )
     for outcome in noisy:
@@ -315,7 +315,7 @@ def ways_are_equal(e: Evidence) -> Iterator[Finding]:
         if len(names) < 2:
             continue
         who = " and ".join(names) if len(names) == 2 else listed(names)
-        on = f"{equality.images:,} images in {count(equality.batches, 'batch', 'batches')}"
+        on = f"{equality.items:,} {e.unit} in {count(equality.batches, 'batch', 'batches')}"
         if equality.exact:
             text = f"{who} compute the same rows, bit for bit (run and compared on {on})."
         else:

@@ -40,8 +40,8 @@ class Function:
         statistics, alpha: what batch norms use.
         dropout: whether dropout and the like are on.
         recompute: whether training rows come from several passes in training mode.
-        preprocessing: the inputs of the network.
-        batch_size: images in a batch; None where rows do not depend on it.
+        inputs: of the network.
+        batch_size: items in a batch; None where rows do not depend on it.
         order: of the items that the head is tested on; ``shuffled`` where it does not matter.
         autograd: the mode that it runs in; one for all modes that were shown to be equal.
     """
@@ -50,7 +50,7 @@ class Function:
     alpha: float | None
     dropout: bool
     recompute: bool
-    preprocessing: Inputs
+    inputs: Inputs
     batch_size: int | None
     order: Order = "shuffled"
     autograd: Autograd = "inference"
@@ -81,7 +81,10 @@ class Function:
 
     def describe(self) -> dict[str, Any]:
         """Return plain values for keys and reports."""
-        return {**dataclasses.asdict(self), "preprocessing": self.preprocessing.describe()}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            "preprocessing" if name == "inputs" else name: value for name, value in values.items()
+        } | {"preprocessing": self.inputs.describe()}
 
 
 def function_of(
@@ -106,7 +109,7 @@ def function_of(
         alpha=alpha,
         dropout=dropout,
         recompute=configuration.recompute and varies,
-        preprocessing=configuration.preprocess(backbone.inputs),
+        inputs=configuration.inputs_from(backbone.inputs),
         batch_size=(configuration.batch_size or batch_size) if varies else None,
         order=configuration.order if by_batch else "shuffled",
         autograd=configuration.autograd,

@@ -9,7 +9,7 @@ tells what is wrong. No label is used.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,14 +51,14 @@ class Trial:
 
     Attributes:
         name: what it changes, in words ("divided by 255").
-        preprocessing: what was tried.
+        inputs: what was tried.
         mends: the mistake that it would correct, as one word.
         first: drift of the first layer, in nats (symmetric KL, mean over channels).
         early: the geometric mean of the drift of the first layers.
     """
 
     name: str
-    preprocessing: Inputs
+    inputs: Inputs
     first: float
     early: float
     mends: str = ""
@@ -71,14 +71,14 @@ class InputRange:
     Attributes:
         mean, deviation: over all pixels and channels.
         low, high: the extremes.
-        images: on how many images.
+        items: how many.
     """
 
     mean: float
     deviation: float
     low: float
     high: float
-    images: int
+    items: int
 
     @property
     def unusual(self) -> bool:
@@ -97,7 +97,7 @@ class InputCheck:
         correction: the simplest trial that agrees clearly better; None if there is none.
         enlarged: by how much the items are enlarged, where that has a meaning.
         own_size: the trial at about the items' own size, if they are enlarged.
-        images: on how many images.
+        items: how many.
     """
 
     layers: tuple[str, ...]
@@ -106,18 +106,21 @@ class InputCheck:
     correction: Trial | None
     enlarged: Enlargement | None
     own_size: Trial | None
-    images: int
+    items: int
 
 
-def input_range(inputs: Arguments) -> InputRange:
-    """Measure the first argument of the network."""
-    values = inputs.args[0].double()
+def input_range(inputs: Arguments) -> InputRange | None:
+    """Measure the first argument of the network; None where it holds no real numbers."""
+    first = next(inputs.tensors())
+    if not first.is_floating_point():
+        return None
+    values = first.double()
     return InputRange(
         mean=float(values.mean()),
         deviation=float(values.std(correction=0)),
         low=float(values.min()),
         high=float(values.max()),
-        images=len(inputs),
+        items=len(inputs),
     )
 
 
@@ -130,21 +133,17 @@ def check_inputs(
         backbone: the network with the preprocessing in question.
         norms: its layers with running statistics, in the order of the network; not empty.
         data: its sample is used.
-        batch_size: images in a pass.
+        batch_size: items in a pass.
     """
     early = tuple(norms[:EARLY])
     base = backbone.at(early[-1], "none")
-    collated: dict[Hashable, Arguments] = {}
 
     def trial(variant: Variant) -> Trial:
-        changed = variant.inputs
-        if changed.decoding not in collated:
-            collated[changed.decoding] = data.sample_items(changed)
-        inputs = changed.finish(collated[changed.decoding].to(backbone.device))
-        found = drift_up_to(base, early, inputs.split(batch_size))
+        batches = data.look(variant.inputs, backbone.device).split(batch_size)
+        found = drift_up_to(base, early, batches)
         logs = [math.log(max(layer.symmetric_kl, 1e-12)) for layer in found]
         mean = math.exp(sum(logs) / len(logs))
-        return Trial(variant.name, changed, found[0].symmetric_kl, mean, variant.mends)
+        return Trial(variant.name, variant.inputs, found[0].symmetric_kl, mean, variant.mends)
 
     as_given = trial(Variant("as given", backbone.inputs, ""))
     trials = tuple(trial(variant) for variant in backbone.inputs.variants())
@@ -157,7 +156,7 @@ def check_inputs(
         correction=choose_correction(as_given, trials),
         enlarged=size,
         own_size=None if size is None or size.nearer is None else trial(size.nearer),
-        images=len(data.sample),
+        items=len(data.sample),
     )
 
 

@@ -62,7 +62,7 @@ class Behaviour:
         changes: of its rows.
         peak_bytes: the most memory that tensors take at a time while one batch runs, without the
             weights; scratch memory inside kernels is not seen.
-        batch: the images in that batch.
+        batch: the items in that batch.
     """
 
     changes: Changes
@@ -94,14 +94,14 @@ class Equality:
 
     Attributes:
         modes: the autograd modes that were run, on the same batches with the same seeds.
-        batches, images: how many.
+        batches, items: how many.
         exact: whether all rows are equal bit for bit.
         change: else the largest difference, relative to the largest feature.
     """
 
     modes: tuple[Autograd, ...]
     batches: int
-    images: int
+    items: int
     exact: bool
     change: float
 
@@ -140,7 +140,7 @@ def share_functions(tasks: Sequence[Task], bench: Bench) -> tuple[list[Task], tu
             continue
         ready = bench.networks.ready(function, bench.data.repetitions[0])
         cuts = list(dict.fromkeys(member.cut for member in members))
-        batches = _two_batches(bench, function.preprocessing)
+        batches = _two_batches(bench, function.inputs)
         found = equality(ready, cuts, modes, batches, bench.extraction)
         names = tuple(m.name for m in members if m.function.order == "shuffled")
         proofs.append(Proof(names, found))
@@ -161,7 +161,7 @@ def behaviours(
     """Measure how rows change, and what they cost.
 
     Returns:
-        Behaviour by configuration, and seconds per image, which differ from run to run.
+        Behaviour by configuration, and seconds per item, which differ from run to run.
     """
     size = min(bench.extraction.batch_size, len(bench.data.sample) // 2)
     measured: dict[tuple[Function, Cut], Changes] = {}
@@ -175,21 +175,20 @@ def behaviours(
             autograd = task.configuration.autograd
             # Other values of the inputs or of fixed statistics cost neither time nor memory.
             modes = (function.batch_dependent, function.dropout)
-            cost = (modes, function.preprocessing.extent, task.cut, autograd)
+            cost = (modes, function.inputs.extent, task.cut, autograd)
             if at not in measured or cost not in costs:
                 ready = bench.networks.ready(function, bench.data.repetitions[0])
-                items = bench.data.sample_items(function.preprocessing)[: 2 * size]
+                inputs = bench.data.look(function.inputs, ready.device)[: 2 * size]
             if at not in measured:
-                measured[at] = changes(ready, task.cut, function, items, bench.extraction)
+                measured[at] = changes(ready, task.cut, function, inputs, bench.extraction)
             if cost not in costs:
-                inputs = function.preprocessing.finish(items[:size].to(ready.device))
-                cuts = network.at_cuts(ready, [task.cut])
+                how = (network.at_cuts(ready, [task.cut]), inputs[:size], autograd)
                 costs[cost] = (
-                    peak_bytes(cuts, inputs, autograd, bench.extraction),
-                    seconds_per_image(cuts, inputs, autograd, bench.extraction),
+                    peak_bytes(*how, bench.extraction),
+                    seconds_per_item(*how, bench.extraction),
                 )
-            peak, time_ = costs[cost]
-            seconds[task.name] = time_ * (bench.rounds if task.function.recompute else 1)
+            peak, rate = costs[cost]
+            seconds[task.name] = rate * (bench.rounds if task.function.recompute else 1)
             found[task.name] = Behaviour(measured[at], peak, size)
             progress.advance()
     return found, seconds
@@ -202,13 +201,10 @@ def drifts(tasks: Sequence[Task], bench: Bench) -> dict[str, tuple[LayerDrift, .
         return {}
     names: dict[Inputs, str] = {base.inputs: GIVEN}
     for task in tasks:
-        names.setdefault(task.function.preprocessing, task.name)
+        names.setdefault(task.function.inputs, task.name)
+    size = bench.extraction.batch_size
     return {
-        name: drift_up_to(
-            base,
-            norms,
-            bench.data.sample_inputs(inputs, base.device).split(bench.extraction.batch_size),
-        )
+        name: drift_up_to(base, norms, bench.data.look(inputs, base.device).split(size))
         for inputs, name in names.items()
     }
 
@@ -222,7 +218,7 @@ def moved(tasks: Sequence[Task], bench: Bench) -> dict[str, float] | None:
 
 
 def _two_batches(bench: Bench, inputs: Inputs) -> list[Arguments]:
-    sample = bench.data.sample_inputs(inputs, bench.networks.backbone.device)
+    sample = bench.data.look(inputs, bench.networks.backbone.device)
     parts = sample.split(bench.extraction.batch_size)
     return [part for part in parts if len(part) > 1][:2]
 
@@ -255,7 +251,7 @@ def find_facts(backbone: Backbone, inputs: Arguments) -> Facts:
 
 
 def changes(
-    ready: Backbone, cut: Cut, function: Function, items: Arguments, settings: Extraction
+    ready: Backbone, cut: Cut, function: Function, inputs: Arguments, settings: Extraction
 ) -> Changes:
     """Measure how rows change with their batch and from pass to pass.
 
@@ -263,15 +259,15 @@ def changes(
         ready: a copy in the modes of the function.
         cut: where.
         function: what.
-        items: 2 b different items, collated: two batches.
+        inputs: two batches of different items, one behind the other.
         settings: for the precision.
     """
     cuts = network.at_cuts(ready, [cut])
-    half = len(items) // 2
+    half = len(inputs) // 2
     keep = max(1, half // 2)
-    inputs = function.preprocessing.finish(items.to(ready.device))
-    others = torch.cat([torch.arange(keep), torch.arange(half, 2 * half - keep)])
-    here, elsewhere = inputs[:half], inputs[others.to(ready.device)]
+    here = inputs[:half]
+    kept_and_new = torch.cat([torch.arange(keep), torch.arange(half, 2 * half - keep)])
+    elsewhere = inputs[kept_and_new.to(ready.device)]
 
     def run(seed: int, batch: Arguments, source: Sequence[Backbone] = cuts) -> Tensor:
         with network.seeded(seed, ready.device):
@@ -289,10 +285,10 @@ def changes(
     return Changes(_largest(one, other), float(typical), _largest(first, again))
 
 
-def seconds_per_image(
+def seconds_per_item(
     cuts: Sequence[Backbone], inputs: Arguments, autograd: Autograd, settings: Extraction
 ) -> float:
-    """Return the shortest time of some forward passes, per image, without decoding.
+    """Return the shortest time of some forward passes, per item, without decoding.
 
     Other work on the machine makes a pass longer and never shorter.
     """
@@ -334,7 +330,7 @@ def equality(
     return Equality(
         modes=tuple(modes),
         batches=len(batches),
-        images=sum(len(batch) for batch in batches),
+        items=sum(len(batch) for batch in batches),
         exact=all(torch.equal(a, b) for a, b in pairs),
         change=max((_largest(a, b) for a, b in pairs), default=0.0),
     )
@@ -445,7 +441,7 @@ __all__ = [
     "moved",
     "moved_statistics",
     "peak_bytes",
-    "seconds_per_image",
+    "seconds_per_item",
     "share_functions",
     "spread_of",
 ]

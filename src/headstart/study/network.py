@@ -42,7 +42,7 @@ class Networks:
         facts: what it contains.
         data: the items.
         statistics_items: training items that statistics are re-estimated on.
-        batch_size: images in a batch of that.
+        batch_size: items in a batch of that.
     """
 
     backbone: Backbone
@@ -58,7 +58,7 @@ class Networks:
         """Return a copy in the modes, and with the statistics, for the training rows."""
         if not function.measured_statistics:
             return prepared(self.backbone, function)
-        key = (function.preprocessing, repetition.number if self.data.redrawn else 0)
+        key = (function.inputs, repetition.number if self.data.redrawn else 0)
         if key not in self._restated:
             self._restated[key] = self._restate(function, repetition)
         restated, done = self._restated[key]
@@ -82,14 +82,10 @@ class Networks:
 
     def _restate(self, function: Function, repetition: Repetition) -> tuple[Backbone, Reestimation]:
         chosen = statistics_sample(repetition, self.statistics_items)
-        given = function.preprocessing
-        batches = [
-            given.finish(items.to(self.backbone.device))
-            for _, items in self.data.samples.batches(
-                self.data.train, chosen, given, self.batch_size
-            )
-        ]
-        return restate(self.deepest, self.facts.norms, batches)
+        given = function.inputs
+        device, size = self.backbone.device, self.batch_size
+        batches = self.data.batches(self.data.train, chosen, given, size, device)
+        return restate(self.deepest, self.facts.norms, [inputs for _, inputs in batches])
 
 
 def statistics_sample(repetition: Repetition, most: int) -> Ints:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,13 @@ Kind = Literal["rows", "batches", "recompute"]
 Part = Literal["all", "train", "validation", "test"]
 Key = tuple[Function, Cut, str]
 """What is run, and how it is trained; configurations with equal keys share their runs."""
+
+_KINDS: Mapping[Kind, str] = {
+    "rows": "rows once an item (cached)",
+    "batches": "loaders, anew for every repetition",
+    "recompute": "several passes in training mode",
+}
+"""The kinds of passes in the order in which they run, and what a plan calls them."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,7 @@ class Task:
         return self.configuration.head or default
 
     def key(self, head: HeadSpec) -> Key:
-        """Return what identifies its runs.
-
-        Args:
-            head: of configurations that neither bring their own nor fine-tune.
-        """
+        """Return what identifies its runs, given the head of configurations without their own."""
         trained = self.head(head).describe() if self.tuning is None else self.tuning.recipe
         return self.function, self.cut, canonical_json(trained, compact=False)
 
@@ -91,11 +94,11 @@ class Pass:
 
 @dataclass(frozen=True)
 class PlannedPass:
-    """Forward passes with where they are cut, how many images they take, and for whom."""
+    """Forward passes with where they are cut, how many items they take, and for whom."""
 
     what: Pass
     cuts: tuple[Cut, ...]
-    images: int
+    items: int
     configurations: tuple[str, ...]
 
 
@@ -108,26 +111,19 @@ class PlannedTuning:
         recipe: its name.
         runs: how many.
         epochs: of a run, at most.
-        images: that train, in an epoch.
+        items: that train, in an epoch.
     """
 
     configurations: tuple[str, ...]
     recipe: str
     runs: int
     epochs: int
-    images: int
+    items: int
 
     @property
     def steps(self) -> int:
-        """Images that go forward and backward in all runs together, at most."""
-        return self.runs * self.epochs * self.images
-
-    def __str__(self) -> str:
-        return (
-            f"fine-tuning of a fresh copy for {', '.join(self.configurations)} (recipe"
-            f" {self.recipe}): {count(self.runs, 'run')} of up to {count(self.epochs, 'epoch')} of"
-            f" {self.images:,} images"
-        )
+        """Items that go forward and backward in all runs together, at most."""
+        return self.runs * self.epochs * self.items
 
 
 @dataclass(frozen=True)
@@ -136,53 +132,57 @@ class Plan:
 
     Attributes:
         passes: each once.
-        images: forward passes of single images in them, if no row is in the cache.
-        alone: how many it would be if every configuration and repetition ran on its own.
+        alone: forward passes of single items if every configuration and repetition ran on its own.
+        unit: what several items are called ("images").
         tunings: what is fine-tuned in addition; not counted in the others.
     """
 
     passes: tuple[PlannedPass, ...]
-    images: int
     alone: int
+    unit: str
     tunings: tuple[PlannedTuning, ...] = ()
 
     @property
+    def items(self) -> int:
+        """Forward passes of single items, if no row is in the cache."""
+        return sum(planned.items for planned in self.passes)
+
+    @property
     def saved(self) -> int:
-        """Forward passes of single images that sharing saves."""
-        return self.alone - self.images
+        """Forward passes of single items that sharing saves."""
+        return self.alone - self.items
 
     def lines(self) -> tuple[str, ...]:
         """Return the plan as text, one line for each kind of pass and set of configurations."""
-        images: dict[tuple[Kind, tuple[str, ...]], int] = {}
+        items: dict[tuple[Kind, tuple[str, ...]], int] = {}
         for planned in self.passes:
             key = (planned.what.kind, planned.configurations)
-            images[key] = images.get(key, 0) + planned.images
-        return (
-            *(f"{_KINDS[kind]} for {', '.join(names)}: {n:,} images"
-              for (kind, names), n in images.items()),
-            *map(str, self.tunings),
-        )  # fmt: skip
+            items[key] = items.get(key, 0) + planned.items
+        passes = (
+            f"{_KINDS[kind]} for {', '.join(names)}: {n:,} {self.unit}"
+            for (kind, names), n in items.items()
+        )
+        tunings = (
+            f"fine-tuning of a fresh copy for {', '.join(one.configurations)} (recipe"
+            f" {one.recipe}): {count(one.runs, 'run')} of up to {count(one.epochs, 'epoch')} of"
+            f" {one.items:,} {self.unit}"
+            for one in self.tunings
+        )
+        return (*passes, *tunings)
 
     def __str__(self) -> str:
         lines = [
-            f"{self.images:,} forward passes of one image instead of {self.alone:,};"
+            f"{self.items:,} forward passes of single {self.unit} instead of {self.alone:,};"
             f" {self.saved:,} are shared",
             *(f"  {line}" for line in self.lines()),
         ]
         if self.tunings:
-            steps = sum(tuning.steps for tuning in self.tunings)
             lines.append(
-                f"  fine-tuning is the long part: up to {steps:,} images go forward and backward"
+                "  fine-tuning is the long part: up to"
+                f" {sum(tuning.steps for tuning in self.tunings):,} {self.unit} go forward and"
+                " backward"
             )
         return "\n".join(lines)
-
-
-_KINDS: Mapping[Kind, str] = {
-    "rows": "rows once an item (cached)",
-    "batches": "loaders, anew for every repetition",
-    "recompute": "several passes in training mode",
-}
-"""The kinds of passes in the order in which they run, and what a plan calls them."""
 
 
 def passes_of(task: Task, data: StudyData, repetition: int, rounds: int) -> tuple[Pass, ...]:
@@ -209,7 +209,7 @@ def passes_of(task: Task, data: StudyData, repetition: int, rounds: int) -> tupl
 
 
 def make_plan(
-    tasks: Sequence[Task], data: StudyData, *, statistics_items: int, rounds: int
+    tasks: Sequence[Task], data: StudyData, *, statistics_items: int, rounds: int, unit: str
 ) -> Plan:
     """Collect the passes of all configurations and repetitions, each once.
 
@@ -218,13 +218,15 @@ def make_plan(
         data: the items.
         statistics_items: training items that statistics are re-estimated on.
         rounds: passes over the training items of functions with ``recompute``.
+        unit: what several items are called.
     """
     cuts: dict[Pass, dict[Cut, None]] = {}
     users: dict[Pass, dict[str, None]] = {}
     alone = 0
-    frozen = [task for task in tasks if task.tuning is None]
     for repetition in data.repetitions:
-        for task in frozen:
+        for task in tasks:
+            if task.tuning is not None:
+                continue
             for one in passes_of(task, data, repetition.number, rounds):
                 cuts.setdefault(one, {})[task.cut] = None
                 users.setdefault(one, {})[task.name] = None
@@ -233,15 +235,14 @@ def make_plan(
             alone += training + data.n_test + measured
     order = sorted(cuts, key=lambda one: (list(_KINDS).index(one.kind), one.repetition or 0))
     passes = tuple(
-        PlannedPass(one, tuple(cuts[one]), _images(one, data, statistics_items), tuple(users[one]))
+        PlannedPass(one, tuple(cuts[one]), _items(one, data, statistics_items), tuple(users[one]))
         for one in order
     )
-    tuned = [task for task in tasks if task.tuning is not None]
-    return Plan(passes, sum(one.images for one in passes), alone, tuple(_tunings(tuned, data)))
+    return Plan(passes, alone, unit, tuple(_tunings(tasks, data)))
 
 
-def _images(one: Pass, data: StudyData, statistics_items: int) -> int:
-    """Return the images of a pass."""
+def _items(one: Pass, data: StudyData, statistics_items: int) -> int:
+    """Return how many items go through the network in a pass."""
     if one.kind == "recompute":
         return one.rounds * data.n_train + data.n_held_out + data.n_test
     if one.kind == "rows":
@@ -250,30 +251,19 @@ def _images(one: Pass, data: StudyData, statistics_items: int) -> int:
     return {"train": data.n_train, "validation": data.n_held_out, "test": data.n_test}[one.part]
 
 
-def _tunings(tasks: Sequence[Task], data: StudyData) -> Iterable[PlannedTuning]:
-    groups: dict[Key, list[Task]] = {}
+def _tunings(tasks: Sequence[Task], data: StudyData) -> Iterator[PlannedTuning]:
+    tunings: dict[Key, Tuning] = {}
+    names: dict[Key, list[str]] = {}
     for task in tasks:
-        groups.setdefault(task.key(HeadSpec()), []).append(task)
-    for members in groups.values():
-        tuning = members[0].tuning
-        assert tuning is not None
-        yield PlannedTuning(
-            configurations=tuple(task.name for task in members),
-            recipe=tuning.name,
-            runs=len(data.repetitions),
-            epochs=tuning.epochs,
-            images=data.n_train - data.n_held_out,
-        )
+        if task.tuning is not None:
+            key = task.key(HeadSpec())
+            tunings.setdefault(key, task.tuning)
+            names.setdefault(key, []).append(task.name)
+    training = data.n_train - data.n_held_out
+    for key, one in tunings.items():
+        repeats = len(data.repetitions)
+        yield PlannedTuning(tuple(names[key]), one.name, repeats, one.epochs, training)
 
 
-__all__ = [
-    "Key",
-    "Pass",
-    "Plan",
-    "PlannedPass",
-    "PlannedTuning",
-    "Task",
-    "Tuning",
-    "make_plan",
-    "passes_of",
-]
+__all__ = ["Key", "Pass", "Plan", "PlannedPass", "PlannedTuning", "Task", "Tuning", "make_plan",
+           "passes_of"]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from headstart.core.wording import count, format_percent
 from headstart.data import Inputs
 from headstart.study.configurations import REFERENCE, Configuration
@@ -56,7 +58,7 @@ def _choose(e: Evidence) -> FrozenOutcome:
 
 
 def _nothing_to_use(e: Evidence) -> Recommendation:
-    """Say what is missing where no configuration gives each image a row of its own."""
+    """Say what is missing where no configuration gives each item a row of its own."""
     reference = e.reference_outcome
     same = " that trains this head" if any(o.cacheable for o in e.frozen) else ""
     names = ",".join(outcome.name for outcome in e.outcomes)
@@ -64,7 +66,7 @@ def _nothing_to_use(e: Evidence) -> Recommendation:
     return Recommendation(
         configuration=None,
         text=(
-            f"There is nothing to recommend: no configuration compared here{same} gives each image"
+            f"There is nothing to recommend: no configuration compared here{same} gives each item"
             " a row of its own. Such rows can be neither cached nor served one at a time. Add"
             f" {REFERENCE} to the comparison (configs='{names},{REFERENCE}'), or leave out"
             f" reference='{reference.name}'."
@@ -104,18 +106,18 @@ def _text(e: Evidence, chosen: FrozenOutcome) -> str:
         if not e.facts.norms and not e.facts.random:
             return f"Use {name}: all modes compute the same rows, so take the cheapest."
         return (
-            f"Use {name}: nothing that gives each image a row of its own is better by more than"
+            f"Use {name}: nothing that gives each item a row of its own is better by more than"
             " noise, and its rows can be computed once, cached, and served one at a time."
         )
     if chosen.task.function.measured_statistics:
         return (
             f"Use {name}: measure the statistics of your training split once and keep them fixed."
-            " Rows stay functions of their images."
+            " Rows stay functions of their items."
         )
     if chosen.held_out_sign > 0:
         return f"Use {name}, which is better on held-out training items by more than noise."
     return (
-        f"Use {name}: each of its rows is a function of its image alone, which cannot be said"
+        f"Use {name}: each of its rows is a function of its item alone, which cannot be said"
         f" of {e.reference}."
     )
 
@@ -163,45 +165,23 @@ def code_for(e: Evidence, chosen: Outcome) -> str:
         if function.alpha is not None:
             lines += [f"blend(backbone, done, {function.alpha:g})"]
     lines += ["backbone.eval()"]
-    if function.preprocessing != e.reference_outcome.task.function.preprocessing:
-        lines += function.preprocessing.code()
+    if function.inputs != e.reference_outcome.task.function.inputs:
+        lines += function.inputs.code()
     plain = chosen.task.configuration.autograd == "no_grad"
     lines += [f"with torch.{'no_grad' if plain else 'inference_mode'}():"]
-    return "\n".join([*lines, "    rows = backbone(images)"])
+    return "\n".join([*lines, f"    rows = backbone({e.unit})"])
 
 
-def options_for(e: Evidence, chosen: FrozenOutcome) -> str:
-    """Return the options that ``headstart fit`` needs beside those of this study, or nothing."""
+def options_for(e: Evidence, chosen: FrozenOutcome) -> dict[str, Any]:
+    """Return the options that :func:`headstart.fit` needs beside those of this study."""
     if chosen.task.function.measured_statistics or not chosen.cacheable:
-        return ""
-    reference = e.reference_outcome
-    options = preprocessing_options(
-        reference.task.function.preprocessing, chosen.task.function.preprocessing
-    )
+        return {}
+    reference = e.reference_outcome.task
+    options = reference.function.inputs.differences(chosen.task.function.inputs)
     layer, pooling = chosen.task.cut
-    if chosen.task.cut != reference.task.cut:
-        options += [f"--layer {layer}"] if layer else []
-        options += [f"--pooling {pooling}"]
-    return " ".join(options)
-
-
-_FLAGS = ("mean", "std", "scale", "channels", "size", "crop_fraction", "interpolation")
-
-
-def preprocessing_options(given: Inputs, wanted: Inputs) -> list[str]:
-    """Return the command-line options that turn some inputs into others."""
-    changed = given.differences(wanted)
-    named = {"crop_fraction": "crop"}
-    return [
-        f"--{named.get(name, name)} {_said(changed[name])}" for name in _FLAGS if name in changed
-    ]
-
-
-def _said(value: object) -> str:
-    """Return a value as the command line takes it, with all digits: it is part of cache keys."""
-    if not isinstance(value, tuple):
-        return value if isinstance(value, str) else repr(value)
-    return repr(value[0]) if len(set(value)) == 1 else ",".join(repr(v) for v in value)
+    if chosen.task.cut != reference.cut:
+        options |= {"layer": layer, "pooling": pooling}
+    return options
 
 
 def suggestion(name: str, correction: Inputs, given: Inputs) -> Configuration:
@@ -213,4 +193,4 @@ def suggestion(name: str, correction: Inputs, given: Inputs) -> Configuration:
     )
 
 
-__all__ = ["code_for", "options_for", "preprocessing_options", "recommend", "suggestion"]
+__all__ = ["code_for", "options_for", "recommend", "suggestion"]

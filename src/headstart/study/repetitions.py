@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Reporter
 from headstart.data import Dataset, Inputs, Split, read_batches, unreadable
 from headstart.data.reading import OnBad
+from headstart.study.settings import CompareConfig
 
 Ints = NDArray[np.int64]
 
@@ -122,15 +124,25 @@ class StudyData:
         split, positions = self.items(repetition, part)
         return split.labels[positions]
 
-    def sample_items(self, inputs: Inputs) -> Arguments:
-        """Return the items of the sample, collated."""
-        every = np.arange(len(self.sample))
-        ((_, found),) = self.samples.batches(self.sample, every, inputs, len(every))
-        return found
+    def batches(
+        self, split: Split, positions: Ints, inputs: Inputs, size: int, device: torch.device
+    ) -> Iterator[tuple[Ints, Arguments]]:
+        """Yield ``(where in positions, arguments of the network)``, batch after batch.
 
-    def sample_inputs(self, inputs: Inputs, device: torch.device) -> Arguments:
+        A last batch of one item joins the one before it: a batch norm cannot take statistics of
+        one value.
+
+        Raises:
+            BadFilesError: items cannot be read.
+        """
+        for where, items in self.samples.batches(split, positions, inputs, size):
+            yield where, inputs.finish(items.to(device))
+
+    def look(self, inputs: Inputs, device: torch.device) -> Arguments:
         """Return the sample as the network takes it."""
-        return inputs.finish(self.sample_items(inputs).to(device))
+        every = np.arange(len(self.sample))
+        ((_, found),) = self.batches(self.sample, every, inputs, len(every), device)
+        return found
 
     def dataset(self, repetition: Repetition) -> Dataset:
         """Return one repetition as a data set whose validation split is what is held out."""
@@ -146,37 +158,34 @@ class StudyData:
 
 
 def divide(
-    dataset: Dataset,
-    *,
-    repeats: int,
-    seed: int,
-    redraw: bool | None = None,
-    train_items: int | None = None,
-    test_items: int | None = None,
-    workers: int | None = None,
+    dataset: Dataset, config: CompareConfig, *, seed: int = 0, workers: int | None = None
 ) -> StudyData:
     """Draw the items of all repetitions.
 
+    Where every repetition draws its own test items, the first one keeps the split of the data set.
+
     Args:
         dataset: with a training and a test split.
-        repeats: how many repetitions.
+        config: how many repetitions, and of how many items.
         seed: of everything that is drawn.
-        redraw: whether each repetition draws its own test items. None: yes where the data came
-            without a test split. The first repetition keeps the split of the data set.
-        train_items, test_items: use at most this many, drawn in proportion to the classes.
         workers: threads that decode.
 
     Raises:
         DataError: fewer than two classes, or no test item.
-        ConfigError: impossible numbers.
+        ConfigError: repetitions cannot draw another test split.
     """
-    _check(dataset, repeats, train_items, test_items)
-    train = _some(dataset.train, train_items, seed)
-    test = _some(dataset.test, test_items, seed)
-    if redraw is None:
-        redraw = dataset.test_drawn
+    if len(np.unique(dataset.train.labels)) < 2:
+        raise DataError(
+            "the training split holds one class only",
+            hint="a comparison by accuracy needs items of two classes or more",
+        )
+    if not len(dataset.test):
+        raise DataError("the test split is empty", hint="a comparison needs items to test on")
+    train = _some(dataset.train, config.train_items, seed)
+    test = _some(dataset.test, config.test_items, seed)
+    redrawn = dataset.test_drawn if config.redraw is None else config.redraw
     own = np.arange(len(train)), np.arange(len(test))
-    if redraw:
+    if redrawn:
         if dataset.train.items is not dataset.test.items:
             raise ConfigError(
                 ("the test split is a source of its own, so repetitions cannot draw another one",),
@@ -185,44 +194,21 @@ def divide(
         rows, labels = np.r_[train.rows, test.rows], np.r_[train.labels, test.labels]
         own = own[0], len(train) + own[1]
         train = test = Split(train.items, rows, labels, train.classes, train.reporter)
-    drawn = tuple(
-        _repetition(train, own, number, seed, drawn=redraw and number > 0)
-        for number in range(repeats)
+    repetitions = tuple(
+        _repetition(train, own, number, seed, drawn=redrawn and number > 0)
+        for number in range(config.repeats)
     )
-    shuffled = np.random.default_rng([seed, 7]).permutation(drawn[0].train)
+    shuffled = np.random.default_rng([seed, 7]).permutation(repetitions[0].train)
     return StudyData(
         train=train,
         test=test,
-        redrawn=redraw,
-        repetitions=drawn,
+        redrawn=redrawn,
+        repetitions=repetitions,
         sample=train.take(np.sort(shuffled[:SAMPLE])),
         classes=dataset.classes,
         name=dataset.name,
         samples=Samples(workers),
     )
-
-
-def seeds_of(seed: int, repetition: int) -> Seeds:
-    """Return independent seeds for one repetition."""
-    state = np.random.SeedSequence([seed, repetition]).generate_state(5)
-    split, validation, order, chance, head = (int(value) for value in state)
-    return Seeds(split, validation, order, chance, head)
-
-
-def _check(dataset: Dataset, repeats: int, train: int | None, test: int | None) -> None:
-    faults = [f"repeats must be at least 1, not {repeats}"] if repeats < 1 else []
-    for name, value in (("train_items", train), ("test_items", test)):
-        if value is not None and value < 2:
-            faults.append(f"{name} must be at least 2, not {value}")
-    if faults:
-        raise ConfigError(tuple(faults))
-    if len(np.unique(dataset.train.labels)) < 2:
-        raise DataError(
-            "the training split holds one class only",
-            hint="a comparison by accuracy needs items of two classes or more",
-        )
-    if not len(dataset.test):
-        raise DataError("the test split is empty", hint="a comparison needs items to test on")
 
 
 def _some(split: Split, most: int | None, seed: int) -> Split:
@@ -236,7 +222,8 @@ def _repetition(
     split: Split, own: tuple[Ints, Ints], number: int, seed: int, *, drawn: bool
 ) -> Repetition:
     """Return a repetition with the split that the data has, or with one drawn from all of it."""
-    seeds = seeds_of(seed, number)
+    state = np.random.SeedSequence([seed, number]).generate_state(5)
+    seeds = Seeds(*(int(value) for value in state))
     train, test = own
     if drawn:
         assert seeds.split is not None
@@ -298,56 +285,33 @@ class Samples:
         self._splits: list[Split] = []  # keeps the identity of the splits alive
 
     def batches(
-        self, split: Split, indices: Ints, inputs: Inputs, size: int
+        self, split: Split, positions: Ints, inputs: Inputs, size: int
     ) -> Iterator[tuple[Ints, Arguments]]:
-        """Yield ``(positions in indices, collated items)``, batch after batch.
-
-        A last batch of one item joins the one before it: a batch norm cannot take statistics of
-        one value.
-
-        Raises:
-            BadFilesError: items cannot be read.
-        """
-        bounds = batch_bounds(len(indices), size)
+        """Yield ``(where in positions, collated items)``; see :meth:`StudyData.batches`."""
+        bounds = batch_bounds(len(positions), size)
         samples = self._all(split, inputs)
         if samples is None:
-            yield from self._decoded(split, indices, inputs, bounds)
-            return
+            found = self._decoded(split, positions, inputs, bounds[0][1])
+        else:
+            found = (samples[i] for i in positions.tolist())
         for start, end in bounds:
-            chosen = [samples[i] for i in indices[start:end].tolist()]
-            yield np.arange(start, end), inputs.collate(chosen)
+            yield np.arange(start, end), inputs.collate(list(islice(found, end - start)))
 
     def _all(self, split: Split, inputs: Inputs) -> list[Any] | None:
         """Return the samples of a split, or None where they are too large to keep."""
         key = (id(split), inputs.decoding)
         if key not in self._kept:
             self._splits.append(split)
-            few = self._read(split, np.arange(min(8, len(split))), inputs)
+            few = list(self._decoded(split, np.arange(min(8, len(split))), inputs))
             fits = inputs.collate(few).nbytes / len(few) * len(split) <= self.limit
-            self._kept[key] = self._read(split, None, inputs) if fits else None
+            self._kept[key] = list(self._decoded(split, None, inputs)) if fits else None
         return self._kept[key]
 
-    def _read(self, split: Split, indices: Ints | None, inputs: Inputs) -> list[Any]:
-        reader = read_batches(split, indices, inputs, batch_size=64, workers=self.workers)
-        return [sample for batch in reader for sample in batch.samples]
-
     def _decoded(
-        self, split: Split, indices: Ints, inputs: Inputs, bounds: Sequence[tuple[int, int]]
-    ) -> Iterator[tuple[Ints, Arguments]]:
-        size = bounds[0][1]
-        reader = read_batches(
-            split, indices[: bounds[-1][1]], inputs, batch_size=size, workers=self.workers
-        )
-        waiting: list[Any] = []
-        where = iter(bounds)
-        start, end = next(where)
-        for batch in reader:
-            waiting += batch.samples
-            if len(waiting) < end - start:
-                continue
-            yield np.arange(start, end), inputs.collate(waiting)
-            waiting = []
-            start, end = next(where, (end, end))
+        self, split: Split, positions: Ints | None, inputs: Inputs, size: int = 64
+    ) -> Iterator[Any]:
+        reader = read_batches(split, positions, inputs, batch_size=size, workers=self.workers)
+        return (sample for batch in reader for sample in batch.samples)
 
 
 def batch_bounds(count: int, size: int) -> list[tuple[int, int]]:
@@ -358,15 +322,5 @@ def batch_bounds(count: int, size: int) -> list[tuple[int, int]]:
     return [(s, e) for s, e in zip(starts, [*starts[1:], count], strict=True)]
 
 
-__all__ = [
-    "Repetition",
-    "Samples",
-    "Seeds",
-    "StudyData",
-    "batch_bounds",
-    "class_order",
-    "divide",
-    "drop_unreadable",
-    "loader_order",
-    "seeds_of",
-]
+__all__ = ["Repetition", "Samples", "Seeds", "StudyData", "batch_bounds", "class_order", "divide",
+           "drop_unreadable", "loader_order"]  # fmt: skip

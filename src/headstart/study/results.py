@@ -145,12 +145,12 @@ class Recommendation:
 
     Attributes:
         configuration: the name of the recommended configuration; None where none of those compared
-            can be used one image at a time.
+            can be used one item at a time.
         text: the advice in a few sentences.
         evidence: the figures it rests on, one sentence each.
         doubt: what speaks against relying on it.
         code: lines of Python that apply it; empty where nothing is recommended.
-        options: options that ``headstart fit`` needs for it, beside those of this study.
+        options: what :func:`headstart.fit` needs for it, beside the options of this study.
     """
 
     configuration: str | None
@@ -158,7 +158,7 @@ class Recommendation:
     evidence: tuple[str, ...]
     doubt: str
     code: str
-    options: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ class Evidence:
         class_order: share of neighbours in the test split, in its own order, with the same class;
             and the share expected at random.
         backbone: its name.
+        unit: what several items are called ("images").
         reference: the name of the configuration that the others are compared with.
         outcomes: in the order in which they were named.
         facts, inputs, drift, moved, proofs: the measured causes. ``drift`` has one entry for each
@@ -188,6 +189,7 @@ class Evidence:
     redrawn: bool
     class_order: tuple[float, float]
     backbone: str
+    unit: str
     reference: str
     outcomes: tuple[Outcome, ...]
     facts: Facts
@@ -233,7 +235,7 @@ class Comparison:
         plan: the forward passes.
         settings: of the study, in plain values.
         notes: what was decided on the user's behalf.
-        seconds_per_image: of the forward pass, by configuration with a frozen backbone; differs
+        seconds_per_item: of the forward pass, by configuration with a frozen backbone; differs
             from run to run.
         seconds_per_run: by configuration, what one repetition takes on its own: fine-tuning as
             measured; else decoding and embedding the training items once, and the head. Empty
@@ -249,7 +251,7 @@ class Comparison:
     plan: Plan
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
-    seconds_per_image: Mapping[str, float]
+    seconds_per_item: Mapping[str, float]
     seconds_per_run: Mapping[str, float]
     seconds: Mapping[str, float]
     cache: CacheUse
@@ -282,21 +284,21 @@ class Comparison:
             "reference": e.reference,
             "configurations": [_outcome(outcome) for outcome in e.outcomes],
             "equalities": [
-                {"configurations": list(p.configurations), **to_plain(p.equality)} for p in e.proofs
+                {"configurations": list(p.configurations), **_plain(p.equality)} for p in e.proofs
             ],
             "network": to_plain(e.facts),
             "inputs": None if e.inputs is None else _inputs(e.inputs),
-            "input_range": to_plain(e.given),
+            "input_range": None if e.given is None else _plain(e.given),
             "drift": to_plain(dict(e.drift)),
             "moved_by_training_mode": None if e.moved is None else dict(e.moved),
             "findings": to_plain(self.findings),
             "recommendation": to_plain(self.recommendation),
             "plan": {
-                "images": self.plan.images,
+                "images": self.plan.items,
                 "images_alone": self.plan.alone,
                 "images_saved": self.plan.saved,
                 "passes": list(self.plan.lines()),
-                "fine_tuning": to_plain(self.plan.tunings),
+                "fine_tuning": [_plain(one) for one in self.plan.tunings],
             },
             "notes": list(self.notes),
         }
@@ -305,7 +307,7 @@ class Comparison:
         """Return what differs between equal studies."""
         return {
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
-            "seconds_per_image": dict(self.seconds_per_image),
+            "seconds_per_image": dict(self.seconds_per_item),
             "seconds_per_run": dict(self.seconds_per_run),
             "cache": to_plain(self.cache),
             "resumed": self.resumed,
@@ -341,10 +343,15 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _plain(record: object) -> dict[str, Any]:
+    """Return a record in plain values; the format calls items images."""
+    return {"images" if k == "items" else k: value for k, value in to_plain(record).items()}
+
+
 def _inputs(check: InputCheck) -> dict[str, Any]:
     return {
         "layers": list(check.layers),
-        "images": check.images,
+        "images": check.items,
         "image_side": None if check.enlarged is None else check.enlarged.side,
         "resized_side": None if check.enlarged is None else check.enlarged.resized,
         "given": _trial(check.given),
@@ -357,7 +364,7 @@ def _inputs(check: InputCheck) -> dict[str, Any]:
 def _trial(trial: Trial) -> dict[str, Any]:
     return {
         "name": trial.name,
-        "preprocessing": str(trial.preprocessing),
+        "preprocessing": str(trial.inputs),
         "first_layer": trial.first,
         "early_layers": trial.early,
     }

@@ -130,9 +130,9 @@ def run_passes(plan: Plan, bench: Bench, reporter: Reporter) -> Rows:
     """Carry out all passes; what an interrupted study or the cache has is not run again."""
     cached: dict[tuple[Pass, Cut], list[FloatRows]] = {}
     use, resumed = CacheUse(0, 0), 0
-    with reporter.task("forward passes", plan.images, "images") as task:
+    with reporter.task("forward passes", plan.items, plan.unit) as task:
         for planned in plan.passes:
-            counter = Within(task, "images")
+            counter = Within(task, plan.unit)
             if planned.what.kind == "rows":
                 found, used = _cached_rows(planned, bench, counter)
                 cached |= found
@@ -141,7 +141,7 @@ def run_passes(plan: Plan, bench: Bench, reporter: Reporter) -> Rows:
                 resumed += 1
             else:
                 _keep_batch_rows(planned, bench, counter)
-            counter.finish(planned.images)
+            counter.finish(planned.items)
     bench.networks.forget()
     return Rows(cached, use, resumed)
 
@@ -201,7 +201,7 @@ def _cached_rows(
     repetition = bench.data.repetitions[what.repetition or 0]
     own = what.function.measured_statistics
     base = networks.ready(what.function, repetition) if own else networks.backbone
-    base = dataclasses.replace(base, inputs=what.function.preprocessing)
+    base = dataclasses.replace(base, inputs=what.function.inputs)
     found = [
         bench.cache.features(
             network.at_cuts(base, planned.cuts), split, settings=bench.extraction, reporter=reporter
@@ -262,11 +262,11 @@ def _run_loader(
     order = loader_order(split.labels[positions], named, order_seed)
     device = cuts[0].device
     size = function.batch_size or bench.extraction.batch_size
-    batches = bench.data.samples.batches(split, positions[order], function.preprocessing, size)
+    given = function.inputs
+    batches = bench.data.batches(split, positions[order], given, size, device)
     blocks: list[FloatRows] = []
     with network.seeded(chance_seed, device):
-        for where, items in batches:
-            inputs = function.preprocessing.finish(items.to(device))
+        for where, inputs in batches:
             outputs = network.run_batch(cuts, inputs, function.autograd, bench.extraction)
             if not blocks:
                 blocks = [np.empty((len(order), *o.shape[1:]), np.float32) for o in outputs]

@@ -39,7 +39,7 @@ STATISTICS_BYTES = 2 * 2**30
 """Re-estimation keeps the activations of one depth in memory, up to this many bytes of them."""
 
 BATCH_SIZE = 32
-"""Images in a batch unless the settings say otherwise, as in most tutorials."""
+"""Items in a batch unless the settings say otherwise, as in most tutorials."""
 
 MENDED = "inputs mended"
 
@@ -91,11 +91,14 @@ def run_study(
     _check(extraction, seed)
     chosen = with_reference(resolve(config.configs), config.reference)
     backbone = _on_device(backbone, extraction)
+    _check_inputs(chosen, backbone)
     cuts = [cut_of(configuration, backbone) for configuration in chosen]
     tunings = plan_tunings(chosen, cuts, backbone, len(dataset.classes), tuner, config.epochs)
     with log.step("look"):
         readable = drop_unreadable(dataset, backbone.inputs, on_bad, log.reporter)
-        data = _divided(readable, config, seed, extraction.workers, log)
+        data = divide(readable, config, seed=seed, workers=extraction.workers)
+        if data.redrawn:
+            log.note("the data has no test split of its own, so every repetition draws another one")
         frozen = [c for c in chosen if c.recipe is None]
         first = _look(backbone, frozen, data, extraction.batch_size)
         added, suggested = _suggest(first, frozen, backbone, log) if config.suggest else ([], None)
@@ -112,7 +115,13 @@ def run_study(
         tuned = tuned_tasks(chosen, tunings, backbone, first.facts, data)
         places = {c.name: place for place, c in enumerate(chosen)}
         everything = sorted([*tasks, *tuned], key=lambda t: places.get(t.name, len(places)))
-        plan = make_plan(everything, data, statistics_items=items, rounds=bench.rounds)
+        plan = make_plan(
+            everything,
+            data,
+            statistics_items=items,
+            rounds=bench.rounds,
+            unit=backbone.inputs.unit,
+        )
     log.reporter.note(f"plan: {plan}")
     with log.step("measure causes"):
         behaved, rates = behaviours(tasks, bench, log.reporter)
@@ -135,6 +144,7 @@ def run_study(
         redrawn=data.redrawn,
         class_order=class_order(readable.test.labels),
         backbone=backbone.name,
+        unit=backbone.inputs.unit,
         reference=reference,
         outcomes=judge(everything, series, data, head, reference, behaved),
         facts=first.facts,
@@ -152,7 +162,7 @@ def run_study(
         plan=plan,
         settings=_settings(config, bench, seed),
         notes=tuple(log.notes),
-        seconds_per_image=rates,
+        seconds_per_item=rates,
         seconds_per_run=seconds_per_run(everything, series, rates, data, head),
         seconds=log.seconds | {"total": time.perf_counter() - log.begun},
         cache=rows.use,
@@ -177,28 +187,25 @@ def _check(extraction: Extraction, seed: int) -> None:
         raise ConfigError(tuple(faults))
 
 
+def _check_inputs(chosen: Sequence[Configuration], backbone: Backbone) -> None:
+    """Refuse inputs that the backbone cannot have, before any work; all faults together."""
+    faults: list[str] = []
+    hint = None
+    for configuration in chosen:
+        try:
+            configuration.inputs_from(backbone.inputs)
+        except ConfigError as error:
+            faults += error.faults
+            hint = hint or error.hint
+    if faults:
+        raise ConfigError(tuple(faults), hint=hint)
+
+
 def _on_device(backbone: Backbone, extraction: Extraction) -> Backbone:
     device = extraction.resolve_device()
     if backbone.device != device:
         backbone.module.to(device)
     return backbone
-
-
-def _divided(
-    dataset: Dataset, config: CompareConfig, seed: int, workers: int | None, log: _Log
-) -> StudyData:
-    data = divide(
-        dataset,
-        repeats=config.repeats,
-        seed=seed,
-        redraw=config.redraw,
-        train_items=config.train_items,
-        test_items=config.test_items,
-        workers=workers,
-    )
-    if data.redrawn:
-        log.note("the data has no test split of its own, so every repetition draws another one")
-    return data
 
 
 @dataclass(frozen=True)
@@ -239,7 +246,7 @@ def _look(
     if faults:
         raise ConfigError(tuple(faults), hint="use pooling=avg")
     deepest = network.deepest(backbone, cuts)
-    sample = data.sample_inputs(backbone.inputs, backbone.device)
+    sample = data.look(backbone.inputs, backbone.device)
     facts = find_facts(deepest, sample[:8])
     if facts.norms:
         checked = check_inputs(backbone, facts.norms, data, batch_size)
@@ -261,10 +268,10 @@ def _suggest(
     correction, given = first.inputs.correction, backbone.inputs
     for configuration in frozen:
         plain = configuration.normalises_by == "running" and not configuration.draws
-        if plain and configuration.preprocess(given) == correction.preprocessing:
+        if plain and configuration.inputs_from(given) == correction.inputs:
             return [], configuration.name
     log.note(f"the inputs look wrong, so '{MENDED}' was added: {correction.name}")
-    return [suggestion(MENDED, correction.preprocessing, given)], MENDED
+    return [suggestion(MENDED, correction.inputs, given)], MENDED
 
 
 def _statistics_items(
@@ -287,7 +294,8 @@ def _statistics_items(
     items = min(most, max(128, STATISTICS_BYTES // largest))
     if items < most and any(c.statistics in ("reestimated", "blend") for c in chosen):
         log.note(
-            f"statistics are re-estimated on {items:,} of {most:,} training images, whose"
+            f"statistics are re-estimated on {items:,} of {most:,} training"
+            f" {backbone.inputs.unit}, whose"
             " activations fit into memory together"
         )
     return items

@@ -141,19 +141,19 @@ def fine_tune(
         reporter: shown progress over all runs, and every epoch.
     """
     repetitions = bench.data.repetitions
-    images = bench.data.n_train - bench.data.n_held_out
-    with reporter.task("fine-tuning", sum(one.steps for one in planned), "images") as progress:
+    items, unit = bench.data.n_train - bench.data.n_held_out, bench.networks.backbone.inputs.unit
+    with reporter.task("fine-tuning", sum(one.steps for one in planned), unit) as progress:
 
         def skip(task: Task) -> None:
             assert task.tuning is not None
-            progress.advance(images * task.tuning.epochs)
+            progress.advance(items * task.tuning.epochs)
 
         def train(task: Task, repetition: Repetition, name: str) -> Fitted:
             assert task.tuning is not None
             who = f"{task.name}, repetition {repetition.number + 1} of {len(repetitions)}"
             shown = Within(progress, "items", lambda text: reporter.note(f"{who}: {text}"))
             copy = dataclasses.replace(
-                network.copied(bench.networks.backbone), inputs=task.function.preprocessing
+                network.copied(bench.networks.backbone), inputs=task.function.inputs
             )
             fitted = tuner.run(
                 network.at_cuts(copy, [task.cut])[0],
@@ -163,7 +163,7 @@ def fine_tune(
                 folder=bench.kept.folder(name),
                 reporter=shown,
             )
-            shown.finish(images * task.tuning.epochs)  # early stopping may have spared some
+            shown.finish(items * task.tuning.epochs)  # early stopping may have spared some
             return fitted
 
         return train_all(tasks, bench, HeadSpec(), "fine-tuning 1", train, skip)
@@ -181,7 +181,7 @@ def seconds_per_run(
     Args:
         tasks: all configurations.
         series: their trainings.
-        rates: seconds per image of the forward pass, by configuration with a frozen backbone.
+        rates: seconds per item of the forward pass, by configuration with a frozen backbone.
         data: the items, whose decoding is measured on the sample.
         head: of configurations without their own.
     """
@@ -193,7 +193,7 @@ def seconds_per_run(
         trained = [one.seconds for one in series[task.key(head)].fitted]
         found[task.name] = sum(trained) / len(trained)
         if task.tuning is None:
-            given = task.function.preprocessing
+            given = task.function.inputs
             if given not in decoding:
                 decoding[given] = decode_seconds(data.sample, given, workers=data.samples.workers)
             found[task.name] += data.n_train * (decoding[given] + rates[task.name])

@@ -151,7 +151,7 @@ def write_comparison(run: ComparisonRun, folder: Path) -> None:
         run.comparison,
         title=f"{e.data}: which way to run {e.backbone}",
         subtitle=f"{len(outcomes)} configurations × {len(outcomes[0].runs)} repetitions,"
-        f" {e.n_train:,} training and {e.n_test:,} test images",
+        f" {e.n_train:,} training and {e.n_test:,} test {e.unit}",
         environment=run.environment,
         notes=run.notes,
         commands=run.commands,

@@ -23,7 +23,7 @@ class Asked:
         reading: how the data is read.
         spec: how the backbone is built.
         run: the shared settings.
-        preprocessing: the backbone's own, before any configuration changed it.
+        inputs: the backbone's own, before any configuration changed it.
         epochs: of the study.
     """
 
@@ -31,7 +31,7 @@ class Asked:
     reading: ReadOptions
     spec: BackboneSpec
     run: RunOptions
-    preprocessing: Inputs
+    inputs: Inputs
     epochs: int | None
 
 
@@ -57,7 +57,7 @@ def _fit(asked: Asked, comparison: Comparison) -> list[str]:
     words = ["headstart", "fit", *_source_and_backbone(asked, chosen)]
     precision = asked.run.precision
     words += ["--precision", precision] if precision != "float32" else []
-    return words + (["--head", "mlp"] if chosen.head.kind == "mlp" else [])
+    return words + (["--head", chosen.head.kind] if chosen.head.kind != "linear" else [])
 
 
 def _finetune(asked: Asked, comparison: Comparison) -> list[str]:
@@ -71,8 +71,8 @@ def _finetune(asked: Asked, comparison: Comparison) -> list[str]:
 
 
 def _can_be_said(asked: Asked, outcome: Outcome) -> bool:
-    wanted = outcome.task.function.preprocessing
-    return set(asked.preprocessing.differences(wanted)) <= set(INPUTS)
+    wanted = outcome.task.function.inputs
+    return set(asked.inputs.differences(wanted)) <= set(INPUTS)
 
 
 def _source_and_backbone(asked: Asked, outcome: Outcome) -> list[str]:
@@ -92,7 +92,7 @@ def _source_and_backbone(asked: Asked, outcome: Outcome) -> list[str]:
 def _spec_of(asked: Asked, outcome: Outcome) -> BackboneSpec:
     """Return how to build the backbone of an outcome: as asked, but for what it changed."""
     layer, pooling = outcome.task.cut
-    changed = asked.preprocessing.differences(outcome.task.function.preprocessing)
+    changed = asked.inputs.differences(outcome.task.function.inputs)
     pooled = pooling if layer and pooling != "avg" else None
     return dataclasses.replace(asked.spec.with_inputs(changed), layer=layer, pooling=pooled)
 

@@ -156,7 +156,7 @@ def _accuracy(comparison: Comparison) -> list[Block]:
         Table(
             ("configuration", *tables.BEHAVIOUR), behaviour, "How rows change, and cost", "lrrrr"
         ),
-        "“Other batch” is the largest change of a feature when the same images are in another"
+        f"“Other batch” is the largest change of a feature when the same {e.unit} are in another"
         " batch, “2nd pass” that between two passes over one batch, both relative to the largest"
         " feature. Time and memory (of tensors, without weights) are those of one batch of"
         f" {e.reference_outcome.behaviour.batch}, without decoding."
@@ -244,8 +244,8 @@ def _causes(comparison: Comparison) -> list[Block]:
         blocks.append(
             Table(
                 ("inputs", f"drift of {check.layers[0]}", "early layers", "preprocessing"),
-                tuple((t.name, t.first, t.early, str(t.preprocessing)) for t in trials),
-                f"Preprocessings that were tried on {check.images} training images, without labels",
+                tuple((t.name, t.first, t.early, str(t.inputs)) for t in trials),
+                f"Inputs that were tried on {check.items} training {e.unit}, without labels",
                 "lrrl",
                 folded=True,
             )
@@ -265,17 +265,17 @@ def _causes(comparison: Comparison) -> list[Block]:
 
 def _cost(comparison: Comparison) -> list[Block]:
     plan, cache = comparison.plan, comparison.cache
-    rates = comparison.seconds_per_image.items()
+    rates = comparison.seconds_per_item.items()
     steps = tuple((name, format_seconds(value)) for name, value in comparison.seconds.items())
     return [
         Picture(
             _cost_figure(comparison),
-            "; ".join(f"{name}: {format_seconds(value)} an image" for name, value in rates),
+            "; ".join(f"{name}: {format_seconds(value)} an item" for name, value in rates),
             "Time of the forward pass alone; memory is in the table above.",
         ),
-        f"The study needed {plan.images:,} forward passes of one image instead of {plan.alone:,}:"
-        f" configurations that compute the same function share rows. {cache.hits:,} rows were in"
-        f" the cache already, {cache.misses:,} were added to it.",
+        f"The study needed {plan.items:,} forward passes of single {plan.unit} instead of"
+        f" {plan.alone:,}: configurations that compute the same function share rows."
+        f" {cache.hits:,} rows were in the cache already, {cache.misses:,} were added to it.",
         Table(("pass",), tuple((line,) for line in plan.lines()), "The plan", "l", folded=True),
         Table(("step", "time"), steps, "Time by step", "lr", folded=True),
     ]
@@ -355,7 +355,7 @@ def _cost_figure(comparison: Comparison) -> Figure:
     frozen = comparison.evidence.frozen
     return cost_figure(
         [outcome.name for outcome in frozen],
-        [comparison.seconds_per_image.get(outcome.name, math.nan) for outcome in frozen],
+        [comparison.seconds_per_item.get(outcome.name, math.nan) for outcome in frozen],
         [outcome.accuracy.value for outcome in frozen],
         [outcome.accuracy.interval for outcome in frozen],
     )

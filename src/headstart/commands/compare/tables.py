@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Row = tuple[str, ...]
 
 ACCURACY: Row = ("configuration", "accuracy", "95 % interval", "difference", "p (Holm)")
-BEHAVIOUR: Row = ("other batch", "2nd pass", "ms/image", "MiB")
+BEHAVIOUR: Row = ("other batch", "2nd pass", "ms/item", "MiB")
 TRAINING: Row = ("configuration", "best validation", "kept epoch", "time a run", "× reference")
 
 _ROUNDING = 1e-3  # below this, rows change by rounding only
@@ -144,7 +144,7 @@ def _accuracy(comparison: Comparison, outcome: Outcome) -> Row:
 def _behaviour(comparison: Comparison, outcome: Outcome) -> Row:
     if not isinstance(outcome, FrozenOutcome):
         return (NOT_DEFINED,) * len(BEHAVIOUR)
-    seconds = comparison.seconds_per_image.get(outcome.name)
+    seconds = comparison.seconds_per_item.get(outcome.name)
     changes = outcome.behaviour.changes
     return (
         _change(changes.in_another_batch),
