@@ -34,10 +34,10 @@ def test_choice_is_good_certified_and_refitted_on_all_rows(
 ) -> None:
     x, y = digits
     chosen = choose_linear(x[:1200], y[:1200], 10, tolerance=1e-8)
-    assert chosen.n_folds == 5
+    assert chosen.details["folds"] == 5
     assert chosen.convergence.reached
-    assert len(chosen.scores) == 45
-    assert chosen.curve.chosen == chosen.chosen["C"]
+    assert len(chosen.details["accuracy"]) == 45
+    assert chosen.curves[0].chosen == chosen.chosen["C"]
     alone, _ = fit_logistic(x[:1200], y[:1200], 10, C=chosen.chosen["C"], tolerance=1e-8)
     np.testing.assert_allclose(chosen.head.weight, alone.weight, atol=1e-5)
     # As good as the best of a coarse search that looks at the test rows.
@@ -67,9 +67,9 @@ def test_one_standard_error_prefers_the_stronger_penalty(
     best = choose_linear(x, y, 10)
     simple = choose_linear(x, y, 10, rule="one-standard-error")
     assert simple.chosen["C"] <= best.chosen["C"]
-    top = max(best.scores)
-    width = best.curve.high[best.curve.y.index(top)] - top
-    assert best.curve.y[best.curve.x.index(simple.chosen["C"])] >= top - width - 1e-12
+    top = max(best.details["accuracy"])
+    width = best.curves[0].high[best.curves[0].y.index(top)] - top
+    assert best.curves[0].y[best.curves[0].x.index(simple.chosen["C"])] >= top - width - 1e-12
 
 
 def test_temperature_makes_probabilities_honest(digits: tuple[np.ndarray, np.ndarray]) -> None:
@@ -93,13 +93,13 @@ def test_rare_classes_give_fewer_folds_and_say_so(digits: tuple[np.ndarray, np.n
     keep = (y != 7) | (np.cumsum(y == 7) <= 3)
     names = [f"digit {i}" for i in range(10)]
     chosen = choose_linear(x[keep], y[keep], 10, grid=[0.01, 0.1], names=names)
-    assert chosen.n_folds == 3
+    assert chosen.details["folds"] == 3
     assert any("'digit 7' has only 3 items" in note for note in chosen.notes)
     none = choose_linear(x[y != 7], y[y != 7], 10, grid=[0.01, 0.1], names=names)
     assert any("no training row has class digit 7" in note for note in none.notes)
     first = np.array([np.flatnonzero(y == c)[0] for c in range(10)])
     alone = choose_linear(x[first], y[first], 10)
-    assert (alone.n_folds, alone.held_out, alone.curve.x) == (0, None, ())
+    assert (alone.details["folds"], alone.held_out, alone.curves[0].x) == (0, None, ())
     assert any("without cross-validation" in note for note in alone.notes)
     with pytest.raises(HeadError, match="two classes"):
         choose_linear(x, np.zeros(300, dtype=int), 10)
@@ -119,7 +119,7 @@ def test_nested_score_is_honest_where_nothing_can_be_learned() -> None:
     # Choosing among many by the score that is reported would beat chance here.
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(120, 60)), np.arange(120) % 2
-    nested = nested_cross_validation(x, y, 2, folds=4, inner_folds=3)
+    nested = nested_cross_validation(x, y, 2, folds=4, head_options={"folds": 3})
     interval = nested.accuracy.interval
     assert interval is not None
     assert interval.low < 0.5
@@ -265,7 +265,7 @@ def test_what_nothing_can_be_learnt_from_is_said(digits: tuple[np.ndarray, np.nd
     with pytest.raises(HeadError, match=r"only class \d where fold \d is held out.*two groups"):
         choose_linear(x, y, 2, groups=y)  # each group is a class: beside it there is but one
     alone = choose_linear(x[:6], np.array([0, 0, 0, 0, 0, 1]), 2)
-    assert alone.n_folds == 0
+    assert alone.details["folds"] == 0
     assert any("without cross-validation" in note for note in alone.notes)
     found = sweep(x, y, 3, heads=("lda",), names=["even", "odd", "other"])
     assert "no training row has class other; its probability is always 0" in found.notes

@@ -10,16 +10,15 @@ numerical library.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from headstart.core.lazy import contents
 
 if TYPE_CHECKING:
-    # Type checkers see the names here; at run time __getattr__ loads them from _MODULES.
     from headstart.heads.base import Head as Head
     from headstart.heads.base import load_head as load_head
     from headstart.heads.base import unpack_head as unpack_head
     from headstart.heads.calibration import fit_temperature as fit_temperature
-    from headstart.heads.choose import Selection as Selection
     from headstart.heads.choose import choose_linear as choose_linear
     from headstart.heads.contract import HeadKind as HeadKind
     from headstart.heads.contract import Trained as Trained
@@ -57,47 +56,35 @@ if TYPE_CHECKING:
     from headstart.heads.sweeps import Sweep as Sweep
     from headstart.heads.sweeps import sweep as sweep
 
-_NAMES: dict[str, tuple[str, ...]] = {
-    "base": ("Head", "load_head", "unpack_head"),
-    "calibration": ("fit_temperature",),
-    "choose": ("Selection", "choose_linear"),
-    "contract": ("HeadKind", "Trained", "TrainingRows"),
-    "label_budget": ("LabelBudget", "learning_curve"),
-    "lda": ("fit_lda",),
-    "linear": ("LinearHead",),
-    "logistic": (
-        "DINO_GRID",
-        "Convergence",
-        "LogisticPath",
-        "fit_logistic",
-        "fit_logistic_path",
-        "fit_logistic_paths",
-    ),
-    "mlp": ("MLPHead", "fit_mlp"),
-    "neighbours": ("NeighboursHead", "PrototypeHead", "fit_neighbours", "fit_prototype"),
-    "nested": ("NestedScore", "nested_cross_validation"),
-    "registry": (
-        "head_kind",
-        "head_kinds",
-        "register_head",
-    ),
-    "ridge": ("RIDGE_GRID", "RidgePath", "fit_ridge"),
-    "source": ("StreamedFeatures",),
-    "suspects": ("DoubtfulLabel", "Leak", "doubtful_labels", "find_leaks"),
-    "sweeps": ("Candidate", "Sweep", "sweep"),
-}
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
-
-__all__ = sorted(_MODULES)  # a list of strings, computed
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'headstart.heads' has no attribute {name!r}")
-    module = importlib.import_module(f"headstart.heads.{_MODULES[name]}")
-    value = globals()[name] = getattr(module, name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__, __all__ = contents(
+    __name__,
+    {
+        "base": ("Head", "load_head", "unpack_head"),
+        "calibration": ("fit_temperature",),
+        "choose": ("choose_linear",),
+        "contract": ("HeadKind", "Trained", "TrainingRows"),
+        "label_budget": ("LabelBudget", "learning_curve"),
+        "lda": ("fit_lda",),
+        "linear": ("LinearHead",),
+        "logistic": (
+            "DINO_GRID",
+            "Convergence",
+            "LogisticPath",
+            "fit_logistic",
+            "fit_logistic_path",
+            "fit_logistic_paths",
+        ),
+        "mlp": ("MLPHead", "fit_mlp"),
+        "neighbours": ("NeighboursHead", "PrototypeHead", "fit_neighbours", "fit_prototype"),
+        "nested": ("NestedScore", "nested_cross_validation"),
+        "registry": (
+            "head_kind",
+            "head_kinds",
+            "register_head",
+        ),
+        "ridge": ("RIDGE_GRID", "RidgePath", "fit_ridge"),
+        "source": ("StreamedFeatures",),
+        "suspects": ("DoubtfulLabel", "Leak", "doubtful_labels", "find_leaks"),
+        "sweeps": ("Candidate", "Sweep", "sweep"),
+    },
+)

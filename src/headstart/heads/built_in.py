@@ -52,7 +52,7 @@ def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
             f"C can be chosen by cross-validation for classification only, not for {rows.task}",
             hint="give C",
         )
-    choice = choose_linear(
+    return choose_linear(
         rows.x,
         rows.y,
         rows.n_classes,
@@ -66,7 +66,6 @@ def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
         reporter=rows.reporter,
         **common,
     )
-    return Trained(choice.head, choice.chosen, (choice.curve,), choice.notes, choice.convergence)
 
 
 def _solve_linear(

@@ -1,9 +1,8 @@
-"""Choose the penalty of logistic regression by cross-validation, then refit on every row."""
+"""Choosing the penalty of logistic regression by cross-validation inside the training rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -20,10 +19,9 @@ from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.checks import as_rows, streaming_note
-from headstart.heads.contract import SweepRequest, TrainingRows, Trial
+from headstart.heads.contract import SweepRequest, Trained, TrainingRows, Trial
 from headstart.heads.logistic import (
     DINO_GRID,
-    Convergence,
     LogisticPath,
     fit_logistic,
     fit_logistic_path,
@@ -32,41 +30,6 @@ from headstart.heads.logistic import (
 
 _FALLBACK_C = 1.0
 Rule = Literal["best", "one-standard-error"]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """A head that was chosen inside the training rows, and what the choice rests on.
-
-    Attributes:
-        head: refitted on all training rows with the chosen value.
-        curve: held-out accuracy against the hyper-parameter, with a band of one standard error
-            over the folds, without candidates that were given up early; empty when nothing could
-            be held out.
-        chosen: the chosen hyper-parameters by name.
-        scores: held-out accuracy of every candidate, in the order of the grid; of those that
-            were given up early, the accuracy at that moment.
-        held_out: held-out accuracy of the chosen candidate. It is a maximum over candidates, so
-            slightly optimistic: an estimate to choose by, not to report.
-        n_folds: how many folds chose; 0 when nothing could be held out.
-        notes: what was decided on the user's behalf, one sentence each.
-        convergence: the certificate of the refit.
-        held_out_probabilities: ``(n, k) float64``, calibrated, for each training row by the head
-            that held it out, at the chosen value; what a label check reads.
-        details: gradients, passes, log losses and the precision of the products behind the curve,
-            as plain values.
-    """
-
-    head: Head
-    curve: Curve
-    chosen: dict[str, float]
-    scores: tuple[float, ...]
-    held_out: Score | None
-    n_folds: int
-    notes: tuple[str, ...]
-    convergence: Convergence
-    held_out_probabilities: np.ndarray | None = None
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 def choose_linear(
@@ -86,10 +49,11 @@ def choose_linear(
     tolerance: float = 1e-5,
     device: str = "cpu",
     reporter: Reporter | None = None,
-) -> Selection:
+) -> Trained:
     """Fit logistic regression with the C that cross-validation inside these rows prefers.
 
-    The head's temperature is fitted to the held-out predictions at that C.
+    The head is refitted on all rows, and its temperature fitted to the held-out predictions at
+    that C.
 
     Args:
         x: training features ``(n, d)``; large ones on disk are read in blocks, as by
@@ -97,7 +61,7 @@ def choose_linear(
         y: ``(n,)`` class indices in ``[0, n_classes)``; a class may be absent.
         n_classes: the number of classes.
         seed: of the folds.
-        folds: how many; fewer are made, and said, if a class is too rare.
+        folds: how many; fewer are made, with a note, if a class is too rare.
         grid: values of C; None takes the 45 of DINOv2's linear evaluation, 1e-6 to 1e5.
         rule: ``best`` takes, of the values whose held-out accuracy is within one standard error
             (of the paired difference over folds) of the highest, the one of least held-out log
@@ -109,7 +73,15 @@ def choose_linear(
         class_weight, standardise, device: as for :func:`~headstart.heads.fit_logistic`.
         names: class names, for the notes.
         tolerance: of the refit's gradient; ten times tighter than scikit-learn's default.
-        reporter: is told how the work goes.
+        reporter: receives progress.
+
+    Returns:
+        The head; its C as ``chosen["C"]``; a curve of held-out accuracy against C with a band of
+        one standard error over the folds, without values that were given up early; the held-out
+        accuracy at the chosen C, which is a maximum over values and so slightly optimistic: an
+        estimate to choose by, not to report; and as ``details``, lists over the grid of accuracy,
+        log loss, gradient and passes, the number of ``folds`` (0 where nothing could be held out)
+        and the precision of the products.
 
     Raises:
         HeadError: if the input is unfit, or fewer than two classes occur.
@@ -159,24 +131,23 @@ def choose_linear(
     )
     probabilities = None
     if path is not None:
-        probabilities, temperature = _calibrate(path, at, labels)
-        head = head.with_temperature(temperature)
+        logits = path.held_out_decision(at)
+        head = head.with_temperature(fit_temperature(logits, labels))
+        probabilities = np.asarray(softmax(logits / head.temperature, axis=1))
     if not convergence.reached:
         notes.append(
             f"the refit stopped at a gradient of {convergence.gradient:.1e} after"
             f" {convergence.passes} passes, above the tolerance of {tolerance:g}"
         )
-    return Selection(
+    return Trained(
         head=head,
-        curve=_curve(path, at),
         chosen={"C": float(values[at])},
-        scores=() if path is None else tuple(float(v) for v in path.mean_accuracy),
-        held_out=None if path is None else _held_out(path, at),
-        n_folds=0 if divided is None else divided.count,
+        curves=(_curve(path, at),),
         notes=tuple(notes),
         convergence=convergence,
+        held_out=None if path is None else _held_out(path, at),
         held_out_probabilities=probabilities,
-        details={} if path is None else _details(path),
+        details=_details(path),
     )
 
 
@@ -239,14 +210,7 @@ def _sweep_curve(view: str, path: LogisticPath, standardise: bool) -> Curve:
     )
 
 
-def _calibrate(path: LogisticPath, at: int, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return held-out probabilities ``(n, k)`` and the temperature that made them honest."""
-    logits = path.held_out_decision(at)
-    temperature = fit_temperature(logits, labels)
-    return np.asarray(softmax(logits / temperature, axis=1)), temperature
-
-
-def standard_error(path: LogisticPath) -> np.ndarray:
+def _standard_error(path: LogisticPath) -> np.ndarray:
     """Return the standard error over folds of the held-out accuracy of each C, ``(c,)``."""
     folds = len(path.accuracy)
     return np.asarray(path.accuracy.std(axis=0, ddof=1) / np.sqrt(folds))
@@ -261,7 +225,7 @@ def _choose(path: LogisticPath, rule: Rule) -> int:
         level = (mean[best] - mean <= error) & ~path.dropped
         level[best] = True
         return int(np.where(level, path.mean_log_loss, np.inf).argmin())
-    return int(np.flatnonzero(mean >= mean[best] - standard_error(path)[best])[0])
+    return int(np.flatnonzero(mean >= mean[best] - _standard_error(path)[best])[0])
 
 
 def absent_note(present: np.ndarray, n_classes: int, names: Sequence[str] | None) -> list[str]:
@@ -308,7 +272,7 @@ def _curve(path: LogisticPath | None, at: int) -> Curve:
     # A value that was given up has no figure of its own: a curve through the moment it was
     # dropped would show dips that no trained head has.
     kept = ~path.dropped
-    mean, error = path.mean_accuracy[kept], standard_error(path)[kept]
+    mean, error = path.mean_accuracy[kept], _standard_error(path)[kept]
     return Curve(
         name=f"{len(path.accuracy)}-fold cross-validation",
         x=tuple(c for c, stays in zip(path.grid, kept, strict=True) if stays),
@@ -322,8 +286,12 @@ def _curve(path: LogisticPath | None, at: int) -> Curve:
     )
 
 
-def _details(path: LogisticPath) -> dict[str, Any]:
+def _details(path: LogisticPath | None) -> dict[str, Any]:
+    if path is None:
+        return {"folds": 0}
     return {
+        "folds": len(path.accuracy),
+        "accuracy": [float(v) for v in path.mean_accuracy],
         "log_loss": [float(v) for v in path.mean_log_loss],
         "gradient": [float(v) for v in path.gradient.max(axis=0)],
         "tolerance": path.tolerance,

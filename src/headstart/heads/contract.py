@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import ConfigError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.records import Curve
+from headstart.core.records import Curve, Score
 from headstart.core.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -89,6 +89,11 @@ class Trained:
         curves: what was chosen from, or loss and accuracy by epoch.
         notes: what was decided on the user's behalf, one sentence each.
         convergence: the certificate of an iterative solver; None where there is none.
+        held_out: accuracy of what was chosen on rows that were held out to choose it; None where
+            nothing was.
+        held_out_probabilities: ``(n, k) float64``, calibrated, for each training row by a head
+            that did not train on it; what a check of labels reads.
+        details: whatever else the solver reports, as plain values.
     """
 
     head: Head
@@ -96,6 +101,9 @@ class Trained:
     curves: tuple[Curve, ...] = ()
     notes: tuple[str, ...] = ()
     convergence: Convergence | None = None
+    held_out: Score | None = None
+    held_out_probabilities: np.ndarray | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

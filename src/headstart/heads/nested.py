@@ -1,9 +1,10 @@
-"""Nested cross-validation: an honest figure when there is no test split."""
+"""Nested cross-validation: an honest figure where there is no test split."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +12,11 @@ from headstart.core.division import Keys, make_folds
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Score
-from headstart.evaluation.classification import accuracy_score
-from headstart.evaluation.intervals import t_interval
+from headstart.evaluation import accuracy_score, t_interval
 from headstart.evaluation.targets import as_labels, require_two_classes
-from headstart.heads.base import Head
 from headstart.heads.checks import as_features
-from headstart.heads.choose import Selection, choose_linear
-
-Choose = Callable[..., Selection]
+from headstart.heads.contract import TrainingRows
+from headstart.heads.registry import head_kind
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class NestedScore:
     accuracy: Score
     over_folds: Score
     probabilities: np.ndarray
-    chosen: tuple[dict[str, float], ...]
+    chosen: tuple[Mapping[str, float], ...]
     notes: tuple[str, ...]
 
 
@@ -47,31 +45,33 @@ def nested_cross_validation(
     y: object,
     n_classes: int,
     *,
+    head: str = "linear",
+    head_options: Mapping[str, Any] | None = None,
     folds: int = 5,
-    inner_folds: int = 5,
     seed: int = 0,
     keys: Keys | None = None,
     groups: Keys | None = None,
     names: Sequence[str] | None = None,
-    choose: Choose = choose_linear,
     reporter: Reporter | None = None,
 ) -> NestedScore:
     """Hold out each fold in turn from everything, the choice of hyper-parameters included.
 
     Args:
         x, y, n_classes: features ``(n, d)``, class indices ``(n,)``, their number.
-        folds, inner_folds: of the score, and of the choice inside.
+        head, head_options: what is trained, and chooses, in each outer fold.
+        folds: of the score; those of a choice inside are an option of the head.
         seed: of both.
         keys, groups: what the folds of both follow from, and which rows are held out together;
             see :mod:`headstart.core.division`.
         names: class names, for the notes.
-        choose: called with training rows; anything with the signature of ``choose_linear``.
-        reporter: is told how the work goes.
+        reporter: receives progress.
 
     Raises:
+        ConfigError: the head or its options are unfit.
         HeadError: if the input is unfit, or nothing can be held out.
     """
-    reporter = reporter or SilentReporter()
+    reporter, kind = reporter or SilentReporter(), head_kind(head)
+    options = kind.settings(head_options or {})
     features = as_features(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
@@ -81,27 +81,18 @@ def nested_cross_validation(
             "nested cross-validation needs two classes with two items or more",
             hint="label more items",
         )
+    rows = TrainingRows(
+        features, labels, n_classes, keys=keys, groups=groups, names=names, seed=seed
+    )
     probabilities = np.zeros((len(labels), n_classes))
-    chosen, per_fold = [], []
-    notes = list(outer.notes)
+    chosen, per_fold, notes = [], [], list(outer.notes)
     with reporter.task("nested cross-validation", outer.count, "folds") as progress:
         for train, held in outer.splits():
-            selection = choose(
-                features[train],
-                labels[train],
-                n_classes,
-                seed=seed,
-                folds=inner_folds,
-                keys=None if keys is None else [keys[row] for row in train],
-                groups=None if groups is None else [groups[row] for row in train],
-                names=names,
-            )
-            head: Head = selection.head
-            probabilities[held] = head.predict_proba(features[held])
-            right = probabilities[held].argmax(axis=1) == labels[held]
-            per_fold.append(float(right.mean()))
-            chosen.append(dict(selection.chosen))
-            notes += [note for note in selection.notes if note not in notes]
+            trained = kind.fit(rows.take(train), options)
+            probabilities[held] = trained.head.predict_proba(features[held])
+            per_fold.append(float((probabilities[held].argmax(axis=1) == labels[held]).mean()))
+            chosen.append(dict(trained.chosen))
+            notes += [note for note in trained.notes if note not in notes]
             progress.advance()
     return NestedScore(
         accuracy=accuracy_score(labels, probabilities.argmax(axis=1)),

@@ -85,7 +85,7 @@ def doubtful_labels(y: object, held_out_probabilities: np.ndarray) -> tuple[Doub
     Args:
         y: class indices ``(n,)``.
         held_out_probabilities: ``(n, k)``, each row's by a head that did not train on it, as in
-            ``Selection.held_out_probabilities``.
+            ``Trained.held_out_probabilities``.
 
     Raises:
         HeadError: if the shapes do not fit.
