@@ -50,7 +50,7 @@ from headstart.finetuning import Recipe, Stage
 from headstart.heads import HeadKind, Trained, TrainingRows, load_head, register_head, sweep
 from headstart.heads import registry as heads
 from headstart.heads.base import Arrays, Head
-from headstart.heads.checks import Features
+from headstart.heads.features import Features
 from headstart.sklearn import HeadClassifier, SettingsError
 from headstart.study import Evidence, Finding, findings, register_rule
 from headstart.study.heads import HeadRows, HeadSpec, fit_head

@@ -12,9 +12,10 @@ from sklearn.preprocessing import StandardScaler
 
 from headstart.core.errors import HeadError
 from headstart.heads import StreamedFeatures, fit_logistic, fit_logistic_path
+from headstart.heads.features import moments
 from headstart.heads.logistic.objective import evaluate
 from headstart.heads.logistic.problem import make_problem
-from headstart.heads.logistic.rows import block_bounds, moments
+from headstart.heads.logistic.rows import block_bounds
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

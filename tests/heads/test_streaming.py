@@ -26,7 +26,7 @@ from headstart.heads import (
     load_head,
     sweep,
 )
-from headstart.heads.checks import as_rows
+from headstart.heads.features import as_rows
 from headstart.store import Store
 
 Fit = Callable[[object, np.ndarray], np.ndarray]
@@ -130,11 +130,11 @@ def test_what_fits_is_read_and_what_does_not_is_streamed(
 ) -> None:
     x, y = digits
     assert isinstance(as_rows(on_disk), np.ndarray)
-    monkeypatch.setattr("headstart.heads.checks.memory_share", lambda: x.nbytes)
+    monkeypatch.setattr("headstart.heads.features.memory_share", lambda: x.nbytes)
     assert isinstance(as_rows(on_disk), np.ndarray)
     assert isinstance(as_rows(on_disk, together=2), StreamedFeatures)
     assert isinstance(as_rows(x, together=2), np.ndarray)
-    monkeypatch.setattr("headstart.heads.checks.memory_share", lambda: x.nbytes - 1)
+    monkeypatch.setattr("headstart.heads.features.memory_share", lambda: x.nbytes - 1)
     streamed = as_rows(on_disk)
     assert isinstance(streamed, StreamedFeatures)
     rows = np.array([5, 2, 599])

@@ -24,7 +24,7 @@ from headstart.core.files import write_bytes, write_text
 from headstart.core.fingerprints import sha256
 from headstart.evaluation.targets import FloatArray
 from headstart.evaluation.tasks import task_named
-from headstart.heads.checks import Features, as_rows
+from headstart.heads.features import Features, as_rows
 
 ARRAYS_FILE = "head.safetensors"
 OPTIONS_FILE = "head.json"

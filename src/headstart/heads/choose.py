@@ -18,8 +18,8 @@ from headstart.evaluation.intervals import wilson_interval
 from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
-from headstart.heads.checks import as_rows, streaming_note
 from headstart.heads.contract import SweepRequest, Trained, TrainingRows, Trial
+from headstart.heads.features import as_rows, streaming_note
 from headstart.heads.logistic import (
     DINO_GRID,
     LogisticPath,

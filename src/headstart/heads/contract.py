@@ -29,7 +29,7 @@ class TrainingRows:
 
     Attributes:
         x: features ``(n, d)``, an array or rows on disk, as
-            :func:`~headstart.heads.checks.as_rows` takes them.
+            :func:`~headstart.heads.features.as_rows` takes them.
         y: targets: class indices ``(n,)``, memberships ``(n, k)`` or values ``(n,)``, ``(n, t)``.
         n_classes: the number of classes, labels or targets.
         task: what ``y`` means: ``classification``, ``multi-label`` or ``regression``.
@@ -65,7 +65,7 @@ class TrainingRows:
         """
         import numpy as np
 
-        from headstart.heads.checks import subset
+        from headstart.heads.features import subset
 
         return dataclasses.replace(
             self,

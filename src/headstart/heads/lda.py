@@ -6,11 +6,9 @@ import numpy as np
 
 from headstart.core.errors import HeadError
 from headstart.evaluation.targets import FloatArray, as_labels, require_two_classes
-from headstart.heads.checks import Features, as_rows
+from headstart.heads.features import Features, as_rows, blocks, moments, standardised
 from headstart.heads.linear import LinearHead
-from headstart.heads.logistic.rows import moments
 
-_BLOCK_ROWS = 4096
 _RIDGE = 1e-10
 
 
@@ -50,9 +48,8 @@ def fit_lda(
     scale = scale if standardise else np.ones_like(scale)
     counts = np.bincount(labels, minlength=n_classes)
     centres = np.zeros((n_classes, features.shape[1]))
-    for start in range(0, len(features), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        np.add.at(centres, labels[rows], (features[rows] - mean) / scale)
+    for rows in blocks(len(features)):
+        np.add.at(centres, labels[rows], standardised(features[rows], mean, scale))
     centres /= np.maximum(counts, 1)[:, None]
     within, automatic = _within(features, labels, centres, mean, scale)
     used = automatic if shrinkage is None else float(shrinkage)
@@ -78,9 +75,8 @@ def _within(
     """Return the within-class covariance ``(d, d)`` and its Ledoit-Wolf shrinkage."""
     n, d = x.shape
     scatter, fourth = np.zeros((d, d)), 0.0
-    for start in range(0, n, _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        z = (x[rows] - mean) / scale - centres[labels[rows]]
+    for rows in blocks(n):
+        z = standardised(x[rows], mean, scale) - centres[labels[rows]]
         scatter += z.T @ z
         fourth += float((np.einsum("nd,nd->n", z, z) ** 2).sum())
     scatter /= n

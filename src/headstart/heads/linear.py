@@ -12,7 +12,7 @@ from headstart.core.errors import HeadError
 from headstart.evaluation.targets import FloatArray
 from headstart.evaluation.tasks import task_named
 from headstart.heads.base import Arrays, Head, expect_arrays
-from headstart.heads.checks import Features
+from headstart.heads.features import Features, blocks, standardised
 
 _BLOCK_ROWS = 1024
 
@@ -56,11 +56,8 @@ class LinearHead(Head):
     def decision(self, x: Features) -> FloatArray:
         """Return the logits ``(n, k) float64``; ``-inf`` for classes not seen in training."""
         logits = np.empty((len(x), self.n_classes))
-        for start in range(0, len(x), _BLOCK_ROWS):
-            block = x[start : start + _BLOCK_ROWS].astype(np.float64)
-            block -= self.mean
-            block /= self.scale
-            logits[start : start + _BLOCK_ROWS] = block @ self.weight + self.bias
+        for rows in blocks(len(x), _BLOCK_ROWS):
+            logits[rows] = standardised(x[rows], self.mean, self.scale) @ self.weight + self.bias
         logits[:, ~self.present] = -np.inf
         return cast(FloatArray, logits)
 

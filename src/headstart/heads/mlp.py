@@ -28,9 +28,8 @@ from headstart.core.seeds import require_seeds
 from headstart.evaluation.targets import FloatArray, class_weight_vector
 from headstart.evaluation.tasks import Task, task_named
 from headstart.heads.base import Arrays, Head, expect_arrays
-from headstart.heads.checks import Features, as_rows
 from headstart.heads.contract import Trained
-from headstart.heads.logistic.rows import moments
+from headstart.heads.features import Features, as_rows, blocks, moments, standardised
 from headstart.heads.options import MLPOptions
 from headstart.heads.source import StreamedFeatures
 
@@ -120,11 +119,10 @@ class MLPHead(Head):
         outputs = np.empty((len(x), self.n_classes))
         network = Perceptron((torch.from_numpy(w), torch.from_numpy(b)) for w, b in self.layers)
         network.eval()
-        for start in range(0, len(x), _BLOCK_ROWS):
-            block = (x[start : start + _BLOCK_ROWS] - self.mean) / self.scale
+        for rows in blocks(len(x), _BLOCK_ROWS):
             with torch.inference_mode():
-                hidden = network(torch.from_numpy(block.astype(np.float32)))
-            outputs[start : start + _BLOCK_ROWS] = hidden.double().numpy()
+                hidden = network(_as_inputs(x[rows], self.mean, self.scale))
+            outputs[rows] = hidden.double().numpy()
         outputs = outputs * self.output_scale + self.output_shift
         outputs[:, ~self.present] = -np.inf
         return cast(FloatArray, outputs)
@@ -314,15 +312,18 @@ class _StreamedRows:
     scale: FloatArray
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        block = (self.x[rows.numpy()] - self.mean) / self.scale
-        return torch.from_numpy(block.astype(np.float32))
+        return _as_inputs(self.x[rows.numpy()], self.mean, self.scale)
 
 
 def _standardised(features: Features, mean: FloatArray, scale: FloatArray) -> _RowsByIndex:
     if isinstance(features, StreamedFeatures):
         return _StreamedRows(features, mean, scale)
     # Standardising once costs a copy of the features; the perceptron reads them every epoch.
-    return torch.from_numpy(((features - mean) / scale).astype(np.float32))
+    return _as_inputs(features, mean, scale)
+
+
+def _as_inputs(rows: FloatArray, mean: FloatArray, scale: FloatArray) -> Tensor:
+    return torch.from_numpy(standardised(rows, mean, scale).astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)

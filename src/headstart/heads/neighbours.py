@@ -14,7 +14,8 @@ from headstart.core.errors import HeadError
 from headstart.evaluation.targets import FloatArray, as_labels, require_two_classes
 from headstart.heads.base import Arrays, Head, expect_arrays
 from headstart.heads.calibration import fit_temperature
-from headstart.heads.checks import Features, as_rows
+from headstart.heads.features import Features, as_rows, blocks
+from headstart.heads.options import NeighboursOptions
 from headstart.heads.source import StreamedFeatures
 
 Metric = Literal["cosine", "euclidean"]
@@ -25,7 +26,6 @@ _TRAIN_ROWS = 16384
 # For training rows on disk: more queries at a time, so that the disk is read less often.
 _STREAMED_QUERY_ROWS = 8192
 _STREAMED_TRAIN_ROWS = 2048
-_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +73,7 @@ class NeighboursHead(Head):
         shares = np.empty((len(x), self.classes))
         streamed = isinstance(self.rows, StreamedFeatures)
         step = _STREAMED_QUERY_ROWS if streamed else _QUERY_ROWS
-        for start in range(0, len(x), step):
-            block = slice(start, start + step)
+        for block in blocks(len(x), step):
             similarity, index = nearest(x[block], self.rows, self.k, self.metric)
             if self.weights == "softmax":
                 vote = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / self.softness)
@@ -136,22 +135,13 @@ def fit_neighbours(
     A ``k`` above the number of rows is cut to it.
 
     Raises:
-        HeadError: if the input or an option is unfit.
+        ConfigError: options are unfit; all are named.
+        HeadError: the input is unfit.
     """
+    NeighboursOptions(k, metric, weights, softness)  # which checks them
     features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
-    faults = []
-    if k < 1:
-        faults.append(f"expected k of 1 or more, found {k}")
-    if not softness > 0:
-        faults.append(f"expected a softness above 0, found {softness}")
-    if metric not in get_args(Metric):
-        faults.append(f"expected the metric 'cosine' or 'euclidean', found {metric!r}")
-    if weights not in get_args(Weights):
-        faults.append(f"expected the weights 'softmax' or 'uniform', found {weights!r}")
-    if faults:
-        raise HeadError("; ".join(faults))
     rows = features if isinstance(features, StreamedFeatures) else _as_kept(features, metric)
     return NeighboursHead(rows, labels, n_classes, min(k, len(rows)), metric, weights, softness)
 
@@ -231,7 +221,7 @@ class PrototypeHead(Head):
     def decision(self, x: Features) -> FloatArray:
         """Return the cosine with each class mean, ``(n, k) float64``."""
         cosine = np.empty((len(x), len(self.prototypes)))
-        for rows in _blocks(len(x)):
+        for rows in blocks(len(x)):
             cosine[rows] = _unit(x[rows] - self.centre) @ self.prototypes.T
         return cast(FloatArray, np.where(self.present, cosine, -np.inf))
 
@@ -268,16 +258,16 @@ def fit_prototype(x: object, y: object, n_classes: int) -> PrototypeHead:
     require_two_classes(labels)
     n, d = features.shape
     centre = np.zeros(d)
-    for rows in _blocks(n):
+    for rows in blocks(n):
         centre += features[rows].sum(axis=0, dtype=np.float64)
     centre /= n
     sums = np.zeros((n_classes, d))
-    for rows in _blocks(n):
+    for rows in blocks(n):
         np.add.at(sums, labels[rows], _unit(features[rows] - centre))
     counts = np.bincount(labels, minlength=n_classes)
     prototypes, present = _unit(sums), counts > 0
     cosine = np.empty((n, n_classes))
-    for rows in _blocks(n):
+    for rows in blocks(n):
         unit, truth = _unit(features[rows] - centre), labels[rows]
         part = np.where(present, unit @ prototypes.T, -np.inf)
         own = np.einsum("nd,nd->n", unit, _unit(sums[truth] - unit))
@@ -287,10 +277,6 @@ def fit_prototype(x: object, y: object, n_classes: int) -> PrototypeHead:
     if (counts > 1).any():
         head = head.with_temperature(fit_temperature(cosine, labels))
     return head
-
-
-def _blocks(n: int) -> list[slice]:
-    return [slice(i, min(i + _BLOCK_ROWS, n)) for i in range(0, n, _BLOCK_ROWS)]
 
 
 def _as_kept(x: FloatArray, metric: Metric) -> np.ndarray:

@@ -14,8 +14,8 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Score
 from headstart.evaluation import accuracy_score, t_interval
 from headstart.evaluation.targets import as_labels, require_two_classes
-from headstart.heads.checks import as_features
 from headstart.heads.contract import TrainingRows
+from headstart.heads.features import as_features
 from headstart.heads.registry import head_kind
 
 

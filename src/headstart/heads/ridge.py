@@ -13,14 +13,11 @@ from headstart.core.errors import HeadError
 from headstart.evaluation.targets import FloatArray, class_weight_vector
 from headstart.evaluation.tasks import Task, task_named
 from headstart.heads.calibration import fit_temperature
-from headstart.heads.checks import Features, as_rows
+from headstart.heads.features import Features, as_rows, blocks, moments, standardised
 from headstart.heads.linear import LinearHead
-from headstart.heads.logistic.rows import moments
 
 RIDGE_GRID: tuple[float, ...] = tuple(float(a) for a in 10.0 ** np.linspace(-3, 8, 45))
 """Penalties for standardised features, of which ``n`` rows have a Gram matrix of trace ``n d``."""
-
-_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -208,17 +205,14 @@ class _System:
             kernel[rows, rows] = z @ z.T
         return kernel
 
-    def _blocks(self) -> list[slice]:
-        n = len(self.x)
-        return [slice(i, min(i + _BLOCK_ROWS, n)) for i in range(0, n, _BLOCK_ROWS)]
+    def _blocks(self) -> Iterator[slice]:
+        return blocks(len(self.x))
 
     def _weighted(self, rows: slice) -> FloatArray:
         return self._block(rows) * self.root[rows, None]
 
     def _block(self, rows: slice, *, centred: bool = True) -> FloatArray:
-        z = self.x[rows].astype(np.float64)
-        z -= self.mean
-        z /= self.scale
+        z = standardised(self.x[rows], self.mean, self.scale)
         if centred:
             z -= self.centre
         return z

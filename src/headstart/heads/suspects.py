@@ -8,7 +8,7 @@ import numpy as np
 
 from headstart.core.errors import HeadError
 from headstart.evaluation.targets import as_labels
-from headstart.heads.checks import as_features
+from headstart.heads.features import as_features
 from headstart.heads.neighbours import nearest, unit_rows
 
 _QUERY_ROWS = 1024

@@ -24,7 +24,7 @@ from headstart.core.records import Evaluation, to_plain
 from headstart.evaluation import evaluate as score
 from headstart.heads import DINO_GRID, Sweep
 from headstart.heads import sweep as sweep_heads
-from headstart.heads.checks import as_rows
+from headstart.heads.features import as_rows
 
 
 @dataclass(frozen=True, eq=False)

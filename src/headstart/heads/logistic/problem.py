@@ -12,10 +12,10 @@ from torch import Tensor
 from headstart.core.errors import HeadError
 from headstart.evaluation.targets import FloatArray, class_weight_vector
 from headstart.evaluation.tasks import task_named
-from headstart.heads.checks import Features, as_rows
+from headstart.heads.features import Features, as_rows, moments
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.objective import Group, Link
-from headstart.heads.logistic.rows import Rows, moments
+from headstart.heads.logistic.rows import Rows
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from headstart.evaluation.targets import FloatArray
-from headstart.heads.checks import Features
+from headstart.heads.features import Features
 from headstart.heads.source import StreamedFeatures
 
 Precision = Literal["float64", "float32", "bfloat16"]
@@ -211,32 +211,6 @@ def plan_reading(x: Features, division: np.ndarray, block_rows: int) -> Reading:
     order = order[np.lexsort((part, rest, chunk))]
     bounds = [(at, min(at + block_rows, n)) for at in range(0, n, block_rows)]
     return Reading(order, bounds, size)
-
-
-def moments(x: Features, rows: np.ndarray) -> tuple[FloatArray, FloatArray]:
-    """Return mean and standard deviation ``(d,) float64`` of ``x[rows]``, in two exact passes.
-
-    Rows on disk are visited in the order of the disk.
-
-    The deviation of a column that is constant up to rounding is given as 1, as scikit-learn's
-    ``StandardScaler`` does, so that it is centred and left alone.
-    """
-    if isinstance(x, StreamedFeatures):
-        rows = np.sort(rows)
-    mean = np.zeros(x.shape[1])
-    for start in range(0, len(rows), _MOMENT_ROWS):
-        mean += x[rows[start : start + _MOMENT_ROWS]].sum(axis=0, dtype=np.float64)
-    mean /= len(rows)
-    variance = np.zeros(x.shape[1])
-    for start in range(0, len(rows), _MOMENT_ROWS):
-        block = x[rows[start : start + _MOMENT_ROWS]].astype(np.float64)
-        block -= mean
-        variance += np.einsum("nd,nd->d", block, block)
-    variance /= len(rows)
-    eps = np.finfo(np.float64).eps
-    # The bound that scikit-learn uses: what rounding alone leaves of a constant column.
-    constant = variance <= len(rows) * eps * variance + (len(rows) * mean * eps) ** 2
-    return mean, np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
 
 
 def block_bounds(edges: np.ndarray, block_rows: int) -> list[tuple[int, int]]:

@@ -1,7 +1,10 @@
-"""What every solver expects of its features, in one place, with one clear line for each fault."""
+"""Features as every solver takes them: checked, with one clear line for each fault, and read in
+blocks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NoReturn, TypeAlias, cast
 
 import numpy as np
@@ -13,6 +16,8 @@ from headstart.heads.source import StreamedFeatures, lies_on_disk, memory_share
 
 Features: TypeAlias = FloatArray | StreamedFeatures
 """Checked features ``(n, d)``: an array, or rows on disk that are indexed like one."""
+
+_MOMENT_ROWS = 1024
 
 
 def as_features(x: object, *, n_features: int | None = None, name: str = "features") -> FloatArray:
@@ -67,6 +72,46 @@ def as_rows(
     if not streamed.checked:
         _refuse_non_finite_rows(streamed, name)
     return streamed
+
+
+def blocks(n: int, size: int = 4096) -> Iterator[slice]:
+    """Yield the slices of n rows, ``size`` at a time."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def standardised(rows: FloatArray, mean: FloatArray, scale: FloatArray) -> FloatArray:
+    """Return ``(rows - mean) / scale`` as a new float64 array."""
+    z = rows.astype(np.float64)
+    z -= mean
+    z /= scale
+    return z
+
+
+def moments(x: Features, rows: np.ndarray) -> tuple[FloatArray, FloatArray]:
+    """Return mean and standard deviation ``(d,) float64`` of ``x[rows]``, in two exact passes.
+
+    Rows on disk are visited in the order of the disk.
+
+    The deviation of a column that is constant up to rounding is given as 1, as scikit-learn's
+    ``StandardScaler`` does, so that it is centred and left alone.
+    """
+    if isinstance(x, StreamedFeatures):
+        rows = np.sort(rows)
+    mean = np.zeros(x.shape[1])
+    for start in range(0, len(rows), _MOMENT_ROWS):
+        mean += x[rows[start : start + _MOMENT_ROWS]].sum(axis=0, dtype=np.float64)
+    mean /= len(rows)
+    variance = np.zeros(x.shape[1])
+    for start in range(0, len(rows), _MOMENT_ROWS):
+        block = x[rows[start : start + _MOMENT_ROWS]].astype(np.float64)
+        block -= mean
+        variance += np.einsum("nd,nd->d", block, block)
+    variance /= len(rows)
+    eps = np.finfo(np.float64).eps
+    # The bound that scikit-learn uses: what rounding alone leaves of a constant column.
+    constant = variance <= len(rows) * eps * variance + (len(rows) * mean * eps) ** 2
+    return mean, np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
 
 
 def subset(x: Features, rows: IntArray) -> Features:
