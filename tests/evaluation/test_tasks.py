@@ -96,7 +96,7 @@ def test_the_two_ways_to_count_what_is_right_agree(name: str) -> None:
         ("classification", np.full(N, K), "below 3"),
         ("classification", np.full((N, K), 0.5), "sum to 1"),
         ("multi-label", np.full((N, K), 2.0), "between 0 and 1"),
-        ("regression", np.zeros((N, K + 1)), "expected 3 targets an item, found 4"),
+        ("regression", np.zeros((N, K + 1)), "expected 3 targets per item, found 4"),
         ("regression", np.full((N, K), np.nan), "NaN or infinity"),
     ],
 )

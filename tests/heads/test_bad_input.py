@@ -1,4 +1,4 @@
-"""Unfit features and labels: one clear error each, from every public function that takes them."""
+"""Invalid features and labels: one clear error each, from every public function that takes them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ FAULTS: dict[str, tuple[object, object, str]] = {
     "NaN": (with_value(np.nan), LABELS, r"NaN or infinity in 2 of 24 rows \(row 4, 7\)"),
     "infinity": (with_value(np.inf), LABELS, r"NaN or infinity in 2 of 24 rows \(row 4, 7\)"),
     "one class": (features(), np.ones(N, int), r"two classes .* \(every label is 1\)"),
-    "too few labels": (features(), LABELS[:-1], r"one label an item \(24 items\), found .*23"),
+    "too few labels": (features(), LABELS[:-1], r"one label per item \(24 items\), found .*23"),
     "unknown class": (features(), LABELS + 1, "class indices below 3, found 3"),
     "text": (features().astype(str), LABELS, "numeric type"),
     "images": (np.zeros((N, 2, 2)), LABELS, r"\(items, features\), found shape \(24, 2, 2\)"),
@@ -84,7 +84,7 @@ def test_folds_that_are_none(folds: np.ndarray) -> None:
 
 def test_a_head_refuses_other_features() -> None:
     head = fit_lda(features(), LABELS, 3)[0]
-    with pytest.raises(HeadError, match="expected 3 features an item, found 4"):
+    with pytest.raises(HeadError, match="expected 3 features per item, found 4"):
         head.predict(np.zeros((2, 4)))
     with pytest.raises(HeadError, match="NaN or infinity"):
         head.predict_proba(with_value(np.nan))

@@ -114,10 +114,10 @@ def test_bad_features_and_labels_are_one_clear_error(
         fit(broken, y, 10)
     with pytest.raises(HeadError, match="two classes"):
         fit(x, np.zeros(50, dtype=np.int64), 10)
-    with pytest.raises(HeadError, match="one label an item"):
+    with pytest.raises(HeadError, match="one label per item"):
         fit(x, y[:40], 10)
     head = fit(x, y, 10)
-    with pytest.raises(HeadError, match="expected 64 features an item, found 10"):
+    with pytest.raises(HeadError, match="expected 64 features per item, found 10"):
         head.predict_proba(x[:, :10])
     with pytest.raises(HeadError, match="NaN"):
         head.predict(broken)

@@ -260,7 +260,7 @@ def test_gradient_agrees_with_automatic_differentiation(precision: str) -> None:
         (np.array([[1.0, np.nan], [1.0, 2.0]]), [0, 1], "NaN or infinity in 1 of 2 rows"),
         (np.array([[1.0, np.inf], [1.0, 2.0]]), [0, 1], "NaN or infinity"),
         (np.ones((2, 2)), [1, 1], "at least two classes"),
-        (np.ones((2, 2)), [0, 1, 1], "one label an item"),
+        (np.ones((2, 2)), [0, 1, 1], "one label per item"),
         (np.ones((2, 2)), [0, 5], "below 3"),
         (np.ones((2, 2)), [0, -1], "from 0"),
         (np.ones((2, 2)), ["a", "b"], "integer class indices"),

@@ -138,7 +138,7 @@ def test_leaks_are_found_and_ranked(digits: tuple[np.ndarray, np.ndarray]) -> No
     found = find_leaks(train, test, threshold=0.999)
     assert [(leak.test, leak.train) for leak in found] == [(5, 17), (9, 400)]
     assert found[0].similarity == pytest.approx(1.0, abs=1e-6)
-    with pytest.raises(HeadError, match="features an item"):
+    with pytest.raises(HeadError, match="features per item"):
         find_leaks(train, test[:, :10])
 
 
@@ -172,7 +172,7 @@ def test_learning_curve_rises_and_foretells(digits: tuple[np.ndarray, np.ndarray
     assert 0 <= found.gain.value < 0.1
     actual = learning_curve(x, y, 10, shots=[120], repetitions=3).scores[0].value
     assert found.extrapolated.value == pytest.approx(actual, abs=0.03)
-    with pytest.raises(HeadError, match="labels a class"):
+    with pytest.raises(HeadError, match="labels per class"):
         learning_curve(x, y, 10, shots=[100_000])
 
 
@@ -202,7 +202,7 @@ def test_a_rare_class_does_not_shorten_the_learning_curve() -> None:
     x = rng.normal(size=(len(y), 5)) + 3 * np.eye(5)[y]
     found = learning_curve(x, y, 5, repetitions=5)
     assert found.shots == (1, 2, 5, 10, 20, 48)
-    # Every point has rows of its own: the last draws 48 labels a class, not what is left of half.
+    # Every point has rows of its own: the last draws 48 labels per class, not what is left of half.
     rest = [held_out_part(y, repetition, seed=0)[0] for repetition in range(5)]
     assert min(np.bincount(y[rows]).max() for rows in rest) == 48
     assert found.notes == (
@@ -210,7 +210,7 @@ def test_a_rare_class_does_not_shorten_the_learning_curve() -> None:
         " such a class",
         "2 classes have fewer than 5 items, so that some repetitions hold out none",
     )
-    with pytest.raises(HeadError, match="labels a class from 1 to 48"):
+    with pytest.raises(HeadError, match="labels per class from 1 to 48"):
         learning_curve(x, y, 5, shots=[49])
     with pytest.raises(HeadError, match="two items"):
         learning_curve(x[:3], np.arange(3), 3)

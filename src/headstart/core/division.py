@@ -144,8 +144,8 @@ def make_folds(
         only one class would be left to train on beside some fold.
 
     Raises:
-        HeadError: fewer than two folds are wanted, there are fewer than two groups, or the seed
-            is none.
+        HeadError: fewer than two folds are wanted, there are fewer than two groups, or the seed is
+            invalid.
     """
     require_seeds(seed)
     if folds < 2:
@@ -201,7 +201,7 @@ def held_out_rows(
 ) -> NDArray[np.bool_]:
     """Return ``(n,) bool``: a share of the rows of every class, which keeps a row at least.
 
-    Unlike :func:`stratified_split` it may hold out nothing of a small class.
+    Unlike :func:`stratified_split` it may leave a small class without held-out rows.
 
     Args:
         labels: ``(n,)``; equal ones where there are no classes.
@@ -387,7 +387,7 @@ def _grouped_folds(
 ) -> Folds:
     if len(groups) != len(labels) or np.ndim(groups) != 1:  # type: ignore[arg-type]
         raise HeadError(
-            f"expected one group a row ({len(labels)}), found {np.shape(groups)}"  # type: ignore[arg-type]
+            f"expected one group per row ({len(labels)}), found {np.shape(groups)}"  # type: ignore[arg-type]
         )
     if keys is None:
         _, of = np.unique(np.asarray(groups), return_inverse=True)

@@ -8,7 +8,7 @@ from headstart.core.errors import HeadError
 
 
 def seed_faults(*seeds: object) -> list[str]:
-    """Return what is wrong with the seeds of a run, one sentence each: numpy would say so late."""
+    """Return what is wrong with the seeds of a run, one sentence each."""
     faults = [
         f"a seed is a whole number from 0, not {seed!r}"
         for seed in seeds

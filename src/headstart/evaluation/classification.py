@@ -33,7 +33,7 @@ def accuracy_score(labels: object, predicted: object, *, level: float = 0.95) ->
     truth, guess = np.asarray(labels), np.asarray(predicted)
     if truth.shape != guess.shape or truth.ndim != 1 or len(truth) == 0:
         raise HeadError(
-            f"expected one prediction a label, found shapes {guess.shape} and {truth.shape}"
+            f"expected one prediction per label, found shapes {guess.shape} and {truth.shape}"
         )
     right = int((truth == guess).sum())
     return Score(right / len(truth), wilson_interval(right, len(truth), level=level))
@@ -62,7 +62,7 @@ def evaluate(
         seed: of the bootstrap.
 
     Raises:
-        HeadError: if shapes or values are unfit.
+        HeadError: if shapes or values are invalid.
     """
     y, p = _check(labels, probabilities, len(classes))
     n, k = p.shape

@@ -100,7 +100,7 @@ def t_interval(
     """Return the mean of repetitions with Student's t interval; none for a single one.
 
     Args:
-        values: one figure a repetition, taken as independent.
+        values: one figure per repetition, taken as independent.
         level: the confidence level.
         bounds: what the figure cannot leave, (0, 1) for an accuracy; the interval is cut there.
 

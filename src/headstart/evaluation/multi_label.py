@@ -52,7 +52,7 @@ def evaluate_multi_label(
         seed: of the bootstrap.
 
     Raises:
-        HeadError: if shapes or values are unfit.
+        HeadError: if shapes or values are invalid.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     k = len(labels)

@@ -44,13 +44,13 @@ def evaluate_regression(
 
     Args:
         targets: ``(n,)`` or ``(n, t)``.
-        values: likewise, what was predicted.
+        values: what was predicted, in the same shape.
         names: ``t`` names.
         level: the confidence level.
         seed: of the bootstrap.
 
     Raises:
-        HeadError: if shapes or values are unfit.
+        HeadError: if shapes or values are invalid.
     """
     found = np.asarray(values)
     truth = as_regression_targets(targets, len(found))

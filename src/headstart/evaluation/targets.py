@@ -21,7 +21,7 @@ class Targets:
     Attributes:
         values: ``(n,) int64`` class indices, or ``(n, k) float64``: soft labels, memberships or
             values.
-        present: ``(k,) bool``, the outputs that these items say something of.
+        present: ``(k,) bool``, the outputs that occur among these items.
         strata: ``(n,) int64``, the classes that divisions into parts respect; None where there
             are none.
     """
@@ -44,7 +44,7 @@ def as_labels(y: object, n: int, n_classes: int | None = None) -> IntArray:
     """
     array = np.asarray(y)
     if array.ndim != 1 or len(array) != n:
-        raise HeadError(f"expected one label an item ({n:,} items), found shape {array.shape}")
+        raise HeadError(f"expected one label per item ({n:,} items), found shape {array.shape}")
     if array.dtype.kind not in "iub" and not (
         array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.round(array)).all()
     ):
@@ -122,17 +122,17 @@ def require_two_classes(labels: IntArray) -> IntArray:
 def class_weight_vector(
     class_weight: str | np.ndarray | None, labels: IntArray | None, n_classes: int
 ) -> FloatArray | None:
-    """Return one weight an item ``(n,) float64``, or None when all weigh the same.
+    """Return one weight per item ``(n,) float64``, or None when all weigh the same.
 
     ``"balanced"`` weighs a class by ``n / (classes present * its count)``, as scikit-learn does.
 
     Args:
-        class_weight: ``"balanced"``, one weight a class, or None.
+        class_weight: ``"balanced"``, one weight per class, or None.
         labels: class indices ``(n,)``; None for targets of another kind, which have no class.
         n_classes: the number of classes.
 
     Raises:
-        HeadError: if the weights are unfit, or there are weights and no class indices.
+        HeadError: if the weights are invalid, or there are weights and no class indices.
     """
     if class_weight is None:
         return None

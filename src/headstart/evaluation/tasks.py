@@ -77,7 +77,7 @@ def task_named(name: str) -> Task:
     """Return a task.
 
     Raises:
-        HeadError: there is none of that name.
+        HeadError: no task has that name.
     """
     if name in TASKS:
         return TASKS[name]
@@ -157,7 +157,7 @@ def _label_shares(targets: Targets) -> FloatArray:
 def _encode_values(y: object, n: int, k: int) -> Targets:
     values = as_regression_targets(y, n)
     if values.shape[1] != k:
-        raise HeadError(f"expected {k} targets an item, found {values.shape[1]}")
+        raise HeadError(f"expected {k} targets per item, found {values.shape[1]}")
     return Targets(values, np.ones(k, dtype=bool), None)
 
 

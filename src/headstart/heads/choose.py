@@ -84,7 +84,7 @@ def choose_linear(
         and the precision of the products.
 
     Raises:
-        HeadError: if the input is unfit, or fewer than two classes occur.
+        HeadError: if the input is invalid, or fewer than two classes occur.
     """
     require_seeds(seed)
     reporter = reporter or SilentReporter()

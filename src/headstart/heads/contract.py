@@ -1,4 +1,4 @@
-"""What a head is trained on, what training returns, and what a kind of head says of itself.
+"""What a head is trained on, what training returns, and how a kind of head describes itself.
 
 Importing this loads no numerical library, so that ``--help`` can list the heads.
 """
@@ -93,7 +93,7 @@ class Trained:
             nothing was.
         held_out_probabilities: ``(n, k) float64``, calibrated, for each training row by a head
             that did not train on it; what a check of labels reads.
-        details: whatever else the solver reports, as plain values.
+        details: anything else that the solver reports, as plain values.
     """
 
     head: Head

@@ -139,13 +139,13 @@ def _check_form(x: Any, n_features: int | None, name: str) -> None:
     if len(shape) != 2:
         raise HeadError(
             f"expected {name} of shape (items, features), found shape {shape}",
-            hint="give one row an item; pool or flatten the other axes first",
+            hint="give one row per item; pool or flatten the other axes first",
         )
     if 0 in shape:
         raise HeadError(f"expected at least one item and one feature, found shape {shape}")
     if n_features is not None and shape[1] != n_features:
         raise HeadError(
-            f"expected {n_features:,} features an item, found {shape[1]:,} in the {name}",
+            f"expected {n_features:,} features per item, found {shape[1]:,} in the {name}",
             hint="use features of the backbone, layer and pooling that the head was trained on",
         )
 

@@ -1,4 +1,4 @@
-"""The learning curve: accuracy against labels a class, and what twice as many would bring."""
+"""The learning curve: accuracy by labels per class, and what twice as many would bring."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class LabelBudget:
     """How accuracy grows with labels.
 
     Attributes:
-        shots: labels a class of each point; classes with fewer give all they have.
+        shots: labels per class of each point; of classes with fewer, all are used.
         curve: mean held-out accuracy, with the band of Student's t over the repetitions.
         scores: the points with their intervals.
         accuracies: ``(points, repetitions)``.
         extrapolated: accuracy at twice the labels of the last point, by the power law
             ``error = a + b shots^-c``, with the interval of a bootstrap over repetitions; None
             with fewer than three points.
-        gain: ``extrapolated`` less the fitted law at the last point, likewise.
+        gain: ``extrapolated`` minus the fitted law at the last point, with the same interval.
         notes: what was decided on the user's behalf.
     """
 
@@ -65,7 +65,7 @@ def learning_curve(
     groups: Keys | None = None,
     reporter: Reporter | None = None,
 ) -> LabelBudget:
-    """Measure accuracy with few labels a class, inside the training rows.
+    """Measure accuracy with few labels per class, inside the training rows.
 
     Each repetition holds out another fifth of the rows, draws the labels from the rest (the
     smaller sets inside the larger), and fits logistic regression with C chosen by
@@ -73,16 +73,16 @@ def learning_curve(
 
     Args:
         x, y, n_classes: training features ``(n, d)``, class indices ``(n,)``, their number.
-        shots: labels a class; None takes 1, 2, 5, 10, ... up to what the commonest class has in
+        shots: labels per class; None takes 1, 2, 5, 10, ... up to what the commonest class has in
             the rest.
         repetitions: how many, at least 1.
         seed: of the divisions and the draws.
         keys, groups: what divisions and draws follow from, and which rows are held out together;
             see :mod:`headstart.core.division`.
-        reporter: is told how the work goes.
+        reporter: receives progress.
 
     Raises:
-        HeadError: if the input is unfit or too small to hold anything out.
+        HeadError: if the input is invalid or too small to hold anything out.
     """
     reporter = reporter or SilentReporter()
     require_seeds(seed)
@@ -124,12 +124,12 @@ def learning_curve(
 
 
 def _points(shots: Sequence[int] | None, most: int) -> tuple[int, ...]:
-    """Return the points of the curve, of which the last draws ``most`` labels a class."""
+    """Return the points of the curve, of which the last draws ``most`` labels per class."""
     if shots is not None:
         points = sorted({int(shot) for shot in shots})
         if not points or points[0] < 1 or points[-1] > most:
             raise HeadError(
-                f"expected labels a class from 1 to {most} (a fifth is held out), found"
+                f"expected labels per class from 1 to {most} (a fifth is held out), found"
                 f" {list(shots)}"
             )
         return tuple(points)
@@ -207,7 +207,7 @@ def _curve(points: tuple[int, ...], scores: tuple[Score, ...]) -> Curve:
         name="learning curve",
         x=tuple(float(p) for p in points),
         y=tuple(s.value for s in scores),
-        x_label="labels a class",
+        x_label="labels per class",
         y_label="held-out accuracy",
         low=tuple(max(0.0, b[0]) for b in banded) if whole else (),
         high=tuple(min(1.0, b[1]) for b in banded) if whole else (),
@@ -223,7 +223,7 @@ def _division_notes(labels: np.ndarray) -> tuple[str, ...]:
     if single:
         notes.append(
             f"{_classes(single)} a single item, which is never held out, so that the accuracy says"
-            " nothing of such a class"
+            " nothing about such a class"
         )
     if rare:
         notes.append(

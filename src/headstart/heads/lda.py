@@ -37,7 +37,7 @@ def fit_lda(
         The head, and the shrinkage that was used.
 
     Raises:
-        HeadError: if the input is unfit.
+        HeadError: if the input is invalid.
     """
     features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)

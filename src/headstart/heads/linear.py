@@ -62,7 +62,7 @@ class LinearHead(Head):
         return cast(FloatArray, logits)
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """Return the arrays as they are, and the task and method."""
+        """Return the arrays, and the task and method."""
         arrays = {
             "weight": self.weight,
             "bias": self.bias,

@@ -128,7 +128,7 @@ class MLPHead(Head):
         return cast(FloatArray, outputs)
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """Return the arrays as they are, the task, and the number of layers."""
+        """Return the arrays, the task, and the number of layers."""
         arrays = {
             "mean": self.mean,
             "scale": self.scale,
@@ -205,8 +205,8 @@ def fit_mlp(
         without.
 
     Raises:
-        ConfigError: options are unfit; all are named.
-        HeadError: the input is unfit, or training diverged at once.
+        ConfigError: options are invalid; all are named.
+        HeadError: the input is invalid, or training diverged at once.
     """
     settings = MLPOptions(**options)
     require_seeds(seed)
@@ -274,7 +274,7 @@ def _initial_layers(
 def _checked_mask(given: np.ndarray, n: int) -> np.ndarray:
     mask = np.asarray(given)
     if mask.shape != (n,) or mask.dtype != bool or mask.all():
-        raise HeadError("expected validation_rows to be one boolean a row, not all true")
+        raise HeadError("expected validation_rows to be one boolean per row, not all true")
     return mask
 
 

@@ -34,7 +34,7 @@ class NeighboursHead(Head):
 
     Attributes:
         rows: ``(n, d) float32``, the training features; of unit length for ``cosine``. Features
-            on disk stay there, as they are; saving the head reads them into memory.
+            on disk stay there unchanged; saving the head reads them into memory.
         labels: ``(n,) int64``.
         classes: the number of classes.
         k: how many neighbours vote.
@@ -135,8 +135,8 @@ def fit_neighbours(
     A ``k`` above the number of rows is cut to it.
 
     Raises:
-        ConfigError: options are unfit; all are named.
-        HeadError: the input is unfit.
+        ConfigError: options are invalid; all are named.
+        HeadError: the input is invalid.
     """
     NeighboursOptions(k, metric, weights, softness)  # which checks them
     features = as_rows(x)
@@ -251,7 +251,7 @@ def fit_prototype(x: object, y: object, n_classes: int) -> PrototypeHead:
     it, which costs nothing: the sum of the class less the row.
 
     Raises:
-        HeadError: if the input is unfit.
+        HeadError: if the input is invalid.
     """
     features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)

@@ -67,8 +67,8 @@ def nested_cross_validation(
         reporter: receives progress.
 
     Raises:
-        ConfigError: the head or its options are unfit.
-        HeadError: if the input is unfit, or nothing can be held out.
+        ConfigError: the head or its options are invalid.
+        HeadError: if the input is invalid, or nothing can be held out.
     """
     reporter, kind = reporter or SilentReporter(), head_kind(head)
     options = kind.settings(head_options or {})

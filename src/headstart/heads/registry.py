@@ -42,7 +42,7 @@ def head_kind(name: str) -> HeadKind:
     """Return the kind of head with a name or an alias.
 
     Raises:
-        ConfigError: there is none; the nearest names are offered.
+        ConfigError: no head has that name; the nearest ones are offered.
     """
     found = _find(name)
     if found is None:

@@ -66,10 +66,10 @@ def fit_ridge(
         alphas: penalties, in any order; the least left-out error chooses.
         task: what ``y`` means.
         standardise: scale each feature to unit deviation first.
-        class_weight: ``"balanced"``, one weight a class, or None; for class indices only.
+        class_weight: ``"balanced"``, one weight per class, or None; for class indices only.
 
     Raises:
-        HeadError: if the input is unfit.
+        HeadError: if the input is invalid.
     """
     features = as_rows(x)
     grid = np.unique(np.asarray(alphas, dtype=np.float64))

@@ -98,7 +98,7 @@ class StreamedFeatures:
         return np.array(self[0 : len(self)], dtype=dtype, copy=copy is not False)
 
     def _gather(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Read rows at indices in any order; the source is asked for ascending ones, each once."""
+        """Read rows at indices in any order; the source is read at ascending ones, each once."""
         if (np.diff(wanted) > 0).all():
             return self._read(wanted)
         each, place = np.unique(wanted, return_inverse=True)

@@ -58,7 +58,7 @@ def find_leaks(x_train: object, x_test: object, *, threshold: float = 0.98) -> t
             image lie above 0.98 with the usual backbones; different images of a thing do not.
 
     Raises:
-        HeadError: if the input is unfit.
+        HeadError: if the input is invalid.
     """
     train = as_features(x_train, name="training features")
     test = as_features(x_test, n_features=train.shape[1], name="test features")

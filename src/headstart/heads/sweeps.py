@@ -77,7 +77,7 @@ class Sweep:
 
 
 def swept_heads() -> tuple[str, ...]:
-    """Return the heads that a sweep tries unless it is told which."""
+    """Return the heads that a sweep tries by default."""
     return tuple(kind.name for kind in head_kinds("classification") if kind.swept)
 
 
@@ -124,7 +124,7 @@ def sweep(
 
     Raises:
         ConfigError: a kind is unknown.
-        HeadError: if the input is unfit, or nothing can be held out.
+        HeadError: if the input is invalid, or nothing can be held out.
     """
     reporter = reporter or SilentReporter()
     named = dict(views) if isinstance(views, Mapping) else {"features": views}
@@ -169,7 +169,7 @@ def sweep(
                     (_candidate(view, kind, trial, request, seeds), trial) for trial in trials
                 ]
                 progress.advance()
-    # Of equals the simpler: fewer options tried before it, the stronger penalty.
+    # Among equals the simpler wins: fewer options come earlier, and so do stronger penalties.
     tried.sort(key=lambda pair: (pair[0].given_up, -pair[0].accuracy.value))
     winner, trial = tried[0]
     candidates = tuple(candidate for candidate, _ in tried)

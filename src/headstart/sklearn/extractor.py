@@ -101,7 +101,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             y: ignored.
 
         Raises:
-            SettingsError: parameters are unfit; all are named.
+            SettingsError: parameters are invalid; all are named.
             InputError: X holds no images.
         """
         raise_faults(self, extractor_faults(self.get_params(deep=False)))
@@ -159,7 +159,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return rows if rows.flags.writeable else rows.copy()
 
     def _split(self, X: Any, memo: DigestMemo | None, *, reset: bool) -> Split:
-        """Read X, whatever it is, and check its columns against those of ``fit``."""
+        """Read X in any of its forms, and check its columns against those of ``fit``."""
         if isinstance(X, Split):
             return X
         if reset:

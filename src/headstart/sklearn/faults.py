@@ -1,6 +1,6 @@
-"""headstart's errors in the types that scikit-learn's conventions ask for.
+"""headstart's errors in the types that scikit-learn's conventions require.
 
-scikit-learn wants a ``ValueError`` for data or parameters that are unfit; headstart wants a
+scikit-learn wants a ``ValueError`` for invalid data or parameters; headstart wants a
 :class:`~headstart.core.errors.HeadstartError`. What is raised here is both.
 """
 
@@ -17,7 +17,7 @@ class InputError(DataError, HeadError, ValueError):
 
 
 class SettingsError(ConfigError, BackboneError, ValueError):
-    """Parameters of an estimator are unfit; all faults are reported together."""
+    """Parameters of an estimator are invalid; all faults are reported together."""
 
 
 @contextmanager

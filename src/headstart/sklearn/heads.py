@@ -119,8 +119,8 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
             y: ``(n,)`` classes, numbers or text; two or more of them.
 
         Raises:
-            SettingsError: parameters are unfit; all are named.
-            InputError, ValueError: X or y is unfit.
+            SettingsError: parameters are invalid; all are named.
+            InputError, ValueError: X or y is invalid.
         """
         kind = self._kind("classification")
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
@@ -197,8 +197,8 @@ class HeadRegressor(RegressorMixin, MultiOutputMixin, _HeadEstimator):  # type: 
             y: ``(n,)`` or ``(n, t)`` targets, finite.
 
         Raises:
-            SettingsError: parameters are unfit; all are named.
-            InputError, ValueError: X or y is unfit.
+            SettingsError: parameters are invalid; all are named.
+            InputError, ValueError: X or y is invalid.
         """
         kind = self._kind("regression")
         X, y = validate_data(
@@ -281,7 +281,7 @@ def encode_classes(y: Any, who: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
 def class_weights(
     class_weight: ClassWeight, classes: NDArray[Any], y: Any
 ) -> NDArray[np.float64] | None:
-    """Return one positive weight a class, ``(k,)``, or None where all weigh the same.
+    """Return one positive weight per class, ``(k,)``, or None where all weigh the same.
 
     Raises:
         InputError: unknown classes, or weights that are not positive.

@@ -116,7 +116,7 @@ def array_items(
     *,
     advise: bool,
 ) -> Items:
-    """Return the items of a numeric array, one image a row.
+    """Return the items of a numeric array, one image per row.
 
     Args:
         array: ``(n, h, w)``, ``(n, h, w, c)``, ``(n, c, h, w)``, or flat rows ``(n, d)``.

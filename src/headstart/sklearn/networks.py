@@ -1,7 +1,7 @@
 """Networks by name, kept between calls.
 
 scikit-learn clones an estimator for every candidate and fold of a search. What was loaded last
-therefore stays in memory, in this process, until another network is asked for.
+therefore stays in memory, in this process, until another network is requested.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def cut_network(
     pooling: Any,
     arguments: Mapping[str, Any],
 ) -> Backbone:
-    """Return a backbone, cut where it is asked for. Call it with :data:`EXTRACTING` held.
+    """Return a backbone, cut at the given layer. Call it with :data:`EXTRACTING` held.
 
     Args:
         backbone: a name, as :func:`headstart.load_backbone` takes it; a backbone; a module.

@@ -95,8 +95,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: ``(n,)`` classes, numbers or text; two or more of them.
 
         Raises:
-            SettingsError: parameters are unfit; all are named.
-            InputError, ValueError: X or y is unfit.
+            SettingsError: parameters are invalid; all are named.
+            InputError, ValueError: X or y is invalid.
             BadFilesError: images cannot be read; all are named, and the others are kept.
         """
         given = self.get_params(deep=False)
@@ -104,7 +104,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         faults += head_faults(given, "classification")
         raise_faults(self, faults)
         extractor = FeatureExtractor(**{name: given[name] for name in _EXTRACTOR}).fit(X)
-        # What is wrong with y is said before the network runs over X.
+        # Faults of y are reported before the network runs over X.
         self.classes_, _ = encode_classes(y, type(self).__name__)
         check_consistent_length(X, y)
         rows = extractor.transform(X)

@@ -7,7 +7,7 @@ import torch
 from headstart.core.errors import HeadError
 from headstart.heads.source import memory_share
 
-# Below so many numbers the processor needs seconds, about what starting CUDA and copying cost. An
+# Below this many numbers the processor needs seconds, about what starting CUDA and copying cost. An
 # estimate: no device was at hand to measure it on.
 _WORTH_A_DEVICE = 5_000_000
 _DEVICE_SHARE = 0.4
@@ -42,7 +42,7 @@ def choose_device(device: str | torch.device, shape: tuple[int, int]) -> torch.d
     return found
 
 
-def room(device: torch.device) -> int:
+def memory_limit(device: torch.device) -> int:
     """Return the bytes that a copy of the features may take on the device."""
     if device.type == "cpu":
         return memory_share()

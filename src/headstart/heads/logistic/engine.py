@@ -21,10 +21,10 @@ from headstart.heads.logistic.lbfgs import Lbfgs
 from headstart.heads.logistic.objective import Group, Link, evaluate, held_out_sums
 from headstart.heads.logistic.rows import Precision, Rows
 
-# The class curvature is measured anew once the heads have taken shape, on so many rows.
+# The class curvature is measured again once the heads have taken shape, on so many rows.
 _REFRESH_PASSES = (4, 12)
 _REFRESH_ROWS = 2048
-# With so many rows a feature, all folds have nearly the same Gram matrix: one basis serves all.
+# With so many rows per feature, all folds have nearly the same Gram matrix: one basis serves all.
 _SHARED_BASIS_RATIO = 8
 _SMALLEST_STEP = 1e-6
 # A head whose gradient has not shrunk by a tenth in so many passes has met its rounding.
@@ -110,7 +110,7 @@ class Engine:
             max_passes: a head that is not there by then, or whose gradient has stopped shrinking
                 before, is left where it is.
             judge: may give up heads.
-            finished: is told how many heads have just left.
+            finished: called with the number of heads that have just left.
         """
         penalties = [penalty.to(self.rows.device) for penalty in penalties]
         starts = [start.to(self.rows.device) for start in starts]
@@ -230,7 +230,7 @@ _LOSS_SLACK = {"float64": 1e-14, "float32": 1e-5, "bfloat16": 1e-3}
 def gram_bases(
     rows: Rows, groups: Sequence[Group], bounds: list[tuple[int, int]], scale: FloatArray
 ) -> list[GramBasis]:
-    """Return one basis a group, shared between all where their rows hardly differ.
+    """Return one basis per group, shared between all where their rows hardly differ.
 
     Args:
         rows, groups, bounds: as for the :class:`Engine`; the groups have one standardisation.

@@ -101,7 +101,7 @@ class Lbfgs:
 
     def _remember(self, gradient: Tensor, accepted: Tensor) -> None:
         if not self.step.any():
-            return  # the very first evaluation has no step behind it
+            return  # the first evaluation has no step behind it
         s = self.step * self.direction
         y = gradient - self.gradient
         curvature = head_dot(s, y)

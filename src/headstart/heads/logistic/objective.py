@@ -182,7 +182,7 @@ class _Stack:
         return logits
 
     def spread(self, of_groups: Sequence[np.ndarray]) -> Tensor:
-        """Repeat one value a row and group, ``(m,)`` each, for the group's heads: ``(m, c)``."""
+        """Repeat one value per row and group, ``(m,)`` each, for the group's heads: ``(m, c)``."""
         values = [
             torch.from_numpy(of_groups[at]).to(self.bias)[:, None].expand(-1, size)
             for at, size in zip(self.members, self.sizes, strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.heads.logistic.device import choose_device, room
+from headstart.heads.logistic.device import choose_device, memory_limit
 from headstart.heads.logistic.engine import Engine, gram_bases
 from headstart.heads.logistic.objective import block_rows
 from headstart.heads.logistic.problem import make_problem
@@ -23,7 +23,7 @@ from headstart.heads.source import StreamedFeatures
 DINO_GRID: tuple[float, ...] = tuple(float(c) for c in 10.0 ** np.linspace(-6, 5, 45))
 """The 45 values of C of DINOv2's linear evaluation, 1e-6 to 1e5."""
 
-# The solver keeps about so many vectors of the parameters' size for each head.
+# The solver keeps about this many vectors of the parameters' size for each head.
 _VECTORS = 24
 _MEMORY_SHARE, _LEAST_MEMORY = 0.3, 64e6
 
@@ -61,10 +61,10 @@ def fit_logistic_path(
         precision: of the matrix products; sums are kept in float32 or better. ``auto`` takes
             bfloat16 for 10,000 rows or more on a processor that multiplies it natively (several
             times faster; with so many rows its rounding averages out), float32 otherwise.
-        reporter: is told how many heads are done.
+        reporter: receives the number of heads that are done.
 
     Raises:
-        HeadError: if the input is unfit.
+        HeadError: if the input is invalid.
     """
     return fit_logistic_paths(
         x,
@@ -109,7 +109,7 @@ def fit_logistic_paths(
             drop_hopeless, precision, device, reporter: as for :func:`fit_logistic_path`.
 
     Raises:
-        HeadError: if the input is unfit.
+        HeadError: if the input is invalid.
     """
     problem = make_problem(
         x,
@@ -134,7 +134,7 @@ def fit_logistic_paths(
         for division in repeated
         for fold in range(int(division.max()) + 1)
     ]
-    # The folds of one standardisation stand together.
+    # The folds of one standardisation are adjacent.
     kinds = [list(groups) for groups in zip(*by_fold, strict=True)]
     groups = [group for kind in kinds for group in kind]
     counts = np.concatenate([np.bincount(division) for division in repeated])
@@ -168,7 +168,7 @@ def _with_copy(rows: Rows, precision: Precision) -> Rows:
     if precision == "float64" or (precision == "float32" and not on_device):
         return rows
     nbytes = rows.n * rows.width * (2 if precision == "bfloat16" else 4)
-    if (on_disk or on_device) and nbytes > room(rows.device):
+    if (on_disk or on_device) and nbytes > memory_limit(rows.device):
         return rows
     return rows.pack(precision)
 
@@ -203,6 +203,6 @@ def _columns_at_once(rows: Rows, outputs: int) -> int:
     """Return how many penalties may be solved together, so that memory stays below twice x."""
     size = rows.x.nbytes
     if isinstance(rows.x, StreamedFeatures) or rows.device.type != "cpu":
-        size = min(size, room(rows.device))
+        size = min(size, memory_limit(rows.device))
     budget = max(_LEAST_MEMORY, _MEMORY_SHARE * size)
     return max(1, int(budget // (_VECTORS * 4 * rows.width * outputs)))

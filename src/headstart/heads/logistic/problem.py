@@ -126,7 +126,7 @@ def make_problem(
     """Check the input of a solver (see ``fit_logistic`` for its meaning).
 
     Raises:
-        HeadError: if the arrays are unfit, or fewer than two classes occur.
+        HeadError: if the arrays are invalid, or fewer than two classes occur.
     """
     what = task_named(task)
     if what.probabilities is None:

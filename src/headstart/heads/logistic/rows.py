@@ -62,7 +62,7 @@ class Rows:
 
     @property
     def width(self) -> int:
-        """The number of features and one, for the intercept."""
+        """The number of features plus one, for the intercept."""
         return int(self.x.shape[1]) + 1
 
     def pack(self, precision: Precision = "bfloat16") -> Rows:
@@ -102,7 +102,7 @@ class Rows:
     def standardised(
         self, bounds: list[tuple[int, int]], dtype: torch.dtype
     ) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield blocks as ``blocks`` does, standardised for certain."""
+        """Yield blocks as ``blocks`` does, always standardised."""
         if self.packed is not None and self._is_packed(dtype):
             for start, stop in bounds:
                 yield start, stop, self.packed[start:stop]
@@ -155,7 +155,7 @@ class Rows:
         wanted: type[np.floating[Any]],
         in_order: bool,
     ) -> Iterator[tuple[int, int, Tensor]]:
-        """Read the disk in order: a chunk at a time, of which blocks take their rows."""
+        """Read the disk in order: a chunk at a time, from which blocks take their rows."""
         size, low, chunk = self.chunk, -1, np.empty((0, 0))
         for start, stop in bounds:
             if in_order:

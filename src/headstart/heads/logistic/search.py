@@ -2,8 +2,8 @@
 
 All heads share each pass over the features; finished heads leave the batch. A new penalty starts
 from the parameters of its solved neighbours *in the same fold*, interpolated in log C, so that
-nothing of the held-out rows reaches a head that they judge. A penalty that the held-out rows rule
-out early is dropped in all folds at once, and said to be.
+nothing about the held-out rows reaches a head that they judge. A penalty that the held-out rows
+rule out early is dropped in all folds at once, and reported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headstart.heads.logistic.objective import Group
 from headstart.heads.logistic.problem import Problem
 from headstart.heads.logistic.rows import Precision, Rows
 
-_COARSEST = 8  # at least so many penalties are solved from nothing
+_COARSEST = 8  # at least this many penalties are solved from scratch
 _NEIGHBOURS = 4  # a cubic through the four nearest solved penalties
 # The passes after which held-out rows are looked at; from the first, penalties between two that
 # were given up may go as well, from the second any.
@@ -168,7 +168,7 @@ class Search:
         self._store(level, solved)
 
     def _finish_in_single(self, penalties: list[Tensor], solved: Solved) -> None:
-        """Take the heads that bfloat16 could not bring to the tolerance there in float32."""
+        """Bring the heads that bfloat16 left above the tolerance below it in float32."""
         late = np.stack([g.cpu().numpy() > self.tolerance for g in solved.gradient])
         short = np.asarray(self._by_kind(late & ~np.stack(solved.dropped)).any(axis=1))
         if not short.any():
@@ -188,7 +188,7 @@ class Search:
 
     def results(self) -> tuple[LogisticPath, ...]:
         """Return the path of each standardisation."""
-        # What the device held goes; predictions are made on the processor.
+        # Device memory is released; predictions are made on the processor.
         rows = replace(self.engine.rows, packed=None)
         return tuple(
             LogisticPath(

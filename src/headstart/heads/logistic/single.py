@@ -72,7 +72,7 @@ def fit_logistic(
         C: inverse strength of the penalty.
         standardise: scale each feature to unit deviation first; the penalty acts on the scaled
             weights. (Features are always centred, which changes only the intercept.)
-        class_weight: ``"balanced"``, one weight a class, or None; for class indices only.
+        class_weight: ``"balanced"``, one weight per class, or None; for class indices only.
         task: ``classification`` or ``multi-label``.
         tolerance: for the largest absolute component of the gradient. scikit-learn's default is
             1e-4; 1e-6 costs a few more passes and makes the head reproducible.
@@ -86,7 +86,7 @@ def fit_logistic(
         The head, and the certificate of its convergence.
 
     Raises:
-        HeadError: if the input is unfit, or fewer than two classes occur.
+        HeadError: if the input is invalid, or fewer than two classes occur.
     """
     if not (np.isfinite(C) and C > 0):
         raise HeadError(f"expected C above 0, found {C}")
