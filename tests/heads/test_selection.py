@@ -206,8 +206,8 @@ def test_a_rare_class_does_not_shorten_the_learning_curve() -> None:
     rest = [held_out_part(y, repetition, seed=0)[0] for repetition in range(5)]
     assert min(np.bincount(y[rows]).max() for rows in rest) == 48
     assert found.notes == (
-        "1 class has a single item, which is never held out, so that the accuracy says nothing of"
-        " such a class",
+        "1 class has a single item, which is never held out, so that the accuracy says nothing"
+        " about such a class",
         "2 classes have fewer than 5 items, so that some repetitions hold out none",
     )
     with pytest.raises(HeadError, match="labels per class from 1 to 48"):
