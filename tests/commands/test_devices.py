@@ -129,7 +129,7 @@ def test_what_cannot_be_divided_is_refused_together() -> None:
 
 
 def test_more_devices_than_there_are_and_what_cannot_be_sent_are_told_in_one_line() -> None:
-    with pytest.raises(ConfigError, match="10000 devices are asked for, and this machine has"):
+    with pytest.raises(ConfigError, match="devices=10000, but this machine has"):
         finetune(source(), residual(), EVEN, devices=10000, write=False, reporter=QUIET)
     with pytest.raises(ConfigError, match="devices must be at least 1, not 0"):
         finetune(source(), residual(), EVEN, devices=0, write=False, reporter=QUIET)

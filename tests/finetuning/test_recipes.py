@@ -110,7 +110,7 @@ def test_all_faults_of_all_stages_come_together_with_the_fix() -> None:
         )
     )
     for part in (
-        "validation is 1.5",
+        "validation must be above 0 and below 1, not 1.5",
         "several stages are named 'a'",
         "'blocs.1' in train matches no group and no module (the nearest are 'blocks.1'",
         "'last:9' is out of range: the backbone has 4 block groups",
@@ -118,11 +118,12 @@ def test_all_faults_of_all_stages_come_together_with_the_fix() -> None:
         "rates has 'blocks.1', which does not train in this stage",
         "rates has 'haed', which matches no group (the nearest are 'head')",
         "train is empty, so the stage trains nothing",
-        "lr is 0",
-        "epochs is 0, expected 1 or more",
+        "stage 'b': lr must not be 0: nothing would move; freeze a part by leaving it out",
+        "stage 'b': epochs must be at least 1, not 0",
         "stage 'c': train = ['blocks.0.act'] matches parts without any parameter",
         "set start = 'probe'",
-        "optimizer is 'adamax', expected one of 'adamw', 'adam', 'sgd'",
+        "stage 'd': optimizer must be one of adamw, adam, sgd (did you mean 'adam', 'adamw'), not"
+        " 'adamax'",
     ):
         assert part in said, part
 
@@ -155,15 +156,36 @@ def test_a_file_is_read_with_all_faults_together(tmp_path: Path) -> None:
         load_recipe(path)
     said = "\n".join(caught.value.faults)
     for part in (
-        "start is 'prob', expected one of 'probe', 'fresh'",
+        "start must be probe or fresh, not 'prob'",
         "there is no field 'head_dropuot' (the nearest are 'head_dropout')",
-        "stage 'first': epochs is 2.5, expected a whole number",
-        "stage 'first': lr is 'fast', expected a number",
-        "stage 'first': dropout is 1, expected true or false",
-        "stage '2': train is [1], expected a list of names",
+        "stage 'first': epochs must be a whole number, not 2.5",
+        "stage 'first': lr must be a number, not 'fast'",
+        "stage 'first': dropout must be True or False, not 1",
+        "stage 'stage 2': train must be text, not 1",
         "stage '2': there is no field 'weigth_decay' (the nearest are 'weight_decay'",
     ):
         assert part in said, part
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("rates = 3", "rates must be a table from group names to rates, not 3"),
+        ("rates = { head = 'much' }", "rates must be a table from group names to rates"),
+        ("lr = inf", "lr must be at least 0 and below inf, not inf"),
+        ("lr = nan", "lr must be at least 0 and below inf, not nan"),
+        ("warmup = 12", "warmup is 12 epochs of 10: nothing would be left"),
+        ("name = ' x'", "name must be text without spaces around it"),
+        ("train = []", "train is empty"),
+        ("batch_size = 1\nnorm = 'batch'", "one item has no batch statistics"),
+        ("train = ['gradual', 'head']", "'gradual' must be alone in train"),
+    ],
+)
+def test_what_cannot_be_in_a_stage_is_said(tmp_path: Path, field: str, said: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(f"[[stage]]\n{field}\n")
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(path)
 
 
 def test_a_file_makes_a_recipe(tmp_path: Path) -> None:

@@ -271,10 +271,20 @@ def faults(settings: Any) -> list[str]:
     """Return everything that is wrong with a settings object, one sentence each.
 
     Types, choices and bounds are looked at; then what the object's own method ``faults()``, where
-    it has one, finds wrong between several options. Lists become tuples on the way, since settings
-    do not change.
+    it has one, finds wrong between several options.
     """
-    found: list[str] = []
+    found: list[str] = [*option_faults(settings)]
+    if not found and hasattr(settings, "faults"):
+        found += settings.faults()
+    return found
+
+
+def option_faults(settings: Any) -> list[Fault]:
+    """Return what is wrong with single options of a settings object: types, choices and bounds.
+
+    Lists become tuples on the way, since settings do not change.
+    """
+    found: list[Fault] = []
     for each in _options(type(settings)):
         value = getattr(settings, each.name)
         if isinstance(value, list) and typing.get_origin(each.plain_type) is tuple:
@@ -283,8 +293,6 @@ def faults(settings: Any) -> list[str]:
         wrong = _wrong(value, each.type, each)
         if wrong is not None:
             found.append(Fault(each.name, wrong))
-    if not found and hasattr(settings, "faults"):
-        found += settings.faults()
     return found
 
 
@@ -566,6 +574,7 @@ __all__ = [
     "like",
     "listed",
     "option",
+    "option_faults",
     "options_of",
     "recorded",
     "settle",

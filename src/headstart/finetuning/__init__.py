@@ -27,9 +27,6 @@ from typing import TYPE_CHECKING
 from headstart.core.lazy import contents
 
 if TYPE_CHECKING:
-    from headstart.finetuning.borrowed import StoredRows as StoredRows
-    from headstart.finetuning.borrowed import Suffix as Suffix
-    from headstart.finetuning.borrowed import freeze_and_cache as freeze_and_cache
     from headstart.finetuning.network import Classifier as Classifier
     from headstart.finetuning.optimizers import OptimizerKind as OptimizerKind
     from headstart.finetuning.optimizers import Schedule as Schedule
@@ -42,11 +39,14 @@ if TYPE_CHECKING:
     from headstart.finetuning.recipe_file import load_recipe as load_recipe
     from headstart.finetuning.recipe_file import recipe_from as recipe_from
     from headstart.finetuning.recipe_file import recipe_to_plain as recipe_to_plain
+    from headstart.finetuning.user_loop import StoredRows as StoredRows
+    from headstart.finetuning.user_loop import Suffix as Suffix
+    from headstart.finetuning.user_loop import freeze_and_cache as freeze_and_cache
 
 __getattr__, __dir__, __all__ = contents(
     __name__,
     {
-        "borrowed": ("StoredRows", "Suffix", "freeze_and_cache"),
+        "user_loop": ("StoredRows", "Suffix", "freeze_and_cache"),
         "network": ("Classifier",),
         "optimizers": ("OptimizerKind", "Schedule", "register_optimizer", "register_schedule"),
         "presets": ("PRESETS", "register_recipe"),

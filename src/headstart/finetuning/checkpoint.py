@@ -2,7 +2,7 @@
 
 A folder with ``progress.json`` and the two safetensors files that it names with their SHA-256:
 ``state-N`` (weights, statistics, optimizer, average) and ``best-N`` (what is kept in the end). The
-JSON is replaced last, so that a kill at any moment leaves the epoch before.
+JSON is replaced last, so that a kill at any moment leaves the previous epoch.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from headstart.finetuning.outcome import EpochRecord, StageOutcome, record_from
 
 FORMAT = 1
 _PROGRESS = "progress.json"
+_PLAIN = (
+    "stage", "epoch", "stale", "records", "outcomes", "best", "ema_steps", "seconds", "decisions",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +42,9 @@ class Saved:
         best: the record of the best epoch.
         ema_steps: how many steps the average has seen.
         seconds: wall time spent in the stage so far.
-        decisions: where every stage is cut, nothing where it begins with the images; to decide
-            the same again.
-        state, best_weights: named tensors, on the CPU.
+        decisions: where every stage is cut, empty where it trains from images; to decide the same
+            again.
+        state, best_weights: named tensors.
     """
 
     stage: int
@@ -77,7 +80,7 @@ class Checkpoint:
         except OSError as error:
             raise DataError(
                 f"the checkpoint in '{self.folder}' cannot be written: {error.strerror or error}",
-                hint="free some space, and run the same command again to go on",
+                hint="free some space, and repeat the same call to resume",
             ) from error
 
     def load(self) -> Saved | None:
@@ -97,13 +100,13 @@ class Checkpoint:
             if values["identity"] != self.identity:
                 raise ConfigError(
                     (f"'{self.folder}' holds the unfinished training of another plan or data",),
-                    hint="give another --out, or remove that folder to begin anew",
+                    hint="choose another folder with out=DIR, or remove that one to start over",
                 )
             saved = self._read(values)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise DataError(
                 f"the checkpoint in '{self.folder}' is damaged ({error!r})",
-                hint="remove that folder to begin anew",
+                hint="remove that folder to start over",
             ) from error
         self._number = int(values["number"])
         self._best = (saved.best, values["files"]["best"]["name"])
@@ -128,13 +131,7 @@ class Checkpoint:
             "identity": self.identity,
             "number": self._number,
             "files": files,
-            **{
-                name: to_plain(getattr(saved, name))
-                for name in ("stage", "epoch", "stale", "records", "outcomes", "best")
-            },
-            "ema_steps": saved.ema_steps,
-            "seconds": saved.seconds,
-            "decisions": list(saved.decisions),
+            **{name: to_plain(getattr(saved, name)) for name in _PLAIN},
         }
         write_text(self.folder / _PROGRESS, json.dumps(without_nan(values), indent=1))
         kept = {_PROGRESS, *(entry["name"] for entry in files.values())}

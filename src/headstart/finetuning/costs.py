@@ -380,10 +380,10 @@ def choose_cut(
             return number, ""
     if _acts_on_rows(stage):
         return usual, ""  # elsewhere the stage would learn something else
-    room = [number for number, place in enumerate(places) if place.on_disk]
-    if not room:
+    fitting = [number for number, place in enumerate(places) if place.on_disk]
+    if not fitting:
         return usual, ""
-    best = min(room, key=lambda number: places[number].seconds)
+    best = min(fitting, key=lambda number: places[number].seconds)
     if not places[usual].on_disk:
         return best, f"the rows {places[usual].place} do not fit on the disk"
     if places[best].seconds < _MUCH_CHEAPER * places[usual].seconds:
@@ -412,7 +412,7 @@ def choose_rows(
     if decided is not None:
         return bool(decided), "as the unfinished run decided"
     if mode == "on":
-        return True, "asked for"
+        return True, "as requested"
     if _acts_on_rows(stage):
         return True, "mixup and noise act on the stored rows"  # which timing must not decide
     words = f"{_spelled(at.seconds)} with stored rows against {_spelled(images)} without"

@@ -35,7 +35,7 @@ def train_epoch(
         at: number of the stage, from 0, and of the epoch in it, from 1.
         state: optimizer and average of the stage.
         devices: that share every batch.
-        task: told of finished items.
+        task: advanced by finished items.
     """
     number, epoch = at
     labels, seed = feeds.labels(feeds.train), feeds.seed

@@ -1,7 +1,7 @@
-"""What a stage trains on: items, decoded anew in every epoch, or stored rows of its frozen part.
+"""What a stage trains on: items, decoded again in every epoch, or stored rows of its frozen part.
 
 :class:`Feeds` knows the items of a run and opens the feeds of a stage when the stage begins, since
-rows depend on the network as it is then.
+rows depend on the network at that moment.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Feed(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ItemFeed:
-    """Decodes items anew in every epoch, in threads that work ahead of the consumer."""
+    """Decodes items again in every epoch, in threads that work ahead of the consumer."""
 
     split: Split
     inputs: Inputs
@@ -222,7 +222,7 @@ class Feeds:
         return tuple(bad.values())
 
     def rows(self, cut: Cut | Candidate, stage: Stage) -> BoundaryRows:
-        """Return the rows of a cut, with the network as it is now."""
+        """Return the rows of a cut, with the current tensors of the network."""
         feature = stage.precision == "float32" and self.network.cut_at_feature(cut)
         return BoundaryRows(
             cut,

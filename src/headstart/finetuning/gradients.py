@@ -55,7 +55,7 @@ def relative_gradients(
 
     The criterion of surgical fine-tuning's Auto-RGN (Lee et al. 2023, arXiv 2210.11466, section
     4.1): a block whose gradient is large beside its weights is the one to tune. The gradient is
-    that of the mean loss over all items given, in evaluation mode, behind the head as it is, so
+    that of the mean loss over all given items, in evaluation mode, behind the current head, so
     the head has to be trained first. Nothing of the network changes.
 
     Args:

@@ -89,14 +89,14 @@ def check_devices(count: int, device: torch.device) -> None:
         )
     if ":" in str(device):
         raise ConfigError(
-            (f"device '{device}' is one device, and {count} are asked for",),
+            (f"device='{device}' is one device, and devices={count}",),
             hint=f"use device='{device.type}'",
         )
     present = torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
     if count > present:
         what = "CUDA devices" if device.type == "cuda" else "processors"
         raise ConfigError(
-            (f"{count} devices are asked for, and this machine has {present} {what}",),
+            (f"devices={count}, but this machine has {present} {what}",),
             hint=f"use devices={present}",
         )
 
@@ -184,7 +184,7 @@ def _join_torchrun(count: int, device: torch.device) -> Devices:
         )
     if count not in (1, size):
         raise ConfigError(
-            (f"{count} devices are asked for, and torchrun started {size} processes",),
+            (f"devices={count}, but torchrun started {size} processes",),
             hint=f"leave devices out, or use torchrun --nproc-per-node {count}",
         )
     check_devices(size, torch.device(device.type))

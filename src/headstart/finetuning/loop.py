@@ -152,7 +152,7 @@ class _Training:
         return True
 
     def _prepare_statistics(self, number: int) -> None:
-        """Re-estimate the statistics of the backbone where the stage begins with it."""
+        """Re-estimate the statistics of the backbone, where the stage calls for it."""
         stage = self.prepared.targets[number].stage
         if self.best is None and stage.norm == "reestimated":
             # The start is validated first: its head was made with the statistics as they were.

@@ -1,7 +1,7 @@
 """The network that is fine-tuned: a backbone up to its cut, dropout, and a linear head.
 
-The backbone stays the very module it was, with the names of its parameters, so that a freeze
-contract, an optimizer and a saved file all speak of the same tensors.
+The backbone stays the same module, with the same parameter names, so that a freeze contract, an
+optimizer and a saved file all mean the same tensors.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         if len(shape) != 1:
             raise BackboneError(
                 f"a head needs one row an item, and {source.name} gives {shape} an item",
-                hint="use --pooling avg",
+                hint="use pooling='avg'",
             )
         _refuse_padding(source)
         self.source = source
@@ -88,7 +88,7 @@ class Classifier(nn.Module):
             self.head.bias.copy_(torch.from_numpy(bias))
 
     def linear_head(self, present: NDArray[np.bool_]) -> LinearHead:
-        """Return the head as it is saved: on features as they are, mean 0 and scale 1.
+        """Return the head as a run folder keeps it: on raw features, mean 0 and scale 1.
 
         Args:
             present: ``(k,)``, the classes that the training items held.

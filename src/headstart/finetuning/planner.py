@@ -263,7 +263,7 @@ def _notes(targets: Sequence[Target]) -> list[str]:
     notes = []
     kinds = [target.stage.optimizer for target in targets]
     if any(one != two for one, two in pairwise(kinds)):
-        notes.append("the optimizer changes between stages, so its state begins anew there")
+        notes.append("the optimizer changes between stages, so its state starts over there")
     if any(target.stage.norm == "batch" for target in targets):
         notes.append(
             "batch norm normalises by the mini-batch where it trains, and its running statistics"

@@ -7,157 +7,167 @@ nothing of a model: :mod:`headstart.finetuning.targets` finds out whether a reci
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from math import inf, isfinite
+from numbers import Real
+from typing import Any, Literal
 
 from headstart.core.errors import ConfigError
+from headstart.core.settings import option, option_faults
 from headstart.core.wording import quoted
 from headstart.finetuning.optimizers import OPTIMIZERS, SCHEDULES
 
-Norm = Literal["running", "batch", "reestimated"]
-Frozen = Literal["frozen", "requires-grad-only"]
 Precision = Literal["float32", "bfloat16"]
-Start = Literal["probe", "fresh"]
 
-TOKENS = ("head", "all", "last:N", "norms", "surgical", "gradual")
-"""The words that ``train`` knows beside the names of groups and modules."""
+
+def _name_wrong(name: str) -> str | None:
+    return None if name and name == name.strip() else "must be text without spaces around it"
+
+
+def _rate_wrong(rate: float) -> str | None:
+    if rate > 0:
+        return None
+    return "must not be 0: nothing would move; freeze a part by leaving it out of train"
+
+
+def _rates_wrong(rates: Any) -> str | None:
+    numbers = isinstance(rates, Mapping) and all(
+        isinstance(rate, Real) and not isinstance(rate, bool) for rate in rates.values()
+    )
+    return None if numbers else f"must be a table from group names to rates, not {rates!r}"
 
 
 @dataclass(frozen=True)
 class Stage:
     """One step of a recipe: some groups train, the rest is frozen.
 
-    Attributes:
-        name: what to call it in curves and messages.
-        train: what trains. ``head``; ``all``; ``last:N`` (the head and the last N block groups of
-            the backbone); ``norms`` (scales and shifts of norm layers); ``surgical`` (the block
-            group whose gradient is largest relative to its weights: Lee et al. 2023, arXiv
-            2210.11466, Auto-RGN); ``gradual`` (becomes one stage a block group, from the output to
-            the input); or names and globs of block groups or modules.
-        epochs: passes over the training part, at most.
-        patience: end the stage after so many epochs without a higher validation accuracy; None
-            never does.
-        lr: the learning rate of the head and, with ``decay`` 1, of everything that trains.
-        decay: factor on the rate from one block group to the one before it, in (0, 1].
-        rates: rates of single groups instead, by name or glob.
-        optimizer: ``adamw``, ``adam`` or ``sgd``. Its state goes on from stage to stage.
-        momentum: of ``sgd``.
-        weight_decay: of weights; norms, biases and what the model names itself have none.
-        schedule: ``constant``; ``cosine`` to zero; ``step`` (times ``gamma`` every ``step_size``
-            epochs).
-        step_size, gamma: of ``step``.
-        warmup: epochs of linear warm-up from zero before the schedule; a fraction is fine.
-        batch_size: items a step.
-        norm: what normalises in norm layers that keep running statistics: ``running`` (those of
-            the checkpoint: batch norm stays in inference mode, also after unfreezing),
-            ``reestimated`` (population statistics of the training part, measured once) or
-            ``batch`` (those of the mini-batch, in the parts that train only).
-        dropout: whether dropout and the like are on in the parts that train.
-        frozen: what frozen parts do: ``frozen`` (nothing moves, nothing varies) or
-            ``requires-grad-only`` (the usual mistake, to measure it: batch statistics move and
-            dropout is on; such a part cannot be cached).
-        views: numbered augmentations of an item, drawn an epoch; 0 trains on the images as they
-            are.
-        mixup: the parameter of the Beta distribution for mixing items at the input of what is
-            computed anew (Zhang et al. 2018; at the cut it is the manifold mixup of Verma et al.
-            2019); 0 is off.
-        noise: standard deviation of Gaussian noise added there, relative to that of the batch.
-        label_smoothing: in [0, 1).
-        precision: of forward and backward; ``bfloat16`` runs under autocast.
-        clip: the largest norm of all gradients together; None does not clip.
-        ema: decay of an exponential moving average of the weights, which is then what is validated
-            and kept; None keeps the weights themselves.
+    ``train`` holds ``head``; ``all``; ``last:N`` (the head and the last N block groups of the
+    backbone); ``norms`` (scales and shifts of norm layers); ``surgical`` (the block group whose
+    gradient is largest relative to its weights: Lee et al. 2023, arXiv 2210.11466, Auto-RGN);
+    ``gradual`` (becomes one stage per block group, from the output to the input); or names and
+    globs of block groups or modules.
     """
 
-    name: str = "stage"
-    train: tuple[str, ...] = ("head",)
-    epochs: int = 10
-    patience: int | None = None
-    lr: float = 1e-3
-    decay: float = 1.0
-    rates: Mapping[str, float] = field(default_factory=dict)
-    optimizer: str = "adamw"
-    momentum: float = 0.9
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    step_size: int = 7
-    gamma: float = 0.1
-    warmup: float = 0.0
-    batch_size: int = 32
-    norm: Norm = "running"
-    dropout: bool = True
-    frozen: Frozen = "frozen"
-    views: int = 0
-    mixup: float = 0.0
-    noise: float = 0.0
-    label_smoothing: float = 0.0
-    precision: Precision = "float32"
-    clip: float | None = None
-    ema: float | None = None
+    name: str = option("stage", "What to call it in curves and messages.", check=_name_wrong)
+    train: tuple[str, ...] = option(
+        ("head",), "What trains: head, all, last:N, norms, surgical, gradual, names, globs."
+    )
+    epochs: int = option(10, "Passes over the training items, at most.", at_least=1)
+    patience: int | None = option(
+        None,
+        "End the stage after so many epochs without a higher validation accuracy.",
+        at_least=1,
+        shown="never",
+    )
+    lr: float = option(
+        1e-3,
+        "Learning rate of the head and, with decay 1, of everything that trains.",
+        at_least=0,
+        below=inf,
+        check=_rate_wrong,
+    )
+    decay: float = option(
+        1.0, "Factor on the rate from one block group to the one before it.", above=0, at_most=1
+    )
+    rates: Mapping[str, float] = option(
+        {}, "Rates of single groups instead, by name or glob.", check=_rates_wrong
+    )
+    optimizer: str = option(
+        "adamw",
+        "Optimizer; its state carries over from stage to stage.",
+        choices=lambda: OPTIMIZERS,
+    )
+    momentum: float = option(0.9, "Momentum of sgd.", at_least=0, below=1)
+    weight_decay: float = option(
+        0.01,
+        "Weight decay; norms, biases and what the model names itself have none.",
+        at_least=0,
+        below=inf,
+    )
+    schedule: str = option(
+        "cosine",
+        "How rates change: cosine falls to zero, step multiplies by gamma every step_size epochs.",
+        choices=lambda: SCHEDULES,
+    )
+    step_size: int = option(7, "Epochs between the steps of the schedule step.", at_least=1)
+    gamma: float = option(0.1, "Factor of the schedule step.", at_least=0, at_most=1)
+    warmup: float = option(
+        0.0,
+        "Epochs of linear warm-up from zero before the schedule; a fraction is fine.",
+        at_least=0,
+        below=inf,
+    )
+    batch_size: int = option(32, "Items per step.", at_least=1)
+    norm: Literal["running", "batch", "reestimated"] = option(
+        "running",
+        "What normalises in norm layers that keep running statistics. running: those of the"
+        " checkpoint, also after unfreezing. reestimated: population statistics of the training"
+        " items, measured once. batch: those of the mini-batch, in the parts that train only.",
+    )
+    dropout: bool = option(True, "Whether dropout and the like are on in the parts that train.")
+    frozen: Literal["frozen", "requires-grad-only"] = option(
+        "frozen",
+        "What frozen parts do. frozen: nothing moves, nothing varies. requires-grad-only: the usual"
+        " mistake, to measure it: batch statistics move and dropout is on, so no rows are stored.",
+    )
+    views: int = option(
+        0,
+        "Numbered augmentations per item, one per epoch; 0: train on the items unchanged.",
+        at_least=0,
+        at_most=1000,
+    )
+    mixup: float = option(
+        0.0,
+        "Parameter of the Beta distribution for mixing items at the input of what is computed in"
+        " every epoch (Zhang et al. 2018; at a cut, manifold mixup, Verma et al. 2019); 0: off.",
+        at_least=0,
+        below=inf,
+    )
+    noise: float = option(
+        0.0,
+        "Standard deviation of Gaussian noise added there, relative to that of the batch.",
+        at_least=0,
+        below=inf,
+    )
+    label_smoothing: float = option(0.0, "Label smoothing.", at_least=0, below=1)
+    precision: Precision = option(
+        "float32", "Precision of forward and backward pass; bfloat16 runs under autocast."
+    )
+    clip: float | None = option(
+        None, "Largest norm of all gradients together.", above=0, shown="no clipping"
+    )
+    ema: float | None = option(
+        None,
+        "Decay of a moving average of the weights, which is then what is validated and kept.",
+        above=0,
+        below=1,
+        shown="the weights themselves",
+    )
 
     def faults(self) -> list[str]:
-        """Return what cannot be, one sentence each, without looking at a model."""
-        return [f"stage '{self.name}': {fault}" for fault in (*self._ranges(), *self._choices())]
+        """Return everything that is wrong, one sentence each, without looking at a model."""
+        single = option_faults(self)
+        wrong = {fault.name for fault in single}
+        return [f"stage '{self.name}': {fault}" for fault in (*single, *self._together(wrong))]
 
-    def _ranges(self) -> Iterator[str]:
-        if not self.name or self.name != self.name.strip():
-            yield "a stage needs a name without spaces around it"
-        if not self.train:
+    def _together(self, wrong: set[str]) -> Iterator[str]:
+        """Yield what is wrong between options; those in ``wrong`` are not looked at."""
+        sound = wrong.isdisjoint
+        if sound(("train",)) and not self.train:
             yield "train is empty, so the stage trains nothing; name 'head' at least"
-        if self.lr == 0:
-            yield "lr is 0, so nothing that it lets train would move; freeze by leaving it out"
-        for name, low, high in (
-            ("epochs", 1, math.inf),
-            ("batch_size", 1, math.inf),
-            ("lr", 0.0, math.inf),
-            ("weight_decay", 0.0, math.inf),
-            ("step_size", 1, math.inf),
-            ("gamma", 0.0, 1.0),
-            ("views", 0, 1000),
-            ("mixup", 0.0, math.inf),
-            ("noise", 0.0, math.inf),
-            ("warmup", 0.0, math.inf),
-        ):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
-                wanted = f"from {low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
-                yield f"{name} is {value}, expected {wanted}"
-        if not 0 < self.decay <= 1:
-            yield f"decay is {self.decay}, expected above 0 and at most 1"
-        for name in ("momentum", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                yield f"{name} is {getattr(self, name)}, expected from 0 to below 1"
-        if self.warmup >= self.epochs:
+        if sound(("train",)) and "gradual" in self.train and len(self.train) > 1:
+            yield "'gradual' must be alone in train, since it becomes stages of its own"
+        if sound(("warmup", "epochs")) and self.warmup >= self.epochs:
             yield f"warmup is {self.warmup:g} epochs of {self.epochs}: nothing would be left"
-        if self.patience is not None and self.patience < 1:
-            yield f"patience is {self.patience}, expected 1 or more"
-        if self.clip is not None and not self.clip > 0:
-            yield f"clip is {self.clip}, expected above 0"
-        if self.ema is not None and not 0 < self.ema < 1:
-            yield f"ema is {self.ema}, expected above 0 and below 1"
-        for group, rate in self.rates.items():
+        for group, rate in self.rates.items() if sound(("rates",)) else ():
             if rate == 0:
                 yield (
                     f"the rate of group '{group}' is 0, so it would train without moving;"
                     " freeze it by leaving it out of train"
                 )
-            elif not (math.isfinite(rate) and rate > 0):
+            elif not (isfinite(rate) and rate > 0):
                 yield f"the rate of group '{group}' is {rate}, expected above 0"
-
-    def _choices(self) -> Iterator[str]:
-        for name, options in (
-            ("optimizer", tuple(OPTIMIZERS)),
-            ("schedule", tuple(SCHEDULES)),
-            ("norm", get_args(Norm)),
-            ("frozen", get_args(Frozen)),
-            ("precision", get_args(Precision)),
-        ):
-            if getattr(self, name) not in options:
-                yield f"{name} is {getattr(self, name)!r}, expected one of {quoted(options)}"
-        if "gradual" in self.train and len(self.train) > 1:
-            yield "'gradual' stands alone in train, since it becomes stages of its own"
         if self.norm == "reestimated" and self.frozen == "requires-grad-only":
             yield "norm 'reestimated' and frozen 'requires-grad-only' contradict each other"
         if self.batch_statistics and self.batch_size == 1:
@@ -196,27 +206,29 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A start and the stages that follow it.
+    """A start and the stages that follow it, each of which continues from where the last ended.
 
-    Attributes:
-        name: what to call it.
-        stages: in order. A stage goes on from where the last one ended.
-        start: the head's first weights. ``probe``: logistic regression on the frozen features of
-            the training part, its penalty chosen by cross-validation (the LP of LP-FT: Kumar et
-            al. 2022, arXiv 2202.10054). ``fresh``: random, uniform in ±1/√d.
-        head_dropout: probability of dropout before the head.
-        validation: share of the training split that is held out to choose the best epoch; a
-            validation split of the data's own is used instead where there is one.
-        stop_without_gain: whether the recipe ends after a stage that did not raise the validation
-            accuracy ("repeat until it generalises").
+    With ``start = "probe"`` the head starts from a probe on the frozen features of the training
+    items, its penalty chosen by cross-validation (the LP of LP-FT: Kumar et al. 2022, arXiv
+    2202.10054); with ``"fresh"`` from random weights, uniform in ±1/√d.
     """
 
-    name: str
-    stages: tuple[Stage, ...]
-    start: Start = "fresh"
-    head_dropout: float = 0.0
-    validation: float = 0.2
-    stop_without_gain: bool = False
+    name: str = option("recipe", "What to call it.")
+    stages: tuple[Stage, ...] = ()
+    start: Literal["probe", "fresh"] = option("fresh", "What the head starts from.")
+    head_dropout: float = option(
+        0.0, "Probability of dropout before the head.", at_least=0, below=1
+    )
+    validation: float = option(
+        0.2,
+        "Share of the training split that is held out to choose the best epoch; a validation split"
+        " of the data's own is used instead where there is one.",
+        above=0,
+        below=1,
+    )
+    stop_without_gain: bool = option(
+        False, "Whether the recipe ends after a stage that did not raise the validation accuracy."
+    )
 
     @property
     def needs_surgery(self) -> bool:
@@ -224,14 +236,10 @@ class Recipe:
         return any("surgical" in stage.train for stage in self.stages)
 
     def faults(self) -> list[str]:
-        """Return what cannot be in the recipe and in all of its stages."""
-        found = [] if self.stages else ["the recipe has no stage"]
-        if self.start not in get_args(Start):
-            found.append(f"start is {self.start!r}, expected one of {quoted(get_args(Start))}")
-        if not 0 <= self.head_dropout < 1:
-            found.append(f"head_dropout is {self.head_dropout}, expected from 0 to below 1")
-        if not 0 < self.validation < 1:
-            found.append(f"validation is {self.validation}, expected between 0 and 1")
+        """Return everything that is wrong with the recipe and with all of its stages."""
+        found: list[str] = [*option_faults(self)]
+        if not self.stages:
+            found.append("the recipe has no stage")
         names = [stage.name for stage in self.stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -246,7 +254,7 @@ class Recipe:
         return found
 
     def check(self) -> Recipe:
-        """Return the recipe itself, or raise with all of its faults.
+        """Return the recipe itself.
 
         Raises:
             ConfigError: listing every fault.
@@ -263,4 +271,4 @@ class Recipe:
         return dataclasses.replace(self, stages=stages)
 
 
-__all__ = ["TOKENS", "Recipe", "Stage"]
+__all__ = ["Precision", "Recipe", "Stage"]

@@ -10,10 +10,11 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin
 
 from headstart.core.errors import ConfigError
-from headstart.core.wording import nearest
+from headstart.core.settings import options_of
+from headstart.core.wording import nearest, quoted
 from headstart.finetuning.presets import preset
 from headstart.finetuning.recipe import Recipe, Stage
 
@@ -54,11 +55,11 @@ def recipe_from(values: Mapping[str, Any], default_name: str = "recipe") -> Reci
 
     Args:
         values: what ``tomllib`` returns.
-        default_name: the recipe's name, where the file gives none.
+        default_name: the recipe's name, where the file has none.
 
     Raises:
-        ConfigError: unknown fields (with the nearest names), values of another type, and whatever
-            :meth:`Recipe.faults` finds, all together.
+        ConfigError: unknown fields (with the nearest names) and whatever :meth:`Recipe.faults`
+            finds, all together.
     """
     faults: list[str] = []
     tables = values.get("stage", [])
@@ -71,7 +72,7 @@ def recipe_from(values: Mapping[str, Any], default_name: str = "recipe") -> Reci
         given = _fields(Stage, table, where, faults)
         stages.append(Stage(**{"name": f"stage {number}", **given}))
     top = {key: value for key, value in values.items() if key != "stage"}
-    given = _fields(Recipe, top, "the recipe", faults, hidden=("stages",))
+    given = _fields(Recipe, top, "the recipe", faults)
     recipe = Recipe(**{"name": default_name, **given, "stages": tuple(stages)})
     faults += recipe.faults()
     if faults:
@@ -90,64 +91,28 @@ def recipe_to_plain(recipe: Recipe) -> dict[str, Any]:
     return {**plain, "stage": stages}
 
 
-def _fields(
-    kind: type,
-    table: Mapping[str, Any],
-    where: str,
-    faults: list[str],
-    hidden: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """Return the sound fields of a table; complain about the others."""
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name not in hidden}
-    sound: dict[str, Any] = {}
+def _fields(kind: type, table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Any]:
+    """Return the known fields of a table as Python has them; complain about the others."""
+    known = {each.name: each.plain_type for each in options_of(kind)}
+    found: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in hints:
-            close = nearest(key, hints) or tuple(hints)
-            offer = ", ".join(f"'{name}'" for name in close)
-            faults.append(f"{where}: there is no field '{key}' (the nearest are {offer})")
-            continue
-        fitted = _fit(value, str(hints[key]))
-        if fitted is None:
-            faults.append(f"{where}: {key} is {value!r}, expected {_wording(str(hints[key]))}")
+        if key in known:
+            found[key] = _in_python(value, known[key])
         else:
-            sound[key] = fitted
-    return sound
+            close = quoted(nearest(key, known) or tuple(known))
+            faults.append(f"{where}: there is no field '{key}' (the nearest are {close})")
+    return found
 
 
-def _fit(value: Any, hint: str) -> Any:
-    """Return the value in the type of the field, or None if it has another one."""
-    if "tuple" in hint:
-        listed = [value] if isinstance(value, str) else value
-        ok = isinstance(listed, list | tuple) and all(isinstance(item, str) for item in listed)
-        return tuple(listed) if ok else None
-    if "Mapping" in hint:
-        ok = isinstance(value, Mapping) and all(_is_number(item) for item in value.values())
-        return {str(key): float(item) for key, item in value.items()} if ok else None
-    if "bool" in hint:
-        return value if isinstance(value, bool) else None
-    if "float" in hint and "Literal" not in hint:
-        return float(value) if _is_number(value) else None
-    if "int" in hint and "Literal" not in hint:
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-    return value if isinstance(value, str) else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _wording(hint: str) -> str:
-    for mark, words in (
-        ("tuple", "a list of names"),
-        ("Mapping", "a table from group names to rates"),
-        ("bool", "true or false"),
-        ("Literal", "a word in quotes"),
-        ("float", "a number"),
-        ("int", "a whole number"),
-    ):
-        if mark in hint:
-            return words
-    return "text in quotes"
+def _in_python(value: Any, kind: Any) -> Any:
+    """Return a value of TOML in the type of a field, where TOML has another for the same thing."""
+    if get_origin(kind) is tuple:
+        return tuple(value) if isinstance(value, list) else (value,)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): _in_python(item, float) for key, item in value.items()}
+    return value
 
 
 __all__ = ["load_recipe", "read_recipe", "recipe_from", "recipe_to_plain"]

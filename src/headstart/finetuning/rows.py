@@ -1,7 +1,7 @@
 """Boundary rows on disk: the output of a frozen part for an item, stored once, read every epoch.
 
 They are in the store of the feature cache. Where the boundary is the backbone's own feature, they
-are the very rows of that cache: the same key and the same code, so that extracting features and
+are the rows of that cache: same key, same code, so that extracting features and
 fine-tuning a head on them compute every row once. Elsewhere they are in a space of their own. Its
 description holds the prefix (tensors by digest, code), inputs, views and precision, and nothing of
 the suffix, the head or the recipe: another run that freezes the same part finds the same rows.

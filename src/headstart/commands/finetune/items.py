@@ -29,7 +29,7 @@ from headstart.finetuning.planner import Prepared
 
 
 class Items:
-    """The three parts, and their features under the backbone as it is at the moment.
+    """The three parts, and their features under the current backbone.
 
     Args:
         session: its cache, settings and reporter.

@@ -93,7 +93,7 @@ def finetune(
 
     Raises:
         ConfigError: faults of the recipe, all together; or an unfinished run of another plan.
-        DataError, BadFilesError, BackboneError, FreezeError, StoreError: see their rooms.
+        DataError, BadFilesError, BackboneError, FreezeError, StoreError: see their packages.
     """
     settled = _settle(backbone, recipe, config, run, reading, overrides)
     config, run, _, spec = settled

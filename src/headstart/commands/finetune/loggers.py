@@ -31,7 +31,7 @@ _EVENTS, _MLRUNS, _MLFLOW = "tensorboard", "mlruns", "mlflow.json"
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """What a logger is told of a run.
+    """What a logger needs to know of a run.
 
     Attributes:
         folder: the run folder.
@@ -86,7 +86,7 @@ class Loggers:
 
     Args:
         opened: by name the logger, and how many epochs it has logged already.
-        reporter: told what could not be logged. A server that is away ends no training.
+        reporter: notes what could not be logged. A server that is away ends no training.
     """
 
     def __init__(self, opened: Mapping[str, tuple[Logger, int]], reporter: Reporter) -> None:
@@ -154,7 +154,7 @@ def open_loggers(
         settings: the hyper-parameters, nested in any way.
         plan: kept whole beside them; its main figures are hyper-parameters too.
         resumed: whether this is the rest of a run that was killed.
-        reporter: told what could not be logged.
+        reporter: notes what could not be logged.
 
     Raises:
         ConfigError: MLflow cannot be reached at ``MLFLOW_TRACKING_URI``.
@@ -173,8 +173,8 @@ def open_loggers(
 def _open_tensorboard(run: LoggedRun) -> tuple[Logger, int]:
     """Open event files in a folder of this run alone.
 
-    A run that resumes logs its epochs anew: events that a kill has truncated, or that belong to an
-    epoch which was not finished, would otherwise stay.
+    A run that resumes logs all its epochs again: events that a kill has truncated, or that belong
+    to an epoch which was not finished, would otherwise stay.
     """
     from headstart.finetuning.launch import environment_restored
 

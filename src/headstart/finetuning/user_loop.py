@@ -28,10 +28,10 @@ _CHECKED_ITEMS = 3
 
 
 class StoredRows(Dataset[Any]):
-    """What a data set yields, with stored boundary rows in the place of the inputs.
+    """What a data set yields, with stored boundary rows in place of the inputs.
 
-    ``rows[i]`` is ``(boundary, *rest)`` where the data set gave ``(inputs, *rest)``, and
-    ``boundary`` alone where it gave ``inputs`` alone. ``boundary`` is one tensor, or a tuple where
+    ``rows[i]`` is ``(boundary, *rest)`` where the data set has ``(inputs, *rest)``, and
+    ``boundary`` alone where it has ``inputs`` alone. ``boundary`` is one tensor, or a tuple where
     the cut has several. ``DataLoader`` fetches a batch in one read; worker processes are not
     needed.
     """
@@ -90,27 +90,27 @@ def freeze_and_cache(
     cache: Path | str | FeatureCache | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[Suffix, StoredRows]:
-    """Run the frozen part of a model once over a data set, and give what is left to train.
+    """Run the frozen part of a model once over a data set, and return what is left to train.
 
-    Two lines of a training loop change; everything else stays as it is::
+    Two lines of a training loop change::
 
         suffix, rows = headstart.freeze_and_cache(model, dataset, {"": "frozen", "fc": "trainable"})
         for boundary, labels in DataLoader(rows, batch_size=32, shuffle=True):
             loss = criterion(suffix(boundary), labels)
 
-    An optimizer of ``model.parameters()`` goes on to be valid, and ``model.state_dict()`` sees
-    what was trained. Rows lie in the feature cache, known by the content of the inputs: a second
-    call, another head or another order of the data computes nothing.
+    An optimizer of ``model.parameters()`` stays valid, and ``model.state_dict()`` has what was
+    trained. Rows are kept in the feature cache under the content of the inputs: a second call,
+    another head or another order of the data computes nothing.
 
     Args:
-        model: any module that takes one tensor a batch, on the device where it is to run.
+        model: any module that takes one tensor per batch, on the device where it is to run.
         dataset: map-style (``len`` and indexing); an item is the input tensor, or a tuple or list
             that begins with it. Inputs must be the same at every access: augment with numbered
             views, or behind the cut.
-        spec: what to freeze, as :func:`headstart.freeze` takes it; None: the contract that is on
-            the model already.
-        dtype: type of stored rows.
-        batch_size: items a forward pass of the frozen part.
+        spec: what to freeze, as for :func:`headstart.freeze`; None: the contract that the model
+            already has.
+        dtype: of stored rows.
+        batch_size: items per forward pass of the frozen part.
         cache: folder of the cache; None: ``$HEADSTART_CACHE`` or the platform's.
         reporter: shown progress; silent by default.
 
@@ -126,8 +126,8 @@ def freeze_and_cache(
     store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
     if spec is None and contract_on(model) is None:
         raise FreezeError(
-            "nothing says what of the model is frozen",
-            hint="pass spec, such as {'': 'frozen', 'fc': 'trainable'}, or call freeze before",
+            "nothing says which part of the model is frozen",
+            hint="pass spec, such as {'': 'frozen', 'fc': 'trainable'}, or call freeze first",
         )
     _check_repeatable(dataset)
     example = torch.stack([_inputs(dataset[i]) for i in range(min(8, len(dataset)))])
@@ -153,7 +153,7 @@ def _fill(
     batch_size: int,
     reporter: Reporter,
 ) -> tuple[list[str], list[tuple[Any, ...] | None]]:
-    """Go through the data once: learn ids and what comes with the inputs, compute missing rows."""
+    """Read the data once: collect ids and what comes with the inputs, compute missing rows."""
     ids: list[str] = []
     rest: list[tuple[Any, ...] | None] = []
     waiting: dict[str, Tensor] = {}
@@ -187,7 +187,7 @@ def _inputs(item: Any) -> Tensor:
     inputs = item[0] if isinstance(item, tuple | list) and item else item
     if not isinstance(inputs, Tensor):
         raise DataError(
-            f"an item of the data set gives a {type(inputs).__name__} as its input, and a tensor is"
+            f"an item of the data set has a {type(inputs).__name__} as its input, and a tensor is"
             " needed",
             hint="let it return (tensor, label), with all transforms applied",
         )
@@ -195,7 +195,7 @@ def _inputs(item: Any) -> Tensor:
 
 
 def _check_repeatable(dataset: Any) -> None:
-    """Refuse a data set that draws its inputs by chance: stored rows would freeze one draw."""
+    """Refuse a data set with random inputs: stored rows would freeze one draw."""
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise DataError(
             f"a {type(dataset).__name__} has no length and no indexing",

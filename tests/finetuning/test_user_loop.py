@@ -129,9 +129,9 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="another tensor at every access"):
         freeze_and_cache(model(), Noisy(), SPEC, cache=tmp_path)
-    with pytest.raises(FreezeError, match="nothing says what"):
+    with pytest.raises(FreezeError, match="nothing says which"):
         freeze_and_cache(model(), items(), cache=tmp_path)
     with pytest.raises(FreezeError, match="no part of the model can be computed once"):
         freeze_and_cache(model(), items(), "trainable", cache=tmp_path)
-    with pytest.raises(DataError, match="gives a int as its input"):
+    with pytest.raises(DataError, match="has a int as its input"):
         freeze_and_cache(model(), [1, 2], SPEC, cache=tmp_path)
