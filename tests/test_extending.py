@@ -46,7 +46,18 @@ from headstart.data import (
 )
 from headstart.evaluation.targets import FloatArray
 from headstart.extraction import Engine, Extraction, engines, extract, register_engine
-from headstart.finetuning import Recipe, Stage
+from headstart.finetuning import (
+    PRESETS,
+    OptimizerKind,
+    Recipe,
+    Schedule,
+    Stage,
+    load_recipe,
+    register_optimizer,
+    register_recipe,
+    register_schedule,
+)
+from headstart.finetuning.optimizers import OPTIMIZERS, SCHEDULES
 from headstart.heads import HeadKind, Trained, TrainingRows, load_head, register_head, sweep
 from headstart.heads import registry as heads
 from headstart.heads.base import Arrays, Head
@@ -469,3 +480,70 @@ def test_a_finding_is_at_once_in_the_comparison(
     (finding,) = [f for f in found.document()["findings"] if f["kind"] == "few items"]
     assert finding["evidence"] == {"items": found.comparison.evidence.n_train}
     assert finding["text"] in (tmp_path / "run" / "report.html").read_text()
+
+
+# A recipe, with a schedule and an optimizer of its own
+
+
+@pytest.fixture
+def own_recipe() -> Iterator[Recipe]:
+    register_schedule(
+        Schedule("sawtooth", lambda _, progress: 1.0 - progress % 1.0, lambda _: "a saw")
+    )
+    register_optimizer(
+        OptimizerKind(
+            "signed",
+            lambda groups, stage: torch.optim.SGD(groups, lr=stage.lr),
+            lambda _: "plain SGD",
+            lambda _: 0,
+        )
+    )
+    stage = Stage("s", ("head",), epochs=2, optimizer="signed", schedule="sawtooth", lr=0.1)
+    register_recipe(Recipe("half", (stage,)), "half a recipe")
+    yield load_recipe("half")
+    del SCHEDULES["sawtooth"], OPTIMIZERS["signed"], PRESETS["half"]
+
+
+def test_a_recipe_is_at_once_in_fine_tuning(own_recipe: Recipe, tmp_path: Path) -> None:
+    data = {"train": squares(40), "test": squares(20, 9)}
+    run = finetune(
+        data, recipe="half", out=tmp_path / "run", cache=tmp_path / "cache", baselines=False,
+        reporter=QUIET,
+    )  # fmt: skip
+    epochs = run.training["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [0, 1, 2]
+    # One step an epoch, in its middle, where the saw is at a half.
+    assert [epoch["rate"] for epoch in epochs[1:]] == pytest.approx([0.05, 0.05])
+    assert run.configuration["recipe"]["stage"][0]["schedule"] == "sawtooth"
+    plan = (tmp_path / "run" / "plan.json").read_text()
+    assert "plain SGD, a saw" in plan
+    with pytest.raises(ConfigError, match="there is no recipe named 'hlaf'; recipes are 'half'"):
+        finetune(data, recipe="hlaf", write=False, reporter=QUIET)
+    with pytest.raises(ConfigError, match=r"schedule must be one of .*sawtooth"):
+        Recipe("r", (Stage(schedule="sawtoth"),)).check()
+
+
+def test_a_recipe_and_a_logger_are_at_once_in_the_help() -> None:
+    code = textwrap.dedent(
+        """
+        import sys
+        from headstart.commands.finetune.loggers import LoggerKind, register_logger
+        from headstart.finetuning import Recipe, Stage, register_recipe
+        register_recipe(Recipe("half", (Stage("s"),)), "half a recipe")
+        register_logger(LoggerKind("papyrus", (), None))
+        from headstart.commands.cli import main
+        sys.argv = ["headstart", "finetune", "--help"]
+        try:
+            main()
+        except SystemExit:
+            pass
+        assert "torch" not in sys.modules
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, timeout=60,
+        env={**os.environ, "COLUMNS": "400"},
+    )  # fmt: skip
+    assert "half" in done.stdout
+    assert "papyrus" in done.stdout

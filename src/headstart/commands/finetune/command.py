@@ -33,8 +33,8 @@ def finetune(
 ) -> None:
     """Fine-tune a backbone in stages: plan, train, keep the best epoch, test once.
 
-    Writes a run folder as fit does, which predict and evaluate open. Killed at any moment, the
-    same command with the same --out resumes after the last finished epoch.
+    Writes a run folder as fit does, which predict and evaluate open. Killed at
+    any moment, it resumes with the same --out after the last finished epoch.
     """
     from headstart.commands.console import print_json
     from headstart.commands.finetune.job import finetune as finetune_job
