@@ -319,7 +319,7 @@ def test_examine(command, folder, tmp_path):
     assert found["labels_per_class"][0] == 1
     assert isinstance(found["near_copies"], list)
     status, out, _ = command(*words)
-    assert "labels a class" in out
+    assert "labels per class" in out
     assert "near copies" in out
     assert (tmp_path / "found" / "report.html").is_file()
 

@@ -34,7 +34,7 @@ from headstart.report.figures.scales import (
     spread,
     tick_label,
 )
-from headstart.report.figures.style import CSS_VARIABLES
+from headstart.report.palette import stylesheet
 from tests.report.conftest import HOSTILE, MakeEvaluation
 
 
@@ -336,15 +336,18 @@ def test_saving_where_nothing_can_be_written_is_one_clear_error(tmp_path: Path) 
 def test_every_colour_of_a_drawing_follows_the_page(
     make_evaluation: MakeEvaluation, curves: tuple[Curve, ...]
 ) -> None:
-    from importlib import resources
-
-    style = resources.files("headstart.report").joinpath("page.css").read_text("utf-8")
-    for variable in CSS_VARIABLES.values():
-        assert style.count(f"{variable}: ") == 3  # light, dark, print
+    style = stylesheet()
+    dark = style[style.index("dark") : style.index("main {")]
     evaluation = make_evaluation(("ants", "bees", "wasps"))
     for figure in (figures.curves_figure(curves), figures.per_class_figure(evaluation)):
-        loose = re.sub(r"var\(--[a-z]+, #[0-9a-f]{6}\)", "", figures.inline(figure))
-        assert re.findall(r"#[0-9a-f]{6}\b", loose) == []
+        drawn = re.findall(r"(fill|stroke): (#[0-9a-f]{6})\b", figures.inline(figure))
+        assert drawn
+        for part, colour in drawn:
+            selector = re.escape(f'[style*="{part}: {colour}"]')
+            rule = rf"{selector} {{ {part}: var\((--\w+)\) !important; }}"
+            (variable,) = re.findall(rule, style)
+            assert style.count(f"{variable}: {colour};") == 1
+            assert f"{variable}: #" in dark
 
 
 @given(

@@ -289,7 +289,7 @@ def as_flags(text: str, shown: Mapping[str, Bound]) -> str:
 def _flag(each: Bound, text: str) -> str:
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):  # FILE, N, …: what stands for a value
+    except (ValueError, SyntaxError):  # FILE, N, …: a placeholder
         return f"{each.flag} {text}"
     words = each.write(value)
     return " ".join([words[0], *map(shlex.quote, words[1:])]) if words else f"no {each.flag}"

@@ -21,10 +21,9 @@ from headstart.report.page import (
     Section,
     Table,
 )
-from headstart.report.text import confused_pairs, scores
-from headstart.report.wording import flatten, format_interval, format_score
+from headstart.report.text import confused_pairs, flatten, format_interval, format_score, scores
 
-_OPEN_TABLE = 12  # classes up to which the per-class table stands open
+_OPEN_TABLE = 12  # classes up to which the per-class table is expanded
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def _classes(evaluation: Evaluation) -> list[Block]:
                 "Precision and recall of each class, the lowest F1 first; the figures are in the"
                 " table of all classes.",
                 "Recall: how many items of the class were found. Precision: how many items given"
-                " this class belong to it. The lowest F1 stands first.",
+                " this class belong to it. The lowest F1 comes first.",
             )
         )
     rows = tuple(

@@ -65,7 +65,7 @@ class BackboneSpec:
     )
     weights: str | None = option(
         None,
-        "A local checkpoint instead of the weights that the name stands for.",
+        "A local checkpoint instead of the weights of that name.",
         metavar="FILE",
         panel=BACKBONE,
     )

@@ -48,7 +48,7 @@ class Kind:
     """How values of one sort are written as text and read from it.
 
     Attributes:
-        metavar: what stands for a value in a help text, such as ``N|H,W``.
+        metavar: placeholder of a value in a help text, such as ``N|H,W``.
         takes: what a value looks like, for an error: ``one number, or three with commas``.
         parse: text to value; raises ValueError for anything else.
         write: value to text, the inverse of ``parse``.
@@ -74,7 +74,7 @@ class Option:
         panel: title of the panel of the help text; None: the command's own options.
         flags: names on the command line. One that begins with two dashes replaces the flag made
             from the field's name; a short one, such as ``-o``, is added to it.
-        metavar: what stands for the value in the help text; None: by type.
+        metavar: placeholder of the value in the help text; None: by type.
         shown: the default as the help text shows it; None: the default itself.
         kind: how text becomes a value; None: by type.
         check: returns what else is wrong with a value, as the end of a sentence ("must be …, not

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -26,6 +25,7 @@ from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.files import clear_errors, write_text
 from headstart.core.records import Excerpt
 from headstart.core.wording import NOT_DEFINED, clean, format_number
+from headstart.report.palette import resource, stylesheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +63,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """A command or lines of code, shown as they are."""
+    """A command or lines of code, shown verbatim."""
 
     code: str
     caption: str = ""
@@ -71,7 +71,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Callout:
-    """A remark that stands out. The kind is also said in words, not by its colour alone."""
+    """A highlighted remark. Its kind is written out, not shown by colour alone."""
 
     text: str
     kind: Literal["note", "advice", "warning"] = "note"
@@ -83,11 +83,11 @@ class Table:
 
     Attributes:
         header: the names of the columns.
-        rows: one tuple a row, as long as ``header``. Numbers are written with three significant
+        rows: one tuple per row, as long as ``header``. Numbers are written with three significant
             digits, None as a dash; give a string to word a value otherwise.
         caption: what the table shows.
-        align: one letter a column, ``l`` or ``r``; empty aligns a column of numbers right.
-        folded: whether the table stands closed under its caption until a reader opens it.
+        align: one letter per column, ``l`` or ``r``; empty aligns a column of numbers right.
+        folded: whether the table is collapsed under its caption until a reader opens it.
     """
 
     header: tuple[str, ...]
@@ -113,7 +113,7 @@ class Table:
 
     @property
     def alignment(self) -> str:
-        """One letter a column: as given, or right where every cell is a number or None."""
+        """One letter per column: as given, or right where every cell is a number or None."""
         return self.align or "".join(
             "r" if self.rows and not any(isinstance(row[column], str) for row in self.rows) else "l"
             for column in range(len(self.header))
@@ -187,11 +187,12 @@ def render_page(page: Page) -> str:
     Raises:
         HeadstartError: a picture is neither a figure nor a PNG, JPEG or GIF.
     """
+    names = (f"figure-{number}" for number in itertools.count(1))
     document: str = _template().render(
         page=page,
-        sections=[(section.title, _grouped(section.blocks)) for section in page.sections],
+        sections=[(section.title, _grouped(section.blocks, names)) for section in page.sections],
         policy=CONTENT_POLICY,
-        style=Markup(_resource("page.css")),  # noqa: S704 - our own file, no user data
+        style=Markup(stylesheet()),  # noqa: S704 - our own file, no user data
         version=__version__,
     )
     # A name that is not valid text (a file name in an unknown encoding) must not fail the report.
@@ -213,15 +214,18 @@ def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _grouped(blocks: Iterable[Block]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Turn blocks into what the template shows; neighbouring pictures stand in one row."""
-    shown = [_view(block) for block in blocks]
+def _grouped(
+    blocks: Iterable[Block], names: Iterator[str]
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Turn blocks into what the template shows; neighbouring pictures share a row."""
+    shown = [_view(block, names) for block in blocks]
     return [
-        (kind, list(members)) for kind, members in groupby(shown, key=lambda view: view["kind"])
+        (kind, list(members))
+        for kind, members in itertools.groupby(shown, key=lambda view: view["kind"])
     ]
 
 
-def _view(block: Block) -> dict[str, Any]:
+def _view(block: Block, names: Iterator[str]) -> dict[str, Any]:
     match block:
         case str():
             return {"kind": "text", "text": block}
@@ -234,7 +238,7 @@ def _view(block: Block) -> dict[str, Any]:
         case Table():
             return {"kind": "table", "block": block, "rows": [_cells(block, r) for r in block.rows]}
         case Picture():
-            return {"kind": "picture", "block": block, **_drawing(block)}
+            return {"kind": "picture", "block": block, **_drawing(block, next(names))}
         case Gallery():
             pairs = [(example, _source(example.excerpt)) for example in block.examples]
             return {"kind": "gallery", "block": block, "examples": pairs}
@@ -258,7 +262,7 @@ def _cell(cell: Cell) -> str:
     return cell if isinstance(cell, str) else format_number(cell)
 
 
-def _drawing(picture: Picture) -> dict[str, Any]:
+def _drawing(picture: Picture, name: str) -> dict[str, Any]:
     """Return the only markup that the template does not write itself, and its width in pixels."""
     if isinstance(picture.content, bytes):
         source = data_uri(picture.content)
@@ -266,8 +270,9 @@ def _drawing(picture: Picture) -> dict[str, Any]:
         return {"drawing": image, "width": None}
     from headstart.report.figures.output import inline
 
-    drawing = Markup(inline(picture.content, alt=picture.alt))  # noqa: S704 - escaped by inline
-    return {"drawing": drawing, "width": round(72 * picture.content.get_size_inches()[0])}
+    drawing = inline(picture.content, alt=picture.alt, name=name)
+    width = round(72 * picture.content.get_size_inches()[0])
+    return {"drawing": Markup(drawing), "width": width}  # noqa: S704 - escaped by inline
 
 
 def data_uri(image: bytes) -> str:
@@ -289,10 +294,6 @@ def _finalize(value: object) -> object:
     return value if isinstance(value, Markup) else clean(value)
 
 
-def _resource(name: str) -> str:
-    return resources.files("headstart.report").joinpath(name).read_text(encoding="utf-8")
-
-
 @functools.cache
 def _template() -> Any:
     environment = Environment(
@@ -303,4 +304,4 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["listing"] = lambda text: Markup.escape(text)  # keeps its line breaks
-    return environment.from_string(_resource("page.html.jinja"))
+    return environment.from_string(resource("page.html.jinja"))

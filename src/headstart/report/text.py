@@ -1,20 +1,69 @@
-"""What the terminal shows of an evaluation. rich is imported when something is to be shown."""
+"""Scores, intervals and settings in words, and the table of an evaluation for the terminal."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from headstart.core.records import Baseline, Evaluation
-from headstart.core.wording import clean, format_number, format_percent, shorten
-from headstart.report.wording import format_score
+from headstart.core.records import Baseline, Evaluation, Interval, Score
+from headstart.core.wording import NOT_DEFINED, clean, format_number, format_percent, shorten
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
 PER_CLASS_LIMIT = 20
+
+
+def format_interval(interval: Interval) -> str:
+    """Return ``95 % interval 88.9–96.9, Wilson, n = 153``; bounds in per cent."""
+    level = format_number(100 * interval.level)
+    bounds = f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
+    basis = {
+        "wilson": f"Wilson, n = {interval.n:,}",
+        "bootstrap": f"bootstrap over items, n = {interval.n:,}",
+        "t": f"t over {interval.n:,} repetitions",
+        "normal": f"normal over {interval.n:,} repetitions",
+    }[interval.method]
+    return f"{level} % interval {bounds}, {basis}"
+
+
+def format_score(score: Score) -> str:
+    """Return ``94.1 % (95 % interval 88.9–96.9, Wilson, n = 153)``.
+
+    Without an interval only the figure is given; a figure that is not finite reads "not defined".
+    """
+    if not math.isfinite(score.value):
+        return "not defined"
+    value = format_percent(score.value)
+    return value if score.interval is None else f"{value} ({format_interval(score.interval)})"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as (dotted name, text) pairs in the order given."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        full = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            rows.extend(flatten(value, f"{full}."))
+        else:
+            rows.append((full, _plain(value)))
+    return rows
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return NOT_DEFINED
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return NOT_DEFINED
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(_plain(item) for item in value) or NOT_DEFINED
+    return clean(value)
 
 
 def confused_pairs(
@@ -56,7 +105,7 @@ def evaluation_table(
 ) -> Group:
     """Return the scores and the per-class table for a rich console.
 
-    Class names are shown as they are: never read as markup, with control characters taken out.
+    Class names are shown verbatim: never read as markup, with control characters taken out.
 
     Args:
         evaluation: what was scored.
@@ -109,6 +158,8 @@ def _class_table(evaluation: Evaluation, limit: int) -> Table:
 __all__ = [
     "confused_pairs",
     "evaluation_table",
+    "flatten",
+    "format_interval",
     "format_score",
     "scores",
 ]

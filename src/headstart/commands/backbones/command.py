@@ -110,6 +110,5 @@ def _describe(backbone: Backbone, listing: Listing) -> None:
     for note in backbone.notes:
         console.print(note)
     console.print("\ncut it with --layer NAME:")
-    width = max((len(name) for name in names), default=0)
-    for name in names:
-        console.print(f"  {name:<{width}}  {'×'.join(map(str, shapes[name]))}")
+    rows = [(f"  {name}", "×".join(map(str, shapes[name]))) for name in names]
+    console.print(plain_table(("  layer", "shape"), rows))

@@ -26,7 +26,7 @@ from headstart.report.page import (
     Section,
     Table,
 )
-from headstart.report.wording import flatten
+from headstart.report.text import flatten
 from headstart.study.repetitions import Seeds
 from headstart.study.results import Comparison, Finding
 

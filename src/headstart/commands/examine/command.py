@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headstart.commands.console import print_json, stdout
+from headstart.commands.console import plain_table, print_json, stdout
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
 from headstart.commands.generate import Data, Printing, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
@@ -41,18 +41,22 @@ def _print(found: Examination, most: int) -> None:
     from headstart.report import format_score
 
     console, budget = stdout(), found.budget
-    console.print("accuracy by labels a class (held out of the training split)")
-    for shots, point in zip(budget.shots, budget.scores, strict=True):
-        console.print(f"  {shots:>6,}  {format_score(point)}")
+    points = zip(budget.shots, budget.scores, strict=True)
+    rows = [(f"{shots:,}", format_score(point)) for shots, point in points]
+    titles = ("labels per class", "accuracy, held out of the training split")
+    console.print(plain_table(titles, rows, right=titles[:1]))
     if budget.gain is not None:
         console.print(f"twice the labels would bring about {format_gain(budget.gain)}")
-    console.print(f"\n{len(found.near_copies):,} of {found.n_test:,} test items are near copies")
-    for copy in found.near_copies[:most]:
-        console.print(f"  {copy.similarity:.3f}  {copy.test}  {copy.train}")
-    console.print(f"\n{len(found.doubts):,} of {found.n_train:,} training labels look doubtful")
-    for doubt in found.doubts[:most]:
-        console.print(
-            f"  {doubt.item}: labelled {doubt.label}, looks like {doubt.suggested} "
-            f"({doubt.probability:.0%})"
-        )
+    copies, doubts = found.near_copies, found.doubts
+    console.print(f"\n{len(copies):,} of {found.n_test:,} test items are near copies")
+    if copies:
+        pairs = [(each.test, each.train, f"{each.similarity:.3f}") for each in copies[:most]]
+        console.print(plain_table(("test item", "training item", "cosine"), pairs))
+    console.print(f"\n{len(doubts):,} of {found.n_train:,} training labels look doubtful")
+    if doubts:
+        marked = [
+            (each.item, each.label, each.suggested, f"{each.probability:.0%}")
+            for each in doubts[:most]
+        ]
+        console.print(plain_table(("item", "label", "looks like", "probability"), marked))
     console.print(f"\nreport: {found.folder}/report.html")

@@ -41,7 +41,7 @@ class Doubt:
     """A training image whose held-out prediction confidently disagrees with its label.
 
     Attributes:
-        item: where it stands.
+        item: where it is found.
         label, suggested: class names, as given and as predicted.
         probability: held-out probability of ``suggested``.
     """

@@ -19,7 +19,7 @@ from headstart.report.page import (
     Section,
     Table,
 )
-from headstart.report.wording import flatten, format_score
+from headstart.report.text import flatten, format_score
 
 
 def format_gain(gain: Score) -> str:

@@ -31,10 +31,10 @@ from headstart.heads import Head
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a head says of some items, in the order of the input.
+    """What a head predicts for some items, in the order of the input.
 
     Attributes:
-        origins: where each item stands in the input.
+        origins: where each item is found in the input.
         classes: class names, in the order of the columns of ``probabilities``.
         probabilities: ``(n, n_classes) float64``; rows sum to 1.
         bad: items that could not be read and are left out (``on_bad="skip"``).

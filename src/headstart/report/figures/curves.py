@@ -144,7 +144,7 @@ def _curve(axes: Axes, curve: Curve, index: int) -> None:
 
 
 def _chosen(axes: Axes, group: Sequence[Curve]) -> None:
-    """Mark every chosen x once; its value stands at the top, on the side that has room."""
+    """Mark every chosen x once; its value is written at the top, on the side that has room."""
     low, high = axes.get_xlim()
     marked = sorted({curve.chosen for curve in group if curve.chosen is not None})
     for chosen in marked:

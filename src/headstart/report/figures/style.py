@@ -21,33 +21,16 @@ from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from headstart.core.wording import clean
+from headstart.report.palette import colours
 
-PAPER, INK, MUTED, RULE = "#ffffff", "#1b1f24", "#5b6471", "#e3e6ea"
+_COLOURS = colours()
+PAPER, INK, MUTED, RULE = (_COLOURS[name] for name in ("paper", "ink", "muted", "rule"))
 # Okabe and Ito's colour-blind-safe palette (2008), without its yellow, which fades on white.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
+    _COLOURS[name] for name in ("blue", "vermilion", "green", "purple", "orange", "sky")
 )
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-MARKERS = ("o", "s", "^", "D", "v")  # so that no series is told by its colour alone
-
-# The page redefines these in dark mode; `output.inline` writes them into the figure.
-CSS_VARIABLES = {
-    PAPER: "--paper",
-    INK: "--ink",
-    MUTED: "--muted",
-    RULE: "--rule",
-    BLUE: "--blue",
-    VERMILION: "--vermilion",
-    GREEN: "--green",
-    PURPLE: "--purple",
-    ORANGE: "--orange",
-    SKY: "--sky",
-}
+MARKERS = ("o", "s", "^", "D", "v")  # so that no series depends on colour alone
 
 SIZE, SMALL = 12.0, 11.0
 WIDE, HALF = 720, 350  # the page shows one wide figure, or two half ones, in a row

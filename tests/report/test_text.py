@@ -11,8 +11,7 @@ from rich.console import Console
 from headstart.commands.run_page import fit_page
 from headstart.core.records import Baseline, Interval, Score
 from headstart.report import evaluation_table, format_score
-from headstart.report.text import confused_pairs
-from headstart.report.wording import flatten
+from headstart.report.text import confused_pairs, flatten
 from tests.report.conftest import MakeEvaluation
 
 
