@@ -89,7 +89,9 @@ class TestEveryFamily:
 
 
 def test_local_weights_ask_for_their_colours(checkpoints):
-    with pytest.raises(BackboneError, match=r"do not say their mean, std.*--mean"):
+    with pytest.raises(
+        BackboneError, match=r"do not say their mean, std.*give mean=VALUE, std=VALUE"
+    ):
         load_backbone("timm/resnet10t", weights=checkpoints["timm/resnet10t"])
 
 

@@ -82,7 +82,7 @@ def test_all_bad_items_are_told_after_everything_else(spoilt: Split) -> None:
         ("cat/2.png", "the file is empty"),
         ("cat/3.png", "no such file"),
     ]
-    assert "--bad-files skip" in str(caught.value)
+    assert "on_bad='skip'" in str(caught.value)
     assert [item.index for item in reader.bad] == [1, 2, 3]
 
 

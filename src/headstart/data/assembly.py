@@ -83,7 +83,7 @@ def _settled(
     if "train" not in splits:
         raise DataError(
             f"the source has {quoted(list(splits), 5)} but no training split",
-            hint="expected a folder, table or split called train, or name it with --train",
+            hint="expected a folder, table or split called train; name another with train=NAME",
         )
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits.pop("validation")
@@ -100,7 +100,7 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
         raise DataError(
             f"{count(len(whole), 'item')} in {count(len(whole.classes), 'class', 'classes')} are"
             " too few to set a test split aside: no class has two different items",
-            hint="add items, give a test split, or name the column of classes (--label-column)",
+            hint="add items, give a test split, or name the classes with label_column=NAME",
         )
     notes.append(
         f"The source has no test split, so {count(len(second), 'item')} of {len(whole):,}"

@@ -45,7 +45,7 @@ def image_column(table: Any, where: str, asked: str | None) -> str:
         DataError: no such column, no candidate, or several.
     """
     if asked is not None:
-        _require(table, asked, where, "--image-column")
+        _require(table, asked, where, "image_column")
         if not (is_bytes(table.schema.field(asked).type) or _is_text(table, asked)):
             raise DataError(
                 f"column '{asked}' of {where} has the type {table.schema.field(asked).type},"
@@ -64,12 +64,12 @@ def image_column(table: Any, where: str, asked: str | None) -> str:
                 return str(named[0])
             raise DataError(
                 f"{where} has several columns that could hold the images: {quoted(candidates, 5)}",
-                hint="choose one with --image-column (image_column=...)",
+                hint="choose one with image_column=NAME",
             )
     raise DataError(
         f"{where} has no column of images: expected image bytes, or paths that end in .jpg,"
         " .png or the like",
-        hint=f"{_columns_hint(table)}; choose one with --image-column (image_column=...)",
+        hint=f"{_columns_hint(table)}; choose one with image_column=NAME",
     )
 
 
@@ -92,7 +92,7 @@ def label_column(
         DataError: no such column; or ``required`` and no or several candidates.
     """
     if asked is not None:
-        _require(table, asked, where, "--label-column")
+        _require(table, asked, where, "label_column")
         return asked
     rest = [f for f in table.schema if f.name != image and not _is_index(f.name)]
     rest = [f for f in rest if _is_scalar(f.type) and not _holds_paths(table, f.name)]
@@ -105,12 +105,12 @@ def label_column(
     if candidates:
         raise DataError(
             f"{where} has several columns that could hold the labels: {quoted(candidates, 12)}",
-            hint="choose one with --label-column (label_column=...)",
+            hint="choose one with label_column=NAME",
         )
     raise DataError(
         f"{where} has no column of labels beside '{image}': expected text, whole numbers or truth"
         " values",
-        hint=f"{_columns_hint(table)}; choose one with --label-column (label_column=...)",
+        hint=f"{_columns_hint(table)}; choose one with label_column=NAME",
     )
 
 
@@ -180,7 +180,7 @@ def _is_index(name: str) -> bool:
 def _require(table: Any, name: str, where: str, option: str) -> None:
     if name not in table.schema.names:
         raise DataError(
-            f"{where} has no column '{name}', asked for with {option}",
+            f"{where} has no column '{name}' ({option}='{name}')",
             hint=did_you_mean(name, table.schema.names) or _columns_hint(table),
         )
 

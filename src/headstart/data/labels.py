@@ -127,7 +127,7 @@ def _text(value: Any, where: str) -> str:
     raise DataError(
         f"{where} holds {type(value).__name__} values, expected one class per item: text, whole"
         " numbers or truth values",
-        hint="name the column that holds the class (--label-column)",
+        hint="name the column that holds the class with label_column=NAME",
     )
 
 
@@ -149,6 +149,6 @@ def _whole_number_texts(texts: list[str | None], where: str) -> list[str | None]
 def _fractional(value: float, where: str) -> DataError:
     return DataError(
         f"{where} holds fractional numbers such as {value:g}, expected classes",
-        hint="headstart classifies; name another column (--label-column), or turn the values into"
-        " classes first",
+        hint="headstart classifies; name another column with label_column=NAME, or turn the values"
+        " into classes first",
     )

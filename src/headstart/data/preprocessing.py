@@ -237,18 +237,18 @@ class Preprocessing(Inputs):
         if cropped and "size" in given and _pair(given["size"]) != _pair(known.get("size", ())):
             values["crop_fraction"] = 1.0
             notes = (
-                "the whole image is kept at the size you gave; the weights' own crop fraction is "
-                f"{known['crop_fraction']:g} (--crop)",
+                "the whole image is kept at the size you gave; the weights' own would be "
+                f"crop_fraction={known['crop_fraction']:g}",
             )
         missing = [name for name in ("mean", "std", "size") if name not in values]
         if missing:
-            options = " ".join(f"--{name} VALUE" for name in missing)
+            options = ", ".join(f"{name}=VALUE" for name in missing)
             raise BackboneError(
                 f"the preprocessing of {who} is not known: its weights do not say their "
                 f"{', '.join(missing)}",
                 hint=f"give {options} as in pre-training (for inputs RGB/127.5 − 1: "
-                "--mean 0.5 --std 0.5; for ImageNet's usual statistics: "
-                "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225)",
+                "mean=0.5, std=0.5; for ImageNet's usual statistics: "
+                "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))",
             )
         return cls(**values), notes
 

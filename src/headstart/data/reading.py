@@ -154,7 +154,7 @@ def settle_bad_items(bad: Sequence[BadItem], on_bad: OnBad, reporter: Reporter) 
     if on_bad == "raise":
         raise BadFilesError(
             tuple((item.origin, item.reason) for item in bad),
-            hint="repair or remove them, or leave them out with --bad-files skip (on_bad='skip')",
+            hint="repair or remove them, or leave them out with on_bad='skip'",
         )
     named = quoted([f"{item.origin} ({item.reason})" for item in bad], 5)
     are = "is" if len(bad) == 1 else "are"

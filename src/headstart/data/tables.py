@@ -78,7 +78,7 @@ def read_table_folder(folder: Path, request: Request) -> Source:
     if not shards:
         raise DataError(
             f"'{folder}' holds the tables {quoted(names, 5)}, none of which is called train",
-            hint="name one file, or say which is which with --train and --test",
+            hint="name one file, or say which is which with train=NAME and test=NAME",
         )
     left = [f.name for f in files if not any(f in group for group in shards.values())]
     notes = [f"Beside the splits stand {quoted(left, 5)}: not splits by name, so not read."]

@@ -206,7 +206,7 @@ def _check_rows(
         if not torch.isfinite(rows).all():
             raise BackboneError(
                 f"{where} gives features that are not finite",
-                hint="check the preprocessing, or use --precision float32",
+                hint="check the preprocessing, or use precision='float32'",
             )
         if float((rows - repeated).float().abs().max()) / scale > TOLERANCE[precision]:
             raise BackboneError(
