@@ -219,14 +219,8 @@ class FeatureSet:
     def _run(self, name: str, start: int, stop: int) -> Array:
         """Return rows that are contiguous in one shard; of a plain column as a view."""
         where = int(self._where[start])
-        slot, first = where >> _SLOT, where & _POSITION
-        place = slice(first, first + stop - start)
-        plain = self._plain.get((name, slot))
-        if plain is not None:
-            return plain[place]
-        shard = self._shard(slot)
-        self._remember(name, slot, shard)
-        return shard.rows(shard.column(name), place)
+        first = where & _POSITION
+        return self._stored(name, where >> _SLOT, slice(first, first + stop - start))
 
     def _copied_runs(self, name: str, edges: Sequence[int]) -> Array:
         count = edges[-1] - edges[0]
@@ -244,37 +238,35 @@ class FeatureSet:
         cuts = np.flatnonzero(slots[1:] != slots[:-1]) + 1
         edges = [0, *cuts.tolist(), len(where)] if len(where) else []
         for start, stop in itertools.pairwise(edges):
-            slot = int(slots[start])
-            plain = self._plain.get((name, slot))
-            if plain is None:
-                shard = self._shard(slot)
-                rows = shard.rows(shard.column(name), positions[start:stop])
-                self._remember(name, slot, shard)
-            else:
-                rows = plain.take(positions[start:stop], axis=0)
+            rows = self._stored(name, int(slots[start]), positions[start:stop])
             out[order[start:stop]] = rows
         return out
 
-    def _remember(self, name: str, slot: int, shard: Shard) -> None:
-        if shard.column(name).encoding == "plain":
+    def _stored(self, name: str, slot: int, where: slice | IntArray) -> Array:
+        """Return the rows of a column at positions in one shard, decoded."""
+        plain = self._plain.get((name, slot))
+        if plain is None:
+            shard = self._shard(slot)
+            spec = shard.column(name)
+            if spec.encoding != "plain":
+                return shard.rows(spec, where)
             if len(self._plain) >= _MAPPED_ARRAYS:
                 self._plain.clear()
-            self._plain[name, slot] = shard.stored[name]
+            plain = self._plain[name, slot] = shard.stored[name]
+        return plain[where] if isinstance(where, slice) else plain.take(where, axis=0)
 
     def _shard(self, slot: int) -> Shard:
+        """Open a shard; it must confirm each row that the index says it holds."""
         shard = self._source.shard(self._entries[slot])
-        if not self._checked[slot]:
-            self._check_ids(slot, shard)
-        return shard
-
-    def _check_ids(self, slot: int, shard: Shard) -> None:
-        # The index said where the rows are; the shard itself must confirm each of them.
+        if self._checked[slot]:
+            return shard
         mine = np.flatnonzero(self._where >> _SLOT == slot)
         positions = self._where[mine] & _POSITION
         sound = shard.header.view == self._view and not (positions >= shard.header.rows).any()
         if not sound or (shard.ids[positions] != self._packed[mine]).any():
             raise damaged_shard(shard.path, "it holds other rows than the index says")
         self._checked[slot] = True
+        return shard
 
 
 def _columns(tables: Sequence[Sequence[ColumnSpec]]) -> dict[str, Column]:
