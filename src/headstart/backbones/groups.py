@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import covers
+from headstart.core.patterns import covers
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import nearest, quoted
 from headstart.modules import kinds

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from headstart.core.errors import BackboneError
-from headstart.core.names import covers
+from headstart.core.patterns import covers
 from headstart.core.wording import nearest, quoted
 
 Rename = Mapping[str, str] | Callable[[str], str | None]

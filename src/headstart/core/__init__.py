@@ -1,1 +1,1 @@
-"""What every room may use: errors, records, progress, names, wording."""
+"""Used by every package: errors, records, progress, files, fingerprints, settings, wording."""

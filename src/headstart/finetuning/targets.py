@@ -14,7 +14,7 @@ from typing import Any
 
 from headstart.backbones.groups import BlockGroup, param_groups
 from headstart.core.errors import ConfigError, FreezeError
-from headstart.core.names import covers, is_glob, matches
+from headstart.core.patterns import covers, is_glob, matches
 from headstart.core.wording import nearest, quoted
 from headstart.finetuning.network import BACKBONE, HEAD, Classifier, dead_modules, network_groups
 from headstart.finetuning.recipe import Recipe, Stage

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import is_glob, matches
+from headstart.core.patterns import is_glob, matches
 from headstart.core.wording import nearest, quoted
 from headstart.freezing.policy import FreezePolicy, as_policy
 from headstart.modules import kinds

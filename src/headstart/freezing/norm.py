@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import FreezeError
-from headstart.core.names import covers
+from headstart.core.patterns import covers
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import format_bytes, nearest, quoted
 from headstart.freezing import passes
