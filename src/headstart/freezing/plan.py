@@ -55,7 +55,6 @@ class PlanRow:
         trainable: how many of them train.
         norms: its layers with running statistics, and what they normalise by.
         chance: its sources of randomness, and whether they are off.
-        changes: how many parameter tensors change ``requires_grad``.
     """
 
     part: str
@@ -64,7 +63,6 @@ class PlanRow:
     trainable: int
     norms: str
     chance: str
-    changes: int
 
     @property
     def state(self) -> str:
@@ -190,7 +188,6 @@ def _rows(plan: Governance) -> Iterator[PlanRow]:
             trainable=sum(t.tensor.numel() for t in own if t.trainable),
             norms=_norms(modules, policy),
             chance=_chance(modules, policy),
-            changes=sum(t.tensor.requires_grad != t.trainable for t in own),
         )
 
 
