@@ -104,7 +104,7 @@ def test_norms_biases_and_named_tokens_do_not_decay() -> None:
     assert spared | decayed == set(names.values())
     assert {"cls_token", "pos_embed", "blocks.0.norm1.weight", "head.weight"} <= spared
     assert {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= decayed
-    with pytest.raises(FreezeError, match=r"nearest names are 'head\.weight'"):
+    with pytest.raises(FreezeError, match=r"did you mean 'head\.weight'"):
         param_groups(model, lr=1e-3, no_decay=["haed.weight"])
 
 
@@ -117,7 +117,7 @@ def test_parts_may_train_slowly_instead_of_being_frozen() -> None:
         "decoder": 1.0,
         "decoder (no decay)": 1.0,
     }
-    with pytest.raises(FreezeError, match="nearest names are 'encoder'"):
+    with pytest.raises(FreezeError, match="did you mean 'encoder'"):
         param_groups(model, lr=1.0, scales={"encodr": 0.1})
     with pytest.raises(FreezeError, match="the scale of 'encoder' is 0"):
         param_groups(model, lr=1.0, scales={"encoder": 0})

@@ -103,7 +103,7 @@ def test_allowed_absences(tmp_path: Path) -> None:
     )
     assert report.complete
     assert set(report.allowed) == {"1.weight", "1.bias", "1.num_batches_tracked", "head.weight"}
-    with pytest.raises(BackboneError, match=r"nearest names are '1\.weight'"):
+    with pytest.raises(BackboneError, match=r"did you mean '1\.weight'"):
         load_weights(model, path, allow_missing=["1.wieght"])
     with pytest.raises(BackboneError, match="pass a list"):
         load_weights(model, path, allow_missing="1.weight")
@@ -138,7 +138,7 @@ def test_rename_by_mapping_and_by_function(tmp_path: Path) -> None:
 def test_hint_proposes_into(saved: tuple[Path, nn.Sequential]) -> None:
     with pytest.raises(BackboneError, match="into='encoder'"):
         load_weights(Composed(), saved[0])
-    with pytest.raises(BackboneError, match="nearest names are 'encoder'"):
+    with pytest.raises(BackboneError, match="did you mean 'encoder'"):
         load_weights(Composed(), saved[0], into="encodr")
 
 

@@ -218,7 +218,7 @@ class TestRefusals:
             reestimate(nn.Sequential(nn.LayerNorm(3)), [torch.randn(2, 3)])
         with pytest.raises(FreezeError, match="no batches"):
             reestimate(model(), [])
-        with pytest.raises(FreezeError, match="nearest names are 'after'"):
+        with pytest.raises(FreezeError, match="did you mean 'after'"):
             reestimate(model(), [data(2)], layers=["aftr"])
         with pytest.raises(FreezeError, match="expected 'layerwise'"):
             reestimate(model(), [data(2)], method="both")

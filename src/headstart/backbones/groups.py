@@ -11,7 +11,7 @@ from torch import nn
 from headstart.core.errors import FreezeError
 from headstart.core.patterns import covers
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.wording import nearest, quoted
+from headstart.core.wording import did_you_mean, quoted
 from headstart.modules import kinds
 
 
@@ -243,10 +243,9 @@ def _require_match(argument: str, patterns: Iterable[str], names: Sequence[str])
     for pattern in patterns:
         if not any(covers(pattern, name) for name in names):
             parts = {name.rpartition(".")[0] for name in names} - {""}
-            close = nearest(pattern, [*names, *sorted(parts)])
             raise FreezeError(
                 f"{argument} has {pattern!r}, which matches no parameter",
-                hint=f"the nearest names are {quoted(close)}" if close else None,
+                hint=did_you_mean(pattern, [*names, *sorted(parts)]),
             )
 
 

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 
 from headstart.core.errors import BackboneError
 from headstart.core.patterns import covers
-from headstart.core.wording import nearest, quoted
+from headstart.core.wording import did_you_mean, nearest, quoted
 
 Rename = Mapping[str, str] | Callable[[str], str | None]
 
@@ -176,10 +176,9 @@ def _targets(model: nn.Module, into: str | None) -> dict[str, Tensor]:
     if into:
         parts = dict(model.named_modules(remove_duplicate=False))
         if into not in parts:
-            close = nearest(into, [name for name in parts if name])
             raise BackboneError(
                 f"the model has no part {into!r} to load into",
-                hint=f"the nearest names are {quoted(close)}" if close else None,
+                hint=did_you_mean(into, [name for name in parts if name]),
             )
         part = parts[into]
     prefix = f"{into}." if into else ""
@@ -264,10 +263,9 @@ def _apply_rename(
     if isinstance(rename, Mapping):
         for old in rename:
             if not any(covers(old.rstrip("."), name) for name in tensors):
-                close = nearest(old.rstrip("."), _with_parents(tensors))
                 raise BackboneError(
                     f"rename has {old!r}, which begins no name in {file}",
-                    hint=f"the nearest names are {quoted(close)}" if close else None,
+                    hint=did_you_mean(old.rstrip("."), _with_parents(tensors)),
                 )
         mapping = {old.rstrip("."): new.rstrip(".") for old, new in rename.items()}
         pairs: list[tuple[str, str | None]] = [(n, _rename_prefix(n, mapping)) for n in tensors]
@@ -305,10 +303,9 @@ def _check_patterns(
         )
     for pattern in patterns:
         if not any(covers(pattern, name) for name in names):
-            close = nearest(pattern, _with_parents(names))
             raise BackboneError(
                 f"{argument} has {pattern!r}, which matches no name in {where}",
-                hint=f"the nearest names are {quoted(close)}" if close else None,
+                hint=did_you_mean(pattern, _with_parents(names)),
             )
 
 

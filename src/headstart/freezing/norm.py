@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from headstart.core.errors import FreezeError
 from headstart.core.patterns import covers
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.wording import format_bytes, nearest, quoted
+from headstart.core.wording import did_you_mean, format_bytes, quoted
 from headstart.freezing import passes
 from headstart.freezing.hold import hold_of
 from headstart.freezing.moments import Moments
@@ -335,10 +335,9 @@ def _choose(
     running = {n: m for n, m in model.named_modules() if kinds.is_running_norm(m)}
     for pattern in patterns:
         if pattern != "*" and not any(covers(pattern, name) for name in running):
-            close = nearest(pattern, running)
             raise FreezeError(
                 f"layers has {pattern!r}, which selects no layer with running statistics",
-                hint=f"the nearest names are {quoted(close)}" if close else None,
+                hint=did_you_mean(pattern, running),
             )
     named = {n: m for n, m in running.items() if any(p == "*" or covers(p, n) for p in patterns)}
     fitting = {name: layer for name, layer in named.items() if kinds.is_reestimable(layer)}

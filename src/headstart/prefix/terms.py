@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from headstart.core.errors import FreezeError
-from headstart.core.wording import nearest, quoted
+from headstart.core.wording import did_you_mean, quoted
 from headstart.freezing import FreezeHandle, FreezePlan
 from headstart.modules.digests import named_tensors
 
@@ -92,10 +92,9 @@ def _reader(model: nn.Module, frozen: Mapping[str, bool]) -> Callable[[str], boo
     known |= {name for name, _ in named_tensors(model)}
     wrong = [name for name in frozen if name not in known]
     if wrong:
-        near = nearest(wrong[0], known)
         raise FreezeError(
             f"{quoted(wrong, 3)} is no parameter, buffer or module of the model",
-            hint=f"the nearest names are {quoted(near)}" if near else None,
+            hint=did_you_mean(wrong[0], known),
         )
 
     def decide(name: str) -> bool:
