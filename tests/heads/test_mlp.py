@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from headstart.core.errors import ConfigError, HeadError
 from headstart.heads import fit_mlp
-from headstart.heads.mlp import Perceptron
+from headstart.heads.perceptron import Perceptron
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from headstart.core.progress import Reporter
 from headstart.core.records import Baseline
 from headstart.data import Inputs, Split
 from headstart.evaluation import accuracy_score
+from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.heads import choose_linear
 
 PLAIN_ROWS = 5_000
@@ -18,11 +19,12 @@ PLAIN_ROWS = 5_000
 
 def majority_baseline(train: NDArray[np.int64], test: Split) -> Baseline:
     """Return the accuracy of always answering the most frequent training class."""
-    most = int(np.bincount(train).argmax())
-    predicted = np.full(len(test), most, dtype=np.int64)
+    targets = CLASSIFICATION.encode(train, len(train), len(test.classes))
+    outputs = np.tile(CLASSIFICATION.constant(targets), (len(test), 1))
+    predicted = CLASSIFICATION.predict(outputs)
     return Baseline(
-        "majority class",
-        f"always '{test.classes[most]}', the most frequent class of the training split",
+        CLASSIFICATION.constant_name,
+        f"always '{test.classes[predicted[0]]}', the most frequent class of the training split",
         accuracy_score(test.labels, predicted),
     )
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from headstart.heads.logistic import fit_logistic as fit_logistic
     from headstart.heads.logistic import fit_logistic_path as fit_logistic_path
     from headstart.heads.logistic import fit_logistic_paths as fit_logistic_paths
-    from headstart.heads.mlp import MLPHead as MLPHead
     from headstart.heads.mlp import fit_mlp as fit_mlp
     from headstart.heads.neighbours import NeighboursHead as NeighboursHead
     from headstart.heads.neighbours import PrototypeHead as PrototypeHead
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from headstart.heads.neighbours import fit_prototype as fit_prototype
     from headstart.heads.nested import NestedScore as NestedScore
     from headstart.heads.nested import nested_cross_validation as nested_cross_validation
+    from headstart.heads.perceptron import MLPHead as MLPHead
     from headstart.heads.registry import head_kind as head_kind
     from headstart.heads.registry import head_kinds as head_kinds
     from headstart.heads.registry import register_head as register_head
@@ -74,7 +74,8 @@ __getattr__, __dir__, __all__ = contents(
             "fit_logistic_path",
             "fit_logistic_paths",
         ),
-        "mlp": ("MLPHead", "fit_mlp"),
+        "mlp": ("fit_mlp",),
+        "perceptron": ("MLPHead",),
         "neighbours": ("NeighboursHead", "PrototypeHead", "fit_neighbours", "fit_prototype"),
         "nested": ("NestedScore", "nested_cross_validation"),
         "registry": (
