@@ -29,7 +29,7 @@ from headstart.commands.fit.job import FitConfig, fit
 from headstart.commands.predict.job import predict
 from headstart.commands.settings import BackboneSpec
 from headstart.core.arguments import Arguments
-from headstart.core.errors import BackboneError, BadFilesError, ConfigError
+from headstart.core.errors import BackboneError, BadFilesError, ConfigError, DataError
 from headstart.core.progress import SilentReporter
 from headstart.core.settings import check, option, options_of
 from headstart.data import (
@@ -39,10 +39,18 @@ from headstart.data import (
     Inputs,
     Items,
     NumberedView,
+    Part,
+    Request,
+    Source,
+    SourceKind,
     Split,
     UndecodableError,
+    load_data,
     load_items,
+    load_test_data,
     register_inputs,
+    register_source,
+    source,
 )
 from headstart.evaluation.targets import FloatArray
 from headstart.extraction import Engine, Extraction, engines, extract, register_engine
@@ -547,3 +555,50 @@ def test_a_recipe_and_a_logger_are_at_once_in_the_help() -> None:
     )  # fmt: skip
     assert "half" in done.stdout
     assert "papyrus" in done.stdout
+
+
+# A source of data
+
+
+def read_fasta(path: Path, request: Request) -> Source:
+    """A toy source: lines of ``class sequence``."""
+    pairs = [line.split() for line in path.read_text().splitlines()]
+    names = tuple(name for name, _ in pairs)
+    return Source(path.stem, {"all": Part(Texts([text for _, text in pairs]), names, path.name)})
+
+
+@pytest.fixture
+def fasta(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(source, "_REGISTERED", [])
+    register_source(
+        SourceKind("a .fasta file", lambda p, _: p.suffix == ".fasta", read_fasta, path=True)
+    )
+    split, path = sequences(240), tmp_path / "genes.fasta"
+    pairs = zip(split.labels, split.items.texts, strict=True)
+    path.write_text("".join(f"{('poor', 'rich')[y]} {text}\n" for y, text in pairs))
+    return path
+
+
+def test_a_source_is_at_once_read_everywhere(fasta: Path, bases: Backbone, tmp_path: Path) -> None:
+    run = fit(str(fasta), bases, cache=tmp_path / "cache", write=False, reporter=QUIET)
+    assert run.classes == ("poor", "rich")
+    assert run.n_train + run.n_test == 240
+    assert run.evaluation.accuracy.value > 0.8
+    assert len(load_test_data(fasta).test) == len(load_items(fasta)) == 240
+    with pytest.raises(DataError, match=r"give a \.fasta file, a saved"):
+        load_data(__file__)
+    with pytest.raises(DataError, match=r"'genez\.fasta'.*did you mean 'genes\.fasta'"):
+        load_data(fasta.with_name("genez.fasta"))
+
+
+def test_a_source_need_not_be_a_file(fasta: Path) -> None:
+    register_source(
+        SourceKind(
+            "an address fasta://NAME",
+            lambda address, _: isinstance(address, str) and address.startswith("fasta://"),
+            lambda address, request: read_fasta(
+                fasta.with_name(address.removeprefix("fasta://") + ".fasta"), request
+            ),
+        )
+    )
+    assert load_data("fasta://genes").name == "genes"

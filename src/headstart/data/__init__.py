@@ -29,6 +29,7 @@ from headstart.data.reading import (
     settle_bad_items,
     unreadable,
 )
+from headstart.data.source import Part, Request, Source, SourceKind, register_source
 from headstart.data.views import (
     STANDARD,
     ColourJitter,
@@ -56,9 +57,13 @@ __all__ = [
     "Inputs",
     "Items",
     "NumberedView",
+    "Part",
     "Preprocessing",
     "RandomResizedCrop",
+    "Request",
     "Rotation",
+    "Source",
+    "SourceKind",
     "Split",
     "UndecodableError",
     "Variant",
@@ -72,6 +77,7 @@ __all__ = [
     "numbered_views",
     "read_batches",
     "register_inputs",
+    "register_source",
     "settle_bad_items",
     "unreadable",
 ]

@@ -51,6 +51,11 @@ def read_pair(pair: Any, name: str, labels_required: bool = True) -> tuple[Part,
     return Part(items, tuple(class_names(_flat_labels(y, where, notes), where)), where), notes
 
 
+def is_arrays(source: Any) -> bool:
+    """Return whether this is arrays, tensors, nested lists, or a mapping to such."""
+    return isinstance(source, Mapping | tuple | list | np.ndarray) or hasattr(source, "detach")
+
+
 def read_arrays(source: Any, request: Request) -> Source:
     """Read ``(x, y)`` or a mapping from split names to such pairs.
 

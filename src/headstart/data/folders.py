@@ -11,7 +11,7 @@ from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, quoted
 from headstart.data.decoding import SUFFIXES
 from headstart.data.items import DigestMemo, FileItems
-from headstart.data.source import WHOLE, Part, Request, Source, roles
+from headstart.data.source import WHOLE, Part, Request, Source, is_table, roles, table_files
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -131,21 +131,54 @@ def _nothing_found(folder: Path, found: _Found) -> DataError:
     )
 
 
-def read_images(path: Path, memo: DigestMemo | None) -> FileItems:
-    """Return one image, or all images anywhere below a folder, sorted by path.
+def holds_images(path: Path, request: Request) -> bool:
+    """Return whether a path is images to predict for, and not a list of them."""
+    if request.labels_required:
+        return False
+    if not path.is_dir():
+        return not is_table(path) and path.suffix.lower() != ".npz"
+    return not table_files(path) or any_image(path)
+
+
+def read_images(path: Path, request: Request) -> Source:
+    """Return one image, or all images anywhere below a folder, sorted by path; without labels.
 
     Raises:
         DataError: the folder holds no image.
     """
-    if not path.is_dir():
-        return FileItems([path], [path.name], memo)
-    paths = [found for found in walk(path) if found.suffix.lower() in SUFFIXES]
+    paths, names = [path], [path.name]
+    if path.is_dir():
+        paths = [found for found in walk(path) if found.suffix.lower() in SUFFIXES]
+        names = [found.relative_to(path).as_posix() for found in paths]
     if not paths:
         raise DataError(
             f"'{path}' holds no images",
             hint=f"images are known by their ending: {', '.join(sorted(SUFFIXES)[:6])}, ...",
         )
-    return FileItems(paths, [found.relative_to(path).as_posix() for found in paths], memo)
+    items = FileItems(paths, names, request.memo)
+    return Source(path.name, {WHOLE: Part(items, (None,) * len(items), f"'{path.name}'")})
+
+
+def existing(path: Path) -> Path:
+    """Return the path if it exists, else say which part of it does not, and what is near."""
+    try:
+        if path.is_dir():
+            require_open(path)
+        if path.exists():
+            return path
+    except (OSError, ValueError) as error:  # a link in a circle, a name that is too long
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"'{path}' cannot be reached: {reason}") from error
+    parent = path.parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    missing = path.relative_to(parent).parts[0]
+    try:
+        near = [entry.name for entry in parent.iterdir()]
+    except OSError:
+        near = []
+    hint = did_you_mean(missing, near) or "expected the path of the data, or the word digits"
+    raise DataError(f"'{path}' does not exist ('{parent}' holds no '{missing}')", hint=hint)
 
 
 def require_open(folder: Path) -> None:

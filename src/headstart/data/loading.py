@@ -1,8 +1,11 @@
-"""The doors of this room: any source → a Dataset, or the items of one split."""
+"""Loading data: any source → a data set with splits, or the items of one split.
+
+A source is read by the first kind that accepts it: one that :func:`register_source` has added, or
+one of :data:`BUILT_IN`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,14 @@ import numpy as np
 
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.wording import did_you_mean, quoted
+from headstart.core.wording import quoted
 from headstart.data import arrays, folders, objects, tables
 from headstart.data.assembly import assemble, assemble_test
 from headstart.data.dataset import Dataset, Split
 from headstart.data.decoding import SUFFIXES
 from headstart.data.items import DigestMemo
 from headstart.data.labels import encode
-from headstart.data.source import WHOLE, Request, Source
+from headstart.data.source import Request, Source, SourceKind, is_table, registered_sources
 
 
 def load_data(
@@ -32,7 +35,7 @@ def load_data(
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
 ) -> Dataset:
-    """Load labelled images and see to it that there is a training and a test split.
+    """Load labelled items, and see to it that there is a training and a test split.
 
     Args:
         source: one of
@@ -40,11 +43,14 @@ def load_data(
             - the path of a folder of class folders, with or without ``train/`` and
               ``val|valid|test/`` above them;
             - the path of a CSV, TSV or Parquet file, or of a folder of ``train.*``, ``test.*``;
+            - the path of a numpy archive, or of a folder that ``datasets`` has saved;
             - the word ``"digits"``: scikit-learn's handwritten digits;
             - a ``datasets.Dataset`` or ``DatasetDict``; a data frame or Arrow table;
             - a map-style torch data set of pairs (image, label);
             - arrays ``(x, y)``, or ``{"train": (x, y), "test": (x, y)}``; the values may be torch
-              data sets as well.
+              data sets as well;
+            - anything that a kind of your own accepts; see
+              :func:`headstart.data.register_source`.
         image_column: a table's column of image bytes or paths; found by itself where
             unambiguous.
         label_column: a table's column of labels; likewise.
@@ -56,14 +62,14 @@ def load_data(
         seed: decides which items are set aside. The choice depends on their content, not on
             their order or names, and items of equal content stay on one side.
         digest_memo: remembers digests of files from one session to the next.
-        reporter: shown the progress of reading. Notes are not told but kept in ``notes``.
+        reporter: shown the progress of reading. Notes are not reported but kept in ``notes``.
 
     Returns:
         A data set with the splits ``train`` and ``test``, and ``validation`` where the source
         has one beside a test split.
 
     Raises:
-        DataError: the source does not exist, cannot be read, or is not labelled images.
+        DataError: the source does not exist, cannot be read, or is not labelled items.
         MissingExtraError: a package that this source needs is not installed.
     """
     if not 0 < test_fraction < 1:
@@ -82,7 +88,7 @@ def load_test_data(
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
 ) -> Dataset:
-    """Load labelled images to evaluate on: the source's test split, or all of it.
+    """Load labelled items to evaluate on: the source's test split, or all of it.
 
     Where the source has a test split (or, failing that, a validation split), that is taken; an
     undivided source is taken whole. Nothing is set aside.
@@ -108,7 +114,7 @@ def load_items(
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
 ) -> Split:
-    """Load images to predict for, labelled or not, in the order of the source.
+    """Load items to predict for, labelled or not, in the order of the source.
 
     Args:
         source: an image file; a folder of images, nested or not (sorted by path); or anything
@@ -123,20 +129,14 @@ def load_items(
         One split; labels are −1 where the source has none.
 
     Raises:
-        DataError: the source does not exist, cannot be read, or holds no images.
+        DataError: the source does not exist, cannot be read, or holds no items.
     """
     reporter = reporter or SilentReporter()
-    if isinstance(source, str | Path) and source != "digits":
-        path = _existing(Path(source).expanduser())
-        if _holds_images(path):
-            items = folders.read_images(path, digest_memo)
-            rows = np.arange(len(items), dtype=np.int64)
-            return Split(items, rows, np.full(len(items), -1, np.int64), (), reporter)
     request = Request(image_column, label_column, None, None, False, digest_memo, reporter)
     found = _read(source, request)
     if len(found.parts) > 1:
         raise DataError(
-            f"the source is divided into {quoted(found.parts, 5)}, expected one list of items",
+            f"the source is divided into {quoted(list(found.parts))}, expected one list of items",
             hint="give one of its folders, tables or splits alone",
         )
     part = next(iter(found.parts.values()))
@@ -145,108 +145,74 @@ def load_items(
     return Split(part.items, rows, labels["all"], classes, reporter)
 
 
+_IMAGES = SourceKind(
+    "an image or a folder of images", folders.holds_images, folders.read_images, path=True
+)
+
+BUILT_IN: tuple[SourceKind, ...] = (
+    SourceKind(
+        "the word 'digits'",
+        lambda source, _: isinstance(source, str) and source == "digits",
+        lambda _, __: arrays.read_digits(),
+    ),
+    SourceKind(
+        "a datasets.Dataset", lambda source, _: objects.is_hub_dataset(source),
+        objects.read_hub_dataset,
+    ),
+    SourceKind(
+        "a data frame or Arrow table", lambda source, _: tables.is_arrow(source),
+        lambda source, request: tables.read_arrow(source, "table", request),
+    ),
+    SourceKind(
+        "torch data sets by split", lambda source, _: objects.are_torch_datasets(source),
+        objects.read_torch_datasets,
+    ),
+    SourceKind("arrays (x, y)", lambda source, _: arrays.is_arrays(source), arrays.read_arrays),
+    SourceKind(
+        "a map-style torch data set",
+        lambda source, _: objects.is_map_style(source) and not isinstance(source, str | Path),
+        objects.read_whole_torch_dataset,
+    ),
+    SourceKind(
+        "a saved datasets.Dataset", lambda path, _: objects.is_saved_hub_dataset(path),
+        objects.read_saved_hub_dataset, path=True,
+    ),
+    _IMAGES,
+    SourceKind("a folder of tables", tables.is_table_folder, tables.read_table_folder, path=True),
+    SourceKind(
+        "a folder of class folders", lambda path, _: path.is_dir(), folders.read_folder, path=True
+    ),
+    SourceKind(
+        "a .npz file", lambda path, _: path.suffix.lower() == ".npz", arrays.read_npz, path=True
+    ),
+    SourceKind(
+        "a .csv, .tsv or .parquet file", lambda path, _: is_table(path),
+        tables.read_table_file, path=True,
+    ),
+)  # fmt: skip
+"""The kinds of sources, in the order in which they are tried."""
+
+
 def _read(source: Any, request: Request) -> Source:
-    """Hand the source to the reader of its kind."""
-    if isinstance(source, str) and source == "digits":
-        return arrays.read_digits()
+    """Read a source by the first kind that accepts it."""
+    kinds = (*registered_sources(), *BUILT_IN)
+    for kind in kinds:
+        if not kind.path and kind.accepts(source, request):
+            return kind.read(source, request)
     if isinstance(source, str | Path):
-        return _read_path(Path(source).expanduser(), request)
-    if objects.is_hub_dataset(source):
-        return objects.read_hub_dataset(source, request)
-    if hasattr(source, "__arrow_c_stream__") or hasattr(source, "to_parquet"):
-        return tables.read_arrow(source, "table", request)
-    if isinstance(source, Mapping) and objects.are_map_style(source.values()):
-        return objects.read_torch_datasets(source, request)
-    if isinstance(source, Mapping | tuple | list | np.ndarray) or hasattr(source, "detach"):
-        return arrays.read_arrays(source, request)
-    if objects.is_map_style(source):
-        part, declared = objects.read_torch_dataset(source, request)
-        return Source(type(source).__name__, {WHOLE: part}, declared)
+        path = folders.existing(Path(source).expanduser())
+        for kind in kinds:
+            if kind.path and kind.accepts(path, request):
+                return kind.read(path, request)
+        what = "one image" if path.suffix.lower() in SUFFIXES else "a file of unknown kind"
+        known = [kind.name for kind in kinds if kind.path and kind is not _IMAGES]
+        raise DataError(
+            f"'{path}' is {what}, expected labelled data", hint=f"give {', '.join(known)}"
+        )
     raise DataError(
         f"data of type {type(source).__name__} cannot be read",
-        hint="expected a path, 'digits', a datasets.Dataset, a map-style torch data set, or arrays"
-        " (x, y)",
+        hint="expected a path, " + ", ".join(kind.name for kind in kinds if not kind.path),
     )
 
 
-def _read_path(path: Path, request: Request) -> Source:
-    path = _existing(path)
-    if path.is_dir():
-        if objects.is_saved_hub_dataset(path):
-            return objects.read_saved_hub_dataset(path, request)
-        if _is_table_folder(path, request):
-            return tables.read_table_folder(path, request)
-        return folders.read_folder(path, request)
-    if path.suffix.lower() == ".npz":
-        return arrays.read_npz(path, request)
-    if not tables.is_table(path):
-        kind = "one image" if path.suffix.lower() in SUFFIXES else "a file of unknown kind"
-        raise DataError(
-            f"'{path}' is {kind}, expected labelled data",
-            hint="give a folder of class folders, or a .csv, .tsv, .parquet or .npz file",
-        )
-    return tables.read_table_file(path, request, _other_table(path, request))
-
-
-def _holds_images(path: Path) -> bool:
-    """Return whether a path stands for images themselves, not for a list of them."""
-    if not path.is_dir():
-        return path.suffix.lower() not in (*tables.SUFFIXES, ".npz")
-    if objects.is_saved_hub_dataset(path):
-        return False
-    return not tables.table_files(path) or folders.any_image(path)
-
-
-def _is_table_folder(path: Path, request: Request) -> bool:
-    """Return whether a folder's tables count, not its folders.
-
-    They do if a table is called train or test, or if the folders cannot be classes because there
-    is but one with images (``labels.csv`` beside ``images/``).
-    """
-    files = tables.table_files(path)
-    if not files:
-        return False
-    if tables.name_splits(files, request):
-        return True
-    return sum(map(folders.any_image, folders.subfolders(path))) < 2
-
-
-def _other_table(path: Path, request: Request) -> Path | None:
-    """Return the second table that ``test`` names, beside the first or from here."""
-    test = request.test
-    if request.train is not None:
-        raise DataError(
-            f"'{path}' is one table, so train='{request.train}' has no meaning",
-            hint="give the training table as the source, and the test table as test",
-        )
-    if test is None:
-        return None
-    beside = path.parent / test
-    other = beside if beside.exists() else _existing(Path(test).expanduser())
-    if not tables.is_table(other):
-        raise DataError(
-            f"test='{test}' is not a table", hint="expected a .csv, .tsv or .parquet file"
-        )
-    return other
-
-
-def _existing(path: Path) -> Path:
-    """Return the path if it exists, else say which part of it does not, and what is near."""
-    try:
-        if path.is_dir():
-            folders.require_open(path)
-        if path.exists():
-            return path
-    except (OSError, ValueError) as error:  # a link in a circle, a name that is too long
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"'{path}' cannot be reached: {reason}") from error
-    parent = path.parent
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
-    missing = path.relative_to(parent).parts[0]
-    try:
-        near = [entry.name for entry in parent.iterdir()]
-    except OSError:
-        near = []
-    hint = did_you_mean(missing, near) or "expected the path of the data, or the word digits"
-    raise DataError(f"'{path}' does not exist ('{parent}' holds no '{missing}')", hint=hint)
+__all__ = ["BUILT_IN", "load_data", "load_items", "load_test_data"]

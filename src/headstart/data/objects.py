@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,11 @@ def is_map_style(source: Any) -> bool:
     return hasattr(source, "__getitem__") and hasattr(source, "__len__")
 
 
-def are_map_style(values: Iterable[Any]) -> bool:
-    """Return whether all of these are map-style data sets, and none a pair or an array."""
-    return all(
+def are_torch_datasets(source: Any) -> bool:
+    """Return whether this is a mapping to map-style data sets, none of them a pair or an array."""
+    return isinstance(source, Mapping) and all(
         is_map_style(v) and not isinstance(v, tuple | list | np.ndarray) and not hasattr(v, "shape")
-        for v in values
+        for v in source.values()
     )
 
 
@@ -185,6 +185,16 @@ def read_torch_dataset(
     if targets is None:
         return Part(items, (None,) * length, where), None
     return Part(items, tuple(class_names(targets, where, declared)), where), declared
+
+
+def read_whole_torch_dataset(source: Any, request: Request) -> Source:
+    """Read a map-style data set as a source that is not divided.
+
+    Raises:
+        DataError: as for :func:`read_torch_dataset`.
+    """
+    part, declared = read_torch_dataset(source, request)
+    return Source(type(source).__name__, {WHOLE: part}, declared)
 
 
 def read_torch_datasets(source: Mapping[str, Any], request: Request) -> Source:

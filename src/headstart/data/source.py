@@ -1,9 +1,11 @@
-"""What every reader of a source returns: named parts of items with raw labels."""
+"""Sources: what a reader is asked for and what it returns, and the table of kinds of sources."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.data.items import DigestMemo, Items
@@ -16,6 +18,7 @@ ROLES = {
 """The names under which sources keep their splits."""
 
 _ROLE_OF = {name: role for role, names in ROLES.items() for name in names}
+TABLE_SUFFIXES = (".parquet", ".csv", ".tsv")
 WHOLE = "all"
 """The name of the only part of a source that is not divided."""
 
@@ -73,6 +76,51 @@ class Source:
     parts: dict[str, Part]
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """One kind of source that data can be loaded from.
+
+    Attributes:
+        name: what it is, as messages list it ("a table file").
+        accepts: whether the kind reads a source; called for one kind after another, so it has to
+            be cheap and must not raise.
+        read: reads it.
+        path: whether it reads files. It is then given paths that exist; other kinds are given
+            the source as the user wrote it.
+    """
+
+    name: str
+    accepts: Callable[[Any, Request], bool]
+    read: Callable[[Any, Request], Source]
+    path: bool = False
+
+
+_REGISTERED: list[SourceKind] = []
+
+
+def register_source(kind: SourceKind) -> SourceKind:
+    """Add a kind of source, and return it; it comes before all others."""
+    _REGISTERED.insert(0, kind)
+    return kind
+
+
+def registered_sources() -> tuple[SourceKind, ...]:
+    """Return the kinds that were added, the newest first."""
+    return tuple(_REGISTERED)
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file's name is that of a table."""
+    return path.suffix.lower() in TABLE_SUFFIXES
+
+
+def table_files(folder: Path) -> list[Path]:
+    """Return the tables directly in a folder, sorted by name."""
+    return sorted(
+        path for path in folder.iterdir() if is_table(path) and not path.name.startswith(".")
+    )
 
 
 def role_of(name: str) -> str | None:

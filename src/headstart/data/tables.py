@@ -17,37 +17,36 @@ from headstart.core.errors import DataError
 from headstart.core.wording import did_you_mean, format_bytes, quoted
 from headstart.data import columns
 from headstart.data.decoding import SUFFIXES as IMAGE_SUFFIXES
+from headstart.data.folders import any_image, existing, subfolders
 from headstart.data.items import ArrowItems
 from headstart.data.labels import MISSING_TEXT, class_names
-from headstart.data.source import WHOLE, Part, Request, Source, role_of, roles
+from headstart.data.source import (
+    WHOLE,
+    Part,
+    Request,
+    Source,
+    is_table,
+    role_of,
+    roles,
+    table_files,
+)
 
-SUFFIXES = (".parquet", ".csv", ".tsv")
 _FROM_TEXT = {b"headstart.from": b"text"}  # marks tables whose every value was written as text
 
 
-def is_table(path: Path) -> bool:
-    """Return whether a file's name is that of a table."""
-    return path.suffix.lower() in SUFFIXES
+def read_table_file(path: Path, request: Request) -> Source:
+    """Read one table, and a second one that is the test split if the request names one.
 
-
-def table_files(folder: Path) -> list[Path]:
-    """Return the tables directly in a folder, sorted by name."""
-    return sorted(
-        path for path in folder.iterdir() if is_table(path) and not path.name.startswith(".")
-    )
-
-
-def read_table_file(path: Path, request: Request, test: Path | None = None) -> Source:
-    """Read one table; a column ``split`` divides it if it names train and test.
+    A column ``split`` divides a single table if it names train and test.
 
     Args:
         path: an existing file.
         request: what the user asked for.
-        test: a second table that is the test split.
 
     Raises:
         DataError: unreadable, empty, or no such or several possible columns.
     """
+    test = _other_table(path, request)
     table = _read(path, request)
     if test is None:
         return _divided(table, path.name, path.parent, request, path.stem)
@@ -89,10 +88,48 @@ def read_table_folder(folder: Path, request: Request) -> Source:
     return Source(folder.resolve().name, parts, notes=tuple(notes if left else ()))
 
 
+def _other_table(path: Path, request: Request) -> Path | None:
+    """Return the second table that ``test`` names, beside the first or from here."""
+    test = request.test
+    if request.train is not None:
+        raise DataError(
+            f"'{path}' is one table, so train='{request.train}' has no meaning",
+            hint="give the training table as the source, and the test table as test",
+        )
+    if test is None:
+        return None
+    beside = path.parent / test
+    other = beside if beside.exists() else existing(Path(test).expanduser())
+    if not is_table(other):
+        raise DataError(
+            f"test='{test}' is not a table", hint="expected a .csv, .tsv or .parquet file"
+        )
+    return other
+
+
+def is_arrow(source: Any) -> bool:
+    """Return whether this is a table in memory: pyarrow, pandas, polars, ..."""
+    return hasattr(source, "__arrow_c_stream__") or hasattr(source, "to_parquet")
+
+
 def read_arrow(data: Any, name: str, request: Request) -> Source:
     """Read a table in memory: pyarrow, pandas, polars, ... Relative paths start from here."""
     table = _distinct(data if isinstance(data, pa.Table) else pa.table(data), name)
     return _divided(table, name, Path(), request, name)
+
+
+def is_table_folder(path: Path, request: Request) -> bool:
+    """Return whether a folder's tables count, not its folders.
+
+    They do if a table is called train or test, or if the folders cannot be classes because there
+    is but one with images (``labels.csv`` beside ``images/``).
+    """
+    files = table_files(path) if path.is_dir() else []
+    if not files:
+        return False
+    if name_splits(files, request):
+        return True
+    return sum(map(any_image, subfolders(path))) < 2
 
 
 def name_splits(files: Sequence[Path], request: Request) -> bool:
