@@ -106,9 +106,7 @@ def test_autograd_changes_memory_and_not_one_bit():
     )
     batches = [given(16), given(32)[16:]]
     modes = ["grad", "no_grad", "inference"]
-    equal = measurements.equality(ready, [CUT], modes, batches, SETTINGS)
-    assert equal.exact
-    assert equal.items == 32
+    assert measurements.equality(ready, [CUT], modes, batches, SETTINGS) == (True, 0.0)
     peak = {m: measurements.peak_bytes([ready], batches[0], m, SETTINGS) for m in modes}
     assert peak["no_grad"] == pytest.approx(peak["inference"], rel=0.01)
     assert peak["grad"] > 1.5 * peak["inference"]

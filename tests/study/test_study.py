@@ -45,7 +45,7 @@ def test_the_five_of_the_question_and_the_naive_one(study):
     for group in (SIX[:3], SIX[3:]):
         assert all(numbers(by_name[name]) == numbers(by_name[group[0]]) for name in group)
         assert set(by_name[group[0]].same_as) == set(group[1:])
-    assert all(proof.equality.exact for proof in result.evidence.proofs)
+    assert all(proof.exact for proof in result.evidence.proofs)
     assert len(result.evidence.proofs) == 2
     assert by_name["eval"].behaviour.peak_bytes > by_name["eval+no_grad"].behaviour.peak_bytes
     # Two distinct functions: one cached once for both repetitions, one loader walk a repetition.
@@ -257,7 +257,7 @@ def test_a_cut_behind_that_of_the_backbone(study):
     result = study(names, backbone=planted().at("norm1"), repeats=1)
     assert result.evidence.outcome("reestimated+layer=norm3").spread.width == 24
     assert len(result.evidence.drift["inputs as given"]) == 3
-    assert result.evidence.proofs[0].equality.exact
+    assert result.evidence.proofs[0].exact
 
 
 def test_maps_are_no_rows(study):

@@ -78,6 +78,18 @@ class Backbone:
         chosen: Pooling = pooling or ("none" if layer is None else "avg")
         return dataclasses.replace(self, layer=layer, pooling=chosen)
 
+    def deepest(self, layers: Iterable[str | None]) -> str | None:
+        """Return the layer that finishes last; None, the output, where one of them does not run.
+
+        Raises:
+            BackboneError: a layer does not exist.
+        """
+        named = [self.at(layer).layer for layer in layers]
+        order = [name for name, _, _ in self.call_order()]
+        if not set(named) <= set(order):
+            return None
+        return max(named, key=lambda layer: order.index(str(layer)))
+
     def features(self, inputs: Arguments) -> Tensor:
         """Run the network up to the cut.
 

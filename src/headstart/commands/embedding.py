@@ -109,20 +109,11 @@ def complete_up_to(backbone: BackboneSpec | Backbone, layers: Iterable[str | Non
     network = load_backbone(backbone)
     if not isinstance(backbone, BackboneSpec) or backbone.weights is None:
         return network
-    deepest = _deepest(network, [network.layer, *layers])
+    deepest = network.deepest([network.layer, *layers])
     if deepest == network.layer:
         return network
     whole = dataclasses.replace(backbone, layer=deepest, pooling=None).load()
     return whole.at(network.layer, network.pooling)
-
-
-def _deepest(network: Backbone, layers: Sequence[str | None]) -> str | None:
-    """Return the layer that finishes last; None, the output, where a layer does not run."""
-    named = [layer for layer in layers if network.at(layer).layer is not None]
-    order = [name for name, _, _ in network.call_order()]
-    if len(named) < len(layers) or not set(named) <= set(order):
-        return None
-    return max(named, key=lambda layer: order.index(str(layer)))
 
 
 def embed(session: Session, cuts: Sequence[Backbone], dataset: Dataset) -> Embedded:

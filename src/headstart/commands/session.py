@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from headstart.commands.run_folder import prepare_folder
 from headstart.commands.settings import ReadOptions, RunOptions
+from headstart.core.progress import Clock
 from headstart.data import Dataset, Split, load_data, load_items, load_test_data
-
-
-class Clock:
-    """Wall time by step: call it with the name of a step to time what happens in the context."""
-
-    def __init__(self) -> None:
-        self._begun = time.perf_counter()
-        self._steps: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        """Time one step; a step that is entered again adds up."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - begun
-            self._steps[step] = self._steps.get(step, 0.0) + elapsed
-
-    def seconds(self) -> dict[str, float]:
-        """Return seconds by step, and ``total`` since the clock was made."""
-        return {**self._steps, "total": time.perf_counter() - self._begun}
 
 
 class Session:
@@ -137,4 +113,4 @@ class Session:
         return prepare_folder(self.run.out, name) if self.run.write else None
 
 
-__all__ = ["Clock", "Session"]
+__all__ = ["Session"]

@@ -1,4 +1,4 @@
-"""Reporting on long work: notes, and progress with rate and remaining time.
+"""Reporting on long work: notes, progress with rate and remaining time, and wall time by step.
 
 The library calls a :class:`Reporter` and knows nothing about terminals. Only
 :func:`console_reporter` reaches the console, and it imports rich when it is called.
@@ -28,6 +28,28 @@ class Reporter(Protocol):
 
     def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Task]:
         """Start work of ``total`` units named ``unit`` ("images"); it ends with the context."""
+
+
+class Clock:
+    """Wall time by step: call it with the name of a step to time what happens in the context."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+        self._steps: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        """Time one step; a step that is entered again adds up."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - begun
+            self._steps[step] = self._steps.get(step, 0.0) + elapsed
+
+    def seconds(self) -> dict[str, float]:
+        """Return seconds by step, and ``total`` since the clock was made."""
+        return {**self._steps, "total": time.perf_counter() - self._begun}
 
 
 class _SilentTask:

@@ -95,7 +95,7 @@ class Configuration:
             f"{key} is {getattr(self, key)!r}, expected one of {', '.join(map(repr, choices))}"
             for key, choices in _CHOICES.items()
             if getattr(self, key) not in choices
-        ] or [*self._contradictions(), *self._fixed_by_recipe()]
+        ] or self._contradictions()
         if faults:
             who = f"the configuration '{self.name}'"
             raise ConfigError(tuple(f"{who}: {fault}" for fault in faults))
@@ -172,7 +172,7 @@ class Configuration:
             faults.append("recompute tests in evaluation mode, where the order makes no difference")
         if self.batch_size is not None and self.batch_size < 2:
             faults.append(f"batch_size must be at least 2, not {self.batch_size}")
-        return faults
+        return [*faults, *self._fixed_by_recipe()]
 
     def _fixed_by_recipe(self) -> list[str]:
         if self.recipe is None:

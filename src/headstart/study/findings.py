@@ -311,19 +311,19 @@ def statistics_moved(e: Evidence) -> Iterator[Finding]:
 def ways_are_equal(e: Evidence) -> Iterator[Finding]:
     """Autograd modes do not change what is computed."""
     for proof in e.proofs:
-        equality, names = proof.equality, proof.configurations
+        names = proof.configurations
         if len(names) < 2:
             continue
         who = " and ".join(names) if len(names) == 2 else listed(names)
-        on = f"{equality.items:,} {e.unit} in {count(equality.batches, 'batch', 'batches')}"
-        if equality.exact:
+        on = f"{proof.items:,} {e.unit} in {count(proof.batches, 'batch', 'batches')}"
+        if proof.exact:
             text = f"{who} compute the same rows, bit for bit (run and compared on {on})."
         else:
             text = (
-                f"{who} differ by up to {equality.change:.1e} of the largest feature on {on}:"
+                f"{who} differ by up to {proof.change:.1e} of the largest feature on {on}:"
                 " torch takes another kernel without gradients."
             )
-        yield Finding("equal by construction", "note", text, evidence={"change": equality.change})
+        yield Finding("equal by construction", "note", text, evidence={"change": proof.change})
 
 
 def differences_in_noise(e: Evidence) -> Iterator[Finding]:

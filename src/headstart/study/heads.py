@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import ConfigError
 from headstart.core.records import Curve
-from headstart.heads.registry import HeadKind, TrainingRows, head_fault, head_kind
+from headstart.heads.registry import HeadKind, Trained, TrainingRows, head_fault, head_kind
 
 Ints = NDArray[np.int64]
 Rows = NDArray[np.float32]
@@ -46,12 +45,6 @@ class HeadSpec:
     def describe(self) -> dict[str, Any]:
         """Return plain values for keys and reports."""
         return {"kind": self.kind, **{key: _plain(v) for key, v in self.options.items()}}
-
-    def __str__(self) -> str:
-        return ", ".join(
-            f"{key} {value}" if key != "kind" else str(value)
-            for key, value in self.describe().items()
-        )
 
 
 def _plain(value: Any) -> Any:
@@ -125,9 +118,9 @@ class Fitted:
 def fit_head(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitted:
     """Train the head and predict.
 
-    A head that decides itself when to stop does so on the validation items, and is tested as it
-    is. Any other is judged on them after training without them; the one that is tested is
-    refitted on all training rows with what was chosen and the same options.
+    A head that decides when to stop does so on the held-out rows, and is tested unchanged. Any
+    other is trained without them to be judged on them; the one that is tested is then refitted on
+    all training rows with what was chosen and the same options.
 
     Args:
         spec: which head.
@@ -136,48 +129,44 @@ def fit_head(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitte
         seed: of folds, initial weights and mini-batches.
     """
     begun = time.perf_counter()
-    fit = _fit_once if spec.head.stops_early else _fit_and_refit
-    fitted = fit(spec, rows, n_classes, seed)
-    return dataclasses.replace(fitted, seconds=time.perf_counter() - begun)
-
-
-def _fit_and_refit(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitted:
-    kind = spec.head
-    options = kind.settings(spec.options, **kind.coarse)
-    fit = ~rows.held_out
-    repeated = len(np.unique(rows.items)) < len(rows.items)
-    groups = rows.items[fit] if repeated else None
-    trained = kind.fit(
-        TrainingRows(rows.train[fit], rows.labels[fit], n_classes, groups=groups, seed=seed),
-        options,
+    kind, none_held_out = spec.head, not rows.held_out.any()
+    if kind.stops_early:
+        own = {"validation": 0.0} if none_held_out else {}
+        validation = None if none_held_out else rows.held_out
+        training = TrainingRows(
+            rows.train, rows.labels, n_classes, validation=validation, seed=seed
+        )
+        trained = kind.fit(training, kind.settings(spec.options, **{**kind.coarse, **own}))
+        tested, curves = trained.head, trained.curves
+    else:
+        fit, options = ~rows.held_out, kind.settings(spec.options, **kind.coarse)
+        repeated = len(np.unique(rows.items)) < len(rows.items)
+        groups = rows.items[fit] if repeated else None
+        training = TrainingRows(
+            rows.train[fit], rows.labels[fit], n_classes, groups=groups, seed=seed
+        )
+        trained = kind.fit(training, options)
+        tested, curves = trained.head, ()
+        if not none_held_out:
+            everything = TrainingRows(rows.train, rows.labels, n_classes, seed=seed)
+            tested = kind.fit(everything, kind.with_chosen(options, trained.chosen)).head
+    held = len(rows.validation)
+    return Fitted(
+        validation=trained.head.predict(rows.validation) if held else np.empty(0, np.int64),
+        test=tested.predict(rows.test),
+        chosen=_chosen(trained),
+        curves=curves,
+        seconds=time.perf_counter() - begun,
     )
-    validation = trained.head.predict(rows.validation) if len(rows.validation) else _none()
-    head = trained.head
-    if rows.held_out.any():
-        head = kind.fit(
-            TrainingRows(rows.train, rows.labels, n_classes, seed=seed),
-            kind.with_chosen(options, trained.chosen),
-        ).head
-    return Fitted(validation, head.predict(rows.test), dict(trained.chosen))
 
 
-def _fit_once(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitted:
-    held_out = rows.held_out if rows.held_out.any() else None
-    none_held_out = {} if held_out is not None else {"validation": 0.0}
-    trained = spec.head.fit(
-        TrainingRows(rows.train, rows.labels, n_classes, validation=held_out, seed=seed),
-        spec.head.settings(spec.options, **{**spec.head.coarse, **none_held_out}),
-    )
-    validation = trained.head.predict(rows.validation) if len(rows.validation) else _none()
+def _chosen(trained: Trained) -> dict[str, float]:
+    """Return what training has chosen, with the loss of the chosen epoch where there is one."""
     chosen = {name: float(value) for name, value in trained.chosen.items()}
     losses = [curve for curve in trained.curves if curve.name == "train loss"]
     if losses and "best_epoch" in chosen:
         chosen["train_loss"] = float(losses[0].y[int(chosen["best_epoch"]) - 1])
-    return Fitted(validation, trained.head.predict(rows.test), chosen, trained.curves)
-
-
-def _none() -> Ints:
-    return np.empty(0, dtype=np.int64)
+    return chosen
 
 
 __all__ = ["Fitted", "HeadRows", "HeadSpec", "fit_head", "tutorial_head"]

@@ -89,32 +89,24 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Equality:
-    """Whether ways of running that should compute one function do.
+class Proof:
+    """How far configurations that differ in autograd only compute the same rows.
 
     Attributes:
+        configurations: their names. Those that differ in the order of the test items as well are
+            not named, though they were run.
         modes: the autograd modes that were run, on the same batches with the same seeds.
         batches, items: how many.
         exact: whether all rows are equal bit for bit.
         change: else the largest difference, relative to the largest feature.
     """
 
+    configurations: tuple[str, ...]
     modes: tuple[Autograd, ...]
     batches: int
     items: int
     exact: bool
     change: float
-
-
-@dataclass(frozen=True)
-class Proof:
-    """How far configurations that differ in autograd only compute the same rows.
-
-    Those that differ in the order of the test items as well are not named, though they were run.
-    """
-
-    configurations: tuple[str, ...]
-    equality: Equality
 
 
 # ------------------------------------------------------------------------ all configurations
@@ -141,10 +133,11 @@ def share_functions(tasks: Sequence[Task], bench: Bench) -> tuple[list[Task], tu
         ready = bench.networks.ready(function, bench.data.repetitions[0])
         cuts = list(dict.fromkeys(member.cut for member in members))
         batches = _two_batches(bench, function.inputs)
-        found = equality(ready, cuts, modes, batches, bench.extraction)
+        exact, change = equality(ready, cuts, modes, batches, bench.extraction)
         names = tuple(m.name for m in members if m.function.order == "shuffled")
-        proofs.append(Proof(names, found))
-        if found.change > TOLERANCE["float32"] / 10:
+        many = sum(map(len, batches))
+        proofs.append(Proof(names, tuple(modes), len(batches), many, exact, change))
+        if change > TOLERANCE["float32"] / 10:
             apart |= {member.name for member in members}
     shared = [
         task
@@ -308,7 +301,7 @@ def equality(
     modes: Sequence[Autograd],
     batches: Sequence[Arguments],
     settings: Extraction,
-) -> Equality:
+) -> tuple[bool, float]:
     """Run the same batches under several autograd modes, with equal seeds, and compare bits.
 
     Args:
@@ -317,23 +310,20 @@ def equality(
         modes: two or more.
         batches: what the network is called with.
         settings: for the precision.
+
+    Returns:
+        Whether all rows are equal bit for bit, and the largest difference, relative to the largest
+        feature.
     """
     at = network.at_cuts(ready, cuts)
-    found: dict[Autograd, list[Tensor]] = {}
+    found: list[list[Tensor]] = []
     for mode in modes:
         with network.seeded(0, ready.device):
-            found[mode] = [
-                row for batch in batches for row in network.run_batch(at, batch, mode, settings)
-            ]
-    first = found[modes[0]]
-    pairs = [(a, b) for mode in modes[1:] for a, b in zip(first, found[mode], strict=True)]
-    return Equality(
-        modes=tuple(modes),
-        batches=len(batches),
-        items=sum(len(batch) for batch in batches),
-        exact=all(torch.equal(a, b) for a, b in pairs),
-        change=max((_largest(a, b) for a, b in pairs), default=0.0),
-    )
+            found.append(
+                [row for batch in batches for row in network.run_batch(at, batch, mode, settings)]
+            )
+    pairs = [pair for other in found[1:] for pair in zip(found[0], other, strict=True)]
+    return all(torch.equal(a, b) for a, b in pairs), max(_largest(a, b) for a, b in pairs)
 
 
 def moved_statistics(
@@ -380,6 +370,8 @@ def peak_bytes(
 ) -> int:
     """Return the most memory that tensors take at a time while one batch runs."""
     module = cuts[0].module
+    for cut in cuts:
+        _ = cut.layout  # found by a run of its own, which must not be measured here
     memory = _Memory([*module.parameters(), *module.buffers(), *inputs.tensors()])
     with network.seeded(0, inputs.device), memory:
         outputs = network.run_batch(cuts, inputs, autograd, settings)
@@ -430,7 +422,6 @@ def _largest(one: Tensor, other: Tensor) -> float:
 __all__ = [
     "Behaviour",
     "Changes",
-    "Equality",
     "Proof",
     "Spread",
     "behaviours",

@@ -166,15 +166,6 @@ def restate(
     return copy_, done
 
 
-def deepest(backbone: Backbone, cuts: Sequence[Cut]) -> Backbone:
-    """Return the backbone at the cut that is reached last."""
-    layers = {layer for layer, _ in cuts}
-    if None in layers:
-        return backbone.at(None)
-    order = [name for name, _, _ in backbone.call_order()]
-    return backbone.at(max((str(layer) for layer in layers), key=order.index))
-
-
 def at_cuts(backbone: Backbone, cuts: Sequence[Cut]) -> tuple[Backbone, ...]:
     """Return the same network at every cut."""
     return tuple(backbone.at(layer, pooling) for layer, pooling in cuts)
@@ -215,7 +206,6 @@ __all__ = [
     "Networks",
     "at_cuts",
     "copied",
-    "deepest",
     "prepared",
     "restate",
     "run_batch",

@@ -283,9 +283,7 @@ class Comparison:
             "settings": to_plain(dict(self.settings)),
             "reference": e.reference,
             "configurations": [_outcome(outcome) for outcome in e.outcomes],
-            "equalities": [
-                {"configurations": list(p.configurations), **_plain(p.equality)} for p in e.proofs
-            ],
+            "equalities": [_plain(proof) for proof in e.proofs],
             "network": to_plain(e.facts),
             "inputs": None if e.inputs is None else _inputs(e.inputs),
             "input_range": None if e.given is None else _plain(e.given),

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
 from headstart.core.errors import ConfigError
-from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.progress import Clock, Reporter, SilentReporter
 from headstart.core.records import to_plain
 from headstart.core.seeds import seed_faults
 from headstart.data import Dataset
@@ -87,14 +85,15 @@ def run_study(
             the data, run the network and keep its rows.
     """
     config, extraction = config or CompareConfig(), extraction or Extraction(batch_size=BATCH_SIZE)
-    cache, log = cache or FeatureCache(), _Log(reporter or SilentReporter())
+    cache, clock = cache or FeatureCache(), Clock()
+    log = _Log(reporter or SilentReporter())
     _check(extraction, seed)
     chosen = with_reference(resolve(config.configs), config.reference)
     backbone = _on_device(backbone, extraction)
     _check_inputs(chosen, backbone)
     cuts = [cut_of(configuration, backbone) for configuration in chosen]
     tunings = plan_tunings(chosen, cuts, backbone, len(dataset.classes), tuner, config.epochs)
-    with log.step("look"):
+    with clock("look"):
         readable = drop_unreadable(dataset, backbone.inputs, on_bad, log.reporter)
         data = divide(readable, config, seed=seed, workers=extraction.workers)
         if data.redrawn:
@@ -123,17 +122,17 @@ def run_study(
             unit=backbone.inputs.unit,
         )
     log.reporter.note(f"plan: {plan}")
-    with log.step("measure causes"):
+    with clock("measure causes"):
         behaved, rates = behaviours(tasks, bench, log.reporter)
         drift, shifts = drifts(tasks, bench), moved(tasks, bench)
-    with log.step("forward passes"):
+    with clock("forward passes"):
         rows = run_passes(plan, bench, log.reporter)
     head, reference = config.head_spec, config.reference or REFERENCE
-    with log.step("heads"):
+    with clock("heads"):
         series = train_heads(tasks, rows, bench, head, log.reporter)
     if tuned:
         assert tuner is not None
-        with log.step("fine-tuning"):
+        with clock("fine-tuning"):
             series |= fine_tune(tuned, plan.tunings, bench, tuner, log.reporter)
     evidence = Evidence(
         data=data.name,
@@ -164,7 +163,7 @@ def run_study(
         notes=tuple(log.notes),
         seconds_per_item=rates,
         seconds_per_run=seconds_per_run(everything, series, rates, data, head),
-        seconds=log.seconds | {"total": time.perf_counter() - log.begun},
+        seconds=clock.seconds(),
         cache=rows.use,
         resumed=rows.resumed + sum(one.resumed for one in series.values()),
     )
@@ -245,7 +244,7 @@ def _look(
             )
     if faults:
         raise ConfigError(tuple(faults), hint="use pooling=avg")
-    deepest = network.deepest(backbone, cuts)
+    deepest = backbone.at(backbone.deepest(layer for layer, _ in cuts))
     sample = data.look(backbone.inputs, backbone.device)
     facts = find_facts(deepest, sample[:8])
     if facts.norms:
@@ -328,32 +327,16 @@ def _settings(config: CompareConfig, bench: Bench, seed: int) -> dict[str, Any]:
 
 
 class _Log:
-    """Notes and times of a study.
-
-    Attributes:
-        reporter: shown notes and progress.
-        notes: what was decided on the user's behalf.
-        seconds: wall time by step.
-        begun: when it began.
-    """
+    """A reporter's notes, kept for the record of the study."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.reporter = reporter
         self.notes: list[str] = []
-        self.seconds: dict[str, float] = {}
-        self.begun = time.perf_counter()
 
     def note(self, text: str) -> None:
         """Keep a note, and show it."""
         self.notes.append(text)
         self.reporter.note(text)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Measure the time of a step."""
-        begun = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - begun
 
 
 __all__ = ["run_study"]
