@@ -27,7 +27,7 @@ from headstart.backbones.glyphs import (
     load_glyphs,
     weights_file,
 )
-from headstart.backbones.preprocess import METADATA_KEY, from_file
+from headstart.backbones.tensor_file import METADATA_KEY, inputs_in
 from headstart.data.preprocessing import Preprocessing
 
 GOLDEN = Path(__file__).parent / "golden" / "glyphs.safetensors"
@@ -153,7 +153,7 @@ def test_metadata_is_complete() -> None:
 
 def test_preprocessing_travels_in_the_weights_file() -> None:
     with weights_file() as path:
-        assert from_file(path) == glyphs_metadata()["preprocessing"]
+        assert inputs_in(path) == glyphs_metadata()["preprocessing"]
     assert METADATA_KEY == "headstart.preprocessing"
     assert preprocessing().size == (32, 32)
 

@@ -10,13 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from headstart.backbones.groups import (
-    Family,
-    block_groups,
-    param_groups,
-    register_family,
-    thaw_policies,
-)
+from headstart.backbones.groups import block_groups, param_groups
 from headstart.core.errors import FreezeError
 from headstart.freezing import freeze
 
@@ -74,7 +68,8 @@ def test_groups_are_ordered_and_cover_every_parameter_once(family: str) -> None:
 
 def test_freezing_and_rates_share_the_groups() -> None:
     model = timm.create_model("resnet18")
-    handle = freeze(model, thaw_policies(model, 2))
+    last = [module for group in block_groups(model)[-3:] for module in group.modules]
+    handle = freeze(model, {"": "frozen"} | dict.fromkeys(last[1:], "trainable"))
     assert {name.split(".")[0] for name in handle.plan.trainable} == {"layer4", "fc"}
     groups = param_groups(model, lr=1.0, decay=0.5, weight_decay=0.1)
     assert [(g["name"], g["lr"], g["weight_decay"]) for g in groups] == [
@@ -83,14 +78,13 @@ def test_freezing_and_rates_share_the_groups() -> None:
         ("fc", 1.0, 0.1),
         ("fc (no decay)", 1.0, 0.0),
     ]
-    freeze(model, thaw_policies(model, 3))
+    freeze(model, {"": "frozen"} | dict.fromkeys(last, "trainable"))
     thawed = param_groups(model, lr=1.0, decay=0.5)
     assert (thawed[0]["name"], thawed[0]["lr"]) == ("layer4.0", 0.25)
     assert "layer4.0 (no decay)        0.25" in str(thawed)
     optimizer = torch.optim.AdamW(thawed)
     assert len(optimizer.param_groups) == len(thawed)
-    assert freeze(model, thaw_policies(model, 10)).plan.frozen == ()
-    assert freeze(model, thaw_policies(model, 0)).plan.trainable == ()
+    freeze(model)
     with pytest.raises(FreezeError, match="nothing to optimise"):
         param_groups(model, lr=1.0)
 
@@ -128,26 +122,23 @@ def test_faults_are_named_together() -> None:
         param_groups(nn.Linear(2, 2), lr=-1, decay=2)
     assert "lr is -1" in str(caught.value)
     assert "decay is 2" in str(caught.value)
-    with pytest.raises(FreezeError, match="expected 0 to 2"):
-        thaw_policies(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), 3)
     with pytest.raises(FreezeError, match="no parameters"):
         block_groups(nn.ReLU())
 
 
-def test_families_register_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.backbones.groups._FAMILIES", [])
+class Backwards(nn.Module):
+    """Registered from the output to the input, and says so."""
 
-    class Backwards(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.last, self.first = nn.Linear(2, 2), nn.Linear(2, 2)
+    def __init__(self, named: int) -> None:
+        super().__init__()
+        self.last, self.first = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.named = named
 
-    def is_backwards(model: nn.Module) -> bool:
-        return isinstance(model, Backwards)
+    def grouped_parameters(self) -> list[list[str]]:
+        return [["first.weight", "first.bias"], ["last.weight", "last.bias"]][: self.named]
 
-    order = [["first.weight", "first.bias"], ["last.weight", "last.bias"]]
-    register_family(Family("backwards", is_backwards, lambda model: order))
-    assert [group.name for group in block_groups(Backwards())] == ["first", "last"]
-    register_family(Family("backwards", is_backwards, lambda model: order[:1]))
-    with pytest.raises(FreezeError, match=r"'backwards'.*'last\.bias', 'last\.weight'"):
-        block_groups(Backwards())
+
+def test_a_network_may_group_its_own_parameters() -> None:
+    assert [group.name for group in block_groups(Backwards(2))] == ["first", "last"]
+    with pytest.raises(FreezeError, match=r"Backwards\.grouped_parameters.*'last\.bias', 'last\.w"):
+        block_groups(Backwards(1))

@@ -10,8 +10,12 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
+from typer.testing import CliRunner
 
-from headstart.backbones import Backbone, load_backbone
+from headstart.backbones import Backbone, families, load_backbone
+from headstart.backbones.family import Built, Family
+from headstart.backbones.groups import block_groups
+from headstart.commands.cli import app
 from headstart.core.errors import BackboneError, ConfigError
 from headstart.data import Preprocessing
 
@@ -128,7 +132,7 @@ def test_weights_may_be_missing_behind_the_cut_only(checkpoints, tmp_path):
     save_file(part, path)
     cut = load_backbone("timm/resnet10t", weights=path, layer="layer3", size=64, **COLOURS)
     assert any("behind the cut" in note for note in cut.notes)
-    with pytest.raises(BackboneError, match=r"layer4.*cut the network before"):
+    with pytest.raises(BackboneError, match=r"layer4.*choose a layer before what is missing"):
         load_backbone("timm/resnet10t", weights=path, size=64, **COLOURS)
     with pytest.raises(BackboneError, match=r"layer4"):
         load_backbone("timm/resnet10t", weights=path, layer="layer4", size=64, **COLOURS)
@@ -255,10 +259,10 @@ def test_a_size_that_the_network_cannot_take(checkpoints):
 
 
 def test_torchvision_preprocessing_is_that_of_its_weights():
-    from headstart.backbones.preprocess import from_torchvision
+    from headstart.backbones.families.torchvision_models import preprocessing_of
 
     weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V2
-    plan = Preprocessing(**from_torchvision(weights.transforms()))
+    plan = Preprocessing(**preprocessing_of(weights.transforms()))
     image = torchvision.transforms.functional.to_pil_image(
         torch.randint(0, 256, (3, 300, 413), dtype=torch.uint8)
     )
@@ -276,3 +280,30 @@ def test_a_size_of_ones_own_keeps_the_whole_image(checkpoints):
     assert default.inputs.crop_fraction < 1.0
     given = load_backbone("timm/resnet10t", weights=weights, size=64, crop_fraction=0.8, **COLOURS)
     assert given.inputs.crop_fraction == 0.8
+
+
+def test_a_family_of_ones_own(monkeypatch):
+    """It is loaded, listed, offered in messages, and groups the parameters of its networks."""
+    monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
+
+    def build(request):
+        module = Tiny(**request.model_args)
+        return Built(module, {"mean": 0, "std": 1, "size": 8}, ("conv", "norm"))
+
+    def groups(module):
+        names = ["conv.weight", "conv.bias", "norm.weight", "norm.bias"]
+        return [names] if type(module) is Tiny else None
+
+    families.register_family(
+        Family("toy", "toy/NAME", "for tests", build, names=lambda: ("tiny",), groups=groups)
+    )
+    backbone = load_backbone("toy/tiny", layer="conv", model_args={"factor": 2.0})
+    assert backbone.blocks == ("conv", "norm")
+    assert backbone.feature_shape() == (4,)
+    assert [group.name for group in block_groups(backbone.module)] == ["conv+norm"]
+    assert len(block_groups(nn.Sequential(Tiny(), nn.Linear(4, 2)))) > 1
+    with pytest.raises(BackboneError, match=r"torchvision/NAME.*toy/NAME"):
+        load_backbone("tony/tiny")
+    result = CliRunner().invoke(app, ["backbones"])
+    assert "toy/NAME" in result.output
+    assert "toy/tiny" in CliRunner().invoke(app, ["backbones", "toy/ti"]).output

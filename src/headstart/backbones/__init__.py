@@ -1,7 +1,25 @@
-"""Backbones: a module with its preprocessing, its ordered blocks and its cut."""
+"""Backbones: a network with its inputs, its blocks and the layer that features are taken from."""
 
-from headstart.backbones.backbone import Backbone, Layer, features_of
-from headstart.backbones.load import load_backbone
-from headstart.modules.pooling import Pooling
+from typing import TYPE_CHECKING
 
-__all__ = ["Backbone", "Layer", "Pooling", "features_of", "load_backbone"]
+from headstart.core.lazy import contents
+
+if TYPE_CHECKING:
+    from headstart.backbones.backbone import Backbone as Backbone
+    from headstart.backbones.backbone import Layer as Layer
+    from headstart.backbones.backbone import features_of as features_of
+    from headstart.backbones.families import register_family as register_family
+    from headstart.backbones.family import Family as Family
+    from headstart.backbones.load import load_backbone as load_backbone
+    from headstart.modules.pooling import Pooling as Pooling
+
+__getattr__, __dir__, __all__ = contents(
+    __name__,
+    {
+        "backbone": ("Backbone", "Layer", "features_of"),
+        "families": ("register_family",),
+        "family": ("Family",),
+        "load": ("load_backbone",),
+        "headstart.modules.pooling": ("Pooling",),
+    },
+)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from headstart.backbones.families import families
 from headstart.core.errors import FreezeError
 from headstart.core.patterns import covers
 from headstart.core.progress import Reporter, SilentReporter
@@ -31,35 +32,13 @@ class BlockGroup:
     modules: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Family:
-    """How to group the models of one library.
-
-    Attributes:
-        name: for messages.
-        fits: whether a model is of this family.
-        group: returns the parameter names of each group, from the input to the output.
-    """
-
-    name: str
-    fits: Callable[[nn.Module], bool]
-    group: Callable[[nn.Module], Sequence[Sequence[str]]]
-
-
-_FAMILIES: list[Family] = []
-
-
-def register_family(family: Family) -> None:
-    """Add a way of grouping; the one added last is asked first. A known name is replaced."""
-    _FAMILIES[:] = [known for known in _FAMILIES if known.name != family.name]
-    _FAMILIES.insert(0, family)
-
-
 def block_groups(model: nn.Module) -> tuple[BlockGroup, ...]:
     """Divide a model's parameters into blocks, from the input to the output.
 
-    timm models say it themselves (``group_matcher``). For others, torchvision's and
-    transformers' among them, the module tree is read: the children of its lists of blocks
+    A network may say it itself, by a method ``grouped_parameters()`` that returns the names of each
+    group; else the family that it belongs to does (timm's models have a ``group_matcher``). For
+    others, torchvision's and transformers' among them, the module tree is read: the children of
+    its lists of blocks
     (``Sequential``, ``ModuleList``) are a group each, what comes before the first list is the
     ``stem``, and other modules are a group of their own. Modules count as ordered as they are
     registered, which is the order of the forward in every family this was tested with.
@@ -71,61 +50,28 @@ def block_groups(model: nn.Module) -> tuple[BlockGroup, ...]:
         The groups; each parameter is in exactly one, a tied one in the first that has it.
 
     Raises:
-        FreezeError: the model has no parameters, or a registered family left some out.
+        FreezeError: the model has no parameters, or its own grouping or that of its family left
+            some out.
     """
     names = [name for name, _ in model.named_parameters()]
     if not names:
         raise FreezeError(f"this {type(model).__name__} has no parameters to group")
-    family = next((family for family in _FAMILIES if family.fits(model)), None)
-    grouped = [list(g) for g in (family.group(model) if family else _by_tree(model)) if g]
+    by, found = _grouped(model)
+    grouped = [list(group) for group in found if group]
     listed = [name for group in grouped for name in group]
     if sorted(listed) != sorted(names):
         wrong = sorted(set(names) ^ set(listed)) or sorted(
             {n for n in listed if listed.count(n) > 1}
         )
         raise FreezeError(
-            f"the grouping of family {family.name if family else 'tree'!r} does not cover every"
-            f" parameter once: {quoted(wrong, 6)}",
-            hint="mend the family's group function",
+            f"the grouping by {by} does not cover every parameter once: {quoted(wrong, 6)}",
+            hint="let it name each parameter in one group",
         )
     groups = []
     for index, group in enumerate(grouped):
         modules = _modules(model, set(group))
         groups.append(BlockGroup(_label(group, modules, index), tuple(group), modules))
     return tuple(groups)
-
-
-def thaw_policies(
-    model: nn.Module, last: int, frozen: str = "frozen", trainable: str = "trainable"
-) -> dict[str, str]:
-    """Return the mapping for :func:`headstart.freeze` that trains the last groups only.
-
-    Args:
-        model: the model.
-        last: how many groups to train, counted from the output; 0 freezes all.
-        frozen, trainable: presets for the two sides.
-
-    Raises:
-        FreezeError: ``last`` is out of range, or a group to thaw holds parameters that belong to
-            no module of its own (such as a class token of the whole model) while others of that
-            module stay frozen.
-    """
-    groups = block_groups(model)
-    if not 0 <= last <= len(groups):
-        raise FreezeError(f"last is {last}, expected 0 to {len(groups)} (the number of groups)")
-    if last == len(groups):
-        return {"": trainable}
-    policies = {"": frozen}
-    for group in groups[len(groups) - last :]:
-        loose = [n for n in group.parameters if not any(covers(m, n) for m in group.modules)]
-        if loose:
-            raise FreezeError(
-                f"the group {group.name!r} holds {quoted(loose, 4)}, which belong to modules that"
-                " stay frozen in part",
-                hint="thaw fewer or more groups, or name modules in a mapping",
-            )
-        policies.update(dict.fromkeys(group.modules, trainable))
-    return policies
 
 
 class ParamGroups(list[dict[str, Any]]):
@@ -263,6 +209,18 @@ def _undecayed(model: nn.Module, patterns: Sequence[str]) -> set[str]:
     return spared & set(names)
 
 
+def _grouped(model: nn.Module) -> tuple[str, Sequence[Sequence[str]]]:
+    """Return who groups the parameters of a model, and the names of each group."""
+    own = getattr(model, "grouped_parameters", None)
+    if callable(own):
+        return f"{type(model).__name__}.grouped_parameters()", own()
+    for family in families():
+        found = None if family.groups is None else family.groups(model)
+        if found is not None:
+            return f"the family '{family.name}'", found
+    return "the module tree", _by_tree(model)
+
+
 def _by_tree(model: nn.Module) -> list[list[str]]:
     """Group by the module tree: the children of lists of blocks are a group each."""
     canonical = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -381,22 +339,4 @@ def _modules(model: nn.Module, names: set[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def _timm_groups(model: nn.Module) -> list[list[str]]:
-    from timm.models import group_parameters
-
-    matcher = model.group_matcher(coarse=False)  # type: ignore[operator]
-    grouped: dict[int, list[str]] = group_parameters(model, matcher)
-    return [grouped[index] for index in sorted(grouped)]
-
-
-register_family(Family("timm", lambda m: callable(getattr(m, "group_matcher", None)), _timm_groups))
-
-__all__ = [
-    "BlockGroup",
-    "Family",
-    "ParamGroups",
-    "block_groups",
-    "param_groups",
-    "register_family",
-    "thaw_policies",
-]
+__all__ = ["BlockGroup", "ParamGroups", "block_groups", "param_groups"]

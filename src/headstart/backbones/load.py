@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.families import FAMILIES, Built, Request, build_file
-from headstart.backbones.local_weights import load_up_to
-from headstart.backbones.preprocess import from_file
+from headstart.backbones.families import family_of
+from headstart.backbones.family import Built, Request
+from headstart.backbones.tensor_file import inputs_in, tensor_names
+from headstart.backbones.weights import load_weights
+from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
+from headstart.modules.layers import live_parts
 from headstart.modules.pooling import Pooling
 
 
@@ -32,9 +35,10 @@ def load_backbone(
     """Load a pre-trained network with its inputs.
 
     Args:
-        source: ``headstart/glyphs``, ``timm/NAME[.TAG]``, ``torchvision/NAME[.WEIGHTS]``,
-            ``path/to/file.py:factory``, or a module of your own. A module is used as it is, in
-            place; its mode and weights are not changed.
+        source: a name such as ``headstart/glyphs``, ``timm/NAME[.TAG]``,
+            ``torchvision/NAME[.WEIGHTS]`` or ``path/to/file.py:factory`` (``headstart backbones``
+            lists the families), or a module of your own. A module is used in place; its mode and
+            weights are not changed.
         weights: a local checkpoint (safetensors, or a torch file of tensors) to load instead of
             the weights that the name stands for. Only what runs up to ``layer`` must be in it.
         model_args: further arguments of the architecture.
@@ -65,7 +69,7 @@ def load_backbone(
         chosen_inputs = inputs.changed(**given)
     else:
         kind = inputs_kind(built.kind)
-        chosen_inputs, said = kind.resolve(name, {**built.known, **from_file(file)}, given)
+        chosen_inputs, said = kind.resolve(name, {**built.known, **inputs_in(file)}, given)
     if layer is not None:
         find_layer(built.module, layer)
     chosen: Pooling = pooling or ("none" if layer is None else "avg")
@@ -73,7 +77,7 @@ def load_backbone(
     backbone = Backbone(name, built.module, chosen_inputs, layer, chosen, built.blocks, {}, notes)
     if file is not None:
         example = backbone.probe()
-        notes += load_up_to(built.module, file, layer, example, classifier=built.classifier)
+        notes += _load_up_to(built.module, file, layer, example, classifier=built.classifier)
     elif isinstance(source, str):
         built.module.eval()
     origin = {
@@ -92,16 +96,63 @@ def _build(source: str | nn.Module, request: Request) -> tuple[str, Built]:
     if isinstance(source, nn.Module):
         blocks = tuple(name for name, _ in source.named_children())
         return type(source).__name__, Built(source, {}, blocks)
-    if ".py:" in source:
-        return source, build_file(dataclasses.replace(request, name=source))
-    prefix, _, name = source.partition("/")
-    for family in FAMILIES:
-        if family.prefix == prefix and name:
-            return source, family.build(dataclasses.replace(request, name=name))
-    raise BackboneError(
-        f"'{source}' names no backbone",
-        hint="write headstart/glyphs, timm/NAME, torchvision/NAME or path/to/file.py:factory",
-    )
+    family, name = family_of(source)
+    return source, family.build(dataclasses.replace(request, name=name))
+
+
+def _load_up_to(
+    module: nn.Module,
+    file: Path,
+    layer: str | None,
+    example: Arguments,
+    *,
+    classifier: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Load a checkpoint of which only the part up to ``layer`` needs to be complete.
+
+    Args:
+        module: the network, changed in place.
+        file: a safetensors file, or a torch file of tensors.
+        layer: the cut; None means the whole module.
+        example: what the module is called with, to find out what runs before the cut.
+        classifier: names of removed classifiers; the file may have them.
+
+    Returns:
+        Notes: what the file lacks or has beyond the cut, one sentence each.
+
+    Raises:
+        BackboneError: a tensor before the cut is missing or misshaped, or the file has unexpected
+            names; all of them are listed.
+    """
+    allow_missing: list[str] = []
+    if layer is not None:
+        used = set(live_parts(module, layer, *example.args, **example.kwargs).tensors)
+        names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+        names += [name for name, _ in module.named_buffers()]
+        allow_missing = [name for name in names if name not in used]
+    present = tensor_names(file)
+    extra = [
+        name
+        for name in classifier
+        if any(key == name or key.startswith(name + ".") for key in present)
+    ]
+    try:
+        report = load_weights(module, file, allow_missing=allow_missing, allow_unexpected=extra)
+    except BackboneError as error:
+        raise BackboneError(
+            error.message,
+            hint="choose a layer before what is missing, layer='NAME', "
+            "or pass the model_args=… that the weights were made with",
+        ) from error
+    module.eval()
+    beyond = [name for name in report.allowed if name in set(allow_missing)]
+    notes = [f"{len(report.matched)} tensors loaded from {file.name}"]
+    if beyond:
+        notes.append(
+            f"{file.name} lacks {len(beyond)} tensors behind the cut at {layer} "
+            f"(the first is {beyond[0]}); they do not run"
+        )
+    return tuple(notes)
 
 
 def _check_runs(backbone: Backbone) -> None:
@@ -112,7 +163,7 @@ def _check_runs(backbone: Backbone) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BackboneError(
             f"{backbone.name} cannot run on {backbone.inputs.extent}: {lines[0]}",
-            hint="give another --size, or check the model arguments",
+            hint="pass another size=…, or check model_args",
         ) from error
     if backbone.pooling != "none" and len(shape) != 1:
-        raise BackboneError(f"{backbone.name} gives features of shape {shape} after pooling")
+        raise BackboneError(f"{backbone.name} returns features of shape {shape} after pooling")

@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from headstart.backbones.tensor_file import read_tensors
 from headstart.core.errors import BackboneError
 from headstart.core.patterns import covers
 from headstart.core.wording import did_you_mean, nearest, quoted
 
 Rename = Mapping[str, str] | Callable[[str], str | None]
 
-# The keys under which training scripts commonly keep the tensors in a torch checkpoint.
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "teacher", "ema")
 _COUNTER = "num_batches_tracked"
 
 
@@ -133,7 +131,7 @@ def load_weights(
             file does not fit. All faults are named together and the model is left unchanged.
     """
     targets, known = _targets(model, into), _tensor_names(model)
-    renamed, dropped = _apply_rename(_read(Path(file)), rename, str(file))
+    renamed, dropped = _apply_rename(read_tensors(Path(file)), rename, str(file))
     prefix = f"{into}." if into else ""
     _check_patterns(allow_missing, known, "allow_missing", "the model")
     _check_patterns(allow_unexpected, list(renamed), "allow_unexpected", f"the file {file}")
@@ -193,65 +191,6 @@ def _targets(model: nn.Module, into: str | None) -> dict[str, Tensor]:
             " to_empty, before loading",
         )
     return targets
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read every tensor of a file. Neither way of reading runs code from the file."""
-    if not path.is_file():
-        raise BackboneError(
-            f"there is no file {str(path)!r} to load weights from", hint="check the path"
-        )
-    if _is_torch_file(path):
-        return _read_torch(path)
-    try:
-        with safe_open(str(path), framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BackboneError(
-            f"{str(path)!r} is not a readable safetensors file ({error})",
-            hint="check that the file is complete; torch files (.pt, .pth, .bin) are known by"
-            " their first bytes",
-        ) from error
-
-
-def _is_torch_file(path: Path) -> bool:
-    """Tell torch files by content: a zip archive, or the pickle opcode of the older format."""
-    with path.open("rb") as handle:
-        head = handle.read(4)
-    return head.startswith((b"PK\x03\x04", b"\x80\x02"))
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises many kinds; all mean the same here
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise BackboneError(
-            f"{str(path)!r} cannot be opened as tensors only ({reason[0][:200]})",
-            hint="headstart never runs code from a file; convert it to safetensors where you"
-            " trust it",
-        ) from error
-    for key in _WRAPPERS:
-        inner = content.get(key) if isinstance(content, Mapping) else None
-        if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
-            content = inner
-            break
-    tensors = (
-        {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
-    if not tensors:
-        kind = (
-            f"the keys {quoted([str(key) for key in content], 6)}"
-            if isinstance(content, Mapping)
-            else f"a {type(content).__name__}"
-        )
-        raise BackboneError(
-            f"{str(path)!r} holds {kind}, and no mapping from names to tensors",
-            hint="save the tensors with safetensors.torch.save_file(model.state_dict(), ...)",
-        )
-    return tensors
 
 
 def _apply_rename(

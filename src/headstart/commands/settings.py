@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
+from headstart.backbones.families import families
 from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.settings import PER_CHANNEL, SIZE, check, option, options_of, recorded, settle
 from headstart.extraction.settings import Extraction
@@ -50,7 +51,7 @@ class BackboneSpec:
 
     source: str = option(
         "headstart/glyphs",
-        "headstart/glyphs, timm/NAME[.TAG], torchvision/NAME[.WEIGHTS] or path/to/file.py:factory.",
+        " or ".join(family.form for family in families()) + ".",
         flags=("--backbone", "-b"),
         panel=BACKBONE,
     )

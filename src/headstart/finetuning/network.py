@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.backbones import Backbone
-from headstart.backbones.groups import BlockGroup, Family, block_groups, register_family
+from headstart.backbones.groups import BlockGroup, block_groups
 from headstart.core.errors import BackboneError
 from headstart.heads import LinearHead
 from headstart.modules.forward import capture
@@ -113,6 +113,15 @@ class Classifier(nn.Module):
         own = {f"{BACKBONE}.{name}" for name in self.source.live.tensors}
         return frozenset(own | {f"{HEAD}.weight", f"{HEAD}.bias"})
 
+    def grouped_parameters(self) -> list[list[str]]:
+        """Return the names of the parameters block by block; see :func:`block_groups`."""
+        groups = [list(group.parameters) for group in network_groups(self)]
+        listed = {name for group in groups for name in group}
+        # Parameters behind the layer belong to no group that trains; they come before the stem, so
+        # that the others keep their distance from the head.
+        rest = [name for name, _ in self.named_parameters() if name not in listed]
+        return [rest, *groups] if rest else groups
+
     def _reset_head(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         bound = 1.0 / math.sqrt(self.head.in_features)
@@ -180,20 +189,6 @@ def smoothed_loss(
     other = functional.cross_entropy(logits.float(), partners, label_smoothing=smoothing)
     return share * loss + (1 - share) * other
 
-
-def _classifier_groups(model: nn.Module) -> list[list[str]]:
-    network = cast(Classifier, model)
-    groups = [list(group.parameters) for group in network_groups(network)]
-    listed = {name for group in groups for name in group}
-    # Parameters behind the cut belong to no group that trains; they come before the stem, so that
-    # the others keep their distance from the head.
-    rest = [name for name, _ in model.named_parameters() if name not in listed]
-    return [rest, *groups] if rest else groups
-
-
-register_family(
-    Family("headstart classifier", lambda m: isinstance(m, Classifier), _classifier_groups)
-)
 
 __all__ = [
     "BACKBONE",

@@ -1,24 +1,49 @@
-"""The families of backbones: how each builds a module and what its weights say of their input.
+"""The table of families of backbones, and those that come with the package, one file each.
 
-A family turns a name into a :class:`~headstart.backbones.families.base.Built`. To add one, write a
-file with a build function and enter it in ``FAMILIES``.
+To add a family, write a file here that defines a :class:`~headstart.backbones.family.Family`, and
+enter it at the end of this one; from outside the package, call :func:`register_family`. Nothing
+else names families: loading, listing, help texts, freezing and learning rates read this table.
+
+Families import their libraries when they are used: listing the families loads none.
 """
 
-from headstart.backbones.families.base import Built, Family, Request
-from headstart.backbones.families.bundled import build_glyphs
-from headstart.backbones.families.timm_models import build_timm, timm_names
-from headstart.backbones.families.torchvision_models import build_torchvision, torchvision_names
-from headstart.backbones.families.user_file import build_file
+from headstart.backbones.families.bundled import BUNDLED
+from headstart.backbones.families.timm_models import TIMM
+from headstart.backbones.families.torchvision_models import TORCHVISION
+from headstart.backbones.families.user_file import USER_FILE
+from headstart.backbones.family import Family
+from headstart.core.errors import BackboneError
 
-FAMILIES: tuple[Family, ...] = (
-    Family("headstart", "bundled with the package, no download", build_glyphs, lambda: ["glyphs"]),
-    Family("timm", "weights and preprocessing from timm", build_timm, timm_names),
-    Family(
-        "torchvision",
-        "weights and preprocessing from torchvision",
-        build_torchvision,
-        torchvision_names,
-    ),
-)
+_FAMILIES: dict[str, Family] = {}
 
-__all__ = ["FAMILIES", "Built", "Family", "Request", "build_file"]
+
+def register_family(family: Family) -> None:
+    """Add a family; one with a known name is replaced."""
+    _FAMILIES[family.name] = family
+
+
+def families() -> tuple[Family, ...]:
+    """Return the families in the order in which they were registered."""
+    return tuple(_FAMILIES.values())
+
+
+def family_of(source: str) -> tuple[Family, str]:
+    """Return the family that a source belongs to, and its name there.
+
+    Raises:
+        BackboneError: it belongs to none.
+    """
+    for family in families():
+        name = family.claimed(source)
+        if name is not None:
+            return family, name
+    forms = [family.form for family in families()]
+    raise BackboneError(
+        f"'{source}' names no backbone", hint=f"write {', '.join(forms[:-1])} or {forms[-1]}"
+    )
+
+
+for _family in (BUNDLED, TIMM, TORCHVISION, USER_FILE):
+    register_family(_family)
+
+__all__ = ["families", "family_of", "register_family"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headstart.backbones.families.base import Built, Request, bad_arguments
+from headstart.backbones.family import Built, Family, Request, bad_arguments
 from headstart.core.errors import BackboneError
 
 
@@ -26,6 +26,15 @@ def build_glyphs(request: Request) -> Built:
     if request.model_args and request.weights is None:
         raise BackboneError(
             "headstart/glyphs with other model arguments has no pre-trained weights",
-            hint="give --weights FILE, or leave --model-args out",
+            hint="pass weights='FILE', or leave model_args out",
         )
     return Built(module, glyphs_metadata()["preprocessing"], BLOCKS)
+
+
+BUNDLED = Family(
+    "headstart",
+    "headstart/glyphs",
+    "bundled with the package, no download",
+    build_glyphs,
+    names=lambda: ("glyphs",),
+)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlparse
 
-from torch import nn
-
-from headstart.backbones.families.base import (
+from headstart.backbones.family import (
     Built,
+    Family,
     Request,
     bad_arguments,
     first_line,
     no_download,
     unknown,
 )
-from headstart.backbones.preprocess import from_timm
 from headstart.core.errors import BackboneError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def build_timm(request: Request) -> Built:
@@ -37,7 +38,7 @@ def build_timm(request: Request) -> Built:
     config = cast("dict[str, Any]", module.pretrained_cfg)
     info = cast("list[dict[str, Any]]", getattr(module, "feature_info", None) or [])
     classifier = config.get("classifier") or ()
-    known = from_timm(config)
+    known = preprocessing_of(config)
     if request.weights is None:
         note = f"preprocessing from timm's metadata for {config['architecture']}.{config['tag']}"
     else:
@@ -57,6 +58,19 @@ def build_timm(request: Request) -> Built:
     )
 
 
+def preprocessing_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate timm's ``pretrained_cfg`` into the fields of ``Preprocessing``."""
+    size = config["input_size"]
+    return {
+        "mean": tuple(config["mean"]),
+        "std": tuple(config["std"]),
+        "size": (int(size[1]), int(size[2])),
+        "crop_fraction": float(config.get("crop_pct") or 1.0),
+        "interpolation": str(config.get("interpolation") or "bicubic"),
+        "resize": "squash" if config.get("crop_mode") == "squash" else "shortest",
+    }
+
+
 def timm_names() -> list[str]:
     """Return the names of all models with weights."""
     import timm
@@ -70,7 +84,7 @@ def _create(request: Request, *, has_weights: bool) -> nn.Module:
     name = f"timm/{request.name}"
     if request.weights is None:
         if not has_weights:
-            raise BackboneError(f"{name} has no pre-trained weights", hint="give --weights FILE")
+            raise BackboneError(f"{name} has no pre-trained weights", hint="pass weights='FILE'")
         _check_reachable(request.name)
     arguments = {key: _tuple(value) for key, value in request.model_args.items()}
     try:
@@ -122,3 +136,24 @@ def _hub_silence() -> Iterator[None]:
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def timm_groups(model: nn.Module) -> list[list[str]] | None:
+    """Return the parameter names of every block, as timm's own ``group_matcher`` groups them."""
+    if not callable(getattr(model, "group_matcher", None)):
+        return None
+    from timm.models import group_parameters
+
+    matcher = model.group_matcher(coarse=False)  # type: ignore[operator]
+    grouped: dict[int, list[str]] = group_parameters(model, matcher)
+    return [grouped[index] for index in sorted(grouped)]
+
+
+TIMM = Family(
+    "timm",
+    "timm/NAME[.TAG]",
+    "weights and preprocessing from timm",
+    build_timm,
+    names=timm_names,
+    groups=timm_groups,
+)

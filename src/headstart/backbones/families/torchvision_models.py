@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
-from headstart.backbones.families.base import (
+from headstart.backbones.family import (
     Built,
+    Family,
     Request,
     bad_arguments,
     first_line,
     no_download,
     unknown,
 )
-from headstart.backbones.preprocess import from_torchvision
 from headstart.core.errors import BackboneError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _NOT_TRUNK = {"fc", "classifier", "head", "heads", "avgpool", "dropout", "pre_classifier"}
 
@@ -42,7 +45,7 @@ def build_torchvision(request: Request) -> Built:
             raise BackboneError(f"torchvision cannot build '{request.name}': {reason}") from error
         raise no_download(f"torchvision/{request.name}", reason) from error
     classifier = remove_classifier(module)
-    known = from_torchvision(weights.transforms())
+    known = preprocessing_of(weights.transforms())
     if request.weights is None:
         note = f"preprocessing from torchvision's {weights}"
     else:
@@ -52,6 +55,18 @@ def build_torchvision(request: Request) -> Built:
             f"{architecture}, since a local file does not say them"
         )
     return Built(module, known, _blocks(module), (classifier,), (note,))
+
+
+def preprocessing_of(transforms: Any) -> dict[str, Any]:
+    """Translate torchvision's ``weights.transforms()`` (its ImageClassification preset)."""
+    crop, box = int(transforms.crop_size[0]), int(transforms.resize_size[0])
+    return {
+        "mean": tuple(transforms.mean),
+        "std": tuple(transforms.std),
+        "size": (crop, crop),
+        "crop_fraction": crop / box,
+        "interpolation": str(transforms.interpolation.value),
+    }
 
 
 def torchvision_names() -> list[str]:
@@ -71,6 +86,8 @@ def remove_classifier(module: nn.Module) -> str:
     The feature is then the input of the classifier, as in thread 002 of the questions that
     headstart answers. SqueezeNet's classifier is a convolution.
     """
+    from torch import nn
+
     candidates = [
         name for name, part in module.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)
     ]
@@ -78,7 +95,7 @@ def remove_classifier(module: nn.Module) -> str:
     if isinstance(module.get_submodule(name), nn.Conv2d) and not name.startswith("classifier"):
         raise BackboneError(
             f"{type(module).__name__} does not end in a linear classifier",
-            hint="cut it with --layer NAME",
+            hint="choose a layer: layer='NAME'",
         )
     parent, _, child = name.rpartition(".")
     setattr(module.get_submodule(parent), child, nn.Identity())
@@ -87,6 +104,8 @@ def remove_classifier(module: nn.Module) -> str:
 
 def _blocks(module: nn.Module) -> tuple[str, ...]:
     """Return the trunk's children; the long sequences inside it are opened."""
+    from torch import nn
+
     names: list[str] = []
     for name, part in module.named_children():
         if name in _NOT_TRUNK:
@@ -99,3 +118,12 @@ def _blocks(module: nn.Module) -> tuple[str, ...]:
         else:
             names.append(name)
     return tuple(names)
+
+
+TORCHVISION = Family(
+    "torchvision",
+    "torchvision/NAME[.WEIGHTS]",
+    "weights and preprocessing from torchvision",
+    build_torchvision,
+    names=torchvision_names,
+)

@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from torch import nn
-
-from headstart.backbones.families.base import Built, Request, bad_arguments, first_line
+from headstart.backbones.family import Built, Family, Request, bad_arguments, first_line
 from headstart.core.errors import BackboneError
-from headstart.data.inputs import Inputs
 
 
 def build_file(request: Request) -> Built:
     """Run ``path/to/file.py:factory``; it returns a module, or a module and its inputs."""
+    from torch import nn
+
+    from headstart.data.inputs import Inputs
+
     path_text, _, function_name = request.name.rpartition(":")
     path = Path(path_text).expanduser()
     if not path.is_file():
@@ -58,3 +59,12 @@ def _import(path: Path) -> ModuleType:
         del sys.modules[name]
         raise BackboneError(f"{path} fails on import: {first_line(error)}") from error
     return module
+
+
+USER_FILE = Family(
+    "file",
+    "path/to/file.py:factory",
+    "a function of yours that returns a torch.nn.Module",
+    build_file,
+    claims=lambda source: source if ".py:" in source else None,
+)

@@ -46,17 +46,17 @@ def backbones(
     ] = None,
 ) -> None:
     """List the backbones, or describe one: preprocessing, parameters, where it can be cut."""
-    from headstart.backbones.families import FAMILIES
+    from headstart.backbones.families import families
 
     if name is None:
         _families(listing.json)
         return
     family_name, _, rest = name.partition("/")
-    family = next((f for f in FAMILIES if f.prefix == family_name), None)
-    names = [] if family is None else family.names()
-    exact = network.weights is not None or ".py:" in name or rest in names
+    family = next((f for f in families() if f.name == family_name), None)
+    names = () if family is None else family.names()
+    exact = network.weights is not None or rest in names
     if family is not None and not exact:
-        found = [f"{family.prefix}/{n}" for n in names if rest.lower() in n.lower()]
+        found = [f"{family.name}/{n}" for n in names if rest.lower() in n.lower()]
         if found:
             if listing.json:
                 print_json(found)
@@ -67,10 +67,10 @@ def backbones(
 
 
 def _families(as_json: bool) -> None:
-    from headstart.backbones.families import FAMILIES
+    from headstart.backbones.families import families
 
-    rows = [(f"{f.prefix}/…", f"{len(f.names()):,}", f.summary) for f in FAMILIES]
-    rows.append(("FILE.py:factory", "", "a function of yours that returns a torch.nn.Module"))
+    counts = [(family, len(family.names())) for family in families()]
+    rows = [(family.form, f"{n:,}" if n else "", family.summary) for family, n in counts]
     if as_json:
         print_json([{"name": a, "count": b, "summary": c} for a, b, c in rows])
         return

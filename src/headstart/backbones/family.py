@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import BackboneError
 from headstart.core.wording import nearest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Request:
     """What a family is asked to build.
 
     Attributes:
-        name: the name behind the family's prefix ("resnet18.a1_in1k").
+        name: the name within the family ("resnet18.a1_in1k").
         weights: a local file, or None for the weights that the name stands for.
         model_args: further arguments of the architecture.
     """
@@ -35,7 +36,7 @@ class Built:
     Attributes:
         module: returns features ``(n, d)``; its classifier is removed.
         known: the fields of the inputs that the weights state, as far as they do.
-        blocks: names of the main blocks, in forward order.
+        blocks: names of the main blocks, in forward order: the layers that are listed first.
         classifier: parameter prefixes of the removed classifier, which a local file may have.
         notes: what was decided on the user's behalf.
         kind: of the inputs, by its name in the table of input kinds.
@@ -51,12 +52,35 @@ class Built:
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of backbone."""
+    """One kind of backbone.
 
-    prefix: str
+    Attributes:
+        name: of the family; its backbones are written ``name/...``.
+        form: how its backbones are written, for help texts ("timm/NAME[.TAG]").
+        summary: one line, for listings.
+        build: builds a backbone.
+        names: returns the names that have weights, for listings; there may be none to list.
+        claims: returns the name within the family of a source that it builds, or None. By
+            default: of ``name/...`` what follows the slash.
+        groups: returns the parameter names of a network of this family, block by block from the
+            input to the output, or None for a network of another family; see
+            :func:`headstart.backbones.groups.block_groups`.
+    """
+
+    name: str
+    form: str
     summary: str
     build: Callable[[Request], Built]
-    names: Callable[[], list[str]]
+    names: Callable[[], Sequence[str]] = tuple
+    claims: Callable[[str], str | None] | None = None
+    groups: Callable[[nn.Module], Sequence[Sequence[str]] | None] | None = None
+
+    def claimed(self, source: str) -> str | None:
+        """Return the name within the family of a source, or None if it is not of this family."""
+        if self.claims is not None:
+            return self.claims(source)
+        family, _, name = source.partition("/")
+        return name if family == self.name and name else None
 
 
 def first_line(error: Exception) -> str:
@@ -67,18 +91,17 @@ def first_line(error: Exception) -> str:
 
 def unknown(family: str, name: str, names: Sequence[str]) -> BackboneError:
     """Return the error for a name that a family does not know."""
-    near = nearest(name, names, 4)
-    hint = "the nearest are " + ", ".join(f"{family}/{other}" for other in near)
+    near = ", ".join(f"{family}/{other}" for other in nearest(name, names, 4))
     return BackboneError(
         f"{family} knows no model '{name}'",
-        hint=hint if near else f"list them with: headstart backbones {family}",
+        hint=f"the nearest are {near}" if near else f"list them with: headstart backbones {family}",
     )
 
 
 def bad_arguments(name: str, error: TypeError) -> BackboneError:
     """Return the error for model arguments that the architecture does not take."""
     return BackboneError(
-        f"{name} does not take these model arguments: {error}", hint="see --model-args"
+        f"{name} does not take these model arguments: {error}", hint="change model_args=…"
     )
 
 
@@ -86,6 +109,17 @@ def no_download(name: str, reason: str) -> BackboneError:
     """Return the error for weights that cannot be fetched."""
     return BackboneError(
         f"the weights of {name} cannot be downloaded ({reason[:160]})",
-        hint="with a file of weights at hand, give --weights FILE.safetensors; "
+        hint="with a file of weights at hand, pass weights='FILE.safetensors'; "
         "headstart/glyphs needs no download",
     )
+
+
+__all__ = [
+    "Built",
+    "Family",
+    "Request",
+    "bad_arguments",
+    "first_line",
+    "no_download",
+    "unknown",
+]
