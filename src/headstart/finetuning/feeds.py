@@ -106,6 +106,30 @@ class RowFeed:
         return self._held[view]
 
 
+@dataclass(frozen=True, eq=False)
+class InputBatches:
+    """The inputs of some items in batches, any number of times; for measuring on a network.
+
+    Attributes:
+        feed: yields the inputs.
+        order: ``(m,)``, the items.
+        batch_size: items per batch.
+    """
+
+    feed: Feed
+    order: Index
+    batch_size: int
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return -(-len(self.order) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Arguments]:
+        """Yield what the forward pass is called with."""
+        for _, inputs in self.feed.batches(self.order, self.batch_size, 0):
+            yield inputs
+
+
 def _read_ahead(chunks: list[Index], read: Callable[[Index], Any]) -> Iterator[tuple[Index, Any]]:
     """Read the next chunk in a thread while the current one is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="headstart-rows") as pool:
@@ -250,7 +274,8 @@ class Feeds:
             if name in live and is_reestimable(part)
         )
         if norms:
-            items = _TrainingItems(self)
+            order = np.arange(len(self.train))
+            items = InputBatches(self.items().train, order, self.batch_size)
             report = reestimate(self.network, items, layers=norms, reporter=self.reporter)
             self.reporter.note(str(report))
 
@@ -259,19 +284,4 @@ class Feeds:
         return inputs.numbered_views(stage.views, seed=self.seed) if stage.views else ()
 
 
-@dataclass(frozen=True, eq=False)
-class _TrainingItems:
-    """The training items in batches, any number of times."""
-
-    feeds: Feeds
-
-    def __len__(self) -> int:
-        return -(-len(self.feeds.train) // self.feeds.batch_size)
-
-    def __iter__(self) -> Iterator[Arguments]:
-        order = np.arange(len(self.feeds.train))
-        for _, inputs in self.feeds.items().train.batches(order, self.feeds.batch_size, 0):
-            yield inputs
-
-
-__all__ = ["Batch", "Feed", "Feeds", "Index", "ItemFeed", "RowFeed", "StageFeeds"]
+__all__ = ["Batch", "Feed", "Feeds", "Index", "InputBatches", "ItemFeed", "RowFeed", "StageFeeds"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,14 +25,13 @@ from headstart.commands.advise.options import ADVISE, AdviseConfig
 from headstart.commands.embedding import load_backbone
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
-from headstart.core.arguments import Arguments
 from headstart.core.division import stratified_split
 from headstart.core.errors import DataError, FreezeError
 from headstart.data import Split, unreadable
 from headstart.data.reading import settle_bad_items
 from headstart.evaluation import accuracy_score, paired_accuracy_difference
 from headstart.finetuning import Classifier, Recipe, Stage
-from headstart.finetuning.feeds import Feeds, ItemFeed
+from headstart.finetuning.feeds import Feeds, InputBatches, ItemFeed
 from headstart.finetuning.gradients import RelativeGradient, relative_gradients
 from headstart.finetuning.loop import train
 from headstart.finetuning.planner import make_plan
@@ -75,13 +73,13 @@ def advise(
     network.module.to(run.resolve_device())
     dataset = session.open_dataset(data, reading)
     session.say(*network.notes)
-    work = _Inquiry(network, dataset.train, dataset.classes, config, session)
-    curve = work.learning_curve()
-    probe_head = work.probe()
-    shifts = work.drift()
-    gradients = work.gradients(probe_head)
-    before, after = work.trial(probe_head)
-    truth = work.measure.labels
+    measured = _Measurements(network, dataset.train, config, session)
+    curve = measured.learning_curve()
+    probe = measured.probe()
+    shifts = measured.drift()
+    gradients = measured.gradients(probe)
+    before, after = measured.trial(probe)
+    truth = measured.held_out.labels
     difference = paired_accuracy_difference(truth, after, before)
     indicators = (
         trial_indicator(difference, config.epochs),
@@ -104,54 +102,56 @@ def advise(
     )
 
 
-class _Inquiry:
-    """The measurements, on three parts of the training split.
+class _Measurements:
+    """What is measured, on three parts of the training split.
 
-    ``fit`` trains the probe and the trial, ``choose`` picks the trial's epoch, ``measure``
-    compares the two.
+    Args:
+        backbone: left unchanged.
+        whole: the training split.
+        config: the trial and the learning curve.
+        session: its cache, settings and reporter.
+
+    Attributes:
+        train: trains the probe and the trial.
+        validation: chooses the epoch of the trial.
+        held_out: compares the two.
+
+    Raises:
+        DataError: too few items to hold any out.
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        whole: Split,
-        classes: tuple[str, ...],
-        config: AdviseConfig,
-        session: Session,
+        self, backbone: Backbone, whole: Split, config: AdviseConfig, session: Session
     ) -> None:
-        self.backbone, self.config, self.run = backbone, config, session.run
+        self.backbone, self.whole, self.config, self.run = backbone, whole, config, session.run
         self.cache, self.reporter = session.cache, session.reporter
-        self.classes = classes
+        self.n_classes = len(whole.classes)
         bad = unreadable(whole, backbone.inputs, workers=self.run.workers, reporter=self.reporter)
         settle_bad_items(bad, "raise", self.reporter)
-        self.whole = whole
         rest, measured = stratified_split(whole.labels, 0.25, seed=self.run.seed, keys=whole.ids)
         inner = whole.take(rest)
         fit, choose = stratified_split(inner.labels, 0.2, seed=self.run.seed, keys=inner.ids)
-        self.fit, self.choose = inner.take(fit), inner.take(choose)
-        self.measure = whole.take(measured)
-        if not len(choose) or not len(measured) or len(np.unique(self.fit.labels)) < 2:
+        self.train, self.validation = inner.take(fit), inner.take(choose)
+        self.held_out = whole.take(measured)
+        if not len(choose) or not len(measured) or len(np.unique(self.train.labels)) < 2:
             raise DataError(
                 f"{len(whole)} training items are too few to hold some out for the advice",
-                hint="a dozen items of every class are needed at least",
+                hint="at least a dozen items of every class are needed",
             )
 
-    def rows(self, split: Split, backbone: Backbone | None = None) -> NDArray[np.float32]:
-        """Return features; those of the backbone itself come from the cache."""
+    def features(self, split: Split) -> NDArray[np.float32]:
+        """Return the features of a split, from the cache."""
         found = self.cache.features(
-            backbone or self.backbone,
-            split,
-            settings=self.run.extraction(),
-            reporter=self.reporter,
+            self.backbone, split, settings=self.run.extraction(), reporter=self.reporter
         )
         return found.rows
 
     def learning_curve(self) -> LabelBudget:
         """Measure how the probe's accuracy grows with labels."""
         return learning_curve(
-            self.rows(self.whole),
+            self.features(self.whole),
             self.whole.labels,
-            len(self.classes),
+            self.n_classes,
             repetitions=self.config.repetitions,
             seed=self.run.seed,
             reporter=self.reporter,
@@ -160,7 +160,7 @@ class _Inquiry:
     def probe(self) -> LinearHead:
         """Fit the probe."""
         chosen = choose_linear(
-            self.rows(self.fit), self.fit.labels, len(self.classes), seed=self.run.seed
+            self.features(self.train), self.train.labels, self.n_classes, seed=self.run.seed
         )
         assert isinstance(chosen.head, LinearHead)
         return chosen.head
@@ -175,41 +175,39 @@ class _Inquiry:
         ]
         if not norms:
             return ()
+        order = _sample(len(self.train), _DRIFT_ITEMS, self.run.seed)
         try:
-            return drift(self.backbone.module, _Items(self), layers=tuple(norms))
+            items = InputBatches(self.feed(self.train), order, 32)
+            return drift(self.backbone.module, items, layers=tuple(norms))
         except FreezeError as error:
             self.reporter.note(f"the drift of statistics cannot be measured: {error}")
             return ()
 
     def gradients(self, head: LinearHead) -> tuple[RelativeGradient, ...]:
         """Measure relative gradients behind the probe, on items it has not seen."""
-        network = Classifier(self.backbone, len(self.classes))
+        network = Classifier(self.backbone, self.n_classes)
         network.load_head(head)
-        order = _sample(len(self.measure), _GRADIENT_ITEMS, self.run.seed)
-        labels = torch.from_numpy(self.measure.labels).to(self.backbone.device)
-        return relative_gradients(network, self.feed(self.measure), labels, order)
+        order = _sample(len(self.held_out), _GRADIENT_ITEMS, self.run.seed)
+        labels = torch.from_numpy(self.held_out.labels).to(self.backbone.device)
+        return relative_gradients(network, self.feed(self.held_out), labels, order)
 
     def feed(self, split: Split) -> ItemFeed:
         """Return the items of a split."""
-        return ItemFeed(
-            split,
-            self.backbone.inputs,
-            self.backbone.device,
-            workers=self.run.workers,
-        )
+        device = self.backbone.device
+        return ItemFeed(split, self.backbone.inputs, device, workers=self.run.workers)
 
     def trial(self, head: LinearHead) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Train head and last block for a few epochs; return predictions before and after."""
-        before = head.predict(self.rows(self.measure))
+        before = head.predict(self.features(self.held_out))
         copied = dataclasses.replace(self.backbone, module=copy.deepcopy(self.backbone.module))
-        network = Classifier(copied, len(self.classes), seed=self.run.seed)
+        network = Classifier(copied, self.n_classes, seed=self.run.seed)
         network.load_head(head)
         stage = Stage("trial", ("last:1",), epochs=self.config.epochs, lr=self.config.lr)
         recipe = Recipe("trial", (stage,), "probe")
         feeds = Feeds(
             network,
-            self.fit,
-            self.choose,
+            self.train,
+            self.validation,
             self.cache.store,
             self.reporter,
             batch_size=self.run.batch_size,
@@ -220,25 +218,13 @@ class _Inquiry:
         return before, self._predict(network)
 
     def _predict(self, network: Classifier) -> NDArray[np.int64]:
-        found = np.empty(len(self.measure), dtype=np.int64)
+        found = np.empty(len(self.held_out), dtype=np.int64)
         network.eval()
-        order = np.arange(len(self.measure))
+        order = np.arange(len(self.held_out))
         with torch.no_grad():
-            for index, inputs in self.feed(self.measure).batches(order, 64, 0):
+            for index, inputs in self.feed(self.held_out).batches(order, 64, 0):
                 found[index] = inputs.call(network).argmax(1).cpu().numpy()
         return found
-
-
-class _Items:
-    """Some training items in batches, which can be gone through repeatedly."""
-
-    def __init__(self, inquiry: _Inquiry) -> None:
-        self.inquiry = inquiry
-        self.order = _sample(len(inquiry.fit), _DRIFT_ITEMS, inquiry.run.seed)
-
-    def __iter__(self) -> Iterator[Arguments]:
-        for _, inputs in self.inquiry.feed(self.inquiry.fit).batches(self.order, 32, 0):
-            yield inputs
 
 
 def _sample(n: int, most: int, seed: int) -> NDArray[np.int64]:
