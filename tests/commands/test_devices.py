@@ -15,7 +15,7 @@ import torch
 
 from headstart.commands.finetune.job import finetune, plan_finetune
 from headstart.commands.run_folder import Run
-from headstart.core.errors import ConfigError
+from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.progress import SilentReporter
 from headstart.finetuning import Recipe, Stage
 from headstart.modules.digests import named_tensors
@@ -54,7 +54,7 @@ def same(one: Run, two: Run) -> None:
         torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=1e-5, msg=name)
 
 
-class Stop(Exception):
+class Stop(HeadstartError):
     pass
 
 
@@ -63,7 +63,7 @@ class StoppingReporter(SilentReporter):
 
     def note(self, text: str) -> None:
         if text.startswith("two, epoch 2"):
-            raise Stop
+            raise Stop("by the test")
 
 
 def run(folder: Path, stored: str, devices: int, reporter: SilentReporter = QUIET) -> Run:

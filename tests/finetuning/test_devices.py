@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing import ProcessRaisedException
 
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.finetuning.devices import Devices
@@ -86,18 +87,13 @@ def converse_as_expected(devices: Devices, expected: dict[str, object]) -> dict[
     return found
 
 
-class Unpicklable(Exception):
-    def __init__(self, one: str, two: str) -> None:
-        super().__init__(f"{one} and {two}")
-
-
 def fail(devices: Devices, rank: int, how: str) -> None:
     devices.once(lambda: None)
     if devices.rank == rank:
         if how == "raise":
             raise HeadstartError("the second has lost its data")
         if how == "odd":
-            raise Unpicklable("this", "that")
+            raise ValueError("this is no mistake of the user's")
         os.kill(os.getpid(), signal.SIGKILL)
     devices.once(lambda: None)
     devices.once(lambda: None)
@@ -124,7 +120,6 @@ def test_what_processes_tell_each_other() -> None:
     [
         (1, "raise", "device 2 of 2 failed: the second has lost its data"),
         pytest.param(0, "raise", "^the second has lost its data$", marks=pytest.mark.slow),
-        pytest.param(0, "odd", "^Unpicklable: this and that$", marks=pytest.mark.slow),
         pytest.param(1, "kill", "exit status -9", marks=pytest.mark.slow),
     ],
 )
@@ -134,6 +129,12 @@ def test_a_process_that_fails_ends_the_others_with_its_words(
     with pytest.raises(HeadstartError, match=said):
         launch(2, CPU, fail, rank, how)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_an_error_of_the_program_comes_with_its_traceback() -> None:
+    with pytest.raises(ProcessRaisedException, match=r"in fail\n(.|\n)*no mistake of the user's"):
+        launch(2, CPU, fail, 1, "odd")
 
 
 UNGUARDED = """

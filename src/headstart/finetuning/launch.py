@@ -10,12 +10,11 @@ and adds nothing that is needed here.
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -41,14 +40,15 @@ def launch(count: int, device: torch.device, function: Callable[..., T], *argume
 
     Args:
         count: how many devices.
-        device: their kind; several devices leave the index to Fabric.
+        device: their kind; several devices have no index.
         function: of a module that can be imported.
         arguments: what it needs beside the :class:`~headstart.finetuning.devices.Devices`.
 
     Raises:
         ConfigError: more devices than there are, something that cannot be pickled, or a number
             that is not ``torchrun``'s.
-        HeadstartError: a process failed; what the first device raises is raised here as it was.
+        HeadstartError: what the first device raised, or why another process failed.
+        torch.multiprocessing.ProcessRaisedException: any other error, with its traceback.
     """
     if distributed.is_available() and distributed.is_torchelastic_launched():
         return function(_join_torchrun(count, device), *arguments)
@@ -66,7 +66,15 @@ def launch(count: int, device: torch.device, function: Callable[..., T], *argume
             f" script with torchrun --nproc-per-node {count}",
         ) from error
     with scratch_folder() as folder:
-        _spawn(count, device.type, payload, folder)
+        before = set(multiprocessing.active_children())
+        try:
+            spawn(_call, (count, device.type, payload, folder), nprocs=count)  # type: ignore[no-untyped-call]
+        except ProcessException as error:
+            raise _failure(count, folder, error) from error
+        finally:  # where this process was interrupted, they still run
+            for process in set(multiprocessing.active_children()) - before:
+                process.kill()
+                process.join()
         return cast(T, pickle.loads((folder / _RESULT).read_bytes()))  # noqa: S301  our own
 
 
@@ -101,77 +109,46 @@ def check_devices(count: int, device: torch.device) -> None:
         )
 
 
-def _spawn(count: int, kind: str, payload: bytes, folder: Path) -> None:
-    """Start the processes and wait for all of them.
-
-    Raises:
-        HeadstartError: one failed; the others have been ended.
-    """
-    before = set(multiprocessing.active_children())
-    try:
-        with quiet("torch.multiprocessing.spawn", logging.ERROR):
-            spawn(_call, (count, kind, payload, folder), nprocs=count)  # type: ignore[no-untyped-call]
-    except ProcessException as error:
-        raise _failure(count, folder, error) from error
-    finally:
-        # Where this process was interrupted, they still run.
-        for process in set(multiprocessing.active_children()) - before:
-            process.kill()
-            process.join()
-
-
 def _call(rank: int, count: int, kind: str, payload: bytes, folder: Path) -> None:
     """Be one of the processes: meet the others, call the function, leave result or failure.
 
     By file: a queue would be read only when all processes have ended, and a result that does not
     fit into its pipe would keep the first one from ending.
     """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
     try:
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
         function, arguments = pickle.loads(payload)  # noqa: S301  from our own parent
         devices = _join(kind, rank, count, local=rank, meeting=f"file://{folder / _MEETING}")
         result = function(devices, *arguments)
-        if rank == 0:
-            (folder / _RESULT).write_bytes(pickle.dumps(result))
-    except BaseException as error:
-        _record_failure(folder, rank, error)
+    except HeadstartError as error:
+        # The first failure counts: where processes wait for each other, others follow from it.
+        with contextlib.suppress(FileExistsError), (folder / _FAILURE).open("xb") as file:
+            pickle.dump((rank, error), file)
         sys.exit(1)
+    if rank == 0:
+        (folder / _RESULT).write_bytes(pickle.dumps(result))
     distributed.destroy_process_group()
 
 
-def _record_failure(folder: Path, rank: int, error: BaseException) -> None:
-    """Record the first failure: where processes wait for each other, others follow from it."""
-    try:
-        content = pickle.dumps((rank, error))
-        pickle.loads(content)  # noqa: S301  some exceptions are pickled and never come back
-    except Exception:
-        content = pickle.dumps((rank, HeadstartError(_described(error))))
-    with contextlib.suppress(FileExistsError), (folder / _FAILURE).open("xb") as file:
-        file.write(content)
-
-
-def _failure(count: int, folder: Path, exited: ProcessException) -> BaseException:
-    """Return what the first process to fail has raised, or how it ended."""
-    rank, recorded = exited.error_index, folder / _FAILURE
-    code = exited.exit_code if isinstance(exited, ProcessExitedException) else 1
-    if code < 0:
-        said = f"exit status {code}"
-    elif recorded.exists():
-        rank, error = pickle.loads(recorded.read_bytes())  # noqa: S301  our own
+def _failure(count: int, folder: Path, exited: ProcessException) -> Exception:
+    """Return the error that ended the processes."""
+    rank, failure = exited.error_index, folder / _FAILURE
+    if failure.exists():
+        rank, error = pickle.loads(failure.read_bytes())  # noqa: S301  our own
         if rank == 0:
-            return cast(BaseException, error)
-        said = str(error) if isinstance(error, HeadstartError) else _described(error)
-    else:
+            return cast(HeadstartError, error)
+        said = str(error)
+    elif not isinstance(exited, ProcessExitedException):
+        return exited
+    elif exited.exit_code == 1:
         said = (
             "it ended before it began; a script has to make the call under"
             " if __name__ == '__main__'"
         )
+    else:
+        said = f"exit status {exited.exit_code}"
     return HeadstartError(f"the process of device {rank + 1} of {count} failed: {said}")
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _join_torchrun(count: int, device: torch.device) -> Devices:
@@ -206,28 +183,4 @@ def _join(kind: str, rank: int, size: int, *, local: int, meeting: str) -> Devic
     return Devices(rank, size, device)
 
 
-@contextlib.contextmanager
-def environment_restored() -> Iterator[None]:
-    """Restore the environment variables on exit: some libraries set their own."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextlib.contextmanager
-def quiet(name: str, level: int = logging.WARNING) -> Iterator[None]:
-    """Drop what a library logs below a level."""
-    log = logging.getLogger(name)
-    before = log.level
-    log.setLevel(level)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
-__all__ = ["check_devices", "environment_restored", "launch", "quiet"]
+__all__ = ["check_devices", "launch"]

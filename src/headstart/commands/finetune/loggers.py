@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,9 +177,7 @@ def _open_tensorboard(run: LoggedRun) -> tuple[Logger, int]:
     A run that resumes logs all its epochs again: events that a kill has truncated, or that belong
     to an epoch which was not finished, would otherwise stay.
     """
-    from headstart.finetuning.launch import environment_restored
-
-    with environment_restored():
+    with _environment_restored():
         from lightning.fabric.loggers.tensorboard import TensorBoardLogger
         from torch.utils.tensorboard.summary import hparams
 
@@ -200,11 +199,9 @@ def _open_mlflow(run: LoggedRun) -> tuple[Logger, int]:
     ``MLFLOW_EXPERIMENT_NAME``, or ``headstart``. ``mlflow.json`` names the run, so that a job that
     was killed resumes it.
     """
-    from headstart.finetuning.launch import environment_restored, quiet
-
     uri, own = os.environ.get("MLFLOW_TRACKING_URI"), (run.folder / _MLRUNS).resolve()
     known = _known_run(run.folder) if run.resumed else None
-    with environment_restored(), quiet("mlflow"), quiet("lightning.pytorch"):
+    with _environment_restored(), _quiet("mlflow"), _quiet("lightning.pytorch"):
         import mlflow
         from lightning.pytorch.loggers import MLFlowLogger
 
@@ -251,6 +248,30 @@ register_logger(LoggerKind("tensorboard", ("tensorboard", "lightning"), _open_te
 register_logger(
     LoggerKind("mlflow", ("mlflow", "sqlalchemy", "alembic", "lightning"), _open_mlflow)
 )
+
+
+@contextlib.contextmanager
+def _environment_restored() -> Iterator[None]:
+    """Restore the environment variables on exit: these libraries set some of their own."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Let through only the warnings that a library logs."""
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _figures(record: EpochRecord) -> dict[str, float]:
