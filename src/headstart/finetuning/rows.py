@@ -1,10 +1,10 @@
 """Boundary rows on disk: the output of a frozen part for an item, stored once, read every epoch.
 
 They are in the store of the feature cache. Where the boundary is the backbone's own feature, they
-are the rows of that cache: same key, same code, so that extracting features and
-fine-tuning a head on them compute every row once. Elsewhere they are in a space of their own. Its
-description holds the prefix (tensors by digest, code), inputs, views and precision, and nothing of
-the suffix, the head or the recipe: another run that freezes the same part finds the same rows.
+are the rows of that cache: same key, same code, so that extracting features and fine-tuning a head
+on them compute every row once. Elsewhere they are in a space of their own. Its description holds
+the prefix (tensors by digest, code), inputs, views and precision, and nothing of the suffix, the
+head or the recipe: another run that freezes the same part finds the same rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.cache import Block, describe_space, fill
-from headstart.cache.features import FEATURES, fill_features
+from headstart.cache.features import fill_features
+from headstart.cache.fill import Columns
 from headstart.core.arguments import Arguments
 from headstart.core.fingerprints import canonical_json
 from headstart.core.progress import Reporter
@@ -35,24 +36,40 @@ from headstart.store import FeatureSet, Space, Store
 Index = NDArray[np.int64]
 
 
-def describe_rows(
-    cut: Cut | Candidate, inputs: Inputs, precision: str, view: NumberedView | None = None
-) -> dict[str, Any]:
-    """Describe the function from an item's bytes to its boundary row, for a space.
-
-    The number of a view is left out: all views of one recipe and seed share the space.
-    """
-    views = None
-    if view is not None and view.number > 0:
-        views = {**view.describe(), "number": None}
+def describe_rows(cut: Cut | Candidate, inputs: Inputs, precision: str) -> dict[str, Any]:
+    """Describe the function from an item's content to its boundary row, for a space."""
     return {
         "version": 1,
         "kind": "boundary",
         "cut": cut.describe(),
         "preprocessing": inputs.describe(),
         "precision": precision,
-        "views": views,
+        "views": None,
     }
+
+
+def compute_columns(cut: Cut | Candidate, inputs: Arguments, batch_size: int) -> Columns:
+    """Run the prefix of a cut over a batch; return the boundary tensors as the store takes them.
+
+    Args:
+        cut: the cut.
+        inputs: n items, on the device of the prefix.
+        batch_size: what the batch is filled up to, so that all batches have one shape.
+
+    Returns:
+        ``b0``, ``b1``, …: each ``(n, *shape)``.
+    """
+    full = inputs.filled(batch_size)
+    pairs = zip(compute_rows(cut.prefix, full.args, full.kwargs), cut.boundary, strict=True)
+    return {f"b{i}": to_array(row[: len(inputs)], spec) for i, (row, spec) in enumerate(pairs)}
+
+
+def stored_tensors(cut: Cut | Candidate, rows: Any) -> tuple[Tensor, ...]:
+    """Return rows, as a feature set yields them (one array, or several by name), as tensors."""
+    several = isinstance(rows, dict)
+    return tuple(
+        from_array(rows[f"b{i}"] if several else rows, spec) for i, spec in enumerate(cut.boundary)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,33 +173,20 @@ class BoundaryRows:
         )
         with contextlib.closing(reader):
             for batch in reader:
-                rows = self._rows(batch.arguments(self.device))
-                yield Block([split.ids[i] for i in batch.indices], [rows])
+                inputs = batch.arguments(self.device)
+                with autocast(self.settings.precision, self.device):
+                    columns = compute_columns(self.cut, inputs, self.settings.batch_size)
+                yield Block([split.ids[i] for i in batch.indices], [columns])
         bad += reader.bad
 
     def read(self, split: Split, view: NumberedView | None = None) -> FeatureSet:
         """Return the stored rows of a split, in its order; nothing is loaded yet."""
         return self.space(view).read(split.ids, 0 if view is None else view.number)
 
-    def tensors(self, rows: dict[str, NDArray[Any]] | NDArray[Any]) -> tuple[Tensor, ...]:
-        """Return the boundary tensors of rows as a feature set yields them, on the device."""
-        named = rows if isinstance(rows, dict) else {self._column(0): rows}
-        return tuple(
-            from_array(named[self._column(i)], spec).to(self.device, non_blocking=True)
-            for i, spec in enumerate(self.cut.boundary)
-        )
-
-    def _column(self, number: int) -> str:
-        return FEATURES if self.feature else f"b{number}"
-
-    def _rows(self, inputs: Arguments) -> dict[str, NDArray[Any]]:
-        full = inputs.filled(self.settings.batch_size)
-        with autocast(self.settings.precision, self.device):
-            boundary = compute_rows(self.cut.prefix, full.args, full.kwargs)
-        return {
-            self._column(i): to_array(tensor[: len(inputs)], spec)
-            for i, (tensor, spec) in enumerate(zip(boundary, self.cut.boundary, strict=True))
-        }
+    def tensors(self, rows: Any) -> tuple[Tensor, ...]:
+        """Return rows, as a feature set yields them, as boundary tensors on the device."""
+        found = stored_tensors(self.cut, rows)
+        return tuple(tensor.to(self.device, non_blocking=True) for tensor in found)
 
 
-__all__ = ["BoundaryRows", "Filled", "describe_rows"]
+__all__ = ["BoundaryRows", "Filled", "compute_columns", "describe_rows", "stored_tensors"]

@@ -15,13 +15,13 @@ from headstart.cache import Block, FeatureCache, Filling
 from headstart.core.arguments import Arguments
 from headstart.core.errors import ConfigError, DataError, FreezeError
 from headstart.core.progress import Reporter, SilentReporter
+from headstart.finetuning.rows import compute_columns, stored_tensors
 from headstart.freezing import FreezeHandle, freeze
 from headstart.freezing.contract import contract_on
 from headstart.freezing.plan import Spec
 from headstart.modules.digests import digest
-from headstart.prefix import Cut, NoCut, boundary_tensors, find_cut, to_array
+from headstart.prefix import Cut, NoCut, find_cut
 from headstart.prefix.boundary import Dtype
-from headstart.prefix.parts import compute_rows
 from headstart.store import FeatureSet, Space
 
 _CHECKED_ITEMS = 3
@@ -37,7 +37,7 @@ class StoredRows(Dataset[Any]):
     """
 
     def __init__(self, cut: Cut, rows: FeatureSet, rest: Sequence[tuple[Any, ...] | None]) -> None:
-        self._boundary, self._rows, self._rest = cut.boundary, rows, rest
+        self._cut, self._rows, self._rest = cut, rows, rest
 
     def __len__(self) -> int:
         """The number of items."""
@@ -51,10 +51,7 @@ class StoredRows(Dataset[Any]):
         """Return several items, read together."""
         if any(not -len(self) <= index < len(self) for index in indices):
             raise IndexError(f"an index is out of range for {len(self)} items")
-        found: Any = self._rows[np.asarray(indices, np.int64)]
-        named = found if isinstance(found, dict) else {next(iter(self._rows.columns)): found}
-        columns = {spec.name: named[f"b{i}"] for i, spec in enumerate(self._boundary)}
-        tensors = boundary_tensors(self._boundary, columns)
+        tensors = stored_tensors(self._cut, self._rows[np.asarray(indices, np.int64)])
         items = []
         for place, index in enumerate(indices):
             parts = tuple(tensor[place] for tensor in tensors)
@@ -160,11 +157,7 @@ def _fill(
 
     def compute(keys: list[str]) -> Iterator[Block]:
         batch = Arguments((torch.stack([waiting[key] for key in keys]).to(device),))
-        rows = compute_rows(cut.prefix, batch.filled(batch_size).args, {})
-        pairs = zip(rows, cut.boundary, strict=True)
-        yield Block(
-            keys, [{f"b{i}": to_array(r[: len(keys)], s) for i, (r, s) in enumerate(pairs)}]
-        )
+        yield Block(keys, [compute_columns(cut, batch, batch_size)])
 
     with (
         reporter.task("store the frozen part", len(dataset), "items") as task,
