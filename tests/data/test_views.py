@@ -52,13 +52,13 @@ def test_a_view_repeats_and_everything_it_depends_on_matters() -> None:
 
 
 def test_views_are_the_same_on_every_machine() -> None:
-    """The chances are pinned; a change of them must change ``RULES``."""
+    """The random numbers are pinned; a change of them must change ``RULES``."""
     view = View(3, 5, (RandomResizedCrop(), Flip()))
-    assert view.recipe[0].box((500, 375), view._chance(KEY, 0)) == (92, 20, 383, 275)  # type: ignore[union-attr]
-    assert view._chance(KEY, 1).random() == pytest.approx(0.16894956275191664, abs=1e-15)
+    assert view.recipe[0].box((500, 375), view._rng(KEY, 0)) == (92, 20, 383, 275)  # type: ignore[union-attr]
+    assert view._rng(KEY, 1).random() == pytest.approx(0.16894956275191664, abs=1e-15)
 
 
-def test_changing_one_step_leaves_the_chances_of_the_others() -> None:
+def test_changing_one_step_leaves_the_random_numbers_of_the_others() -> None:
     crop = RandomResizedCrop()
     mirrored = pixels(View(1, 0, (crop, Flip(1.0))))
     plain = pixels(View(1, 0, (crop, Flip(0.0))))

@@ -98,7 +98,7 @@ class FeatureCache:
         location: the folder; None: ``$HEADSTART_CACHE``, else the platform's cache folder. It is
             created when the first row is committed. An address that fsspec knows
             (``s3://bucket/features``) is shared by machines; a local mirror of what this machine
-            has seen lies in the platform's cache folder.
+            has seen is kept in the platform's cache folder.
     """
 
     def __init__(self, location: Path | str | None = None) -> None:
@@ -150,7 +150,7 @@ class FeatureCache:
 
         Raises:
             BadFilesError: items cannot be read (``on_bad="raise"``).
-            BackboneError: the rows would depend on the batch or on chance.
+            BackboneError: the rows would depend on the batch or on randomness.
             StoreError: the rows cannot be written or read; what was committed stays.
         """
         begun = time.perf_counter()
@@ -239,7 +239,7 @@ _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 def _check_room(
     extractor: Extractor, spaces: Sequence[Space], ids: Sequence[str], view: int
 ) -> None:
-    """Refuse before the first forward pass what the disk has no room for."""
+    """Refuse, before the first forward pass, what the disk has no room for."""
     needed, free = 0, None
     for cut, space in zip(extractor.cuts, spaces, strict=True):
         row_bytes = math.prod(cut.feature_shape()) * _BYTES[extractor.settings.storage]

@@ -47,7 +47,7 @@ class Block:
 
 Compute = Callable[[list[str]], Iterable[Block]]
 """From the ids of some items to their rows. An item without a row in any block is lost: it cannot
-be read, and is not asked for again."""
+be read, and is not tried again."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Filling:
         self._waiting: list[Block] = []
         self._ready: set[str] = set()  # ids of the waiting rows
         self._since = 0.0  # when the first of them was computed
-        self._told = False
+        self._noted = False
 
     def __enter__(self) -> Filling:
         return self
@@ -225,9 +225,9 @@ class Filling:
         if self._waiting:
             self.commit()
             return
-        if not self._told:
+        if not self._noted:
             self._reporter.note("another process computes the remaining rows; waiting for it")
-            self._told = True
+            self._noted = True
         time.sleep(_POLL_SECONDS)
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from headstart.core.errors import DataError
 from headstart.core.wording import quoted
+from headstart.data.content import Content, UndecodableError
+from headstart.data.decoding import to_rgb
 from headstart.data.items import SampleItems
 from headstart.data.labels import class_names
-from headstart.data.source import WHOLE, Part, Request, Source, roles
+from headstart.data.source import WHOLE, Part, Request, Source, split_keys, unlabelled
 
 _NPZ_KINDS = {"x": "x", "images": "x", "image": "x", "y": "y", "labels": "y", "label": "y"}
 Converter = Callable[[NDArray[Any]], NDArray[np.uint8]]
@@ -45,7 +48,7 @@ def read_pair(pair: Any, name: str, labels_required: bool = True) -> tuple[Part,
     items, notes = image_items(x, name)
     where = f"the labels of {name}"
     if y is None:
-        return Part(items, (None,) * len(items), where), notes
+        return unlabelled(items, where), notes
     if len(y) != len(x):
         raise DataError(f"{name} has {len(x):,} images but {len(y):,} labels")
     return Part(items, tuple(class_names(_flat_labels(y, where, notes), where)), where), notes
@@ -65,12 +68,7 @@ def read_arrays(source: Any, request: Request) -> Source:
     if not isinstance(source, Mapping):
         part, notes = read_pair(source, "the arrays", request.labels_required)
         return Source("arrays", {WHOLE: part}, notes=tuple(notes))
-    chosen = roles([str(key) for key in source], request)
-    if not chosen:
-        raise DataError(
-            f"none of the keys {quoted(list(source), 5)} names a split",
-            hint="expected {'train': (x, y), 'test': (x, y)}",
-        )
+    chosen = split_keys(source, request, "expected {'train': (x, y), 'test': (x, y)}")
     parts: dict[str, Part] = {}
     all_notes: list[str] = []
     for key, role in chosen.items():
@@ -82,7 +80,7 @@ def read_arrays(source: Any, request: Request) -> Source:
 def read_npz(path: Path, request: Request) -> Source:
     """Read a numpy archive with ``x``, ``y`` or ``x_train``, ``y_train``, ``x_test``, ``y_test``.
 
-    ``images`` and ``labels`` may stand for x and y, before or after the split's name, as in
+    ``images`` and ``labels`` may be the names of x and y, before or after the split's name, as in
     Keras' ``mnist.npz`` and in MedMNIST.
 
     Raises:
@@ -159,6 +157,32 @@ def sample(x: Any) -> NDArray[np.uint8]:
         )
     levels, _ = _levels(array, "the image")
     return _layout(array.shape, "the image")(levels(array))
+
+
+ENCODED = (bytes, bytearray, memoryview, Image.Image)
+"""Types of a single image in memory, beside arrays."""
+
+
+def image_content(
+    value: Any, levels: Callable[[NDArray[Any]], NDArray[Any]] = lambda array: array
+) -> Content:
+    """Return the content of one image that a user holds in memory.
+
+    Args:
+        value: the bytes of an image file, a PIL image, or an array or tensor; see :func:`sample`.
+        levels: applied to an array first.
+
+    Raises:
+        UndecodableError: it is no image.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Image.Image):
+        return np.asarray(to_rgb(value))
+    try:
+        return sample(levels(as_array(value)))
+    except DataError as error:
+        raise UndecodableError(str(error)) from error
 
 
 def as_array(x: Any) -> NDArray[Any]:

@@ -118,13 +118,13 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
 
 
 def _note_contradictions(whole: Split, notes: list[str]) -> None:
-    """Say that equal content stands under different classes."""
+    """Say that equal content appears under different classes."""
     label_of: dict[str, set[int]] = {}
     for key, label in zip(whole.ids, whole.labels.tolist(), strict=True):
         label_of.setdefault(key, set()).add(label)
     contradictory = sum(len(labels) > 1 for labels in label_of.values())
     if contradictory:
-        verb = "stands" if contradictory == 1 else "stand"
+        verb = "appears" if contradictory == 1 else "appear"
         notes.append(
             f"{count(contradictory, 'image')} {verb} under more than one class; one of the labels"
             " must be wrong."

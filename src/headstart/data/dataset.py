@@ -42,7 +42,7 @@ class Split:
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """Content digests, 32 hexadecimal characters each; computed when first asked for.
+        """Content digests, 32 hexadecimal characters each; computed on first use.
 
         Equal ids mean equal content. An unreadable item has an id of its own and fails on
         decoding.
@@ -51,7 +51,7 @@ class Split:
 
     @cached_property
     def origins(self) -> tuple[str, ...]:
-        """Where each item stands: a path relative to the source, or ``"train.parquet row 12"``.
+        """Where each item is: a path relative to the source, or ``"train.parquet row 12"``.
 
         Rows count from 0, as in pandas and pyarrow.
         """

@@ -174,9 +174,11 @@ def _openers() -> tuple[tuple[Callable[..., Any], Callable[[bytes], Any] | None]
 def _upright(image: Image.Image) -> Image.Image:
     if image.format != "TIFF" and not any(key in image.info for key in _EXIF_CARRIERS):
         return image
+    # Not ImageOps.exif_transpose: it rewrites the metadata after turning the image, and where that
+    # fails (damaged metadata, readable orientation) the image would stay as it was stored.
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # damaged metadata around sound pixels: take them as they are
+    except Exception:  # damaged metadata around sound pixels: keep the pixels unchanged
         return image
     method = _TRANSPOSE.get(orientation)
     return image if method is None else image.transpose(method)

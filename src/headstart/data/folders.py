@@ -11,7 +11,16 @@ from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, quoted
 from headstart.data.decoding import SUFFIXES
 from headstart.data.items import DigestMemo, FileItems
-from headstart.data.source import WHOLE, Part, Request, Source, is_table, roles, table_files
+from headstart.data.source import (
+    WHOLE,
+    Part,
+    Request,
+    Source,
+    is_table,
+    roles,
+    table_files,
+    unlabelled,
+)
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -55,7 +64,7 @@ def read_folder(root: Path, request: Request) -> Source:
         parts[role], found = _read_classes(root / name, root, request.memo)
         notes += found
     if others := [name for name in names if name not in split_folders]:
-        notes.append(f"Beside the splits stand {quoted(others, 5)}: not splits, so not read.")
+        notes.append(f"Not read, because they are not splits: {quoted(others, 5)}.")
     return Source(root.resolve().name, parts, notes=tuple(notes))
 
 
@@ -105,8 +114,8 @@ def _folder_notes(where: str, found: _Found) -> list[str]:
         notes.append(f"{folders} of {where} without any image left out: {quoted(found.empty, 5)}.")
     if found.skipped:
         notes.append(
-            f"{count(len(found.skipped), 'file')} of {where} skipped, because they stand in no"
-            f" class folder or their names are not those of images: {quoted(found.skipped, 3)}."
+            f"{count(len(found.skipped), 'file')} of {where} skipped, because they are in no"
+            f" class folder or do not have the name of an image: {quoted(found.skipped, 3)}."
         )
     return notes
 
@@ -156,7 +165,7 @@ def read_images(path: Path, request: Request) -> Source:
             hint=f"images are known by their ending: {', '.join(sorted(SUFFIXES)[:6])}, ...",
         )
     items = FileItems(paths, names, request.memo)
-    return Source(path.name, {WHOLE: Part(items, (None,) * len(items), f"'{path.name}'")})
+    return Source(path.name, {WHOLE: unlabelled(items, f"'{path.name}'")})
 
 
 def existing(path: Path) -> Path:

@@ -132,7 +132,7 @@ class Inputs(ABC):
     def collate(self, samples: Sequence[Any]) -> Arguments:
         """Join samples into one batch on the CPU, padded to one shape where they differ.
 
-        Integers that stand for pixels or tokens stay integers here: they travel to the device at
+        Pixels and tokens stay integers here: they travel to the device at
         a quarter of the size.
         """
 

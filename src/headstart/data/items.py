@@ -58,7 +58,7 @@ class Items(ABC):
 
     @abstractmethod
     def origin(self, i: int) -> str:
-        """Return where item ``i`` stands, as a person would look for it."""
+        """Return where item ``i`` is, as a person would look for it."""
 
     def digest(self, i: int) -> str:
         """Return the id of item ``i``; computed at the first call.
@@ -131,17 +131,11 @@ class FileItems(Items):
         return read_file(self._paths[i])
 
     def origin(self, i: int) -> str:
-        """Return the path, relative to the source where it lies below it."""
+        """Return the path, relative to the source where it is below it."""
         return self._origins[i]
 
     def _compute_digest(self, i: int) -> str:
-        path = self._paths[i]
-        known = self._memo.lookup(path) if self._memo is not None else None
-        if known is None:
-            known = digest(self.content(i))
-            if self._memo is not None:
-                self._memo.remember(path, known)
-        return known
+        return _file_digest(self._paths[i], self._memo)
 
 
 class ArrowItems(Items):
@@ -191,19 +185,14 @@ class ArrowItems(Items):
         return self._folder / (text if os.sep == "\\" else text.replace("\\", "/"))
 
     def _compute_digest(self, i: int) -> str:
-        if self._memo is None or (self._data is not None and self._data[i].is_valid):
+        if self._data is not None and self._data[i].is_valid:
             return digest(self.content(i))
         path = self._path(i)
-        known = self._memo.lookup(path) if path is not None else None
-        if known is None:
-            known = digest(self.content(i))
-            if path is not None:
-                self._memo.remember(path, known)
-        return known
+        return digest(self.content(i)) if path is None else _file_digest(path, self._memo)
 
 
 class SampleItems(Items):
-    """Samples in one array; each item is converted when it is asked for.
+    """Samples in one array; each item is converted on access.
 
     Args:
         arrays: ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``.
@@ -255,6 +244,16 @@ class ObjectItems(Items):
     def origin(self, i: int) -> str:
         """Return ``"train item 12"``."""
         return f"{self._name} item {i}"
+
+
+def _file_digest(path: Path, memo: DigestMemo | None) -> str:
+    """Return the id of a file's content, from the memo if it has not changed."""
+    known = None if memo is None else memo.lookup(path)
+    if known is None:
+        known = digest(read_file(path))
+        if memo is not None:
+            memo.remember(path, known)
+    return known
 
 
 def read_file(path: Path) -> bytes:

@@ -18,7 +18,7 @@ MISSING_TEXT = frozenset({"", "nan", "null", "na", "n/a", "<na>"})
 
 
 def plain_values(values: Sequence[Any] | NDArray[Any]) -> list[Any]:
-    """Return Python values; None for whatever stands for a missing one (None, NaN, NaT)."""
+    """Return Python values; None for a missing one (None, NaN, NaT)."""
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
     return [None if value is None or value != value else value for value in plain]  # NaN != NaN
 

@@ -35,7 +35,7 @@ def load_data(
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
 ) -> Dataset:
-    """Load labelled items, and see to it that there is a training and a test split.
+    """Load labelled items, and make sure that there is a training and a test split.
 
     Args:
         source: one of
@@ -73,7 +73,7 @@ def load_data(
         MissingExtraError: a package that this source needs is not installed.
     """
     if not 0 < test_fraction < 1:
-        raise DataError(f"test_fraction must lie in (0, 1), not {test_fraction}")
+        raise DataError(f"test_fraction must be in (0, 1), not {test_fraction}")
     reporter = reporter or SilentReporter()
     request = Request(image_column, label_column, train, test, True, digest_memo, reporter)
     return assemble(_read(source, request), test_fraction, seed, reporter)

@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from headstart.core.errors import DataError, MissingExtraError
 from headstart.core.progress import Reporter
 from headstart.core.wording import quoted
 from headstart.data import columns
-from headstart.data.arrays import as_array, sample
+from headstart.data.arrays import as_array, image_content
 from headstart.data.content import Content, UndecodableError, digest
-from headstart.data.decoding import to_rgb
 from headstart.data.items import ArrowItems, DigestMemo, Items, ObjectItems, read_file
 from headstart.data.labels import class_names
-from headstart.data.source import WHOLE, Part, Request, Source, roles
+from headstart.data.source import WHOLE, Part, Request, Source, roles, split_keys, unlabelled
 
 
 def is_hub_dataset(source: Any) -> bool:
@@ -103,7 +101,7 @@ def read_hub_dataset(source: Any, request: Request) -> Source:
     for name, role in chosen.items():
         parts[role], order = _hub_part(source[name], name, request)
     left = [name for name in source if name not in chosen]
-    notes = (f"Beside the splits stand {quoted(left, 5)}: not read.",) if left else ()
+    notes = (f"Not read, because they are not splits: {quoted(left, 5)}.",) if left else ()
     return Source(_hub_name(next(iter(source.values()))), parts, order, notes)
 
 
@@ -126,7 +124,7 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
     )
     items = _hub_items(dataset, image, name, request.memo)
     if label is None:
-        return Part(items, (None,) * len(items), name), None
+        return unlabelled(items, name), None
     kind = features[label]
     declared = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
     where = f"column '{label}' of {name}"
@@ -175,7 +173,7 @@ def read_torch_dataset(
     length = len(source)
     if length == 0:
         raise DataError(f"{name} has no items", hint="expected pairs (image, label)")
-    items = ObjectItems(length, lambda i: _content(_pair(source[i], name, i)[0]), name)
+    items = ObjectItems(length, lambda i: image_content(_pair(source[i], name, i)[0]), name)
     _require_constant(source, name)
     declared = _declared_classes(source)
     where = f"the labels of {name}"
@@ -183,7 +181,7 @@ def read_torch_dataset(
     if targets is None and request.labels_required:
         targets = _read_targets(source, name, request.reporter)
     if targets is None:
-        return Part(items, (None,) * length, where), None
+        return unlabelled(items, where), None
     return Part(items, tuple(class_names(targets, where, declared)), where), declared
 
 
@@ -203,12 +201,7 @@ def read_torch_datasets(source: Mapping[str, Any], request: Request) -> Source:
     Raises:
         DataError: no key names a split, and as for :func:`read_torch_dataset`.
     """
-    chosen = roles(list(source), request)
-    if not chosen:
-        raise DataError(
-            f"none of the keys {quoted(list(source), 5)} names a split",
-            hint="expected {'train': ..., 'test': ...}",
-        )
+    chosen = split_keys(source, request, "expected {'train': ..., 'test': ...}")
     parts, order = {}, None
     for key, role in chosen.items():
         parts[role], order = read_torch_dataset(source[key], request, key)
@@ -228,17 +221,6 @@ def _pair(item: Any, name: str, i: int) -> tuple[Any, Any]:
         f"item {i} of {name} is a {type(item).__name__}, expected a pair (image, label)",
         hint="wrap the data set so that each item is (image, label)",
     )
-
-
-def _content(image: Any) -> Content:
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, Image.Image):
-        return np.asarray(to_rgb(image))
-    try:
-        return sample(image)
-    except DataError as error:
-        raise UndecodableError(str(error)) from error
 
 
 def _require_constant(source: Any, name: str) -> None:
@@ -265,7 +247,7 @@ def _require_constant(source: Any, name: str) -> None:
 
 
 def _probe(source: Any, name: str, i: int) -> str:
-    return digest(_content(_pair(source[i], name, i)[0]))
+    return digest(image_content(_pair(source[i], name, i)[0]))
 
 
 def _declared_classes(source: Any) -> tuple[str, ...] | None:

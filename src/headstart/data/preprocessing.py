@@ -59,9 +59,9 @@ class Preprocessing(Inputs):
     and torchvision's evaluation transforms, pixel for pixel.
 
     Attributes:
-        size: (height, width) of the network's input; an int stands for a square.
+        size: (height, width) of the network's input; an int means a square.
         mean, std: per channel, in the network's channel order, on scaled samples; one number
-            stands for all three channels.
+            means all three channels.
         scale: factor on the 0..255 samples before normalising; 1/255 by default, 1 for networks
             that take raw samples.
         crop_fraction: the part of the resized box that the crop keeps, in (0, 1]; 224/256 is

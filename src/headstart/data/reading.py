@@ -66,7 +66,7 @@ class BatchReader(Iterator[Batch]):
     """The iterator that :func:`read_batches` returns.
 
     Attributes:
-        bad: the items that could not be decoded so far, in the order asked for; all of them once
+        bad: the items that could not be decoded so far, in the order of reading; all of them once
             the iterator is exhausted.
     """
 
@@ -101,7 +101,7 @@ def read_batches(
     """Decode items in threads, ahead of the consumer, and yield them as batches, in order.
 
     A bad item does not stop the others: its batch comes without it (a batch of bad items only
-    does not come at all), and everything readable has been yielded before the bad ones are told.
+    does not come at all), and bad items are reported after everything readable has been yielded.
 
     Args:
         split: the items.
@@ -113,7 +113,7 @@ def read_batches(
             a GPU's appetite rarely exceeds. Pillow decodes outside the interpreter lock.
         on_bad: ``raise`` raises after the last batch; ``skip`` leaves bad items out and tells the
             reporter so. Both fill ``reader.bad``.
-        reporter: told about skipped items.
+        reporter: shown the items that are skipped.
 
     Returns:
         An iterator of :class:`Batch`. About two batches and two chunks per thread are in memory
@@ -144,7 +144,7 @@ def settle_bad_items(bad: Sequence[BadItem], on_bad: OnBad, reporter: Reporter) 
     Args:
         bad: the items; nothing happens if there are none.
         on_bad: ``raise`` lists all of them in an error, ``skip`` in a note.
-        reporter: told about skipped items.
+        reporter: shown the items that are skipped.
 
     Raises:
         BadFilesError: ``on_bad`` is ``raise``.

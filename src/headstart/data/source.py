@@ -1,13 +1,15 @@
-"""Sources: what a reader is asked for and what it returns, and the table of kinds of sources."""
+"""Sources: what a reader is given and what it returns, and the table of kinds of sources."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.wording import quoted
 from headstart.data.items import DigestMemo, Items
 
 ROLES = {
@@ -25,7 +27,7 @@ WHOLE = "all"
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, beside the source itself.
+    """How to read a source.
 
     Attributes:
         image_column: the column of images; None: find it.
@@ -59,6 +61,11 @@ class Part:
     items: Items
     names: tuple[str | None, ...]
     where: str
+
+
+def unlabelled(items: Items, where: str) -> Part:
+    """Return a split without any label."""
+    return Part(items, (None,) * len(items), where)
 
 
 @dataclass(frozen=True)
@@ -124,13 +131,25 @@ def table_files(folder: Path) -> list[Path]:
 
 
 def role_of(name: str) -> str | None:
-    """Return the role that a split's or a file's name stands for, or None.
+    """Return the role that the name of a split or a file means, or None.
 
     >>> role_of("Val"), role_of("train-00000-of-00002"), role_of("trainyard")
     ('validation', 'train', None)
     """
     first = name.casefold().split(".")[0].split("-")[0].split("_")[0]
     return _ROLE_OF.get(name.casefold()) or (_ROLE_OF.get(first) if first != name else None)
+
+
+def split_keys(source: Mapping[Any, Any], request: Request, hint: str) -> dict[str, str]:
+    """Return the role of every key of a mapping from splits to their data.
+
+    Raises:
+        DataError: no key names a split; with the hint.
+    """
+    chosen = roles([str(key) for key in source], request)
+    if not chosen:
+        raise DataError(f"none of the keys {quoted(list(source), 5)} names a split", hint=hint)
+    return chosen
 
 
 def roles(names: Sequence[str], request: Request) -> dict[str, str]:

@@ -29,6 +29,7 @@ from headstart.data.source import (
     role_of,
     roles,
     table_files,
+    unlabelled,
 )
 
 _FROM_TEXT = {b"headstart.from": b"text"}  # marks tables whose every value was written as text
@@ -41,7 +42,7 @@ def read_table_file(path: Path, request: Request) -> Source:
 
     Args:
         path: an existing file.
-        request: what the user asked for.
+        request: what to read.
 
     Raises:
         DataError: unreadable, empty, or no such or several possible columns.
@@ -80,7 +81,7 @@ def read_table_folder(folder: Path, request: Request) -> Source:
             hint="name one file, or say which is which with train=NAME and test=NAME",
         )
     left = [f.name for f in files if not any(f in group for group in shards.values())]
-    notes = [f"Beside the splits stand {quoted(left, 5)}: not splits by name, so not read."]
+    notes = [f"Not read, because their names are not those of splits: {quoted(left, 5)}."]
     parts = {
         role: _part(_concatenated(group, request), _joint_name(group), folder, request)
         for role, group in shards.items()
@@ -180,14 +181,14 @@ def _part(table: Any, name: str, folder: Path, request: Request) -> Part:
         _require_some_file(paths, folder, name)
     items = ArrowItems(data, paths, folder, name, request.memo)
     if label is None:
-        return Part(items, (None,) * len(items), name)
+        return unlabelled(items, name)
     where = f"column '{label}' of {name}"
     try:
         names = tuple(class_names(_label_values(table, label), where))
     except DataError:
         if request.labels_required or request.label_column is not None:
             raise
-        names = (None,) * len(items)  # it was only a guess that these are labels
+        return unlabelled(items, where)  # it was only a guess that these are labels
     return Part(items, names, where)
 
 

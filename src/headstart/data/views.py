@@ -1,9 +1,9 @@
 """Numbered views: augmentation that can be cached.
 
-An ordinary random transform gives another image each time, so its features cannot be stored. A
-:class:`View` draws its chances from a hash of (seed, view number, item id, step): view 3 of an
-item is the same image in every run, on every machine, in any order and any thread. K views are K
-rows an item, and a training epoch picks among them.
+An ordinary random transform returns another image each time, so its features cannot be stored. A
+:class:`View` draws its random numbers from a hash of (seed, view number, item id, step): view 3 of
+an item is the same image in every run, on every machine, in any order and any thread. K views are K
+rows per item, and a training epoch picks among them.
 
 View 0 is the image without augmentation.
 """
@@ -51,15 +51,15 @@ class RandomResizedCrop:
             faults.append(f"ratio must be positive and ascending, not {self.ratio}")
         return faults
 
-    def box(self, size: tuple[int, int], chance: random.Random) -> tuple[int, int, int, int]:
+    def box(self, size: tuple[int, int], rng: random.Random) -> tuple[int, int, int, int]:
         """Return (left, top, right, bottom) of the part of an image of ``size`` (w, h)."""
         width, height = size
         for _ in range(10):
-            area = width * height * _between(self.area, chance)
+            area = width * height * _between(self.area, rng)
             logs = (math.log(self.ratio[0]), math.log(self.ratio[1]))
-            ratio = math.exp(_between(logs, chance))
+            ratio = math.exp(_between(logs, rng))
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            left, top = chance.random(), chance.random()
+            left, top = rng.random(), rng.random()
             if 0 < w <= width and 0 < h <= height:
                 x, y = int(left * (width - w + 1)), int(top * (height - h + 1))
                 return x, y, x + w, y + h
@@ -86,9 +86,9 @@ class Flip:
         ok = 0 <= self.probability <= 1
         return [] if ok else [f"probability must lie in [0, 1], not {self.probability}"]
 
-    def apply(self, image: Image.Image, chance: random.Random) -> Image.Image:
+    def apply(self, image: Image.Image, rng: random.Random) -> Image.Image:
         """Mirror the image, or leave it."""
-        if chance.random() >= self.probability:
+        if rng.random() >= self.probability:
             return image
         way = Image.Transpose.FLIP_TOP_BOTTOM if self.vertical else Image.Transpose.FLIP_LEFT_RIGHT
         return image.transpose(way)
@@ -115,9 +115,9 @@ class Rotation:
             faults.append(f"fill must be a level from 0 to 255, not {self.fill}")
         return faults
 
-    def apply(self, image: Image.Image, chance: random.Random) -> Image.Image:
+    def apply(self, image: Image.Image, rng: random.Random) -> Image.Image:
         """Rotate the image by a random angle."""
-        angle = _between((-self.degrees, self.degrees), chance)
+        angle = _between((-self.degrees, self.degrees), rng)
         fill = (self.fill,) * 3
         return image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=fill)
 
@@ -147,17 +147,17 @@ class ColourJitter:
         ]
         return faults if self.hue <= 0.5 else [*faults, f"hue must be ≤ 0.5, not {self.hue}"]
 
-    def apply(self, image: Image.Image, chance: random.Random) -> Image.Image:
+    def apply(self, image: Image.Image, rng: random.Random) -> Image.Image:
         """Change the colours."""
         for enhancer, strength in (
             (ImageEnhance.Brightness, self.brightness),
             (ImageEnhance.Contrast, self.contrast),
             (ImageEnhance.Color, self.saturation),
         ):
-            factor = _between((1 - strength, 1 + strength), chance)
+            factor = _between((1 - strength, 1 + strength), rng)
             if strength:
                 image = enhancer(image).enhance(factor)
-        shift = round(_between((-self.hue, self.hue), chance) * 255)
+        shift = round(_between((-self.hue, self.hue), rng) * 255)
         if shift:
             hue, saturation, value = image.convert("HSV").split()
             hue = hue.point([(level + shift) % 256 for level in range(256)])
@@ -190,7 +190,7 @@ class View:
     """One numbered augmentation of every item.
 
     Attributes:
-        number: 0 is the image as it is; 1, 2, ... are augmented.
+        number: 0 is the unaugmented image; 1, 2, ... are augmented.
         seed: one seed makes one family of views.
         recipe: the steps, in order; a :class:`RandomResizedCrop` can only be the first.
 
@@ -230,7 +230,7 @@ class View:
             return preprocessing.geometry(image)
         steps = list(enumerate(self.recipe))
         if steps and isinstance(self.recipe[0], RandomResizedCrop):
-            box = self.recipe[0].box(image.size, self._chance(key, 0))
+            box = self.recipe[0].box(image.size, self._rng(key, 0))
             height, width = preprocessing.size
             filter_ = Image.Resampling[preprocessing.interpolation.upper()]
             # crop first: a resampling window that reaches beyond the box would see the rest
@@ -240,7 +240,7 @@ class View:
             image = Image.fromarray(preprocessing.geometry(image))
         for place, step in steps:
             assert not isinstance(step, RandomResizedCrop)
-            image = step.apply(image, self._chance(key, place))
+            image = step.apply(image, self._rng(key, place))
         return np.asarray(image)
 
     def describe(self) -> dict[str, Any]:
@@ -254,8 +254,8 @@ class View:
             "rules": RULES,
         }
 
-    def _chance(self, key: str, place: int) -> random.Random:
-        """Return the chances of one step: changing another step leaves them as they are.
+    def _rng(self, key: str, place: int) -> random.Random:
+        """Return the random numbers of one step; they do not change when another step does.
 
         ``random.Random(int).random()`` is the same on every platform and, by promise of the
         standard library, in every version.
@@ -281,5 +281,5 @@ def _described(step: AnyStep) -> dict[str, Any]:
     return {"step": type(step).__name__, **values}
 
 
-def _between(bounds: tuple[float, float], chance: random.Random) -> float:
-    return bounds[0] + (bounds[1] - bounds[0]) * chance.random()
+def _between(bounds: tuple[float, float], rng: random.Random) -> float:
+    return bounds[0] + (bounds[1] - bounds[0]) * rng.random()

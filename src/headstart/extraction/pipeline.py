@@ -1,6 +1,6 @@
 """Running a backbone over items, batch by batch.
 
-The network runs once an item, in evaluation mode (running statistics, no dropout) under
+The network runs once per item, in evaluation mode (running statistics, no dropout) under
 ``inference_mode``; modes are restored afterwards. Every batch has the same shape: the last one is
 filled up and the surplus dropped, so that no row is computed by other kernels than its neighbours.
 """
@@ -42,7 +42,7 @@ class Rows:
 
     Attributes:
         indices: ``(m,) int64``, positions in the split.
-        features: for every cut asked for, ``(m, d) float32`` or ``(m, ...) float32``.
+        features: for every cut, ``(m, d) float32`` or ``(m, ...) float32``.
     """
 
     indices: NDArray[np.int64]
@@ -53,7 +53,7 @@ class Extractor:
     """Runs one network, cut at one or several places, over any number of splits.
 
     It is a context: what is compiled or hooked for it lasts until it is left. The first batch it
-    sees is tested: a network whose rows depend on the batch or on chance is refused, since such
+    sees is tested: a network whose rows depend on the batch or on randomness is refused, since such
     rows are not functions of their items.
 
     Args:
@@ -96,7 +96,7 @@ class Extractor:
             task: advanced by the items that are done, readable or not.
 
         Raises:
-            BackboneError: rows depend on the batch or on chance, or are not finite.
+            BackboneError: rows depend on the batch or on randomness, or are not finite.
         """
         reader = read_batches(
             split,
@@ -164,7 +164,7 @@ def extract(
 
     Raises:
         BadFilesError: items cannot be read (``on_bad="raise"``).
-        BackboneError: rows depend on the batch or on chance.
+        BackboneError: rows depend on the batch or on randomness.
     """
     reporter = reporter or SilentReporter()
     cuts = (cuts,) if isinstance(cuts, Backbone) else tuple(cuts)
@@ -184,7 +184,7 @@ def extract(
 
 @contextlib.contextmanager
 def running_mode(module: nn.Module, precision: Precision, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, no autograd, and the precision asked for; modes are restored."""
+    """Evaluation mode, no autograd, and a precision; modes are restored."""
     with evaluation_mode(module), torch.inference_mode(), autocast(precision, device):
         yield
 
@@ -192,7 +192,7 @@ def running_mode(module: nn.Module, precision: Precision, device: torch.device) 
 def _check_rows(
     cuts: Sequence[Backbone], some: Arguments, precision: Precision
 ) -> Sequence[Tensor]:
-    """Refuse a network whose rows depend on the batch they are computed in, or on chance.
+    """Refuse a network whose rows depend on the batch they are computed in, or on randomness.
 
     Returns:
         The rows of some items at every cut.
@@ -212,7 +212,7 @@ def _check_rows(
             raise BackboneError(
                 f"{where} gives other features on a second pass over the same images: it draws "
                 "random numbers even in evaluation mode",
-                hint="features that depend on chance are not cached; remove the randomness",
+                hint="features that depend on randomness are not cached; remove it",
             )
         change = float((rows[:1] - alone).float().abs().max()) / scale
         if change > TOLERANCE[precision]:

@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from headstart.core.errors import DataError
 from headstart.data import DigestMemo, Items, Split
-from headstart.data.arrays import as_array, image_items, sample
+from headstart.data.arrays import ENCODED, image_content, image_items
 from headstart.data.content import Content, UndecodableError
-from headstart.data.decoding import to_rgb
 from headstart.data.items import FileItems, ObjectItems, read_file
 from headstart.sklearn.faults import InputError
 
@@ -29,7 +27,7 @@ SMALLEST_SIDE = 8
 """Flat rows are taken as square images without being told so from 8×8 (scikit-learn's digits)."""
 
 _DIM = 32  # integers that reach no further are hardly visible on a scale to 255
-_ENCODED = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Image.Image)
+_ENCODED = (str, os.PathLike, Mapping, *ENCODED)
 
 
 def is_column(x: Any) -> bool:
@@ -259,14 +257,7 @@ def _content(value: Any, value_range: tuple[float, float] | None) -> Content:
             raise UndecodableError("neither bytes nor a path")
     if isinstance(value, str | os.PathLike):
         return read_file(Path(os.fspath(value)).expanduser())
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if isinstance(value, Image.Image):
-        return np.asarray(to_rgb(value))
-    try:
-        return sample(to_levels(as_array(value), value_range))
-    except DataError as error:
-        raise UndecodableError(str(error)) from error
+    return image_content(value, lambda array: to_levels(array, value_range))
 
 
 def _is_image_array(value: Any) -> bool:
