@@ -86,6 +86,7 @@ def test_the_command_line(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, [*words, "--out", "run", "--quiet"])
     assert done.exit_code == 0, done.output
     assert "eval+inference_mode" in done.output
+    assert "too few repetitions to see small differences; use --repeats 5 or more." in done.output
     assert "report: run/report.html" in done.output
     assert "headstart fit digits --backbone headstart/glyphs" in done.output
     done = CliRunner().invoke(app, [*words, "--out", "json", "--quiet", "--json"])

@@ -146,7 +146,7 @@ def _doubt(e: Evidence, chosen: Outcome) -> str:
     repeats = len(chosen.runs)
     basis = f"This rests on {count(repeats, 'repetition')} and {e.n_test:,} test items"
     if repeats < 3:
-        return f"{basis}: too few repetitions to see small differences. Use repeats=5."
+        return f"{basis}: too few repetitions to see small differences; use repeats=5 or more."
     if chosen.difference is None or chosen.difference.significant:
         return f"{basis}, and on this backbone and this data only."
     return (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from headstart.commands.compare.options import COMPARE, CompareConfig
 from headstart.commands.console import print_json, stdout
-from headstart.commands.generate import Data, Printing, generated
+from headstart.commands.generate import Data, Printing, as_flags, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
+from headstart.core.settings import options_of
 
 
 @generated(COMPARE)
@@ -36,7 +37,8 @@ def compare(
         print_json({**done.document(), **done.description(), "folder": str(done.folder)})
         return
     console = stdout()
-    console.print(terminal(done.comparison))
+    flags = {each.name: each for each in options_of(CompareConfig)}
+    console.print(terminal(done.comparison, lambda text: as_flags(text, flags)))
     console.print(f"\nreport: {done.folder}/report.html")
     for command in done.commands:
         console.print(f"next:   {command}", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.records import Interval
@@ -86,8 +86,13 @@ def interval_text(interval: Interval | None) -> str:
     return "" if interval is None else f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
 
 
-def terminal(comparison: Comparison) -> Group:
-    """Return what the terminal shows: tables, findings and recommendation."""
+def terminal(comparison: Comparison, worded: Callable[[str], str] = str) -> Group:
+    """Return what the terminal shows: tables, findings and recommendation.
+
+    Args:
+        comparison: the finished study.
+        worded: rewrites the recommendation, which names parameters, for whoever reads it.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -106,8 +111,8 @@ def terminal(comparison: Comparison) -> Group:
         if finding.fix:
             text.append(f"\n  what to do: {clean(finding.fix)}", style="italic")
         parts.append(text)
-    parts.append(Text(f"\n{clean(advice.text)}", style="bold"))
-    parts += [Text(f"  {clean(line)}") for line in (*advice.evidence, advice.doubt)]
+    parts.append(Text(f"\n{clean(worded(advice.text))}", style="bold"))
+    parts += [Text(f"  {clean(line)}") for line in (*advice.evidence, worded(advice.doubt))]
     return Group(*parts)
 
 
