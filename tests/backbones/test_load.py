@@ -131,7 +131,7 @@ def test_weights_may_be_missing_behind_the_cut_only(checkpoints, tmp_path):
     path = tmp_path / "part.safetensors"
     save_file(part, path)
     cut = load_backbone("timm/resnet10t", weights=path, layer="layer3", size=64, **COLOURS)
-    assert any("behind the cut" in note for note in cut.notes)
+    assert any("behind layer3" in note for note in cut.notes)
     with pytest.raises(BackboneError, match=r"layer4.*choose a layer before what is missing"):
         load_backbone("timm/resnet10t", weights=path, size=64, **COLOURS)
     with pytest.raises(BackboneError, match=r"layer4"):

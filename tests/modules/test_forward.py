@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import headstart
 from headstart.core.errors import BackboneError
 from headstart.modules.forward import StopForward, aside, capture, compilable, hooked, run_up_to
 from headstart.modules.layers import call_order, live_parts
@@ -177,3 +179,13 @@ def test_layers_are_listed_as_they_finish_with_their_number_of_runs():
     shared = nn.Linear(4, 4)
     net = nn.Sequential(nn.Linear(2, 4), shared, shared)
     assert call_order(net, torch.zeros(3, 2)) == (("0", 1, (4,)), ("1", 2, (4,)))
+
+
+def test_hooks_are_registered_in_one_place():
+    package = Path(headstart.__file__).parent
+    found = [
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if "register_forward" in path.read_text(encoding="utf-8")
+    ]
+    assert found == ["modules/forward.py"]

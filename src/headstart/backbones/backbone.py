@@ -1,4 +1,4 @@
-"""A backbone: a module with its preprocessing and its cut."""
+"""A backbone: a network with its inputs, and the layer that features are taken from."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from headstart.modules.pooling import Pooling, check_pooling, pool
 
 @dataclass(frozen=True)
 class Layer:
-    """A place where a backbone can be cut.
+    """A layer that features can be taken from.
 
     Attributes:
-        name: what ``--layer`` takes.
-        shape: the output for one item, without the batch dimension.
+        name: of the submodule, as ``layer`` takes it.
+        shape: of its output for one item, without the batch dimension.
     """
 
     name: str
@@ -41,15 +41,16 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A pre-trained module that turns items into features.
+    """A pre-trained network that turns items into features.
 
     Attributes:
-        name: how it was asked for ("timm/resnet18.a1_in1k").
-        module: the network; run in evaluation mode by the extraction, whatever mode it is in.
-        inputs: what its weights expect of an item, and how to get there.
-        layer: the submodule whose output is the feature, or None for the output of the module.
+        name: the source that it was loaded from ("timm/resnet18.a1_in1k").
+        module: the network; extraction runs it in evaluation mode, whatever mode it is in.
+        inputs: from the content of an item to the arguments that the weights expect.
+        layer: the submodule whose output is the feature, or None for the output of the network.
         pooling: how that output becomes one row an item.
-        blocks: names of the main blocks in forward order, for listing; any submodule can be cut.
+        blocks: names of the main blocks in forward order, for listings; features can be taken from
+            any submodule.
         origin: plain values that say where architecture and weights come from, for records.
         notes: what was decided on the user's behalf, one sentence each.
     """
@@ -69,10 +70,10 @@ class Backbone:
             find_layer(self.module, self.layer)
 
     def at(self, layer: str | None, pooling: Pooling | None = None) -> Backbone:
-        """Return the same network cut elsewhere.
+        """Return the same network with features from another layer.
 
         Args:
-            layer: name of a submodule; None for the output of the whole module.
+            layer: name of a submodule; None for the output of the network.
             pooling: None means ``avg`` at a layer and ``none`` at the output.
         """
         chosen: Pooling = pooling or ("none" if layer is None else "avg")
@@ -91,7 +92,7 @@ class Backbone:
         return max(named, key=lambda layer: order.index(str(layer)))
 
     def features(self, inputs: Arguments) -> Tensor:
-        """Run the network up to the cut.
+        """Run the network up to the layer, and pool its output.
 
         Args:
             inputs: of ``n`` items, on the module's device.
@@ -151,7 +152,7 @@ class Backbone:
         return call_order(self.module, *probe.args, **probe.kwargs)
 
     def check_layer(self) -> None:
-        """Refuse a cut at a module that runs several times: which of its outputs is meant?"""
+        """Refuse a layer that runs several times: which of its outputs would be meant?"""
         if self.layer is None:
             return
         runs = {name: count for name, count, _ in self.call_order()}
@@ -164,8 +165,8 @@ class Backbone:
     def identity(self) -> dict[str, Any]:
         """Describe the function from the network's arguments to features, for cache keys.
 
-        Weights and buffers enter by content digest, but only those up to the cut: another head,
-        or other blocks behind the cut, find the same rows.
+        Weights and buffers enter by content digest, but only those up to the layer: another head,
+        or other blocks behind the layer, find the same rows.
 
         Raises:
             BackboneError: part of the module has no plain description.
@@ -188,35 +189,38 @@ class Backbone:
             return tuple(self.features(self.probe()).shape[1:])
 
     def parameter_count(self) -> int:
-        """Return the number of parameters up to the cut."""
+        """Return the number of parameters up to the layer."""
         parameters = dict(self.module.named_parameters(remove_duplicate=False))
         return sum(
             math.prod(parameters[name].shape) for name in self.live.tensors if name in parameters
         )
 
 
-def features_of(cuts: Sequence[Backbone], inputs: Arguments) -> list[Tensor]:
-    """Run one network once and return the features at several of its cuts.
+def features_of(backbones: Sequence[Backbone], inputs: Arguments) -> list[Tensor]:
+    """Run one network once and return its features at several layers.
 
     Args:
-        cuts: the same network, cut at several places or pooled in several ways.
+        backbones: the same network, with several layers or poolings.
         inputs: of ``n`` items, on the module's device.
 
     Returns:
-        One tensor a cut, as :meth:`Backbone.features` gives it.
+        One tensor for each, as :meth:`Backbone.features` returns it.
     """
-    read = _reading(cuts, lambda: inputs.mask)
-    layers = {cut.layer for cut in cuts}
-    found = capture(cuts[0].module, layers, read, *inputs.args, **inputs.kwargs)
+    read = _reading(backbones, lambda: inputs.mask)
+    layers = {backbone.layer for backbone in backbones}
+    found = capture(backbones[0].module, layers, read, *inputs.args, **inputs.kwargs)
     return _in_order(found.values())
 
 
 @contextmanager
-def compiled_features(cuts: Sequence[Backbone]) -> Iterator[Callable[[Arguments], list[Tensor]]]:
-    """Open what :func:`features_of` does, compiled with ``torch.compile``."""
+def compiled_features(
+    backbones: Sequence[Backbone],
+) -> Iterator[Callable[[Arguments], list[Tensor]]]:
+    """Open a function that does what :func:`features_of` does, compiled with ``torch.compile``."""
     masks: list[Tensor | None] = [None]
-    read = _reading(cuts, lambda: masks[0])
-    with compilable(cuts[0].module, {cut.layer for cut in cuts}, read) as run:
+    read = _reading(backbones, lambda: masks[0])
+    layers = {backbone.layer for backbone in backbones}
+    with compilable(backbones[0].module, layers, read) as run:
 
         def masked(
             args: tuple[Tensor, ...], kwargs: dict[str, Tensor], mask: Tensor | None
@@ -229,17 +233,17 @@ def compiled_features(cuts: Sequence[Backbone]) -> Iterator[Callable[[Arguments]
 
 
 def _reading(
-    cuts: Sequence[Backbone], mask: Callable[[], Tensor | None]
+    backbones: Sequence[Backbone], mask: Callable[[], Tensor | None]
 ) -> Callable[[str | None, Tensor], dict[int, Tensor]]:
-    """Return what reads a layer's output: the features at each of its cuts, by position."""
-    for cut in cuts:
-        if cut.module is not cuts[0].module:
+    """Return a function that pools a layer's output for each backbone that takes it."""
+    for backbone in backbones:
+        if backbone.module is not backbones[0].module:
             raise ValueError("features are taken from one network at a time")
-        _ = cut.layout  # found by a run of its own, not in the middle of this one
+        _ = backbone.layout  # found by a run of its own, not in the middle of this one
     return lambda layer, output: {
-        position: cut.pool(output, mask())
-        for position, cut in enumerate(cuts)
-        if cut.layer == layer
+        position: backbone.pool(output, mask())
+        for position, backbone in enumerate(backbones)
+        if backbone.layer == layer
     }
 
 

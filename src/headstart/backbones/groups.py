@@ -118,7 +118,7 @@ def param_groups(
         no_decay: further names, globs or parts without weight decay.
         scales: further factors by name, glob or part, such as ``{"encoder": 0.1}`` to train a
             part slowly instead of freezing it; the longest that covers a parameter counts.
-        reporter: is told the table of effective rates.
+        reporter: shown the table of effective rates.
 
     Returns:
         A list of dicts with ``params``, ``lr``, ``weight_decay`` and ``name``.
@@ -278,7 +278,7 @@ def _units(module: nn.Module, prefix: str, within: bool = False) -> Iterator[_Un
 
 
 def _divides(module: nn.Module, within: bool) -> bool:
-    """Whether a module is to be divided into units, rather than being one."""
+    """Whether a module is divided into units, rather than being one."""
     if _is_list(module):
         return _entries(module) > 1 and (not within or _holds_blocks(module))
     # A container such as a transformer's encoder holds one list of blocks; an Inception block,

@@ -113,15 +113,15 @@ def _load_up_to(
     Args:
         module: the network, changed in place.
         file: a safetensors file, or a torch file of tensors.
-        layer: the cut; None means the whole module.
-        example: what the module is called with, to find out what runs before the cut.
+        layer: the layer that features are taken from; None for the whole module.
+        example: what the module is called with, to find out what runs up to the layer.
         classifier: names of removed classifiers; the file may have them.
 
     Returns:
-        Notes: what the file lacks or has beyond the cut, one sentence each.
+        Notes: what was loaded, and what the file lacks behind the layer; one sentence each.
 
     Raises:
-        BackboneError: a tensor before the cut is missing or misshaped, or the file has unexpected
+        BackboneError: a tensor up to the layer is missing or misshaped, or the file has unexpected
             names; all of them are listed.
     """
     allow_missing: list[str] = []
@@ -149,7 +149,7 @@ def _load_up_to(
     notes = [f"{len(report.matched)} tensors loaded from {file.name}"]
     if beyond:
         notes.append(
-            f"{file.name} lacks {len(beyond)} tensors behind the cut at {layer} "
+            f"{file.name} lacks {len(beyond)} tensors behind {layer} "
             f"(the first is {beyond[0]}); they do not run"
         )
     return tuple(notes)

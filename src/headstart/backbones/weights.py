@@ -55,7 +55,7 @@ class LoadReport:
         missing: tensors of the part that the file does not have.
         unexpected: tensors of the file (renamed) that the part does not have.
         misshaped: tensors that are in both and do not fit; they were not loaded.
-        allowed: tensors left out with leave: named by ``allow_missing`` or ``allow_unexpected``,
+        allowed: tensors that may be left out: named by ``allow_missing`` or ``allow_unexpected``,
             dropped by ``rename``, or batch counters that older checkpoints do not have.
         cast: matched tensors whose precision changed on the way, such as float16 to float32.
     """
@@ -80,7 +80,7 @@ class LoadReport:
         for label, names in (
             ("missing in the file", self.missing),
             ("unexpected in the file", self.unexpected),
-            ("left out with leave", self.allowed),
+            ("left out as allowed", self.allowed),
             ("changed in precision", self.cast),
         ):
             if names:

@@ -199,7 +199,7 @@ def _norms(modules: list[nn.Module], policy: FreezePolicy) -> str:
 
 
 def _chance(modules: list[nn.Module], policy: FreezePolicy) -> str:
-    sources = Counter(source for m in modules if (source := kinds.chance(m)) is not None)
+    sources = Counter(source for m in modules if (source := kinds.randomness(m)) is not None)
     if not sources:
         return "none known"
     listed = ", ".join(f"{count} {name}" for name, count in sources.most_common(3))

@@ -1,1 +1,1 @@
-"""Facts about any ``nn.Module``: its layers, modes, kinds, pooling, digests and identity."""
+"""What holds for any ``nn.Module``: running it, its layers, modes, poolings, digests, identity."""

@@ -182,7 +182,7 @@ def change(name: str, tensor: Tensor, before: Record) -> Change | None:
 
 
 def compare_digests(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names whose digests differ, or that stand on one side only, in sorted order."""
+    """Return the names whose digests differ, or that are on one side only, in sorted order."""
     return tuple(
         sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     )

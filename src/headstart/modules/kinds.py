@@ -1,4 +1,4 @@
-"""What a module is, as far as freezing is concerned: a norm, a running norm, a source of chance."""
+"""What kind of module it is, for freezing: a norm, a running norm, a source of randomness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 _NORM_CLASSES = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm)
 _NORM_NAME = re.compile(r"norm", re.IGNORECASE)
-_CHANCE_NAME = re.compile(r"drop|stochasticdepth|stochastic_depth", re.IGNORECASE)
+_RANDOM_NAME = re.compile(r"drop|stochasticdepth|stochastic_depth", re.IGNORECASE)
 _RATES = ("dropout", "drop_prob", "drop_rate", "dropout_p", "attention_dropout", "attn_drop_p")
 
 
@@ -71,11 +71,11 @@ def is_norm(module: nn.Module) -> bool:
     return named and bool(own) and all(p.numel() == max(p.shape, default=1) for p in own)
 
 
-def chance(module: nn.Module) -> str | None:
-    """Name the source of chance that the module is, or None.
+def randomness(module: nn.Module) -> str | None:
+    """Name the source of randomness that the module is, or None.
 
     Used for display; what is held in evaluation mode does not depend on it, since any class may
-    ask for ``self.training``. Rates of zero count as no source.
+    read ``self.training``. Rates of zero count as no source.
     """
     name = type(module).__name__
     if isinstance(module, nn.RReLU):
@@ -85,7 +85,7 @@ def chance(module: nn.Module) -> str | None:
     rates = [getattr(module, key, None) for key in _RATES]
     if any(isinstance(r, int | float) and not isinstance(r, bool) and r > 0 for r in rates):
         return name
-    if _CHANCE_NAME.search(name) and not list(module.children()):
+    if _RANDOM_NAME.search(name) and not list(module.children()):
         rate = getattr(module, "p", None)
         return None if rate == 0 or getattr(module, "drop_prob", None) == 0 else name
     return None
@@ -93,12 +93,12 @@ def chance(module: nn.Module) -> str | None:
 
 __all__ = [
     "can_hold_statistics",
-    "chance",
     "is_batch_only_norm",
     "is_constant_norm",
     "is_instance_norm",
     "is_norm",
     "is_reestimable",
     "is_running_norm",
+    "randomness",
     "running_buffers",
 ]

@@ -30,7 +30,7 @@ class TensorSpec:
         name: its name in the graph.
         shape: its shape for one item.
         dtype: the type in which it is stored.
-        compute: the type in which the model computed it, and in which the suffix takes it up.
+        compute: the type in which the model computed it, and to which the suffix converts it.
         bytes: what it takes for one item, stored.
         order: its axes (0 is the batch) from the slowest to the fastest in memory. The suffix
             restores it, so that the same kernels run as in the whole model.
@@ -49,7 +49,7 @@ def specify(name: str, value: Tensor, items: int, dtype: str) -> TensorSpec | No
 
     Args:
         name: its name.
-        value: what a batch gave.
+        value: for a batch.
         items: the number of items of that batch.
         dtype: the type for floating tensors; others keep theirs.
     """
@@ -84,7 +84,7 @@ def _strided_otherwise(tensor: Tensor, order: tuple[int, ...]) -> bool:
 
 
 def memory_order(tensor: Tensor) -> tuple[int, ...]:
-    """Return the axes from the slowest to the fastest; the given order where memory is shared."""
+    """Return the axes from the slowest to the fastest; unchanged where memory overlaps."""
     order = tuple(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
     plain = tuple(range(tensor.ndim))
     return order if not tensor.is_contiguous() and not _strided_otherwise(tensor, order) else plain
@@ -158,7 +158,7 @@ def to_array(rows: Tensor, spec: TensorSpec) -> Array:
 
 
 def from_array(array: Array, spec: TensorSpec) -> Tensor:
-    """Return what :func:`to_array` gave as a tensor of ``spec.dtype``, without a copy if it can."""
+    """Undo :func:`to_array`: return a tensor of ``spec.dtype``, without a copy where possible."""
     if not array.flags.writeable:
         array = array.copy()  # torch has no read-only tensors
     rows = torch.from_numpy(np.ascontiguousarray(array))
@@ -168,7 +168,7 @@ def from_array(array: Array, spec: TensorSpec) -> Tensor:
 def boundary_tensors(
     boundary: Iterable[TensorSpec], columns: Mapping[str, Array]
 ) -> tuple[Tensor, ...]:
-    """Turn stored columns into what the suffix takes, in order."""
+    """Turn stored columns into the arguments of the suffix, in order."""
     return tuple(from_array(columns[spec.name], spec) for spec in boundary)
 
 

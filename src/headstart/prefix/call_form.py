@@ -24,8 +24,7 @@ class CallForm:
     Attributes:
         names: a name for every tensor, after the parameters of ``forward``.
         spec: the structure of ``(args, kwargs)``.
-        fixed: what stands at the places of the structure that hold no tensor; a tensor's place
-            holds ``...``.
+        fixed: the leaves of the structure that are no tensors; a tensor's place holds ``...``.
         outlines: for every tensor one item of its shape and type, without memory.
     """
 
@@ -79,7 +78,7 @@ class CallForm:
 
 
 def read_example(model: nn.Module, example: Any) -> tuple[CallForm, list[Tensor]]:
-    """Take an example apart.
+    """Flatten an example.
 
     Args:
         model: the model.

@@ -1,4 +1,4 @@
-"""The proof of a cut: the two parts give what the model gives."""
+"""The proof of a cut: the two parts compute what the model computes."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Check:
     def __str__(self) -> str:
         if self.fault:
             return self.fault
-        told = "bit-identical" if self.exact else f"equal to {self.max_error:.1g}"
-        return f"output {told} on {self.items} items"
+        closeness = "bit-identical" if self.exact else f"equal to {self.max_error:.1g}"
+        return f"output {closeness} on {self.items} items"
 
 
 def check(
@@ -62,7 +62,7 @@ def check(
         form: how the model is called.
         batches: of different size.
         terms: the modes of training.
-        evaluated: for every batch, returns what :func:`evaluate_model` gives.
+        evaluated: for every batch, a function that returns what :func:`evaluate_model` does.
     """
     worst, exact, items = 0.0, True, 0
     for batch, evaluated_model in zip(batches, evaluated, strict=True):
@@ -82,8 +82,8 @@ def check(
                     torch.manual_seed(_SEED)
                     output = suffix(*rows)
             except Exception as failure:  # the model is a user's own code: anything may be raised
-                told = f"{type(failure).__name__}: {failure}".splitlines()[0]
-                return Check(False, float("inf"), items, f"running the parts failed ({told})")
+                reason = f"{type(failure).__name__}: {failure}".splitlines()[0]
+                return Check(False, float("inf"), items, f"running the parts failed ({reason})")
             if versions != [version(row) for row in rows]:
                 return Check(False, float("inf"), items, "the suffix changes its rows in place")
             whole, parts = tensors_in(expected), tensors_in(output)
@@ -95,13 +95,13 @@ def check(
             exact = exact and error == 0.0 and all(map(_equal, whole, parts))
             worst = max(worst, error)
             if not worst <= TOLERANCE:
-                told = f"the parts differ from the model by {worst:.2g} in {mode} mode"
-                return Check(False, worst, items, told)
+                reason = f"the parts differ from the model by {worst:.2g} in {mode} mode"
+                return Check(False, worst, items, reason)
     return Check(exact, worst, items)
 
 
 def evaluate_model(model: nn.Module, form: CallForm, batch: Sequence[Tensor]) -> Any:
-    """Return what a model gives in evaluation mode, and leave it as it was."""
+    """Return the output of a model in evaluation mode, and leave the model unchanged."""
     return _run(model, model, form, batch, lambda: evaluate(model))
 
 
@@ -122,7 +122,7 @@ def _run(
 def _rows(
     model: nn.Module, prefix: nn.Module, form: CallForm, batch: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """Compute boundary rows as they come back from a store: separate and contiguous."""
+    """Compute boundary rows as a store returns them: separate and contiguous."""
     rows = _run(model, prefix, form, batch, lambda: evaluate(model))
     return tuple(row.clone(memory_format=torch.contiguous_format) for row in rows)
 

@@ -26,12 +26,12 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def version(tensor: Tensor) -> int:
-    """Return how often a tensor was worked on in place; inference tensors do not count it."""
+    """Return how often a tensor was changed in place; inference tensors do not count it."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 class Watch:
-    """Tells whether the parameters or buffers of a module change."""
+    """Notices whether the parameters or buffers of a module change."""
 
     def __init__(self, module: nn.Module | None) -> None:
         parameters = [] if module is None else list(module.parameters())

@@ -17,7 +17,7 @@ from headstart.prefix.purity import Purity
 from headstart.prefix.result import Placed
 
 _OUTSIDE = -1
-"""Stands for whatever is not divided and reads a value: it is always behind the boundary."""
+"""The number of whatever is not divided and reads a value: it is always behind the boundary."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from headstart.prefix.call_form import CallForm
 
 
 class UntraceableError(Exception):
-    """A model cannot be recorded, or its graph not be divided. Never leaves this package."""
+    """A model cannot be recorded, or its graph not be divided; users see it as a :class:`NoCut`."""
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class Trace:
         model: the model.
         form: how the model is called; one placeholder a tensor.
         graph: its operations, in the order in which they ran.
-        values: what every node gave for the two probe batches; emptied of tensors by
+        values: the results of every node for the two probe batches; emptied of tensors by
             :meth:`forget`.
         shapes: non-tensor nodes that follow from the batch size alone.
         modes: nodes that read ``module.training``, with the module's name.
@@ -88,7 +88,7 @@ def _outline(value: Tensor) -> Tensor:
 def needs(trace: Trace) -> dict[fx.Node, tuple[fx.Node, ...]]:
     """Return for every node the nodes that must be on its side of a cut or before it.
 
-    Nodes that stand for shapes are left out: they are known without running anything.
+    Nodes that are shapes are left out: they are known without running anything.
     """
     group = _memory_groups(trace)
     readers: dict[int, list[fx.Node]] = {}
@@ -114,7 +114,7 @@ def needs(trace: Trace) -> dict[fx.Node, tuple[fx.Node, ...]]:
 def overwritten_aliases(trace: Trace) -> frozenset[fx.Node]:
     """Return the nodes that share another's memory which is written to after them.
 
-    Stored apart from it, they would not see what is written; they are taken anew behind the cut.
+    Stored apart from it, they would not see what is written; they are computed anew behind the cut.
     """
     group = _memory_groups(trace)
     last: dict[int, fx.Node] = {}

@@ -22,7 +22,7 @@ from headstart.prefix.graph import Trace, UntraceableError, needs
 
 
 class Mode(nn.Module):
-    """Stands for the mode of a module whose own code is part of the graph.
+    """The mode of a module whose own code is part of the graph.
 
     Reads are those of the module; ``train`` and ``eval`` of the part reach the module too, as far
     as no freeze contract holds it in evaluation mode.
@@ -73,7 +73,7 @@ class _Reference:
 class Part(nn.Module):
     """A part of a model, as a module of its own.
 
-    Submodules, parameters and buffers are the very objects of the model, under the same names: an
+    Submodules, parameters and buffers are those of the model itself, under the same names: an
     optimizer made on either is valid for both, and ``model.state_dict()`` sees what was trained.
     Make the cut after moving the model to its device.
     """
@@ -100,7 +100,7 @@ class Part(nn.Module):
 
 
 class Prefix(Part):
-    """The part that is computed once: takes what the model takes, gives the boundary tensors."""
+    """The part that is computed once: from the arguments of the model to the boundary tensors."""
 
     def __init__(self, trace: Trace, graph: fx.Graph) -> None:
         super().__init__(trace, graph)
@@ -119,7 +119,7 @@ class Prefix(Part):
 
 
 class Suffix(Part):
-    """The part that trains: takes the boundary tensors, gives what the model gives."""
+    """The part that trains: from the boundary tensors to the output of the model."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Suffix(Part):
 
         Args:
             rows: the boundary tensors, each ``(n, *shape)``, in their stored type. They are not
-                changed, whatever works in place behind the cut.
+                changed, whatever operates in place behind the cut.
         """
         faults = [
             f"{spec.name} has shape {spec.shape} an item, found {tuple(row.shape[1:])}"
@@ -149,8 +149,8 @@ class Suffix(Part):
         if len(rows) != len(self._boundary):
             faults.append(f"the boundary has {len(self._boundary)} tensors, found {len(rows)}")
         if faults:
-            raise ConfigError(tuple(faults), hint="pass the rows of this very cut, in order")
-        leaves = self._run(self, *map(self._taken_up, self._boundary, rows))
+            raise ConfigError(tuple(faults), hint="pass the rows of this cut, in order")
+        leaves = self._run(self, *map(self._restored, self._boundary, rows))
         return pytree.tree_unflatten(leaves, self._output_form)
 
     def only_runs(self, names: Collection[str]) -> bool:
@@ -161,7 +161,7 @@ class Suffix(Part):
             for node in self._graph.nodes
         )
 
-    def _taken_up(self, spec: TensorSpec, row: Tensor) -> Tensor:
+    def _restored(self, spec: TensorSpec, row: Tensor) -> Tensor:
         taken = laid_out(row.to(getattr(torch, spec.compute)), spec.order)
         return taken.clone() if taken is row and spec.name in self._written else taken
 
@@ -246,7 +246,7 @@ def build_suffix(
 def _written(
     trace: Trace, boundary: Sequence[fx.Node], behind: Iterable[fx.Node]
 ) -> frozenset[str]:
-    """Return the names of the boundary tensors that something behind the cut works on in place."""
+    """Return the names of the boundary tensors that something behind the cut changes in place."""
     touched = {other for node in behind for other in trace.mutates.get(node, ())}
     return frozenset(
         node.name
@@ -284,8 +284,8 @@ class _Builder:
 
         Args:
             wanted: the nodes.
-            within: where given, whatever of it writes into the memory of a needed node is needed.
-            without: what is computed elsewhere; only the order of writing asks for it.
+            within: if given, whatever in it writes into the memory of a needed node is needed too.
+            without: what is computed elsewhere, and enters through the order of writing alone.
         """
         found: set[fx.Node] = set()
         queue = list(wanted)
@@ -322,7 +322,7 @@ class _Builder:
         self.graph._headstart_modes = tuple(self.modes)  # type: ignore[attr-defined]
 
     def argument(self, node: fx.Node) -> Any:
-        """Return what stands for a node in the new graph."""
+        """Return the counterpart of a node in the new graph."""
         if node not in self.trace.shapes:
             return self.copied[node]
         two, three = self.trace.values[node]
@@ -349,7 +349,7 @@ def _plus(size: int, offset: int) -> int:
 def compute_rows(
     prefix: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Tensor, ...]:
-    """Run a prefix in evaluation mode, without autograd; its modes are given back."""
+    """Run a prefix in evaluation mode, without autograd; its modes are restored."""
     with untouched(prefix):
         evaluate(prefix)
         rows: tuple[Tensor, ...] = prefix(*args, **kwargs)

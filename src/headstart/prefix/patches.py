@@ -26,7 +26,7 @@ class Recorder(Protocol):
 
 
 class _ModeReads:
-    """Stands on ``nn.Module`` while a model is recorded, so that reads of the mode are seen."""
+    """Replaces ``nn.Module.training`` while a model is recorded, so that reads of it are seen."""
 
     def __init__(self, tracer: Recorder) -> None:
         self.tracer = tracer

@@ -1,7 +1,7 @@
 """Which operations of a graph may be computed once: by what they read, and by trying them.
 
 An operation is pure if all it reads is pure or frozen and if running it in the mode of training
-draws no random numbers, changes nothing that lives on, gives an item the same row whatever the
+draws no random numbers, changes nothing that persists, gives an item the same row whatever the
 other items of the batch are, and gives the same as in evaluation mode. The last four are measured
 on probe batches, operation by operation, so that layers of any library are judged by what they do.
 """
@@ -112,7 +112,7 @@ class _Examiner:
             self.blockers.append(f"{label(node)} reads {names}, which moves")
 
     def _static_reason(self, node: fx.Node) -> str | None:
-        """Return what speaks against a node before it is run."""
+        """Return why a node cannot be pure, as far as is known before running it."""
         if node in self.trace.modes:
             held = not self.training[id(self.trace.model.get_submodule(self.trace.modes[node]))]
             return None if held else "follows the mode of a module"
@@ -148,7 +148,7 @@ class _Examiner:
         state = _generators(self.values_of(node, 0))
         first = self._run(node, 0, module)
         if _differ(state, _generators(self.values_of(node, 0))):
-            return f"draws random numbers in training mode{_chance(module)}", None
+            return f"draws random numbers in training mode{_source_of_randomness(module)}", None
         second = self._run(node, 1, module)
         if own.changed:
             return "updates its buffers in training mode", None
@@ -212,8 +212,8 @@ def _differ(left: list[Tensor], right: list[Tensor]) -> bool:
     return any(not torch.equal(a, b) for a, b in zip(left, right, strict=False))
 
 
-def _chance(module: nn.Module | None) -> str:
-    sources = [] if module is None else [s for m in module.modules() if (s := kinds.chance(m))]
+def _source_of_randomness(module: nn.Module | None) -> str:
+    sources = [] if module is None else [s for m in module.modules() if (s := kinds.randomness(m))]
     return f" ({sources[0]})" if sources else ""
 
 

@@ -16,9 +16,9 @@ class Cut:
     """A model in two parts, with ``suffix(*prefix(x)) == model(x)`` checked.
 
     Attributes:
-        prefix: the frozen, deterministic part: takes what the model takes, gives a tuple of the
+        prefix: the frozen, deterministic part: from the arguments of the model to a tuple of the
             boundary tensors, each ``(n, *shape)``.
-        suffix: the rest: takes the boundary tensors, gives what the model gives. Both share the
+        suffix: the rest: from the boundary tensors to the output of the model. Both share the
             parameters, buffers and submodules of the model.
         boundary: the tensors that are stored.
         check: how far the two parts were from the whole model on the probe.
@@ -28,7 +28,7 @@ class Cut:
         recomputed_seconds: time an item of frozen operations that are computed in every epoch,
             because reading their result would take longer.
         read_seconds: time to read the boundary of one item at the assumed bandwidth.
-        ends: why it is here and not further on; one sentence for each branch of the graph.
+        ends: why the frozen part ends where it does; one sentence for each branch of the graph.
     """
 
     prefix: Prefix
@@ -87,7 +87,7 @@ class NoCut:
 
     Attributes:
         reason: why, in one sentence.
-        ends: what stands in the way, operation by operation.
+        ends: what prevents it, operation by operation.
     """
 
     reason: str

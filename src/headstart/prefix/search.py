@@ -29,7 +29,7 @@ from headstart.prefix.tracing import trace
 
 READ_BANDWIDTH = 5e8
 """Bytes a second at which stored rows are read. A mapped file on a local disk gives random rows
-about twice as fast; the other half stands for writing them once and for the disk they take."""
+about twice as fast; the other half accounts for writing them once and for disk space."""
 
 
 def find_cut(
@@ -54,7 +54,7 @@ def find_cut(
             mapping of named ones, items along the first axis; any number of items, 8 to 16 for
             good times. The cut holds for items of this shape and for every batch size.
         frozen: what does not move in this stage: the handle of :func:`headstart.freeze`, a plan
-            of :func:`headstart.plan_freeze` that is not carried out yet, a function from the name
+            of :func:`headstart.plan_freeze` that has not been applied yet, a function from the name
             of a parameter or buffer to whether it stays, or a mapping from names of tensors or
             modules to that.
         dtype: the type in which floating boundary tensors are stored. float32 (the default)
@@ -82,7 +82,7 @@ def find_cut(
 
 @dataclass(eq=False)
 class Recording:
-    """What :func:`record` returns; of no use once weights have changed.
+    """A model with the graph of its operations; outdated once weights have changed.
 
     Attributes:
         model: the model.
@@ -120,7 +120,7 @@ class Recording:
         return {node: known[node] for node in known if node in purity.varying}
 
     def check_batches(self, items: int) -> tuple[list[list[Tensor]], list[Callable[[], Any]]]:
-        """Return the batches that a cut is checked on, and what gives the model's evaluation.
+        """Return the batches that a cut is checked on, and functions that run the model on them.
 
         Args:
             items: of the example at most, in the first batch; the second one has three.

@@ -1,4 +1,4 @@
-"""What a stage promises: which tensors do not move, and which mode every module trains in."""
+"""What is frozen in a stage: which tensors do not move, and which mode every module trains in."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Frozen = Callable[[str], bool] | Mapping[str, bool] | FreezeHandle | FreezePlan
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """The promises of a stage, on one model.
+    """What is frozen in a stage, on one model.
 
     Attributes:
         names: every parameter and buffer with its first name, by identity.
         frozen: the identities of those that do not move, and share memory with none that does.
-        held: modules in evaluation mode while the model trains, of a plan that is not carried out
+        held: modules in evaluation mode while the model trains, of a plan that has not been applied
             yet; None: ``model.train()`` itself shows it.
     """
 
@@ -48,7 +48,7 @@ def read_terms(model: nn.Module, frozen: Frozen) -> Terms:
 
     Args:
         model: the model.
-        frozen: the handle of :func:`headstart.freeze`; a plan that is not carried out yet; a
+        frozen: the handle of :func:`headstart.freeze`; a plan that has not been applied yet; a
             function from the name of a parameter or buffer to whether it stays; or a mapping
             from names of tensors or modules to that, of which the longest name wins. With the
             latter two, modes are those that ``model.train()`` sets.

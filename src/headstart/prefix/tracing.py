@@ -192,8 +192,8 @@ class _Tracer(fx.Tracer):
         args, kwargs = self.found.form.call(leaves)
 
         def call() -> Any:
-            # The output of the graph is flat; the suffix gives it its form again, so that a
-            # library's own output classes come back as such.
+            # The output of the graph is flat; the suffix restores its structure, with a library's
+            # own output classes.
             leaves, self.found.output_form = pytree.tree_flatten(
                 root_fn(self.root, *args, **kwargs)
             )
@@ -254,7 +254,7 @@ class _Tracer(fx.Tracer):
             return tuple(output) if isinstance(value, tuple | list) else output
         return output
 
-    # What the probe batches tell
+    # What the probe batches show
 
     def _shadow(self, node: fx.Node) -> None:
         """Run the node on both probe batches, and note what it shares and what it changes."""

@@ -24,7 +24,7 @@ from headstart.core.progress import Reporter
 from headstart.data import Inputs
 from headstart.extraction import TOLERANCE, Extraction
 from headstart.freezing import LayerDrift
-from headstart.modules.kinds import chance, is_running_norm
+from headstart.modules.kinds import is_running_norm, randomness
 from headstart.study import network
 from headstart.study.configurations import Autograd
 from headstart.study.functions import Cut, Facts, Function
@@ -229,7 +229,7 @@ def find_facts(backbone: Backbone, inputs: Arguments) -> Facts:
     """
     modules = dict(backbone.module.named_modules())
     parts = [(name, modules[name]) for name in backbone.live.modules]
-    kinds = [(name, chance(part)) for name, part in parts]
+    kinds = [(name, randomness(part)) for name, part in parts]
     function = Function("running", None, True, False, backbone.inputs, None)
     ready = network.prepared(backbone, function)
     rows = []

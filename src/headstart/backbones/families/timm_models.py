@@ -43,7 +43,7 @@ def build_timm(request: Request) -> Built:
         note = f"preprocessing from timm's metadata for {config['architecture']}.{config['tag']}"
     else:
         # What the file was trained on is not what timm's own weights were trained on: geometry
-        # is the architecture's, colours are asked for.
+        # is the architecture's, the user has to state the colours.
         known = {key: known[key] for key in ("size", "crop_fraction", "interpolation", "resize")}
         note = (
             f"size, crop and interpolation, where not given, are those of timm's {architecture}, "

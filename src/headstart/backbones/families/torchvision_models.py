@@ -1,4 +1,4 @@
-"""torchvision: classification models, cut before their last linear layer."""
+"""torchvision: classification models without their last linear layer."""
 
 from __future__ import annotations
 
