@@ -153,7 +153,7 @@ def test_metadata_is_complete() -> None:
 
 def test_preprocessing_travels_in_the_weights_file() -> None:
     with weights_file() as path:
-        assert inputs_in(path) == glyphs_metadata()["preprocessing"]
+        assert inputs_in(path, Preprocessing) == glyphs_metadata()["preprocessing"]
     assert METADATA_KEY == "headstart.preprocessing"
     assert preprocessing().size == (32, 32)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from headstart.extraction import Extractor, Rows
+from headstart.extraction import Extractor, FeatureRows
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str | None]:
     counts: Counter[str | None] = Counter()
     real = Extractor.rows
 
-    def counted(self: Extractor, *args: Any, **kwargs: Any) -> Iterator[Rows]:
+    def counted(self: Extractor, *args: Any, **kwargs: Any) -> Iterator[FeatureRows]:
         for rows in real(self, *args, **kwargs):
             counts.update({cut.layer: len(rows.indices) for cut in self.cuts})
             yield rows

@@ -69,7 +69,7 @@ def load_backbone(
         chosen_inputs = inputs.changed(**given)
     else:
         kind = inputs_kind(built.kind)
-        chosen_inputs, said = kind.resolve(name, {**built.known, **inputs_in(file)}, given)
+        chosen_inputs, said = kind.resolve(name, {**built.known, **inputs_in(file, kind)}, given)
     if layer is not None:
         find_layer(built.module, layer)
     chosen: Pooling = pooling or ("none" if layer is None else "avg")

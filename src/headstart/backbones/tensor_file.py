@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headstart.core.errors import BackboneError
 from headstart.core.wording import quoted
-from headstart.data.preprocessing import Preprocessing
+from headstart.data.inputs import Inputs, required_fields
 
 # The keys under which training scripts commonly keep the tensors in a torch checkpoint.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "teacher", "ema")
@@ -67,8 +67,12 @@ def tensor_names(path: Path) -> set[str]:
     return set(read_tensors(path))
 
 
-def inputs_in(weights: Path | None) -> dict[str, Any]:
-    """Read the preprocessing that a safetensors file carries in its metadata, if it does."""
+def inputs_in(weights: Path | None, kind: type[Inputs]) -> dict[str, Any]:
+    """Read the values of the inputs that a safetensors file carries in its metadata, if it does.
+
+    Raises:
+        BackboneError: they are not values of this kind of inputs.
+    """
     if weights is None or weights.suffix != ".safetensors":
         return {}
     try:
@@ -80,11 +84,13 @@ def inputs_in(weights: Path | None) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(text)
-        Preprocessing(**values)
+        kind(**values)
     except (ValueError, TypeError) as error:
+        needed = [f"{name}=…" for name in required_fields(kind)]
         raise BackboneError(
-            f"the metadata '{METADATA_KEY}' of {weights} is not a preprocessing ({error})",
-            hint="pass mean=…, std=… and size=… instead, or repair the file",
+            f"the metadata '{METADATA_KEY}' of {weights} is not a preprocessing of {kind.unit}"
+            f" ({error})",
+            hint=f"pass {', '.join(needed) or 'inputs=…'} instead, or repair the file",
         ) from error
     return dict(values)
 

@@ -295,6 +295,12 @@ def check_fields(kind: type[Inputs], values: Mapping[str, Any]) -> None:
         )
 
 
+def required_fields(kind: type[Inputs]) -> tuple[str, ...]:
+    """Return the names of the fields without a default."""
+    no = dataclasses.MISSING
+    return tuple(f.name for f in _fields(kind) if f.default is f.default_factory is no)
+
+
 def _fields(kind: type[Inputs]) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(kind)  # type: ignore[arg-type]
 
@@ -310,4 +316,5 @@ __all__ = [
     "check_fields",
     "inputs_kind",
     "register_inputs",
+    "required_fields",
 ]

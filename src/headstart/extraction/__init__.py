@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from headstart.extraction.engines import Engine as Engine
     from headstart.extraction.engines import register_engine as register_engine
     from headstart.extraction.pipeline import Extractor as Extractor
-    from headstart.extraction.pipeline import Rows as Rows
+    from headstart.extraction.pipeline import FeatureRows as FeatureRows
     from headstart.extraction.pipeline import extract as extract
     from headstart.extraction.precision import TOLERANCE as TOLERANCE
     from headstart.extraction.precision import autocast as autocast
@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = contents(
     __name__,
     {
         "engines": ("Engine", "register_engine"),
-        "pipeline": ("Extractor", "Rows", "extract"),
+        "pipeline": ("Extractor", "FeatureRows", "extract"),
         "precision": ("TOLERANCE", "autocast"),
         "settings": ("Extraction", "Precision", "Storage"),
     },

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from headstart.backbones import Backbone, features_of
 from headstart.core.arguments import Arguments
@@ -37,7 +37,7 @@ _CHECKED = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class FeatureRows:
     """Features of some items.
 
     Attributes:
@@ -86,7 +86,7 @@ class Extractor:
         *,
         view: NumberedView | None = None,
         task: Task | None = None,
-    ) -> Iterator[Rows]:
+    ) -> Iterator[FeatureRows]:
         """Compute features of items, in order; unreadable ones are left out and listed in ``bad``.
 
         Args:
@@ -107,13 +107,11 @@ class Extractor:
             workers=self.settings.workers,
             on_bad="skip",
         )
-        done = 0
         try:
             for batch in reader:
-                yield Rows(batch.indices, self._features(batch.arguments(self._device)))
+                yield FeatureRows(batch.indices, self._features(batch.arguments(self._device)))
                 if task is not None:
                     task.advance(len(batch))
-                done += len(batch)
         finally:
             self.bad += reader.bad
             reader.close()
@@ -123,7 +121,8 @@ class Extractor:
     def _features(self, inputs: Arguments) -> tuple[NDArray[np.float32], ...]:
         """Run one batch, filled up to the batch size."""
         module = self.cuts[0].module
-        with running_mode(module, self.settings.precision, self._device):
+        precision = self.settings.precision
+        with evaluation_mode(module), torch.inference_mode(), autocast(precision, self._device):
             if self._forward is None:
                 if self.cuts[0].device != self._device:
                     module.to(self._device)
@@ -149,7 +148,7 @@ def extract(
     settings: Extraction | None = None,
     on_bad: OnBad = "raise",
     reporter: Reporter | None = None,
-) -> Rows:
+) -> FeatureRows:
     """Compute the features of a split in memory, without a cache.
 
     Args:
@@ -176,17 +175,10 @@ def extract(
     settle_bad_items(extractor.bad, on_bad, reporter)
     if not parts:
         raise DataError("no item of the data can be read", hint="see the reasons above")
-    return Rows(
+    return FeatureRows(
         np.concatenate([part.indices for part in parts]),
         tuple(np.concatenate(blocks) for blocks in zip(*(p.features for p in parts), strict=True)),
     )
-
-
-@contextlib.contextmanager
-def running_mode(module: nn.Module, precision: Precision, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, no autograd, and a precision; modes are restored."""
-    with evaluation_mode(module), torch.inference_mode(), autocast(precision, device):
-        yield
 
 
 def _check_rows(
@@ -244,4 +236,4 @@ def _check_engine(
             )
 
 
-__all__ = ["Extractor", "Rows", "extract", "running_mode"]
+__all__ = ["Extractor", "FeatureRows", "extract"]
