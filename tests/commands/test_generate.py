@@ -14,18 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from headstart.commands.generate import Printing, as_flags, generated, in_flags
+from headstart.commands.console import Printing
+from headstart.commands.generate import as_flags, generated, in_flags
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions, Signature
 from headstart.core.errors import ConfigError, HeadstartError
-from headstart.core.settings import (
-    PER_CHANNEL,
-    check,
-    command_line,
-    option,
-    options_of,
-    recorded,
-    settle,
-)
+from headstart.core.kinds import PER_CHANNEL
+from headstart.core.settings import check, command_line, option, options_of, recorded, settle
 
 
 @dataclass(frozen=True)

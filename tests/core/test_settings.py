@@ -15,15 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.core.errors import ConfigError
+from headstart.core.kinds import JSON_OBJECT, PER_CHANNEL, SIZE, listed
 from headstart.core.settings import (
-    JSON_OBJECT,
-    PER_CHANNEL,
-    SIZE,
     Fault,
     check,
     command_line,
     faults,
-    listed,
     option,
     options_of,
     recorded,

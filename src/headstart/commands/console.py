@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.progress import Reporter, SilentReporter, console_reporter
+from headstart.core.settings import option
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Printing:
+    """How a command shows its result."""
+
+    json: bool = option(False, "Print JSON on standard output.", panel="Running")
+    quiet: bool = option(False, "No notes and no progress.", flags=("-q",), panel="Running")
 
 
 def reporter(quiet: bool) -> Reporter:

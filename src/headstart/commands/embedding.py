@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.backbones import Backbone
 from headstart.cache import CachedFeatures
-from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.commands.run_folder import backbone_fingerprint, split_fingerprint
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
 from headstart.core.errors import BadFilesError, ConfigError

@@ -19,17 +19,17 @@ import inspect
 import re
 import shlex
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from headstart.commands.console import reporter
+from headstart.commands.console import Printing, reporter
 from headstart.commands.settings import RunOptions, Signature
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.progress import Reporter
-from headstart.core.settings import Bound, Fault, option, options_of, settle
+from headstart.core.settings import Bound, Fault, options_of, settle
 
 _CHOICES_IN_METAVAR = 12  # characters; longer lists of choices follow the help text
 
@@ -55,14 +55,6 @@ RunFolder = Annotated[
         metavar="RUN", help="A run folder, made by fit, sweep or finetune.", show_default=False
     ),
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Printing:
-    """How a command shows its result."""
-
-    json: bool = option(False, "Print JSON on standard output.", panel="Running")
-    quiet: bool = option(False, "No notes and no progress.", flags=("-q",), panel="Running")
 
 
 def generated(
@@ -295,11 +287,6 @@ def _flag(each: Bound, text: str) -> str:
     return " ".join([words[0], *map(shlex.quote, words[1:])]) if words else f"no {each.flag}"
 
 
-def joined(words: Iterable[object]) -> str:
-    """Return the words of a command as a shell takes them."""
-    return " ".join(shlex.quote(str(word)) for word in words)
-
-
 __all__ = [
     "Data",
     "Items",
@@ -309,5 +296,4 @@ __all__ = [
     "as_flags",
     "generated",
     "in_flags",
-    "joined",
 ]

@@ -8,30 +8,37 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from headstart._version import __version__
 from headstart.backbones import Backbone
-from headstart.commands.fingerprints import backbone_fingerprint
+from headstart.cache import describe_space
 from headstart.commands.settings import BackboneSpec
 from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
 from headstart.core.errors import ConfigError, DataError
+from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
+from headstart.data import Split
 from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head, load_head
+from headstart.store import space_key
 
 FORMAT = 2
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow", "pyarrow")
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """The outcome of ``fit`` or ``finetune``.
+    """The outcome of ``fit``, ``sweep`` or ``finetune``.
 
     Attributes:
         head: the trained head; ``run.predict`` needs it together with ``backbone``.
@@ -224,3 +231,40 @@ def open_run(folder: Path | str) -> SavedRun:
         tuned,
         settings.storage,
     )
+
+
+def backbone_fingerprint(
+    backbone: Backbone, precision: Precision, storage: Storage = "float32"
+) -> str:
+    """Return the key of the backbone's feature space: weights, code, preprocessing, cut."""
+    return space_key(describe_space(backbone, precision, storage=storage))
+
+
+def split_fingerprint(split: Split) -> str:
+    """Return the digest of a split's items and labels, in order."""
+    lines = [[key, int(label)] for key, label in zip(split.ids, split.labels, strict=True)]
+    return fingerprint(canonical_json([list(split.classes), lines], compact=False))
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return versions of Python and the packages that decide results, and the hardware."""
+    import psutil
+    import torch
+
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "headstart": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "packages": versions,
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

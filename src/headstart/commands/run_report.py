@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.commands.console import print_json, stdout
+from headstart.commands.console import Printing, print_json, stdout
 from headstart.commands.embedding import Embedded
-from headstart.commands.environment import describe_environment
-from headstart.commands.generate import Printing
-from headstart.commands.run_folder import Run
+from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import Mistake, fit_page
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from headstart.backbones.families import families
-from headstart.core.errors import BackboneError, ConfigError
-from headstart.core.settings import PER_CHANNEL, SIZE, check, option, options_of, recorded, settle
+from headstart.commands.backbone_spec import BackboneSpec
+from headstart.core.errors import ConfigError
+from headstart.core.settings import check, option, options_of, settle
 from headstart.extraction.settings import Extraction
 
 if TYPE_CHECKING:
@@ -25,189 +25,12 @@ if TYPE_CHECKING:
     from headstart.cache import FeatureCache
     from headstart.core.progress import Reporter
 
-BACKBONE, DATA, RUNNING = "Backbone", "Data", "Running"
+DATA, RUNNING = "Data", "Running"
 """The panels of the help text."""
 
 OnBad = Literal["raise", "skip"]
 Config = TypeVar("Config")
 BackboneLike: TypeAlias = "str | Path | BackboneSpec | Backbone | nn.Module"
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """How to build a backbone: the arguments of :func:`headstart.load_backbone`.
-
-    Attributes:
-        source: name of the backbone; for a module of the user's own, the name of its class.
-        layer, pooling: the cut.
-        weights: path of a local checkpoint, or None.
-        model_args: further arguments of the architecture.
-        mean, std, size, scale, crop_fraction, interpolation, channels: single values of the
-            preprocessing, in the place of those that the weights state.
-        preprocessing: further values of the inputs, by name.
-        kind: of the inputs, where all of their values are given; None: that of the weights.
-        own_module: whether ``source`` is a module that only its owner can build again.
-    """
-
-    source: str = option(
-        "headstart/glyphs",
-        " or ".join(family.form for family in families()) + ".",
-        flags=("--backbone", "-b"),
-        panel=BACKBONE,
-    )
-    layer: str | None = option(
-        None,
-        "Cut after this layer; 'headstart backbones NAME' lists them.",
-        shown="the input of the classifier",
-        panel=BACKBONE,
-    )
-    pooling: str | None = option(
-        None, "avg, cls, gem or none.", shown="avg at a layer", panel=BACKBONE
-    )
-    weights: str | None = option(
-        None,
-        "A local checkpoint instead of the weights of that name.",
-        metavar="FILE",
-        panel=BACKBONE,
-    )
-    model_args: Mapping[str, Any] = option(
-        {},
-        'Further arguments of the architecture, such as \'{"pad_type": "same"}\'.',
-        panel=BACKBONE,
-    )
-    mean: Any = option(
-        None,
-        "Mean of the inputs in pre-training, on scaled values.",
-        kind=PER_CHANNEL,
-        shown="the weights' own",
-        panel=BACKBONE,
-    )
-    std: Any = option(
-        None,
-        "Standard deviation, likewise.",
-        kind=PER_CHANNEL,
-        metavar="S|R,G,B",
-        shown="the weights' own",
-        panel=BACKBONE,
-    )
-    size: Any = option(
-        None, "Input size in pixels.", kind=SIZE, shown="the weights' own", panel=BACKBONE
-    )
-    scale: float | None = option(
-        None,
-        "Factor on the 0..255 values before mean and std.",
-        shown="1/255",
-        panel=BACKBONE,
-    )
-    crop_fraction: float | None = option(
-        None,
-        "Part of the resized image that the centre crop keeps, in (0, 1].",
-        flags=("--crop",),
-        panel=BACKBONE,
-    )
-    interpolation: str | None = option(
-        None, "nearest, box, bilinear, hamming, bicubic or lanczos.", panel=BACKBONE
-    )
-    channels: str | None = option(None, "RGB or BGR.", panel=BACKBONE)
-    preprocessing: Mapping[str, Any] = option({}, "Further values.", cli=False)
-    kind: str | None = option(None, "The kind of inputs.", cli=False)
-    own_module: bool = option(False, "Whether only its owner can build it.", cli=False)
-
-    def __post_init__(self) -> None:
-        if self.weights is not None:
-            # Another working directory must find the file again.
-            path = str(Path(self.weights).expanduser().absolute())
-            object.__setattr__(self, "weights", path)
-        check(self)
-
-    def load(self) -> Backbone:
-        """Build the backbone.
-
-        Raises:
-            BackboneError: see :func:`headstart.load_backbone`; also for a module of the user's
-                own, which has to be passed again.
-        """
-        if self.own_module:
-            raise BackboneError(
-                f"the run was made with a module of your own ({self.source}), "
-                "which a run folder cannot hold",
-                hint="pass it again: predict(data, run, backbone=load_backbone(module, ...))",
-            )
-        return self._load(self.source)
-
-    def load_module(self, module: nn.Module) -> Backbone:
-        """Return a module of the user's own as a backbone, with these settings."""
-        return self._load(module)
-
-    def _load(self, source: str | nn.Module) -> Backbone:
-        from headstart.backbones import load_backbone
-        from headstart.data import inputs_kind
-
-        values = self.inputs
-        given = values if self.kind is None else {"inputs": inputs_kind(self.kind)(**values)}
-        return load_backbone(
-            source,
-            weights=self.weights,
-            model_args=self.model_args,
-            layer=self.layer,
-            pooling=self.pooling,
-            **given,
-        )
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """The values of the inputs that are given, by name."""
-        single = {name: getattr(self, name) for name in INPUTS}
-        given = {name: value for name, value in single.items() if value is not None}
-        return {name: _tuple(value) for name, value in {**self.preprocessing, **given}.items()}
-
-    def with_inputs(self, values: Mapping[str, Any]) -> BackboneSpec:
-        """Return the same backbone with other values of its inputs."""
-        single = {name: value for name, value in values.items() if name in INPUTS}
-        more = {name: value for name, value in values.items() if name not in INPUTS}
-        return dataclasses.replace(self, **single, preprocessing={**self.preprocessing, **more})
-
-    @classmethod
-    def of(cls, backbone: Backbone) -> BackboneSpec:
-        """Describe a backbone that is already built, with all values of its inputs."""
-        values = backbone.inputs.values()
-        return cls(
-            source=backbone.name,
-            layer=backbone.layer,
-            pooling=backbone.pooling,
-            weights=backbone.origin.get("weights"),
-            model_args=dict(backbone.origin.get("model_args", {})),
-            own_module=not backbone.origin.get("rebuildable", False),
-            **{name: values.pop(name, None) for name in INPUTS},
-            preprocessing=values,
-            kind=backbone.inputs.kind,
-        )
-
-    def plain(self) -> dict[str, Any]:
-        """Return what ``run.json`` says of the backbone, in plain values."""
-        from headstart.core.records import to_plain
-
-        plain = {name: value for name, value in recorded(self).items() if name not in INPUTS}
-        return dict(to_plain({**plain, "preprocessing": self.inputs}))
-
-    @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> BackboneSpec:
-        """Rebuild from what :meth:`plain` returned.
-
-        Raises:
-            BackboneError: names that a spec does not have.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise BackboneError(f"a backbone has no settings {', '.join(unknown)}")
-        inputs = {name: _tuple(value) for name, value in values.get("preprocessing", {}).items()}
-        single = {name: inputs.pop(name) for name in INPUTS if name in inputs}
-        return cls(**{**values, **single, "preprocessing": inputs})
-
-
-INPUTS = ("mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels")
-"""The values of the inputs that are options of their own."""
 
 
 @dataclass(frozen=True)
@@ -413,12 +236,7 @@ def _recut(backbone: Any, spec: BackboneSpec) -> Backbone:
     return backbone.at(given.get("layer", backbone.layer), given.get("pooling"))
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 __all__ = [
-    "INPUTS",
     "BackboneLike",
     "BackboneSpec",
     "ReadOptions",

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def contents(
-    package: str, modules: Mapping[str, Sequence[str]]
+    package: str, modules: Mapping[str, Sequence[str]], packages: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package (PEP 562).
 
@@ -18,16 +18,14 @@ def contents(
 
     Args:
         package: ``__name__`` of the package.
-        modules: the names that each module offers; a module by its name inside the package, or by
-            its full name.
+        modules: the names that each module offers, by the module's name inside the package.
+        packages: packages inside this one that are loaded when they are named.
     """
-    homes = {
-        name: module if module.startswith("headstart.") else f"{package}.{module}"
-        for module, names in modules.items()
-        for name in names
-    }
+    homes = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
 
     def load(name: str) -> Any:
+        if name in packages:
+            return importlib.import_module(f"{package}.{name}")
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(homes[name]), name)
@@ -35,7 +33,7 @@ def contents(
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+        return sorted({*vars(sys.modules[package]), *homes, *packages})
 
     return load, names, list(homes)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtr, stdtrit  # scipy.stats has them, and takes a second to load
 
 from headstart.core.errors import HeadError
 from headstart.core.records import Interval, Score
@@ -57,7 +57,7 @@ class _Estimate:
 
     def half_width(self, level: float = LEVEL) -> float:
         """Return half the width of Student's t interval."""
-        return float(stats.t.ppf(0.5 + level / 2, self.freedom)) * self.error
+        return float(stdtrit(self.freedom, 0.5 + level / 2)) * self.error
 
     def interval(self, n: int, low: float, high: float) -> Interval | None:
         """Return the interval, cut at the bounds; None if the error is unknown."""
@@ -73,7 +73,7 @@ class _Estimate:
             return 1.0
         if self.error == 0.0:
             return 1.0 if self.mean == 0.0 else 0.0
-        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
+        return float(2 * stdtr(self.freedom, -abs(self.mean) / self.error))
 
 
 def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Interval | None:
@@ -84,7 +84,7 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Interva
     """
     if n == 0:
         return None
-    z = float(stats.norm.ppf(0.5 + level / 2))
+    z = float(ndtri(0.5 + level / 2))
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -113,7 +113,7 @@ def t_interval(
     n, mean = len(array), float(array.mean())
     if n < 2:
         return Score(mean, None)
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1) * array.std(ddof=1) / math.sqrt(n))
+    half = float(stdtrit(n - 1, 0.5 + level / 2) * array.std(ddof=1) / math.sqrt(n))
     low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
     return Score(mean, Interval(low, high, level, "t", n))
 
@@ -289,7 +289,7 @@ def paired_accuracy_difference(
     n = len(labels)
     total, first, second = n + 2.0, only_a + 0.5, only_b + 0.5
     centre = (first - second) / total
-    z = float(stats.norm.ppf(0.5 + level / 2))
+    z = float(ndtri(0.5 + level / 2))
     half = z * math.sqrt(first + second - (first - second) ** 2 / total) / total
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     return Score((only_a - only_b) / n, Interval(low, high, level, "normal", n))

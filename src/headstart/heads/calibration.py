@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from headstart.core.errors import HeadError
@@ -25,6 +24,8 @@ def fit_temperature(logits: FloatArray, labels: np.ndarray) -> float:
     Raises:
         HeadError: if no row is left.
     """
+    from scipy.optimize import minimize_scalar  # takes a quarter of a second to load
+
     logits = np.asarray(logits, dtype=np.float64)
     own = logits[np.arange(len(labels)), labels]
     usable = np.isfinite(own)

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from headstart._version import __version__
@@ -296,6 +295,8 @@ def _finalize(value: object) -> object:
 
 @functools.cache
 def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,

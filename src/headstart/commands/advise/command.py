@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from headstart.commands.advise.options import ADVISE, AdviseConfig
-from headstart.commands.console import plain_table, print_json, stdout
-from headstart.commands.generate import Data, Printing, generated
+from headstart.commands.console import Printing, plain_table, print_json, stdout
+from headstart.commands.generate import Data, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 
 

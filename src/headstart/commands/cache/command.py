@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.commands.console import plain_table, print_json, reporter, stdout
-from headstart.commands.generate import Printing, generated
+from headstart.commands.console import Printing, plain_table, print_json, reporter, stdout
+from headstart.commands.generate import generated
 from headstart.commands.settings import RunOptions
 from headstart.core.errors import ConfigError
-from headstart.core.settings import Kind, like, option
+from headstart.core.kinds import Kind
+from headstart.core.settings import like, option
 from headstart.core.wording import format_bytes
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from headstart.commands.compare.options import COMPARE, CompareConfig
-from headstart.commands.console import print_json, stdout
-from headstart.commands.generate import Data, Printing, as_flags, generated
+from headstart.commands.console import Printing, print_json, stdout
+from headstart.commands.generate import Data, as_flags, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.core.settings import options_of
 

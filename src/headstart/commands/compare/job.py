@@ -11,8 +11,11 @@ from headstart.commands.compare.next_commands import Asked, next_commands
 from headstart.commands.compare.options import COMPARE, CompareConfig
 from headstart.commands.compare.tuning import FineTuner
 from headstart.commands.embedding import complete_up_to
-from headstart.commands.environment import describe_environment
-from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
+from headstart.commands.run_folder import (
+    backbone_fingerprint,
+    describe_environment,
+    split_fingerprint,
+)
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.core.errors import ConfigError

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.commands.generate import joined
-from headstart.commands.settings import INPUTS, BackboneSpec, ReadOptions, RunOptions
+from headstart.commands.backbone_spec import INPUTS
+from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.core.settings import command_line
 from headstart.data import Inputs
 from headstart.study import Comparison, Outcome
@@ -43,7 +44,7 @@ def next_commands(asked: Asked, comparison: Comparison) -> tuple[str, ...]:
     if asked.spec.own_module:
         return ()
     commands = [_fit(asked, comparison), _finetune(asked, comparison)]
-    return tuple(joined(words) for words in commands if words)
+    return tuple(shlex.join(words) for words in commands if words)
 
 
 def _fit(asked: Asked, comparison: Comparison) -> list[str]:

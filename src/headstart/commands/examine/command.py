@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headstart.commands.console import plain_table, print_json, stdout
+from headstart.commands.console import Printing, plain_table, print_json, stdout
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
-from headstart.commands.generate import Data, Printing, generated
+from headstart.commands.generate import Data, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 
 if TYPE_CHECKING:

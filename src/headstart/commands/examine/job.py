@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from headstart.commands.embedding import Embedded, embed, load_backbone
-from headstart.commands.environment import describe_environment
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
+from headstart.commands.run_folder import describe_environment
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.core.files import write_json

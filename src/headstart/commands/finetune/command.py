@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headstart.commands.console import Printing
 from headstart.commands.finetune.options import FINETUNE, FinetuneConfig
-from headstart.commands.generate import Data, Printing, generated
+from headstart.commands.generate import Data, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.core.settings import option
 

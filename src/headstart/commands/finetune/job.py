@@ -18,14 +18,17 @@ from torch import Tensor
 from headstart.backbones import Backbone
 from headstart.commands.baselines import majority_baseline, plain_baseline
 from headstart.commands.embedding import load_backbone
-from headstart.commands.environment import describe_environment
 from headstart.commands.finetune.items import Items
 from headstart.commands.finetune.loggers import Loggers, check_loggers, open_loggers
 from headstart.commands.finetune.options import FINETUNE, FinetuneConfig
 from headstart.commands.finetune.page import finetune_page
 from headstart.commands.finetune.start import fit_probe, score_probe, surgical_block
-from headstart.commands.fingerprints import backbone_fingerprint, split_fingerprint
-from headstart.commands.run_folder import Run
+from headstart.commands.run_folder import (
+    Run,
+    backbone_fingerprint,
+    describe_environment,
+    split_fingerprint,
+)
 from headstart.commands.run_report import write_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions

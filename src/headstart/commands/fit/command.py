@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from headstart.commands.console import Printing
 from headstart.commands.fit.options import FIT, FitConfig
-from headstart.commands.generate import Data, Printing, generated
+from headstart.commands.generate import Data, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 
 

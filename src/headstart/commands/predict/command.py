@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from headstart.commands.console import plain_table, print_json, stdout
-from headstart.commands.generate import Data, Items, Printing, RunFolder, generated
+from headstart.commands.console import Printing, plain_table, print_json, stdout
+from headstart.commands.generate import Data, Items, RunFolder, generated
 from headstart.commands.predict.options import EVALUATE, PREDICT, PredictConfig
 from headstart.commands.settings import ReadOptions, RunOptions
 

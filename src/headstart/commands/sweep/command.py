@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.commands.console import plain_table, print_json, stdout
-from headstart.commands.generate import Printing, generated
+from headstart.commands.console import Printing, plain_table, print_json, stdout
+from headstart.commands.generate import generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.options import SWEEP, SweepConfig
 

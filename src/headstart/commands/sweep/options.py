@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headstart.commands.settings import Signature, head_wrong
+from headstart.core.kinds import Kind
 from headstart.core.seeds import seed_faults
-from headstart.core.settings import Kind, check, option
+from headstart.core.settings import check, option
 from headstart.heads.registry import describe_heads
 
 _SCALED = {"yes": (True,), "no": (False,), "both": (True, False)}

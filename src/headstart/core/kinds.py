@@ -1,0 +1,88 @@
+"""Kinds of values: how values of one sort are written as text on a command line, and read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How values of one sort are written as text and read from it.
+
+    Attributes:
+        metavar: placeholder of a value in a help text, such as ``N|H,W``.
+        takes: what a value looks like, for an error: ``one number, or three with commas``.
+        parse: text to value; raises ValueError for anything else.
+        write: value to text, the inverse of ``parse``.
+    """
+
+    metavar: str
+    takes: str
+    parse: Callable[[str], Any]
+    write: Callable[[Any], str] = str
+
+
+def listed(of: Any) -> Kind:
+    """Return the kind of values with commas between them: ``ridge,lda`` or ``0,1,2``.
+
+    Args:
+        of: the type of one value: ``str``, ``int``, ``float``; another is taken as ``str``.
+    """
+    single = of if of in (int, float) else str
+
+    def parse(text: str) -> tuple[Any, ...]:
+        return tuple(single(word.strip()) for word in text.split(",") if word.strip())
+
+    def write(value: Iterable[Any]) -> str:
+        return ",".join(map(str, value))
+
+    if single is str:
+        return Kind("NAME,…", "names with commas", parse, write)
+    noun = "whole numbers" if single is int else "numbers"
+    return Kind("N,…", f"{noun} with commas", parse, write)
+
+
+def _parse_per_channel(text: str) -> float | tuple[float, ...]:
+    values = tuple(float(part) for part in text.replace(",", " ").split())
+    if len(values) not in (1, 3):
+        raise ValueError(text)
+    return values[0] if len(values) == 1 else values
+
+
+def _write_per_channel(value: Any) -> str:
+    values = value if isinstance(value, tuple | list) else (value,)
+    return ",".join(map(str, values[:1] if len(set(values)) == 1 else values))
+
+
+def _parse_size(text: str) -> int | tuple[int, int]:
+    parts = text.lower().replace("x", " ").replace(",", " ").replace("×", " ").split()
+    if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ValueError(text)
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def _parse_json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(text)
+    return value
+
+
+PER_CHANNEL = Kind(
+    "M|R,G,B", "one number or three with commas", _parse_per_channel, _write_per_channel
+)
+SIZE = Kind(
+    "N|H,W",
+    "a number of pixels, or height and width as 224,160",
+    _parse_size,
+    _write_per_channel,
+)
+JSON_OBJECT = Kind("JSON", "a JSON object", _parse_json_object, json.dumps)
+
+__all__ = ["JSON_OBJECT", "PER_CHANNEL", "SIZE", "Kind", "listed"]
