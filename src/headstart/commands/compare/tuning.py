@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
-from headstart.commands.finetune.job import FinetuneConfig, finetune
+from headstart.commands.finetune.options import FinetuneConfig
 from headstart.commands.run_folder import Run
 from headstart.commands.settings import RunOptions
 from headstart.core.progress import Reporter, SilentReporter
@@ -54,6 +54,8 @@ class FineTuner:
         times, and a study repeats to the last digit. The cache lies in the folder of the run,
         since rows behind a network that is thrown away are of no use to anyone else.
         """
+        from headstart.commands.finetune.job import finetune
+
         extraction = dataclasses.replace(self.extraction, precision="float32")
         cache = FeatureCache(folder / "cache")
         run = finetune(
