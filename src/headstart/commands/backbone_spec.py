@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.backbones.families import families
 from headstart.core.errors import BackboneError
 from headstart.core.kinds import PER_CHANNEL, SIZE
 from headstart.core.settings import check, option, recorded
+from headstart.core.wording import any_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +44,7 @@ class BackboneSpec:
 
     source: str = option(
         "headstart/glyphs",
-        "headstart/glyphs, timm/NAME[.TAG], torchvision/NAME[.WEIGHTS] or path/to/file.py:factory.",
+        lambda: any_of([family.form for family in families()]) + ".",
         flags=("--backbone", "-b"),
         panel=BACKBONE,
     )

@@ -18,10 +18,15 @@ def contents(
 
     Args:
         package: ``__name__`` of the package.
-        modules: the names that each module offers, by the module's name inside the package.
+        modules: the names that each module offers; a module by its name inside the package, or by
+            its full name.
         packages: packages inside this one that are loaded when they are named.
     """
-    homes = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
+    homes = {
+        name: module if module.startswith("headstart.") else f"{package}.{module}"
+        for module, names in modules.items()
+        for name in names
+    }
 
     def load(name: str) -> Any:
         if name in packages:

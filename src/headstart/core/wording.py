@@ -21,6 +21,12 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def any_of(names: Iterable[object]) -> str:
+    """Return ``a``, ``a or b``, ``a, b or c``."""
+    *first, last = [str(name) for name in names]
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def quoted(names: Iterable[object], most: int = 12) -> str:
     """Return ``'a', 'b' and 3 more``: at most ``most`` names, escaped as in source code."""
     return listed([repr(str(name)) for name in names], most)

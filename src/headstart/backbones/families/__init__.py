@@ -13,6 +13,7 @@ from headstart.backbones.families.torchvision_models import TORCHVISION
 from headstart.backbones.families.user_file import USER_FILE
 from headstart.backbones.family import Family
 from headstart.core.errors import BackboneError
+from headstart.core.wording import any_of
 
 _FAMILIES: dict[str, Family] = {}
 
@@ -37,9 +38,9 @@ def family_of(source: str) -> tuple[Family, str]:
         name = family.claimed(source)
         if name is not None:
             return family, name
-    forms = [family.form for family in families()]
     raise BackboneError(
-        f"'{source}' names no backbone", hint=f"write {', '.join(forms[:-1])} or {forms[-1]}"
+        f"'{source}' names no backbone",
+        hint=f"write {any_of(family.form for family in families())}",
     )
 
 
