@@ -18,20 +18,23 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pytest
 import torch
+import typer
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from headstart.backbones import Backbone, features_of, load_backbone
 from headstart.cache import FeatureCache
 from headstart.commands.compare.job import compare
 from headstart.commands.finetune.job import FinetuneConfig, finetune
 from headstart.commands.fit.job import FitConfig, fit
+from headstart.commands.generate import as_flags, generated
 from headstart.commands.predict.job import predict
-from headstart.commands.settings import BackboneSpec
+from headstart.commands.settings import BackboneSpec, RunOptions, Signature
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError, BadFilesError, ConfigError, DataError
 from headstart.core.progress import SilentReporter
-from headstart.core.settings import check, option, options_of
+from headstart.core.settings import check, command_line, option, options_of, recorded
 from headstart.data import (
     INPUT_KINDS,
     Content,
@@ -603,3 +606,81 @@ def test_a_source_need_not_be_a_file(fasta: Path) -> None:
         )
     )
     assert load_data("fasta://genes").name == "genes"
+
+
+# An option
+
+
+@dataclass(frozen=True)
+class PatientOptions(RunOptions):
+    """An option added to a dataclass; a command has only to read it."""
+
+    patience: int = option(3, "Passes without gain.", at_least=1, panel="Running")
+
+
+def test_an_option_is_at_once_a_parameter_a_flag_and_in_the_record() -> None:
+    signature = Signature("wait", FitConfig(), run=PatientOptions())
+    app = typer.Typer()
+
+    @app.command()
+    @generated(signature)
+    def wait(config: FitConfig, run: PatientOptions) -> None:
+        """Print what the record of a run would hold."""
+        print(recorded(run)["patience"], as_flags("use patience=5", {o.name: o for o in OPTIONS}))
+
+    def shell(*words: str) -> Any:
+        return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
+
+    assert shell().output == "3 use --patience 5\n"
+    assert shell("--patience", "7").output.startswith("7 ")
+    assert str(shell("--patience", "0").exception) == "--patience must be at least 1, not 0"
+    assert "Passes without gain. [default: 3]" in shell("--help").output
+    settled = signature.settle({"patience": 9, "folds": 2}, None, None, None)
+    assert (settled.run.patience, settled.config.folds) == (9, 2)
+    with pytest.raises(ConfigError, match=r"no setting 'patienc' \(did you mean 'patience"):
+        signature.settle({"patienc": 9}, None, None, None)
+    assert command_line(PatientOptions(patience=4)) == ["--patience", "4"]
+
+
+OPTIONS = options_of(PatientOptions)
+
+
+def test_sources_families_poolings_and_engines_are_at_once_in_the_help() -> None:
+    code = textwrap.dedent(
+        """
+        import sys
+        from headstart.backbones.families import register_family
+        from headstart.backbones.family import Family
+        from headstart.data.source import SourceKind, register_source
+        from headstart.extraction.engines import Engine, register_engine
+        from headstart.modules.pooling import PoolingKind, register_pooling
+        register_source(SourceKind("a .fasta file", None, None, path=True))
+        register_family(Family("toys", "own/NAME", "toys", None))
+        register_engine(Engine("halves", "two halves of every batch", None))
+        register_pooling(PoolingKind("median", "the median", None))
+        from headstart.commands.cli import main
+        sys.argv = ["headstart", "fit", "--help"]
+        try:
+            main()
+        except SystemExit:
+            pass
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, timeout=120,
+        env={**os.environ, "COLUMNS": "400"},
+    )  # fmt: skip
+    assert "a .fasta file or the word digits." in done.stdout
+    assert "or own/NAME." in done.stdout
+    assert "halves: two halves of every batch." in done.stdout
+    assert "avg, cls, gem, none or median." in done.stdout
+
+
+def test_the_poolings_of_the_help_are_those_of_the_package() -> None:
+    code = (
+        "from headstart.commands.backbone_spec import POOLINGS, poolings\n"
+        "from headstart.modules.pooling import pooling_kinds\n"
+        "assert POOLINGS == poolings() == tuple(kind.name for kind in pooling_kinds())\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -21,9 +21,6 @@ from headstart.core.settings import options_of
 PACKAGE = Path(headstart.__file__).parent
 SIGNATURES = (FIT, PREDICT, EVALUATE, SWEEP, EXAMINE, FINETUNE, ADVISE, COMPARE)
 
-REMAINING = {"finetuning": 2}
-"""Flags that rooms below ``commands`` still print. It can only shrink."""
-
 OTHERS = {"track_running_stats", "weights_only", "max_norm", "streaming"}
 """Parameters of other libraries that messages name."""
 

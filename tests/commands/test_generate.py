@@ -19,7 +19,7 @@ from headstart.commands.generate import as_flags, generated, in_flags
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions, Signature
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.kinds import PER_CHANNEL
-from headstart.core.settings import check, command_line, option, options_of, recorded, settle
+from headstart.core.settings import check, command_line, option, options_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Paint:
 
 
 @dataclass(frozen=True)
-class Wider(RunOptions):
-    patience: int = option(3, "Passes without gain.", at_least=1)
+class Rehearsal:
+    dry: bool = option(False, "Whether to paint without paint.")
 
 
 PAINT = Signature("paint", Paint(coats=2), hidden=("hue",))
@@ -109,26 +109,6 @@ def test_the_help_text_is_generated(app):
 def test_the_signature_keeps_the_order_of_the_command(app):
     names = list(inspect.signature(app.registered_commands[0].callback).parameters)
     assert names == ["wall", "colour", "coats", "mix", "tins", "primer", "where", "json", "quiet"]
-
-
-def test_an_option_added_to_a_dataclass_is_at_once_a_flag_a_parameter_and_in_the_record():
-    app = typer.Typer()
-
-    @app.command()
-    @generated(Signature("wider", Paint(), run=Wider()))
-    def wider(run: Wider) -> None:
-        """Print the record."""
-        print(recorded(run)["patience"])
-
-    assert run(app, "--patience", "7").output.strip() == "7"
-    assert "Passes without gain." in run(app, "--help").output
-    (settled,) = settle("wider", {"patience": 9}, Wider())
-    assert settled.patience == 9
-
-
-@dataclass(frozen=True)
-class Rehearsal:
-    dry: bool = option(False, "Whether to paint without paint.")
 
 
 SHOWN = {each.name: each for group in (BackboneSpec, RunOptions, ReadOptions, Paint, Rehearsal)

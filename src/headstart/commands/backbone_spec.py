@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,17 @@ if TYPE_CHECKING:
 BACKBONE = "Backbone"
 """The panel of the help text."""
 
+POOLINGS = ("avg", "cls", "gem", "none")
+"""The poolings that come with the package."""
+
 INPUTS = ("mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels")
 """The values of the inputs that are options of their own."""
+
+
+def poolings() -> tuple[str, ...]:
+    """Return the names of all poolings; their own table need not be loaded for a help text."""
+    table = sys.modules.get("headstart.modules.pooling")
+    return POOLINGS if table is None else tuple(kind.name for kind in table.pooling_kinds())
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class BackboneSpec:
         panel=BACKBONE,
     )
     pooling: str | None = option(
-        None, "avg, cls, gem or none.", shown="avg at a layer", panel=BACKBONE
+        None, lambda: f"{any_of(poolings())}.", shown="avg at a layer", panel=BACKBONE
     )
     weights: str | None = option(
         None,

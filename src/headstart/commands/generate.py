@@ -18,6 +18,7 @@ import functools
 import inspect
 import re
 import shlex
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,22 +31,34 @@ from headstart.commands.settings import RunOptions, Signature
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.progress import Reporter
 from headstart.core.settings import Bound, Fault, options_of, settle
+from headstart.core.wording import any_of
 
 _CHOICES_IN_METAVAR = 12  # characters; longer lists of choices follow the help text
+
+
+def _sources(*built_in: str) -> str:
+    """Describe what data is read from: what comes with the package, and what was registered."""
+    registered = sys.modules.get("headstart.data.source")  # nothing can be where it is not loaded
+    more = [] if registered is None else [kind.name for kind in registered.registered_sources()]
+    text = any_of([*built_in, *more, "the word digits"])
+    return f"{text[0].upper()}{text[1:]}."
 
 
 Data = Annotated[
     str,
     typer.Argument(
-        help="A folder of class folders (with or without train/ and val/ or test/ above them), "
-        "a CSV or Parquet file, a folder of train.* and test.*, or the word digits.",
+        help=_sources(
+            "a folder of class folders (with or without train/ and val/ or test/ above them)",
+            "a CSV or Parquet file",
+            "a folder of train.* and test.*",
+        ),
         show_default=False,
     ),
 ]
 Items = Annotated[
     str,
     typer.Argument(
-        help="An image, a folder of images, a CSV or Parquet file, or the word digits.",
+        help=_sources("an image", "a folder of images", "a CSV or Parquet file"),
         show_default=False,
     ),
 ]
@@ -168,7 +181,8 @@ def _help(each: Bound, metavar: str | None, off: bool) -> str:
     text = each.help
     if off:
         text = f"Leave out {text[0].lower()}{text[1:]}"
-    if each.names and metavar != "|".join(each.names):
+    said = metavar == "|".join(each.names) or all(name in text for name in each.names)
+    if not said:
         text += f" One of: {', '.join(each.names)}."
     return text if each.option.shown is None else f"{text} Default: {each.option.shown}."
 
