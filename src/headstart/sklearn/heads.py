@@ -41,18 +41,18 @@ class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is un
         return head_kind(self.head)
 
     def _train(
-        self, kind: HeadKind, X: Any, y: Any, n_outputs: int, task: str, **shared: Any
+        self, kind: HeadKind, X: Any, y: Any, n_outputs: int, task: str, **more: Any
     ) -> None:
-        names = [str(name) for name in self.classes_] if task == "classification" else None
+        """Train the head; ``more`` holds names of classes and their weights."""
         rows = TrainingRows(
             X,
             y,
             n_outputs,
             task=task,
-            names=names,
+            names=more.pop("names", None),
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
-        trained = kind.fit(rows, kind.settings(self.head_options or {}, **shared))
+        trained = kind.fit(rows, kind.settings(self.head_options or {}, **more))
         self.head_ = trained.head
         self.chosen_ = dict(trained.chosen)
         self.curves_ = trained.curves
@@ -127,8 +127,10 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         self.classes_, codes = encode_classes(y, type(self).__name__)
         with conventional():
             weights = class_weights(self.class_weight, self.classes_, y)
-            given = {} if weights is None else {"class_weight": weights}
-            self._train(kind, X, codes, len(self.classes_), "classification", **given)
+            more: dict[str, Any] = {"names": [str(name) for name in self.classes_]}
+            if weights is not None:
+                more["class_weight"] = weights
+            self._train(kind, X, codes, len(self.classes_), "classification", **more)
         as_prior = weights is not None and "class_weight" not in kind.option_names
         self._shift = np.log(weights) if as_prior else 0.0  # type: ignore[arg-type]
         return self
