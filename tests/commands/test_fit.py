@@ -320,7 +320,7 @@ def test_a_head_is_trained_once(few_digits, cache, tmp_path, run, monkeypatch):
     def never(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    for module in ("headstart.heads.choose", "headstart.commands.baselines"):
+    for module in ("headstart.heads.penalty", "headstart.commands.baselines"):
         monkeypatch.setattr(sys.modules[module], "choose_linear", never)
     again = fit(few_digits, write=False, cache=cache, reporter=QUIET)
     assert again.evaluation == run.evaluation

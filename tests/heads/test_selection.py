@@ -20,7 +20,7 @@ from headstart.heads import (
     nested_cross_validation,
     sweep,
 )
-from headstart.heads.label_budget import fit_power_law
+from headstart.heads.learning_curves import fit_power_law
 
 
 @pytest.fixture(scope="module")

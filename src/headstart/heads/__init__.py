@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from headstart.heads.base import load_head as load_head
     from headstart.heads.base import unpack_head as unpack_head
     from headstart.heads.calibration import fit_temperature as fit_temperature
-    from headstart.heads.choose import choose_linear as choose_linear
     from headstart.heads.contract import HeadKind as HeadKind
     from headstart.heads.contract import Trained as Trained
     from headstart.heads.contract import TrainingRows as TrainingRows
-    from headstart.heads.label_budget import LabelBudget as LabelBudget
-    from headstart.heads.label_budget import learning_curve as learning_curve
+    from headstart.heads.data_checks import DoubtfulLabel as DoubtfulLabel
+    from headstart.heads.data_checks import Leak as Leak
+    from headstart.heads.data_checks import doubtful_labels as doubtful_labels
+    from headstart.heads.data_checks import find_leaks as find_leaks
     from headstart.heads.lda import fit_lda as fit_lda
+    from headstart.heads.learning_curves import LabelBudget as LabelBudget
+    from headstart.heads.learning_curves import learning_curve as learning_curve
     from headstart.heads.linear import LinearHead as LinearHead
     from headstart.heads.logistic import DINO_GRID as DINO_GRID
     from headstart.heads.logistic import Convergence as Convergence
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from headstart.heads.neighbours import fit_prototype as fit_prototype
     from headstart.heads.nested import NestedScore as NestedScore
     from headstart.heads.nested import nested_cross_validation as nested_cross_validation
+    from headstart.heads.penalty import choose_linear as choose_linear
     from headstart.heads.perceptron import MLPHead as MLPHead
     from headstart.heads.registry import head_kind as head_kind
     from headstart.heads.registry import head_kinds as head_kinds
@@ -48,10 +52,6 @@ if TYPE_CHECKING:
     from headstart.heads.ridge import RidgePath as RidgePath
     from headstart.heads.ridge import fit_ridge as fit_ridge
     from headstart.heads.source import StreamedFeatures as StreamedFeatures
-    from headstart.heads.suspects import DoubtfulLabel as DoubtfulLabel
-    from headstart.heads.suspects import Leak as Leak
-    from headstart.heads.suspects import doubtful_labels as doubtful_labels
-    from headstart.heads.suspects import find_leaks as find_leaks
     from headstart.heads.sweeps import Candidate as Candidate
     from headstart.heads.sweeps import Sweep as Sweep
     from headstart.heads.sweeps import sweep as sweep
@@ -61,9 +61,9 @@ __getattr__, __dir__, __all__ = contents(
     {
         "base": ("Head", "load_head", "unpack_head"),
         "calibration": ("fit_temperature",),
-        "choose": ("choose_linear",),
+        "penalty": ("choose_linear",),
         "contract": ("HeadKind", "Trained", "TrainingRows"),
-        "label_budget": ("LabelBudget", "learning_curve"),
+        "learning_curves": ("LabelBudget", "learning_curve"),
         "lda": ("fit_lda",),
         "linear": ("LinearHead",),
         "logistic": (
@@ -85,7 +85,7 @@ __getattr__, __dir__, __all__ = contents(
         ),
         "ridge": ("RIDGE_GRID", "RidgePath", "fit_ridge"),
         "source": ("StreamedFeatures",),
-        "suspects": ("DoubtfulLabel", "Leak", "doubtful_labels", "find_leaks"),
+        "data_checks": ("DoubtfulLabel", "Leak", "doubtful_labels", "find_leaks"),
         "sweeps": ("Candidate", "Sweep", "sweep"),
     },
 )

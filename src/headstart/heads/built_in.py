@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
-    from headstart.heads.choose import choose_linear
     from headstart.heads.logistic import fit_logistic
+    from headstart.heads.penalty import choose_linear
 
     common: dict[str, Any] = {
         "class_weight": options.class_weight,
@@ -71,7 +71,7 @@ def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
 def _solve_linear(
     rows: TrainingRows, request: SweepRequest
 ) -> tuple[Sequence[Trial], Sequence[Curve]]:
-    from headstart.heads.choose import sweep_linear
+    from headstart.heads.penalty import sweep_linear
 
     return sweep_linear(rows, request)
 

@@ -34,7 +34,7 @@ _CLASS_WEIGHT = "'balanced', or one weight for each class."
 
 @dataclass(frozen=True, eq=False)
 class LinearOptions(_Options):
-    """Options of ``linear``; see :func:`~headstart.heads.choose.choose_linear`."""
+    """Options of ``linear``; see :func:`~headstart.heads.penalty.choose_linear`."""
 
     C: float | Literal["auto"] = option(
         "auto", "Inverse penalty; auto: the best of the grid by cross-validation.", above=0

@@ -18,10 +18,10 @@ from headstart.evaluation import repeated_accuracy
 from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
-from headstart.heads.choose import absent_note
 from headstart.heads.contract import HeadKind, SweepRequest, TrainingRows, Trial
 from headstart.heads.features import as_rows, streaming_note
 from headstart.heads.logistic import DINO_GRID
+from headstart.heads.penalty import absent_note
 from headstart.heads.registry import head_kind, head_kinds, head_names
 
 

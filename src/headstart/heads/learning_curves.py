@@ -16,8 +16,8 @@ from headstart.core.records import Curve, Interval, Score
 from headstart.core.seeds import require_seeds
 from headstart.evaluation.intervals import t_interval
 from headstart.evaluation.targets import as_labels, require_two_classes
-from headstart.heads.choose import choose_linear
 from headstart.heads.features import as_features
+from headstart.heads.penalty import choose_linear
 
 FloatArray = npt.NDArray[np.float64]
 
