@@ -25,7 +25,7 @@ from headstart.commands.predict.job import predict
 from headstart.commands.run_folder import open_run
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BadFilesError, ConfigError, DataError
-from headstart.core.progress import SilentReporter, Task
+from headstart.core.progress import Progress, SilentReporter
 from headstart.data import Dataset, load_data
 from headstart.finetuning import Recipe, Stage
 from headstart.modules.digests import digests
@@ -203,7 +203,7 @@ class Tasks(SilentReporter):
         self.seen: list[tuple[str, int]] = []
 
     @contextlib.contextmanager
-    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+    def task(self, name: str, total: int, unit: str) -> Iterator[Progress]:
         self.seen.append((name, total))
         with super().task(name, total, unit) as task:
             yield task

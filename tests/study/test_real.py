@@ -60,7 +60,7 @@ def test_faults_of_the_inputs(shared_data, cache, fault, kind):
     result = compared(shared_data, cache, backbone, "eval", repeats=1)
     finding = next(f for f in result.findings if f.kind == kind)
     assert "bn1" in finding.text
-    mended = result.evidence.outcome("inputs mended").task.function.inputs
+    mended = result.evidence.outcome("inputs mended").case.function.inputs
     # a wrong mean and deviation are planted in test_inputs, where they cost less time
     assert (mended.mean, mended.std, mended.channels) == ((0.5,) * 3, (0.5,) * 3, "RGB")
     assert result.recommendation.configuration == "inputs mended"

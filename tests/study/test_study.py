@@ -92,7 +92,7 @@ def test_planted_faults_of_the_inputs(study, fault, kind, words):
     assert result.recommendation.configuration == "inputs mended"
     assert "Mend the inputs" in result.recommendation.text
     mended = result.evidence.outcome("inputs mended")
-    assert mended.task.function.inputs == RIGHT
+    assert mended.case.function.inputs == RIGHT
 
 
 def test_a_mended_configuration_that_is_there_is_not_added(study):

@@ -214,14 +214,14 @@ def test_an_interrupted_study_goes_on_within_a_run(cache):
     assert not any(note.startswith("finetune+sgd, repetition 1") for note in again.notes)
     assert not (cache.location / "results" / "study").exists()
     assert whole.evidence.redrawn
-    assert whole.outcomes[2].task.tuning.recipe["stage"][0]["epochs"] == 2
+    assert whole.outcomes[2].case.tuning.recipe["stage"][0]["epochs"] == 2
 
 
 def test_inputs_of_the_configuration_reach_the_training(cache):
     result = tuned_study(cache, "finetune+adam,finetune+adam+unscaled", repeats=1, epochs=1)
     one, other = ({c.name: c.y for c in o.runs[0].curves} for o in result.evidence.tuned)
     assert one["validation loss"][0] != other["validation loss"][0]
-    assert result.evidence.tuned[1].task.function.inputs.scale == 1.0
+    assert result.evidence.tuned[1].case.function.inputs.scale == 1.0
     assert result.plan.tunings[0].configurations == ("finetune+adam",)
 
 
@@ -265,7 +265,7 @@ def test_a_configuration_object_takes_a_recipe(cache):
     assert result.evidence.outcome(name) is result.evidence.tuned[0]
     assert "<b>mine" not in render_page(comparison_page(result, title="mine"))
     assert result.evidence.tuned[0].tuning.recipe["start"] == "probe"
-    assert result.evidence.tuned[0].task.function.inputs.size == (16, 16)
+    assert result.evidence.tuned[0].case.function.inputs.size == (16, 16)
     assert RIGHT.size == (32, 32)
 
 

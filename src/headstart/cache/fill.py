@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.progress import Reporter, SilentReporter, Task
+from headstart.core.progress import Progress, Reporter, SilentReporter
 from headstart.core.records import CacheUse, Storage
 from headstart.store import Space
 
@@ -151,7 +151,7 @@ class Filling:
             for space in self.spaces:
                 space.release()
 
-    def fill(self, ids: Sequence[str], compute: Compute, task: Task | None = None) -> None:
+    def fill(self, ids: Sequence[str], compute: Compute, task: Progress | None = None) -> None:
         """Compute the rows of some items that are missing; commit them when enough wait.
 
         Args:
@@ -194,7 +194,7 @@ class Filling:
                 return space.claim(lacking, self.number, limit=self._share)
         return []
 
-    def _compute(self, keys: list[str], compute: Compute, task: Task | None) -> None:
+    def _compute(self, keys: list[str], compute: Compute, task: Progress | None) -> None:
         begun = time.monotonic()
         without = set(keys)
         for block in compute(keys):

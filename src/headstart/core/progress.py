@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
-class Task(Protocol):
+class Progress(Protocol):
     """One piece of long work. Call ``advance`` as units finish."""
 
     def advance(self, count: int = 1) -> None:
@@ -26,7 +26,7 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Report one fact: a default and its reason, or something done on the user's behalf."""
 
-    def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Task]:
+    def task(self, name: str, total: int, unit: str) -> AbstractContextManager[Progress]:
         """Start work of ``total`` units named ``unit`` ("images"); it ends with the context."""
 
 
@@ -64,7 +64,7 @@ class SilentReporter:
         """Drop the note."""
 
     @contextmanager
-    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:  # noqa: ARG002
+    def task(self, name: str, total: int, unit: str) -> Iterator[Progress]:  # noqa: ARG002
         """Count nothing."""
         yield _SilentTask()
 
@@ -108,7 +108,7 @@ class PlainReporter:
         print(text, file=sys.stderr, flush=True)
 
     @contextmanager
-    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+    def task(self, name: str, total: int, unit: str) -> Iterator[Progress]:
         """Print an occasional line with rate and remaining time."""
         task = _PlainTask(name, total, unit)
         try:
@@ -142,7 +142,7 @@ class RichReporter:
         self._console.print(text, markup=False)
 
     @contextmanager
-    def task(self, name: str, total: int, unit: str) -> Iterator[Task]:
+    def task(self, name: str, total: int, unit: str) -> Iterator[Progress]:
         """Show name, bar, count, rate and remaining time."""
         from rich.progress import (
             BarColumn,

@@ -20,7 +20,7 @@ from torch import Tensor
 from headstart.backbones import Backbone, features_of
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError, DataError
-from headstart.core.progress import Reporter, SilentReporter, Task
+from headstart.core.progress import Progress, Reporter, SilentReporter
 from headstart.core.records import Precision
 from headstart.data import BadItem, NumberedView, Split, read_batches
 from headstart.data.reading import OnBad, settle_bad_items
@@ -85,7 +85,7 @@ class Extractor:
         indices: NDArray[np.int64] | None = None,
         *,
         view: NumberedView | None = None,
-        task: Task | None = None,
+        task: Progress | None = None,
     ) -> Iterator[FeatureRows]:
         """Compute features of items, in order; unreadable ones are left out and listed in ``bad``.
 

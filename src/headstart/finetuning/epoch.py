@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from headstart.core.arguments import Arguments
-from headstart.core.progress import Task
+from headstart.core.progress import Progress
 from headstart.extraction import autocast
 from headstart.finetuning import rng
 from headstart.finetuning.devices import Devices
@@ -24,7 +24,7 @@ def train_epoch(
     at: tuple[int, int],
     state: TrainingState,
     devices: Devices,
-    task: Task,
+    task: Progress,
 ) -> tuple[float, float]:
     """Train on every item once; return mean loss and accuracy.
 

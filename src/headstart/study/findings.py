@@ -81,9 +81,9 @@ def inputs_look_wrong(e: Evidence) -> Iterator[Finding]:
 
 def _hidden_fault(e: Evidence) -> Iterator[Finding]:
     """Batch statistics do better than running ones only because the inputs are wrong."""
-    given = e.reference_outcome.task.function.inputs
+    given = e.reference_outcome.case.function.inputs
     for outcome in e.frozen:
-        function = outcome.task.function
+        function = outcome.case.function
         other = function.inputs != given or function.statistics == "running"
         if other or outcome.difference is None or not outcome.gains:
             continue
@@ -229,9 +229,9 @@ def class_order_matters(e: Evidence) -> Iterator[Finding]:
         " random)"
     )
     for outcome in e.frozen:
-        if outcome.task.function.order != "class":
+        if outcome.case.function.order != "class":
             continue
-        twin = _twin(e, outcome, outcome.task.function.but(order="shuffled"))
+        twin = _twin(e, outcome, outcome.case.function.but(order="shuffled"))
         if twin is None:
             continue
         drop = twin.accuracy.value - outcome.accuracy.value
@@ -256,7 +256,7 @@ def class_order_matters(e: Evidence) -> Iterator[Finding]:
 
 def dropout_left_on(e: Evidence) -> Iterator[Finding]:
     """Two passes over the same items disagree."""
-    noisy = [o for o in e.frozen if o.task.function.dropout]
+    noisy = [o for o in e.frozen if o.case.function.dropout]
     if not noisy:
         return
     worst = max(o.behaviour.changes.on_second_pass for o in noisy)
@@ -268,7 +268,7 @@ def dropout_left_on(e: Evidence) -> Iterator[Finding]:
         f" {source}."
     )
     for outcome in noisy:
-        function = outcome.task.function.but(dropout=False)
+        function = outcome.case.function.but(dropout=False)
         quiet = _twin(e, outcome, function)
         if quiet is None and function.statistics == "running":
             quiet = _twin(e, outcome, function.but(batch_size=None))
@@ -290,7 +290,7 @@ def dropout_left_on(e: Evidence) -> Iterator[Finding]:
 
 def statistics_moved(e: Evidence) -> Iterator[Finding]:
     """``no_grad`` without ``eval`` changes the network."""
-    if not e.moved or not any(o.task.function.statistics == "batch" for o in e.frozen):
+    if not e.moved or not any(o.case.function.statistics == "batch" for o in e.frozen):
         return
     moved = {name: shift for name, shift in e.moved.items() if shift > 0}
     if not moved:
@@ -415,8 +415,8 @@ RULES: list[Rule] = [
 def _twin(e: Evidence, outcome: FrozenOutcome, function: object) -> FrozenOutcome | None:
     """Return the configuration that differs from an outcome in its function only."""
     for other in e.frozen:
-        same = (other.task.cut, other.head) == (outcome.task.cut, outcome.head)
-        if same and other.task.function == function:
+        same = (other.case.cut, other.head) == (outcome.case.cut, outcome.head)
+        if same and other.case.function == function:
             return other
     return None
 

@@ -13,7 +13,7 @@ from headstart.evaluation import Difference, holm, repeated_difference, repeated
 from headstart.evaluation.intervals import Correct
 from headstart.study.heads import Fitted, HeadSpec, fit_head
 from headstart.study.measurements import Behaviour, Spread, spread_of
-from headstart.study.plan import Key, Task
+from headstart.study.plan import Case, Key
 from headstart.study.repetitions import Repetition, StudyData
 from headstart.study.results import FrozenOutcome, Outcome, RunRecord, TunedOutcome
 from headstart.study.rows import Bench, Kept, Rows, digest_of, rows_key, rows_of
@@ -35,31 +35,31 @@ class Series:
 
 
 def train_heads(
-    tasks: Sequence[Task], rows: Rows, bench: Bench, head: HeadSpec, reporter: Reporter
+    cases: Sequence[Case], rows: Rows, bench: Bench, head: HeadSpec, reporter: Reporter
 ) -> dict[Key, Series]:
     """Train a head for every distinct configuration in every repetition.
 
     Args:
-        tasks: the configurations with a frozen backbone; equal keys share their runs.
+        cases: the configurations with a frozen backbone; equal keys share their runs.
         rows: of their plan.
         bench: that the rows were made with.
         head: of configurations without their own.
         reporter: shown progress.
     """
-    distinct = {task.key(head): task for task in reversed(tasks)}
+    distinct = {case.key(head): case for case in reversed(cases)}
     total = len(distinct) * len(bench.data.repetitions)
     n_classes = len(bench.data.classes)
     first, n_train = bench.data.repetitions[0], bench.data.n_train
     with reporter.task("heads", total, "heads") as progress:
 
-        def train(task: Task, repetition: Repetition, _name: str) -> Fitted:
-            seen = rows_of(rows, bench, task, repetition)
+        def train(case: Case, repetition: Repetition, _name: str) -> Fitted:
+            seen = rows_of(rows, bench, case, repetition)
             seed = repetition.seeds.head % 2**31
-            fitted = fit_head(task.head(head), seen, n_classes, seed)
+            fitted = fit_head(case.head(head), seen, n_classes, seed)
             progress.advance()
             return fitted
 
-        series = train_all(tasks, bench, head, "head 3", train, lambda _task: progress.advance())
+        series = train_all(cases, bench, head, "head 3", train, lambda _case: progress.advance())
     return {
         key: dataclasses.replace(
             one, spread=spread_of(rows_of(rows, bench, distinct[key], first).train[:n_train])
@@ -69,41 +69,41 @@ def train_heads(
 
 
 def train_all(
-    tasks: Sequence[Task],
+    cases: Sequence[Case],
     bench: Bench,
     head: HeadSpec,
     kind: str,
-    train: Callable[[Task, Repetition, str], Fitted],
-    skip: Callable[[Task], None],
+    train: Callable[[Case, Repetition, str], Fitted],
+    skip: Callable[[Case], None],
 ) -> dict[Key, Series]:
     """Train every distinct configuration in every repetition, unless an interrupted study has.
 
     What a training gave is kept until the study is finished.
 
     Args:
-        tasks: the configurations; equal keys share their runs.
+        cases: the configurations; equal keys share their runs.
         bench: the items, and where trainings are kept.
         head: of configurations without their own.
         kind: of training, with its version, for keys.
         train: trains one configuration in one repetition; its last argument is the key.
         skip: called instead for what was kept.
     """
-    first = {task.key(head): task for task in reversed(tasks)}
-    keys = list(dict.fromkeys(task.key(head) for task in tasks))
+    first = {case.key(head): case for case in reversed(cases)}
+    keys = list(dict.fromkeys(case.key(head) for case in cases))
     fitted: dict[Key, list[Fitted]] = {key: [] for key in keys}
     resumed = dict.fromkeys(keys, 0)
     for repetition in bench.data.repetitions:
         for key in keys:
-            task = first[key]
-            name = digest_of(kind, rows_key(bench, task, repetition), key[2])
+            case = first[key]
+            name = digest_of(kind, rows_key(bench, case, repetition), key[2])
             found = _kept(bench.kept, name)
             if found is None:
-                found = train(task, repetition, name)
+                found = train(case, repetition, name)
                 _keep(bench.kept, name, found)
                 bench.kept.remove_folder(name)
             else:
                 resumed[key] += 1
-                skip(task)
+                skip(case)
             fitted[key].append(found)
     return {key: Series(tuple(fitted[key]), resumed[key]) for key in keys}
 
@@ -123,7 +123,7 @@ def _kept(kept: Kept, key: str) -> Fitted | None:
 
 
 def judge(
-    tasks: Sequence[Task],
+    cases: Sequence[Case],
     series: Mapping[Key, Series],
     data: StudyData,
     head: HeadSpec,
@@ -133,15 +133,15 @@ def judge(
     """Return what every configuration gave, and its differences from the reference.
 
     Args:
-        tasks: in the order of the outcomes.
+        cases: in the order of the outcomes.
         series: the trainings of all of them.
         data: the items.
         head: of configurations without their own.
         reference: name of the configuration to compare with; its backbone is frozen.
         behaviours: of those with a frozen backbone.
     """
-    keys = {task.name: task.key(head) for task in tasks}
-    frozen = {keys[task.name] for task in tasks if task.tuning is None}
+    keys = {case.name: case.key(head) for case in cases}
+    frozen = {keys[case.name] for case in cases if case.tuning is None}
     on_test = {key: _correct(one, data, "test") for key, one in series.items()}
     on_held = {key: _correct(one, data, "validation") for key, one in series.items()}
     ratio = data.n_test / data.n_train if data.redrawn else None
@@ -153,26 +153,26 @@ def judge(
         candidates = {key: correct for key, correct in on_held.items() if key in frozen}
         held_gaps = _differences(candidates, keys[reference], held_ratio)
     outcomes: list[Outcome] = []
-    for task in tasks:
-        key = keys[task.name]
+    for case in cases:
+        key = keys[case.name]
         held = repeated_mean(on_held[key], test_train_ratio=held_ratio) if data.n_held_out else None
         shared: dict[str, Any] = {
-            "task": task,
+            "case": case,
             "runs": _records(series[key], on_test[key], on_held[key], data),
             "accuracy": repeated_mean(on_test[key], test_train_ratio=ratio),
             "held_out": held,
-            "difference": None if task.name == reference else gaps.get(key, _EQUAL),
-            "held_out_difference": None if task.name == reference else held_gaps.get(key),
-            "same_as": tuple(n for n, k in keys.items() if k == key and n != task.name),
+            "difference": None if case.name == reference else gaps.get(key, _EQUAL),
+            "held_out_difference": None if case.name == reference else held_gaps.get(key),
+            "same_as": tuple(n for n, k in keys.items() if k == key and n != case.name),
         }
-        if task.tuning is not None:
-            outcomes.append(TunedOutcome(**shared, tuning=task.tuning))
+        if case.tuning is not None:
+            outcomes.append(TunedOutcome(**shared, tuning=case.tuning))
             continue
         spread = series[key].spread
         assert spread is not None
         outcomes.append(
             FrozenOutcome(
-                **shared, head=task.head(head), behaviour=behaviours[task.name], spread=spread
+                **shared, head=case.head(head), behaviour=behaviours[case.name], spread=spread
             )
         )
     return tuple(outcomes)

@@ -29,7 +29,7 @@ from headstart.study import network
 from headstart.study.configurations import Autograd
 from headstart.study.functions import Cut, Facts, Function
 from headstart.study.inputs import drift_up_to
-from headstart.study.plan import Task
+from headstart.study.plan import Case
 from headstart.study.rows import Bench
 
 GIVEN = "inputs as given"
@@ -112,18 +112,18 @@ class Proof:
 # ------------------------------------------------------------------------ all configurations
 
 
-def share_functions(tasks: Sequence[Task], bench: Bench) -> tuple[list[Task], tuple[Proof, ...]]:
+def share_functions(cases: Sequence[Case], bench: Bench) -> tuple[list[Case], tuple[Proof, ...]]:
     """Let configurations that differ in autograd only share their rows, if these are equal.
 
     They are run to find that out.
 
     Returns:
-        The tasks with one autograd mode for all equal ones, and how equal they were.
+        The cases with one autograd mode for all equal ones, and how equal they were.
     """
-    groups: dict[Function, list[Task]] = {}
-    for task in tasks:
-        plain = task.function.but(autograd="inference", order="shuffled")
-        groups.setdefault(plain, []).append(task)
+    groups: dict[Function, list[Case]] = {}
+    for case in cases:
+        plain = case.function.but(autograd="inference", order="shuffled")
+        groups.setdefault(plain, []).append(case)
     proofs: list[Proof] = []
     apart: set[str] = set()
     for function, members in groups.items():
@@ -140,16 +140,16 @@ def share_functions(tasks: Sequence[Task], bench: Bench) -> tuple[list[Task], tu
         if change > TOLERANCE["float32"] / 10:
             apart |= {member.name for member in members}
     shared = [
-        task
-        if task.name in apart
-        else replace(task, function=task.function.but(autograd="inference"))
-        for task in tasks
+        case
+        if case.name in apart
+        else replace(case, function=case.function.but(autograd="inference"))
+        for case in cases
     ]
     return shared, tuple(proofs)
 
 
 def behaviours(
-    tasks: Sequence[Task], bench: Bench, reporter: Reporter
+    cases: Sequence[Case], bench: Bench, reporter: Reporter
 ) -> tuple[dict[str, Behaviour], dict[str, float]]:
     """Measure how rows change, and what they cost.
 
@@ -161,40 +161,40 @@ def behaviours(
     costs: dict[object, tuple[int, float]] = {}
     found: dict[str, Behaviour] = {}
     seconds: dict[str, float] = {}
-    with reporter.task("measure causes", len(tasks), "configurations") as progress:
-        for task in tasks:
-            function = task.function.but(order="shuffled", recompute=False)
-            at = (function, task.cut)
-            autograd = task.configuration.autograd
+    with reporter.task("measure causes", len(cases), "configurations") as progress:
+        for case in cases:
+            function = case.function.but(order="shuffled", recompute=False)
+            at = (function, case.cut)
+            autograd = case.configuration.autograd
             # Other values of the inputs or of fixed statistics cost neither time nor memory.
             modes = (function.batch_dependent, function.dropout)
-            cost = (modes, function.inputs.extent, task.cut, autograd)
+            cost = (modes, function.inputs.extent, case.cut, autograd)
             if at not in measured or cost not in costs:
                 ready = bench.networks.ready(function, bench.data.repetitions[0])
                 inputs = bench.data.look(function.inputs, ready.device)[: 2 * size]
             if at not in measured:
-                measured[at] = changes(ready, task.cut, function, inputs, bench.extraction)
+                measured[at] = changes(ready, case.cut, function, inputs, bench.extraction)
             if cost not in costs:
-                how = (network.at_cuts(ready, [task.cut]), inputs[:size], autograd)
+                how = (network.at_cuts(ready, [case.cut]), inputs[:size], autograd)
                 costs[cost] = (
                     peak_bytes(*how, bench.extraction),
                     seconds_per_item(*how, bench.extraction),
                 )
             peak, rate = costs[cost]
-            seconds[task.name] = rate * (bench.rounds if task.function.recompute else 1)
-            found[task.name] = Behaviour(measured[at], peak, size)
+            seconds[case.name] = rate * (bench.rounds if case.function.recompute else 1)
+            found[case.name] = Behaviour(measured[at], peak, size)
             progress.advance()
     return found, seconds
 
 
-def drifts(tasks: Sequence[Task], bench: Bench) -> dict[str, tuple[LayerDrift, ...]]:
+def drifts(cases: Sequence[Case], bench: Bench) -> dict[str, tuple[LayerDrift, ...]]:
     """Measure how far every layer's input is from its running statistics, by preprocessing."""
     norms, base = bench.networks.facts.norms, bench.networks.deepest
     if not norms:
         return {}
     names: dict[Inputs, str] = {base.inputs: GIVEN}
-    for task in tasks:
-        names.setdefault(task.function.inputs, task.name)
+    for case in cases:
+        names.setdefault(case.function.inputs, case.name)
     size = bench.extraction.batch_size
     return {
         name: drift_up_to(base, norms, bench.data.look(inputs, base.device).split(size))
@@ -202,10 +202,10 @@ def drifts(tasks: Sequence[Task], bench: Bench) -> dict[str, tuple[LayerDrift, .
     }
 
 
-def moved(tasks: Sequence[Task], bench: Bench) -> dict[str, float] | None:
+def moved(cases: Sequence[Case], bench: Bench) -> dict[str, float] | None:
     """Measure how far training mode moves the statistics, where a configuration uses it."""
     norms, base = bench.networks.facts.norms, bench.networks.deepest
-    if not norms or not any(task.function.batch_dependent for task in tasks):
+    if not norms or not any(case.function.batch_dependent for case in cases):
         return None
     return moved_statistics(base, norms, _two_batches(bench, base.inputs))
 

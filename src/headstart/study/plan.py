@@ -42,7 +42,7 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class Task:
+class Case:
     """One configuration with what it computes on this network.
 
     Attributes:
@@ -185,16 +185,16 @@ class Plan:
         return "\n".join(lines)
 
 
-def passes_of(task: Task, data: StudyData, repetition: int, rounds: int) -> tuple[Pass, ...]:
+def passes_of(case: Case, data: StudyData, repetition: int, rounds: int) -> tuple[Pass, ...]:
     """Return the passes that one configuration needs in one repetition.
 
     Args:
-        task: the configuration.
+        case: the configuration.
         data: the items.
         repetition: its number.
         rounds: passes over the training items of a function with ``recompute``.
     """
-    function = task.function
+    function = case.function
     if function.recompute:
         return (Pass("recompute", function, repetition, "all", rounds),)
     if function.cached:
@@ -209,12 +209,12 @@ def passes_of(task: Task, data: StudyData, repetition: int, rounds: int) -> tupl
 
 
 def make_plan(
-    tasks: Sequence[Task], data: StudyData, *, statistics_items: int, rounds: int, unit: str
+    cases: Sequence[Case], data: StudyData, *, statistics_items: int, rounds: int, unit: str
 ) -> Plan:
     """Collect the passes of all configurations and repetitions, each once.
 
     Args:
-        tasks: the configurations, those that fine-tune among them.
+        cases: the configurations, those that fine-tune among them.
         data: the items.
         statistics_items: training items that statistics are re-estimated on.
         rounds: passes over the training items of functions with ``recompute``.
@@ -224,21 +224,21 @@ def make_plan(
     users: dict[Pass, dict[str, None]] = {}
     alone = 0
     for repetition in data.repetitions:
-        for task in tasks:
-            if task.tuning is not None:
+        for case in cases:
+            if case.tuning is not None:
                 continue
-            for one in passes_of(task, data, repetition.number, rounds):
-                cuts.setdefault(one, {})[task.cut] = None
-                users.setdefault(one, {})[task.name] = None
-            measured = statistics_items if task.function.measured_statistics else 0
-            training = data.n_train * (rounds if task.function.recompute else 1)
+            for one in passes_of(case, data, repetition.number, rounds):
+                cuts.setdefault(one, {})[case.cut] = None
+                users.setdefault(one, {})[case.name] = None
+            measured = statistics_items if case.function.measured_statistics else 0
+            training = data.n_train * (rounds if case.function.recompute else 1)
             alone += training + data.n_test + measured
     order = sorted(cuts, key=lambda one: (list(_KINDS).index(one.kind), one.repetition or 0))
     passes = tuple(
         PlannedPass(one, tuple(cuts[one]), _items(one, data, statistics_items), tuple(users[one]))
         for one in order
     )
-    return Plan(passes, alone, unit, tuple(_tunings(tasks, data)))
+    return Plan(passes, alone, unit, tuple(_tunings(cases, data)))
 
 
 def _items(one: Pass, data: StudyData, statistics_items: int) -> int:
@@ -251,19 +251,28 @@ def _items(one: Pass, data: StudyData, statistics_items: int) -> int:
     return {"train": data.n_train, "validation": data.n_held_out, "test": data.n_test}[one.part]
 
 
-def _tunings(tasks: Sequence[Task], data: StudyData) -> Iterator[PlannedTuning]:
+def _tunings(cases: Sequence[Case], data: StudyData) -> Iterator[PlannedTuning]:
     tunings: dict[Key, Tuning] = {}
     names: dict[Key, list[str]] = {}
-    for task in tasks:
-        if task.tuning is not None:
-            key = task.key(HeadSpec())
-            tunings.setdefault(key, task.tuning)
-            names.setdefault(key, []).append(task.name)
+    for case in cases:
+        if case.tuning is not None:
+            key = case.key(HeadSpec())
+            tunings.setdefault(key, case.tuning)
+            names.setdefault(key, []).append(case.name)
     training = data.n_train - data.n_held_out
     for key, one in tunings.items():
         repeats = len(data.repetitions)
         yield PlannedTuning(tuple(names[key]), one.name, repeats, one.epochs, training)
 
 
-__all__ = ["Key", "Pass", "Plan", "PlannedPass", "PlannedTuning", "Task", "Tuning", "make_plan",
-           "passes_of"]  # fmt: skip
+__all__ = [
+    "Case",
+    "Key",
+    "Pass",
+    "Plan",
+    "PlannedPass",
+    "PlannedTuning",
+    "Tuning",
+    "make_plan",
+    "passes_of",
+]  # fmt: skip

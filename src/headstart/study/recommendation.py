@@ -109,7 +109,7 @@ def _text(e: Evidence, chosen: FrozenOutcome) -> str:
             f"Use {name}: nothing that gives each item a row of its own is better by more than"
             " noise, and its rows can be computed once, cached, and served one at a time."
         )
-    if chosen.task.function.measured_statistics:
+    if chosen.case.function.measured_statistics:
         return (
             f"Use {name}: measure the statistics of your training split once and keep them fixed."
             " Rows stay functions of their items."
@@ -157,7 +157,7 @@ def _doubt(e: Evidence, chosen: Outcome) -> str:
 
 def code_for(e: Evidence, chosen: Outcome) -> str:
     """Return lines of Python that apply a configuration to any loop over batches."""
-    function = chosen.task.function
+    function = chosen.case.function
     lines = ["import torch", ""]
     if function.measured_statistics:
         lines = ["import torch", "from headstart.freezing import blend, reestimate", ""]
@@ -165,21 +165,21 @@ def code_for(e: Evidence, chosen: Outcome) -> str:
         if function.alpha is not None:
             lines += [f"blend(backbone, done, {function.alpha:g})"]
     lines += ["backbone.eval()"]
-    if function.inputs != e.reference_outcome.task.function.inputs:
+    if function.inputs != e.reference_outcome.case.function.inputs:
         lines += function.inputs.code()
-    plain = chosen.task.configuration.autograd == "no_grad"
+    plain = chosen.case.configuration.autograd == "no_grad"
     lines += [f"with torch.{'no_grad' if plain else 'inference_mode'}():"]
     return "\n".join([*lines, f"    rows = backbone({e.unit})"])
 
 
 def options_for(e: Evidence, chosen: FrozenOutcome) -> dict[str, Any]:
     """Return the options that :func:`headstart.fit` needs beside those of this study."""
-    if chosen.task.function.measured_statistics or not chosen.cacheable:
+    if chosen.case.function.measured_statistics or not chosen.cacheable:
         return {}
-    reference = e.reference_outcome.task
-    options = reference.function.inputs.differences(chosen.task.function.inputs)
-    layer, pooling = chosen.task.cut
-    if chosen.task.cut != reference.cut:
+    reference = e.reference_outcome.case
+    options = reference.function.inputs.differences(chosen.case.function.inputs)
+    layer, pooling = chosen.case.cut
+    if chosen.case.cut != reference.cut:
         options |= {"layer": layer, "pooling": pooling}
     return options
 

@@ -13,7 +13,7 @@ from headstart.study.functions import Facts
 from headstart.study.heads import HeadSpec
 from headstart.study.inputs import InputCheck, InputRange, Trial
 from headstart.study.measurements import Behaviour, Proof, Spread
-from headstart.study.plan import Plan, Task, Tuning
+from headstart.study.plan import Case, Plan, Tuning
 from headstart.study.repetitions import Seeds
 
 FORMAT = 1
@@ -49,7 +49,7 @@ class Outcome:
     """What one configuration gave.
 
     Attributes:
-        task: the configuration and what it computes.
+        case: the configuration and what it computes.
         runs: one for each repetition.
         accuracy: mean over the repetitions, on the test items.
         held_out: the same on held-out training items, by which configurations are chosen.
@@ -60,7 +60,7 @@ class Outcome:
             all their figures are equal.
     """
 
-    task: Task
+    case: Case
     runs: tuple[RunRecord, ...]
     accuracy: Score
     held_out: Score | None
@@ -71,7 +71,7 @@ class Outcome:
     @property
     def name(self) -> str:
         """The configuration's name."""
-        return self.task.name
+        return self.case.name
 
     @property
     def gains(self) -> bool:
@@ -106,7 +106,7 @@ class FrozenOutcome(Outcome):
     @property
     def cacheable(self) -> bool:
         """Whether its rows are functions of their items alone."""
-        return self.task.function.row_wise
+        return self.case.function.row_wise
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ class Comparison:
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
-    configuration = outcome.task.configuration
+    configuration = outcome.case.configuration
     own: dict[str, Any] = {}
     if isinstance(outcome, FrozenOutcome):
         own = {
@@ -328,9 +328,9 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "name": outcome.name,
         "about": configuration.about,
         "settings": to_plain(configuration.settings()),
-        "function": to_plain(outcome.task.function.describe()),
-        "layer": outcome.task.cut[0],
-        "pooling": outcome.task.cut[1],
+        "function": to_plain(outcome.case.function.describe()),
+        "layer": outcome.case.cut[0],
+        "pooling": outcome.case.cut[1],
         "same_as": list(outcome.same_as),
         "accuracy": to_plain(outcome.accuracy),
         "held_out": to_plain(outcome.held_out),

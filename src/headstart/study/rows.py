@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
 from headstart.core.fingerprints import canonical_json, fingerprint
-from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.progress import Task as Progress
+from headstart.core.progress import Progress, Reporter, SilentReporter
 from headstart.core.records import CacheUse
 from headstart.extraction import Extraction
 from headstart.store import Result, Results
@@ -32,7 +31,7 @@ from headstart.study import network
 from headstart.study.functions import Cut
 from headstart.study.heads import HeadRows
 from headstart.study.network import Networks
-from headstart.study.plan import Pass, Plan, PlannedPass, Task, passes_of
+from headstart.study.plan import Case, Pass, Plan, PlannedPass, passes_of
 from headstart.study.repetitions import Repetition, StudyData, loader_order
 
 FloatRows = NDArray[np.float32]
@@ -106,9 +105,9 @@ class Bench:
     cache: FeatureCache
     kept: Kept
 
-    def passes(self, task: Task, repetition: Repetition) -> tuple[Pass, ...]:
+    def passes(self, case: Case, repetition: Repetition) -> tuple[Pass, ...]:
         """Return the passes that one configuration needs in one repetition."""
-        return passes_of(task, self.data, repetition.number, self.rounds)
+        return passes_of(case, self.data, repetition.number, self.rounds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +129,9 @@ def run_passes(plan: Plan, bench: Bench, reporter: Reporter) -> Rows:
     """Carry out all passes; what an interrupted study or the cache has is not run again."""
     cached: dict[tuple[Pass, Cut], list[FloatRows]] = {}
     use, resumed = CacheUse(0, 0), 0
-    with reporter.task("forward passes", plan.items, plan.unit) as task:
+    with reporter.task("forward passes", plan.items, plan.unit) as progress:
         for planned in plan.passes:
-            counter = Within(task, plan.unit)
+            counter = Within(progress, plan.unit)
             if planned.what.kind == "rows":
                 found, used = _cached_rows(planned, bench, counter)
                 cached |= found
@@ -146,13 +145,13 @@ def run_passes(plan: Plan, bench: Bench, reporter: Reporter) -> Rows:
     return Rows(cached, use, resumed)
 
 
-def rows_of(rows: Rows, bench: Bench, task: Task, repetition: Repetition) -> HeadRows:
+def rows_of(rows: Rows, bench: Bench, case: Case, repetition: Repetition) -> HeadRows:
     """Return what the head of one configuration sees in one repetition.
 
     Args:
         rows: of the plan that the configuration is part of.
         bench: that they were made with.
-        task: the configuration.
+        case: the configuration.
         repetition: which one.
     """
     validation = repetition.held_out
@@ -160,13 +159,13 @@ def rows_of(rows: Rows, bench: Bench, task: Task, repetition: Repetition) -> Hea
     held = np.zeros(len(labels), dtype=bool)
     held[validation] = True
     items = np.arange(len(labels))
-    passes = bench.passes(task, repetition)
+    passes = bench.passes(case, repetition)
     if passes[0].kind == "rows":
-        splits = rows.cached[passes[0], task.cut]
+        splits = rows.cached[passes[0], case.cut]
         train, test = splits[0][repetition.train], splits[-1][repetition.test]
         return HeadRows(train, labels, items, held, train[validation], test)
     if passes[0].kind == "recompute":
-        blocks = _kept_rows(passes[0], task.cut, bench)
+        blocks = _kept_rows(passes[0], case.cut, bench)
         rounds, _, width = blocks["train"].shape
         return HeadRows(
             blocks["train"].reshape(-1, width),
@@ -176,16 +175,16 @@ def rows_of(rows: Rows, bench: Bench, task: Task, repetition: Repetition) -> Hea
             blocks["validation"],
             blocks["test"],
         )
-    blocks = {one.part: _kept_rows(one, task.cut, bench)["rows"] for one in passes}
+    blocks = {one.part: _kept_rows(one, case.cut, bench)["rows"] for one in passes}
     judged = blocks.get("validation", blocks["train"][validation])
     return HeadRows(blocks["train"], labels, items, held, judged, blocks["test"])
 
 
-def rows_key(bench: Bench, task: Task, repetition: Repetition) -> str:
+def rows_key(bench: Bench, case: Case, repetition: Repetition) -> str:
     """Return a digest of everything that decides the rows of one configuration."""
-    passes = bench.passes(task, repetition)
+    passes = bench.passes(case, repetition)
     own = [dataclasses.replace(one, repetition=repetition.number) for one in passes]
-    return digest_of(*(_key(one, task.cut, bench) for one in own))
+    return digest_of(*(_key(one, case.cut, bench) for one in own))
 
 
 def digest_of(*parts: object) -> str:
@@ -319,7 +318,7 @@ class Within:
     """A reporter whose tasks of one unit advance a task that is shown already.
 
     Args:
-        shown: the task.
+        shown: that task.
         unit: of the tasks that count; others are steps of the same work.
         note: receives what is noted during such a task; all other notes are dropped.
     """

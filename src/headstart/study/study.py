@@ -25,13 +25,13 @@ from headstart.study.inputs import InputCheck, InputRange, check_inputs, input_r
 from headstart.study.judging import judge, train_heads
 from headstart.study.measurements import behaviours, drifts, find_facts, moved, share_functions
 from headstart.study.network import Networks
-from headstart.study.plan import Task, make_plan
+from headstart.study.plan import Case, make_plan
 from headstart.study.recommendation import recommend, suggestion
 from headstart.study.repetitions import StudyData, class_order, divide, drop_unreadable
 from headstart.study.results import Comparison, Evidence
 from headstart.study.rows import Bench, Kept, run_passes
 from headstart.study.settings import CompareConfig
-from headstart.study.tuning import Tuner, fine_tune, plan_tunings, seconds_per_run, tuned_tasks
+from headstart.study.tuning import Tuner, fine_tune, plan_tunings, seconds_per_run, tuned_cases
 
 STATISTICS_BYTES = 2 * 2**30
 """Re-estimation keeps the activations of one depth in memory, up to this many bytes of them."""
@@ -110,10 +110,10 @@ def run_study(
             cache,
             Kept(cache.store.results("study")),
         )
-        tasks, proofs = share_functions(_frozen_tasks([*frozen, *added], bench), bench)
-        tuned = tuned_tasks(chosen, tunings, backbone, first.facts, data)
+        cases, proofs = share_functions(_frozen_cases([*frozen, *added], bench), bench)
+        tuned = tuned_cases(chosen, tunings, backbone, first.facts, data)
         places = {c.name: place for place, c in enumerate(chosen)}
-        everything = sorted([*tasks, *tuned], key=lambda t: places.get(t.name, len(places)))
+        everything = sorted([*cases, *tuned], key=lambda t: places.get(t.name, len(places)))
         plan = make_plan(
             everything,
             data,
@@ -123,13 +123,13 @@ def run_study(
         )
     log.reporter.note(f"plan: {plan}")
     with clock("measure causes"):
-        behaved, rates = behaviours(tasks, bench, log.reporter)
-        drift, shifts = drifts(tasks, bench), moved(tasks, bench)
+        behaved, rates = behaviours(cases, bench, log.reporter)
+        drift, shifts = drifts(cases, bench), moved(cases, bench)
     with clock("forward passes"):
         rows = run_passes(plan, bench, log.reporter)
     head, reference = config.head_spec, config.reference or REFERENCE
     with clock("heads"):
-        series = train_heads(tasks, rows, bench, head, log.reporter)
+        series = train_heads(cases, rows, bench, head, log.reporter)
     if tuned:
         assert tuner is not None
         with clock("fine-tuning"):
@@ -300,11 +300,11 @@ def _statistics_items(
     return items
 
 
-def _frozen_tasks(configurations: Sequence[Configuration], bench: Bench) -> list[Task]:
+def _frozen_cases(configurations: Sequence[Configuration], bench: Bench) -> list[Case]:
     backbone, facts = bench.networks.backbone, bench.networks.facts
     size = bench.extraction.batch_size
     return [
-        Task(c, function_of(c, backbone, facts, size), cut_of(c, backbone)) for c in configurations
+        Case(c, function_of(c, backbone, facts, size), cut_of(c, backbone)) for c in configurations
     ]
 
 

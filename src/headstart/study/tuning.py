@@ -20,7 +20,7 @@ from headstart.study.configurations import Configuration
 from headstart.study.functions import Cut, Facts, cut_of, function_of
 from headstart.study.heads import Fitted, HeadSpec
 from headstart.study.judging import Series, train_all
-from headstart.study.plan import Key, PlannedTuning, Task, Tuning
+from headstart.study.plan import Case, Key, PlannedTuning, Tuning
 from headstart.study.repetitions import Repetition, StudyData
 from headstart.study.rows import Bench, Within
 
@@ -97,14 +97,14 @@ def plan_tunings(
     return found
 
 
-def tuned_tasks(
+def tuned_cases(
     configurations: Sequence[Configuration],
     tunings: Mapping[str, Tuning],
     backbone: Backbone,
     facts: Facts,
     data: StudyData,
-) -> list[Task]:
-    """Return the configurations that fine-tune as tasks; their function is that of the test.
+) -> list[Case]:
+    """Return the configurations that fine-tune as cases; their function is that of the test.
 
     Raises:
         DataError: in some repetition no item can be held out to choose the epoch.
@@ -115,14 +115,14 @@ def tuned_tasks(
             hint="a class needs at least two different items",
         )
     return [
-        Task(c, function_of(c, backbone, facts, 0), cut_of(c, backbone), tunings[c.name])
+        Case(c, function_of(c, backbone, facts, 0), cut_of(c, backbone), tunings[c.name])
         for c in configurations
         if c.recipe is not None
     ]
 
 
 def fine_tune(
-    tasks: Sequence[Task],
+    cases: Sequence[Case],
     planned: Sequence[PlannedTuning],
     bench: Bench,
     tuner: Tuner,
@@ -134,7 +134,7 @@ def fine_tune(
     epoch.
 
     Args:
-        tasks: the configurations that fine-tune.
+        cases: the configurations that fine-tune.
         planned: their part of the plan.
         bench: network, items, and where runs are kept.
         tuner: trains.
@@ -144,33 +144,33 @@ def fine_tune(
     items, unit = bench.data.n_train - bench.data.n_held_out, bench.networks.backbone.inputs.unit
     with reporter.task("fine-tuning", sum(one.steps for one in planned), unit) as progress:
 
-        def skip(task: Task) -> None:
-            assert task.tuning is not None
-            progress.advance(items * task.tuning.epochs)
+        def skip(case: Case) -> None:
+            assert case.tuning is not None
+            progress.advance(items * case.tuning.epochs)
 
-        def train(task: Task, repetition: Repetition, name: str) -> Fitted:
-            assert task.tuning is not None
-            who = f"{task.name}, repetition {repetition.number + 1} of {len(repetitions)}"
+        def train(case: Case, repetition: Repetition, name: str) -> Fitted:
+            assert case.tuning is not None
+            who = f"{case.name}, repetition {repetition.number + 1} of {len(repetitions)}"
             shown = Within(progress, "items", lambda text: reporter.note(f"{who}: {text}"))
             copy = dataclasses.replace(
-                network.copied(bench.networks.backbone), inputs=task.function.inputs
+                network.copied(bench.networks.backbone), inputs=case.function.inputs
             )
             fitted = tuner.run(
-                network.at_cuts(copy, [task.cut])[0],
-                task.tuning,
+                network.at_cuts(copy, [case.cut])[0],
+                case.tuning,
                 bench.data.dataset(repetition),
                 seed=repetition.seeds.head % 2**31,
                 folder=bench.kept.folder(name),
                 reporter=shown,
             )
-            shown.finish(items * task.tuning.epochs)  # early stopping may have spared some
+            shown.finish(items * case.tuning.epochs)  # early stopping may have spared some
             return fitted
 
-        return train_all(tasks, bench, HeadSpec(), "fine-tuning 1", train, skip)
+        return train_all(cases, bench, HeadSpec(), "fine-tuning 1", train, skip)
 
 
 def seconds_per_run(
-    tasks: Sequence[Task],
+    cases: Sequence[Case],
     series: Mapping[Key, Series],
     rates: Mapping[str, float],
     data: StudyData,
@@ -179,25 +179,25 @@ def seconds_per_run(
     """Return what one repetition takes on its own, where something is fine-tuned.
 
     Args:
-        tasks: all configurations.
+        cases: all configurations.
         series: their trainings.
         rates: seconds per item of the forward pass, by configuration with a frozen backbone.
         data: the items, whose decoding is measured on the sample.
         head: of configurations without their own.
     """
-    if all(task.tuning is None for task in tasks):
+    if all(case.tuning is None for case in cases):
         return {}
     found: dict[str, float] = {}
     decoding: dict[Inputs, float] = {}
-    for task in tasks:
-        trained = [one.seconds for one in series[task.key(head)].fitted]
-        found[task.name] = sum(trained) / len(trained)
-        if task.tuning is None:
-            given = task.function.inputs
+    for case in cases:
+        trained = [one.seconds for one in series[case.key(head)].fitted]
+        found[case.name] = sum(trained) / len(trained)
+        if case.tuning is None:
+            given = case.function.inputs
             if given not in decoding:
                 decoding[given] = decode_seconds(data.sample, given, workers=data.samples.workers)
-            found[task.name] += data.n_train * (decoding[given] + rates[task.name])
+            found[case.name] += data.n_train * (decoding[given] + rates[case.name])
     return found
 
 
-__all__ = ["Tuner", "fine_tune", "plan_tunings", "seconds_per_run", "tuned_tasks"]
+__all__ = ["Tuner", "fine_tune", "plan_tunings", "seconds_per_run", "tuned_cases"]

@@ -52,7 +52,7 @@ def _fit(asked: Asked, comparison: Comparison) -> list[str]:
     if name is None:
         return []
     chosen = comparison.evidence.frozen_outcome(name)
-    measured = chosen.task.function.measured_statistics
+    measured = chosen.case.function.measured_statistics
     if measured or not chosen.cacheable or not _can_be_said(asked, chosen):
         return []
     words = ["headstart", "fit", *_source_and_backbone(asked, chosen)]
@@ -67,12 +67,12 @@ def _finetune(asked: Asked, comparison: Comparison) -> list[str]:
         return []
     best = max(better, key=lambda outcome: outcome.accuracy.value)
     words = ["headstart", "finetune", *_source_and_backbone(asked, best)]
-    words += ["--recipe", str(best.task.configuration.recipe)]
+    words += ["--recipe", str(best.case.configuration.recipe)]
     return words + ([] if asked.epochs is None else ["--epochs", str(asked.epochs)])
 
 
 def _can_be_said(asked: Asked, outcome: Outcome) -> bool:
-    wanted = outcome.task.function.inputs
+    wanted = outcome.case.function.inputs
     return set(asked.inputs.differences(wanted)) <= set(INPUTS)
 
 
@@ -92,8 +92,8 @@ def _source_and_backbone(asked: Asked, outcome: Outcome) -> list[str]:
 
 def _spec_of(asked: Asked, outcome: Outcome) -> BackboneSpec:
     """Return how to build the backbone of an outcome: as asked, but for what it changed."""
-    layer, pooling = outcome.task.cut
-    changed = asked.inputs.differences(outcome.task.function.inputs)
+    layer, pooling = outcome.case.cut
+    changed = asked.inputs.differences(outcome.case.function.inputs)
     pooled = pooling if layer and pooling != "avg" else None
     return dataclasses.replace(asked.spec.with_inputs(changed), layer=layer, pooling=pooled)
 

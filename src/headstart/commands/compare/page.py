@@ -315,7 +315,7 @@ def _settings(
 ) -> list[Block]:
     blocks: list[Block] = [Callout(note) for note in (*notes, *comparison.notes)]
     described = tuple(
-        (o.name, o.task.configuration.about or NOT_DEFINED, ", ".join(o.same_as) or NOT_DEFINED)
+        (o.name, o.case.configuration.about or NOT_DEFINED, ", ".join(o.same_as) or NOT_DEFINED)
         for o in comparison.outcomes
     )
     header = ("configuration", "what it is", "the same function as")
