@@ -26,12 +26,16 @@ from typing import Annotated, Any
 
 import typer
 
+from headstart.commands.backbone_spec import BACKBONE
 from headstart.commands.console import Printing, reporter
-from headstart.commands.settings import RunOptions, Signature
+from headstart.commands.settings import DATA, RUNNING, RunOptions, Signature
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.progress import Reporter
 from headstart.core.settings import Bound, Fault, options_of, settle
 from headstart.core.wording import any_of
+
+_PANELS: dict[str | None, int] = {None: 0, BACKBONE: 2, DATA: 3, RUNNING: 4}
+"""The order of the panels of a help text; those of a command's own come before the shared ones."""
 
 _CHOICES_IN_METAVAR = 12  # characters; longer lists of choices follow the help text
 
@@ -106,6 +110,9 @@ def generated(
             except HeadstartError as error:
                 raise in_flags(error, shown) from error
 
+        # Typer breaks lines where the docstring does, whatever the width of the terminal.
+        paragraphs = (command.__doc__ or "").split("\n\n")
+        run.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
         run.__signature__ = _expanded(command, hints, groups, shown)  # type: ignore[attr-defined]
         run.__annotations__ = {
             name: parameter.annotation
@@ -128,17 +135,14 @@ def _expanded(
     groups: Mapping[str, Any],
     shown: Mapping[str, Bound],
 ) -> inspect.Signature:
-    """Return the signature with every dataclass replaced by its options."""
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name in groups:
-            options = (shown.get(each.name) for each in options_of(groups[name]))
-            parameters += [_parameter(each) for each in options if each is not None]
-        else:
-            parameters.append(
-                parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-            )
-    return inspect.Signature(parameters)
+    """Return the signature with every dataclass replaced by its options, panel by panel."""
+    plain = [
+        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name not in groups
+    ]
+    options = sorted(shown.values(), key=lambda each: _PANELS.get(each.option.panel, 1))
+    return inspect.Signature([*plain, *map(_parameter, options)])
 
 
 def _parameter(each: Bound) -> inspect.Parameter:
@@ -164,7 +168,10 @@ def _parameter(each: Bound) -> inspect.Parameter:
                 *([f"--no-{each.flag[2:]}"] if off else each.flags),
                 help=_help(each, metavar, off),
                 metavar=metavar,
-                show_default=_shown_default(each),
+                show_default=each.option.shown is None
+                and kind is None
+                and not isinstance(each.default, bool)
+                and each.default not in (None, ""),
                 rich_help_panel=about.panel,
             ),
         ],
@@ -184,7 +191,10 @@ def _help(each: Bound, metavar: str | None, off: bool) -> str:
     said = metavar == "|".join(each.names) or all(name in text for name in each.names)
     if not said:
         text += f" One of: {', '.join(each.names)}."
-    return text if each.option.shown is None else f"{text} Default: {each.option.shown}."
+    default = each.option.shown
+    if default is None and each.kind is not None and each.default:
+        default = each.kind.write(each.default)
+    return text if default is None else f"{text} Default: {default}."
 
 
 def _metavar(each: Bound, typed: Any) -> str | None:
@@ -195,14 +205,6 @@ def _metavar(each: Bound, typed: Any) -> str | None:
     if listed and len(listed) <= _CHOICES_IN_METAVAR and each.kind is None:
         return listed
     return each.kind.metavar if each.kind is not None else None
-
-
-def _shown_default(each: Bound) -> bool | str:
-    if each.option.shown is not None or isinstance(each.default, bool):
-        return False
-    if each.kind is not None and each.default:
-        return each.kind.write(each.default)
-    return each.default is not None and each.default != ""
 
 
 def _parse(values: Mapping[str, Any], shown: Mapping[str, Bound]) -> dict[str, Any]:
