@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from headstart.core.errors import BackboneError
 from headstart.core.kinds import PER_CHANNEL, SIZE
 from headstart.core.settings import check, option, recorded
 from headstart.core.wording import any_of
+from headstart.modules.pooling import pooling_kinds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,17 +23,8 @@ if TYPE_CHECKING:
 BACKBONE = "Backbone"
 """The panel of the help text."""
 
-POOLINGS = ("avg", "cls", "gem", "none")
-"""The poolings that come with the package."""
-
 INPUTS = ("mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels")
 """The values of the inputs that are options of their own."""
-
-
-def poolings() -> tuple[str, ...]:
-    """Return the names of all poolings; their own table need not be loaded for a help text."""
-    table = sys.modules.get("headstart.modules.pooling")
-    return POOLINGS if table is None else tuple(kind.name for kind in table.pooling_kinds())
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,10 @@ class BackboneSpec:
         panel=BACKBONE,
     )
     pooling: str | None = option(
-        None, lambda: f"{any_of(poolings())}.", shown="avg at a layer", panel=BACKBONE
+        None,
+        lambda: f"{any_of(kind.name for kind in pooling_kinds())}.",
+        shown="avg at a layer",
+        panel=BACKBONE,
     )
     weights: str | None = option(
         None,

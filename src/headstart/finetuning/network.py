@@ -21,7 +21,7 @@ from headstart.backbones.groups import BlockGroup, block_groups
 from headstart.core.errors import BackboneError
 from headstart.heads import LinearHead
 from headstart.modules.forward import capture
-from headstart.modules.pooling import Pool
+from headstart.modules.pooling import pool
 from headstart.prefix import Candidate, Cut
 
 BACKBONE, HEAD = "backbone", "head"
@@ -53,7 +53,7 @@ class Classifier(nn.Module):
         _refuse_padding(source)
         self.source = source
         self.backbone = source.module
-        self.pool = Pool(source.pooling, source.layout)
+        self.layout = source.layout  # found by a run of its own, not in a forward pass
         self.dropout = nn.Dropout(dropout)
         with torch.random.fork_rng(devices=[]):
             self.head = nn.Linear(shape[0], n_classes)
@@ -68,7 +68,7 @@ class Classifier(nn.Module):
         """Return what the head is given, ``(n, d)``."""
         layer = self.source.layer
         found = capture(self.backbone, [layer], lambda _layer, output: output, x, *more, **named)
-        return cast(Tensor, self.pool(found[layer]))
+        return pool(found[layer], self.source.pooling, self.layout)
 
     def cut_at_feature(self, cut: Cut | Candidate) -> bool:
         """Return whether the boundary of a cut is the backbone's own feature, in float32."""
@@ -102,7 +102,7 @@ class Classifier(nn.Module):
 
     def live_modules(self) -> frozenset[str]:
         """Return the names of modules that take part in the forward, with their ancestors."""
-        names = {"", BACKBONE, HEAD, "pool", "dropout"}
+        names = {"", BACKBONE, HEAD, "dropout"}
         for name in self.source.live.modules:
             pieces = f"{BACKBONE}.{name}".rstrip(".").split(".")
             names.update(".".join(pieces[: i + 1]) for i in range(len(pieces)))

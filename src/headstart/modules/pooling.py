@@ -2,18 +2,21 @@
 
 To add a pooling, write a function from output, layout and mask to rows, and register it. The
 arithmetic decides by the layout alone, never by values, so that ``torch.fx`` and ``torch.compile``
-can trace it.
+can trace it. The table loads no torch: help texts read it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from headstart.core.errors import BackboneError
-from headstart.modules.layout import Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from headstart.modules.layout import Layout
 
 Pooling = str
 """Name of a registered pooling."""
@@ -79,19 +82,6 @@ def pool(output: Tensor, pooling: Pooling, layout: Layout, mask: Tensor | None =
     """
     check_pooling(pooling)
     return _POOLINGS[pooling].reduce(output, layout, mask)
-
-
-class Pool(nn.Module):
-    """:func:`pool` as a module, with pooling and layout fixed."""
-
-    def __init__(self, pooling: Pooling, layout: Layout) -> None:
-        super().__init__()
-        check_pooling(pooling)
-        self.pooling, self.layout = pooling, layout
-
-    def forward(self, output: Tensor) -> Tensor:
-        """Return the rows of an output; see :func:`pool`."""
-        return pool(output, self.pooling, self.layout)
 
 
 def positions_of(output: Tensor, layout: Layout) -> Tensor:
@@ -171,7 +161,6 @@ register_pooling(PoolingKind("none", "the whole output", _none))
 
 __all__ = [
     "GEM_POWER",
-    "Pool",
     "Pooling",
     "PoolingKind",
     "check_pooling",

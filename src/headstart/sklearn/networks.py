@@ -20,7 +20,7 @@ from headstart.core.wording import did_you_mean
 from headstart.data.inputs import INPUT_KINDS
 
 EXTRACTING = threading.RLock()
-"""Held while a network runs: hooks of two threads on one module would hear each other."""
+"""Held while a network runs: two threads would set and restore the modes of one module."""
 
 _OWN = ("source", "layer", "pooling")
 _LOADING = tuple(
