@@ -1,4 +1,4 @@
-"""The heads of a study: what is tested is trained as it was asked for."""
+"""The heads of a study: what is tested is trained with the options that were given."""
 
 from __future__ import annotations
 

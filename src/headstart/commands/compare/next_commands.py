@@ -17,7 +17,7 @@ from headstart.study import Comparison, Outcome
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user asked for, as far as a command has to repeat it.
+    """What the user wants, as far as a command has to repeat it.
 
     Attributes:
         data: the source; anything but text or a path is called DATA.
