@@ -91,8 +91,7 @@ def run_study(
     chosen = with_reference(resolve(config.configs), config.reference)
     backbone = _on_device(backbone, extraction)
     _check_inputs(chosen, backbone)
-    cuts = [cut_of(configuration, backbone) for configuration in chosen]
-    tunings = plan_tunings(chosen, cuts, backbone, len(dataset.classes), tuner, config.epochs)
+    tunings = plan_tunings(chosen, backbone, len(dataset.classes), tuner, config.epochs)
     with clock("look"):
         readable = drop_unreadable(dataset, backbone.inputs, on_bad, log.reporter)
         data = divide(readable, config, seed=seed, workers=extraction.workers)

@@ -17,7 +17,7 @@ from headstart.core.progress import Reporter
 from headstart.data import Dataset, Inputs, decode_seconds
 from headstart.study import network
 from headstart.study.configurations import Configuration
-from headstart.study.functions import Cut, Facts, cut_of, function_of
+from headstart.study.functions import Facts, cut_of, function_of
 from headstart.study.heads import Fitted, HeadSpec
 from headstart.study.judging import Series, train_all
 from headstart.study.plan import Case, Key, PlannedTuning, Tuning
@@ -65,7 +65,6 @@ class Tuner(Protocol):
 
 def plan_tunings(
     configurations: Sequence[Configuration],
-    cuts: Sequence[Cut],
     backbone: Backbone,
     n_classes: int,
     tuner: Tuner | None,
@@ -79,14 +78,14 @@ def plan_tunings(
     faults: list[str] = []
     hint: str | None = None
     found: dict[str, Tuning] = {}
-    for configuration, cut in zip(configurations, cuts, strict=True):
+    for configuration in configurations:
         if configuration.recipe is None:
             continue
         if tuner is None:
             faults.append(f"'{configuration.name}': this study was given nothing that trains")
             hint = hint or "call headstart.compare, or pass tuner= to run_study"
             continue
-        (at,) = network.at_cuts(backbone, [cut])
+        (at,) = network.at_cuts(backbone, [cut_of(configuration, backbone)])
         try:
             found[configuration.name] = tuner.plan(at, configuration.recipe, n_classes, epochs)
         except ConfigError as error:
