@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.commands.console import Printing, print_json, stdout
-from headstart.commands.embedding import Embedded
 from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import Mistake, fit_page
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
 from headstart.commands.tuned import save_tuned
 from headstart.core.files import write_json
-from headstart.core.records import Baseline, Curve, Evaluation, to_plain
+from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
 from headstart.core.settings import recorded
 from headstart.data import Inputs, Split
 from headstart.heads import Head
@@ -27,9 +26,29 @@ from headstart.report import Page, evaluation_table, write_page
 MISTAKES = 24
 
 
+class TestedItems(Protocol):
+    """The items of a run, and what the cache had of them."""
+
+    @property
+    def train(self) -> Split:
+        """Those that trained."""
+
+    @property
+    def test(self) -> Split:
+        """Those that were tested."""
+
+    @property
+    def use(self) -> CacheUse:
+        """Rows found and computed."""
+
+    @property
+    def images_per_second(self) -> float | None:
+        """The rate of extraction; None if nothing was computed."""
+
+
 def new_run(
     session: Session,
-    embedded: Embedded,
+    items: TestedItems,
     settings: Iterable[Any],
     *,
     head: Head,
@@ -42,11 +61,11 @@ def new_run(
     baselines: tuple[Baseline, ...] = (),
     curves: tuple[Curve, ...] = (),
 ) -> Run:
-    """Put together the record of a run on frozen features.
+    """Put together the record of a run.
 
     Args:
         session: its cache, clock and notes.
-        embedded: the splits with their features.
+        items: the splits.
         settings: the settings objects of the call.
         configuration: what else the record says of how the run was made: ``data``, ``chosen``.
         spec: what the backbone was built from.
@@ -58,18 +77,18 @@ def new_run(
         plain |= to_plain(recorded(group))
     return Run(
         head=head,
-        classes=embedded.test.classes,
+        classes=items.test.classes,
         evaluation=evaluation,
         baselines=baselines,
         curves=curves,
         configuration={**plain, **configuration},
         environment=describe_environment(),
         fingerprints=fingerprints,
-        cache=embedded.use,
+        cache=items.use,
         seconds=session.clock.seconds(),
-        images_per_second=embedded.images_per_second,
-        n_train=len(embedded.train),
-        n_test=len(embedded.test),
+        images_per_second=items.images_per_second,
+        n_train=len(items.train),
+        n_test=len(items.test),
         notes=tuple(session.notes),
         spec=spec if isinstance(spec, BackboneSpec) else BackboneSpec.of(backbone),
         backbone=backbone,

@@ -41,10 +41,13 @@ class Items:
     Attributes:
         train, validation, test: the parts.
         use: features found and computed so far.
+        images_per_second: None; how fast they were extracted is not measured.
 
     Raises:
         DataError: fewer than two classes, or nothing to hold out.
     """
+
+    images_per_second: float | None = None
 
     def __init__(
         self,

@@ -23,13 +23,8 @@ from headstart.commands.finetune.loggers import Loggers, check_loggers, open_log
 from headstart.commands.finetune.options import FINETUNE, FinetuneConfig
 from headstart.commands.finetune.page import finetune_page
 from headstart.commands.finetune.start import fit_probe, score_probe, surgical_block
-from headstart.commands.run_folder import (
-    Run,
-    backbone_fingerprint,
-    describe_environment,
-    split_fingerprint,
-)
-from headstart.commands.run_report import write_run
+from headstart.commands.run_folder import Run, backbone_fingerprint, split_fingerprint
+from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.core.errors import ConfigError
@@ -37,7 +32,6 @@ from headstart.core.files import write_json
 from headstart.core.fingerprints import canonical_json, sha256
 from headstart.core.progress import SilentReporter
 from headstart.core.records import Baseline, Evaluation, to_plain
-from headstart.core.settings import recorded
 from headstart.evaluation import evaluate as score
 from headstart.finetuning import Classifier, Recipe, recipe_to_plain
 from headstart.finetuning.checkpoint import Checkpoint
@@ -396,48 +390,38 @@ class _Job:
         baselines: tuple[Baseline, ...],
         folder: Path | None,
     ) -> Run:
-        settings: dict[str, Any] = {}
-        for group in (self.config, self.run, self.reading):
-            settings |= to_plain(recorded(group))
-        return Run(
+        made = new_run(
+            self.session,
+            self.items,
+            (self.config, self.run, self.reading),
             head=head,
-            classes=self.dataset.classes,
             evaluation=evaluation,
             baselines=baselines,
             curves=trained.curves,
             configuration={
-                **settings,
                 "head": "fine-tuned",
                 "data": self.dataset.name,
                 "recipe": recipe_to_plain(self.recipe),
             },
-            environment=describe_environment(),
             fingerprints={
                 "backbone": self._fingerprint(),
                 "train": split_fingerprint(self.items.train),
                 "validation": split_fingerprint(self.items.validation),
                 "test": split_fingerprint(self.items.test),
             },
-            cache=self.items.use + self.feeds.use,
-            seconds=self.session.clock.seconds(),
-            images_per_second=None,
-            n_train=len(self.items.train),
-            n_test=len(self.items.test),
-            notes=tuple(self.session.notes),
-            spec=(
-                self.spec if isinstance(self.spec, BackboneSpec) else BackboneSpec.of(self.backbone)
-            ),
+            spec=self.spec,
             backbone=self.backbone,
             folder=folder,
-            training={
-                "recipe": self.recipe.name,
-                "n_validation": len(self.items.validation),
-                "best": to_plain(trained.best),
-                "stages": to_plain(trained.stages),
-                "epochs": to_plain(trained.records),
-            },
-            tuned=self._tuned(),
         )
+        training = {
+            "recipe": self.recipe.name,
+            "n_validation": len(self.items.validation),
+            "best": to_plain(trained.best),
+            "stages": to_plain(trained.stages),
+            "epochs": to_plain(trained.records),
+        }
+        cache = self.items.use + self.feeds.use
+        return dataclasses.replace(made, cache=cache, training=training, tuned=self._tuned())
 
     def _tuned(self) -> dict[str, Tensor]:
         """Return the tensors of the backbone that differ from those it was loaded with."""
