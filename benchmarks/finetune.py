@@ -37,9 +37,10 @@ from torch import nn
 from headstart.backbones import Backbone, load_backbone
 from headstart.commands.finetune.job import finetune
 from headstart.commands.run_folder import Run
+from headstart.core.division import stratified_split
 from headstart.core.progress import SilentReporter
 from headstart.core.records import Curve
-from headstart.data import Dataset, load_data, read_batches, stratified_split
+from headstart.data import Dataset, load_data, read_batches
 from headstart.finetuning import Classifier, Recipe, Stage, load_recipe
 from headstart.finetuning.state import build_optimizer, set_rates
 from headstart.finetuning.targets import resolve
@@ -79,7 +80,7 @@ def suffix_epochs(data: Dataset, arguments: argparse.Namespace, recipe: Recipe) 
     if not cut:
         raise SystemExit(f"nothing to compare: {cut}")
     first, second = stratified_split(
-        data.train.labels, recipe.validation, seed=0, groups=data.train.ids
+        data.train.labels, recipe.validation, seed=0, keys=data.train.ids
     )
     parts = []
     for index in (first, second):

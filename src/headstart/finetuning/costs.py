@@ -41,6 +41,7 @@ from headstart.extraction import Precision, autocast
 from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.gradients import gradients_for
 from headstart.finetuning.network import Classifier, smoothed_loss
+from headstart.finetuning.optimizers import OPTIMIZERS
 from headstart.finetuning.plan import PlannedPlace
 from headstart.finetuning.recipe import Stage
 from headstart.finetuning.rows import BoundaryRows
@@ -292,6 +293,28 @@ class StageCosts:
 # 3. Room in memory and on disk
 
 
+def memory_of(
+    network: Classifier,
+    stage: Stage,
+    trainable: int,
+    activations: int,
+    rows: PlannedPlace | None,
+) -> int:
+    """Return the bytes that training a stage takes.
+
+    Args:
+        network: all its weights.
+        stage: its optimizer, moving average and batch size.
+        trainable: how many parameters have gradients and optimizer state.
+        activations: bytes kept for the backward pass, per item.
+        rows: the cut whose rows it trains on; None: it trains from images.
+    """
+    copies = 1 + OPTIMIZERS[stage.optimizer].state_tensors(stage) + (1 if stage.ema else 0)
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    held = rows.bytes if rows is not None and rows.in_memory else 0
+    return weights + 4 * trainable * copies + activations * stage.batch_size + held
+
+
 def memory_for_rows(device: torch.device) -> int:
     """Return how many bytes of rows may be held in memory; on a GPU, in the GPU's memory."""
     free = int(psutil.virtual_memory().available)
@@ -441,5 +464,6 @@ __all__ = [
     "measure_prefix",
     "measure_step",
     "memory_for_rows",
+    "memory_of",
     "probe_items",
 ]

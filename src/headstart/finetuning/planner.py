@@ -16,7 +16,6 @@ from headstart.finetuning import costs
 from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.gradients import gradients_for
 from headstart.finetuning.network import network_groups
-from headstart.finetuning.optimizers import OPTIMIZERS
 from headstart.finetuning.plan import Plan, PlannedCut, PlannedGroup, PlannedStage
 from headstart.finetuning.recipe import Recipe
 from headstart.finetuning.targets import Target
@@ -219,13 +218,7 @@ class _Planner:
         parameters = dict(network.named_parameters())
         live = [parameters[name] for name in network.live_tensors() if name in parameters]
         trainable = sum(parameters[name].numel() for name in target.freeze.trainable)
-        states = OPTIMIZERS[stage.optimizer].state_tensors(stage)
-        memory = sum(p.numel() * p.element_size() for p in network.parameters())
-        memory += 4 * trainable * (1 + states + (1 if stage.ema else 0))
-        memory += activations * stage.batch_size
         at = cut.at if cut is not None and cut.read else None
-        if at is not None and at.in_memory:
-            memory += at.bytes
         return PlannedStage(
             name=stage.name,
             groups=target.groups,
@@ -247,7 +240,7 @@ class _Planner:
             epochs=stage.epochs,
             seconds_storing=0.0 if at is None else at.seconds_storing,
             seconds_per_epoch=measured.images_epoch if at is None else at.seconds_per_epoch,
-            memory=memory,
+            memory=costs.memory_of(network, stage, trainable, activations, at),
         )
 
 
