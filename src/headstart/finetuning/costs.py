@@ -4,8 +4,8 @@ A stage can compute everything from the images in every epoch. Or it can store t
 frozen part once, at one of several cuts, and train from those rows. This file holds all that
 decides between the two, from top to bottom:
 
-1. Measured on a few items, on this machine: decoding an item, running the frozen part, one
-   training step, writing to and reading from the disk of the cache.
+1. Measured on a few items, on this machine: decoding (:func:`headstart.data.decode_seconds`), the
+   frozen part, one training step, writing to the disk of the cache and reading from it.
 2. What follows from it (:class:`StageCosts`), in seconds, for ``n`` items that train and ``v``
    that validate; validating costs a third of a step, since it has no backward pass:
 
