@@ -17,7 +17,7 @@ from headstart.commands.finetune.job import FinetuneConfig, finetune
 from headstart.core.arguments import Arguments
 from headstart.core.errors import ConfigError
 from headstart.core.progress import SilentReporter
-from headstart.finetuning import Classifier, Recipe, Stage, costs
+from headstart.finetuning import Classifier, Recipe, Stage, timing
 from headstart.finetuning.costs import memory_for_rows
 from headstart.finetuning.gradients import gradients_for
 from headstart.finetuning.targets import resolve
@@ -80,7 +80,7 @@ def test_rows_behind_statistics_that_change_are_not_known_yet(bench: Bench) -> N
 def test_what_mixup_and_noise_act_on_does_not_hang_on_the_clock(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
-    monkeypatch.setattr(costs.Disk, "read_seconds", lambda *_: 100.0)  # reading never pays
+    monkeypatch.setattr(timing.Disk, "read_seconds", lambda *_: 100.0)  # reading never pays
     network = Classifier(residual(), 2)
     usual = bench.plan(network, Recipe("r", (Stage("s", ("last:1",)),)), "auto")
     assert usual.decisions == ("",)
@@ -102,7 +102,7 @@ def test_gradients_of_the_users_loop_are_put_back_and_change_nothing() -> None:
 def test_weights_are_no_activations() -> None:
     wide = nn.Sequential(nn.Linear(4, 1000), nn.ReLU(), nn.Linear(1000, 2))
     # Two items, so that the weights would be more an item than all that is kept.
-    cost = costs.measure_step(wide, Arguments((torch.rand(2, 4),)), 2, "float32")
+    cost = timing.measure_step(wide, Arguments((torch.rand(2, 4),)), 2, "float32")
     # The hidden values behind the ReLU, once; inputs and what the loss keeps are a few numbers. The
     # weights of the second layer, which its backward pass keeps too, would be as much again.
     assert 4 * 1000 <= cost.activations < 4 * 1100
@@ -129,7 +129,7 @@ def test_a_cold_read_is_measured_cold_every_time(
         raising=False,
     )
     monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
-    with costs.Disk(tmp_path) as disk:
+    with timing.Disk(tmp_path) as disk:
         assert disk.read_seconds(4096, False) > 0
     assert len(maps) == len(alive) > 1
     assert set(alive) == {0}

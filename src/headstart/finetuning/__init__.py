@@ -6,7 +6,8 @@
 :mod:`.targets`
     The stages of a recipe, resolved in a network (:mod:`.network`).
 :mod:`.costs`
-    The cost model: what a stage costs from images and from stored rows, and which it takes.
+    The cost model: what a stage costs from images and from stored rows, and which it trains on;
+    :mod:`.timing` measures.
 :mod:`.plan`, :mod:`.planner`
     The plan as a record, and what makes it.
 :mod:`.feeds`, :mod:`.rows`

@@ -1,58 +1,50 @@
 """What a stage costs, and whether it trains from images or from stored rows: the one cost model.
 
 A stage can compute everything from the images in every epoch. Or it can store the output of its
-frozen part once, at one of several cuts, and train from those rows. This file holds all that
-decides between the two, from top to bottom:
+frozen part once, at one of several cuts, and train from those rows. :meth:`Chooser.choose` decides,
+stage by stage, in these steps:
 
-1. Measured on a few items, on this machine: decoding (:func:`headstart.data.decode_seconds`), the
-   frozen part, one training step, writing to the disk of the cache and reading from it.
-2. What follows from it (:class:`StageCosts`), in seconds, for ``n`` items that train and ``v``
+1. What could be stored: the possible cuts of the network, or why there is none.
+2. What is measured, on a few items and on this machine: decoding, the frozen part, one training
+   step, writing to the disk of the cache and reading from it (:mod:`headstart.finetuning.timing`).
+3. What follows from it (:class:`StageCosts`), in seconds, for ``n`` items that train and ``v``
    that validate; validating costs a third of a step, since it has no backward pass:
 
    * from images, an epoch: ``n (decode + prefix + step) + v (decode + prefix + step / 3)``;
    * from rows, once: ``missing (decode + prefix + write)``, and an epoch:
      ``(n + v)(read + recompute) + (n + v / 3) step``.
 
-3. Room: rows are held in memory where they fit into a quarter of what is free, and stored where
-   they fit into nine tenths of the free disk (:class:`PlannedRows` counts what earlier stages of
-   the same plan store).
-4. The decision: :func:`choose_cut` says where, :func:`choose_rows` says whether.
+4. What there is room for: rows are held in memory where they fit into a quarter of what is free,
+   and stored where they fit into nine tenths of the free disk. :class:`PlannedRows` counts what
+   earlier stages of the same plan store.
+5. The choice: :func:`choose_cut` says where, :func:`choose_rows` says whether.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import psutil
 import torch
-from torch import Tensor, nn
 
-from headstart.core.arguments import Arguments
-from headstart.core.files import existing_parent, free_bytes, write_bytes
-from headstart.data import NumberedView, Split
-from headstart.extraction import Precision, autocast
+from headstart.core.files import free_bytes
+from headstart.data import NumberedView, Split, decode_seconds
 from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.gradients import gradients_for
-from headstart.finetuning.network import Classifier, smoothed_loss
+from headstart.finetuning.network import Classifier, network_groups
 from headstart.finetuning.optimizers import OPTIMIZERS
-from headstart.finetuning.plan import PlannedPlace
+from headstart.finetuning.plan import PlannedCut, PlannedPlace
 from headstart.finetuning.recipe import Stage
 from headstart.finetuning.rows import BoundaryRows
-from headstart.prefix import Candidate
+from headstart.finetuning.targets import Target
+from headstart.finetuning.timing import Disk, measure_prefix, measure_step, probe_items
+from headstart.prefix import Candidate, Cut, NoCut, Recording, candidates, record
 from headstart.prefix.graph import UntraceableError
 
 StoredMode = Literal["auto", "on", "off"]
 
-_REPEATS, _LONG_RUN = 2, 0.5
-_PROBE_ITEMS, _SLOW_ITEM = 8, 0.05
-_READ_BYTES, _READS = 16 * 2**20, 3
 _MEMORY_SHARE = 0.25
 _FREE_SHARE = 0.9
 _MUCH_CHEAPER = 0.8
@@ -62,159 +54,149 @@ ROW_OVERHEAD = 80
 """Bytes on disk of a row's id and its place in the index."""
 
 
-# 1. What is measured
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """Cost of one training step per item.
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a stage trains on.
 
     Attributes:
-        seconds: of forward and backward pass.
-        activations: bytes kept for the backward pass; each tensor counts once.
+        costs: the measured costs of the stage.
+        activations: bytes kept for the backward pass, per item.
+        planned: the possible cuts with their costs, and the choice; None where nothing can be cut.
+        no_cut: the reason, then.
+        cut: whose rows the stage trains on; None: it trains from images.
     """
 
-    seconds: float
+    costs: StageCosts
     activations: int
+    planned: PlannedCut | None
+    no_cut: str = ""
+    cut: Cut | None = None
+
+    @property
+    def rows_at(self) -> PlannedPlace | None:
+        """What training from rows costs; None where the stage trains from images."""
+        return self.planned.at if self.planned is not None and self.planned.read else None
 
 
-def probe_items(network: Classifier) -> int:
-    """Return how many items to measure on: fewer on a CPU where a forward pass is slow."""
-    example = network.source.probe(2)
-    if example.device.type != "cpu":
-        return _PROBE_ITEMS
-    with gradients_for(network, ()), torch.no_grad():
-        begun = time.perf_counter()
-        example.call(network)
-        seconds = (time.perf_counter() - begun) / len(example)
-    return _PROBE_ITEMS if seconds < _SLOW_ITEM else _PROBE_ITEMS // 2
-
-
-def measure_prefix(
-    prefix: nn.Module, inputs: Arguments, precision: Precision
-) -> tuple[Arguments, float]:
-    """Run a prefix, which has run before; return the boundary tensors and the seconds per item."""
-    wait = _synchroniser(inputs.device)
-    wait()
-    begun = time.perf_counter()
-    with torch.no_grad(), autocast(precision, inputs.device):
-        boundary: tuple[Tensor, ...] = inputs.call(prefix)
-    wait()
-    seconds = (time.perf_counter() - begun) / len(inputs)
-    return Arguments(tuple(tensor.clone() for tensor in boundary)), seconds
-
-
-def measure_step(
-    forward: nn.Module, inputs: Arguments, n_classes: int, precision: Precision
-) -> StepCost:
-    """Measure a training step: the better of two after a warm-up, or of one where it is slow.
+class Chooser:
+    """Chooses what the stages of a recipe train on, one after the other.
 
     Args:
-        forward: from ``inputs`` to logits. Its own parameters and buffers count as no activations.
-        inputs: of n items.
-        n_classes: of the logits.
-        precision: of forward and backward pass.
-    """
-    device, count = inputs.device, len(inputs)
-    labels = torch.arange(count, device=device) % n_classes
-    own = {t.untyped_storage().data_ptr() for t in (*forward.parameters(), *forward.buffers())}
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    def step() -> None:
-        with autocast(precision, device):
-            logits = inputs.call(forward)
-        torch.autograd.backward(smoothed_loss(logits, labels, 0.0))
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        step()
-    return StepCost(_best_time(step, device) / count, sum(sizes.values()) // count)
-
-
-def _best_time(work: Callable[[], None], device: torch.device) -> float:
-    wait = _synchroniser(device)
-    times: list[float] = []
-    for _ in range(_REPEATS):
-        wait()
-        begun = time.perf_counter()
-        work()
-        wait()
-        times.append(time.perf_counter() - begun)
-        if times[-1] > _LONG_RUN:
-            break
-    return min(times)
-
-
-def _synchroniser(device: torch.device) -> Callable[[], Any]:
-    if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
-    return lambda: None
-
-
-class Disk:
-    """The disk under a folder, measured with a file of 16 MiB that is removed on exit.
-
-    Args:
-        folder: where rows will be stored; it need not exist yet.
-
-    Attributes:
-        write_seconds: to write a byte durably.
+        feeds: the items and the network, which is left unchanged.
+        disk: of the cache.
+        mode: ``auto`` stores rows where that is faster, ``on`` wherever something can be cut,
+            ``off`` never.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = existing_parent(folder) / f".headstart-probe-{secrets.token_hex(8)}"
-        self._known: dict[tuple[int, bool], float] = {}
-        self.write_seconds = 0.0
+    def __init__(self, feeds: Feeds, disk: Disk, mode: StoredMode) -> None:
+        self.feeds, self.network, self.disk, self.mode = feeds, feeds.network, disk, mode
+        self.memory = memory_for_rows(feeds.device)
+        self.rows = PlannedRows(feeds)
+        self._example = self.network.source.probe(probe_items(self.network))
+        inputs = self.network.source.inputs
+        self._decode = decode_seconds(feeds.train, inputs, workers=feeds.workers)
+        self._blocks = {group.name: group.modules for group in network_groups(self.network)}
+        self._recording: Recording | None = None
 
-    def __enter__(self) -> Disk:
-        """Write the file."""
-        content = os.urandom(_READ_BYTES)
-        begun = time.perf_counter()
-        write_bytes(self._path, content)
-        self.write_seconds = (time.perf_counter() - begun) / _READ_BYTES
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Remove the file."""
-        self._path.unlink(missing_ok=True)
-
-    def read_seconds(self, row_bytes: int, in_memory: bool) -> float:
-        """Measure reading rows in random order, in seconds per item.
+    def choose(self, target: Target, stable: bool, decided: str | None) -> Choice:
+        """Choose for a stage.
 
         Args:
-            row_bytes: size of a row.
-            in_memory: whether all rows fit into memory. They are then read from the page cache,
-                otherwise after the page cache has been dropped.
+            target: the stage.
+            stable: whether its frozen part is now what it will be when the stage begins.
+            decided: where an unfinished run cut it, empty if that trained from images; None for a
+                new run.
         """
-        if (row_bytes, in_memory) not in self._known:
-            self._known[row_bytes, in_memory] = self._read(row_bytes, in_memory)
-        return self._known[row_bytes, in_memory]
+        found = self._candidates(target)
+        usual = found if isinstance(found, NoCut) else _usual(found).cut()
+        costs, activations = self._measure(target, usual)
+        if isinstance(found, NoCut) or isinstance(usual, NoCut):
+            return Choice(
+                costs, activations, None, usual.reason if isinstance(usual, NoCut) else ""
+            )
+        planned, cut = self._choose_among(found, target.stage, costs, stable, decided)
+        return Choice(costs, activations, planned, "", cut)
 
-    def _read(self, row_bytes: int, in_memory: bool) -> float:
-        # A row that is larger than the file is measured by a part of it.
-        width = min(row_bytes, _READ_BYTES // 8)
-        rows = min(4096, _READ_BYTES // max(1, width))
-        order = np.random.default_rng(0).permutation(rows)
-        times = []
-        for _ in range(_READS):  # the file is small: one hiccup would dominate a single reading
-            if not in_memory and hasattr(os, "posix_fadvise"):
-                with self._path.open("rb") as file:
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            stored = np.memmap(self._path, np.uint8, "r", shape=(rows, width))
-            begun = time.perf_counter()
-            for start in range(0, rows, 32):
-                stored[np.sort(order[start : start + 32])]
-            times.append(time.perf_counter() - begun)
-            del stored  # mapped pages are never dropped
-        return min(times) / rows * (row_bytes / width)
+    def _candidates(self, target: Target) -> tuple[Candidate, ...] | NoCut:
+        """Return the possible cuts, from the input to the output; or why there is none."""
+        if self.mode == "off":
+            return NoCut("storing rows is switched off")
+        if target.stage.frozen != "frozen":
+            return NoCut(
+                "the frozen part normalises by the batch and has dropout on: its rows would"
+                " depend on their batch and on random numbers"
+            )
+        if self._example.mask is not None:
+            unit = self.network.source.inputs.unit
+            return NoCut(f"{unit} differ in length, and stored rows have one shape")
+        if self._recording is None:
+            self._recording = record(self.network, self._example)
+        return candidates(self._recording, target.freeze, self._blocks, dtype=self.feeds.dtype)
+
+    def _measure(self, target: Target, usual: Cut | NoCut) -> tuple[StageCosts, int]:
+        """Return the costs of a stage, and the bytes of activations per item."""
+        stage, feeds, example = target.stage, self.feeds, self._example
+        batch = example[: min(len(example), stage.batch_size)]
+        classes = self.network.head.out_features
+        with gradients_for(self.network, target.freeze.trainable):
+            if isinstance(usual, Cut):
+                rows, prefix = measure_prefix(usual.prefix, batch, stage.precision)
+                if stage.precision == "float32":  # then both figures are valid: the lower counts
+                    prefix = min(prefix, usual.prefix_seconds)
+                step = measure_step(usual.suffix, rows, classes, stage.precision)
+            else:
+                prefix = 0.0
+                step = measure_step(self.network, batch, classes, stage.precision)
+        costs = StageCosts(
+            n_train=len(feeds.train),
+            n_validation=len(feeds.validation),
+            rows=len(feeds.train) * max(1, stage.views) + len(feeds.validation),
+            epochs=stage.epochs,
+            decode=self._decode,
+            prefix=prefix,
+            step=step.seconds,
+            memory=self.memory,
+            disk=self.rows.disk,
+        )
+        return costs, step.activations
+
+    def _choose_among(
+        self,
+        found: tuple[Candidate, ...],
+        stage: Stage,
+        costs: StageCosts,
+        stable: bool,
+        decided: str | None,
+    ) -> tuple[PlannedCut, Cut | None]:
+        """Choose a cut, and whether the stage trains from its rows; return the cut if it does."""
+        usual = _usual(found)
+        places = tuple(
+            costs.at(one, usual, self.rows.missing(one, stage, stable), self.disk) for one in found
+        )
+        taken, why = choose_cut(places, found.index(usual), stage, decided or "")
+        cut = found[taken].cut()
+        if isinstance(cut, NoCut):
+            taken, why, cut = found.index(usual), "", usual.cut()
+        images = stage.epochs * costs.images_epoch
+        at = places[taken]
+        read, reason = choose_rows(at, images, stage, self.mode, decided, self.rows.disk)
+        if read:
+            self.rows.add(found[taken], at, stage, stable)
+        if why:
+            reason = f"{reason}; cut {at.place}, since {why}"
+        planned = PlannedCut(places, taken, costs.rows, images, read, reason)
+        return planned, cut if read and isinstance(cut, Cut) else None
 
 
-# 2. What a stage costs
+def _usual(found: Sequence[Candidate]) -> Candidate:
+    """Return the candidate that is chosen in every run and on every machine.
+
+    It is placed by estimated times, so that a second run finds the rows of the first.
+    """
+    return next(candidate for candidate in found if candidate.chosen)
+
+
+# What a stage costs
 
 
 @dataclass(frozen=True)
@@ -290,7 +272,7 @@ class StageCosts:
         )
 
 
-# 3. Room in memory and on disk
+# Room in memory and on disk
 
 
 def memory_of(
@@ -384,7 +366,7 @@ class PlannedRows:
         return rows.space(view).key, part, 0 if view is None else view.number
 
 
-# 4. The decision
+# The choice
 
 
 def choose_cut(
@@ -454,16 +436,13 @@ def _spelled(seconds: float) -> str:
 
 __all__ = [
     "ROW_OVERHEAD",
-    "Disk",
+    "Choice",
+    "Chooser",
     "PlannedRows",
     "StageCosts",
-    "StepCost",
     "StoredMode",
     "choose_cut",
     "choose_rows",
-    "measure_prefix",
-    "measure_step",
     "memory_for_rows",
     "memory_of",
-    "probe_items",
 ]
