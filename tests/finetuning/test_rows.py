@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.cache import FeatureCache
 from headstart.core.progress import SilentReporter
 from headstart.data import Split, load_data
 from headstart.finetuning import Classifier, Recipe, Stage
+from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.rows import BoundaryRows
 from headstart.finetuning.targets import resolve
 from headstart.prefix import Cut, find_cut
@@ -111,3 +113,21 @@ def test_a_process_that_ends_early_gives_its_claims_back(tmp_path: Path) -> None
     other, _, _ = rows_in(tmp_path / "store")
     other.fill(split, None, SilentReporter())
     assert other.missing(split) == 0
+
+
+def test_rows_at_the_feature_are_in_the_space_of_the_feature_cache(tmp_path: Path) -> None:
+    backbone = residual()
+    network = Classifier(backbone, 2)
+    cache = FeatureCache(tmp_path / "cache")
+    split = load_data({"train": squares(ITEMS), "test": squares(4, 1)}, seed=0).train
+    feeds = Feeds(network, split, split, cache.store, SilentReporter(), seed=3)
+    for stage, shared in (
+        (Stage("probe", ("head",)), True),
+        (Stage("half", ("head",), precision="bfloat16"), False),  # pooled in half precision
+        (Stage("block", ("last:1",)), False),
+    ):
+        (target,) = resolve(network, Recipe("r", (stage,)))
+        cut = find_cut(network, backbone.probe(4), target.freeze, measure=False)
+        rows = feeds.rows(cut, stage)
+        for view in (None, *backbone.inputs.numbered_views(2, seed=3)):
+            assert (rows.space(view).key == cache.space(backbone, view=view).key) == shared
