@@ -24,7 +24,7 @@ from headstart.data.items import FileItems, ObjectItems, read_file
 from headstart.sklearn.faults import InputError
 
 SMALLEST_SIDE = 8
-"""Flat rows of this side or more are taken as square images by default (scikit-learn's digits: 8×8)."""
+"""Flat rows are taken as square images by default from 8×8 on (scikit-learn's digits)."""
 
 _DIM = 32  # integers that reach no further are hardly visible on a scale to 255
 _ENCODED = (str, os.PathLike, Mapping, *ENCODED)
