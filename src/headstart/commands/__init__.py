@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headstart.commands.backbone_spec import BackboneSpec as BackboneSpec
     from headstart.commands.compare.job import ComparisonRun as ComparisonRun
     from headstart.commands.compare.options import CompareConfig as CompareConfig
-    from headstart.commands.examine.job import Examination as Examination
+    from headstart.commands.examine.examination import Examination as Examination
     from headstart.commands.examine.options import ExamineConfig as ExamineConfig
     from headstart.commands.finetune.job import plan_finetune as plan_finetune
     from headstart.commands.finetune.options import FinetuneConfig as FinetuneConfig
@@ -56,7 +56,7 @@ __getattr__, __dir__, __all__ = contents(
         "sweep.options": ("SweepConfig",),
         "sweep.job": ("SweepResult",),
         "examine.options": ("ExamineConfig",),
-        "examine.job": ("Examination",),
+        "examine.examination": ("Examination",),
         "compare.options": ("CompareConfig",),
         "compare.job": ("ComparisonRun",),
         "finetune.options": ("FinetuneConfig",),

@@ -10,7 +10,7 @@ from headstart.commands.generate import Data, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 
 if TYPE_CHECKING:
-    from headstart.commands.examine.job import Examination
+    from headstart.commands.examine.examination import Examination
 
 
 @generated(EXAMINE)
@@ -37,7 +37,7 @@ def examine(
 
 
 def _print(found: Examination, most: int) -> None:
-    from headstart.commands.examine.page import format_gain
+    from headstart.commands.examine.examination import format_gain
     from headstart.report import format_score
 
     console, budget = stdout(), found.budget

@@ -1,0 +1,85 @@
+"""What ``examine`` finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.core.records import Score, to_plain
+from headstart.heads import LabelBudget
+
+EXAMPLES = 24
+"""So many near copies, and so many doubtful labels, are shown in the report; the JSON has all."""
+
+
+@dataclass(frozen=True)
+class NearCopy:
+    """A test image that nearly equals a training image: where both are found, and their cosine."""
+
+    test: str
+    train: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A training image whose held-out prediction confidently disagrees with its label.
+
+    Attributes:
+        item: where it is found.
+        label, suggested: class names, as given and as predicted.
+        probability: held-out probability of ``suggested``.
+    """
+
+    item: str
+    label: str
+    suggested: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """What the features say about a data set.
+
+    Attributes:
+        budget: accuracy at 1, 2, 5, … labels per class, and the gain from twice as many.
+        near_copies: test images that are nearly training images, the most similar first.
+        doubts: labels to look at, the most doubtful first.
+        n_train, n_test: items looked at.
+        notes: what was decided on the user's behalf; ``budget`` has notes of its own.
+        folder: where the report was written; None if it was not.
+    """
+
+    budget: LabelBudget
+    near_copies: tuple[NearCopy, ...]
+    doubts: tuple[Doubt, ...]
+    n_train: int
+    n_test: int
+    notes: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything in plain values, for ``examination.json``."""
+        budget = self.budget
+        return {
+            "labels_per_class": list(budget.shots),
+            "accuracy": to_plain(budget.scores),
+            "at_twice_the_labels": to_plain(budget.extrapolated),
+            "gain_from_twice_the_labels": to_plain(budget.gain),
+            "near_copies": to_plain(self.near_copies),
+            "doubtful_labels": to_plain(self.doubts),
+            "notes": [*self.notes, *budget.notes],
+        }
+
+
+def format_gain(gain: Score) -> str:
+    """Return a difference of accuracies as ``+1.3 points (95 % interval +0.8 to +2.1)``."""
+    text = f"{100 * gain.value:+.1f} points"
+    if gain.interval is None:
+        return text
+    low, high = 100 * gain.interval.low, 100 * gain.interval.high
+    return f"{text} (95 % interval {low:+.1f} to {high:+.1f})"
+
+
+__all__ = ["EXAMPLES", "Doubt", "Examination", "NearCopy", "format_gain"]
