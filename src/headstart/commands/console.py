@@ -33,7 +33,7 @@ def stdout() -> Console:
     """Return the console for results. It never interprets user data as markup."""
     from rich.console import Console
 
-    # Off a terminal rich assumes 80 columns and would cut tables that a file has room for.
+    # Without a terminal rich assumes 80 columns and would cut tables that fit into a file.
     width = None if sys.stdout.isatty() else 120
     return Console(highlight=False, markup=False, width=width)
 
@@ -51,7 +51,7 @@ def plain_table(
     Args:
         header: titles of the columns.
         rows: cells.
-        right: titles of the columns whose cells stand at the right.
+        right: titles of the columns whose cells are right-aligned.
     """
     from rich.table import Table
     from rich.text import Text

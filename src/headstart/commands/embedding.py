@@ -26,7 +26,7 @@ class Embedded:
 
     Attributes:
         train, test: the readable items of each split.
-        found: the rows by split; they are read when asked for.
+        found: the rows by split; they are read on demand.
         use: rows found and computed, over both splits.
         seconds: of reading and computing.
     """

@@ -125,7 +125,7 @@ def write_run(
         run: the run.
         folder: an existing folder.
         test: the test split that was evaluated.
-        probabilities: ``(n_test, n_classes)``, what the head said of it.
+        probabilities: ``(n_test, n_classes)``, what the head predicts for it.
         page: the report; None: that of a run on frozen features.
     """
     from headstart.report.figures import (

@@ -40,7 +40,7 @@ class Tuned:
     sha256: str
 
     def apply(self, backbone: Backbone) -> Backbone:
-        """Return the backbone with the tuned tensors; the one given is left as it is.
+        """Return the backbone with the tuned tensors; the one passed is not changed.
 
         Raises:
             DataError: the file is missing or damaged, or does not fit the backbone.

@@ -59,7 +59,7 @@ class Predictions:
         """Return a table: item, class, probability, and the next classes with theirs.
 
         Args:
-            top: how many classes an item; at most the number of classes.
+            top: how many classes per item; at most the number of classes.
         """
         top = max(1, min(top, len(self.classes)))
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :top]

@@ -67,7 +67,7 @@ def sweep(
     Raises:
         ConfigError: nothing to try, features that are no rows, or poolings without a layer.
         BackboneError: weights are missing before the deepest of the layers.
-        DataError: the data cannot be read, or tests a class that it does not train.
+        DataError: the data cannot be read, or a class occurs in the test split only.
         HeadError: nothing can be held out, or features are not finite.
     """
     config, run, reading, spec = SWEEP.settle(overrides, config, run, reading, backbone)

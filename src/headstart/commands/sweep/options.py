@@ -42,7 +42,7 @@ class SweepConfig:
     """The settings of :func:`headstart.sweep`.
 
     Attributes:
-        layers: cuts to try; None is the backbone's own feature. Empty: the backbone as it is cut.
+        layers: cuts to try; None is the backbone's own feature. Empty: only the backbone's own cut.
         poolings: poolings to try at each layer; not at None, which is pooled already.
         heads: kinds of head to try. None: all but the slow ones; the perceptron (``mlp``) takes
             longer than all others together.

@@ -61,7 +61,7 @@ def comparison_figure(
     """Draw the accuracy of every configuration: each repetition, their mean, its interval.
 
     Args:
-        names: one a configuration; drawn from top to bottom in this order.
+        names: one per configuration; drawn from top to bottom in this order.
         accuracies: for every configuration the accuracy of each repetition, fractions in [0, 1].
             Values that are not finite are left out.
         intervals: for every configuration the interval of the mean, or None; empty for none.
@@ -128,7 +128,7 @@ def drift_figure(
 ) -> Figure:
     """Draw the drift of every normalisation layer, one series a configuration.
 
-    The axis is logarithmic where values span more than a factor of 30. Layers stand in the order
+    The axis is logarithmic where values span more than a factor of 30. Layers are in the order
     of the network; beyond 40 only some are named. Values that are not finite are left out, and so
     are zeros on a logarithmic axis.
 
@@ -203,7 +203,7 @@ def cost_figure(
     """Draw accuracy against the time of extraction; cheap and accurate is top left.
 
     Args:
-        names: one a configuration.
+        names: one per configuration.
         seconds: for every configuration, seconds per image (drawn in milliseconds).
         accuracies: for every configuration, the mean accuracy, a fraction in [0, 1].
         intervals: for every configuration the interval of the accuracy, or None; empty for none.

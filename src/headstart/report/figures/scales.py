@@ -1,4 +1,4 @@
-"""Where axes begin and end, where their ticks stand, and where labels find room. Pure functions."""
+"""Ranges and ticks of axes, and places for labels. Pure functions."""
 
 from __future__ import annotations
 

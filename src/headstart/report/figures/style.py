@@ -283,7 +283,7 @@ def key(axes: Axes, names: Sequence[str], *, y: float, width: float, paired: boo
 
     Args:
         axes: the panel.
-        names: one a series, in the order of ``SERIES``.
+        names: one per series, in the order of ``SERIES``.
         y: pixels above the top of the panel; further lines go upwards.
         width: pixels until the line breaks.
         paired: whether the names are two faces of one series, the second one hollow.
