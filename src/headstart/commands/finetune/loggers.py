@@ -6,13 +6,13 @@ all records so far: a run that resumes after a kill logs no epoch twice and leav
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,22 +29,10 @@ if TYPE_CHECKING:
 
 _EVENTS, _MLRUNS, _MLFLOW = "tensorboard", "mlruns", "mlflow.json"
 
-
-@dataclass(frozen=True)
-class LoggedRun:
-    """What a logger needs to know of a run.
-
-    Attributes:
-        folder: the run folder.
-        settings: the hyper-parameters, flat, by dotted name.
-        plan: in plain values.
-        resumed: whether this is the rest of a run that was killed.
-    """
-
-    folder: Path
-    settings: Mapping[str, Any]
-    plan: Mapping[str, Any]
-    resumed: bool
+Open = Callable[[Path, Mapping[str, Any], Mapping[str, Any], bool], "tuple[Logger, int]"]
+"""From the run folder, the hyper-parameters (flat, by dotted name), the plan in plain values, and
+whether the run resumes one that was killed: to a Lightning logger, and how many epochs it has
+logged already."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +42,12 @@ class LoggerKind:
     Attributes:
         name: its name; also the extra of headstart that installs it.
         packages: what has to be installed for it.
-        open: from a run to a Lightning logger, and how many epochs it has logged already.
+        open: see :data:`Open`.
     """
 
     name: str
     packages: tuple[str, ...]
-    open: Callable[[LoggedRun], tuple[Logger, int]]
+    open: Open
 
 
 LOGGERS: dict[str, LoggerKind] = {}
@@ -99,11 +87,13 @@ class Loggers:
     def epochs(self, records: Sequence[EpochRecord]) -> None:
         """Log the records that are not logged yet; ``records`` are all so far."""
         self._step = len(records) - 1
-        for name in self._loggers:
-            with self._forgiven(name):
-                for step in range(self._logged[name], len(records)):
-                    self._write(name, _figures(records[step]), step)
-                    self._logged[name] = step + 1
+
+        def log(name: str, logger: Logger) -> None:
+            for step in range(self._logged[name], len(records)):
+                _write(logger, _figures(records[step]), step)
+                self._logged[name] = step + 1
+
+        self._each(log)
 
     def test(self, evaluation: Evaluation) -> None:
         """Log the scores on the test split, at the last step."""
@@ -114,30 +104,27 @@ class Loggers:
             "test/log_loss": evaluation.log_loss,
             "test/ece": evaluation.ece,
         }
-        for name in self._loggers:
-            with self._forgiven(name):
-                self._write(name, figures, self._step)
+        self._each(lambda _, logger: _write(logger, figures, self._step))
 
     def close(self, status: str) -> None:
         """End all of them, as ``success`` or ``failed``."""
+        self._each(lambda _, logger: logger.finalize(status))
+
+    def _each(self, do: Callable[[str, Logger], None]) -> None:
         for name, logger in self._loggers.items():
-            with self._forgiven(name):
-                logger.finalize(status)
-
-    def _write(self, name: str, figures: dict[str, float], step: int) -> None:
-        self._loggers[name].log_metrics(figures, step)
-        self._loggers[name].save()
-
-    @contextlib.contextmanager
-    def _forgiven(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # of whatever library is behind it
-            text = " ".join(str(error).split())[:200]
-            self._reporter.note(f"{name} could not log: {text or type(error).__name__}")
+            try:
+                do(name, logger)
+            except Exception as error:  # of whatever library is behind it
+                text = " ".join(str(error).split())[:200]
+                self._reporter.note(f"{name} could not log: {text or type(error).__name__}")
 
 
-@contextlib.contextmanager
+def _write(logger: Logger, figures: dict[str, float], step: int) -> None:
+    logger.log_metrics(figures, step)
+    logger.save()
+
+
+@contextmanager
 def open_loggers(
     names: Sequence[str],
     folder: Path,
@@ -161,9 +148,11 @@ def open_loggers(
         ConfigError: MLflow cannot be reached at ``MLFLOW_TRACKING_URI``.
     """
     flat = dict(_flat({**settings, "plan": _planned_figures(plan)}))
-    run = LoggedRun(folder, flat, to_plain(plan), resumed)
-    loggers = Loggers({name: LOGGERS[name].open(run) for name in dict.fromkeys(names)}, reporter)
-    status = "failed"
+    opened = {}
+    for name in dict.fromkeys(names):
+        with _environment_restored():
+            opened[name] = LOGGERS[name].open(folder, flat, to_plain(plan), resumed)
+    loggers, status = Loggers(opened, reporter), "failed"
     try:
         yield loggers
         status = "success"
@@ -171,48 +160,77 @@ def open_loggers(
         loggers.close(status)
 
 
-def _open_tensorboard(run: LoggedRun) -> tuple[Logger, int]:
+@contextmanager
+def _environment_restored() -> Iterator[None]:
+    """Restore the environment variables on exit: libraries set some of their own."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Let libraries, which have to be imported already, log errors alone."""
+    logs = {log: log.level for log in map(logging.getLogger, names)}
+    for log in logs:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for log, level in logs.items():
+            log.setLevel(level)
+
+
+def _open_tensorboard(
+    folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Any], resumed: bool
+) -> tuple[Logger, int]:
     """Open event files in a folder of this run alone.
 
     A run that resumes logs all its epochs again: events that a kill has truncated, or that belong
     to an epoch which was not finished, would otherwise stay.
     """
-    with _environment_restored():
-        from lightning.fabric.loggers.tensorboard import TensorBoardLogger
-        from torch.utils.tensorboard.summary import hparams
+    from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+    from torch.utils.tensorboard.summary import hparams
 
-    for old in (run.folder / _EVENTS).glob("events.out.tfevents.*"):
+    del resumed
+    for old in (folder / _EVENTS).glob("events.out.tfevents.*"):
         old.unlink()
-    logger = TensorBoardLogger(run.folder, name=_EVENTS, version="")
+    logger = TensorBoardLogger(folder, name=_EVENTS, version="")
     # Not by log_hyperparams, which would also log the placeholder of every figure as a step.
     figures = {"validation/accuracy": 0.0, "test/accuracy": 0.0}
-    for summary in hparams(logger._sanitize_params(dict(run.settings)), figures):  # type: ignore[no-untyped-call]
+    for summary in hparams(logger._sanitize_params(dict(settings)), figures):  # type: ignore[no-untyped-call]
         logger.experiment._get_file_writer().add_summary(summary)
-    logger.experiment.add_text("plan", f"```\n{json.dumps(run.plan, indent=1)}\n```")
+    logger.experiment.add_text("plan", f"```\n{json.dumps(plan, indent=1)}\n```")
     return logger, 0
 
 
-def _open_mlflow(run: LoggedRun) -> tuple[Logger, int]:
+def _open_mlflow(
+    folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Any], resumed: bool
+) -> tuple[Logger, int]:
     """Open one run at ``MLFLOW_TRACKING_URI``, or in a database in the run folder.
 
     (A database and not MLflow's plain files, which its newer versions refuse.) The experiment is
     ``MLFLOW_EXPERIMENT_NAME``, or ``headstart``. ``mlflow.json`` names the run, so that a job that
     was killed resumes it.
     """
-    uri, own = os.environ.get("MLFLOW_TRACKING_URI"), (run.folder / _MLRUNS).resolve()
-    known = _known_run(run.folder) if run.resumed else None
-    with _environment_restored(), _quiet("mlflow"), _quiet("lightning.pytorch"):
-        import mlflow
-        from lightning.pytorch.loggers import MLFlowLogger
+    import mlflow
+    from lightning.pytorch.loggers import MLFlowLogger
 
-        tracking: Any = mlflow  # untyped
-        before = tracking.get_tracking_uri() if tracking.is_tracking_uri_set() else None
-        if not uri:
-            own.mkdir(exist_ok=True)
-        try:
+    uri, own = os.environ.get("MLFLOW_TRACKING_URI"), (folder / _MLRUNS).resolve()
+    known = _known_run(folder) if resumed else None
+    tracking: Any = mlflow  # untyped
+    before = tracking.get_tracking_uri() if tracking.is_tracking_uri_set() else None
+    if not uri:
+        own.mkdir(exist_ok=True)
+    try:
+        with _quiet("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):
             logger = MLFlowLogger(
                 os.environ.get("MLFLOW_EXPERIMENT_NAME") or "headstart",
-                run.folder.resolve().name,
+                folder.resolve().name,
                 uri or f"sqlite:///{(own / 'mlflow.db').as_posix()}",
                 artifact_location=None if uri else own.as_uri(),
                 run_id=known,
@@ -221,18 +239,18 @@ def _open_mlflow(run: LoggedRun) -> tuple[Logger, int]:
             if known is None:
                 # Names of block groups are the user's; MLflow takes letters, digits, a few signs.
                 logger.log_hyperparams(
-                    {re.sub(r"[^\w\-. :/]", "_", name): v for name, v in run.settings.items()}
+                    {re.sub(r"[^\w\-. :/]", "_", name): value for name, value in settings.items()}
                 )
-                client.log_dict(number, dict(run.plan), "plan.json")
-                write_json(run.folder / _MLFLOW, {"run_id": number})
+                client.log_dict(number, dict(plan), "plan.json")
+                write_json(folder / _MLFLOW, {"run_id": number})
             client.update_run(number, status="RUNNING")
             history = client.get_metric_history(number, "validation/loss")
-        except (mlflow.exceptions.MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
-            where = "at MLFLOW_TRACKING_URI" if uri else f"in '{own}'"
-            raise ConfigError((f"mlflow cannot log {where}: {reason}",)) from error
-        finally:
-            tracking.set_tracking_uri(before)  # which the logger sets for the whole process
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        where = "at MLFLOW_TRACKING_URI" if uri else f"in '{own}'"
+        raise ConfigError((f"mlflow cannot log {where}: {reason}",)) from error
+    finally:
+        tracking.set_tracking_uri(before)  # which the logger sets for the whole process
     return logger, len({metric.step for metric in history})
 
 
@@ -248,30 +266,6 @@ register_logger(LoggerKind("tensorboard", ("tensorboard", "lightning"), _open_te
 register_logger(
     LoggerKind("mlflow", ("mlflow", "sqlalchemy", "alembic", "lightning"), _open_mlflow)
 )
-
-
-@contextlib.contextmanager
-def _environment_restored() -> Iterator[None]:
-    """Restore the environment variables on exit: these libraries set some of their own."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Let through only the warnings that a library logs."""
-    log = logging.getLogger(name)
-    before = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def _figures(record: EpochRecord) -> dict[str, float]:
@@ -304,24 +298,16 @@ def _planned_figures(plan: Plan) -> dict[str, Any]:
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the leaves of nested settings: ``recipe.stage.0.lr``; lists of words are leaves."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flat(item, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-        for number, item in enumerate(value):
-            yield from _flat(item, f"{name}.{number}")
-    elif isinstance(value, list | tuple):
-        yield name, ", ".join(str(item) for item in value)
-    else:
+    if isinstance(value, list | tuple):
+        if not any(isinstance(item, Mapping) for item in value):
+            yield name, ", ".join(map(str, value))
+            return
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
         yield name, value
+        return
+    for key, item in value.items():
+        yield from _flat(item, f"{name}.{key}" if name else str(key))
 
 
-__all__ = [
-    "LOGGERS",
-    "LoggedRun",
-    "LoggerKind",
-    "Loggers",
-    "check_loggers",
-    "open_loggers",
-    "register_logger",
-]
+__all__ = ["LOGGERS", "LoggerKind", "Loggers", "check_loggers", "open_loggers", "register_logger"]
