@@ -119,7 +119,7 @@ def rewritten(golden: Path, folder: Path, **edits: object) -> Path:
 @pytest.mark.parametrize(
     ("edits", "why"),
     [
-        ({"format": 2}, "this version"),
+        ({"format": 0}, "this version"),
         ({"space": "0" * 32}, "another space"),
         ({"view": 1}, "views"),
         ({"view": "x"}, "number of rows"),

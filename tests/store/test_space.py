@@ -297,6 +297,8 @@ def test_a_spawned_process_reads_and_holds_what_it_was_handed(filled) -> None:
 def test_an_unusable_root_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     space = Store(tmp_path / "file").space(DESCRIPTION)
-    with pytest.raises(StoreError, match=r"cannot open the space in .*: Not a directory") as caught:
+    with pytest.raises(
+        StoreError, match=r"cannot open the space in .*: a file is in the place of a folder"
+    ) as caught:
         space.append(make_ids(1), {"x": np.zeros((1, 1))})
     assert "\n" not in str(caught.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.commands.console import Printing, print_json, print_lines, stdout
-from headstart.commands.invocation import Call, Commands
+from headstart.commands.console import Printing, print_json, stdout
 from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import Mistake, fit_page
 from headstart.commands.session import Session
@@ -50,17 +49,15 @@ class TestedItems(Protocol):
 def new_run(
     session: Session,
     items: TestedItems,
-    call: Call,
+    settings: Iterable[Any],
     *,
     head: Head,
     evaluation: Evaluation,
     configuration: Mapping[str, Any],
     fingerprints: Mapping[str, Any],
+    spec: BackboneSpec | Backbone,
     backbone: Backbone,
     folder: Path | None,
-    settings: Any = None,
-    spec: BackboneSpec | Backbone | None = None,
-    commands: tuple[str, ...] = (),
     baselines: tuple[Baseline, ...] = (),
     curves: tuple[Curve, ...] = (),
 ) -> Run:
@@ -69,18 +66,15 @@ def new_run(
     Args:
         session: its cache, clock and notes.
         items: the splits.
-        call: the call that made it.
+        settings: the settings objects of the call.
         configuration: what else the record says of how the run was made: ``data``, ``chosen``.
-        settings: the command's own, where they are not those of the call.
-        spec: what the backbone was built from; None: that of the call.
-        commands: what may follow; the one for new data is added.
+        spec: what the backbone was built from.
         head, evaluation, fingerprints, backbone, folder, baselines, curves: see
             :class:`~headstart.commands.run_folder.Run`.
     """
     plain: dict[str, Any] = {}
-    for group in (call.config if settings is None else settings, call.run, call.reading):
+    for group in settings:
         plain |= to_plain(recorded(group))
-    spec = call.backbone if spec is None else spec
     return Run(
         head=head,
         classes=items.test.classes,
@@ -99,25 +93,13 @@ def new_run(
         spec=spec if isinstance(spec, BackboneSpec) else BackboneSpec.of(backbone),
         backbone=backbone,
         folder=folder,
-        commands=Commands(call.again(), commands, later_commands(call, folder)),
-    )
-
-
-def later_commands(call: Call, folder: Path | None) -> tuple[tuple[str, str], ...]:
-    """Return how the run of a call is used on other data."""
-    if folder is None:
-        return ()
-    table = Path("predictions.csv")
-    return (
-        ("new images", call.with_run("predict", folder, "NEW_IMAGES", table=table)),
-        ("other labelled data", call.with_run("evaluate", folder, "OTHER_DATA")),
     )
 
 
 def print_run(run: Run, printing: Printing) -> None:
     """Show scores, time, and what to do next; or the metrics as JSON."""
     if printing.json:
-        print_json({**run.metrics(), "folder": str(run.folder), "next": list(run.commands.next)})
+        print_json({**run.metrics(), "folder": str(run.folder)})
         return
     console = stdout()
     console.print(evaluation_table(run.evaluation, baselines=run.baselines))
@@ -126,7 +108,8 @@ def print_run(run: Run, printing: Printing) -> None:
     speed = "" if rate is None else f" ({rate:,.0f} images/s)"
     console.print(f"\ntime:   {run.seconds['total']:.1f} s{speed}: {', '.join(steps)}")
     console.print(f"\nreport: {run.folder}/report.html")
-    print_lines(console, run.commands.lines())
+    for command in next_steps(run):
+        console.print(f"next:   {command}")
 
 
 def write_run(
@@ -187,8 +170,18 @@ def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]])
         cache=run.cache,
         notes=run.notes,
         mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
-        commands=run.commands,
+        commands=next_steps(run),
         head_name=f"{run.configuration['head']} head",
+    )
+
+
+def next_steps(run: Run) -> tuple[str, ...]:
+    """Return commands that make sense after this run."""
+    folder = run.folder or "RUN"
+    return (
+        f"headstart predict {folder} NEW_IMAGES --out predictions.csv",
+        f"headstart evaluate {folder} OTHER_DATA",
+        f"headstart compare DATA --backbone {run.spec.source}",
     )
 
 

@@ -23,6 +23,12 @@ from typing import Any, BinaryIO
 from headstart.core.errors import HeadstartError
 from headstart.core.locks import new_locked_file, try_lock
 
+NO_LOCKS = (
+    "this file system has no file locks",
+    "choose a folder on a local disk (for the feature cache: cache=FOLDER)",
+)
+"""Reason and hint where locking is impossible, as on a network disk without a lock service."""
+
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space and run again; what is committed stays"),
     errno.EDQUOT: ("the disk quota is used up", "free some space; what is committed stays"),
@@ -31,6 +37,15 @@ _REASONS = {
     errno.EACCES: ("permission is denied", "fix the permissions or choose another location"),
     errno.EPERM: ("permission is denied", "fix the permissions or choose another location"),
     errno.EMFILE: ("too many files are open in this process", "raise the limit of open files"),
+    errno.ENFILE: ("too many files are open on this machine", "close other programs"),
+    errno.EIO: ("the disk reports an input/output error", "check the disk and its cables"),
+    errno.ESTALE: ("the network disk has lost the file handle", "mount it again"),
+    errno.EISDIR: ("a folder is in the place of a file", "move the folder away"),
+    errno.ENOTDIR: ("a file is in the place of a folder", "move the file away"),
+    errno.EEXIST: ("something else is in its place", "move that away"),
+    errno.ENOLCK: NO_LOCKS,
+    errno.ENOSYS: NO_LOCKS,
+    errno.ENOTSUP: NO_LOCKS,
 }
 # Errors of file systems that cannot flush a folder (CIFS, some FUSE mounts).
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -47,9 +62,14 @@ def clear_errors(doing: str, kind: type[HeadstartError] = HeadstartError) -> Ite
     try:
         yield
     except OSError as error:
-        fallback = (error.strerror or str(error), "choose a place that exists and is writable")
-        reason, hint = _REASONS.get(error.errno or 0, fallback)
+        reason, hint = reason_of(error)
         raise kind(f"cannot {doing}: {reason}", hint=hint) from error
+
+
+def reason_of(error: OSError) -> tuple[str, str]:
+    """Return in plain words why a file operation failed, and what to do about it."""
+    fallback = (error.strerror or str(error), "choose a place that exists and is writable")
+    return _REASONS.get(error.errno or 0, fallback)
 
 
 # -- single files --------------------------------------------------------------------------------
@@ -236,6 +256,19 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def set_aside(path: Path) -> Path:
+    """Rename what is in the way of one of our files, whatever it is, and return its new path.
+
+    Used where the content is not ours to delete: a folder in the place of a file, say.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    aside = path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}")
+    path.rename(aside)
+    return aside
+
+
 # -- places --------------------------------------------------------------------------------------
 
 
@@ -273,9 +306,11 @@ __all__ = [
     "free_bytes",
     "locked_temporary",
     "publishing_folder",
+    "reason_of",
     "remove_abandoned",
     "replacing",
     "scratch_folder",
+    "set_aside",
     "sync_file",
     "sync_folder",
     "without_nan",

@@ -69,7 +69,7 @@ def try_lock(path: Path, *, exclusive: bool, create: bool = True) -> FileLock | 
         The lock, or None if another process holds one that excludes it.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or the file system has no locks.
     """
     while True:
         try:
@@ -79,7 +79,12 @@ def try_lock(path: Path, *, exclusive: bool, create: bool = True) -> FileLock | 
             if exclusive or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             fd = os.open(path, os.O_RDONLY)
-        if not _try_lock(fd, exclusive):
+        try:
+            locked = _try_lock(fd, exclusive)
+        except BaseException:
+            os.close(fd)
+            raise
+        if not locked:
             os.close(fd)
             return None
         # If the file was removed between opening and locking, this lock guards nothing.

@@ -9,38 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-
-class Rates(Protocol):
-    """What optimizers and schedules read of a :class:`~headstart.finetuning.recipe.Stage`."""
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training items."""
-
-    @property
-    def lr(self) -> float:
-        """Learning rate of the head."""
-
-    @property
-    def momentum(self) -> float:
-        """Momentum of sgd."""
-
-    @property
-    def gamma(self) -> float:
-        """Factor of the schedule step."""
-
-    @property
-    def step_size(self) -> int:
-        """Epochs between its steps."""
-
-    @property
-    def warmup(self) -> float:
-        """Epochs of linear warm-up."""
+    from headstart.finetuning.recipe import Stage
 
 
 @dataclass(frozen=True)
@@ -57,9 +31,9 @@ class OptimizerKind:
     """
 
     name: str
-    build: Callable[[list[dict[str, Any]], Rates], Optimizer]
-    describe: Callable[[Rates], str]
-    state_tensors: Callable[[Rates], int]
+    build: Callable[[list[dict[str, Any]], Stage], Optimizer]
+    describe: Callable[[Stage], str]
+    state_tensors: Callable[[Stage], int]
 
 
 @dataclass(frozen=True)
@@ -74,8 +48,8 @@ class Schedule:
     """
 
     name: str
-    factor: Callable[[Rates, float], float]
-    describe: Callable[[Rates], str]
+    factor: Callable[[Stage, float], float]
+    describe: Callable[[Stage], str]
 
 
 OPTIMIZERS: dict[str, OptimizerKind] = {}
@@ -92,30 +66,30 @@ def register_schedule(schedule: Schedule) -> None:
     SCHEDULES[schedule.name] = schedule
 
 
-def _adamw(groups: list[dict[str, Any]], stage: Rates) -> Optimizer:
+def _adamw(groups: list[dict[str, Any]], stage: Stage) -> Optimizer:
     from torch.optim import AdamW
 
     return AdamW(groups, lr=stage.lr)
 
 
-def _adam(groups: list[dict[str, Any]], stage: Rates) -> Optimizer:
+def _adam(groups: list[dict[str, Any]], stage: Stage) -> Optimizer:
     from torch.optim import Adam
 
     return Adam(groups, lr=stage.lr)
 
 
-def _sgd(groups: list[dict[str, Any]], stage: Rates) -> Optimizer:
+def _sgd(groups: list[dict[str, Any]], stage: Stage) -> Optimizer:
     from torch.optim import SGD
 
     return SGD(groups, lr=stage.lr, momentum=stage.momentum)
 
 
-def _cosine(stage: Rates, progress: float) -> float:
+def _cosine(stage: Stage, progress: float) -> float:
     done = (progress - stage.warmup) / (stage.epochs - stage.warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _step(stage: Rates, progress: float) -> float:
+def _step(stage: Stage, progress: float) -> float:
     return float(stage.gamma ** (math.floor(progress) // stage.step_size))
 
 
@@ -147,7 +121,6 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "OptimizerKind",
-    "Rates",
     "Schedule",
     "register_optimizer",
     "register_schedule",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.core.errors import StoreError
-from headstart.core.files import clear_errors
+from headstart.core.files import clear_errors, reason_of
 from headstart.core.locks import try_lock
 from headstart.store.columns import ColumnSpec
 from headstart.store.describe import Difference, differences
@@ -78,7 +78,8 @@ def layouts(root: Path) -> Iterator[Layout]:
     try:
         names = sorted(path.name for path in root.iterdir())
     except OSError as error:
-        raise StoreError(f"the store {root} cannot be read: {error.strerror}") from error
+        reason, hint = reason_of(error)
+        raise StoreError(f"the store {root} cannot be read: {reason}", hint=hint) from error
     for name in names:
         if is_hex32(name) and (root / name).is_dir():
             yield Layout(root, name)

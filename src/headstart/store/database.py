@@ -14,10 +14,32 @@ from pathlib import Path
 from typing import Any
 
 from headstart.core.errors import StoreError
-from headstart.store.layout import REPAIR_HINT
+from headstart.core.files import NO_LOCKS
+from headstart.store import errors
+from headstart.store.errors import DamagedError, UnreadableError
 
 _BUSY_SECONDS = 60.0
-_DISK_FULL, _READ_ONLY, _BUSY = ("full",), ("readonly", "read-only"), ("locked", "busy")
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_FULL = (sqlite3.SQLITE_FULL,)
+_READ_ONLY = (sqlite3.SQLITE_READONLY,)
+_UNREADABLE = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_INTERRUPT,
+)
+# The file system refuses the locks that SQLite needs.
+_NO_LOCKS = (
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_IOERR_LOCK,
+    sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_UNLOCK,
+    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+)
 
 
 class _Connection(sqlite3.Connection):
@@ -77,9 +99,14 @@ class Database:
         # Connections are part of a reference cycle, so they would not be closed at once.
         self._closer = weakref.finalize(self, _close_all, self._opened)
 
-    def damaged(self, why: str) -> StoreError:
+    @property
+    def what(self) -> str:
+        """What messages call the file."""
+        return f"the index {self.path}"
+
+    def damaged(self, why: str) -> DamagedError:
         """Return the error to raise where the content of the file makes no sense."""
-        return StoreError(f"the index {self.path} is damaged: {why}", hint=REPAIR_HINT)
+        return errors.damaged(self.what, why)
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -87,26 +114,50 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            text = str(error).lower()
-            where = f"the index {self.path}"
-            if any(word in text for word in _DISK_FULL):
-                hint = "free some space and run again; what is committed stays"
-                raise StoreError(f"cannot write {where}: the disk is full", hint=hint) from error
-            if any(word in text for word in _READ_ONLY):
-                hint = "choose another location or fix the permissions"
-                raise StoreError(f"cannot write {where}: it is read-only", hint=hint) from error
-            if any(word in text for word in _BUSY):
-                hint = "wait for that process, or end it"
-                raise StoreError(f"{where} is locked by another process", hint=hint) from error
-            if "unable to open" in text or "disk i/o" in text:
-                hint = "check the disk, its space and the permissions"
-                raise StoreError(f"{where} cannot be opened: {error}", hint=hint) from error
-            raise self.damaged(str(error)) from error
+            raise self._translated(error) from error
+
+    def _translated(self, error: sqlite3.Error) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        if code in _NO_LOCKS:
+            return UnreadableError(f"{self.what} cannot be locked: {NO_LOCKS[0]}", hint=NO_LOCKS[1])
+        code &= 0xFF  # the rest says more exactly what happened
+        if code in _FULL:
+            hint = "free some space and run again; what is committed stays"
+            return UnreadableError(f"cannot write {self.what}: the disk is full", hint=hint)
+        if code in _READ_ONLY:
+            hint = "choose another location or fix the permissions"
+            return UnreadableError(f"cannot write {self.what}: it is read-only", hint=hint)
+        if code in _BUSY:
+            hint = "wait for that process, or end it"
+            return UnreadableError(f"{self.what} is locked by another process", hint=hint)
+        if code in _UNREADABLE:
+            hint = "check the disk, its space, the permissions and the limit of open files"
+            return UnreadableError(f"{self.what} cannot be opened: {error}", hint=hint)
+        return self.damaged(str(error))
+
+    def _check_place(self) -> None:
+        """Refuse anything but a file: SQLite would only say that it cannot open it."""
+        for path in (self.path, *self.side_files):
+            try:
+                found = errors.obstacle(path, folder=False)
+            except OSError as error:
+                raise errors.unreadable(self.what, error) from error
+            if found is not None:
+                raise self.damaged(f"{found} is in the place of {path.name}")
+
+    @property
+    def side_files(self) -> tuple[Path, Path]:
+        """The write-ahead log and its shared memory, which exist while the database is in use."""
+        return (
+            self.path.with_name(f"{self.path.name}-wal"),
+            self.path.with_name(f"{self.path.name}-shm"),
+        )
 
     def connection(self) -> sqlite3.Connection:
         """Return this thread's connection in this process."""
         connection: _Connection | None = getattr(self._local, "connection", None)
         if connection is None or connection.pid != os.getpid():
+            self._check_place()
             connection = self._connect_read_only() if self.read_only else self._connect()
             self._opened.add(connection)
             self._local.connection = connection
@@ -128,7 +179,7 @@ class Database:
                     connection.execute("PRAGMA journal_mode=WAL")
                     break
                 except sqlite3.OperationalError as error:
-                    busy = any(word in str(error) for word in _BUSY)
+                    busy = error.sqlite_errorcode & 0xFF in _BUSY
                     if not busy or time.monotonic() > deadline:
                         raise
                     time.sleep(0.005)
@@ -148,7 +199,7 @@ class Database:
             connection.close()
             # In a read-only folder, WAL cannot create its shared memory. If the log is empty, the
             # database file alone is complete.
-            log = self.path.with_name(self.path.name + "-wal")
+            log, _ = self.side_files
             if log.exists() and log.stat().st_size:
                 raise
             uri += "&immutable=1"

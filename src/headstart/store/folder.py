@@ -19,7 +19,9 @@ from headstart.core.files import (
     sync_folder,
 )
 from headstart.core.locks import FileLock, try_lock
+from headstart.store import errors
 from headstart.store.describe import space_key
+from headstart.store.errors import UnreadableError
 from headstart.store.index import Index
 from headstart.store.layout import FORMAT, REPAIR_HINT, SHARD_SUFFIX, Layout
 
@@ -161,17 +163,29 @@ def check_description(
         The description.
 
     Raises:
-        StoreError: it is missing, altered or from another version.
+        DamagedError: it is missing or altered.
+        UnreadableError: it cannot be read now, or is of a newer format.
     """
+    path = layout.description
     try:
-        content = json.loads(layout.description.read_bytes())
+        what = errors.obstacle(path, folder=False)
+        if what is not None:
+            raise errors.damaged(str(path), f"{what} is in its place")
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise errors.damaged(str(path), "it is missing") from None
+    except OSError as error:
+        raise errors.unreadable(str(path), error) from error
+    try:
+        content = json.loads(text)
+        if isinstance(content, dict) and errors.is_newer(content.get("format")):
+            raise errors.newer(str(path), content["format"])
         found = content["description"]
         sound = content["format"] == FORMAT and space_key(found) == layout.key == content["key"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, StoreError):
+    except UnreadableError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError, StoreError):
         sound, found = False, None
     if not sound or (description is not None and found != description):
-        raise StoreError(
-            f"{layout.description} is damaged: it does not hash to the key {layout.key}",
-            hint=REPAIR_HINT,
-        )
+        raise errors.damaged(str(path), f"it does not hash to the key {layout.key}")
     return found  # type: ignore[no-any-return]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from headstart.store.columns import ColumnSpec, spec_from_json
 from headstart.store.database import Database
+from headstart.store.errors import is_newer, newer
 from headstart.store.layout import FORMAT, ID_BYTES, PackedIds, is_hex32
 
 _SCHEMA = """
@@ -128,6 +129,8 @@ class Index:
         if connection.execute(tables).fetchone()[0] == 0:
             return None
         meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+        if is_newer(meta.get("format")):
+            raise newer(self.database.what, meta["format"])
         if meta.get("format") != str(FORMAT) or not is_hex32(meta.get("key")):
             raise self.database.damaged(
                 f"its format is {meta.get('format')!r:.20} instead of {FORMAT}"
@@ -143,8 +146,7 @@ class Index:
         ((page_size,),) = self.database.query("PRAGMA page_size")
         faults = [str(row[0]) for row in found if row[0] != "ok"]
         # SQLite reads a truncated last page as zeros. Pages may also still be in the log.
-        path = self.database.path
-        log = path.with_name(path.name + "-wal")
+        path, (log, _) = self.database.path, self.database.side_files
         size = path.stat().st_size
         if size != pages * page_size and not (log.exists() and log.stat().st_size):
             faults.append(f"it has {size:,} bytes instead of {pages * page_size:,}")
@@ -245,6 +247,10 @@ class Index:
             return ShardEntry(number, name, rows, size, specs, float(created), present == 1)
         except (ValueError, TypeError) as error:
             raise self.database.damaged(str(error)) from error
+
+    def known_names(self) -> set[str]:
+        """Return the names of all registered shards."""
+        return {name for (name,) in self.database.query("SELECT name FROM shards")}
 
     def totals(self) -> tuple[int, int, int]:
         """Return the numbers of rows and shards, and the bytes of all shards."""

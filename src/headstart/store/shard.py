@@ -6,8 +6,8 @@ The writer knows nothing about spaces or indexes; the reader trusts nothing that
 from __future__ import annotations
 
 import json
-import mmap
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 import xxhash
 
 from headstart.core.errors import StoreError
+from headstart.store import errors
 from headstart.store.columns import (
     SCALE_SUFFIX,
     Array,
@@ -26,9 +27,11 @@ from headstart.store.columns import (
     decode,
     spec_from_json,
 )
-from headstart.store.layout import FORMAT, ID_LENGTH, REPAIR_HINT, PackedIds, pack_ids
+from headstart.store.errors import DamagedError
+from headstart.store.layout import FORMAT, ID_LENGTH, PackedIds, pack_ids
 
 _METADATA = b"headstart"
+_HASHED_AT_ONCE = 2**20
 # Files whose digest this process has checked, identified by everything that changes with a file.
 _VERIFIED: set[tuple[str, int, int, int, int, int]] = set()
 
@@ -111,15 +114,22 @@ def file_digest(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return str(xxhash.xxh3_128(b"").hexdigest())
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            return str(xxhash.xxh3_128(mapped).hexdigest())
+    return _read_digest(path)[0]
+
+
+def _read_digest(path: Path) -> tuple[str, os.stat_result]:
+    """Hash a file as it is read, not as it is mapped: an I/O error is an exception, not a crash."""
+    state, block = xxhash.xxh3_128(), bytearray(_HASHED_AT_ONCE)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            state.update(memoryview(block)[:count])
+        return str(state.hexdigest()), os.fstat(file.fileno())
 
 
 def open_shard(path: Path, space: str, *, trust_earlier: bool = True) -> Shard:
     """Map a shard, check its digest against its name, and check everything it says about itself.
+
+    A mapping needs no open file: any number of shards can be in use under any limit of open files.
 
     Args:
         path: the file; its stem is the digest of its bytes.
@@ -127,46 +137,66 @@ def open_shard(path: Path, space: str, *, trust_earlier: bool = True) -> Shard:
         trust_earlier: skip the digest if this process has already checked this file.
 
     Raises:
-        StoreError: the file is missing, altered, or not a shard of this space.
+        DamagedError: the file is missing, altered, or not a shard of this space.
+        UnreadableError: it cannot be read now, or is of a newer format.
     """
+    what = f"shard {path.name} in {path.parent}"
     try:
-        if path.is_symlink():
-            raise damaged_shard(path, "it is a symbolic link")
-        with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            if stat.st_size == 0:
-                raise damaged_shard(path, "it is empty")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        content = _mapped(path, trust_earlier)
     except FileNotFoundError:
         raise damaged_shard(path, "the file is missing") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(f"shard {path.name} in {path.parent} cannot be read: {reason}") from error
-    identity = (
-        str(path),
-        stat.st_dev,
-        stat.st_ino,
-        stat.st_size,
-        stat.st_mtime_ns,
-        stat.st_ctime_ns,
-    )
-    if identity not in _VERIFIED or not trust_earlier:
-        if xxhash.xxh3_128(mapped).hexdigest() != path.stem:
-            raise damaged_shard(path, "its content does not match its digest")
-        _VERIFIED.add(identity)
+    except (OSError, MemoryError) as error:
+        raise errors.unreadable(what, error) from error
     try:
-        return _parse(path, space, mapped)
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise damaged_shard(path, str(error) or type(error).__name__) from error
+        return _parse(path, space, content)
+    except MemoryError as error:
+        raise errors.unreadable(what, error) from error
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
+            OSError, pa.ArrowException) as error:  # fmt: skip
+        raise errors.damaged(what, str(error) or type(error).__name__, intact=True) from error
 
 
-def _parse(path: Path, space: str, mapped: mmap.mmap) -> Shard:
-    reader = pa.ipc.open_file(pa.py_buffer(mapped))
+def _mapped(path: Path, trust_earlier: bool) -> Any:
+    """Return the content of a shard, mapped into memory, after checking its digest."""
+    for _ in range(3):
+        if path.is_symlink():
+            raise damaged_shard(path, "it is a symbolic link")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer
+            raise damaged_shard(path, "it is not a file")
+        if found.st_size == 0:
+            raise damaged_shard(path, "it is empty")
+        if _identity(path, found) not in _VERIFIED or not trust_earlier:
+            _VERIFIED.discard(_identity(path, found))
+            digest, found = _read_digest(path)
+            if digest != path.stem:
+                raise damaged_shard(path, "its content does not match its digest")
+            _VERIFIED.add(_identity(path, found))
+        with pa.memory_map(str(path), "r") as file:
+            content = file.read_buffer()
+        if _identity(path, path.stat()) == _identity(path, found):
+            return content
+    raise damaged_shard(path, "it changes while it is read")
+
+
+def _identity(path: Path, found: os.stat_result) -> tuple[str, int, int, int, int, int]:
+    return (
+        str(path),
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
+
+
+def _parse(path: Path, space: str, content: Any) -> Shard:
+    reader = pa.ipc.open_file(content)
     if reader.num_record_batches != 1:
         raise ValueError(f"it has {reader.num_record_batches} record batches instead of 1")
     batch = reader.get_batch(0)
     batch.validate()
-    header = _header(reader.schema.metadata or {}, space, batch.num_rows)
+    header = _header(path, reader.schema.metadata or {}, space, batch.num_rows)
     names = ["id", "view"]
     for spec in header.columns:
         names += [spec.name] + [spec.name + SCALE_SUFFIX] * (spec.encoding == "int8")
@@ -186,8 +216,10 @@ def _parse(path: Path, space: str, mapped: mmap.mmap) -> Shard:
     return Shard(path, header, ids, stored, scales)
 
 
-def _header(metadata: Mapping[bytes, bytes], space: str, rows: int) -> ShardHeader:
+def _header(path: Path, metadata: Mapping[bytes, bytes], space: str, rows: int) -> ShardHeader:
     header = json.loads(metadata[_METADATA])
+    if isinstance(header, dict) and errors.is_newer(header.get("format")):
+        raise errors.newer(f"shard {path.name} in {path.parent}", header["format"])
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("it is not of this version of the format")
     if header["space"] != space:
@@ -254,6 +286,6 @@ def _values(column: Any, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int
     return np.frombuffer(data, dtype, count, offset).reshape(rows, *shape)
 
 
-def damaged_shard(path: Path, why: str) -> StoreError:
+def damaged_shard(path: Path, why: str) -> DamagedError:
     """Return the error for a shard that cannot be trusted."""
-    return StoreError(f"shard {path.name} in {path.parent} is damaged: {why}", hint=REPAIR_HINT)
+    return errors.damaged(f"shard {path.name} in {path.parent}", why)

@@ -20,9 +20,10 @@ from headstart.store.catalog import (
 from headstart.store.describe import Difference, differences
 from headstart.store.folder import check_description
 from headstart.store.layout import RESULTS, Layout
+from headstart.store.repair import verify_space
 from headstart.store.results import ResultInfo, Results
 from headstart.store.space import Space
-from headstart.store.verify import VerifyReport, verify_space
+from headstart.store.verify import VerifyReport
 
 
 class Store:

@@ -1,34 +1,36 @@
-"""Verifying a space byte by byte and repairing it: damaged rows are dropped and become missing.
+"""Verifying a space byte by byte: what is damaged, what cannot be read, what does not belong.
 
-A repair never invents a row. It drops damaged shards, adopts sound ones that a kill left
-unregistered, and rebuilds the index from the shards, which record their own rows.
+Looking changes nothing and takes no part in the commits of a fill that runs beside it. What is
+found is then mended by :mod:`headstart.store.repair`, if that is wanted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import secrets
-import sqlite3
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from headstart.core.errors import StoreError
-from headstart.core.files import sync_folder
-from headstart.core.locks import try_lock
+from headstart.core.files import reason_of
+from headstart.core.locks import FileLock, try_lock
 from headstart.core.progress import Reporter
+from headstart.store.errors import NewerFormatError, UnreadableError, obstacle
 from headstart.store.folder import check_description
 from headstart.store.index import Index, ShardEntry
 from headstart.store.layout import SHARD_SUFFIX, Layout, is_hex32
 from headstart.store.shard import Shard, open_shard
 
-Kind = Literal["description", "index", "shard", "orphan", "foreign"]
+Kind = Literal[
+    "description", "index", "shard", "orphan", "folder", "foreign", "unreadable", "newer"
+]
 _OURS = {"space.json", "index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "lock"}
 _OUR_FOLDERS = {"shards", "tmp", "claims"}
+HARMLESS: tuple[Kind, ...] = ("foreign",)
+_UNCHECKED: tuple[Kind, ...] = ("unreadable", "newer")
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,11 @@ class Fault:
 
     Attributes:
         key: the space.
-        kind: what is affected. ``orphan`` is a shard that a kill left unregistered; ``foreign`` is
-            a file that does not belong to the store and is neither used nor touched.
+        kind: what is affected. ``orphan`` is a shard that a kill left unregistered; ``folder`` is
+            something else in the place of one of our files or folders; ``foreign`` is a file that
+            does not belong to the store and is neither used nor touched; ``unreadable`` and
+            ``newer`` could not be checked (permission, open files, an I/O error, a later format),
+            may well be sound, and are never touched.
         path: the file.
         what: what is wrong with it.
         repaired: whether it was repaired.
@@ -70,127 +75,173 @@ class VerifyReport:
     @property
     def ok(self) -> bool:
         """Whether everything is sound or repaired. Foreign files, which nothing reads, are fine."""
-        return all(fault.repaired or fault.kind == "foreign" for fault in self.faults)
+        return not self.damaged and not self.unchecked
+
+    @property
+    def damaged(self) -> tuple[Fault, ...]:
+        """What is damaged and was not repaired."""
+        harmless = (*HARMLESS, *_UNCHECKED)
+        return tuple(f for f in self.faults if not f.repaired and f.kind not in harmless)
+
+    @property
+    def unchecked(self) -> tuple[Fault, ...]:
+        """What could not be checked, and may be sound."""
+        return tuple(f for f in self.faults if f.kind in _UNCHECKED)
 
 
-def verify_space(layout: Layout, *, repair: bool, reporter: Reporter) -> VerifyReport:
-    """Read every byte of a space and compare it with its digests and its index.
+@dataclass
+class Findings:
+    """What a look at one space found.
 
-    Args:
-        layout: the space.
-        repair: repair what can be repaired.
-        reporter: receives one step per shard.
+    Attributes:
+        faults: what is wrong.
+        shards: the entries of the shards that were read.
+        index_broken: whether the index cannot be used at all and has to be built anew.
     """
-    faults = list(_foreign(layout))
-    faults += _verify_description(layout, repair)
-    index, index_faults = _sound_index(layout, repair)
-    faults += index_faults
-    lease = try_lock(layout.lock, exclusive=False) if layout.folder.exists() else None
-    if index is None or lease is None:
-        return VerifyReport(1, 0, 0, 0, tuple(faults))
-    shards, shard_faults = _verify_shards(layout, index, repair, reporter)
-    faults += shard_faults
-    faults += _stray_rows(layout, index)
-    faults += _orphans(layout, index)
-    if repair and any(fault.kind in ("index", "orphan") and not fault.repaired for fault in faults):
-        faults = [replace(f, repaired=f.repaired or f.kind in ("index", "orphan")) for f in faults]
-        faults += _rebuild_rows(layout, index)
-    index.close()
-    lease.release()
-    rows, nbytes = sum(entry.rows for entry in shards), sum(entry.bytes for entry in shards)
-    return VerifyReport(1, len(shards), rows, nbytes, tuple(faults))
+
+    faults: list[Fault] = field(default_factory=list)
+    shards: list[ShardEntry] = field(default_factory=list)
+    index_broken: bool = False
+
+    def has(self, *kinds: Kind) -> bool:
+        """Whether a fault of one of these kinds was found."""
+        return any(fault.kind in kinds for fault in self.faults)
+
+
+def look(layout: Layout, reporter: Reporter) -> Findings:
+    """Look at a space without changing anything, not even its lock file."""
+    found = Findings()
+    lease: FileLock | None = None
+    try:
+        found.faults += [*_obstacles(layout), *_foreign(layout)]
+        if not found.has("folder"):  # or else first clear the place
+            with contextlib.suppress(FileNotFoundError):  # copied without it: nobody uses it
+                lease = try_lock(layout.lock, exclusive=False, create=False)
+            _look_inside(layout, found, reporter)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not layout.folder.exists():
+            return Findings()  # gc has just removed it
+        found.faults.append(_unreadable(layout, Path(error.filename or layout.folder), error))
+    finally:
+        if lease is not None:
+            lease.release()
+    return found
+
+
+def shard_files(layout: Layout) -> list[Path]:
+    """Return what is in the place of shards, registered or not.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if not layout.shards.is_dir():
+        return []
+    return [path for path in sorted(layout.shards.iterdir()) if _is_shard_name(path)]
+
+
+def _is_shard_name(path: Path) -> bool:
+    return path.suffix == SHARD_SUFFIX and is_hex32(path.stem)
+
+
+# -- the folder ----------------------------------------------------------------------------------
+
+
+def _obstacles(layout: Layout) -> Iterator[Fault]:
+    """Find what is in the place of our files and folders."""
+    files = [layout.folder / name for name in sorted(_OURS)]
+    folders = [layout.folder / name for name in sorted(_OUR_FOLDERS)]
+    for path, folder in [*((p, False) for p in files), *((p, True) for p in folders)]:
+        try:
+            found = obstacle(path, folder=folder)
+        except OSError as error:
+            yield _unreadable(layout, path, error)
+            continue
+        if found is not None:
+            yield Fault(layout.key, "folder", path, f"{found} is in the place of {path.name}")
 
 
 def _foreign(layout: Layout) -> Iterator[Fault]:
-    for path in sorted(layout.folder.iterdir()):
-        known = path.name in (_OUR_FOLDERS if path.is_dir() else _OURS)
-        if not known or path.is_symlink():
-            yield Fault(layout.key, "foreign", path, "does not belong to the store")
-    for path in sorted(layout.shards.iterdir()) if layout.shards.is_dir() else []:
-        if path.suffix != SHARD_SUFFIX or not is_hex32(path.stem) or not path.is_file():
-            yield Fault(layout.key, "foreign", path, "does not belong to the store")
+    ours = _OURS | _OUR_FOLDERS
+    strangers = [path for path in sorted(layout.folder.iterdir()) if path.name not in ours]
+    if layout.shards.is_dir():
+        strangers += [path for path in sorted(layout.shards.iterdir()) if not _is_shard_name(path)]
+    for path in strangers:
+        yield Fault(layout.key, "foreign", path, "does not belong to the store")
 
 
-def _verify_description(layout: Layout, repair: bool) -> Iterator[Fault]:
+def _look_inside(layout: Layout, found: Findings, reporter: Reporter) -> None:
+    there = layout.index.exists()
+    if not there and not shard_files(layout):
+        return  # nothing was ever committed
     try:
         check_description(layout)
     except StoreError as error:
-        what = f"{error.message}; the next run that uses the space rewrites it"
-        if repair:
-            layout.description.unlink(missing_ok=True)
-        yield Fault(layout.key, "description", layout.description, what, repaired=repair)
-
-
-def _sound_index(layout: Layout, repair: bool) -> tuple[Index | None, list[Fault]]:
-    """Return an index that SQLite can work with, rebuilt if necessary and allowed."""
-    index = Index(layout.index, read_only=not repair)
+        what = "; the next run that uses the space rewrites it"
+        found.faults.append(_fault(layout, "description", layout.description, error, what))
+    if found.has("newer"):
+        return  # nothing else here means what we think it means
+    index = Index(layout.index, read_only=True)
     try:
-        if not layout.index.exists():
-            raise StoreError("the index is missing")
-        index.check(layout.key)
-        index.totals()
-        found = index.integrity_faults()
-        if found:
-            raise StoreError(f"the index is damaged: {found[0]}")
-        return index, []
+        _check_index(layout, index, there)
     except StoreError as error:
+        fault = _fault(layout, "index", layout.index, error)
+        found.index_broken = fault.kind == "index"
+        if not any(each.path == fault.path for each in found.faults):
+            found.faults.append(fault)
         index.close()
-        what = error.message
-    if not repair:
-        return None, [Fault(layout.key, "index", layout.index, what)]
-    lock = try_lock(layout.lock, exclusive=True)
-    if lock is None:
-        what += "; it can be rebuilt only when no process uses the space: end them and repair again"
-        return None, [Fault(layout.key, "index", layout.index, what)]
+        return
     try:
-        for suffix in ("", "-wal", "-shm"):
-            layout.index.with_name(layout.index.name + suffix).unlink(missing_ok=True)
-        layout.shards.mkdir(exist_ok=True)
-        index = Index(layout.index)
-        index.create(layout.key)
-        sync_folder(layout.folder)
-        lost = _rebuild_rows(layout, index)
-    finally:
-        lock.release()
-    fault = Fault(layout.key, "index", layout.index, f"{what}; rebuilt", repaired=True)
-    return index, [fault, *lost]
-
-
-def _verify_shards(
-    layout: Layout, index: Index, repair: bool, reporter: Reporter
-) -> tuple[list[ShardEntry], list[Fault]]:
-    try:
-        entries = list(index.shard_entries().values())
+        _look_at_shards(layout, index, found, reporter)
+        found.faults += _stray_rows(layout, index)
+        found.faults += _unregistered(layout, index)
     except StoreError as error:
-        return [], [Fault(layout.key, "index", layout.index, error.message)]
-    checked: list[ShardEntry] = []
-    faults: list[Fault] = []
+        found.faults.append(_fault(layout, "index", layout.index, error))
+    finally:
+        index.close()
+
+
+def _check_index(layout: Layout, index: Index, there: bool) -> None:
+    if not there:
+        raise StoreError("the index is missing")
+    index.check(layout.key)
+    index.totals()
+    complaints = index.integrity_faults()
+    if complaints:
+        raise index.database.damaged(complaints[0])
+
+
+# -- shards and rows -----------------------------------------------------------------------------
+
+
+def _look_at_shards(layout: Layout, index: Index, found: Findings, reporter: Reporter) -> None:
+    entries = list(index.shard_entries().values())
     with reporter.task(f"verify {layout.key[:8]}", len(entries), "shards") as task:
         for entry in entries:
             if entry.present or layout.shard(entry.name).exists():
-                checked.append(entry)
-                faults += _verify_shard(layout, index, entry, repair)
+                fault = _shard_fault(layout, index, entry)
+                # What another process has merged or repaired in the meantime is no fault.
+                if fault is None or entry.number in index.shard_entries([entry.number]):
+                    found.shards.append(entry)
+                    found.faults += [] if fault is None else [fault]
             task.advance()
-    return checked, faults
 
 
-def _verify_shard(layout: Layout, index: Index, entry: ShardEntry, repair: bool) -> Iterator[Fault]:
+def _shard_fault(layout: Layout, index: Index, entry: ShardEntry) -> Fault | None:
     path = layout.shard(entry.name)
     try:
         shard = open_shard(path, layout.key, trust_earlier=False)
     except StoreError as error:
-        rows = _live_rows(index, entry)
-        if repair:
-            _drop(layout, index, entry, path)
-        yield Fault(layout.key, "shard", path, error.message, repaired=repair, rows=rows)
-        return
+        return _fault(layout, "shard", path, error, rows=_live_rows(index, entry))
     try:
         agrees = _index_agrees(index, entry, shard)
+    except UnreadableError:
+        raise
     except StoreError:
         agrees = False  # it holds values that are not places at all
-    if not agrees:
-        what = f"the index names other rows in shard {path.name} than the shard holds"
-        yield Fault(layout.key, "index", layout.index, what)
+    if agrees:
+        return None
+    what = f"the index names other rows in shard {path.name} than the shard holds"
+    return Fault(layout.key, "index", layout.index, what)
 
 
 def _index_agrees(index: Index, entry: ShardEntry, shard: Shard) -> bool:
@@ -220,67 +271,40 @@ def _stray_rows(layout: Layout, index: Index) -> Iterator[Fault]:
         yield Fault(layout.key, "index", layout.index, what)
 
 
-def _orphans(layout: Layout, index: Index) -> Iterator[Fault]:
-    # Writers rename and register in one transaction, so inside ours neither is half done.
-    reading = contextlib.nullcontext() if index.database.read_only else index.transaction()
-    with reading:
-        known = {name for (name,) in index.database.query("SELECT name FROM shards")}
-        files = _shard_files(layout)
+def _unregistered(layout: Layout, index: Index) -> Iterator[Fault]:
+    files, known = shard_files(layout), index.known_names()
     for path in files:
-        if path.stem not in known:
+        # A writer renames a shard before it commits, and holds its lock until it has.
+        if path.stem in known or _being_written(path):
+            continue
+        if path.stem not in index.known_names() and path.exists():
             yield Fault(layout.key, "orphan", path, "is a shard that was never registered")
 
 
-def _rebuild_rows(layout: Layout, index: Index) -> list[Fault]:
-    """Rebuild the tables from the shards, which record their own rows."""
-    faults: list[Fault] = []
-    with index.transaction() as connection:
-        # In the order of their commits, so that the first publication of a row wins again; shards
-        # that were never committed come last, by age.
-        commits = dict(connection.execute("SELECT name, number FROM shards").fetchall())
-        _follow_again(connection)
-        connection.execute("DELETE FROM rows")
-        connection.execute("DELETE FROM shards")
-        files = [(commits.get(p.stem), p.stat().st_mtime_ns, p) for p in _shard_files(layout)]
-        for _, _, path in sorted(files, key=lambda f: (f[0] is None, f)):
-            try:
-                shard = open_shard(path, layout.key)
-            except StoreError as error:
-                path.unlink(missing_ok=True)
-                what = f"{error.message}; removed"
-                faults.append(Fault(layout.key, "shard", path, what, repaired=True))
-                continue
-            entry = _entry_of(shard)
-            if not index.register(connection, entry, shard.ids, shard.header.view):
-                connection.execute("DELETE FROM shards WHERE name = ?", (entry.name,))
-                path.unlink(missing_ok=True)
-    return faults
+def _being_written(path: Path) -> bool:
+    try:
+        lock = try_lock(path, exclusive=False, create=False)
+    except OSError:
+        return False
+    if lock is not None:
+        lock.release()
+    return lock is None
 
 
-def _drop(layout: Layout, index: Index, entry: ShardEntry, path: Path) -> None:
-    with index.transaction() as connection:
-        _follow_again(connection)
-        connection.execute("DELETE FROM rows WHERE shard = ?", (entry.number,))
-        connection.execute("DELETE FROM shards WHERE number = ?", (entry.number,))
-        if path.is_dir() and not path.is_symlink():
-            # Not ours to delete, but in the way when the shard's rows are computed again.
-            path.rename(path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}"))
-        path.unlink(missing_ok=True)
-        sync_folder(layout.shards)
+# -- faults --------------------------------------------------------------------------------------
 
 
-def _follow_again(connection: sqlite3.Connection) -> None:
-    # A mirror may still find on the remote side what was dropped here.
-    connection.execute("DELETE FROM meta WHERE name = 'log'")
+def _fault(
+    layout: Layout, kind: Kind, path: Path, error: StoreError, more: str = "", rows: int = 0
+) -> Fault:
+    """Return the fault for an error: damage, or something that could not be looked at."""
+    if isinstance(error, NewerFormatError):
+        return Fault(layout.key, "newer", path, error.message)
+    if isinstance(error, UnreadableError):
+        return Fault(layout.key, "unreadable", path, error.message)
+    return Fault(layout.key, kind, path, error.message + more, rows=rows)
 
 
-def _entry_of(shard: Shard) -> ShardEntry:
-    header, stat = shard.header, shard.path.stat()
-    return ShardEntry(
-        0, shard.path.stem, header.rows, stat.st_size, header.columns, time.time(), True
-    )
-
-
-def _shard_files(layout: Layout) -> list[Path]:
-    files = sorted(layout.shards.glob(f"*{SHARD_SUFFIX}")) if layout.shards.is_dir() else []
-    return [path for path in files if is_hex32(path.stem) and path.is_file()]
+def _unreadable(layout: Layout, path: Path, error: OSError) -> Fault:
+    what = f"cannot be read: {reason_of(error)[0]}"
+    return Fault(layout.key, "unreadable", path, what)

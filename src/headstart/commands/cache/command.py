@@ -10,24 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.commands.console import (
-    Printing,
-    plain_table,
-    print_json,
-    print_lines,
-    reporter,
-    stdout,
-)
+from headstart.commands.console import Printing, plain_table, print_json, reporter, stdout
 from headstart.commands.generate import generated
 from headstart.commands.settings import RunOptions
 from headstart.core.errors import ConfigError
 from headstart.core.kinds import Kind
-from headstart.core.settings import command_line, like, option
-from headstart.core.wording import format_bytes, shell
+from headstart.core.settings import like, option
+from headstart.core.wording import format_bytes
 
 if TYPE_CHECKING:
     from headstart.cache import FeatureCache
-    from headstart.store import SpaceInfo
+    from headstart.store import Fault, SpaceInfo, VerifyReport
 
 app = typer.Typer(
     name="cache",
@@ -154,19 +147,30 @@ def verify(config: VerifyConfig, place: Place, printing: Printing) -> None:
     else:
         console = stdout()
         for fault in report.faults:
-            state = "mended" if fault.repaired else "not mended"
-            console.print(f"{fault.path}: {fault.what} ({state})")
+            console.print(f"{fault.path}: {fault.what} ({_state(fault)})")
         console.print(
             f"{report.rows:,} rows in {report.shards:,} shards of {report.spaces:,} spaces, "
-            f"{format_bytes(report.nbytes)}: " + ("sound" if report.ok else "damaged")
+            f"{format_bytes(report.nbytes)}: " + _verdict(report)
         )
         if rows and config.repair:
             console.print(f"{rows:,} rows will be computed again when they are next needed")
-        elif not report.ok:
-            words = ["headstart", "cache", "verify", *command_line(place), "--repair"]
-            print_lines(console, (f"mend it with: {shell(words)}",))
+        elif report.damaged:
+            console.print("mend it with: headstart cache verify --repair")
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _state(fault: Fault) -> str:
+    if fault.repaired:
+        return "mended"
+    untouched = {"foreign": "ignored", "unreadable": "left alone", "newer": "left alone"}
+    return untouched.get(fault.kind, "not mended")
+
+
+def _verdict(report: VerifyReport) -> str:
+    if report.ok:
+        return "sound"
+    return "damaged" if report.damaged else "not all could be read, and what could is sound"
 
 
 _UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,

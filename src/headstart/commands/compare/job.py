@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.commands.compare.next_commands import next_commands
+from headstart.commands.compare.next_commands import Asked, next_commands
 from headstart.commands.compare.options import COMPARE, CompareConfig
 from headstart.commands.compare.tuning import FineTuner
 from headstart.commands.embedding import complete_up_to
-from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_folder import (
     backbone_fingerprint,
     describe_environment,
@@ -35,8 +34,7 @@ class ComparisonRun:
 
     Attributes:
         comparison: figures, findings, recommendation.
-        command: that made it.
-        commands: that apply the recommendation.
+        commands: that apply the recommendation and repeat the study.
         environment: versions and machine.
         fingerprints: content digests of backbone and data.
         notes: what was decided on the user's behalf in reading data and backbone.
@@ -45,7 +43,6 @@ class ComparisonRun:
     """
 
     comparison: Comparison
-    command: str
     commands: tuple[str, ...]
     environment: Mapping[str, Any]
     fingerprints: Mapping[str, Any]
@@ -63,7 +60,6 @@ class ComparisonRun:
             "format": FORMAT,
             "kind": "comparison",
             "backbone": self.spec.plain(),
-            "command": self.command,
             "commands": list(self.commands),
             "environment": to_plain(dict(self.environment)),
             "notes": list(self.notes),
@@ -97,8 +93,7 @@ def compare(
             the data, run the network and keep its rows. Where writing fails, the same call
             continues from what was computed.
     """
-    call = Call(COMPARE, data, *COMPARE.settle(overrides, config, run, reading, backbone))
-    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
+    config, run, reading, spec = COMPARE.settle(overrides, config, run, reading, backbone)
     session = Session(run)
     chosen = resolve(config.configs)
     if config.epochs and not config.head_in_epochs and all(one.recipe is None for one in chosen):
@@ -111,13 +106,13 @@ def compare(
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     if not isinstance(spec, BackboneSpec):
         spec = BackboneSpec.of(network)
+    asked = Asked(data, reading, spec, run, network.inputs, config.epochs)
     runs: list[ComparisonRun] = []
 
     def finish(comparison: Comparison) -> None:
         done = ComparisonRun(
             comparison=comparison,
-            command=call.again(),
-            commands=next_commands(call, spec, network.inputs, comparison),
+            commands=next_commands(asked, comparison),
             environment=describe_environment(),
             fingerprints={
                 "backbone": backbone_fingerprint(network, run.precision),
@@ -125,7 +120,7 @@ def compare(
                 "test": split_fingerprint(dataset.test),
             },
             notes=tuple(session.notes),
-            spec=spec,
+            spec=asked.spec,
             folder=folder,
         )
         if folder is not None:
@@ -162,7 +157,7 @@ def write_comparison(run: ComparisonRun, folder: Path) -> None:
         f" {e.n_train:,} training and {e.n_test:,} test {e.unit}",
         environment=run.environment,
         notes=run.notes,
-        commands=Commands(run.command, run.commands),
+        commands=run.commands,
     )
     write_page(page, folder / "report.html")
     write_json(folder / "run.json", run.description())

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.commands.compare import tables
-from headstart.commands.invocation import Commands
-from headstart.commands.run_page import command_blocks
 from headstart.core.records import Curve
 from headstart.core.wording import (
     NOT_DEFINED,
@@ -45,7 +43,7 @@ def comparison_page(
     subtitle: str = "",
     environment: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
-    commands: Commands | None = None,
+    commands: Sequence[str] = (),
 ) -> Page:
     """Build the report of ``compare``.
 
@@ -55,17 +53,16 @@ def comparison_page(
         subtitle: one line below it.
         environment: versions and hardware.
         notes: what was decided in reading data and backbone.
-        commands: what to do next, and the command that made the comparison.
+        commands: what to do next.
     """
-    commands = commands or Commands()
     sections = (
-        Section("Recommendation", tuple(_advice(comparison, commands.next))),
+        Section("Recommendation", tuple(_advice(comparison, commands))),
         Section("Accuracy", tuple(_accuracy(comparison))),
         Section("Training", tuple(_training(comparison))),
         Section("Causes", tuple(_causes(comparison))),
         Section("Cost", tuple(_cost(comparison))),
         Section("Every run", (_runs(comparison),)),
-        Section("To repeat this", tuple(_settings(comparison, environment, notes, commands))),
+        Section("To repeat this", tuple(_settings(comparison, environment, notes))),
     )
     return Page(
         title=title,
@@ -314,10 +311,7 @@ def _seeds(seeds: Seeds) -> str:
 
 
 def _settings(
-    comparison: Comparison,
-    environment: Mapping[str, Any] | None,
-    notes: Sequence[str],
-    commands: Commands,
+    comparison: Comparison, environment: Mapping[str, Any] | None, notes: Sequence[str]
 ) -> list[Block]:
     blocks: list[Block] = [Callout(note) for note in (*notes, *comparison.notes)]
     described = tuple(
@@ -330,7 +324,7 @@ def _settings(
         if values:
             rows = tuple(flatten(values))
             blocks.append(Table(("setting", "value"), rows, caption, "ll", folded=True))
-    return [*blocks, *command_blocks(Commands(commands.made))]
+    return blocks
 
 
 def _accuracy_figure(comparison: Comparison) -> Figure:

@@ -23,11 +23,10 @@ from headstart.commands.finetune.loggers import Loggers, check_loggers, open_log
 from headstart.commands.finetune.options import FINETUNE, FinetuneConfig
 from headstart.commands.finetune.page import finetune_page
 from headstart.commands.finetune.start import fit_probe, score_probe, surgical_block
-from headstart.commands.invocation import Call
 from headstart.commands.run_folder import Run, backbone_fingerprint, split_fingerprint
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
-from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
+from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
 from headstart.core.fingerprints import canonical_json, sha256
@@ -93,12 +92,12 @@ def finetune(
         ConfigError: faults of the recipe, all together; or an unfinished run of another plan.
         DataError, BadFilesError, BackboneError, FreezeError, StoreError: see their packages.
     """
-    call = _call(data, backbone, recipe, config, run, reading, overrides)
-    config, run, spec = call.config, call.run, call.backbone
+    settled = _settle(backbone, recipe, config, run, reading, overrides)
+    config, run, _, spec = settled
     if config.loggers and not run.write:
         raise ConfigError(("loggers write into the run folder, and write is False",))
     check_loggers(config.loggers)
-    made = launch(config.devices, run.resolve_device(), _run, call, show_plan)
+    made = launch(config.devices, run.resolve_device(), _run, data, *settled, show_plan)
     return _into(spec, made) if isinstance(spec, Backbone) else made
 
 
@@ -121,32 +120,38 @@ def plan_finetune(
         data, backbone, recipe, config, run, reading, **overrides: as for :func:`finetune`. With
             ``out`` the plan is written into that folder, as ``plan.json``.
     """
-    call = _call(data, backbone, recipe, config, run, reading, overrides)
-    check_devices(call.config.devices, call.run.resolve_device())
-    job = _Job(ALONE, call)
-    job.prepare(None if call.run.out is None else job.session.folder("plan"))
+    config, run, reading, spec = _settle(backbone, recipe, config, run, reading, overrides)
+    check_devices(config.devices, run.resolve_device())
+    job = _Job(ALONE, data, config, run, reading, spec)
+    job.prepare(None if run.out is None else job.session.folder("plan"))
     return job.prepared.plan
 
 
-def _call(
-    data: Any,
+def _settle(
     backbone: BackboneLike,
     recipe: str | Path | Recipe | None,
     config: FinetuneConfig | None,
     run: RunOptions | None,
     reading: ReadOptions | None,
     overrides: dict[str, Any],
-) -> Call:
-    """Return a call with its settings; its recipe has been looked at."""
+) -> tuple[FinetuneConfig, RunOptions, ReadOptions, BackboneSpec | Backbone]:
+    """Return the settings of a call, with the recipe loaded."""
     given = overrides if recipe is None else {**overrides, "recipe": recipe}
-    call = Call(FINETUNE, data, *FINETUNE.settle(given, config, run, reading, backbone))
-    call.config.with_recipe()
-    return call
+    config, run, reading, spec = FINETUNE.settle(given, config, run, reading, backbone)
+    return config.with_recipe(), run, reading, spec
 
 
-def _run(devices: Devices, call: Call, show_plan: Callable[[Plan], None] | None) -> Run:
+def _run(
+    devices: Devices,
+    data: Any,
+    config: FinetuneConfig,
+    run: RunOptions,
+    reading: ReadOptions,
+    spec: BackboneSpec | Backbone,
+    show_plan: Callable[[Plan], None] | None,
+) -> Run:
     """Do the whole job, on one of the devices that share it."""
-    job = _Job(devices, call)
+    job = _Job(devices, data, config, run, reading, spec)
     folder = devices.once(lambda: job.session.folder(f"{job.dataset.name}-{job.recipe.name}"))
     job.prepare(folder)
     if show_plan is not None and devices.main:
@@ -170,18 +175,25 @@ class _Job:
 
     prepared: Prepared
 
-    def __init__(self, devices: Devices, call: Call) -> None:
-        run = call.run
+    def __init__(
+        self,
+        devices: Devices,
+        data: Any,
+        config: FinetuneConfig,
+        run: RunOptions,
+        reading: ReadOptions,
+        spec: BackboneSpec | Backbone,
+    ) -> None:
         if not devices.main:
             run = dataclasses.replace(run, reporter=SilentReporter())
-        self.devices, self.call, self.run = devices, call, run
-        self.config: FinetuneConfig = call.config.with_recipe()
-        self.recipe = self.config.load_recipe()
+        self.devices, self.config, self.run, self.reading = devices, config, run, reading
+        self.spec = spec
+        self.recipe = config.load_recipe()
         self.session = Session(run)
         # The main process is first, so that the others find the digests of the data.
         with self.session.clock("load"), devices.main_first():
-            self.backbone = load_backbone(call.backbone)
-            self.dataset = self.session.open_dataset(call.data, call.reading)
+            self.backbone = load_backbone(spec)
+            self.dataset = self.session.open_dataset(data, reading)
         self.session.say(*self.backbone.notes, f"preprocessing: {self.backbone.inputs}")
         self.baselines: list[Baseline] = []
 
@@ -381,8 +393,7 @@ class _Job:
         made = new_run(
             self.session,
             self.items,
-            self.call,
-            settings=self.config,
+            (self.config, self.run, self.reading),
             head=head,
             evaluation=evaluation,
             baselines=baselines,
@@ -398,9 +409,9 @@ class _Job:
                 "validation": split_fingerprint(self.items.validation),
                 "test": split_fingerprint(self.items.test),
             },
+            spec=self.spec,
             backbone=self.backbone,
             folder=folder,
-            commands=(self.call.then("compare"),),
         )
         training = {
             "recipe": self.recipe.name,
