@@ -58,6 +58,7 @@ class Session:
                     label_column=reading.label_column,
                     train=reading.train,
                     test=reading.test,
+                    splits=reading.splits,
                     test_fraction=reading.test_fraction,
                     seed=self.run.seed if seed is None else seed,
                     digest_memo=memo,
@@ -83,6 +84,7 @@ class Session:
                 image_column=reading.image_column,
                 label_column=reading.label_column,
                 test=reading.test,
+                splits=reading.splits,
                 digest_memo=memo,
                 reporter=self.reporter,
             )

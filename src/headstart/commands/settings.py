@@ -104,6 +104,8 @@ class ReadOptions:
     Attributes:
         image_column, label_column: columns of a table; None: found where unambiguous.
         train, test: the folder, table, key or split that trains or tests, where names do not say.
+        splits: ``auto``: names such as train and test say what is a split; ``none``: every folder
+            is a class, and no column divides a table.
         test_fraction: share set aside where the source has no test split.
     """
 
@@ -123,6 +125,11 @@ class ReadOptions:
         None,
         "The folder, table or split that tests, where its name does not say so.",
         metavar="NAME",
+        panel=DATA,
+    )
+    splits: Literal["auto", "none"] = option(
+        "auto",
+        "auto: names such as train and test say what is a split. none: every folder is a class.",
         panel=DATA,
     )
     test_fraction: float = option(

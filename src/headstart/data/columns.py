@@ -16,8 +16,8 @@ from headstart.core.wording import did_you_mean, quoted
 from headstart.data.decoding import SUFFIXES
 
 _LABEL_NAMES = (
-    "label", "labels", "class", "class_name", "classname", "class_label", "class_id", "category",
-    "target", "targets", "y", "species", "label_name", "category_name", "fine_label",
+    "label", "labels", "class", "class_name", "classname", "class_label", "class_id", "classid",
+    "category", "target", "targets", "y", "species", "label_name", "category_name", "fine_label",
 )  # fmt: skip
 _IMAGE_NAMES = (
     "image", "img", "images", "image_path", "img_path", "path", "filepath", "file_path", "file",
@@ -112,6 +112,11 @@ def label_column(
         " values",
         hint=f"{_columns_hint(table)}; choose one with label_column=NAME",
     )
+
+
+def names_its_labels(table: Any) -> bool:
+    """Return whether exactly one column has a customary name of labels."""
+    return sum(name.casefold() in _LABEL_NAMES for name in table.schema.names) == 1
 
 
 def split_column(table: Any, taken: Sequence[str | None]) -> str | None:

@@ -20,7 +20,8 @@ from __future__ import annotations
 import functools
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,16 @@ SUFFIXES = frozenset((
 ))  # fmt: skip
 """File name endings (lower case) by which a folder's files count as images."""
 
+_UNREAD = {
+    "HEIC": (".heic", ".heif", ".hif"),
+    "JPEG XL": (".jxl",),
+    "camera raw": (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+    "DICOM": (".dcm", ".dicom"),
+    "PSD": (".psd",),
+    "SVG": (".svg",),
+}
+"""Endings of formats that are no input, by the name of the format."""
+
 _ORIENTATION_TAG = 0x0112
 _EXIF_CARRIERS = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _TRANSPOSE = {
@@ -54,6 +65,19 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def suffix_hint(names: Iterable[str]) -> str:
+    """Return what to do about files whose endings are not those of images; may be empty."""
+    endings = {PurePath(name).suffix.lower() for name in names}
+    hints = []
+    for name, known in _UNREAD.items():
+        if endings & set(known):
+            way = "save them as PNG or JPEG"
+            hints.append(f"{name} is not read: {way}")
+    if "" in endings:
+        hints.append("files without an ending are not read: give them one, such as .jpg")
+    return f" ({'; '.join(hints)})" if hints else ""
 
 
 def image_of(content: Content) -> Image.Image:

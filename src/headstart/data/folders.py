@@ -1,28 +1,45 @@
-"""Folders of images: one folder per class, with or without train/val/test above them."""
+"""Folders of images: one folder per class, with or without train/val/test above them.
+
+Where the splits are, and which folders are classes, is decided in :mod:`headstart.data.layout`.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.core.errors import DataError
-from headstart.core.wording import count, did_you_mean, quoted
-from headstart.data.decoding import SUFFIXES
-from headstart.data.items import DigestMemo, FileItems
+from headstart.core.wording import count, did_you_mean, listed, quoted
+from headstart.data import tables
+from headstart.data.decoding import SUFFIXES, suffix_hint
+from headstart.data.items import FileItems
+from headstart.data.layout import Layout, class_level, lay_out, named_like_splits
+from headstart.data.roles import NO_ROLE
 from headstart.data.source import (
     WHOLE,
     Part,
     Request,
     Source,
     is_table,
-    roles,
     table_files,
     unlabelled,
 )
-
-_JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+from headstart.data.walking import (
+    Below,
+    FileId,
+    any_file,
+    entries,
+    files_in,
+    is_folder,
+    is_junk,
+    same_folder,
+    subfolders,
+    survey,
+    unfollowed,
+)
 
 
 @dataclass
@@ -36,75 +53,194 @@ class _Found:
 
 
 def read_folder(root: Path, request: Request) -> Source:
-    """Read a folder of class folders, or of split folders that hold class folders.
+    """Read a folder of class folders, or of split folders that hold class folders or a table.
 
     Raises:
-        DataError: no class folders, no images, no permission, no such split folder.
+        DataError: no class folders, no images, no permission, no such split folder, or folders
+            of which it cannot be said whether they are splits or classes.
     """
+    _require_named(root, request)
+    layout = lay_out(root, request)
+    name, notes = root.resolve().name, list(layout.notes)
+    if layout.by_class:
+        return _read_divided_classes(root, layout, request)
+    if not layout.splits:
+        part, found = _read_labelled(layout.base, root, request)
+        return Source(name, {WHOLE: part}, notes=tuple(notes + found))
+    parts: dict[str, Part] = {}
+    for split, role in layout.splits.items():
+        twins = [n for n, r in layout.splits.items() if r == role]
+        if len(twins) > 1:
+            raise DataError(
+                f"'{layout.base}' holds more than one {role} split: {quoted(twins, 5)}",
+                hint=f"keep one of them, merge them, or choose one with {_chooser(role)}",
+            )
+        parts[role], found = _read_split(layout.base / split, role, root, request)
+        notes += found
+    _refuse_one_folder_twice(layout)
+    if layout.others:
+        notes.append(f"Not read, because they are not splits: {quoted(layout.others, 5)}.")
+    return Source(name, parts, notes=tuple(notes))
+
+
+def _require_named(root: Path, request: Request) -> None:
     names = [path.name for path in subfolders(root)]
     for option, name in (("train", request.train), ("test", request.test)):
-        if name is not None and name not in names:
+        if name is not None and not (root / name).is_dir():
             raise DataError(
                 f"'{root}' holds no folder '{name}', expected the {option} split there",
                 hint=did_you_mean(name, names) or f"it holds {quoted(names, 5)}",
             )
-    split_folders = _split_folders(root, names, request)
-    if not split_folders:
-        part, notes = _read_classes(root, root, request.memo)
-        return Source(root.resolve().name, {WHOLE: part}, notes=tuple(notes))
-    parts: dict[str, Part] = {}
+
+
+def _chooser(role: str) -> str:
+    return "train=NAME" if role == "train" else "test=NAME"
+
+
+def _refuse_one_folder_twice(layout: Layout) -> None:
+    names = list(layout.splits)
+    for i, one in enumerate(names):
+        for other in names[:i]:
+            if same_folder(layout.base / one, layout.base / other):
+                raise DataError(
+                    f"'{other}' and '{one}' of '{layout.base}' are one folder under two names",
+                    hint="a test split has to hold other images than the training split",
+                )
+
+
+def _read_split(folder: Path, role: str, root: Path, request: Request) -> tuple[Part, list[str]]:
+    """Read the folder of one split: class folders, or images with a table beside them."""
+    _, classes = class_level(folder, request)
+    table = tables.tables_for(folder)
+    by_table = table and (request.label_column or tables.has_metadata_labels(folder, request))
+    if classes and not by_table:
+        return _read_labelled(folder, root, request)
+    if table:
+        return tables.read_images_with_table(folder, table, root, request)
+    if role == "train" or not any_image(folder):
+        raise _nothing_found(folder, _loose(folder))
+    found = _images_below(folder)
+    origins = [path.relative_to(root).as_posix() for path in found]
+    where = f"'{folder.name}'"
+    return unlabelled(FileItems(found, origins, request.memo), where), []
+
+
+def _read_labelled(folder: Path, root: Path, request: Request) -> tuple[Part, list[str]]:
+    """Read class folders, however deep they are below a folder of theirs."""
+    level, classes = class_level(folder, request)
     notes = []
-    for name, role in split_folders.items():
-        if role in parts:
-            twins = [n for n, r in split_folders.items() if r == role]
-            raise DataError(
-                f"'{root}' holds more than one {role} split: {quoted(twins, 5)}",
-                hint="keep one of them, or merge them",
-            )
-        parts[role], found = _read_classes(root / name, root, request.memo)
-        notes += found
-    if others := [name for name in names if name not in split_folders]:
-        notes.append(f"Not read, because they are not splits: {quoted(others, 5)}.")
-    return Source(root.resolve().name, parts, notes=tuple(notes))
+    if not classes:
+        raise _nothing_found(level, _loose(level))
+    if level != folder:
+        notes.append(f"The class folders of '{folder.name}' are in '{level.relative_to(folder)}'.")
+    if request.splits != "none":
+        notes += named_like_splits(level, classes)
+    part, found = _read_classes(level, root, request)
+    return part, notes + found
 
 
-def _split_folders(root: Path, names: list[str], request: Request) -> dict[str, str]:
-    """Return folder name → role where the folder is divided into splits, {} where it is not.
+def _read_divided_classes(root: Path, layout: Layout, request: Request) -> Source:
+    """Read class folders that are each divided: ``cat/train``, ``cat/test``."""
+    notes = list(layout.notes)
+    classes, aliases = _without_aliases(layout.base, subfolders(layout.base))
+    parts: dict[str, Part] = {}
+    for role in dict.fromkeys(layout.splits.values()):
+        paths: list[Path] = []
+        names: list[str] = []
+        inner = [f for c in classes for f in subfolders(c) if layout.splits.get(f.name) == role]
+        for folder, held in zip(inner, survey(inner), strict=True):
+            images = [file for file in held.files if file.suffix.lower() in SUFFIXES]
+            paths += images
+            names += [folder.parent.name] * len(images)
+        if role != NO_ROLE and paths:
+            origins = [path.relative_to(root).as_posix() for path in paths]
+            items = FileItems(paths, origins, request.memo)
+            parts[role] = Part(items, tuple(names), f"'{layout.base.name}' ({role})")
+    return Source(root.resolve().name, parts, notes=tuple(notes + aliases))
 
-    A folder called "train" is a split only if it holds folders itself; a picture collection of
-    vehicles may well have a class "train".
-    """
-    found = {
-        name: role
-        for name, role in roles(names, request).items()
-        if subfolders(root / name) or name in (request.train, request.test)
-    }
-    return found if "train" in found.values() or set(found) == set(names) else {}
 
-
-def _read_classes(folder: Path, root: Path, memo: DigestMemo | None) -> tuple[Part, list[str]]:
+def _read_classes(folder: Path, root: Path, request: Request) -> tuple[Part, list[str]]:
     found = _Found([], [], [], [])
-    for entry in _entries(folder):
-        if _is_junk(entry.name):
-            continue
-        if not _is_folder(entry):
-            found.skipped.append(entry.name)
-            continue
+    kept, notes = _without_aliases(folder, subfolders(folder))
+    found.skipped += [
+        entry.name for entry in entries(folder) if not is_junk(entry.name) and not is_folder(entry)
+    ]
+    below = survey(kept)
+    dropped = _aliases(below, [path.name for path in kept], notes)
+    for number, (path, held) in enumerate(zip(kept, below, strict=True)):
         before = len(found.paths)
-        for path in walk(Path(entry.path)):
-            if path.suffix.lower() in SUFFIXES:
-                found.paths.append(path)
-                found.classes.append(entry.name)
-            else:
-                found.skipped.append(str(path.relative_to(folder)))
+        for i, file in enumerate(held.files):
+            if file.suffix.lower() not in SUFFIXES:
+                found.skipped.append(str(file.relative_to(folder)))
+            elif (number, i) not in dropped:
+                found.paths.append(file)
+                found.classes.append(path.name)
         if len(found.paths) == before:
-            found.empty.append(entry.name)
+            found.empty.append(path.name)
     if not found.paths:
         raise _nothing_found(folder, found)
+    if ways := list(unfollowed(below, folder)):
+        notes.append(f"{count(len(ways), 'entry', 'entries')} not read: {listed(ways, 5)}.")
     origins = [path.relative_to(root).as_posix() for path in found.paths]
-    items = FileItems(found.paths, origins, memo)
+    items = FileItems(found.paths, origins, request.memo)
     where = f"'{folder.name}'"
-    return Part(items, tuple(found.classes), where), _folder_notes(where, found)
+    return Part(items, tuple(found.classes), where), notes + _folder_notes(where, found)
+
+
+def _without_aliases(level: Path, folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Leave out links that make a class of what is a class by its own name, or of all of them."""
+    kept, left = [], []
+    for path in folders:
+        if path.is_symlink() and any(
+            same_folder(path, other) for other in (level, *level.resolve().parents)
+        ):
+            left.append(f"{path.name} (a link back to a folder that holds it)")
+            continue
+        twins = [other for other in folders if other != path and same_folder(path, other)]
+        if path.is_symlink() and twins:
+            real = [other for other in twins if not other.is_symlink()]
+            if real:
+                left.append(f"{path.name} (a link to '{real[0].name}')")
+                continue
+        kept.append(path)
+    return kept, [f"Links that are no classes of their own: {listed(left, 5)}."] if left else []
+
+
+def _aliases(
+    below: Sequence[Below], names: Sequence[str], notes: list[str]
+) -> set[tuple[int, int]]:
+    """Return links to files of another class, as (class, file), and note files in two classes."""
+    ids = [number for held in below for number in held.ids]
+    if len(set(ids)) == len(ids):
+        return set()
+    places: dict[FileId, list[tuple[int, int]]] = defaultdict(list)
+    for number, held in enumerate(below):
+        for i, key in enumerate(held.ids):
+            places[key].append((number, i))
+    dropped: set[tuple[int, int]] = set()
+    shared = []
+    for key, found in places.items():
+        if key == (0, 0) or len({number for number, _ in found}) == 1:
+            continue
+        real = {number for number, i in found if not below[number].links[i]}
+        links = [(n, i) for n, i in found if below[n].links[i] and real and n not in real]
+        dropped.update(links)
+        if len(real) != 1:
+            number, i = found[0]
+            shared.append(f"{names[number]}/{below[number].files[i].name}")
+    if dropped:
+        some = [str(Path(names[n]) / below[n].files[i].name) for n, i in sorted(dropped)]
+        notes.append(
+            f"{count(len(dropped), 'link')} to an image of another class left out:"
+            f" {quoted(some, 3)}."
+        )
+    if shared:
+        verb = "is" if len(shared) == 1 else "are"
+        notes.append(
+            f"{count(len(shared), 'file')} {verb} in more than one class folder, by links:"
+            f" {quoted(shared, 3)}; one of the labels must be wrong."
+        )
+    return dropped
 
 
 def _folder_notes(where: str, found: _Found) -> list[str]:
@@ -112,19 +248,39 @@ def _folder_notes(where: str, found: _Found) -> list[str]:
     if found.empty:
         folders = count(len(found.empty), "folder")
         notes.append(f"{folders} of {where} without any image left out: {quoted(found.empty, 5)}.")
+    found.skipped.sort()
     if found.skipped:
         notes.append(
             f"{count(len(found.skipped), 'file')} of {where} skipped, because they are in no"
-            f" class folder or do not have the name of an image: {quoted(found.skipped, 3)}."
+            f" class folder or do not have the name of an image: {quoted(found.skipped, 3)}"
+            f"{suffix_hint(found.skipped)}."
         )
     return notes
+
+
+def _loose(folder: Path) -> _Found:
+    """Return what a folder without class folders holds."""
+    images = [path.name for path in _images_below(folder)]
+    others = [path.name for path in files_in(folder) if path.suffix.lower() not in SUFFIXES]
+    empty = [] if images else [path.name for path in subfolders(folder)]
+    return _Found([], [], empty, images + others)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return [path for path in survey([folder])[0].files if path.suffix.lower() in SUFFIXES]
+
+
+def any_image(folder: Path) -> bool:
+    """Return whether there is any image below a folder."""
+    return any_file(folder, SUFFIXES)
 
 
 def _nothing_found(folder: Path, found: _Found) -> DataError:
     loose = [name for name in found.skipped if Path(name).suffix.lower() in SUFFIXES]
     if loose:
         return DataError(
-            f"'{folder}' holds {count(len(loose), 'image')} but no folder per class",
+            f"'{folder}' holds {count(len(loose), 'image')} but no folder per class"
+            f"{_names_hold_classes(loose)}",
             hint="put the images of each class into a folder with the class's name, or give a"
             " table (CSV, Parquet) with a column of paths and one of labels",
         )
@@ -138,6 +294,54 @@ def _nothing_found(folder: Path, found: _Found) -> DataError:
         f"'{folder}' holds no images" if found.skipped else f"'{folder}' is an empty folder",
         hint="expected one folder per class with images in it, or train.* and test.* tables",
     )
+
+
+def _names_hold_classes(names: Iterable[str]) -> str:
+    """Say so where file names begin with what may be classes: ``cat.0.jpg``, ``dog_12.png``."""
+    heads: dict[str, int] = defaultdict(int)
+    for name in names:
+        found = re.match(r"[^\W\d_]+", Path(name).name)
+        heads[found[0].casefold() if found else ""] += 1
+    if not 2 <= len(heads) <= sum(heads.values()) // 2 or "" in heads:
+        return ""
+    return f" (their names begin with {quoted(sorted(heads), 4)}, which is not taken as a label)"
+
+
+# -- tables beside images --------------------------------------------------------------------------
+
+
+def is_table_folder(path: Path, request: Request) -> bool:
+    """Return whether a folder's tables count, not its folders.
+
+    They do if a table is called train or test, if the folders cannot be classes because there is
+    but one with images (``labels.csv`` beside ``images/``), or because they are splits that hold
+    the images themselves.
+    """
+    files = table_files(path) if path.is_dir() else []
+    if not files:
+        return False
+    if tables.name_splits(files, request) and request.splits != "none":
+        return True
+    folders = [folder for folder in subfolders(path) if any_image(folder)]
+    if len(folders) < 2:
+        return True
+    if any(file.stem.casefold() == "metadata" for file in files):
+        return bool(request.label_column) or tables.has_metadata_labels(path, request)
+    try:
+        layout = lay_out(path, request)
+    except DataError:
+        return False  # whoever reads the folder says what is wrong with it
+    if layout.by_class:
+        return False
+    if not layout.splits:
+        return not class_level(layout.base, request)[1]
+    split_folders = [layout.base / name for name in layout.splits]
+    return not any(
+        class_level(folder, request)[1] or tables.tables_for(folder) for folder in split_folders
+    )
+
+
+# -- images to predict for -------------------------------------------------------------------------
 
 
 def holds_images(path: Path, request: Request) -> bool:
@@ -155,109 +359,37 @@ def read_images(path: Path, request: Request) -> Source:
     Raises:
         DataError: the folder holds no image.
     """
-    paths, names = [path], [path.name]
+    paths, names, notes = [path], [path.name], []
     if path.is_dir():
-        paths = [found for found in walk(path) if found.suffix.lower() in SUFFIXES]
+        below = survey([path])
+        paths = [found for found in below[0].files if found.suffix.lower() in SUFFIXES]
         names = [found.relative_to(path).as_posix() for found in paths]
-    if not paths:
-        raise DataError(
-            f"'{path}' holds no images",
-            hint=f"images are known by their ending: {', '.join(sorted(SUFFIXES)[:6])}, ...",
-        )
+        others = [
+            f.relative_to(path).as_posix()
+            for f in below[0].files
+            if f.suffix.lower() not in SUFFIXES
+        ]
+        if others:
+            notes.append(
+                f"{count(len(others), 'file')} of '{path.name}' left out, because they do not have"
+                f" the name of an image: {quoted(others, 5)}{suffix_hint(others)}."
+            )
+        if ways := list(unfollowed(below, path)):
+            notes.append(f"{count(len(ways), 'entry', 'entries')} not read: {listed(ways, 5)}.")
+        if not paths:
+            raise DataError(
+                f"'{path}' holds no images"
+                + (
+                    f", but {count(len(others), 'other file')}: {quoted(others, 3)}"
+                    if others
+                    else ""
+                ),
+                hint=f"images are known by their ending: {', '.join(sorted(SUFFIXES)[:6])}, ..."
+                f"{suffix_hint(others)}",
+            )
     items = FileItems(paths, names, request.memo)
-    return Source(path.name, {WHOLE: unlabelled(items, f"'{path.name}'")})
+    part = unlabelled(items, f"'{path.name}'")
+    return Source(path.name, {WHOLE: part}, notes=tuple(notes))
 
 
-def existing(path: Path) -> Path:
-    """Return the path if it exists, else say which part of it does not, and what is near."""
-    try:
-        if path.is_dir():
-            require_open(path)
-        if path.exists():
-            return path
-    except (OSError, ValueError) as error:  # a link in a circle, a name that is too long
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"'{path}' cannot be reached: {reason}") from error
-    parent = path.parent
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
-    missing = path.relative_to(parent).parts[0]
-    try:
-        near = [entry.name for entry in parent.iterdir()]
-    except OSError:
-        near = []
-    hint = did_you_mean(missing, near) or "expected the path of the data, or the word digits"
-    raise DataError(f"'{path}' does not exist ('{parent}' holds no '{missing}')", hint=hint)
-
-
-def require_open(folder: Path) -> None:
-    """Make sure that this user may list a folder and enter it.
-
-    Raises:
-        DataError: no permission.
-    """
-    _entries(folder)
-    try:
-        (folder / ".").stat()
-    except PermissionError:
-        raise _no_permission(folder) from None
-
-
-def any_image(folder: Path) -> bool:
-    """Return whether there is any image below a folder."""
-    return any(path.suffix.lower() in SUFFIXES for path in walk(folder))
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """Return the folders directly below, sorted by name, without hidden ones."""
-    return [
-        Path(entry.path)
-        for entry in _entries(folder)
-        if not _is_junk(entry.name) and _is_folder(entry)
-    ]
-
-
-def walk(folder: Path, _above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """Yield the files below, sorted by path, following links but never in a circle.
-
-    Raises:
-        DataError: no permission to list a folder.
-    """
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in _above:
-        return
-    for entry in _entries(folder):
-        if _is_junk(entry.name):
-            continue
-        if _is_folder(entry):
-            yield from walk(Path(entry.path), _above | {here})
-        else:
-            yield Path(entry.path)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except PermissionError:
-        raise _no_permission(folder) from None
-    except OSError as error:
-        raise DataError(f"cannot list the folder '{folder}': {error.strerror}") from error
-
-
-def _no_permission(folder: Path) -> DataError:
-    return DataError(
-        f"no permission to list the folder '{folder}'", hint="grant it, or give another folder"
-    )
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads back to itself
-        return False
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in _JUNK
+__all__ = ["any_image", "holds_images", "is_table_folder", "read_folder", "read_images"]

@@ -20,7 +20,15 @@ from headstart.data.dataset import Dataset, Split
 from headstart.data.decoding import SUFFIXES
 from headstart.data.items import DigestMemo
 from headstart.data.labels import encode
-from headstart.data.source import Request, Source, SourceKind, is_table, registered_sources
+from headstart.data.source import (
+    Request,
+    Source,
+    SourceKind,
+    Splits,
+    is_table,
+    registered_sources,
+)
+from headstart.data.walking import existing
 
 
 def load_data(
@@ -30,6 +38,7 @@ def load_data(
     label_column: str | None = None,
     train: str | None = None,
     test: str | None = None,
+    splits: Splits = "auto",
     test_fraction: float = 0.2,
     seed: int = 0,
     digest_memo: DigestMemo | None = None,
@@ -57,6 +66,9 @@ def load_data(
         train: the folder, table, key or split that is the training split, where its name does
             not say so.
         test: the same for the test split; for one table, it may be the path of another.
+        splits: ``auto``: names such as ``train`` and ``test`` say what is a split, and are never
+            those of classes. ``none``: they say nothing; every folder is a class, and no column
+            divides a table.
         test_fraction: share of each class that is set aside where the source has no test split;
             0.2 leaves most items to learn from.
         seed: decides which items are set aside. The choice depends on their content, not on
@@ -75,7 +87,9 @@ def load_data(
     if not 0 < test_fraction < 1:
         raise DataError(f"test_fraction must be in (0, 1), not {test_fraction}")
     reporter = reporter or SilentReporter()
-    request = Request(image_column, label_column, train, test, True, digest_memo, reporter)
+    request = Request(
+        image_column, label_column, train, test, splits, memo=digest_memo, reporter=reporter
+    )
     return assemble(_read(source, request), test_fraction, seed, reporter)
 
 
@@ -85,6 +99,7 @@ def load_test_data(
     image_column: str | None = None,
     label_column: str | None = None,
     test: str | None = None,
+    splits: Splits = "auto",
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
 ) -> Dataset:
@@ -102,7 +117,9 @@ def load_test_data(
         DataError, MissingExtraError: as for :func:`load_data`.
     """
     reporter = reporter or SilentReporter()
-    request = Request(image_column, label_column, None, test, True, digest_memo, reporter)
+    request = Request(
+        image_column, label_column, None, test, splits, memo=digest_memo, reporter=reporter
+    )
     return assemble_test(_read(source, request), reporter)
 
 
@@ -132,13 +149,17 @@ def load_items(
         DataError: the source does not exist, cannot be read, or holds no items.
     """
     reporter = reporter or SilentReporter()
-    request = Request(image_column, label_column, None, None, False, digest_memo, reporter)
+    request = Request(
+        image_column, label_column, labels_required=False, memo=digest_memo, reporter=reporter
+    )
     found = _read(source, request)
     if len(found.parts) > 1:
         raise DataError(
             f"the source is divided into {quoted(list(found.parts))}, expected one list of items",
             hint="give one of its folders, tables or splits alone",
         )
+    for note in found.notes:
+        reporter.note(note)
     part = next(iter(found.parts.values()))
     classes, labels = encode({"all": part.names}, found.classes)
     rows = np.arange(len(part.items), dtype=np.int64)
@@ -178,7 +199,7 @@ BUILT_IN: tuple[SourceKind, ...] = (
         objects.read_saved_hub_dataset, path=True,
     ),
     _IMAGES,
-    SourceKind("a folder of tables", tables.is_table_folder, tables.read_table_folder, path=True),
+    SourceKind("a folder of tables", folders.is_table_folder, tables.read_table_folder, path=True),
     SourceKind(
         "a folder of class folders", lambda path, _: path.is_dir(), folders.read_folder, path=True
     ),
@@ -186,7 +207,7 @@ BUILT_IN: tuple[SourceKind, ...] = (
         "a .npz file", lambda path, _: path.suffix.lower() == ".npz", arrays.read_npz, path=True
     ),
     SourceKind(
-        "a .csv, .tsv or .parquet file", lambda path, _: is_table(path),
+        "a .csv, .tsv, .jsonl or .parquet file", lambda path, _: is_table(path),
         tables.read_table_file, path=True,
     ),
 )  # fmt: skip
@@ -200,7 +221,7 @@ def _read(source: Any, request: Request) -> Source:
         if not kind.path and kind.accepts(source, request):
             return kind.read(source, request)
     if isinstance(source, str | Path):
-        path = folders.existing(Path(source).expanduser())
+        path = existing(Path(source).expanduser())
         for kind in kinds:
             if kind.path and kind.accepts(path, request):
                 return kind.read(path, request)

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import quoted
 from headstart.data.items import DigestMemo, Items
+from headstart.data.roles import overridden, role_of
+from headstart.data.walking import files_in
 
-ROLES = {
-    "train": ("train", "training", "trn"),
-    "validation": ("validation", "val", "valid", "dev"),
-    "test": ("test", "testing", "tst"),
-}
-"""The names under which sources keep their splits."""
-
-_ROLE_OF = {name: role for role, names in ROLES.items() for name in names}
-TABLE_SUFFIXES = (".parquet", ".csv", ".tsv")
+TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+Splits = Literal["auto", "none"]
 WHOLE = "all"
 """The name of the only part of a source that is not divided."""
 
@@ -34,6 +29,8 @@ class Request:
         label_column: the column of labels; None: find it.
         train: what holds the training split, where its name does not say so.
         test: what holds the test split, where its name does not say so.
+        splits: ``auto``: names such as train and test say what is a split. ``none``: they say
+            nothing; every folder is a class, and no column divides a table.
         labels_required: whether it is an error that there are no labels.
         memo: remembers digests of files between sessions.
         reporter: shown the progress of reading.
@@ -43,6 +40,7 @@ class Request:
     label_column: str | None = None
     train: str | None = None
     test: str | None = None
+    splits: Splits = "auto"
     labels_required: bool = True
     memo: DigestMemo | None = None
     reporter: Reporter = field(default_factory=SilentReporter)
@@ -125,19 +123,7 @@ def is_table(path: Path) -> bool:
 
 def table_files(folder: Path) -> list[Path]:
     """Return the tables directly in a folder, sorted by name."""
-    return sorted(
-        path for path in folder.iterdir() if is_table(path) and not path.name.startswith(".")
-    )
-
-
-def role_of(name: str) -> str | None:
-    """Return the role that the name of a split or a file means, or None.
-
-    >>> role_of("Val"), role_of("train-00000-of-00002"), role_of("trainyard")
-    ('validation', 'train', None)
-    """
-    first = name.casefold().split(".")[0].split("-")[0].split("_")[0]
-    return _ROLE_OF.get(name.casefold()) or (_ROLE_OF.get(first) if first != name else None)
+    return [path for path in files_in(folder) if is_table(path)]
 
 
 def split_keys(source: Mapping[Any, Any], request: Request, hint: str) -> dict[str, str]:
@@ -157,12 +143,5 @@ def roles(names: Sequence[str], request: Request) -> dict[str, str]:
 
     Names that mean nothing are left out, and so is a name that lost its role to an override.
     """
-    train, test = request.train, request.test
-    chosen = {name: "train" for name in names if name == train}
-    chosen |= {name: "test" for name in names if name == test}
-    for name in names:
-        role = role_of(name)
-        overridden = (role == "train" and train) or (role == "test" and test)
-        if role and name not in chosen and not overridden:
-            chosen[name] = role
-    return chosen
+    found = {name: role for name in names if (role := role_of(name))}
+    return overridden(names, found, request.train, request.test)

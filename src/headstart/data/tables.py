@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,20 @@ from headstart.core.errors import DataError
 from headstart.core.wording import did_you_mean, format_bytes, quoted
 from headstart.data import columns
 from headstart.data.decoding import SUFFIXES as IMAGE_SUFFIXES
-from headstart.data.folders import any_image, existing, subfolders
 from headstart.data.items import ArrowItems
 from headstart.data.labels import MISSING_TEXT, class_names
+from headstart.data.roles import NO_ROLE, folder_roles, role_of
 from headstart.data.source import (
     WHOLE,
     Part,
     Request,
     Source,
     is_table,
-    role_of,
     roles,
     table_files,
     unlabelled,
 )
+from headstart.data.walking import existing, survey
 
 _FROM_TEXT = {b"headstart.from": b"text"}  # marks tables whose every value was written as text
 
@@ -119,20 +120,6 @@ def read_arrow(data: Any, name: str, request: Request) -> Source:
     return _divided(table, name, Path(), request, name)
 
 
-def is_table_folder(path: Path, request: Request) -> bool:
-    """Return whether a folder's tables count, not its folders.
-
-    They do if a table is called train or test, or if the folders cannot be classes because there
-    is but one with images (``labels.csv`` beside ``images/``).
-    """
-    files = table_files(path) if path.is_dir() else []
-    if not files:
-        return False
-    if name_splits(files, request):
-        return True
-    return sum(map(any_image, subfolders(path))) < 2
-
-
 def name_splits(files: Sequence[Path], request: Request) -> bool:
     """Return whether the name of any of these tables says which split it is."""
     return bool(_shards(files, request))
@@ -150,6 +137,8 @@ def _shards(files: Sequence[Path], request: Request) -> dict[str, list[Path]]:
 
 def _divided(table: Any, name: str, folder: Path, request: Request, short: str) -> Source:
     """Divide a table by its split column, if it has one that makes sense."""
+    if request.splits == "none":
+        return Source(short, {WHOLE: _part(table, name, folder, request)})
     column = columns.split_column(table, (request.image_column, request.label_column))
     if column is not None:
         values = table.column(column)
@@ -166,7 +155,129 @@ def _divided(table: Any, name: str, folder: Path, request: Request, short: str) 
             if unused:
                 notes.append(f"Rows whose '{column}' is {quoted(unused, 5)} left out.")
             return Source(short, parts, notes=tuple(notes))
-    return Source(short, {WHOLE: _part(table, name, folder, request)})
+    return _divided_by_paths(table, name, folder, request, short) or Source(
+        short, {WHOLE: _part(table, name, folder, request)}
+    )
+
+
+def _divided_by_paths(
+    table: Any, name: str, folder: Path, request: Request, short: str
+) -> Source | None:
+    """Divide a table whose paths lead into folders called train and test; None for others.
+
+    Hugging Face's image folders have such a ``metadata.csv`` above their splits.
+    """
+    try:
+        column = columns.image_column(table, name, request.image_column)
+    except DataError:
+        return None  # whoever reads the table says what is wrong with it
+    _, paths = columns.image_parts(table.column(column))
+    if paths is None or paths.null_count:
+        return None
+    parts = [text.replace("\\", "/").removeprefix("./").split("/") for text in paths.to_pylist()]
+    for depth in range(min(map(len, parts), default=1) - 1):
+        values = [path[depth] for path in parts]
+        found = folder_roles(dict.fromkeys(values))
+        splits = {role for role in found.values() if role != NO_ROLE}
+        if "train" in splits and len(splits) > 1 and set(found) == set(values):
+            break
+        if len(set(values)) > 1:
+            return None
+    else:
+        return None
+    rows = {role: [i for i, v in enumerate(values) if found[v] == role] for role in sorted(splits)}
+    left = len(values) - sum(map(len, rows.values()))
+    notes = [f"Split by the folders {quoted(found, 5)} in the paths of {name}."]
+    if left:
+        notes.append(f"{left:,} rows in folders that are no splits left out.")
+    return Source(
+        short,
+        {
+            role: _part(table.take(i), f"{role} of {name}", folder, request)
+            for role, i in rows.items()
+        },
+        notes=tuple(notes),
+    )
+
+
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""What Hugging Face's image folders call the table of their labels."""
+
+
+def tables_for(folder: Path) -> list[Path]:
+    """Return the tables that say what the images of a folder are: ``metadata.*``, or one other.
+
+    ``metadata.*`` may lie in the folder or in folders below, as in Hugging Face's image folders.
+    """
+    below = [path for path in survey([folder])[0].files if path.name.casefold() in _METADATA]
+    return below or table_files(folder)
+
+
+def has_metadata_labels(folder: Path, request: Request) -> bool:
+    """Return whether ``metadata.*`` in or below a folder holds labels by a customary name.
+
+    They then count before the names of folders, as in Hugging Face's image folders.
+    """
+    files = [path for path in tables_for(folder) if path.name.casefold() in _METADATA]
+    try:
+        return bool(files) and all(columns.names_its_labels(_read(f, request)) for f in files)
+    except DataError:
+        return True  # whoever reads it in earnest says what is wrong
+
+
+def read_images_with_table(
+    folder: Path, files: Sequence[Path], root: Path, request: Request
+) -> tuple[Part, list[str]]:
+    """Read a folder that holds images and a table of their labels, or several in folders below.
+
+    Raises:
+        DataError: several tables in one folder, and as for :func:`read_table_file`.
+    """
+    places = [path.parent for path in files]
+    if len(set(places)) < len(places):
+        raise DataError(
+            f"'{folder}' holds the tables {quoted((f.name for f in files), 5)}, expected one that"
+            " says what its images are",
+            hint="keep one of them, or give one as the data",
+        )
+    tables = []
+    for path in files:
+        table = _read(path, request)
+        if path.parent != folder:
+            table = _below(table, path, path.parent.relative_to(folder).as_posix(), request)
+        tables.append(table)
+    name = files[0].relative_to(root).as_posix()
+    joined = tables[0] if len(tables) == 1 else _joined(tables, [f.name for f in files])
+    part = _part(joined, name, folder, request)
+    held = sum(f.suffix.lower() in IMAGE_SUFFIXES for f in survey([folder])[0].files)
+    notes = [f"The labels of '{folder.name}' are those of {name}."]
+    if held > len(part.items):
+        notes.append(
+            f"{held - len(part.items):,} of {held:,} images of '{folder.name}' are not in {name}"
+            " and left out."
+        )
+    return part, notes
+
+
+def _below(table: Any, path: Path, prefix: str, request: Request) -> Any:
+    """Return a table with its paths written from a folder above it."""
+    column = columns.image_column(table, path.name, request.image_column)
+    if not columns.is_text(table.schema.field(column).type):
+        return table
+    texts = columns.text_column(table.column(column))
+    written = pc.binary_join_element_wise(pa.scalar(prefix), texts, "/")
+    place = table.schema.get_field_index(column)
+    return table.set_column(place, column, written)
+
+
+def _joined(tables: Sequence[Any], names: Sequence[str]) -> Any:
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"the tables {quoted(names, 5)} do not have the same columns: {error}",
+            hint="make their columns equal",
+        ) from error
 
 
 def _part(table: Any, name: str, folder: Path, request: Request) -> Part:
@@ -224,15 +335,7 @@ def _label_values(table: Any, label: str) -> list[Any]:
 
 
 def _concatenated(files: Sequence[Path], request: Request) -> Any:
-    tables = [_read(file, request) for file in files]
-    try:
-        return pa.concat_tables(tables)
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"the tables {quoted((f.name for f in files), 5)} do not have the same columns:"
-            f" {error}",
-            hint="make their columns equal",
-        ) from error
+    return _joined([_read(file, request) for file in files], [file.name for file in files])
 
 
 def _joint_name(files: Sequence[Path]) -> str:
@@ -240,7 +343,8 @@ def _joint_name(files: Sequence[Path]) -> str:
 
 
 def _read(path: Path, request: Request) -> Any:
-    reader = _read_parquet if path.suffix.lower() == ".parquet" else _read_text
+    suffix = path.suffix.lower()
+    reader = _READERS.get(suffix, _read_text)
     try:
         return _distinct(reader(path, request), path.name)
     except FileNotFoundError:
@@ -284,6 +388,25 @@ def _read_parquet(path: Path, request: Request) -> Any:
                 hint="divide the table into several, or store the images as files",
             )
         return file.read(columns=chosen)
+
+
+def _read_lines(path: Path, _: Request) -> Any:
+    """Read a file of one JSON object a line."""
+    try:
+        with path.open("r", encoding="utf-8-sig") as file:
+            rows = [json.loads(line) for line in file if line.strip()]
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path) from error
+    except ValueError as error:
+        raise pa.ArrowInvalid(str(error)) from error
+    if not rows:
+        raise DataError(f"'{path}' is empty", hint="expected one JSON object a line")
+    if not all(isinstance(row, dict) for row in rows):
+        raise pa.ArrowInvalid("expected one JSON object a line")
+    return pa.Table.from_pylist(rows)
+
+
+_READERS = {".parquet": _read_parquet, ".jsonl": _read_lines, ".ndjson": _read_lines}
 
 
 def _uncompressed(metadata: Any, chosen: Sequence[str] | None) -> int:
