@@ -212,7 +212,7 @@ class Engine:
             )
         ]
 
-    def _class_curvature(self, group: Group, theta: Tensor) -> tuple[Tensor, Tensor]:
+    def _class_curvature(self, group: Group, theta: Tensor) -> tuple[Tensor | None, Tensor]:
         members = np.flatnonzero(group.weight)
         members = members[:: -(-len(members) // _REFRESH_ROWS)]
         z = gather(self.rows, group, members).to(theta.dtype)
