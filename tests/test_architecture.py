@@ -37,6 +37,19 @@ ONE_PLACE = {
     r"\b(import tempfile|os\.replace|os\.rename)\b": ["core/files.py"],
     r"\bos\.fsync\b|\bdisk_usage\b": ["core/files.py"],
     r"\bfcntl\b|\bmsvcrt\b": ["core/locks.py"],
+    # Only core/division.py divides rows. The others draw an order or a sample to measure on:
+    r"\brandperm\(|\.permutation\(|\.shuffle\(|\brng\.choice\(": [
+        "commands/advise/job.py",  # items that drift and gradients are measured on
+        "commands/finetune/start.py",  # items that gradients are measured on
+        "core/division.py",
+        "finetuning/epoch.py",  # partners of mixup
+        "finetuning/rng.py",  # the items of an epoch
+        "finetuning/timing.py",  # rows that are timed
+        "heads/mlp.py",  # the rows of an epoch
+        "study/network.py",  # items that statistics are measured on
+        "study/repetitions.py",  # batches of a loader; items that causes are measured on
+    ],
+    r"model_selection|random_split|KFold|ShuffleSplit|train_test_split|cross_val_": [],
 }
 """What is written once: a pattern, and the only modules that may hold it."""
 

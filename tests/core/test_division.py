@@ -203,6 +203,70 @@ def test_with_keys_order_decides_nothing(
         assert by_key(key, mask(parts[0])) == by_key(mixed, mask(parts[1]))
 
 
+@settings(deadline=None)
+@given(labels, st.integers(2, 5), st.integers(2, 6), positive)
+def test_copies_of_every_item_change_no_place(
+    label: list[int], k: int, copies: int, seed: int
+) -> None:
+    """300 images and the same images five times: the same folds and the same parts."""
+    y = np.array(label)
+    key = np.array([f"item {i}" for i in range(len(y))])
+    many, keys = np.tile(y, copies), np.tile(key, copies)
+    once, often = make_folds(y, k, seed=seed, keys=key), make_folds(many, k, seed=seed, keys=keys)
+    assert (once is None) == (often is None)
+    if once is not None and often is not None:
+        np.testing.assert_array_equal(np.tile(once.of, copies), often.of)
+    for shot in (1, 3):
+        drawn = key[few_per_class(y, shot, seed=seed, keys=key)]
+        again = keys[few_per_class(many, shot, seed=seed, keys=keys)]
+        assert sorted(drawn) == sorted(again)
+    with suppress(HeadError):  # no class has two items
+        _, held = held_out_part(y, 1, seed=seed, keys=key)
+        _, again = held_out_part(many, 1, seed=seed, keys=keys)
+        assert set(key[held]) == set(keys[again])
+    _, second = stratified_split(y, 0.3, seed=seed, keys=key)
+    _, parted = stratified_split(many, 0.3, seed=seed, keys=keys)
+    for c in set(label):  # rounding a share of all copies and of the items may differ by an item
+        assert abs((y[second] == c).sum() - (many[parted] == c).sum() / copies) <= 1
+
+
+def test_folds_are_even_where_every_class_has_few_items() -> None:
+    """Four items in each of 2,000 classes: no fold may be left without rows."""
+    y = np.repeat(np.arange(2000), 4)
+    found = make_folds(y, 5, seed=0, keys=[f"{i:x}" for i in range(len(y))])
+    assert found is not None
+    assert found.count == 4
+    sizes = np.bincount(found.of, minlength=found.count)
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_a_group_larger_than_a_fold_takes_one_fold() -> None:
+    y = np.arange(200) % 2
+    groups = np.where(np.arange(200) < 120, 0, np.arange(200))
+    found = make_folds(y, 5, seed=0, keys=[str(i) for i in range(200)], groups=groups)
+    assert found is not None
+    assert sorted(np.bincount(found.of).tolist()) == [20, 20, 20, 20, 120]
+
+
+def test_all_items_equal_leave_nothing_to_hold_out() -> None:
+    y = np.array([0, 1] * 20)
+    assert make_folds(y, 5, seed=0, keys=["same"] * 40) is None
+    assert not held_out_rows(y, 0.2, seed=0, keys=["same"] * 40).any()
+    with pytest.raises(HeadError, match="two items"):
+        held_out_part(y, 0, seed=0, keys=["same"] * 40)
+    first, second = stratified_split(y, 0.2, seed=0, keys=["same"] * 40)
+    assert (len(first), len(second)) == (40, 0)
+
+
+def test_a_class_with_one_content_is_held_out_whole() -> None:
+    y = np.array([0] * 20 + [1] * 20 + [2] * 5)
+    keys = [f"item {i}" for i in range(40)] + ["the only one"] * 5
+    found = make_folds(y, 5, seed=0, keys=keys, names=["a", "b", "c"])
+    assert found is not None
+    assert found.notes == ("2 folds instead of 5, because class 'c' has only 1 item",)
+    assert len(set(found.of[40:].tolist())) == 1
+
+
 def test_rows_linked_by_key_or_group_stay_together() -> None:
     """0-1 share a key, 1-2 a group, 2-3 a key: all four are one unit."""
     keys = ["a", "a", "b", "b", "c", "d", "e", "f"]

@@ -44,12 +44,13 @@ def plain_baseline(
     rows = np.arange(len(train))
     if len(train) > PLAIN_ROWS:
         each = max(1, PLAIN_ROWS // len(np.unique(train.labels)))
-        rows = few_per_class(train.labels, each, seed=(seed, 1))
+        rows = few_per_class(train.labels, each, seed=(seed, 1), keys=train.ids)
     choice = choose_linear(
         plain.of(train.take(rows), reporter),
         train.labels[rows],
         len(train.classes),
         seed=seed,
+        keys=[train.ids[row] for row in rows],
         folds=3,
         grid=(1e-4, 1e-3, 1e-2, 1e-1, 1.0),
     )

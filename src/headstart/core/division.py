@@ -3,17 +3,19 @@
 Pure functions of labels, a seed, and what is known of the rows:
 
 - ``keys`` identify a row by its content. Rows of equal key are copies and never parted, and the
-  order of the rows decides nothing: an item's place follows from a hash of seed and key, so data
-  that grow by some items keep nearly all of their assignments.
-- ``groups`` name what belongs together for another reason (a patient, a film). They are never
-  parted either. Given both, rows are kept together that are linked by either.
+  order of the rows decides nothing: an item's place follows from a hash of seed and key. A split of
+  data that grow by some items keeps nearly all of its assignments, and copies of every item change
+  no place at all.
+- ``groups`` name what belongs together for another reason (a patient, a film, near copies). They
+  are never parted either. Given both, rows are kept together that are linked by either.
 
-Without keys, a row is known by its position.
+Without keys, a row is known by its position. Rows that are kept together count towards the class
+that most of them have, of several the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from headstart.core.errors import HeadError
 from headstart.core.fingerprints import stable_integer
+from headstart.core.row_keys import Index, Keys, Units, content_order, numbered, units_among
 from headstart.core.seeds import require_seeds
 
-Index = NDArray[np.int64]
-Keys = Sequence[Hashable] | NDArray[np.generic]
 Seed = int | Sequence[int]
 
 
@@ -77,10 +78,9 @@ def stratified_split(
 ) -> tuple[Index, Index]:
     """Divide rows into two parts with the same share of every class.
 
-    A class of n rows gives ``round(n * fraction)`` of them to the second part, but at least one
-    and at most n − 1 where n ≥ 2; a single row stays in the first part. Rows that are never
-    parted can make the second part smaller than that; they count towards the class of the first
-    of them.
+    A class of n different items gives ``round(n * fraction)`` of them to the second part, but at
+    least one and at most n − 1 where n ≥ 2; a single one stays in the first part. With groups, the
+    second part is as near to that share as they allow.
 
     Args:
         labels: ``(n,)`` integers.
@@ -97,25 +97,30 @@ def stratified_split(
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie in (0, 1), not {fraction}")
     label = _labels(labels)
-    units = _units(len(label), keys, groups)
-    members = _members(units.of)
+    units = units_among(len(label), keys, groups)
     rank = ranks(units.keys, seed)
-    second = np.zeros(len(label), bool)
-    own = label[[rows[0] for rows in members]] if members else label
+    chosen = np.zeros(len(units.keys), bool)
+    size, own = units.sizes_and_classes(label)
     for value in np.unique(own):
         candidates = np.flatnonzero(own == value)
         # Equal ranks (keys equal as text) fall back to the order of the data.
         candidates = candidates[np.argsort(rank[candidates], kind="stable")]
-        n = sum(len(members[unit]) for unit in candidates)
-        want = min(max(round(n * fraction), 1), n - 1)
-        left = len(candidates)
-        for unit in candidates:
-            size = len(members[unit])
-            if size <= want and left > 1:  # the last of a class stays in the first part
-                second[members[unit]] = True
-                want -= size
-                left -= 1
+        chosen[candidates[_nearest_share(size[candidates], fraction)]] = True
+    second = chosen[units.of]
     return np.flatnonzero(~second), np.flatnonzero(second)
+
+
+def _nearest_share(sizes: np.ndarray, fraction: float) -> list[int]:
+    """Return which units, visited in order, hold about a share of all: one, but never all."""
+    want = min(max(round(int(sizes.sum()) * fraction), 1), int(sizes.sum()) - 1)
+    taken: list[int] = []
+    for at, size in enumerate(sizes.tolist()):
+        if len(taken) < len(sizes) - 1 and size <= 2 * want:  # nearer with the unit than without
+            taken.append(at)
+            want -= size
+    if not taken and len(sizes) > 1:
+        taken.append(int(sizes.argmin()))
+    return taken
 
 
 def make_folds(
@@ -151,30 +156,102 @@ def make_folds(
     if folds < 2:
         raise HeadError(f"expected two folds or more, found {folds}")
     labels = np.asarray(labels)
+    if not len(labels):
+        raise HeadError("expected rows to divide, found none")
+    units = None if keys is None and groups is None else units_among(len(labels), keys, groups)
+    counts = _units_by_class(labels, units)
     if groups is not None:
-        return _grouped_folds(labels, keys, groups, folds, seed)
-    units = None if keys is None else _units(len(labels), keys, None)
-    present, counts = np.unique(labels, return_counts=True)
-    if units is not None:  # copies of an item cannot be held out beside one another
-        distinct = np.unique(np.stack([labels, units.of]), axis=1)
-        counts = np.array([(distinct[0] == label).sum() for label in present])
-    if counts.max() < 2:
-        return None
-    rarest = int(counts.min())
-    count, notes = folds, []
-    if max(2, rarest) < folds:
-        count = max(2, rarest)
-        who = present[counts.argmin()]
-        name = repr(names[who]) if names is not None else str(who)
-        items = "1 item" if rarest == 1 else f"{rarest} items"
-        notes.append(f"{count} folds instead of {folds}, because class {name} has only {items}")
-    if units is None or units.all_single:
-        of = deal(labels, count, seed, keys=keys)
+        assert units is not None
+        count, notes = _fold_per_group(len(units.keys), counts, folds, names)
     else:
-        of = _level(labels, units, ranks(units.keys, seed).argsort(kind="stable"), count)
-    if len(present) > 1 and any(len(np.unique(labels[of != fold])) < 2 for fold in range(count)):
+        if max(counts.values()) < 2:
+            return None
+        count, notes = _fold_per_item(counts, folds, names)
+    of = _dealt(labels, units, count, seed)
+    if groups is None and _leaves_one_class(labels, of, count):
         return None
-    return Folds(of, count, tuple(notes))
+    return Folds(of, count, notes)
+
+
+def _dealt(labels: np.ndarray, units: Units | None, count: int, seed: int) -> Index:
+    """Return the fold of each row; items that stand alone are dealt, others levelled."""
+    if units is None:
+        return deal(labels, count, seed)
+    if units.in_parts or len(units.contents_by_class(labels)[0]) > len(units.keys):
+        return _level(labels, units, ranks(units.keys, seed).argsort(kind="stable"), count)
+    first = np.unique(units.of, return_index=True)[1]
+    return deal(labels[first], count, seed, keys=units.keys)[units.of]
+
+
+def _units_by_class(labels: np.ndarray, units: Units | None) -> dict[int, int]:
+    """Return how many units hold each class: so many folds can hold it out."""
+    of = np.arange(len(labels)) if units is None else units.of
+    present, counts = np.unique(np.unique(np.stack([labels, of]), axis=1)[0], return_counts=True)
+    return dict(zip(present.tolist(), counts.tolist(), strict=True))
+
+
+def _named(label: int, names: Sequence[str] | None) -> str:
+    return repr(names[label]) if names is not None else str(label)
+
+
+def _fold_per_item(
+    counts: dict[int, int], folds: int, names: Sequence[str] | None
+) -> tuple[int, tuple[str, ...]]:
+    """Return the number of folds that the rarest class allows, and a note where they are fewer."""
+    rarest = min(counts.values())
+    if max(2, rarest) >= folds:
+        return folds, ()
+    count = max(2, rarest)
+    who = _named(next(label for label, n in counts.items() if n == rarest), names)
+    items = "1 item" if rarest == 1 else f"{rarest} items"
+    return count, (f"{count} folds instead of {folds}, because class {who} has only {items}",)
+
+
+def _fold_per_group(
+    n_groups: int, counts: dict[int, int], folds: int, names: Sequence[str] | None
+) -> tuple[int, tuple[str, ...]]:
+    """Return the number of folds that the groups allow, and notes on what they do not."""
+    if n_groups < 2:
+        raise HeadError(
+            "expected at least two groups, found one",
+            hint="rows of one group are held out together, so nothing would be left to train on",
+        )
+    count, notes = min(folds, n_groups), []
+    if count < folds:
+        notes.append(f"{count} folds instead of {folds}, because there are only {n_groups} groups")
+    whole = [label for label, n in counts.items() if n == 1]
+    if whole and len(counts) > 1:
+        shown = ", ".join(_named(label, names) for label in whole[:5])
+        more = f" and {len(whole) - 5} more" if len(whole) > 5 else ""
+        word = "class" if len(whole) == 1 else "classes"
+        notes.append(
+            f"{word} {shown}{more}: all items lie in one group, so that the fold that holds them"
+            " out is trained without them and cannot predict them"
+        )
+    return count, tuple(notes)
+
+
+def require_two_classes_beside(labels: np.ndarray, folds: Folds) -> None:
+    """Refuse folds of groups beside which only one class is left to train on.
+
+    Raises:
+        HeadError: naming the reason.
+    """
+    if _leaves_one_class(labels, folds.of, folds.count):
+        raise HeadError(
+            "expected two classes or more to train on beside every fold; where groups are held out"
+            " together, so few of them hold some class that only one is left beside a fold",
+            hint="every class needs two groups or more; or leave groups out",
+        )
+
+
+def _leaves_one_class(labels: np.ndarray, of: Index, count: int) -> bool:
+    """Return whether beside some fold only one of several classes is left to train on."""
+    classes, y = np.unique(labels, return_inverse=True)
+    held = np.zeros((count, len(classes)), np.int64)
+    np.add.at(held, (of, y), 1)
+    left = (held.sum(axis=0) - held > 0).sum(axis=1)
+    return len(classes) > 1 and bool((left < 2).any())
 
 
 def deal(labels: np.ndarray, count: int, seed: int, *, keys: Keys | None = None) -> Index:
@@ -243,21 +320,19 @@ def held_out_part(
     Raises:
         HeadError: no class has two items.
     """
-    units = _units(len(labels), keys, groups)
-    of_class = np.bincount(np.unique(np.stack([labels, units.of]), axis=1)[0])
+    units = units_among(len(labels), keys, groups)
+    counts = _units_by_class(labels, units)
+    rare = np.isin(labels, [label for label, n in counts.items() if n < 2])
     alone = np.zeros(len(units.keys), bool)
-    alone[units.of[of_class[labels] < 2]] = True
+    alone[units.of[rare]] = True
     several = np.flatnonzero(~alone[units.of])
     if not len(several):
         raise HeadError("expected a class with two items or more, so that one can be held out")
-    count = min(parts, len(several))
+    count = min(parts, len(np.unique(units.of[several])))
     division = seed + part // count
-    if keys is None and groups is None:
-        of = deal(labels[several], count, division)
-    else:
-        some = units.take(several)
-        order = ranks(some.keys, division).argsort(kind="stable")
-        of = _level(labels[several], some, order, count)
+    by_position = keys is None and groups is None
+    some = None if by_position else units.take(several)
+    of = _dealt(labels[several], some, count, division)
     held = several[of == part % count]
     return np.setdiff1d(np.arange(len(labels)), held), held
 
@@ -269,10 +344,10 @@ def few_per_class(labels: ArrayLike, n: int, *, seed: Seed, keys: Keys | None = 
         labels: ``(m,)`` integers.
         n: rows per class, at least 1.
         seed: decides which.
-        keys: m keys; see the module.
+        keys: m keys; see the module. Of the copies of an item in a class one is chosen at most.
 
     Returns:
-        Ascending indices; all of a class that has no more than ``n`` rows.
+        Ascending indices; all of a class that has no more than ``n`` different rows.
 
     Raises:
         ValueError: n < 1, or the lengths differ.
@@ -284,95 +359,29 @@ def few_per_class(labels: ArrayLike, n: int, *, seed: Seed, keys: Keys | None = 
 
 
 def shuffled_classes(labels: np.ndarray, seed: Seed, *, keys: Keys | None = None) -> list[Index]:
-    """Return the rows of each class that occurs, in random order.
+    """Return the rows of each class that occurs, in random order; with keys, no copies.
 
     Args:
         labels: ``(n,)``.
         seed: of the order.
-        keys: n keys; see the module.
+        keys: n keys; see the module. Of the rows of a class with one key, the first is returned.
 
     Raises:
         ValueError: the lengths differ.
     """
-    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     if keys is None:
         rng = np.random.default_rng(seed)
+        classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         return [rng.permutation(rows) for rows in classes]
     if len(keys) != len(labels):
         raise ValueError(f"{len(labels)} labels but {len(keys)} keys")
-    rank = ranks(keys, seed)
-    return [rows[np.argsort(rank[rows], kind="stable")] for rows in classes]
-
-
-@dataclass(frozen=True, eq=False)
-class _Units:
-    """Rows that are never parted.
-
-    Attributes:
-        of: ``(n,) int64``, the unit of each row, numbered by first occurrence.
-        keys: one of each unit, which its place follows from.
-    """
-
-    of: Index
-    keys: Sequence[Hashable]
-
-    @property
-    def all_single(self) -> bool:
-        """Whether every row is alone."""
-        return len(self.keys) == len(self.of)
-
-    def take(self, rows: Index) -> _Units:
-        """Return the units of some rows."""
-        kept, first, of = np.unique(self.of[rows], return_index=True, return_inverse=True)
-        order = np.argsort(first, kind="stable")
-        place = np.argsort(order, kind="stable")
-        return _Units(place[of], [self.keys[kept[i]] for i in order])
-
-
-def _units(n: int, keys: Keys | None, groups: Keys | None) -> _Units:
-    for name, given in (("keys", keys), ("groups", groups)):
-        if given is not None and len(given) != n:
-            raise ValueError(f"{n} labels but {len(given)} {name}")
-    if keys is None and groups is None:
-        return _Units(np.arange(n), range(n))
-    one = keys if keys is not None else groups
-    assert one is not None
-    of, names = _numbered(one)
-    if keys is None or groups is None:
-        return _Units(of, names)
-    joined = _joined(of, _numbered(groups)[0])
-    first: dict[int, Hashable] = {}
-    for unit, name in zip(joined.tolist(), (names[i] for i in of), strict=True):
-        known = first.get(unit)
-        first[unit] = name if known is None or str(name) < str(known) else known
-    return _Units(joined, list(first.values()))
-
-
-def _numbered(values: Keys) -> tuple[Index, list[Hashable]]:
-    """Number values by first occurrence."""
-    numbers: dict[Hashable, int] = {}
-    items = values.tolist() if isinstance(values, np.ndarray) else values
-    of = np.fromiter((numbers.setdefault(v, len(numbers)) for v in items), np.int64, len(items))
-    return of, list(numbers)
-
-
-def _joined(a: Index, b: Index) -> Index:
-    """Number rows that are linked by equal ``a`` or equal ``b``, by first occurrence."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    size = int(a.max(initial=-1)) + 1
-    total = size + int(b.max(initial=-1)) + 1
-    links = coo_array((np.ones(len(a)), (a, size + b)), shape=(total, total))
-    _, component = connected_components(links, directed=False)
-    return _numbered(component[a])[0]
-
-
-def _members(of: Index) -> list[Index]:
-    if not len(of):
-        return []
-    order = np.argsort(of, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(of[order])) + 1)
+    of, distinct = numbered(keys)
+    rank = ranks(distinct, seed)
+    order = content_order(keys)  # the first of near copies, however the rows are ordered
+    order = order[np.argsort(labels[order], kind="stable")]
+    classes = np.split(order, np.cumsum(np.unique(labels, return_counts=True)[1])[:-1])
+    firsts = [rows[np.unique(of[rows], return_index=True)[1]] for rows in classes]
+    return [rows[np.argsort(rank[of[rows]], kind="stable")] for rows in firsts]
 
 
 def _labels(labels: ArrayLike) -> NDArray[np.int64]:
@@ -382,35 +391,11 @@ def _labels(labels: ArrayLike) -> NDArray[np.int64]:
     return label
 
 
-def _grouped_folds(
-    labels: np.ndarray, keys: Keys | None, groups: Keys, folds: int, seed: int
-) -> Folds:
-    if len(groups) != len(labels) or np.ndim(groups) != 1:  # type: ignore[arg-type]
-        raise HeadError(
-            f"expected one group per row ({len(labels)}), found {np.shape(groups)}"  # type: ignore[arg-type]
-        )
-    if keys is None:
-        _, of = np.unique(np.asarray(groups), return_inverse=True)
-        units = _Units(of, range(int(of.max()) + 1))
-        order = np.random.default_rng(seed).permutation(len(units.keys))
-    else:
-        units = _units(len(labels), keys, groups)
-        order = ranks(units.keys, seed).argsort(kind="stable")
-    n_groups = len(units.keys)
-    if n_groups < 2:
-        raise HeadError(
-            "expected at least two groups, found one",
-            hint="rows of one group are held out together, so nothing would be left to train on",
-        )
-    count = min(folds, n_groups)
-    notes: tuple[str, ...] = ()
-    if count < folds:
-        notes = (f"{count} folds instead of {folds}, because there are only {n_groups} groups",)
-    return Folds(_level(labels, units, order, count), count, notes)
-
-
-def _level(labels: np.ndarray, units: _Units, order: Index, count: int) -> Index:
+def _level(labels: np.ndarray, units: Units, order: Index, count: int) -> Index:
     """Put units into folds, the largest first, each where it leaves the class shares most equal.
+
+    A unit joins the fold in which the squared class shares rise least; of equal ones, the smallest
+    fold. A fold that is still empty comes before all others.
 
     Args:
         labels: ``(n,)``.
@@ -418,31 +403,40 @@ def _level(labels: np.ndarray, units: _Units, order: Index, count: int) -> Index
         order: ``(units,)``, the order of units of one size.
         count: of the folds.
     """
-    _, y = np.unique(labels, return_inverse=True)
-    table = np.zeros((len(units.keys), y.max() + 1))
-    np.add.at(table, (units.of, y), 1)
-    order = order[np.argsort(-table[order].sum(axis=1), kind="stable")]
-    held = np.zeros((count, table.shape[1]))
+    unit_of, label_of, contents = units.contents_by_class(labels)
+    n_classes = int(label_of.max()) + 1
+    inside = np.searchsorted(unit_of, np.arange(len(units.keys) + 1))
+    weight = (1.0 / np.bincount(label_of, contents) ** 2)[label_of].tolist()
+    pairs, taken = label_of.tolist(), contents.tolist()
+    size = np.bincount(unit_of, contents)
+    order = order[np.argsort(-size[order], kind="stable")]
+    held = [[0] * n_classes for _ in range(count)]
+    total = [0] * count
     where = np.empty(len(units.keys), dtype=np.int64)
-    totals = table.sum(axis=0)
-    for unit in order:
-        # The rise of the summed squares of class shares if the unit joins each fold.
-        cost = ((held + table[unit]) ** 2 - held**2) / np.maximum(totals, 1) ** 2
-        empty_first = np.where(held.sum(axis=1) == 0, 0, 1)
-        where[unit] = np.lexsort((cost.sum(axis=1), empty_first))[0]
-        held[where[unit]] += table[unit]
+    for unit in order.tolist():
+        own = range(inside[unit], inside[unit + 1])
+
+        def rise(fold: int, own: range = own) -> tuple[bool, float, int]:
+            shares = held[fold]
+            cost = sum(shares[pairs[at]] * taken[at] * weight[at] for at in own)
+            return total[fold] > 0, cost, total[fold]
+
+        fold = where[unit] = min(range(count), key=rise)
+        total[fold] += int(size[unit])
+        for at in own:
+            held[fold][pairs[at]] += taken[at]
     return where[units.of]
 
 
 __all__ = [
     "Folds",
-    "Keys",
     "deal",
     "few_per_class",
     "held_out_part",
     "held_out_rows",
     "make_folds",
     "ranks",
+    "require_two_classes_beside",
     "shuffled_classes",
     "stratified_split",
 ]

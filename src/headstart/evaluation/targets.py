@@ -35,6 +35,13 @@ class Targets:
         """Class indices ``(n,)``; None for targets of any other kind."""
         return self.values if self.values.ndim == 1 else None
 
+    @property
+    def order(self) -> IntArray:
+        """The rank of each target ``(n,)``, which orders copies of an item with different ones."""
+        if self.values.ndim == 1:
+            return self.values
+        return np.asarray(np.unique(self.values, axis=0, return_inverse=True)[1].ravel())
+
 
 def as_labels(y: object, n: int, n_classes: int | None = None) -> IntArray:
     """Return ``y`` as ``(n,) int64`` class indices in ``[0, n_classes)``.

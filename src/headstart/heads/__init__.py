@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from headstart.heads.contract import HeadKind as HeadKind
     from headstart.heads.contract import Trained as Trained
     from headstart.heads.contract import TrainingRows as TrainingRows
+    from headstart.heads.copies import Together as Together
+    from headstart.heads.copies import keep_together as keep_together
     from headstart.heads.data_checks import DoubtfulLabel as DoubtfulLabel
     from headstart.heads.data_checks import Leak as Leak
     from headstart.heads.data_checks import doubtful_labels as doubtful_labels
@@ -63,6 +65,7 @@ __getattr__, __dir__, __all__ = contents(
         "calibration": ("fit_temperature",),
         "penalty": ("choose_linear",),
         "contract": ("HeadKind", "Trained", "TrainingRows"),
+        "copies": ("Together", "keep_together"),
         "learning_curves": ("LabelBudget", "learning_curve"),
         "lda": ("fit_lda",),
         "linear": ("LinearHead",),

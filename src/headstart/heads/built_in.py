@@ -89,10 +89,13 @@ def _fit_ridge(rows: TrainingRows, options: RidgeOptions) -> Trained:
         task=rows.task,
         standardise=options.standardise,
         class_weight=cast("str | np.ndarray | None", options.class_weight),
+        keys=rows.keys,
+        groups=rows.groups,
     )
     if given:
         return Trained(path.head)
-    return Trained(path.head, {"alpha": path.alphas[path.chosen]}, (_ridge_curve(path),))
+    chosen = {"alpha": path.alphas[path.chosen]}
+    return Trained(path.head, chosen, (_ridge_curve(path),), path.notes)
 
 
 def _ridge_curve(path: RidgePath) -> Curve:
@@ -130,7 +133,9 @@ def _try_neighbours(n: int) -> list[Mapping[str, Any]]:
 def _fit_prototype(rows: TrainingRows, options: object) -> Trained:  # noqa: ARG001
     from headstart.heads.neighbours import fit_prototype
 
-    return Trained(fit_prototype(rows.x, rows.y, rows.n_classes))
+    return Trained(
+        fit_prototype(rows.x, rows.y, rows.n_classes, keys=rows.keys, groups=rows.groups)
+    )
 
 
 def _fit_mlp(rows: TrainingRows, options: MLPOptions) -> Trained:

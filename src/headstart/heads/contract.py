@@ -18,9 +18,13 @@ from headstart.core.wording import did_you_mean
 if TYPE_CHECKING:
     import numpy as np
 
-    from headstart.core.division import Folds, Keys
+    from headstart.core.division import Folds
+    from headstart.core.row_keys import Keys
     from headstart.heads.base import Head
     from headstart.heads.logistic import Convergence
+
+NEAR = 0.98
+"""The least cosine of centred features at which two items are near copies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,8 @@ class TrainingRows:
         n_classes: the number of classes, labels or targets.
         task: what ``y`` means: ``classification``, ``multi-label`` or ``regression``.
         keys: n content ids, from which divisions follow; equal ones are held out together. None:
-            divisions follow from the order of the rows.
+            those of the rows themselves. Near copies are looked for, unless the keys are those of
+            :func:`~headstart.heads.keep_together`.
         groups: n names; rows of one group are held out together, as in
             :mod:`headstart.core.division`.
         validation: ``(n,) bool``, rows that may decide when training stops but are not fitted;
@@ -65,14 +70,15 @@ class TrainingRows:
         """
         import numpy as np
 
+        from headstart.core.row_keys import take_keys
         from headstart.heads.features import subset
 
         return dataclasses.replace(
             self,
             x=subset(self.x, rows),  # type: ignore[arg-type]
             y=np.asarray(self.y)[rows],
-            keys=None if self.keys is None else [self.keys[row] for row in rows],
-            groups=None if self.groups is None else [self.groups[row] for row in rows],
+            keys=take_keys(self.keys, rows),
+            groups=take_keys(self.groups, rows),
             validation=None,
             seed=self.seed if seed is None else seed,
         )
@@ -255,4 +261,4 @@ class HeadKind:
         return dataclasses.replace(options, **known)
 
 
-__all__ = ["HeadKind", "NoOptions", "SweepRequest", "Trained", "TrainingRows", "Trial"]
+__all__ = ["NEAR", "HeadKind", "NoOptions", "SweepRequest", "Trained", "TrainingRows", "Trial"]

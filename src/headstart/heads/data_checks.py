@@ -8,6 +8,7 @@ import numpy as np
 
 from headstart.core.errors import HeadError
 from headstart.evaluation.targets import as_labels
+from headstart.heads.contract import NEAR
 from headstart.heads.features import as_features
 from headstart.heads.neighbours import nearest, unit_rows
 
@@ -46,7 +47,7 @@ class DoubtfulLabel:
     margin: float
 
 
-def find_leaks(x_train: object, x_test: object, *, threshold: float = 0.98) -> tuple[Leak, ...]:
+def find_leaks(x_train: object, x_test: object, *, threshold: float = NEAR) -> tuple[Leak, ...]:
     """List test rows whose nearest training row is nearly the same, the most similar first.
 
     Features are centred by the training mean before the cosine is taken: backbone features share

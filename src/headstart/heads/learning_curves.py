@@ -9,13 +9,15 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from headstart.core.division import Keys, held_out_part, shuffled_classes
+from headstart.core.division import held_out_part, shuffled_classes
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Interval, Score
+from headstart.core.row_keys import Keys, take_keys, units_among
 from headstart.core.seeds import require_seeds
 from headstart.evaluation.intervals import t_interval
 from headstart.evaluation.targets import as_labels, require_two_classes
+from headstart.heads.copies import keep_together
 from headstart.heads.features import as_features
 from headstart.heads.penalty import choose_linear
 
@@ -91,15 +93,17 @@ def learning_curve(
     features = as_features(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
+    together = keep_together(labels, features, keys=keys)
+    keys = together.keys
     divisions = [
         held_out_part(labels, repetition, parts=_FIFTHS, seed=seed, keys=keys, groups=groups)
         for repetition in range(repetitions)
     ]
-    points = _points(shots, min(int(np.bincount(labels[rest]).max()) for rest, _ in divisions))
+    points = _points(shots, min(_most(labels[rest], keys.take(rest)) for rest, _ in divisions))
     accuracies = np.empty((len(points), repetitions))
     with reporter.task("learning curve", accuracies.size, "fits") as progress:
         for repetition, (rest, held) in enumerate(divisions):
-            rank = _ranks(labels[rest], (seed, repetition), _some(keys, rest))
+            rank = _ranks(labels[rest], (seed, repetition), keys.take(rest))
             for at, shot in enumerate(points):
                 drawn = rest[rank < shot]
                 head = choose_linear(
@@ -108,8 +112,8 @@ def learning_curve(
                     n_classes,
                     grid=_GRID,
                     seed=seed,
-                    keys=_some(keys, drawn),
-                    groups=_some(groups, drawn),
+                    keys=keys.take(drawn),
+                    groups=take_keys(groups, drawn),
                 ).head
                 accuracies[at, repetition] = float(
                     (head.predict(features[held]) == labels[held]).mean()
@@ -117,7 +121,7 @@ def learning_curve(
                 progress.advance()
     scores = tuple(t_interval(row, bounds=(0, 1)) for row in accuracies)
     extrapolated, gain = _extrapolate(np.array(points, dtype=float), accuracies, seed)
-    notes = (*_division_notes(labels), *_point_notes(points))
+    notes = (*together.notes, *_division_notes(labels, keys), *_point_notes(points))
     return LabelBudget(
         points, _curve(points, scores), scores, accuracies, extrapolated, gain, notes
     )
@@ -136,19 +140,17 @@ def _points(shots: Sequence[int] | None, most: int) -> tuple[int, ...]:
     return (*(shot for shot in _SHOTS if shot < most), most)
 
 
-def _ranks(labels: np.ndarray, seed: Sequence[int], keys: Keys | None) -> np.ndarray:
-    """Return a random rank inside its class for each row, from 0."""
-    rank = np.empty(len(labels), dtype=np.int64)
+def _most(labels: np.ndarray, keys: Keys) -> int:
+    """Return how many different items the commonest class has."""
+    return max(len(rows) for rows in shuffled_classes(labels, 0, keys=keys))
+
+
+def _ranks(labels: np.ndarray, seed: Sequence[int], keys: Keys) -> np.ndarray:
+    """Return a random rank inside its class for each row, from 0; copies come after all others."""
+    rank = np.full(len(labels), len(labels), dtype=np.int64)
     for rows in shuffled_classes(labels, seed, keys=keys):
-        if keys is not None:
-            rank[rows] = np.arange(len(rows))
-        else:  # the shuffled positions themselves, in the order of the data
-            rank[np.sort(rows)] = np.argsort(np.argsort(rows))
+        rank[rows] = np.arange(len(rows))
     return rank
-
-
-def _some(values: Keys | None, rows: np.ndarray) -> Keys | None:
-    return None if values is None else [values[row] for row in rows]
 
 
 def fit_power_law(shots: FloatArray, error: FloatArray) -> tuple[float, float, float]:
@@ -215,9 +217,10 @@ def _curve(points: tuple[int, ...], scores: tuple[Score, ...]) -> Curve:
     )
 
 
-def _division_notes(labels: np.ndarray) -> tuple[str, ...]:
+def _division_notes(labels: np.ndarray, keys: Keys) -> tuple[str, ...]:
     """Say which classes the held-out fifths cannot hold each time."""
-    counts = np.bincount(labels)
+    unit = units_among(len(labels), keys).of
+    counts = np.bincount(np.unique(np.stack([labels, unit]), axis=1)[0])
     single, rare = int((counts == 1).sum()), int(((counts > 1) & (counts < _FIFTHS)).sum())
     notes = []
     if single:

@@ -17,14 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart.core.division import Keys, held_out_rows
+from headstart.core.division import held_out_rows
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve
+from headstart.core.row_keys import Keys, content_order
 from headstart.core.seeds import require_seeds
-from headstart.evaluation.targets import FloatArray, class_weight_vector
+from headstart.evaluation.targets import FloatArray, Targets, class_weight_vector
 from headstart.evaluation.tasks import Task, task_named
 from headstart.heads.contract import Trained
+from headstart.heads.copies import keep_together
 from headstart.heads.features import Features, as_rows, moments
 from headstart.heads.options import MLPOptions
 from headstart.heads.perceptron import MLPHead, Perceptron, as_inputs
@@ -57,7 +59,8 @@ def fit_mlp(
         validation_rows: ``(n,) bool``, rows that choose the epoch, instead of a share of each
             class (``validation``).
         keys, groups: what decides which rows are held out, and which are kept together; see
-            :mod:`headstart.core.division`.
+            :mod:`headstart.core.division`. Without keys the content of a row is its key. The order
+            of the rows in each epoch follows from them, too.
         seed: of everything random.
         reporter: receives progress by epoch.
         **options: fields of :class:`~headstart.heads.options.MLPOptions`.
@@ -78,17 +81,20 @@ def fit_mlp(
     what = task_named(task)
     features = as_rows(x)
     targets = what.encode(y, len(features), n_classes)
+    together = keep_together(targets.strata, features, keys=keys)
+    order = content_order(together.keys, targets.order)
     given = cast("str | np.ndarray | None", settings.class_weight)
     weights = class_weight_vector(given, targets.labels, n_classes)
     notes: list[str] = []
     if validation_rows is not None:
         held = _checked_mask(validation_rows, len(features))
     else:
-        held = _held_out(targets.strata, len(features), settings, seed, keys, groups, notes)
+        notes += together.notes
+        held = _held_out(targets, settings, seed, together.keys, groups, notes)
     present = targets.present
     if not present.all():
         notes.append(f"{int((~present).sum())} classes have no training row; probability 0")
-    rows = np.flatnonzero(~held)
+    rows = order[~held[order]]
     mean, scale = moments(features, rows)
     values = targets.values if targets.labels is not None else targets.values.astype(np.float32)
     shift: FloatArray = np.zeros(n_classes)
@@ -110,7 +116,13 @@ def fit_mlp(
         what,
         settings,
     )
-    best, curves = run.train(held, generator, reporter or SilentReporter(), notes)
+    best, curves = run.train(
+        torch.from_numpy(rows),
+        torch.from_numpy(order[held[order]]),
+        generator,
+        reporter or SilentReporter(),
+        notes,
+    )
     head = MLPHead(
         layers=run.network.arrays(),
         mean=mean,
@@ -144,15 +156,15 @@ def _checked_mask(given: np.ndarray, n: int) -> np.ndarray:
 
 
 def _held_out(
-    strata: np.ndarray | None,
-    n: int,
+    targets: Targets,
     settings: MLPOptions,
     seed: int,
-    keys: Keys | None,
+    keys: Keys,
     groups: Keys | None,
     notes: list[str],
 ) -> np.ndarray:
     """Return ``(n,) bool``: the rows that choose the epoch; every class keeps a training row."""
+    n, strata = len(targets.values), targets.strata
     classes = np.zeros(n, dtype=np.int64) if strata is None else strata
     held = held_out_rows(classes, settings.validation, seed=seed, keys=keys, groups=groups)
     if settings.validation > 0 and not held.any():
@@ -210,19 +222,24 @@ class _Training:
     settings: MLPOptions
 
     def train(
-        self, held: np.ndarray, generator: torch.Generator, reporter: Reporter, notes: list[str]
+        self,
+        rows: Tensor,
+        checks: Tensor,
+        generator: torch.Generator,
+        reporter: Reporter,
+        notes: list[str],
     ) -> tuple[int, tuple[Curve, ...]]:
         """Train, keep the best epoch's weights, and return its number (from 1) and the curves.
 
         Args:
-            held: ``(n,) bool``, the validation rows.
+            rows: ``(m,) int64``, the rows that are fitted.
+            checks: ``(v,) int64``, the validation rows.
             generator: of the order of the rows.
             reporter: receives progress.
             notes: what is decided is added.
         """
         settings, network = self.settings, self.network
         optimizer = _optimizer(settings, list(network.parameters()))
-        rows, checks = (torch.from_numpy(np.flatnonzero(mask)) for mask in (~held, held))
         history: dict[str, list[float]] = {}
         best, best_epoch, best_loss = copy.deepcopy(network.state_dict()), 0, math.inf
         with reporter.task("MLP head", settings.epochs, "epochs") as progress:

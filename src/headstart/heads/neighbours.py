@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from headstart.core.errors import HeadError
+from headstart.core.row_keys import Keys
 from headstart.evaluation.targets import FloatArray, as_labels, require_two_classes
 from headstart.heads.base import Arrays, Head, expect_arrays
 from headstart.heads.calibration import fit_temperature
+from headstart.heads.copies import keep_together, members_of_several, units_left_out
 from headstart.heads.features import Features, as_rows, blocks
 from headstart.heads.options import NeighboursOptions
 from headstart.heads.source import StreamedFeatures
@@ -244,11 +246,23 @@ class PrototypeHead(Head):
         )
 
 
-def fit_prototype(x: object, y: object, n_classes: int) -> PrototypeHead:
+def fit_prototype(
+    x: object,
+    y: object,
+    n_classes: int,
+    *,
+    keys: Keys | None = None,
+    groups: Keys | None = None,
+) -> PrototypeHead:
     """Average the unit-length, centred features of each class.
 
-    The temperature is fitted to the cosines of each row with its own class's mean taken without
+    The temperature is fitted to the cosines of each row with class means that are taken without
     it, which costs nothing: the sum of the class less the row.
+
+    Args:
+        x, y, n_classes: features ``(n, d)``, class indices ``(n,)``, their number.
+        keys, groups: which rows are left out together, as for
+            :func:`~headstart.heads.fit_ridge`.
 
     Raises:
         HeadError: if the input is invalid.
@@ -256,6 +270,8 @@ def fit_prototype(x: object, y: object, n_classes: int) -> PrototypeHead:
     features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
+    together = keep_together(labels, features, keys=keys)
+    of = units_left_out(together.keys, groups)
     n, d = features.shape
     centre = np.zeros(d)
     for rows in blocks(n):
@@ -273,8 +289,15 @@ def fit_prototype(x: object, y: object, n_classes: int) -> PrototypeHead:
         own = np.einsum("nd,nd->n", unit, _unit(sums[truth] - unit))
         part[np.arange(len(truth)), truth] = np.where(counts[truth] > 1, own, -np.inf)
         cosine[rows] = part
+    for members in members_of_several(of):
+        unit = _unit(features[members] - centre)
+        for label in np.unique(labels[members]):
+            inside = labels[members] == label
+            rest = sums[label] - unit[inside].sum(axis=0)
+            left = counts[label] - inside.sum()
+            cosine[members, label] = unit @ _unit(rest[None])[0] if left else -np.inf
     head = PrototypeHead(centre, prototypes, present)
-    if (counts > 1).any():
+    if np.isfinite(cosine[np.arange(n), labels]).any():
         head = head.with_temperature(fit_temperature(cosine, labels))
     return head
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from headstart.core.division import Keys, make_folds
+from headstart.core.division import make_folds, require_two_classes_beside
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Score
+from headstart.core.row_keys import Keys
 from headstart.evaluation import accuracy_score, t_interval
 from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.contract import TrainingRows
+from headstart.heads.copies import keep_together
 from headstart.heads.features import as_features
 from headstart.heads.registry import head_kind
 
@@ -61,8 +63,9 @@ def nested_cross_validation(
         head, head_options: what is trained, and chooses, in each outer fold.
         folds: of the score; those of a choice inside are an option of the head.
         seed: of both.
-        keys, groups: what the folds of both follow from, and which rows are held out together;
-            see :mod:`headstart.core.division`.
+        keys, groups: what the folds of both follow from, and which rows are held out together,
+            near copies included; see :mod:`headstart.core.division` and
+            :func:`~headstart.heads.keep_together`.
         names: class names, for the notes.
         reporter: receives progress.
 
@@ -75,17 +78,20 @@ def nested_cross_validation(
     features = as_features(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
+    together = keep_together(labels, features, keys=keys, names=names)
+    keys = together.keys
     outer = make_folds(labels, folds, seed=seed, keys=keys, groups=groups, names=names)
     if outer is None:
         raise HeadError(
-            "nested cross-validation needs two classes with two items or more",
+            "nested cross-validation needs two classes with two different items or more",
             hint="label more items",
         )
+    require_two_classes_beside(labels, outer)
     rows = TrainingRows(
         features, labels, n_classes, keys=keys, groups=groups, names=names, seed=seed
     )
     probabilities = np.zeros((len(labels), n_classes))
-    chosen, per_fold, notes = [], [], list(outer.notes)
+    chosen, per_fold, notes = [], [], [*together.notes, *outer.notes]
     with reporter.task("nested cross-validation", outer.count, "folds") as progress:
         for train, held in outer.splits():
             trained = kind.fit(rows.take(train), options)

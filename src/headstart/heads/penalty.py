@@ -9,16 +9,18 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import softmax
 
-from headstart.core.division import Keys, make_folds
+from headstart.core.division import make_folds
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
+from headstart.core.row_keys import Keys, content_order
 from headstart.core.seeds import require_seeds
 from headstart.evaluation.intervals import wilson_interval
 from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.contract import SweepRequest, Trained, TrainingRows, Trial
+from headstart.heads.copies import keep_together
 from headstart.heads.features import as_rows, streaming_note
 from headstart.heads.logistic import (
     DINO_GRID,
@@ -69,7 +71,8 @@ def choose_linear(
             ``one-standard-error`` takes the strongest penalty within one standard error of the
             highest accuracy (Breiman et al. 1984).
         keys, groups: what the folds follow from, and which rows are held out together; see
-            :mod:`headstart.core.division`.
+            :mod:`headstart.core.division`. Without keys the content of a row is its key; near
+            copies are kept together, too (:func:`~headstart.heads.keep_together`).
         class_weight, standardise, device: as for :func:`~headstart.heads.fit_logistic`.
         names: class names, for the notes.
         tolerance: of the refit's gradient; ten times tighter than scikit-learn's default.
@@ -95,13 +98,16 @@ def choose_linear(
     values = np.unique(np.asarray(DINO_GRID if grid is None else grid, dtype=np.float64))
     if rule not in ("best", "one-standard-error"):
         raise HeadError(f"expected the rule 'best' or 'one-standard-error', found {rule!r}")
+    together = keep_together(labels, features, keys=keys, names=names)
+    keys = together.keys
+    notes += together.notes
     divided = make_folds(labels, folds, seed=seed, keys=keys, groups=groups, names=names)
     path: LogisticPath | None = None
     if divided is None:
         at = int(np.abs(np.log(values / _FALLBACK_C)).argmin())
         notes.append(
-            f"C = {values[at]:g} without cross-validation, because too few classes have two items"
-            " and nothing can be held out"
+            f"C = {values[at]:g} without cross-validation, because too few classes have two"
+            " different items and nothing can be held out"
         )
     else:
         notes += divided.notes
@@ -113,6 +119,7 @@ def choose_linear(
             grid=values,
             class_weight=class_weight,
             standardise=standardise,
+            order=content_order(keys, labels),
             device=device,
             reporter=reporter,
         )
@@ -161,6 +168,7 @@ def sweep_linear(rows: TrainingRows, request: SweepRequest) -> tuple[list[Trial]
         np.stack([division.of for division in request.divisions]),
         grid=request.grid,
         standardise=request.standardise,
+        order=None if rows.keys is None else content_order(rows.keys, labels),
         **request.shared,
     )
     trials, curves = [], []

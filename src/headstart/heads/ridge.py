@@ -6,15 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from headstart.core.errors import HeadError
+from headstart.core.row_keys import Index, Keys
 from headstart.evaluation.targets import FloatArray, class_weight_vector
 from headstart.evaluation.tasks import Task, task_named
 from headstart.heads.calibration import fit_temperature
+from headstart.heads.copies import keep_together, members_of_several, units_left_out
 from headstart.heads.features import Features, as_rows, blocks, moments, standardised
 from headstart.heads.linear import LinearHead
+
+_TOGETHER_ROWS = 4096
+_EYE_SPARE = 1.0 + 1e-12
 
 RIDGE_GRID: tuple[float, ...] = tuple(float(a) for a in 10.0 ** np.linspace(-3, 8, 45))
 """Penalties for standardised features, of which ``n`` rows have a Gram matrix of trace ``n d``."""
@@ -31,7 +37,8 @@ class RidgePath:
         chosen: the position of the least ``error``.
         head: at the chosen penalty; a classifier's temperature is fitted to the left-out outputs.
         left_out: ``(n, k)``, the output for each row of the fit to all other rows, at the chosen
-            penalty.
+            penalty; what is kept together is left out together.
+        notes: what was decided on the user's behalf.
     """
 
     alphas: tuple[float, ...]
@@ -40,6 +47,7 @@ class RidgePath:
     chosen: int
     head: LinearHead
     left_out: FloatArray
+    notes: tuple[str, ...] = ()
 
 
 def fit_ridge(
@@ -51,12 +59,15 @@ def fit_ridge(
     task: str = "classification",
     standardise: bool = True,
     class_weight: str | np.ndarray | None = None,
+    keys: Keys | None = None,
+    groups: Keys | None = None,
 ) -> RidgePath:
     """Minimise ``sum_i w_i |y_i - x_i W - b|^2 + alpha |W|^2`` at every ``alpha``.
 
     Classes become targets of 1 and -1, as in scikit-learn's ``RidgeClassifierCV``. The left-out
-    error of row i is ``(y_i - f(x_i)) / (1 - h_i)`` with h the diagonal of the hat matrix; the
-    standardisation and the intercept's part of h are those of all rows.
+    error of row i is ``(y_i - f(x_i)) / (1 - h_i)`` with h the diagonal of the hat matrix ``H``.
+    Of rows U that are kept together it is ``(I - H_UU)^-1 (y_U - f(x_U))``, where all of them are
+    left out. The standardisation and the intercept's part of H are those of all rows.
 
     Args:
         x: features ``(n, d)``.
@@ -67,6 +78,9 @@ def fit_ridge(
         task: what ``y`` means.
         standardise: scale each feature to unit deviation first.
         class_weight: ``"balanced"``, one weight per class, or None; for class indices only.
+        keys, groups: which rows are left out together; see :mod:`headstart.core.division`.
+            Without keys the content of a row is its key; near copies are kept together, too
+            (:func:`~headstart.heads.keep_together`).
 
     Raises:
         HeadError: if the input is invalid.
@@ -82,7 +96,9 @@ def fit_ridge(
     weights = np.ones(len(features)) if weight is None else weight
     mean, scale = moments(features, np.arange(len(features)))
     scale = scale if standardise else np.ones_like(scale)
-    system = _System(features, mean, scale, weights, targets)
+    together = keep_together(encoded.strata, features, keys=keys)
+    units = units_left_out(together.keys, groups)
+    system = _System(features, mean, scale, weights, targets, units)
     error, accuracy = _left_out_scores(system, grid, encoded.values, what)
     chosen = int(error.argmin())
     alpha = float(grid[chosen])
@@ -94,7 +110,9 @@ def fit_ridge(
     head = LinearHead(coefficients, intercept, mean, scale, present, task=task, method="ridge")
     if labels is not None:
         head = head.with_temperature(fit_temperature(np.where(present, left_out, -np.inf), labels))
-    return RidgePath(tuple(float(a) for a in grid), error, accuracy, chosen, head, left_out)
+    return RidgePath(
+        tuple(float(a) for a in grid), error, accuracy, chosen, head, left_out, together.notes
+    )
 
 
 def _left_out_scores(
@@ -112,6 +130,32 @@ def _left_out_scores(
     return error / system.total, np.full(len(grid), np.nan) if task.correct is None else accuracy
 
 
+def _same_size(units: Index) -> list[Index]:
+    """Return the rows of units of two rows or more: ``(u, m)`` of u units of one size at a time."""
+    by_size: dict[int, list[Index]] = {}
+    for rows in members_of_several(units):
+        by_size.setdefault(len(rows), []).append(rows)
+    return [
+        np.stack(same[part])
+        for size, same in sorted(by_size.items())
+        for part in blocks(len(same), max(1, _TOGETHER_ROWS // size))
+    ]
+
+
+def _without(parts: FloatArray, residual: FloatArray) -> FloatArray:
+    """Return ``(I - P P^T)^-1 e`` for ``P: (u, m, r)`` and ``e: (u, m, k)``."""
+    size = min(parts.shape[1:])
+    transposed = parts.transpose(0, 2, 1)
+    if size == parts.shape[1]:
+        inner = parts @ transposed
+        solved: FloatArray = np.linalg.solve(_EYE_SPARE * np.eye(size) - inner, residual)
+        return solved
+    small: FloatArray = np.linalg.solve(
+        _EYE_SPARE * np.eye(size) - transposed @ parts, transposed @ residual
+    )
+    return np.asarray(residual + parts @ small)
+
+
 class _System:
     """The eigendecomposition of the (weighted, centred) Gram or kernel matrix."""
 
@@ -122,6 +166,7 @@ class _System:
         scale: FloatArray,
         weights: FloatArray,
         targets: FloatArray,
+        units: Index,
     ) -> None:
         self.x, self.mean, self.scale, self.weights = x, mean, scale, weights
         self.root = np.sqrt(weights)
@@ -134,6 +179,8 @@ class _System:
         self.target_mean = weights @ targets / self.total
         self.y = (targets - self.target_mean) * self.root[:, None]
         self.targets = targets
+        self.alone = np.bincount(units)[units] == 1
+        self.together = _same_size(units)
         n, d = x.shape
         self.primal = n >= d
         if self.primal:
@@ -155,11 +202,39 @@ class _System:
                 w += self._weighted(rows).T @ dual[rows]
         return w, self.target_mean - self.centre @ w
 
-    def left_out(self, alphas: FloatArray) -> Iterator[tuple[slice, list[FloatArray]]]:
+    def left_out(self, alphas: FloatArray) -> Iterator[tuple[Any, list[FloatArray]]]:
         """Yield, block by block, the outputs for each row of the fit to all other rows.
 
         A block is turned into the eigenbasis once for all penalties: ``(rows, one (m, k) each)``.
+        What is kept together follows behind all others.
         """
+        yield from self._left_out_alone(alphas)
+        for members in self.together:
+            yield members.ravel(), self._left_out_together(members, alphas)
+
+    def _left_out_together(self, members: Index, alphas: FloatArray) -> list[FloatArray]:
+        """Return the outputs ``(u m, k)`` at every penalty for u units of m rows: ``(u, m)``."""
+        rows = members.ravel()
+        root, targets = self.root[rows][:, None], self.targets[rows]
+        safe = np.maximum(root, 1e-150)
+        turned = self._block(rows) @ self.basis if self.primal else self.basis[rows]
+        factor = (turned * root if self.primal else turned).reshape(*members.shape, -1)
+        outputs = []
+        for alpha in alphas:
+            inner = self.projected / (self.values + alpha)[:, None]
+            fitted = turned @ inner if self.primal else (turned * self.values) @ inner / safe
+            gain = (1.0 if self.primal else self.values) / (self.values + alpha)
+            parts = np.concatenate(
+                [factor * np.sqrt(gain), (root / np.sqrt(self.total)).reshape(*members.shape, 1)],
+                axis=2,
+            )
+            residual = (targets - fitted - self.target_mean) * root
+            solved = _without(parts, residual.reshape(*members.shape, -1)).reshape(targets.shape)
+            output = np.where(root > 0, targets - solved / safe, fitted + self.target_mean)
+            outputs.append(output)
+        return outputs
+
+    def _left_out_alone(self, alphas: FloatArray) -> Iterator[tuple[Any, list[FloatArray]]]:
         inner = [self.projected / (self.values + alpha)[:, None] for alpha in alphas]
         for rows in self._blocks():
             if self.primal:
@@ -175,14 +250,15 @@ class _System:
                 fitted = [(u * self.values) @ one / root for one in inner]
             hat = self.weights[rows, None] / self.total + leverage
             spare = np.maximum(1.0 - hat, 1e-12)
-            targets = self.targets[rows]
-            yield (
-                rows,
-                [
-                    targets - (targets - one - self.target_mean) / spare[:, at, None]
-                    for at, one in enumerate(fitted)
-                ],
-            )
+            targets, alone = self.targets[rows], self.alone[rows]
+            found = [
+                targets - (targets - one - self.target_mean) / spare[:, at, None]
+                for at, one in enumerate(fitted)
+            ]
+            if alone.all():
+                yield rows, found
+            elif alone.any():
+                yield np.arange(rows.start, rows.stop)[alone], [one[alone] for one in found]
 
     def _decompose_gram(self, d: int) -> None:
         gram, cross = np.zeros((d, d)), np.zeros((d, self.y.shape[1]))
@@ -211,7 +287,7 @@ class _System:
     def _weighted(self, rows: slice) -> FloatArray:
         return self._block(rows) * self.root[rows, None]
 
-    def _block(self, rows: slice, *, centred: bool = True) -> FloatArray:
+    def _block(self, rows: Any, *, centred: bool = True) -> FloatArray:
         z = standardised(self.x[rows], self.mean, self.scale)
         if centred:
             z -= self.centre

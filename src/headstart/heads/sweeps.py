@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from headstart.core.division import Folds, Keys, make_folds
+from headstart.core.division import Folds, make_folds, require_two_classes_beside
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
+from headstart.core.row_keys import Keys
 from headstart.core.seeds import require_seeds
 from headstart.evaluation import repeated_accuracy
 from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.contract import HeadKind, SweepRequest, TrainingRows, Trial
+from headstart.heads.copies import keep_together
 from headstart.heads.features import as_rows, streaming_note
 from headstart.heads.logistic import DINO_GRID
 from headstart.heads.penalty import absent_note
@@ -115,8 +117,9 @@ def sweep(
         standardise: whether features are scaled to unit deviation; both may be tried.
         folds: how many.
         seeds: one division into folds for each, no seed twice.
-        keys, groups: what the folds follow from, and which rows are held out together; see
-            :mod:`headstart.core.division`.
+        keys, groups: what the folds follow from, and which rows are held out together, near copies
+            included; see :mod:`headstart.core.division` and
+            :func:`~headstart.heads.keep_together`.
         class_weight: ``"balanced"`` or None, for the heads that have such an option.
         names: class names, for the notes.
         device: of logistic regression, as for :func:`~headstart.heads.fit_logistic`.
@@ -144,8 +147,11 @@ def sweep(
         if len(x) != len(labels):
             raise HeadError(f"expected {len(labels):,} rows in every view, {name!r} has {len(x):,}")
     present = require_two_classes(labels)
+    together = keep_together(labels, *features.values(), keys=keys, names=names)
+    keys = together.keys
     divisions = _divide(labels, folds, seeds, keys, groups, names)
     notes = (
+        *together.notes,
         *divisions[0].notes,
         *absent_note(present, n_classes, names),
         *dict.fromkeys(note for x in features.values() for note in streaming_note(x)),
@@ -195,9 +201,12 @@ def _divide(
         for seed in seeds
     ]
     kept = tuple(division for division in divisions if division is not None)
+    for division in kept:
+        require_two_classes_beside(labels, division)
     if not kept:
         raise HeadError(
-            "a sweep needs two classes with two items or more, so that something can be held out"
+            "a sweep needs two classes with two different items or more, so that something can be"
+            " held out"
         )
     return kept
 

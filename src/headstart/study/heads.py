@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import ConfigError
 from headstart.core.records import Curve
+from headstart.core.row_keys import RowKeys
 from headstart.heads.registry import HeadKind, Trained, TrainingRows, head_fault, head_kind
 
 Ints = NDArray[np.int64]
@@ -83,7 +84,8 @@ class HeadRows:
     Attributes:
         train: ``(m, d) float32``; with ``recompute``, the rows of all passes below each other.
         labels: ``(m,) int64``.
-        items: ``(m,) int64``, which item a row belongs to; rows of one item stay in one fold.
+        items: ``(m,) int64``, which item a row belongs to, by its content; rows of one item, and
+            copies, stay in one fold.
         held_out: ``(m,) bool``, rows of the items that configurations are chosen by.
         validation: ``(v, d) float32``, those items, as the head would meet them in use.
         test: ``(t, d) float32``.
@@ -130,25 +132,24 @@ def fit_head(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitte
     """
     begun = time.perf_counter()
     kind, none_held_out = spec.head, not rows.held_out.any()
+    names = tuple(str(item) for item in rows.items.tolist())
+    keys = RowKeys(names, names)
     if kind.stops_early:
         own = {"validation": 0.0} if none_held_out else {}
         validation = None if none_held_out else rows.held_out
         training = TrainingRows(
-            rows.train, rows.labels, n_classes, validation=validation, seed=seed
+            rows.train, rows.labels, n_classes, keys=keys, validation=validation, seed=seed
         )
         trained = kind.fit(training, kind.settings(spec.options, **{**kind.coarse, **own}))
         tested, curves = trained.head, trained.curves
     else:
         fit, options = ~rows.held_out, kind.settings(spec.options, **kind.coarse)
-        repeated = len(np.unique(rows.items)) < len(rows.items)
-        groups = rows.items[fit] if repeated else None
-        training = TrainingRows(
-            rows.train[fit], rows.labels[fit], n_classes, groups=groups, seed=seed
-        )
+        kept = keys.take(np.flatnonzero(fit))
+        training = TrainingRows(rows.train[fit], rows.labels[fit], n_classes, keys=kept, seed=seed)
         trained = kind.fit(training, options)
         tested, curves = trained.head, ()
         if not none_held_out:
-            everything = TrainingRows(rows.train, rows.labels, n_classes, seed=seed)
+            everything = TrainingRows(rows.train, rows.labels, n_classes, keys=keys, seed=seed)
             tested = kind.fit(everything, kind.with_chosen(options, trained.chosen)).head
     held = len(rows.validation)
     return Fitted(

@@ -16,6 +16,7 @@ from headstart.core.arguments import Arguments
 from headstart.core.division import stratified_split
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Reporter
+from headstart.core.row_keys import content_order
 from headstart.data import Dataset, Inputs, Split, read_batches, unreadable
 from headstart.data.reading import OnBad
 from headstart.study.settings import CompareConfig
@@ -181,8 +182,8 @@ def divide(
         )
     if not len(dataset.test):
         raise DataError("the test split is empty", hint="a comparison needs items to test on")
-    train = _some(dataset.train, config.train_items, seed)
-    test = _some(dataset.test, config.test_items, seed)
+    train = _some(_by_content(dataset.train), config.train_items, seed)
+    test = _some(_by_content(dataset.test), config.test_items, seed)
     redrawn = dataset.test_drawn if config.redraw is None else config.redraw
     own = np.arange(len(train)), np.arange(len(test))
     if redrawn:
@@ -214,8 +215,13 @@ def divide(
 def _some(split: Split, most: int | None, seed: int) -> Split:
     if most is None or most >= len(split):
         return split
-    _, chosen = stratified_split(split.labels, most / len(split), seed=seed)
+    _, chosen = stratified_split(split.labels, most / len(split), seed=seed, keys=split.ids)
     return split.take(chosen)
+
+
+def _by_content(split: Split) -> Split:
+    """Return a split in the order of its content: how files are named orders no batch."""
+    return split.take(content_order(split.ids, split.labels))
 
 
 def _repetition(

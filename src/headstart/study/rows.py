@@ -25,6 +25,7 @@ from headstart.cache import FeatureCache
 from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.core.progress import Progress, Reporter, SilentReporter
 from headstart.core.records import CacheUse
+from headstart.core.row_keys import units_among
 from headstart.extraction import Extraction
 from headstart.store import Result, Results
 from headstart.study import network
@@ -158,7 +159,9 @@ def rows_of(rows: Rows, bench: Bench, case: Case, repetition: Repetition) -> Hea
     labels = bench.data.labels(repetition, "train")
     held = np.zeros(len(labels), dtype=bool)
     held[validation] = True
-    items = np.arange(len(labels))
+    split, positions = bench.data.items(repetition, "train")
+    ids = [split.ids[i] for i in positions.tolist()]
+    items = units_among(len(ids), ids).of
     passes = bench.passes(case, repetition)
     if passes[0].kind == "rows":
         splits = rows.cached[passes[0], case.cut]

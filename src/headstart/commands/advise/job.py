@@ -27,6 +27,7 @@ from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.core.division import stratified_split
 from headstart.core.errors import DataError, FreezeError
+from headstart.core.row_keys import content_order
 from headstart.data import Split, unreadable
 from headstart.data.reading import settle_bad_items
 from headstart.evaluation import accuracy_score, paired_accuracy_difference
@@ -37,7 +38,7 @@ from headstart.finetuning.loop import train
 from headstart.finetuning.planner import make_plan
 from headstart.finetuning.targets import resolve
 from headstart.freezing import LayerDrift, drift
-from headstart.heads import LabelBudget, LinearHead, choose_linear, learning_curve
+from headstart.heads import LabelBudget, LinearHead, choose_linear, keep_together, learning_curve
 from headstart.modules.kinds import is_running_norm
 
 _DRIFT_ITEMS = 256
@@ -123,14 +124,23 @@ class _Measurements:
     def __init__(
         self, backbone: Backbone, whole: Split, config: AdviseConfig, session: Session
     ) -> None:
+        # In the order of the content, on which samples and epochs do not depend then.
+        whole = whole.take(content_order(whole.ids, whole.labels))
         self.backbone, self.whole, self.config, self.run = backbone, whole, config, session.run
         self.cache, self.reporter = session.cache, session.reporter
         self.n_classes = len(whole.classes)
         bad = unreadable(whole, backbone.inputs, workers=self.run.workers, reporter=self.reporter)
         settle_bad_items(bad, "raise", self.reporter)
-        rest, measured = stratified_split(whole.labels, 0.25, seed=self.run.seed, keys=whole.ids)
-        inner = whole.take(rest)
-        fit, choose = stratified_split(inner.labels, 0.2, seed=self.run.seed, keys=inner.ids)
+        together = keep_together(
+            whole.labels, self.features(whole), keys=whole.ids, names=whole.classes
+        )
+        for note in together.notes:
+            self.reporter.note(note)
+        self.keys, seed = together.keys, self.run.seed
+        rest, measured = stratified_split(whole.labels, 0.25, seed=seed, keys=self.keys)
+        inner, keys = whole.take(rest), self.keys.take(rest)
+        fit, choose = stratified_split(inner.labels, 0.2, seed=seed, keys=keys)
+        self.train_keys = keys.take(fit)
         self.train, self.validation = inner.take(fit), inner.take(choose)
         self.held_out = whole.take(measured)
         if not len(choose) or not len(measured) or len(np.unique(self.train.labels)) < 2:
@@ -154,13 +164,18 @@ class _Measurements:
             self.n_classes,
             repetitions=self.config.repetitions,
             seed=self.run.seed,
+            keys=self.keys,
             reporter=self.reporter,
         )
 
     def probe(self) -> LinearHead:
         """Fit the probe."""
         chosen = choose_linear(
-            self.features(self.train), self.train.labels, self.n_classes, seed=self.run.seed
+            self.features(self.train),
+            self.train.labels,
+            self.n_classes,
+            seed=self.run.seed,
+            keys=self.train_keys,
         )
         assert isinstance(chosen.head, LinearHead)
         return chosen.head

@@ -19,6 +19,7 @@ from headstart.heads import (
     choose_linear,
     doubtful_labels,
     find_leaks,
+    keep_together,
     learning_curve,
 )
 
@@ -57,15 +58,25 @@ def examine(
     session.say(*embedded.unseen_notes())
     x, labels, classes = embedded.train_rows(), embedded.train.labels, dataset.classes
     seed, reporter = run.seed, session.reporter
-    choice = choose_linear(x, labels, len(classes), seed=seed, names=classes, reporter=reporter)
-    session.say(*choice.notes)
+    together = keep_together(labels, x, keys=embedded.train.ids, names=classes)
+    keys = together.keys
+    choice = choose_linear(
+        x, labels, len(classes), seed=seed, keys=keys, names=classes, reporter=reporter
+    )
+    session.say(*together.notes, *choice.notes)
     doubtful = (
         ()
         if choice.held_out_probabilities is None
         else doubtful_labels(labels, choice.held_out_probabilities)
     )
     budget = learning_curve(
-        x, labels, len(classes), repetitions=config.repetitions, seed=seed, reporter=reporter
+        x,
+        labels,
+        len(classes),
+        repetitions=config.repetitions,
+        seed=seed,
+        keys=keys,
+        reporter=reporter,
     )
     for note in budget.notes:  # the record has them beside the curve
         reporter.note(note)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from headstart.commands.settings import Signature
 from headstart.core.settings import check, option
+from headstart.heads.contract import NEAR
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ExamineConfig:
 
     repetitions: int = option(5, "Repetitions of the learning curve.", at_least=1)
     threshold: float = option(
-        0.98, "Cosine from which two images are near copies.", at_least=-1, at_most=1
+        NEAR, "Cosine from which two images are near copies.", at_least=-1, at_most=1
     )
     most: int = option(20, "Rows of each list that are printed.", at_least=1, record=False)
 

@@ -20,6 +20,7 @@ from headstart.commands.session import Session
 from headstart.core.division import stratified_split
 from headstart.core.errors import DataError
 from headstart.core.records import CacheUse
+from headstart.core.row_keys import content_order
 from headstart.data import BadItem, Dataset, Split, unreadable
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.finetuning import Recipe
@@ -172,6 +173,8 @@ def _divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split,
         seed: decides which items; equal items stay together.
     """
     whole = _labelled(dataset.train)
+    # In the order of the content: how files are named or sorted orders no epoch.
+    whole = whole.take(content_order(whole.ids, whole.labels))
     if len(np.unique(whole.labels)) < 2:
         raise DataError(
             "the training split holds fewer than two classes",

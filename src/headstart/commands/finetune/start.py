@@ -28,6 +28,7 @@ def fit_probe(
         items.probe_features("train"),
         items.train.labels,
         len(items.train.classes),
+        keys=items.train.ids,
         names=items.train.classes,
         seed=session.run.seed,
         reporter=session.reporter,

@@ -116,6 +116,7 @@ def _trained(
         "options": config.head_options,
         "folds": config.folds,
         "seed": session.run.seed,
+        "divided": "by content",
     }
     return trained_once(session.cache.store, key, lambda: _train(embedded, config, session))
 
@@ -126,6 +127,7 @@ def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:
         embedded.train_rows(),
         embedded.train.labels,
         len(embedded.train.classes),
+        keys=embedded.train.ids,
         names=embedded.train.classes,
         seed=session.run.seed,
         reporter=session.reporter,
@@ -148,6 +150,7 @@ def _baselines(
         "test": fingerprints["test"],
         "inputs": inputs.kind,
         "seed": seed,
+        "divided": "by content",
     }
     return baselines_once(session.cache.store, key, compute)
 

@@ -86,7 +86,15 @@ def sweep(
     session.say(*embedded.unseen_notes())
     views = {name: embedded.train_rows(i) for i, name in enumerate(cuts)}
     with session.clock("fit"):
-        found = _run(views, embedded.train.labels, dataset.classes, config, run, session.reporter)
+        found = _run(
+            views,
+            embedded.train.labels,
+            dataset.classes,
+            config,
+            run,
+            session.reporter,
+            embedded.train.ids,
+        )
     session.say(*found.notes)
     winner = found.winner
     cut = cuts[winner.view]
@@ -155,6 +163,7 @@ def _run(
     config: SweepConfig,
     run: RunOptions,
     reporter: Reporter,
+    keys: Sequence[str] | None = None,
 ) -> Sweep:
     return sweep_heads(
         views,
@@ -165,6 +174,7 @@ def _run(
         standardise=config.standardise,
         folds=config.folds,
         seeds=config.seeds,
+        keys=keys,
         names=classes,
         device=_head_device(run.device),
         reporter=reporter,

@@ -41,6 +41,7 @@ def fit_logistic_path(
     tolerance: float = 1e-4,
     max_passes: int = 300,
     drop_hopeless: bool = True,
+    order: np.ndarray | None = None,
     precision: Precision | Literal["auto"] = "auto",
     device: str = "cpu",
     reporter: Reporter | None = None,
@@ -58,6 +59,8 @@ def fit_logistic_path(
             own default.
         max_passes: a limit for each level of refinement.
         drop_hopeless: give up penalties that are clearly beaten and not catching up.
+        order: ``(n,) int64``, in which rows of a fold are summed up; None: as they lie. In the
+            order of their content, rounding does not depend on how they were ordered.
         precision: of the matrix products; sums are kept in float32 or better. ``auto`` takes
             bfloat16 for 10,000 rows or more on a processor that multiplies it natively (several
             times faster; with so many rows its rounding averages out), float32 otherwise.
@@ -78,6 +81,7 @@ def fit_logistic_path(
         tolerance=tolerance,
         max_passes=max_passes,
         drop_hopeless=drop_hopeless,
+        order=order,
         precision=precision,
         device=device,
         reporter=reporter,
@@ -97,6 +101,7 @@ def fit_logistic_paths(
     tolerance: float = 1e-4,
     max_passes: int = 300,
     drop_hopeless: bool = True,
+    order: np.ndarray | None = None,
     precision: Precision | Literal["auto"] = "auto",
     device: str = "cpu",
     reporter: Reporter | None = None,
@@ -106,7 +111,7 @@ def fit_logistic_paths(
     Args:
         standardise: whether features are scaled to unit deviation, for each path.
         x, y, n_classes, folds, grid, class_weight, task, tolerance, max_passes,
-            drop_hopeless, precision, device, reporter: as for :func:`fit_logistic_path`.
+            drop_hopeless, order, precision, device, reporter: as for :func:`fit_logistic_path`.
 
     Raises:
         HeadError: if the input is invalid.
@@ -126,7 +131,8 @@ def fit_logistic_paths(
     repeated = _check_folds(folds, len(problem.x))
     if problem.labels is not None:
         _refuse_one_class(problem.labels, repeated)
-    reading = plan_reading(problem.x, repeated[0], block_rows(problem.columns * len(values), place))
+    size = block_rows(problem.columns * len(values), place)
+    reading = plan_reading(problem.x, repeated[0], size, order)
     bounds = reading.bounds
     rows = problem.rows(reading.order, place, reading.chunk)
     by_fold = [

@@ -48,7 +48,7 @@ class Problem:
 
     def rows(self, order: np.ndarray, device: torch.device = CPU, chunk: int = 0) -> Rows:
         """Return the training rows in the given reading order."""
-        shift, scale = moments(self.x, np.arange(len(self.x)))
+        shift, scale = moments(self.x, order)
         scale = scale if self.standardise else np.ones_like(scale)
         labels = None if self.labels is None else torch.from_numpy(self.labels[order])
         targets = None if self.targets is None else torch.from_numpy(self.targets[order])

@@ -183,7 +183,9 @@ class Reading:
     chunk: int = 0
 
 
-def plan_reading(x: Features, division: np.ndarray, block_rows: int) -> Reading:
+def plan_reading(
+    x: Features, division: np.ndarray, block_rows: int, order: np.ndarray | None = None
+) -> Reading:
     """Return a reading whose blocks mostly lie wholly inside or outside a fold.
 
     Rows of an array are sorted by fold. Rows on disk are sorted so within chunks that are read at
@@ -195,9 +197,11 @@ def plan_reading(x: Features, division: np.ndarray, block_rows: int) -> Reading:
         x: features ``(n, d)``.
         division: ``(n,)``, the fold of each row.
         block_rows: the most rows a block should have.
+        order: ``(n,) int64``, in which rows of a fold of an array are read; None: as they lie.
     """
     if not isinstance(x, StreamedFeatures):
-        order = np.argsort(division, kind="stable")
+        order = np.arange(len(division)) if order is None else order
+        order = order[np.argsort(division[order], kind="stable")]
         edges = np.concatenate([[0], np.cumsum(np.bincount(division))])
         return Reading(order, block_bounds(edges, block_rows))
     n = len(division)
