@@ -1,6 +1,6 @@
 # make demo   installs, runs the main job on the embedded default, and compares ways to run it
 # make test   installs and runs the test suite
-# make lint   formatting, style, types, and the order of the rooms
+# make lint   formatting, style, types, and the order of imports
 # make slow   the tests that take long (CI runs them too)
 
 PYTHON ?= python3

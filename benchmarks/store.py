@@ -120,7 +120,8 @@ def compare_case(name: str, folder: Path, repeats: int) -> None:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((count, *shape), dtype=np.float32).astype(dtype)
     ids = item_ids(count)
-    step = min(8192, 32 * 2**20 // rows[0].nbytes)  # rows a shard
+    # Rows a shard: 32 MiB, and a power of two, so that no batch of 256 lies in two shards.
+    step = 1 << (min(8192, 32 * 2**20 // rows[0].nbytes).bit_length() - 1)
     print(f"{name}, {rows.nbytes / 1e6:.0f} MB, {-(-count // step)} shards")
     raw_path, root = folder / "raw.npy", folder / "store"
 

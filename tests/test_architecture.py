@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import headstart
 
 PACKAGE = Path(headstart.__file__).parent
 PAGE = PACKAGE.parent.parent / "docs" / "architecture.md"
+ADD = re.compile(r"^\| ([\w ]+) \| (.+) \| (.+) \| `(test_\w+)` \|$", re.MULTILINE)
 ROW = re.compile(r"^\| (\d) \| `(\w+)` \| .* \| `([\w/.]+)` \|$", re.MULTILINE)
 
 
@@ -62,6 +64,20 @@ def test_what_is_written_once_is_in_one_place(pattern: str):
         if re.search(pattern, path.read_text(encoding="utf-8"))
     ]
     assert found == ONE_PLACE[pattern]
+
+
+def test_what_to_touch_exists_and_is_shown_by_a_test():
+    rows = ADD.findall(PAGE.read_text())
+    assert len(rows) == 9
+    tests = "\n".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    for what, files, call, shown_by in rows:
+        named = re.findall(r"`([\w/]+(?:\.py|/))`", files)
+        assert all((PACKAGE / file).exists() for file in named), what
+        assert files.count(",") <= 1, f"{what}: more than two files"
+        if call != "—":
+            module, _, function = call.strip("`").rpartition(".")
+            assert callable(getattr(import_module(f"headstart.{module}"), function)), what
+        assert f"def {shown_by}(" in tests, what
 
 
 def test_floors_agree_with_the_import_contract():

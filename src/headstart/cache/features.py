@@ -99,9 +99,13 @@ class FeatureCache:
             created when the first row is committed. An address that fsspec knows
             (``s3://bucket/features``) is shared by machines; a local mirror of what this machine
             has seen is kept in the platform's cache folder.
+
+    Attributes:
+        place: ``location`` as it was given; None where it was not.
     """
 
     def __init__(self, location: Path | str | None = None) -> None:
+        self.place = None if location is None else str(location)
         chosen = location if location is not None else os.environ.get("HEADSTART_CACHE")
         if isinstance(chosen, str) and "://" in chosen:
             name = sha256(chosen)[:16]

@@ -38,6 +38,12 @@ def stdout() -> Console:
     return Console(highlight=False, markup=False, width=width)
 
 
+def print_lines(console: Console, lines: Iterable[str]) -> None:
+    """Print commands and paths, each on one line: a terminal wraps it, and it can be copied."""
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output."""
     print(json.dumps(value, indent=2, ensure_ascii=False))

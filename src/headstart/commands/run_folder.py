@@ -22,6 +22,7 @@ from torch import Tensor
 from headstart._version import __version__
 from headstart.backbones import Backbone
 from headstart.cache import describe_space
+from headstart.commands.invocation import Commands
 from headstart.commands.settings import BackboneSpec
 from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
 from headstart.core.errors import ConfigError, DataError
@@ -59,6 +60,7 @@ class Run:
         folder: where the run was written; None if it was not.
         training: stages and epochs of a fine-tuning, in plain values; empty for a frozen backbone.
         tuned: the tensors of the backbone that a fine-tuning has changed, by name.
+        commands: the command that made the run, and those that may follow.
     """
 
     head: Head
@@ -80,6 +82,7 @@ class Run:
     folder: Path | None = None
     training: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tuned: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    commands: Commands = field(default=Commands(), repr=False)
 
     @property
     def accuracy(self) -> float:
@@ -110,6 +113,7 @@ class Run:
             "fingerprints": to_plain(dict(self.fingerprints)),
             "environment": to_plain(dict(self.environment)),
             "notes": list(self.notes),
+            "command": self.commands.made,
             **({"tuned": describe_tuned(self.tuned)} if self.tuned else {}),
         }
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.commands.invocation import Commands
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, Excerpt
 from headstart.core.wording import format_number, format_percent, format_seconds
 from headstart.report.page import (
@@ -59,7 +60,7 @@ def fit_page(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
     mistakes: Sequence[Mistake] = (),
-    commands: Sequence[str] = (),
+    commands: Commands | Sequence[str] = (),
     head_name: str = "this head",
 ) -> Page:
     """Build the report of ``fit``.
@@ -78,7 +79,8 @@ def fit_page(
         notes: defaults that were used with their reasons, things handled on the user's behalf.
         warnings: what the reader should doubt (a tiny test set, suspicious inputs).
         mistakes: examples of wrong predictions, the most confident first.
-        commands: what to try next, or how to repeat the run.
+        commands: what to try next; a :class:`Commands` also has the command that made the run,
+            which ends the page.
         head_name: how the trained head is named beside the baselines.
 
     Returns:
@@ -268,13 +270,25 @@ def _cost(
 
 
 def _settings(
-    commands: Sequence[str],
+    commands: Commands | Sequence[str],
     configuration: Mapping[str, Any] | None,
     environment: Mapping[str, Any] | None,
 ) -> list[Block]:
-    blocks: list[Block] = [Code("\n".join(commands))] if commands else []
+    blocks: list[Block] = []
     for caption, values in (("Configuration", configuration), ("Environment", environment)):
         if values:
             rows = tuple(flatten(values))
             blocks.append(Table(("setting", "value"), rows, caption, "ll", folded=True))
+    named = commands if isinstance(commands, Commands) else Commands(next=tuple(commands))
+    return [*blocks, *command_blocks(named)]
+
+
+def command_blocks(commands: Commands) -> list[Block]:
+    """Return the end of a page: what may follow, and the command that made it."""
+    blocks: list[Block] = []
+    if commands.next:
+        blocks.append(Code("\n".join(commands.next), "What may come next"))
+    blocks += [Code(command, f"With {what}") for what, command in commands.later]
+    if commands.made:
+        blocks.append(Code(commands.made, "The command that made this report"))
     return blocks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.commands.console import Printing, print_json, stdout
+from headstart.commands.console import Printing, print_json, print_lines, stdout
+from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import Mistake, fit_page
 from headstart.commands.session import Session
@@ -49,15 +50,17 @@ class TestedItems(Protocol):
 def new_run(
     session: Session,
     items: TestedItems,
-    settings: Iterable[Any],
+    call: Call,
     *,
     head: Head,
     evaluation: Evaluation,
     configuration: Mapping[str, Any],
     fingerprints: Mapping[str, Any],
-    spec: BackboneSpec | Backbone,
     backbone: Backbone,
     folder: Path | None,
+    settings: Any = None,
+    spec: BackboneSpec | Backbone | None = None,
+    commands: tuple[str, ...] = (),
     baselines: tuple[Baseline, ...] = (),
     curves: tuple[Curve, ...] = (),
 ) -> Run:
@@ -66,15 +69,18 @@ def new_run(
     Args:
         session: its cache, clock and notes.
         items: the splits.
-        settings: the settings objects of the call.
+        call: the call that made it.
         configuration: what else the record says of how the run was made: ``data``, ``chosen``.
-        spec: what the backbone was built from.
+        settings: the command's own, where they are not those of the call.
+        spec: what the backbone was built from; None: that of the call.
+        commands: what may follow; the one for new data is added.
         head, evaluation, fingerprints, backbone, folder, baselines, curves: see
             :class:`~headstart.commands.run_folder.Run`.
     """
     plain: dict[str, Any] = {}
-    for group in settings:
+    for group in (call.config if settings is None else settings, call.run, call.reading):
         plain |= to_plain(recorded(group))
+    spec = call.backbone if spec is None else spec
     return Run(
         head=head,
         classes=items.test.classes,
@@ -93,13 +99,25 @@ def new_run(
         spec=spec if isinstance(spec, BackboneSpec) else BackboneSpec.of(backbone),
         backbone=backbone,
         folder=folder,
+        commands=Commands(call.again(), commands, later_commands(call, folder)),
+    )
+
+
+def later_commands(call: Call, folder: Path | None) -> tuple[tuple[str, str], ...]:
+    """Return how the run of a call is used on other data."""
+    if folder is None:
+        return ()
+    table = Path("predictions.csv")
+    return (
+        ("new images", call.with_run("predict", folder, "NEW_IMAGES", table=table)),
+        ("other labelled data", call.with_run("evaluate", folder, "OTHER_DATA")),
     )
 
 
 def print_run(run: Run, printing: Printing) -> None:
     """Show scores, time, and what to do next; or the metrics as JSON."""
     if printing.json:
-        print_json({**run.metrics(), "folder": str(run.folder)})
+        print_json({**run.metrics(), "folder": str(run.folder), "next": list(run.commands.next)})
         return
     console = stdout()
     console.print(evaluation_table(run.evaluation, baselines=run.baselines))
@@ -108,8 +126,7 @@ def print_run(run: Run, printing: Printing) -> None:
     speed = "" if rate is None else f" ({rate:,.0f} images/s)"
     console.print(f"\ntime:   {run.seconds['total']:.1f} s{speed}: {', '.join(steps)}")
     console.print(f"\nreport: {run.folder}/report.html")
-    for command in next_steps(run):
-        console.print(f"next:   {command}")
+    print_lines(console, run.commands.lines())
 
 
 def write_run(
@@ -170,18 +187,8 @@ def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]])
         cache=run.cache,
         notes=run.notes,
         mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
-        commands=next_steps(run),
+        commands=run.commands,
         head_name=f"{run.configuration['head']} head",
-    )
-
-
-def next_steps(run: Run) -> tuple[str, ...]:
-    """Return commands that make sense after this run."""
-    folder = run.folder or "RUN"
-    return (
-        f"headstart predict {folder} NEW_IMAGES --out predictions.csv",
-        f"headstart evaluate {folder} OTHER_DATA",
-        f"headstart compare DATA --backbone {run.spec.source}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -76,6 +77,30 @@ def clean(text: object) -> str:
         else:
             marks.append(mark)
     return "".join(marks)
+
+
+def shell(words: Iterable[str]) -> str:
+    """Return a command that a shell takes apart into these words again, on one line.
+
+    Words with control characters, or with bytes that are not UTF-8 (lone surrogates), are written
+    as ``$'...'``, which bash, zsh and POSIX shells of 2024 know.
+    """
+    return " ".join(_shell_word(word) for word in words)
+
+
+def _shell_word(word: str) -> str:
+    if clean(word) == word:
+        return shlex.quote(word)
+    marks = []
+    for mark in word:
+        if mark in "\\'":
+            marks.append("\\" + mark)
+        elif clean(mark) == mark:
+            marks.append(mark)
+        else:
+            errors = "surrogateescape" if "\udc80" <= mark <= "\udcff" else "replace"
+            marks += [f"\\{byte:03o}" for byte in mark.encode("utf-8", errors)]
+    return "$'" + "".join(marks) + "'"
 
 
 def shorten(text: object, width: int = 28) -> str:
@@ -182,5 +207,6 @@ __all__ = [
     "listed",
     "nearest",
     "quoted",
+    "shell",
     "shorten",
 ]

@@ -9,12 +9,38 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from headstart.finetuning.recipe import Stage
+
+class Rates(Protocol):
+    """What optimizers and schedules read of a :class:`~headstart.finetuning.recipe.Stage`."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training items."""
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the head."""
+
+    @property
+    def momentum(self) -> float:
+        """Momentum of sgd."""
+
+    @property
+    def gamma(self) -> float:
+        """Factor of the schedule step."""
+
+    @property
+    def step_size(self) -> int:
+        """Epochs between its steps."""
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of linear warm-up."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +57,9 @@ class OptimizerKind:
     """
 
     name: str
-    build: Callable[[list[dict[str, Any]], Stage], Optimizer]
-    describe: Callable[[Stage], str]
-    state_tensors: Callable[[Stage], int]
+    build: Callable[[list[dict[str, Any]], Rates], Optimizer]
+    describe: Callable[[Rates], str]
+    state_tensors: Callable[[Rates], int]
 
 
 @dataclass(frozen=True)
@@ -48,8 +74,8 @@ class Schedule:
     """
 
     name: str
-    factor: Callable[[Stage, float], float]
-    describe: Callable[[Stage], str]
+    factor: Callable[[Rates, float], float]
+    describe: Callable[[Rates], str]
 
 
 OPTIMIZERS: dict[str, OptimizerKind] = {}
@@ -66,30 +92,30 @@ def register_schedule(schedule: Schedule) -> None:
     SCHEDULES[schedule.name] = schedule
 
 
-def _adamw(groups: list[dict[str, Any]], stage: Stage) -> Optimizer:
+def _adamw(groups: list[dict[str, Any]], stage: Rates) -> Optimizer:
     from torch.optim import AdamW
 
     return AdamW(groups, lr=stage.lr)
 
 
-def _adam(groups: list[dict[str, Any]], stage: Stage) -> Optimizer:
+def _adam(groups: list[dict[str, Any]], stage: Rates) -> Optimizer:
     from torch.optim import Adam
 
     return Adam(groups, lr=stage.lr)
 
 
-def _sgd(groups: list[dict[str, Any]], stage: Stage) -> Optimizer:
+def _sgd(groups: list[dict[str, Any]], stage: Rates) -> Optimizer:
     from torch.optim import SGD
 
     return SGD(groups, lr=stage.lr, momentum=stage.momentum)
 
 
-def _cosine(stage: Stage, progress: float) -> float:
+def _cosine(stage: Rates, progress: float) -> float:
     done = (progress - stage.warmup) / (stage.epochs - stage.warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _step(stage: Stage, progress: float) -> float:
+def _step(stage: Rates, progress: float) -> float:
     return float(stage.gamma ** (math.floor(progress) // stage.step_size))
 
 
@@ -121,6 +147,7 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "OptimizerKind",
+    "Rates",
     "Schedule",
     "register_optimizer",
     "register_schedule",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from headstart.core.wording import quoted
+from headstart.freezing import writers
 from headstart.freezing.governance import Governance, autograd_tops, keeps_statistics
 from headstart.modules import kinds
 
@@ -18,7 +19,7 @@ def conflicts(plan: Governance) -> list[str]:
 
 
 def _layers(plan: Governance) -> Iterator[str]:
-    unmade, batch_only, unknown = [], [], []
+    unmade, batch_only, unknown, uncalibrated = [], [], [], []
     for name, policy in plan.governing.items():
         module = plan.named[name]
         own = [*module._parameters.values(), *module._buffers.values()]
@@ -28,6 +29,13 @@ def _layers(plan: Governance) -> Iterator[str]:
             batch_only.append(name)
         if keeps_statistics(module, policy) and not kinds.can_hold_statistics(module):
             unknown.append(name)
+        if policy.parameters == "frozen" and writers.is_uncalibrated(module):
+            uncalibrated.append(name or "the model")
+    if uncalibrated:
+        yield (
+            f"{quoted(uncalibrated)} quantize by a range that they have not observed yet: run some"
+            " batches through the model before freezing"
+        )
     if unmade:
         yield f"{quoted(unmade)} are lazy: run one batch through the model before freezing"
     if batch_only:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from headstart.freezing import hold
-from headstart.freezing.plan import FreezePlan
+from headstart.freezing.plan import FreezePlan, ModuleIntent
+from headstart.modules import kinds
 from headstart.modules.digests import (
     Change,
     Record,
@@ -146,12 +147,29 @@ def _faults(model: nn.Module, contract: Contract, tensors: Mapping[str, Tensor])
             yield f"the part {intent.name!r} is gone"
             continue
         yield from hold.faults(intent.name, modules[intent.name], intent, mode)
+        yield from _appeared(intent, modules[intent.name], contract.plan)
     for name in contract.plan.frozen:
         if name in tensors and tensors[name].requires_grad:
             yield f"{name!r} is frozen, but its requires_grad was switched on"
     for name in contract.plan.trainable:
         if name in tensors and not tensors[name].requires_grad:
             yield f"{name!r} is trainable, but its requires_grad was switched off"
+
+
+def _appeared(intent: ModuleIntent, module: nn.Module, plan: FreezePlan) -> Iterator[str]:
+    """Yield the tensors that a frozen part has got since, such as a state made in its first pass.
+
+    Buffers that a checkpoint does not hold are caches, which may come and go.
+    """
+    if intent.policy.parameters != "frozen":
+        return
+    kept = [key for key in module._buffers if key not in module._non_persistent_buffers_set]
+    running = kinds.running_buffers(module)
+    prefix = f"{intent.name}." if intent.name else ""
+    known = {*plan.frozen, *plan.trainable}
+    for key in [*module._parameters, *(key for key in kept if key not in running)]:
+        if getattr(module, key, None) is not None and prefix + key not in known:
+            yield f"{prefix + key!r} appeared after the freeze, in a part that is frozen"
 
 
 __all__ = [

@@ -184,7 +184,7 @@ class _Watch:
                 " multi_avg_fn variants do: get_ema_multi_avg_fn)"
             )
         if isinstance(tensor, nn.Parameter):
-            return _parameter_cause(tensor, optimizer)
+            return _parameter_cause(tensor, optimizer, self.owners[name.rpartition(".")[0]])
         owner = self.owners[name.rpartition(".")[0]]
         if name.rpartition(".")[2] not in kinds.running_buffers(owner):
             return f"the forward of {type(owner).__name__}, or a direct assignment, wrote to it"
@@ -196,12 +196,15 @@ class _Watch:
         )
 
 
-def _parameter_cause(parameter: Tensor, optimizer: Optimizer | None) -> str:
+def _parameter_cause(parameter: Tensor, optimizer: Optimizer | None, owner: nn.Module) -> str:
     """Explain how an optimizer came to move a frozen parameter, if an optimizer did."""
     groups = optimizer.param_groups if optimizer is not None else []
     group = next((g for g in groups if any(p is parameter for p in g["params"])), None)
     if optimizer is None or group is None:
-        return "direct assignment: something other than its optimizer wrote to it"
+        return (
+            f"direct assignment: the forward of {type(owner).__name__}, or something else than its"
+            " optimizer, wrote to it"
+        )
     reasons = []
     if parameter.requires_grad:
         reasons.append("its requires_grad was switched on after the freeze")

@@ -13,6 +13,7 @@ that is held in the same way.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,9 +25,12 @@ from torch import Tensor, nn
 from headstart.core.errors import FreezeError
 from headstart.freezing.plan import ModuleIntent
 from headstart.freezing.policy import FreezePolicy
+from headstart.freezing.writers import HeldState
+from headstart.modules import kinds
 
 _HOLD = "_headstart_hold"
 _TRACKING = "track_running_stats"
+_RESET = "reset_running_stats"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,27 @@ class HeldTrain:
         self.requested = mode
         self.module.training = False
         return self.module
+
+
+class HeldReset:
+    """Replaces ``module.reset_running_stats``: statistics that a contract keeps are not reset.
+
+    torch's ``update_bn`` resets every batch norm and measures it anew by passes in training mode.
+    A held norm takes part in neither, here and in copies; the norms that train are re-estimated.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self) -> None:
+        """Leave the statistics as they are, and say so."""
+        warnings.warn(
+            "a freeze contract keeps the running statistics of this"
+            f" {type(self.module).__name__}, which were not reset. To re-estimate them:"
+            " FreezeHandle.of(model).release(), then headstart.reestimate(model, batches) or"
+            " update_bn",
+            stacklevel=2,
+        )
 
 
 class HeldForward:
@@ -142,6 +167,10 @@ def put(module: nn.Module, intent: ModuleIntent, mode: bool) -> None:
     module.training = mode and not intent.held
     if intent.held:
         module.__dict__["train"] = HeldTrain(module, mode)
+    if _keeps_reset(module, intent):
+        module.__dict__[_RESET] = HeldReset(module)
+    if intent.writes:
+        module.__dict__["forward"] = HeldState(module, module.__dict__.get("forward"))
     if intent.autograd:
         inner = module.__dict__.get("forward")
         inference = intent.policy.autograd == "inference"
@@ -157,12 +186,21 @@ def remove(module: nn.Module, mode: bool) -> None:
         setattr(module, _TRACKING, hold.tracked)
     if isinstance(module.__dict__.get("train"), HeldTrain):
         del module.__dict__["train"]
-    forward = module.__dict__.get("forward")
-    if isinstance(forward, HeldForward):
-        del module.__dict__["forward"]
-        if forward.inner is not None:
-            module.__dict__["forward"] = forward.inner
+    if isinstance(module.__dict__.get(_RESET), HeldReset):
+        del module.__dict__[_RESET]
+    for wrapper in (HeldForward, HeldState):  # the outer one first
+        forward = module.__dict__.get("forward")
+        if isinstance(forward, wrapper):
+            del module.__dict__["forward"]
+            if forward.inner is not None:
+                module.__dict__["forward"] = forward.inner
     module.training = mode
+
+
+def _keeps_reset(module: nn.Module, intent: ModuleIntent) -> bool:
+    """Whether a module has running statistics that must not be reset."""
+    keeps = kinds.is_running_norm(module) and not intent.policy.norm_updates
+    return keeps and callable(getattr(module, _RESET, None))
 
 
 def faults(name: str, module: nn.Module, intent: ModuleIntent, mode: bool) -> Iterator[str]:
@@ -182,12 +220,21 @@ def faults(name: str, module: nn.Module, intent: ModuleIntent, mode: bool) -> It
         yield f"{label} is in evaluation mode while the model trains"
     if intent.keeps_statistics and getattr(module, _TRACKING):
         yield f"{label} tracks running statistics again"
-    if intent.autograd and not isinstance(module.__dict__.get("forward"), HeldForward):
+    forward = module.__dict__.get("forward")
+    outer = isinstance(forward, HeldForward)
+    inner = forward.inner if isinstance(forward, HeldForward) else forward
+    if (intent.autograd and not outer) or (intent.writes and not isinstance(inner, HeldState)):
         yield f"{label} lost its hold: its attribute 'forward' was replaced"
+    reset = module.__dict__.get(_RESET)
+    if _keeps_reset(module, intent) and not (
+        isinstance(reset, HeldReset) and reset.module is module
+    ):
+        yield f"{label} lost its hold: its attribute '{_RESET}' was replaced"
 
 
 __all__ = [
     "HeldForward",
+    "HeldReset",
     "HeldTrain",
     "Hold",
     "faults",

@@ -354,7 +354,8 @@ def _refuse_held(chosen: Mapping[str, nn.Module]) -> None:
     if held:
         raise FreezeError(
             f"the statistics of {quoted(held, 4)} are frozen",
-            hint="release the contract, re-estimate, and freeze with norm='reestimated'",
+            hint="release the contract (FreezeHandle.of(model).release(), of a copy too),"
+            " re-estimate, and freeze with norm='reestimated'",
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from headstart.core.wording import quoted
+from headstart.freezing import writers
 from headstart.freezing.conflicts import conflicts
 from headstart.freezing.governance import (
     Governance,
@@ -35,6 +36,7 @@ class ModuleIntent:
         keeps_statistics: whether it normalises by the batch but keeps its running statistics.
         autograd: whether its forward is wrapped, because it is the top of a part whose policy is
             ``no_grad`` or ``inference``.
+        writes: whether its forward is replaced, because it would write to its frozen state.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ModuleIntent:
     held: bool
     keeps_statistics: bool
     autograd: bool
+    writes: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,9 +163,16 @@ def _intents(plan: Governance) -> Iterator[ModuleIntent]:
         if kinds.is_running_norm(module):
             held = policy.norm != "batch"
         else:
-            held = policy.stochastic == "off"
-        keeps = keeps_statistics(module, policy)
-        yield ModuleIntent(name, policy, held, keeps, name in tops)
+            fixed = policy.parameters == "frozen" and writers.moves_in_training(module)
+            held = policy.stochastic == "off" or fixed
+        yield ModuleIntent(
+            name=name,
+            policy=policy,
+            held=held,
+            keeps_statistics=keeps_statistics(module, policy),
+            autograd=name in tops,
+            writes=policy.parameters == "frozen" and writers.writes(module) is not None,
+        )
 
 
 def _rows(plan: Governance) -> Iterator[PlanRow]:
@@ -221,6 +231,13 @@ def _notes(plan: Governance) -> Iterator[str]:
     for names in tied.values():
         if len(names) > 1:
             yield f"{quoted(names, 4)} are one tensor and are governed together"
+    writing: dict[str, list[str]] = {}
+    for name, policy in plan.governing.items():
+        what = writers.writes(plan.named[name])
+        if what is not None and policy.parameters == "frozen":
+            writing.setdefault(what, []).append(name or "the model")
+    for what, names in writing.items():
+        yield f"each of {quoted(names, 4)} {what} in every pass; frozen, it does so on a copy"
 
 
 __all__ = [

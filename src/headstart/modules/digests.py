@@ -7,6 +7,7 @@ bits: ``-0.0`` differs from ``0.0``, and two NaNs with different payloads differ
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -97,8 +98,10 @@ def _digest_tensor(tensor: Tensor) -> str:
     flat = tensor.detach().contiguous().reshape(-1)
     if flat.is_conj() or flat.is_neg():
         flat = flat.resolve_conj().resolve_neg()
-    # A view as bytes and numpy's buffer protocol: no copy for a contiguous tensor on the CPU.
-    hasher.update(flat.view(torch.uint8).cpu().numpy().data)
+    # By address: no copy for a contiguous tensor on the CPU, and unlike numpy's view it leaves the
+    # storage resizable, as quantization observers need theirs.
+    held = flat.view(torch.uint8).cpu()
+    hasher.update((ctypes.c_ubyte * held.numel()).from_address(held.data_ptr()))
     return hasher.hexdigest()
 
 

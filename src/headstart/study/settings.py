@@ -48,7 +48,7 @@ class CompareConfig:
     )
     repeats: int = option(5, "Repetitions with independent seeds.", at_least=1)
     head: str = option("linear", describe_heads)
-    head_options: Mapping[str, Any] = option({}, "Options of the head by name.", cli=False)
+    head_options: Mapping[str, Any] = option({}, "Options of the head by name.")
     epochs: int | None = option(
         None,
         "Epochs of a head that is trained in epochs, and of every stage of a fine-tuning.",

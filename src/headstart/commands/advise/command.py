@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headstart.commands.advise.options import ADVISE, AdviseConfig
-from headstart.commands.console import Printing, plain_table, print_json, stdout
+from headstart.commands.console import Printing, plain_table, print_json, print_lines, stdout
 from headstart.commands.generate import Data, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 
@@ -33,4 +33,4 @@ def advise(
     console.print(advice.verdict, style="bold")
     rows = [(each.name, each.value, each.meaning, each.leaning) for each in advice.indicators]
     console.print(plain_table(("indicator", "measured", "usually means", "leans to"), rows))
-    console.print(f"next:   {advice.command}")
+    print_lines(console, (f"next:   {command}" for command in advice.commands))

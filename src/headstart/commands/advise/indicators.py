@@ -27,12 +27,14 @@ class Indicator:
         value: the number, in words with its unit and interval.
         meaning: what it usually means.
         leaning: to which side it leans.
+        recipe: what it recommends, if anything is thawed.
     """
 
     name: str
     value: str
     meaning: str
     leaning: Leaning
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Advice:
         gradients: relative gradient norm of every block, from the input to the output.
         drift: of every layer with running statistics; empty where there is none.
         command: what to run next.
+        commands: all that the measurements recommend, that one first.
         seconds: wall time.
     """
 
@@ -61,6 +64,7 @@ class Advice:
     gradients: tuple[RelativeGradient, ...]
     drift: tuple[LayerDrift, ...]
     command: str
+    commands: tuple[str, ...]
     seconds: float
 
 
@@ -133,9 +137,10 @@ def drift_indicator(shifts: tuple[LayerDrift, ...]) -> Indicator:
         return Indicator(
             name,
             value,
-            "the data are unlike those of the pre-training: check the preprocessing first, then try"
-            " norm = 'reestimated' or bn-affine",
+            "the data are unlike those of the pre-training: check the preprocessing first; what may"
+            " be enough to thaw is scales and shifts of the norms (recipe bn-affine)",
             "unfreeze",
+            "bn-affine",
         )
     return Indicator(name, value, "the data look like those of the pre-training", "stay frozen")
 
@@ -156,9 +161,10 @@ def gradient_indicator(found: tuple[RelativeGradient, ...]) -> Indicator:
         return Indicator(
             name,
             value,
-            f"'{ordered[0].name}' stands out ({times:.1f} times the median), {where}; try the"
-            " recipe surgical",
+            f"'{ordered[0].name}' stands out ({times:.1f} times the median), {where}; if one is"
+            " thawed, then this one (recipe surgical)",
             "unfreeze",
+            "surgical",
         )
     return Indicator(name, value, "no block stands out", "either")
 
@@ -178,22 +184,26 @@ def verdict(leaning: Leaning, difference: Score, indicators: tuple[Indicator, ..
     )
 
 
-def command(leaning: Leaning) -> str:
-    """Return what to run next."""
-    if leaning == "unfreeze":
-        return "headstart finetune DATA --backbone B --recipe lp-ft"
+def recipes(leaning: Leaning, indicators: tuple[Indicator, ...]) -> tuple[str, ...]:
+    """Return the recipes to try, the first one first; none where the backbone is to stay frozen.
+
+    What an indicator names comes before the recipes for any network: ``lp-ft`` where thawing has
+    paid, ``gradual``, which stops by itself, where that is open. One block (``surgical``) is the
+    smaller step than the norms of all of them.
+    """
     if leaning == "stay frozen":
-        return "headstart fit DATA --backbone B"
-    return "headstart finetune DATA --backbone B --recipe gradual"
+        return ()
+    named = [each.recipe for each in reversed(indicators) if each.recipe is not None]
+    return tuple(named) or ("lp-ft" if leaning == "unfreeze" else "gradual",)
 
 
 __all__ = [
     "Advice",
     "Indicator",
-    "command",
     "curve_indicator",
     "drift_indicator",
     "gradient_indicator",
+    "recipes",
     "trial_indicator",
     "verdict",
 ]

@@ -14,15 +14,16 @@ from headstart.backbones import Backbone
 from headstart.commands.advise.indicators import (
     Advice,
     Indicator,
-    command,
     curve_indicator,
     drift_indicator,
     gradient_indicator,
+    recipes,
     trial_indicator,
     verdict,
 )
 from headstart.commands.advise.options import ADVISE, AdviseConfig
 from headstart.commands.embedding import load_backbone
+from headstart.commands.invocation import Call
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.core.division import stratified_split
@@ -68,7 +69,8 @@ def advise(
     Raises:
         DataError: too few items to hold any out.
     """
-    config, run, reading, spec = ADVISE.settle(overrides, config, run, reading, backbone)
+    call = Call(ADVISE, data, *ADVISE.settle(overrides, config, run, reading, backbone))
+    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
     session = Session(run)
     network = load_backbone(spec)
     network.module.to(run.resolve_device())
@@ -89,6 +91,7 @@ def advise(
         gradient_indicator(gradients),
     )
     leaning = indicators[0].leaning
+    commands = _commands(call, recipes(leaning, indicators))
     return Advice(
         verdict=verdict(leaning, difference, indicators),
         leaning=leaning,
@@ -98,9 +101,17 @@ def advise(
         difference=difference,
         gradients=gradients,
         drift=shifts,
-        command=command(leaning),
+        command=commands[0],
+        commands=commands,
         seconds=session.clock.seconds()["total"],
     )
+
+
+def _commands(call: Call, named: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the calls that follow: of ``finetune`` by each recipe, or of ``fit`` for none."""
+    if not named:
+        return (call.then("fit"),)
+    return tuple(call.then("finetune", recipe=recipe) for recipe in named)
 
 
 class _Measurements:

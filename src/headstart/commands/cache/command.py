@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.commands.console import Printing, plain_table, print_json, reporter, stdout
+from headstart.commands.console import (
+    Printing,
+    plain_table,
+    print_json,
+    print_lines,
+    reporter,
+    stdout,
+)
 from headstart.commands.generate import generated
 from headstart.commands.settings import RunOptions
 from headstart.core.errors import ConfigError
 from headstart.core.kinds import Kind
-from headstart.core.settings import like, option
-from headstart.core.wording import format_bytes
+from headstart.core.settings import command_line, like, option
+from headstart.core.wording import format_bytes, shell
 
 if TYPE_CHECKING:
     from headstart.cache import FeatureCache
@@ -155,7 +162,8 @@ def verify(config: VerifyConfig, place: Place, printing: Printing) -> None:
         if rows and config.repair:
             console.print(f"{rows:,} rows will be computed again when they are next needed")
         elif report.damaged:
-            console.print("mend it with: headstart cache verify --repair")
+            words = ["headstart", "cache", "verify", *command_line(place), "--repair"]
+            print_lines(console, (f"mend it with: {shell(words)}",))
     if not report.ok:
         raise typer.Exit(1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headstart.commands.compare.options import COMPARE, CompareConfig
-from headstart.commands.console import Printing, print_json, stdout
+from headstart.commands.console import Printing, print_json, print_lines, stdout
 from headstart.commands.generate import Data, as_flags, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.core.settings import options_of
@@ -39,9 +39,8 @@ def compare(
     console = stdout()
     flags = {each.name: each for each in options_of(CompareConfig)}
     console.print(terminal(done.comparison, lambda text: as_flags(text, flags)))
-    console.print(f"\nreport: {done.folder}/report.html")
-    for command in done.commands:
-        console.print(f"next:   {command}", soft_wrap=True)
+    following = [f"next:   {command}" for command in done.commands]
+    print_lines(console, (f"\nreport: {done.folder}/report.html", *following))
 
 
 def _list_words() -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.commands.compare.next_commands import Asked, next_commands
+from headstart.commands.compare.next_commands import next_commands
 from headstart.commands.compare.options import COMPARE, CompareConfig
 from headstart.commands.compare.tuning import FineTuner
 from headstart.commands.embedding import complete_up_to
+from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_folder import (
     backbone_fingerprint,
     describe_environment,
@@ -34,7 +35,8 @@ class ComparisonRun:
 
     Attributes:
         comparison: figures, findings, recommendation.
-        commands: that apply the recommendation and repeat the study.
+        command: that made it.
+        commands: that apply the recommendation.
         environment: versions and machine.
         fingerprints: content digests of backbone and data.
         notes: what was decided on the user's behalf in reading data and backbone.
@@ -43,6 +45,7 @@ class ComparisonRun:
     """
 
     comparison: Comparison
+    command: str
     commands: tuple[str, ...]
     environment: Mapping[str, Any]
     fingerprints: Mapping[str, Any]
@@ -60,6 +63,7 @@ class ComparisonRun:
             "format": FORMAT,
             "kind": "comparison",
             "backbone": self.spec.plain(),
+            "command": self.command,
             "commands": list(self.commands),
             "environment": to_plain(dict(self.environment)),
             "notes": list(self.notes),
@@ -93,7 +97,8 @@ def compare(
             the data, run the network and keep its rows. Where writing fails, the same call
             continues from what was computed.
     """
-    config, run, reading, spec = COMPARE.settle(overrides, config, run, reading, backbone)
+    call = Call(COMPARE, data, *COMPARE.settle(overrides, config, run, reading, backbone))
+    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
     session = Session(run)
     chosen = resolve(config.configs)
     if config.epochs and not config.head_in_epochs and all(one.recipe is None for one in chosen):
@@ -106,13 +111,13 @@ def compare(
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     if not isinstance(spec, BackboneSpec):
         spec = BackboneSpec.of(network)
-    asked = Asked(data, reading, spec, run, network.inputs, config.epochs)
     runs: list[ComparisonRun] = []
 
     def finish(comparison: Comparison) -> None:
         done = ComparisonRun(
             comparison=comparison,
-            commands=next_commands(asked, comparison),
+            command=call.again(),
+            commands=next_commands(call, spec, network.inputs, comparison),
             environment=describe_environment(),
             fingerprints={
                 "backbone": backbone_fingerprint(network, run.precision),
@@ -120,7 +125,7 @@ def compare(
                 "test": split_fingerprint(dataset.test),
             },
             notes=tuple(session.notes),
-            spec=asked.spec,
+            spec=spec,
             folder=folder,
         )
         if folder is not None:
@@ -157,7 +162,7 @@ def write_comparison(run: ComparisonRun, folder: Path) -> None:
         f" {e.n_train:,} training and {e.n_test:,} test {e.unit}",
         environment=run.environment,
         notes=run.notes,
-        commands=run.commands,
+        commands=Commands(run.command, run.commands),
     )
     write_page(page, folder / "report.html")
     write_json(folder / "run.json", run.description())

@@ -3,99 +3,74 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from headstart.commands.backbone_spec import INPUTS
-from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
-from headstart.core.settings import command_line
+from headstart.commands.invocation import Call
+from headstart.commands.settings import BackboneSpec
 from headstart.data import Inputs
 from headstart.study import Comparison, Outcome
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the user wants, as far as a command has to repeat it.
-
-    Attributes:
-        data: the source; anything but text or a path is called DATA.
-        reading: how the data is read.
-        spec: how the backbone is built.
-        run: the shared settings.
-        inputs: the backbone's own, before any configuration changed it.
-        epochs: of the study.
-    """
-
-    data: Any
-    reading: ReadOptions
-    spec: BackboneSpec
-    run: RunOptions
-    inputs: Inputs
-    epochs: int | None
-
-
-def next_commands(asked: Asked, comparison: Comparison) -> tuple[str, ...]:
+def next_commands(
+    call: Call, spec: BackboneSpec, inputs: Inputs, comparison: Comparison
+) -> tuple[str, ...]:
     """Return a command for the recommendation, where one can express it, and for fine-tuning.
 
     Fine-tuning is named where it gains more than noise.
+
+    Args:
+        call: that was made.
+        spec: how its backbone is built.
+        inputs: the backbone's own, before any configuration changed it.
+        comparison: what came of it.
     """
-    if asked.spec.own_module:
+    if spec.own_module:
         return ()
-    commands = [_fit(asked, comparison), _finetune(asked, comparison)]
-    return tuple(shlex.join(words) for words in commands if words)
+    said = _Said(call, spec, inputs)
+    return (*said.fit(comparison), *said.finetune(comparison))
 
 
-def _fit(asked: Asked, comparison: Comparison) -> list[str]:
-    name = comparison.recommendation.configuration
-    if name is None:
-        return []
-    chosen = comparison.evidence.frozen_outcome(name)
-    measured = chosen.case.function.measured_statistics
-    if measured or not chosen.cacheable or not _can_be_said(asked, chosen):
-        return []
-    words = ["headstart", "fit", *_source_and_backbone(asked, chosen)]
-    precision = asked.run.precision
-    words += ["--precision", precision] if precision != "float32" else []
-    return words + (["--head", chosen.head.kind] if chosen.head.kind != "linear" else [])
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    call: Call
+    spec: BackboneSpec
+    inputs: Inputs
+
+    def fit(self, comparison: Comparison) -> tuple[str, ...]:
+        name = comparison.recommendation.configuration
+        if name is None:
+            return ()
+        chosen = comparison.evidence.frozen_outcome(name)
+        measured = chosen.case.function.measured_statistics
+        if measured or not chosen.cacheable or not self._can_be_said(chosen):
+            return ()
+        head: dict[str, Any] = {"head": chosen.head.kind, "head_options": dict(chosen.head.options)}
+        return (self.call.then("fit", backbone=self._spec_of(chosen), **head),)
+
+    def finetune(self, comparison: Comparison) -> tuple[str, ...]:
+        better = [o for o in comparison.evidence.tuned if o.gains and self._can_be_said(o)]
+        if not better:
+            return ()
+        best = max(better, key=lambda outcome: outcome.accuracy.value)
+        command = self.call.then(
+            "finetune",
+            backbone=self._spec_of(best),
+            recipe=str(best.case.configuration.recipe),
+            epochs=self.call.config.epochs,
+        )
+        return (command,)
+
+    def _can_be_said(self, outcome: Outcome) -> bool:
+        wanted = outcome.case.function.inputs
+        return set(self.inputs.differences(wanted)) <= set(INPUTS)
+
+    def _spec_of(self, outcome: Outcome) -> BackboneSpec:
+        """Return how to build the backbone of an outcome: as asked, but for what it changed."""
+        layer, pooling = outcome.case.cut
+        changed = self.inputs.differences(outcome.case.function.inputs)
+        pooled = pooling if layer and pooling != "avg" else None
+        return dataclasses.replace(self.spec.with_inputs(changed), layer=layer, pooling=pooled)
 
 
-def _finetune(asked: Asked, comparison: Comparison) -> list[str]:
-    better = [o for o in comparison.evidence.tuned if o.gains and _can_be_said(asked, o)]
-    if not better:
-        return []
-    best = max(better, key=lambda outcome: outcome.accuracy.value)
-    words = ["headstart", "finetune", *_source_and_backbone(asked, best)]
-    words += ["--recipe", str(best.case.configuration.recipe)]
-    return words + ([] if asked.epochs is None else ["--epochs", str(asked.epochs)])
-
-
-def _can_be_said(asked: Asked, outcome: Outcome) -> bool:
-    wanted = outcome.case.function.inputs
-    return set(asked.inputs.differences(wanted)) <= set(INPUTS)
-
-
-def _source_and_backbone(asked: Asked, outcome: Outcome) -> list[str]:
-    """Return the data and the backbone of an outcome, read and built as the study did."""
-    named = isinstance(asked.data, str | Path)
-    how = command_line(asked.reading, RunOptions(seed=asked.run.seed, on_bad=asked.run.on_bad))
-    words = [str(asked.data), *how] if named else ["DATA"]
-    spec = _spec_of(asked, outcome)
-    return [
-        *words,
-        "--backbone",
-        spec.source,
-        *command_line(dataclasses.replace(spec, source=BackboneSpec().source)),
-    ]
-
-
-def _spec_of(asked: Asked, outcome: Outcome) -> BackboneSpec:
-    """Return how to build the backbone of an outcome: as asked, but for what it changed."""
-    layer, pooling = outcome.case.cut
-    changed = asked.inputs.differences(outcome.case.function.inputs)
-    pooled = pooling if layer and pooling != "avg" else None
-    return dataclasses.replace(asked.spec.with_inputs(changed), layer=layer, pooling=pooled)
-
-
-__all__ = ["Asked", "next_commands"]
+__all__ = ["next_commands"]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.commands.compare import tables
+from headstart.commands.invocation import Commands
+from headstart.commands.run_page import command_blocks
 from headstart.core.records import Curve
 from headstart.core.wording import (
     NOT_DEFINED,
@@ -43,7 +45,7 @@ def comparison_page(
     subtitle: str = "",
     environment: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
-    commands: Sequence[str] = (),
+    commands: Commands | None = None,
 ) -> Page:
     """Build the report of ``compare``.
 
@@ -53,16 +55,17 @@ def comparison_page(
         subtitle: one line below it.
         environment: versions and hardware.
         notes: what was decided in reading data and backbone.
-        commands: what to do next.
+        commands: what to do next, and the command that made the comparison.
     """
+    commands = commands or Commands()
     sections = (
-        Section("Recommendation", tuple(_advice(comparison, commands))),
+        Section("Recommendation", tuple(_advice(comparison, commands.next))),
         Section("Accuracy", tuple(_accuracy(comparison))),
         Section("Training", tuple(_training(comparison))),
         Section("Causes", tuple(_causes(comparison))),
         Section("Cost", tuple(_cost(comparison))),
         Section("Every run", (_runs(comparison),)),
-        Section("To repeat this", tuple(_settings(comparison, environment, notes))),
+        Section("To repeat this", tuple(_settings(comparison, environment, notes, commands))),
     )
     return Page(
         title=title,
@@ -311,7 +314,10 @@ def _seeds(seeds: Seeds) -> str:
 
 
 def _settings(
-    comparison: Comparison, environment: Mapping[str, Any] | None, notes: Sequence[str]
+    comparison: Comparison,
+    environment: Mapping[str, Any] | None,
+    notes: Sequence[str],
+    commands: Commands,
 ) -> list[Block]:
     blocks: list[Block] = [Callout(note) for note in (*notes, *comparison.notes)]
     described = tuple(
@@ -324,7 +330,7 @@ def _settings(
         if values:
             rows = tuple(flatten(values))
             blocks.append(Table(("setting", "value"), rows, caption, "ll", folded=True))
-    return blocks
+    return [*blocks, *command_blocks(Commands(commands.made))]
 
 
 def _accuracy_figure(comparison: Comparison) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headstart.commands.console import Printing, plain_table, print_json, stdout
+from headstart.commands.console import Printing, plain_table, print_json, print_lines, stdout
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
 from headstart.commands.generate import Data, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
@@ -31,7 +31,7 @@ def examine(
 
     found = examine_job(data, backbone, config=config, run=run, reading=reading)
     if printing.json:
-        print_json(found.plain())
+        print_json({**found.plain(), "next": list(found.commands.next)})
     else:
         _print(found, config.most)
 
@@ -59,4 +59,4 @@ def _print(found: Examination, most: int) -> None:
             for each in doubts[:most]
         ]
         console.print(plain_table(("item", "label", "looks like", "probability"), marked))
-    console.print(f"\nreport: {found.folder}/report.html")
+    print_lines(console, (f"\nreport: {found.folder}/report.html", *found.commands.lines()))

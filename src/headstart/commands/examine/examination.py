@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headstart.commands.invocation import Commands
 from headstart.core.records import Score, to_plain
 from headstart.heads import LabelBudget
 
@@ -49,6 +50,7 @@ class Examination:
         n_train, n_test: items looked at.
         notes: what was decided on the user's behalf; ``budget`` has notes of its own.
         folder: where the report was written; None if it was not.
+        commands: the command that made it, and what may follow.
     """
 
     budget: LabelBudget
@@ -58,6 +60,7 @@ class Examination:
     n_test: int
     notes: tuple[str, ...] = ()
     folder: Path | None = None
+    commands: Commands = field(default=Commands())
 
     def plain(self) -> dict[str, Any]:
         """Return everything in plain values, for ``examination.json``."""

@@ -9,6 +9,7 @@ from typing import Any
 from headstart.commands.embedding import embed, load_backbone
 from headstart.commands.examine.examination import EXAMPLES, Doubt, Examination, NearCopy
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
+from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_folder import describe_environment
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
@@ -48,7 +49,8 @@ def examine(
         DataError, BadFilesError, BackboneError, StoreError, HeadError: as for
             :func:`headstart.fit`.
     """
-    config, run, reading, spec = EXAMINE.settle(overrides, config, run, reading, backbone)
+    call = Call(EXAMINE, data, *EXAMINE.settle(overrides, config, run, reading, backbone))
+    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
     session = Session(run)
     network = load_backbone(spec)
     dataset = session.open_dataset(data, reading)
@@ -93,6 +95,7 @@ def examine(
         len(test),
         tuple(session.notes),
         folder,
+        Commands(call.again(), (call.then("fit"),)),
     )
     if folder is not None:
         configuration = {
@@ -125,7 +128,12 @@ def _write(
     write_page(examine_page(found, *excerpts, configuration), folder / "report.html")
     write_json(
         folder / "examination.json",
-        {**found.plain(), "configuration": configuration, "environment": describe_environment()},
+        {
+            **found.plain(),
+            "command": found.commands.made,
+            "configuration": configuration,
+            "environment": describe_environment(),
+        },
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headstart.commands.examine.examination import Examination, format_gain
+from headstart.commands.run_page import command_blocks
 from headstart.core.records import Excerpt
 from headstart.core.wording import format_percent
 from headstart.heads import LabelBudget
@@ -52,6 +53,7 @@ def examine_page(
     repeat: tuple[Block, ...] = (
         *(Callout(note) for note in found.notes),
         Table(("setting", "value"), rows, "Configuration", "ll", folded=True),
+        *command_blocks(found.commands),
     )
     return Page(
         title=f"{configuration['data']}: the data, by its features",

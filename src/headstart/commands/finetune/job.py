@@ -23,10 +23,11 @@ from headstart.commands.finetune.loggers import Loggers, check_loggers, open_log
 from headstart.commands.finetune.options import FINETUNE, FinetuneConfig
 from headstart.commands.finetune.page import finetune_page
 from headstart.commands.finetune.start import fit_probe, score_probe, surgical_block
+from headstart.commands.invocation import Call
 from headstart.commands.run_folder import Run, backbone_fingerprint, split_fingerprint
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
-from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
+from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
 from headstart.core.fingerprints import canonical_json, sha256
@@ -92,12 +93,12 @@ def finetune(
         ConfigError: faults of the recipe, all together; or an unfinished run of another plan.
         DataError, BadFilesError, BackboneError, FreezeError, StoreError: see their packages.
     """
-    settled = _settle(backbone, recipe, config, run, reading, overrides)
-    config, run, _, spec = settled
+    call = _call(data, backbone, recipe, config, run, reading, overrides)
+    config, run, spec = call.config, call.run, call.backbone
     if config.loggers and not run.write:
         raise ConfigError(("loggers write into the run folder, and write is False",))
     check_loggers(config.loggers)
-    made = launch(config.devices, run.resolve_device(), _run, data, *settled, show_plan)
+    made = launch(config.devices, run.resolve_device(), _run, call, show_plan)
     return _into(spec, made) if isinstance(spec, Backbone) else made
 
 
@@ -120,38 +121,32 @@ def plan_finetune(
         data, backbone, recipe, config, run, reading, **overrides: as for :func:`finetune`. With
             ``out`` the plan is written into that folder, as ``plan.json``.
     """
-    config, run, reading, spec = _settle(backbone, recipe, config, run, reading, overrides)
-    check_devices(config.devices, run.resolve_device())
-    job = _Job(ALONE, data, config, run, reading, spec)
-    job.prepare(None if run.out is None else job.session.folder("plan"))
+    call = _call(data, backbone, recipe, config, run, reading, overrides)
+    check_devices(call.config.devices, call.run.resolve_device())
+    job = _Job(ALONE, call)
+    job.prepare(None if call.run.out is None else job.session.folder("plan"))
     return job.prepared.plan
 
 
-def _settle(
+def _call(
+    data: Any,
     backbone: BackboneLike,
     recipe: str | Path | Recipe | None,
     config: FinetuneConfig | None,
     run: RunOptions | None,
     reading: ReadOptions | None,
     overrides: dict[str, Any],
-) -> tuple[FinetuneConfig, RunOptions, ReadOptions, BackboneSpec | Backbone]:
-    """Return the settings of a call, with the recipe loaded."""
+) -> Call:
+    """Return a call with its settings; its recipe has been looked at."""
     given = overrides if recipe is None else {**overrides, "recipe": recipe}
-    config, run, reading, spec = FINETUNE.settle(given, config, run, reading, backbone)
-    return config.with_recipe(), run, reading, spec
+    call = Call(FINETUNE, data, *FINETUNE.settle(given, config, run, reading, backbone))
+    call.config.with_recipe()
+    return call
 
 
-def _run(
-    devices: Devices,
-    data: Any,
-    config: FinetuneConfig,
-    run: RunOptions,
-    reading: ReadOptions,
-    spec: BackboneSpec | Backbone,
-    show_plan: Callable[[Plan], None] | None,
-) -> Run:
+def _run(devices: Devices, call: Call, show_plan: Callable[[Plan], None] | None) -> Run:
     """Do the whole job, on one of the devices that share it."""
-    job = _Job(devices, data, config, run, reading, spec)
+    job = _Job(devices, call)
     folder = devices.once(lambda: job.session.folder(f"{job.dataset.name}-{job.recipe.name}"))
     job.prepare(folder)
     if show_plan is not None and devices.main:
@@ -175,25 +170,18 @@ class _Job:
 
     prepared: Prepared
 
-    def __init__(
-        self,
-        devices: Devices,
-        data: Any,
-        config: FinetuneConfig,
-        run: RunOptions,
-        reading: ReadOptions,
-        spec: BackboneSpec | Backbone,
-    ) -> None:
+    def __init__(self, devices: Devices, call: Call) -> None:
+        run = call.run
         if not devices.main:
             run = dataclasses.replace(run, reporter=SilentReporter())
-        self.devices, self.config, self.run, self.reading = devices, config, run, reading
-        self.spec = spec
-        self.recipe = config.load_recipe()
+        self.devices, self.call, self.run = devices, call, run
+        self.config: FinetuneConfig = call.config.with_recipe()
+        self.recipe = self.config.load_recipe()
         self.session = Session(run)
         # The main process is first, so that the others find the digests of the data.
         with self.session.clock("load"), devices.main_first():
-            self.backbone = load_backbone(spec)
-            self.dataset = self.session.open_dataset(data, reading)
+            self.backbone = load_backbone(call.backbone)
+            self.dataset = self.session.open_dataset(call.data, call.reading)
         self.session.say(*self.backbone.notes, f"preprocessing: {self.backbone.inputs}")
         self.baselines: list[Baseline] = []
 
@@ -393,7 +381,8 @@ class _Job:
         made = new_run(
             self.session,
             self.items,
-            (self.config, self.run, self.reading),
+            self.call,
+            settings=self.config,
             head=head,
             evaluation=evaluation,
             baselines=baselines,
@@ -409,9 +398,9 @@ class _Job:
                 "validation": split_fingerprint(self.items.validation),
                 "test": split_fingerprint(self.items.test),
             },
-            spec=self.spec,
             backbone=self.backbone,
             folder=folder,
+            commands=(self.call.then("compare"),),
         )
         training = {
             "recipe": self.recipe.name,

@@ -17,7 +17,7 @@ from headstart.commands.finetune.plan_table import (
 )
 from headstart.commands.run_folder import Run
 from headstart.commands.run_page import fit_page
-from headstart.commands.run_report import find_mistakes, next_steps
+from headstart.commands.run_report import find_mistakes
 from headstart.core.records import to_plain
 from headstart.core.wording import format_percent, format_seconds
 from headstart.data import Split
@@ -55,7 +55,7 @@ def finetune_page(
         cache=run.cache,
         notes=run.notes,
         mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
-        commands=next_steps(run),
+        commands=run.commands,
         head_name="fine-tuned",
     )
     added = (Section("Stages", _outcomes(trained)), Section("Plan", _plan_blocks(plan)))

@@ -10,6 +10,7 @@ import numpy as np
 from headstart.commands.baselines import majority_baseline, plain_baseline
 from headstart.commands.embedding import Embedded, embed, load_backbone
 from headstart.commands.fit.options import FIT, FitConfig
+from headstart.commands.invocation import Call
 from headstart.commands.results import baselines_once, trained_once
 from headstart.commands.run_folder import Run
 from headstart.commands.run_report import new_run, write_run
@@ -55,7 +56,8 @@ def fit(
         BadFilesError: items cannot be read; everything readable has been embedded and kept.
         BackboneError, StoreError, HeadError, ConfigError: see the rooms they come from.
     """
-    config, run, reading, spec = FIT.settle(overrides, config, run, reading, backbone)
+    call = Call(FIT, data, *FIT.settle(overrides, config, run, reading, backbone))
+    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
     session = Session(run)
     with session.clock("load"):
         network = load_backbone(spec)
@@ -80,16 +82,16 @@ def fit(
     made = new_run(
         session,
         embedded,
-        (config, run, reading),
+        call,
         head=trained.head,
         evaluation=evaluation,
         baselines=baselines,
         curves=trained.curves,
         configuration={"data": dataset.name, "chosen": dict(trained.chosen)},
         fingerprints=fingerprints,
-        spec=spec,
         backbone=network,
         folder=folder,
+        commands=(call.then("compare", head=config.head, head_options=config.head_options),),
     )
     if folder is not None:
         write_run(made, folder, embedded.test, probabilities)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.commands.console import Printing, plain_table, print_json, stdout
+from headstart.commands.console import Printing, plain_table, print_json, print_lines, stdout
 from headstart.commands.generate import generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.options import SWEEP, SweepConfig
@@ -48,6 +48,7 @@ def sweep(
                 "curves": to_plain(result.sweep.curves),
                 "evaluation": to_plain(result.evaluation),
                 "folder": folder,
+                "next": [] if result.run is None else list(result.run.commands.next),
             }
         )
         return
@@ -56,8 +57,8 @@ def sweep(
     if result.evaluation is not None:
         console.print("\nthe first, refitted on all training items, on the test split:\n")
         console.print(evaluation_table(result.evaluation))
-    if folder is not None:
-        console.print(f"\nreport: {folder}/report.html")
+    if result.run is not None:
+        print_lines(console, (f"\nreport: {folder}/report.html", *result.run.commands.lines()))
 
 
 def _table(found: Sweep) -> Table:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.commands.embedding import complete_up_to, embed
+from headstart.commands.invocation import Call
 from headstart.commands.run_folder import Run
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
@@ -22,7 +23,7 @@ from headstart.core.errors import ConfigError
 from headstart.core.progress import Reporter
 from headstart.core.records import Evaluation, to_plain
 from headstart.evaluation import evaluate as score
-from headstart.heads import DINO_GRID, Sweep
+from headstart.heads import DINO_GRID, Candidate, Sweep
 from headstart.heads import sweep as sweep_heads
 from headstart.heads.features import as_rows
 
@@ -70,7 +71,8 @@ def sweep(
         DataError: the data cannot be read, or a class occurs in the test split only.
         HeadError: nothing can be held out, or features are not finite.
     """
-    config, run, reading, spec = SWEEP.settle(overrides, config, run, reading, backbone)
+    call = Call(SWEEP, data, *SWEEP.settle(overrides, config, run, reading, backbone))
+    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
     bare = read_features(data)
     if bare is not None:
         return _sweep_features(bare, config, run)
@@ -105,7 +107,7 @@ def sweep(
     made = new_run(
         session,
         embedded,
-        (config, run, reading),
+        call,
         head=found.head,
         evaluation=evaluation,
         curves=found.curves,
@@ -119,10 +121,27 @@ def sweep(
         spec=cut,
         backbone=cut,
         folder=folder,
+        commands=(_fit_winner(call, winner, cut),),
     )
     if folder is not None:
         write_run(made, folder, embedded.test, probabilities)
     return SweepResult(found, evaluation, made)
+
+
+def _fit_winner(call: Call, winner: Candidate, cut: Backbone) -> str:
+    """Return the call of ``fit`` that trains what was chosen."""
+    spec = call.backbone
+    if isinstance(spec, BackboneSpec):
+        spec = dataclasses.replace(spec, layer=cut.layer, pooling=cut.layer and cut.pooling)
+    else:
+        spec = cut
+    config = call.config
+    more: dict[str, Any] = {"head_options": dict(winner.options)}
+    same: dict[str, Any] = {"head": winner.head, "folds": config.folds, "seed": config.seeds[0]}
+    try:
+        return call.then("fit", backbone=spec, **same, **more)
+    except ConfigError:  # a registered head may try what its training has no option for
+        return call.then("fit", backbone=spec, **same)
 
 
 def _cut_somewhere(
