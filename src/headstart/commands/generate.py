@@ -92,8 +92,9 @@ def generated(
             if dataclasses.is_dataclass(hints[name])
         }
         without = () if isinstance(signature, str) else (*signature.without, *signature.hidden)
+        defaults = {} if isinstance(signature, str) else signature.shown
         shown = {
-            each.name: each
+            each.name: _with_default(each, defaults.get(each.name))
             for group in groups.values()
             for each in options_of(group)
             if each.option.cli and each.name not in without
@@ -121,6 +122,12 @@ def generated(
         return run
 
     return decorate
+
+
+def _with_default(each: Bound, text: str | None) -> Bound:
+    if text is None:
+        return each
+    return each._replace(option=dataclasses.replace(each.option, shown=text))
 
 
 def _defaults(kind: Any, signature: Signature[Any] | str) -> Any:

@@ -119,6 +119,24 @@ class Call:
         words = _command_line(signature, groups)
         return shell(["headstart", signature.name, _argument(folder), data, *words])
 
+    def of_run(self, folder: Path | None) -> str:
+        """Return this call, of ``predict`` or ``evaluate``.
+
+        Args:
+            folder: the run folder that it opened; None for a run in memory.
+        """
+        run = self._run_of(self.signature)
+        groups = (self.config, run, self.reading)
+        changed = _changed(self.signature, groups)
+        named = isinstance(self.data, str | Path)
+        if named and folder is not None and all(_writable(each, value) for each, value in changed):
+            words = _command_line(self.signature, groups)
+            source = (_argument(folder), _argument(self.data))
+            return shell(["headstart", self.signature.name, *source, *words])
+        data = repr(str(self.data)) if named else "data"
+        made = "run" if folder is None else repr(str(folder))
+        return _python(self.signature, (data, made), _keywords(changed))
+
     def _run_of(self, signature: Signature[Any]) -> RunOptions:
         """Return the shared settings as another command has them: what was given, of what it takes.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from headstart.commands.invocation import Commands
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, Excerpt
-from headstart.core.wording import format_number, format_percent, format_seconds
+from headstart.core.wording import count, format_number, format_percent, format_seconds
 from headstart.report.page import (
     Block,
     Callout,
@@ -60,6 +60,7 @@ def fit_page(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
     mistakes: Sequence[Mistake] = (),
+    listed: bool = False,
     commands: Commands | Sequence[str] = (),
     head_name: str = "this head",
 ) -> Page:
@@ -79,6 +80,7 @@ def fit_page(
         notes: defaults that were used with their reasons, things handled on the user's behalf.
         warnings: what the reader should doubt (a tiny test set, suspicious inputs).
         mistakes: examples of wrong predictions, the most confident first.
+        listed: whether the files of all predictions lie beside the page.
         commands: what to try next; a :class:`Commands` also has the command that made the run,
             which ends the page.
         head_name: how the trained head is named beside the baselines.
@@ -90,7 +92,7 @@ def fit_page(
     sections = (
         Section("Result", tuple(_result(evaluation, baselines, head_name, notes, warnings))),
         Section("By class", tuple(_classes(evaluation))),
-        Section("Mistakes", tuple(_mistakes(evaluation, mistakes))),
+        Section("Mistakes", tuple(_mistakes(evaluation, mistakes, listed))),
         Section("Training and choice", tuple(_training(evaluation, curves))),
         Section("Time and cache", tuple(_cost(timing, images_per_second, cache))),
         Section("To repeat this", tuple(_settings(commands, configuration, environment))),
@@ -167,8 +169,8 @@ def _classes(evaluation: Evaluation) -> list[Block]:
     if n:
         pairs = confused_pairs(evaluation, 3)
         alt = f"Confusion matrix of {n} classes. " + "; ".join(
-            f"{true} taken for {predicted}: {count} of {items}"
-            for true, predicted, count, items in pairs
+            f"{true} taken for {predicted}: {number} of {items}"
+            for true, predicted, number, items in pairs
         )
         blocks.append(
             Picture(
@@ -205,13 +207,26 @@ def _classes(evaluation: Evaluation) -> list[Block]:
     return blocks
 
 
-def _mistakes(evaluation: Evaluation, mistakes: Sequence[Mistake]) -> list[Block]:
-    blocks: list[Block] = []
+def wrong_items(evaluation: Evaluation) -> int:
+    """Return how many items were predicted wrong."""
+    return evaluation.n - sum(row[i] for i, row in enumerate(evaluation.confusion))
+
+
+def _mistakes(evaluation: Evaluation, mistakes: Sequence[Mistake], listed: bool) -> list[Block]:
+    wrong, n = wrong_items(evaluation), evaluation.n
+    text = f"{wrong:,} of {count(n, 'test item')} {'is' if wrong == 1 else 'are'} predicted wrong"
+    text += f" ({format_percent(wrong / n)})." if n else "."
+    if listed:
+        text += (
+            " The files predictions.csv and predictions.parquet beside this page hold every item"
+            " with its class, its prediction and the probabilities."
+        )
+    blocks: list[Block] = [text] if evaluation.classes else []
     pairs = confused_pairs(evaluation)
     if pairs:
         rows = tuple(
-            (true, predicted, f"{count:,}", format_percent(count / items))
-            for true, predicted, count, items in pairs
+            (true, predicted, f"{number:,}", format_percent(number / items))
+            for true, predicted, number, items in pairs
         )
         header = ("true class", "predicted as", "items", "of the true class")
         blocks.append(Table(header, rows, "The most frequent confusions", "llrr"))
@@ -229,13 +244,23 @@ def _mistakes(evaluation: Evaluation, mistakes: Sequence[Mistake]) -> list[Block
             for mistake in mistakes
         )
         blocks.append(
-            Gallery(examples, "Wrong predictions; some may be wrong labels, so look at them.")
+            Gallery(
+                examples,
+                f"{_most_confident(len(mistakes), wrong)} Some may be wrong labels: look at them.",
+            )
         )
     return blocks
 
 
-def _training(evaluation: Evaluation, curves: Sequence[Curve]) -> list[Block]:
-    from headstart.report.figures import curves_figure, reliability_figure
+def _most_confident(shown: int, wrong: int) -> str:
+    if shown < wrong:
+        return f"The {shown:,} most confident mistakes of {wrong:,}."
+    return "The mistake." if wrong == 1 else "All mistakes, the most confident first."
+
+
+def curve_pictures(curves: Sequence[Curve]) -> list[Block]:
+    """Return a picture for all curves with the same x axis."""
+    from headstart.report.figures import curves_figure
 
     blocks: list[Block] = []
     families: dict[tuple[str, bool], list[Curve]] = {}
@@ -245,6 +270,13 @@ def _training(evaluation: Evaluation, curves: Sequence[Curve]) -> list[Block]:
         names = ", ".join(dict.fromkeys(curve.name for curve in family))
         alt = f"{names} against {family[0].x_label}"
         blocks.append(Picture(curves_figure(family), alt, f"{names[:1].upper()}{names[1:]}."))
+    return blocks
+
+
+def _training(evaluation: Evaluation, curves: Sequence[Curve]) -> list[Block]:
+    from headstart.report.figures import reliability_figure
+
+    blocks = curve_pictures(curves)
     if evaluation.reliability:
         blocks.append(
             Picture(

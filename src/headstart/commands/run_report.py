@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.commands.console import Printing, print_json, print_lines, stdout
 from headstart.commands.invocation import Call, Commands
+from headstart.commands.prediction_table import prediction_columns, write_predictions
 from headstart.commands.run_folder import Run, describe_environment
-from headstart.commands.run_page import Mistake, fit_page
+from headstart.commands.run_page import Mistake, fit_page, wrong_items
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
 from headstart.commands.tuned import save_tuned
 from headstart.core.files import write_json
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
 from headstart.core.settings import recorded
+from headstart.core.wording import count
 from headstart.data import Inputs, Split
 from headstart.heads import Head
 from headstart.report import Page, evaluation_table, write_page
@@ -114,6 +116,12 @@ def later_commands(call: Call, folder: Path | None) -> tuple[tuple[str, str], ..
     )
 
 
+def mistakes_line(evaluation: Evaluation) -> str:
+    """Say how many items were predicted wrong."""
+    wrong = wrong_items(evaluation)
+    return f"mistakes: {wrong:,} of {count(evaluation.n, 'test item')}"
+
+
 def print_run(run: Run, printing: Printing) -> None:
     """Show scores, time, and what to do next; or the metrics as JSON."""
     if printing.json:
@@ -125,7 +133,9 @@ def print_run(run: Run, printing: Printing) -> None:
     rate = run.images_per_second
     speed = "" if rate is None else f" ({rate:,.0f} images/s)"
     console.print(f"\ntime:   {run.seconds['total']:.1f} s{speed}: {', '.join(steps)}")
-    console.print(f"\nreport: {run.folder}/report.html")
+    if run.folder is not None:
+        files = f"{mistakes_line(run.evaluation)}; all are in {run.folder}/predictions.csv"
+        print_lines(console, (f"\n{files}", f"\nreport: {run.folder}/report.html"))
     print_lines(console, run.commands.lines())
 
 
@@ -136,7 +146,7 @@ def write_run(
     probabilities: NDArray[np.floating[Any]],
     page: Page | None = None,
 ) -> None:
-    """Write head, tuned weights, ``run.json``, ``metrics.json``, figures and ``report.html``.
+    """Write head, tuned weights, ``run.json``, metrics, predictions, figures and ``report.html``.
 
     Args:
         run: the run.
@@ -160,9 +170,24 @@ def write_run(
     save_png(reliability_figure(run.evaluation), folder / "reliability.png")
     if run.curves:
         save_png(curves_figure(run.curves), folder / "curves.png")
+    write_tested(folder, run.classes, test, probabilities)
     write_page(page or report_page(run, test, probabilities), folder / "report.html")
     # Last: a folder with a run.json is a whole run.
     write_json(folder / "run.json", run.description())
+
+
+def write_tested(
+    folder: Path,
+    classes: tuple[str, ...],
+    test: Split,
+    probabilities: NDArray[np.floating[Any]],
+    *,
+    split: str = "test",
+) -> None:
+    """Write what was predicted for every test item: ``predictions.parquet`` and ``.csv``."""
+    truth = [classes[label] for label in test.labels]
+    columns = prediction_columns(test.origins, truth, classes, probabilities, split=split)
+    write_predictions(folder, columns, classes, probabilities)
 
 
 def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]]) -> Page:
@@ -187,6 +212,7 @@ def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]])
         cache=run.cache,
         notes=run.notes,
         mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
+        listed=True,
         commands=run.commands,
         head_name=f"{run.configuration['head']} head",
     )

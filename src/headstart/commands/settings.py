@@ -163,6 +163,7 @@ class Signature(Generic[Config]):
         run: the defaults of what it shares with others.
         without: shared options that have no meaning for it, with the reason.
         hidden: options of the backbone that only Python offers.
+        shown: by option the default as the help text shows it, where it is not what others have.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Signature(Generic[Config]):
     run: RunOptions = RunOptions()
     without: Mapping[str, str] = dataclasses.field(default_factory=dict)
     hidden: tuple[str, ...] = ()
+    shown: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def settle(
         self,

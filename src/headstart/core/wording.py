@@ -79,6 +79,18 @@ def clean(text: object) -> str:
     return "".join(marks)
 
 
+def storable(text: str) -> str:
+    """Return a text that can be written as UTF-8, where a file name has other bytes in hex."""
+    return (
+        "".join(
+            f"\\x{ord(mark) - 0xDC00:02x}" if "\udc80" <= mark <= "\udcff" else mark
+            for mark in text
+        )
+        .encode("utf-8", "backslashreplace")
+        .decode("utf-8")
+    )
+
+
 def shell(words: Iterable[str]) -> str:
     """Return a command that a shell takes apart into these words again, on one line.
 
@@ -209,4 +221,5 @@ __all__ = [
     "quoted",
     "shell",
     "shorten",
+    "storable",
 ]

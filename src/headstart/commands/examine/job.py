@@ -11,6 +11,7 @@ from headstart.commands.examine.examination import EXAMPLES, Doubt, Examination,
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
 from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_folder import describe_environment
+from headstart.commands.run_report import write_tested
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.core.files import write_json
@@ -38,7 +39,7 @@ def examine(
 
     Only the leak check looks at the images of the test split; of its labels, only classes that no
     training item has are named. With a run folder (``runs/TIME-NAME-examine`` by default) it leaves
-    ``report.html`` and ``examination.json``.
+    ``report.html``, ``examination.json`` and the held-out predictions for the training items.
 
     Args:
         data, backbone, run, reading, **overrides: as for :func:`headstart.fit`.
@@ -111,6 +112,9 @@ def examine(
             ],
             [inputs.excerpt(first.content(d.row)) for d in doubtful[:EXAMPLES]],
         )
+        held_out = choice.held_out_probabilities
+        if held_out is not None:  # by a head that did not see the item
+            write_tested(folder, classes, embedded.train, held_out, split="train, held out")
         _write(found, folder, excerpts, configuration)
     return found
 

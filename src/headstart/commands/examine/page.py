@@ -145,6 +145,8 @@ def _doubts(found: Examination, excerpts: Sequence[Excerpt]) -> list[Block]:
         " by a head that did not see them (confident learning, Northcutt et al. 2021). Some are"
         " hard items with the right label: look before you change one.",
         Gallery(examples, f"Doubtful labels.{shown}"),
+        "The files predictions.csv and predictions.parquet beside this page hold the held-out"
+        " prediction for every training item.",
     ]
 
 

@@ -55,6 +55,7 @@ def finetune_page(
         cache=run.cache,
         notes=run.notes,
         mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
+        listed=True,
         commands=run.commands,
         head_name="fine-tuned",
     )

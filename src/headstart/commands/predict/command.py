@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headstart.commands.console import Printing, plain_table, print_json, stdout
+from headstart.commands.console import Printing, plain_table, print_json, print_lines, stdout
 from headstart.commands.generate import Data, Items, RunFolder, generated
 from headstart.commands.predict.options import EVALUATE, PREDICT, PredictConfig
 from headstart.commands.settings import ReadOptions, RunOptions
@@ -48,8 +48,12 @@ def predict(
 def evaluate(
     run: RunFolder, data: Data, reading: ReadOptions, running: RunOptions, printing: Printing
 ) -> None:
-    """Score a run on labelled data: its test split if it has one, else all of it."""
+    """Score a run on labelled data: its test split if it has one, else all of it.
+
+    With --out it writes a folder with report.html, evaluation.json and all predictions.
+    """
     from headstart.commands.predict.job import evaluate as evaluate_job
+    from headstart.commands.run_report import mistakes_line
     from headstart.core.records import to_plain
     from headstart.report import evaluation_table
 
@@ -57,4 +61,10 @@ def evaluate(
     if printing.json:
         print_json(to_plain(evaluation))
         return
-    stdout().print(evaluation_table(evaluation))
+    console = stdout()
+    console.print(evaluation_table(evaluation))
+    lines = [f"\n{mistakes_line(evaluation)}"]
+    if running.out is not None:
+        lines[0] += f"; all are in {running.out}/predictions.csv"
+        lines.append(f"\nreport: {running.out}/report.html")
+    print_lines(console, lines)

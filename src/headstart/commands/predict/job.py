@@ -11,17 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
+from headstart.commands.invocation import Call
+from headstart.commands.predict.evaluated import Evaluated, refuse_run_folder, write_evaluation
 from headstart.commands.predict.options import (
     EVALUATE,
     PREDICT,
     EvaluateConfig,
     PredictConfig,
 )
+from headstart.commands.prediction_table import write_table
 from headstart.commands.run_folder import Run, SavedRun, open_run
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.errors import ConfigError, DataError
-from headstart.core.files import replacing
 from headstart.core.records import CacheUse, Evaluation
 from headstart.data import BadItem, Split
 from headstart.evaluation import evaluate as score
@@ -74,21 +76,14 @@ class Predictions:
     def write(self, path: Path | str, top: int = 3) -> Path:
         """Write the table as CSV or Parquet, by the suffix of ``path``.
 
+        In CSV, names that a spreadsheet would run as a formula begin with an apostrophe.
+
         Raises:
             ConfigError: another suffix, or the file cannot be written.
         """
-        import pyarrow as pa
-        import pyarrow.csv
-        import pyarrow.parquet
-
         target = check_table_path(path)
-        table = pa.table(self.columns(top))
         try:
-            with replacing(target) as file:
-                if target.suffix.lower() == ".csv":
-                    pyarrow.csv.write_csv(table, file)
-                else:
-                    pyarrow.parquet.write_table(table, file)
+            write_table(self.columns(top), target)
         except OSError as error:
             raise ConfigError(
                 (f"'{target}' cannot be written: {error.strerror or error}",)
@@ -166,27 +161,46 @@ def evaluate(
         config, run, reading, **overrides: as for :func:`predict`.
 
     Returns:
-        Scores with 95 % intervals.
+        Scores with 95 % intervals. With ``out`` also a folder with ``report.html``,
+        ``evaluation.json`` and the predictions for all items.
 
     Raises:
         DataError: the data has a class that the head does not know, or no labels.
     """
-    config, run, reading, _ = EVALUATE.settle(overrides, config, run, reading)
+    call = Call(EVALUATE, data, *EVALUATE.settle(overrides, config, run, reading))
+    config, run, reading = call.config, call.run, call.reading
     session = Session(run)
+    refuse_run_folder(run.out)
+    folder = None if run.out is None else session.folder("evaluate")
     model = _Model.of(trained, config.backbone)
     if isinstance(data, Split):
-        split = data
+        split, name = data, "a split"
     else:
         dataset = session.open_test_data(data, reading)
         session.say(*dataset.notes)
-        split = dataset.test
+        split, name = dataset.test, dataset.name
     split = split.aligned_to(model.classes)
     if len(split) == 0 or (split.labels < 0).any():
         raise DataError("the data has items without labels", hint="use predict for unlabelled data")
     said = model.predict(split, session)
     left_out = {item.index for item in said.bad}
     kept = np.array([i for i in range(len(split)) if i not in left_out], dtype=np.int64)
-    return score(split.labels[kept], said.probabilities, model.classes)
+    tested = split.take(kept)
+    evaluation = score(tested.labels, said.probabilities, model.classes)
+    if folder is not None:
+        made = trained if isinstance(trained, str | Path) else trained.folder
+        source = None if made is None else Path(made)
+        found = Evaluated(
+            evaluation,
+            tested,
+            said.probabilities,
+            name,
+            model.backbone,
+            source,
+            call.of_run(source),
+        )
+        write_evaluation(found, folder, session)
+    return evaluation
 
 
 @dataclass(frozen=True, eq=False)

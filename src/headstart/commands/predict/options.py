@@ -60,7 +60,12 @@ PREDICT = Signature(
     PredictConfig(),
     without={**_OF_THE_RUN, "label_column": "labels are not read", "test": "all items are used"},
 )
-EVALUATE = Signature("evaluate", EvaluateConfig(), without=_OF_THE_RUN)
+EVALUATE = Signature(
+    "evaluate",
+    EvaluateConfig(),
+    without={name: why for name, why in _OF_THE_RUN.items() if name != "out"},
+    shown={"out": "nothing is written"},
+)
 
 
 __all__ = ["EVALUATE", "PREDICT", "EvaluateConfig", "PredictConfig"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,11 +10,6 @@ from headstart.commands.console import Printing, plain_table, print_json, print_
 from headstart.commands.generate import generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.options import SWEEP, SweepConfig
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from headstart.heads import Sweep
 
 
 @generated(SWEEP)
@@ -34,12 +29,14 @@ def sweep(
     printing: Printing,
 ) -> None:
     """Try every head on every layer, choose inside the training split, test the winner once."""
+    from headstart.commands.run_report import mistakes_line
     from headstart.commands.sweep.job import sweep as sweep_job
+    from headstart.commands.sweep.page import HEADER, best_rows
     from headstart.core.records import to_plain
     from headstart.report import evaluation_table
 
     result = sweep_job(data, backbone, config=config, run=run, reading=reading)
-    folder = None if result.run is None else str(result.run.folder)
+    folder = None if result.folder is None else str(result.folder)
     if printing.json:
         print_json(
             {
@@ -53,31 +50,12 @@ def sweep(
         )
         return
     console = stdout()
-    console.print(_table(result.sweep))
+    console.print(plain_table(HEADER, best_rows(result.sweep)))
     if result.evaluation is not None:
         console.print("\nthe first, refitted on all training items, on the test split:\n")
         console.print(evaluation_table(result.evaluation))
+        console.print(f"\n{mistakes_line(result.evaluation)}")
+    if folder is not None:
+        print_lines(console, (f"\nreport: {folder}/report.html",))
     if result.run is not None:
-        print_lines(console, (f"\nreport: {folder}/report.html", *result.run.commands.lines()))
-
-
-def _table(found: Sweep) -> Table:
-    """Show the best of every kind of head on every view."""
-    from headstart.report import format_score
-
-    best = {(each.view, each.head): each for each in reversed(found.candidates)}
-    rows = [
-        (
-            each.view,
-            each.head,
-            ", ".join(
-                f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in each.options.items()
-            ),
-            ", ".join(map(str, each.seeds)),
-            format_score(each.accuracy),
-        )
-        for each in found.candidates
-        if best[each.view, each.head] is each
-    ]
-    return plain_table(("features", "head", "chosen", "seeds", "held-out accuracy"), rows)
+        print_lines(console, result.run.commands.lines())

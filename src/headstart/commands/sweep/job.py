@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,17 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.commands.embedding import complete_up_to, embed
 from headstart.commands.invocation import Call
-from headstart.commands.run_folder import Run
+from headstart.commands.run_folder import Run, prepare_folder
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.features import check_features, read_features
 from headstart.commands.sweep.options import SWEEP, SweepConfig
+from headstart.commands.sweep.page import sweep_page, write_features_sweep
 from headstart.core.errors import ConfigError
 from headstart.core.progress import Reporter
 from headstart.core.records import Evaluation, to_plain
+from headstart.core.settings import recorded
 from headstart.evaluation import evaluate as score
 from headstart.heads import DINO_GRID, Candidate, Sweep
 from headstart.heads import sweep as sweep_heads
@@ -36,11 +39,13 @@ class SweepResult:
         sweep: the table, the curves and the winner.
         evaluation: of the winner on the test split; None if the features have none.
         run: the winner as a run, which ``predict`` takes; None for a sweep over bare features.
+        folder: where it was written; None if it was not, as for bare features without ``out``.
     """
 
     sweep: Sweep
     evaluation: Evaluation | None
     run: Run | None
+    folder: Path | None = None
 
 
 def sweep(
@@ -75,7 +80,7 @@ def sweep(
     config, run, reading, spec = call.config, call.run, call.reading, call.backbone
     bare = read_features(data)
     if bare is not None:
-        return _sweep_features(bare, config, run)
+        return _sweep_features(bare, call)
     session = Session(run)
     with session.clock("load"):
         network = complete_up_to(_cut_somewhere(spec, config.layers), config.layers)
@@ -124,8 +129,9 @@ def sweep(
         commands=(_fit_winner(call, winner, cut),),
     )
     if folder is not None:
-        write_run(made, folder, embedded.test, probabilities)
-    return SweepResult(found, evaluation, made)
+        page = sweep_page(found, made, embedded.test, probabilities)
+        write_run(made, folder, embedded.test, probabilities, page)
+    return SweepResult(found, evaluation, made, folder)
 
 
 def _fit_winner(call: Call, winner: Candidate, cut: Backbone) -> str:
@@ -205,10 +211,10 @@ def _head_device(device: str) -> str:
     return device if device == "auto" or device.startswith(("cpu", "cuda")) else "cpu"
 
 
-def _sweep_features(
-    arrays: Mapping[str, NDArray[Any]], config: SweepConfig, run: RunOptions
-) -> SweepResult:
+def _sweep_features(arrays: Mapping[str, NDArray[Any]], call: Call) -> SweepResult:
+    config, run = call.config, call.run
     reporter = run.open_reporter()
+    folder = prepare_folder(run.out, "sweep") if run.out is not None and run.write else None
     tested = "x_test" in arrays and "y_test" in arrays
     check_features(arrays, tested)
     # Before the sweep, not after it: bad test rows would throw its work away.
@@ -219,11 +225,16 @@ def _sweep_features(
     found = _run(views, labels.astype(np.int64), names, config, run, reporter)
     for note in found.notes:
         reporter.note(note)
-    if x_test is None:
-        return SweepResult(found, None, None)
-    truth = np.searchsorted(classes, arrays["y_test"]).astype(np.int64)
-    probabilities = found.head.predict_proba(x_test)
-    return SweepResult(found, score(truth, probabilities, names), None)
+    scored = None
+    if x_test is not None:
+        truth = np.searchsorted(classes, arrays["y_test"]).astype(np.int64)
+        probabilities = found.head.predict_proba(x_test)
+        scored = score(truth, probabilities, names), truth, probabilities
+    if folder is not None:
+        data = Path(call.data).name
+        configuration = {"data": data, **to_plain({**recorded(config), "device": run.device})}
+        write_features_sweep(folder, found, scored, names, configuration, call.again())
+    return SweepResult(found, None if scored is None else scored[0], None, folder)
 
 
 __all__ = ["SweepConfig", "SweepResult", "sweep"]

@@ -1,0 +1,95 @@
+"""What ``evaluate`` writes: a report, the scores, and the predictions for all items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones import Backbone
+from headstart.commands.invocation import Commands
+from headstart.commands.run_folder import describe_environment
+from headstart.commands.run_page import fit_page
+from headstart.commands.run_report import find_mistakes, write_tested
+from headstart.commands.session import Session
+from headstart.core.errors import ConfigError
+from headstart.core.files import write_json
+from headstart.core.records import Evaluation, to_plain
+from headstart.core.wording import count
+from headstart.data import Split
+from headstart.report import write_page
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """A run scored on labelled data.
+
+    Attributes:
+        evaluation: the scores.
+        split: the items that were scored.
+        probabilities: ``(n, n_classes)``, of these items.
+        data: the name of the data.
+        backbone: of the run.
+        run: its folder; None for a run in memory.
+        command: the call.
+    """
+
+    evaluation: Evaluation
+    split: Split
+    probabilities: NDArray[np.float64]
+    data: str
+    backbone: Backbone
+    run: Path | None
+    command: str
+
+
+def refuse_run_folder(folder: Path | str | None) -> None:
+    """Refuse to write an evaluation over a run.
+
+    Raises:
+        ConfigError: the folder holds one.
+    """
+    if folder is not None and (Path(folder).expanduser() / "run.json").exists():
+        raise ConfigError(
+            (f"'{folder}' holds a run, whose report would be overwritten",),
+            hint="choose another folder with out=DIR",
+        )
+
+
+def write_evaluation(found: Evaluated, folder: Path, session: Session) -> None:
+    """Write ``report.html``, the predictions, and last ``evaluation.json``."""
+    evaluation, classes = found.evaluation, found.evaluation.classes
+    configuration = {
+        "run": None if found.run is None else str(found.run),
+        "data": found.data,
+        "backbone": found.backbone.name,
+    }
+    environment = describe_environment()
+    write_tested(folder, classes, found.split, found.probabilities)
+    page = fit_page(
+        evaluation,
+        title=f"{found.data}: {found.run or 'a run'} evaluated",
+        subtitle=f"{count(evaluation.n, 'labelled item')} of"
+        f" {count(len(classes), 'class', 'classes')}, features of {found.backbone.name}",
+        configuration=configuration,
+        environment=environment,
+        notes=tuple(session.notes),
+        mistakes=find_mistakes(classes, found.split, found.probabilities, found.backbone.inputs),
+        listed=True,
+        commands=Commands(found.command),
+    )
+    write_page(page, folder / "report.html")
+    document: dict[str, Any] = {
+        **configuration,
+        "command": found.command,
+        "notes": list(session.notes),
+        "evaluation": to_plain(evaluation),
+        "environment": environment,
+    }
+    write_json(folder / "evaluation.json", document)
+
+
+__all__ = ["Evaluated", "refuse_run_folder", "write_evaluation"]

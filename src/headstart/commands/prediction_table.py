@@ -1,0 +1,141 @@
+"""Tables of predictions: what ``predict`` writes, and what every job that tests a head leaves.
+
+CSV files are often opened by spreadsheets, which run a cell that begins with ``=``, ``+``, ``-`` or
+``@`` as a formula, so that such names get an apostrophe there. Parquet has all names as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.files import replacing
+from headstart.core.wording import storable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COLUMNS = 100
+"""Up to so many classes a CSV file has the probability of each; else those of the likeliest."""
+
+LIKELIEST = 5
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def prediction_columns(
+    origins: Sequence[str],
+    truth: Sequence[str] | None,
+    classes: Sequence[str],
+    probabilities: NDArray[np.floating[Any]],
+    *,
+    split: str,
+) -> dict[str, list[Any]]:
+    """Return the columns that are the same in both files, by name.
+
+    Args:
+        origins: where each item is found.
+        truth: the class of each; None: not known.
+        classes: the names of the columns of ``probabilities``.
+        probabilities: ``(n, n_classes)``.
+        split: what the items are of the data: ``test``.
+    """
+    best = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, np.int64)
+    named = [classes[i] for i in best]
+    columns: dict[str, list[Any]] = {"item": list(origins), "split": [split] * len(origins)}
+    if truth is not None:
+        columns["truth"] = list(truth)
+    columns["prediction"] = named
+    if truth is not None:
+        columns["right"] = [a == b for a, b in zip(truth, named, strict=True)]
+    columns["probability"] = [float(v) for v in probabilities[np.arange(len(best)), best]]
+    return columns
+
+
+def write_predictions(
+    folder: Path,
+    columns: Mapping[str, Sequence[Any]],
+    classes: Sequence[str],
+    probabilities: NDArray[np.floating[Any]],
+) -> None:
+    """Write ``predictions.parquet`` and ``predictions.csv`` into a run folder.
+
+    Parquet has all probabilities in the column ``probabilities``, in the order of the classes,
+    which stand in its metadata as ``classes``. CSV has a column for each of up to 100 classes, and
+    else the five likeliest.
+
+    Args:
+        folder: the run folder.
+        columns: what :func:`prediction_columns` returned.
+        classes: the names of the columns of ``probabilities``.
+        probabilities: ``(n, n_classes)``.
+    """
+    import json
+
+    import pyarrow as pa
+
+    flat = pa.array(np.ascontiguousarray(probabilities, dtype=np.float32).reshape(-1))
+    ends = np.arange(len(probabilities) + 1, dtype=np.int64) * len(classes)
+    table = _table(columns).append_column(
+        "probabilities", pa.LargeListArray.from_arrays(pa.array(ends), flat)
+    )
+    names = json.dumps([storable(name) for name in classes], ensure_ascii=False)
+    write_table(table.replace_schema_metadata({"classes": names}), folder / "predictions.parquet")
+    write_table({**columns, **_spread(classes, probabilities)}, folder / "predictions.csv")
+
+
+def _spread(
+    classes: Sequence[str], probabilities: NDArray[np.floating[Any]]
+) -> dict[str, Sequence[Any]]:
+    """Return probabilities as columns: of every class, or of the likeliest."""
+    if len(classes) <= COLUMNS:
+        return {
+            f"probability of {name}": np.asarray(probabilities[:, i], dtype=np.float64).tolist()
+            for i, name in enumerate(classes)
+        }
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, 1:LIKELIEST]
+    found: dict[str, Sequence[Any]] = {}
+    for place in range(order.shape[1]):
+        rank = order[:, place]
+        found[f"prediction_{place + 2}"] = [classes[i] for i in rank]
+        found[f"probability_{place + 2}"] = probabilities[np.arange(len(rank)), rank].tolist()
+    return found
+
+
+def write_table(table: pa.Table | Mapping[str, Sequence[Any]], path: Path) -> None:
+    """Write columns as CSV or Parquet, by the suffix of ``path``; a reader sees no half of it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    csv = path.suffix.lower() == ".csv"
+    rows = _table(table, safe=csv) if isinstance(table, Mapping) else table
+    with replacing(path) as file:
+        if csv:
+            pyarrow.csv.write_csv(rows, file)
+        else:
+            pyarrow.parquet.write_table(rows, file)
+
+
+def _table(columns: Mapping[str, Sequence[Any]], *, safe: bool = False) -> pa.Table:
+    import pyarrow as pa
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = storable(value)
+        return f"'{text}" if safe and text.startswith(_FORMULA) else text
+
+    return pa.table(
+        [pa.array([cell(value) for value in values]) for values in columns.values()],
+        names=[cell(name) for name in columns],
+    )
+
+
+__all__ = ["prediction_columns", "write_predictions", "write_table"]
