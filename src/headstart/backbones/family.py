@@ -22,11 +22,13 @@ class Request:
         name: the name within the family ("resnet18.a1_in1k").
         weights: a local file, or None for the weights that the name stands for.
         model_args: further arguments of the architecture.
+        code_sha256: digest that a file of code must have to be run; None: any.
     """
 
     name: str
     weights: Path | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    code_sha256: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class Built:
         classifier: parameter prefixes of the removed classifier, which a local file may have.
         notes: what was decided on the user's behalf.
         kind: of the inputs, by its name in the table of input kinds.
+        code: the file of code that was run, as :func:`~headstart.core.fingerprints.stamp`
+            describes it; None: no file was.
     """
 
     module: nn.Module
@@ -48,6 +52,7 @@ class Built:
     classifier: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     kind: str = "image"
+    code: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Family:
         groups: returns the parameter names of a network of this family, block by block from the
             input to the output, or None for a network of another family; see
             :func:`headstart.backbones.groups.block_groups`.
+        code: returns the file of code that building a name of this family runs; None: no name
+            runs any. What a run folder names is run only where the user trusts it.
+        loading: names of model arguments by which the library reads files or addresses; a run
+            folder may not set them.
     """
 
     name: str
@@ -74,6 +83,8 @@ class Family:
     names: Callable[[], Sequence[str]] = tuple
     claims: Callable[[str], str | None] | None = None
     groups: Callable[[nn.Module], Sequence[Sequence[str]] | None] | None = None
+    code: Callable[[str], Path] | None = None
+    loading: tuple[str, ...] = ()
 
     def claimed(self, source: str) -> str | None:
         """Return the name within the family of a source, or None if it is not of this family."""

@@ -16,6 +16,7 @@ from headstart.backbones.tensor_file import inputs_in, tensor_names
 from headstart.backbones.weights import load_weights
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
+from headstart.core.fingerprints import stamp
 from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
 from headstart.modules.layers import live_parts
@@ -30,6 +31,7 @@ def load_backbone(
     layer: str | None = None,
     pooling: Pooling | None = None,
     inputs: Inputs | None = None,
+    code_sha256: str | None = None,
     **options: Any,
 ) -> Backbone:
     """Load a pre-trained network with its inputs.
@@ -48,6 +50,7 @@ def load_backbone(
             at the family's own feature, which is pooled already.
         inputs: what the weights expect of an item, all at once; for images a
             :class:`~headstart.data.preprocessing.Preprocessing`.
+        code_sha256: refuse to run ``path/to/file.py`` unless its content has this digest.
         options: single values of the inputs that override those of the weights' metadata, such
             as ``mean``, ``std`` and ``size`` of a ``Preprocessing``.
 
@@ -63,7 +66,7 @@ def load_backbone(
     file = None if weights is None else Path(weights).expanduser()
     if file is not None and not file.is_file():
         raise BackboneError(f"there is no weights file '{file}'")
-    name, built = _build(source, Request("", file, dict(model_args or {})))
+    name, built = _build(source, Request("", file, dict(model_args or {}), code_sha256))
     said: tuple[str, ...] = ()
     if inputs is not None:
         chosen_inputs = inputs.changed(**given)
@@ -85,6 +88,10 @@ def load_backbone(
         "weights": None if file is None else str(file.resolve()),
         "model_args": dict(model_args or {}),
         "rebuildable": isinstance(source, str),
+        "files": {
+            **({} if built.code is None else {"code": dict(built.code)}),
+            **({} if file is None else {"weights": stamp(file)}),
+        },
     }
     backbone = dataclasses.replace(backbone, notes=notes, origin=origin)
     _check_runs(backbone)

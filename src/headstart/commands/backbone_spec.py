@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.backbones.families import families
-from headstart.core.errors import BackboneError
+from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.kinds import PER_CHANNEL, SIZE
-from headstart.core.settings import check, option, recorded
+from headstart.core.settings import Fault, check, option, recorded
 from headstart.core.wording import any_of
 from headstart.modules.pooling import pooling_kinds
 
@@ -113,12 +113,14 @@ class BackboneSpec:
     def __post_init__(self) -> None:
         if self.weights is not None:
             # Another working directory must find the file again.
-            path = str(Path(self.weights).expanduser().absolute())
-            object.__setattr__(self, "weights", path)
+            object.__setattr__(self, "weights", _absolute(self.weights))
         check(self)
 
-    def load(self) -> Backbone:
+    def load(self, code_sha256: str | None = None) -> Backbone:
         """Build the backbone.
+
+        Args:
+            code_sha256: digest that a file of code must have to be run; None: any.
 
         Raises:
             BackboneError: see :func:`headstart.load_backbone`; also for a module of the user's
@@ -130,13 +132,13 @@ class BackboneSpec:
                 "which a run folder cannot hold",
                 hint="pass it again: predict(data, run, backbone=load_backbone(module, ...))",
             )
-        return self._load(self.source)
+        return self._load(self.source, code_sha256)
 
     def load_module(self, module: nn.Module) -> Backbone:
         """Return a module of the user's own as a backbone, with these settings."""
         return self._load(module)
 
-    def _load(self, source: str | nn.Module) -> Backbone:
+    def _load(self, source: str | nn.Module, code_sha256: str | None = None) -> Backbone:
         from headstart.backbones import load_backbone
         from headstart.data import inputs_kind
 
@@ -148,6 +150,7 @@ class BackboneSpec:
             model_args=self.model_args,
             layer=self.layer,
             pooling=self.pooling,
+            code_sha256=code_sha256,
             **given,
         )
 
@@ -201,6 +204,13 @@ class BackboneSpec:
         inputs = {name: _tuple(value) for name, value in values.get("preprocessing", {}).items()}
         single = {name: inputs.pop(name) for name in INPUTS if name in inputs}
         return cls(**{**values, **single, "preprocessing": inputs})
+
+
+def _absolute(path: str) -> str:
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError as error:  # the home of an unknown user
+        raise ConfigError((Fault("weights", f"'{path}' cannot be found: {error}"),)) from error
 
 
 def _tuple(value: Any) -> Any:

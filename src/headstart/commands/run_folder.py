@@ -17,15 +17,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstart._version import __version__
 from headstart.backbones import Backbone
 from headstart.cache import describe_space
 from headstart.commands.invocation import Commands
-from headstart.commands.settings import BackboneSpec
+from headstart.commands.settings import BackboneLike, BackboneSpec
+from headstart.commands.trust import Named, read_files
 from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
 from headstart.core.errors import ConfigError, DataError
+from headstart.core.files import own_file
 from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
 from headstart.data import Split
@@ -108,6 +110,7 @@ class Run:
         return {
             "format": FORMAT,
             "backbone": self.spec.plain(),
+            "built_from": to_plain(self.backbone.origin.get("files", {})),
             "classes": list(self.classes),
             "configuration": to_plain(dict(self.configuration)),
             "fingerprints": to_plain(dict(self.fingerprints)),
@@ -120,7 +123,20 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class SavedRun:
-    """What ``predict`` and ``evaluate`` need of a run folder."""
+    """What ``predict`` and ``evaluate`` need of a run folder.
+
+    Attributes:
+        folder: the run folder.
+        head: the trained head.
+        classes: class names, in the order of the head's probabilities.
+        spec: how to build the backbone.
+        precision, storage: how its features were computed and stored.
+        fingerprint: of the backbone, its inputs and the cut.
+        tuned: where fine-tuned weights lie; None for a frozen backbone.
+        built_from: the files that the backbone was built from, with their digests.
+        trust_code: whether the code that the run folder names may run.
+        notes: what an older version of headstart did not record.
+    """
 
     folder: Path
     head: Head
@@ -130,22 +146,51 @@ class SavedRun:
     fingerprint: str
     tuned: Tuned | None = None
     storage: Storage = "float32"
+    built_from: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    trust_code: bool = False
+    notes: tuple[str, ...] = ()
 
-    def load_backbone(self, given: Backbone | None = None) -> Backbone:
+    def load_backbone(
+        self,
+        given: BackboneLike | None = None,
+        *,
+        weights: str | Path | None = None,
+        trust_code: bool = False,
+    ) -> Backbone:
         """Build the backbone and check that it is the one the head was trained on.
 
         Args:
-            given: the backbone, where the run was made with a module of the user's own; as it was
-                before a fine-tuning, or after.
+            given: the backbone, where the run was made with a module of the user's own (as it was
+                before a fine-tuning, or after), or where what run.json names has moved: a name, a
+                module or a built backbone. What is given is trusted.
+            weights: the file of weights, where it has moved; trusted, likewise.
+            trust_code: run the file of code that run.json names, if it is the one that the run
+                was made with.
 
         Raises:
+            BackboneError: code is not trusted or has changed.
             DataError: weights or preprocessing have changed since.
         """
-        backbone = self.spec.load() if given is None else given
+        backbone = given if isinstance(given, Backbone) else self._build(given, weights, trust_code)
         if self.tuned is not None and not self._fits(backbone):
             backbone = self.tuned.apply(backbone)
         self.check(backbone)
         return backbone
+
+    def _build(
+        self, given: BackboneLike | None, weights: str | Path | None, trust_code: bool
+    ) -> Backbone:
+        if isinstance(given, BackboneSpec):
+            return given.load()
+        named = Named(self.folder, self.spec, self.built_from)
+        module = given if isinstance(given, nn.Module) else None
+        name = None if given is None or module is not None else str(given)
+        spec, digest = named.admitted(
+            trust_code=trust_code or self.trust_code,
+            given=self.spec.source if module is not None else name,
+            weights=None if weights is None else str(weights),
+        )
+        return spec.load(digest) if module is None else spec.load_module(module)
 
     def _fits(self, backbone: Backbone) -> bool:
         return backbone_fingerprint(backbone, self.precision, self.storage) == self.fingerprint
@@ -191,14 +236,19 @@ def prepare_folder(out: Path | str | None, name: str) -> Path:
     return folder
 
 
-def open_run(folder: Path | str) -> SavedRun:
-    """Open a run folder.
+def open_run(folder: Path | str, *, trust_code: bool = False) -> SavedRun:
+    """Open a run folder. That runs no code, whatever the folder says.
+
+    Args:
+        folder: the run folder.
+        trust_code: let :meth:`SavedRun.load_backbone` run the file of code that the run was made
+            with.
 
     Raises:
         DataError: it is not a run folder, or it is damaged.
     """
     folder = Path(folder).expanduser()
-    path = folder / "run.json"
+    path = own_file(folder, "run.json")
     if not path.is_file():
         raise DataError(
             f"'{folder}' is not a run folder: it has no run.json",
@@ -216,8 +266,11 @@ def open_run(folder: Path | str) -> SavedRun:
         )
         fingerprint = str(description["fingerprints"]["backbone"])
         tuned = find_tuned(folder, description)
+        built_from = read_files(description)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise DataError(f"{path} is damaged ({error!r})", hint="fit again") from error
+    for name in ("head.json", "head.safetensors"):
+        own_file(folder, name)
     head = load_head(folder)
     if head.n_classes != len(classes):
         raise DataError(
@@ -234,6 +287,9 @@ def open_run(folder: Path | str) -> SavedRun:
         fingerprint,
         tuned,
         settings.storage,
+        built_from,
+        trust_code,
+        Named(folder, spec, built_from).lacks(),
     )
 
 

@@ -164,6 +164,7 @@ class Signature(Generic[Config]):
         without: shared options that have no meaning for it, with the reason.
         hidden: options of the backbone that only Python offers.
         shown: by option the default as the help text shows it, where it is not what others have.
+        builds: whether it builds a backbone; one that takes a run has that of the run.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Signature(Generic[Config]):
     without: Mapping[str, str] = dataclasses.field(default_factory=dict)
     hidden: tuple[str, ...] = ()
     shown: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    builds: bool = True
 
     def settle(
         self,
@@ -192,14 +194,16 @@ class Signature(Generic[Config]):
         named = isinstance(backbone, str | Path)
         if named and str(backbone):
             spec = dataclasses.replace(spec, source=str(backbone))
-        own, shared, data, built = settle(
-            self.name,
-            overrides,
+        groups = (
             self.config if config is None else config,
             self.run if run is None else run,
             ReadOptions() if reading is None else reading,
-            spec,
         )
+        if not self.builds:
+            own, shared, data = settle(self.name, overrides, *groups)
+            self._refuse_unused(shared, data)
+            return Settled(own, shared, data, spec)
+        own, shared, data, built = settle(self.name, overrides, *groups, spec)
         self._refuse_unused(shared, data)
         if named or backbone is spec:
             return Settled(own, shared, data, built)

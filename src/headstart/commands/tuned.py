@@ -20,7 +20,7 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.core.errors import DataError
-from headstart.core.files import write_bytes
+from headstart.core.files import own_file, write_bytes
 from headstart.core.fingerprints import sha256
 from headstart.modules.digests import named_tensors
 
@@ -65,7 +65,7 @@ class Tuned:
         return dataclasses.replace(backbone, module=module)
 
     def _read(self) -> dict[str, Tensor]:
-        path = self.folder / TUNED_FILE
+        path = own_file(self.folder, TUNED_FILE)
         try:
             payload = path.read_bytes()
             if sha256(payload) != self.sha256:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from headstart.core.errors import HeadstartError
+from headstart.core.errors import DataError, HeadstartError
 from headstart.core.locks import new_locked_file, try_lock
 
 NO_LOCKS = (
@@ -272,6 +272,25 @@ def set_aside(path: Path) -> Path:
 # -- places --------------------------------------------------------------------------------------
 
 
+def own_file(folder: Path, name: str) -> Path:
+    """Return the path of a file in a folder that may come from anybody.
+
+    Args:
+        folder: the folder; it may be a link itself, which is the user's word.
+        name: of the file, known beforehand.
+
+    Raises:
+        DataError: it is a link that leads out of the folder, so that it is not read.
+    """
+    path = folder / name
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"'{path}' is a link to '{path.resolve()}', outside of its folder: it is not read",
+            hint="if it belongs there, put the file itself in the place of the link",
+        )
+    return path
+
+
 def existing_parent(place: Path) -> Path:
     """Return ``place`` if it exists, else the nearest folder above it that does."""
     place = place.absolute()
@@ -305,6 +324,7 @@ __all__ = [
     "existing_parent",
     "free_bytes",
     "locked_temporary",
+    "own_file",
     "publishing_folder",
     "reason_of",
     "remove_abandoned",

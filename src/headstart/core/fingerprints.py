@@ -52,6 +52,20 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def stamp(path: Path, content: bytes | None = None) -> dict[str, Any]:
+    """Return what identifies a file later on, as plain values: ``path``, ``size``, ``sha256``.
+
+    Args:
+        path: the file; recorded as an absolute path, links in it resolved.
+        content: its bytes, where they are in memory; None: it is read.
+    """
+    return {
+        "path": str(path.resolve()),
+        "size": path.stat().st_size if content is None else len(content),
+        "sha256": sha256_of_file(path) if content is None else sha256(content),
+    }
+
+
 def canonical_json(
     value: Any, *, compact: bool = True, default: Callable[[Any], Any] | None = None
 ) -> str:
@@ -90,4 +104,5 @@ __all__ = [
     "sha256",
     "sha256_of_file",
     "stable_integer",
+    "stamp",
 ]

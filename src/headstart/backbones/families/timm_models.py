@@ -156,4 +156,5 @@ TIMM = Family(
     build_timm,
     names=timm_names,
     groups=timm_groups,
+    loading=("pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
 )

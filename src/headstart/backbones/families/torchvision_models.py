@@ -126,4 +126,5 @@ TORCHVISION = Family(
     "weights and preprocessing from torchvision",
     build_torchvision,
     names=torchvision_names,
+    loading=("weights", "weights_backbone"),
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from headstart.backbones.family import Built, Family, Request, bad_arguments, first_line
 from headstart.core.errors import BackboneError
+from headstart.core.fingerprints import stamp
 
 
 def build_file(request: Request) -> Built:
@@ -18,11 +20,15 @@ def build_file(request: Request) -> Built:
 
     from headstart.data.inputs import Inputs
 
-    path_text, _, function_name = request.name.rpartition(":")
-    path = Path(path_text).expanduser()
-    if not path.is_file():
-        raise BackboneError(f"there is no file '{path}' to take a backbone from")
-    factory = getattr(_import(path), function_name, None)
+    path, function_name = code_file(request.name), request.name.rpartition(":")[2]
+    content = _read(path)
+    code = stamp(path, content)
+    if request.code_sha256 not in (None, code["sha256"]):
+        raise BackboneError(
+            f"'{path}' is not the file that is to be run: its SHA-256 is {code['sha256'][:12]}…,"
+            f" expected {str(request.code_sha256)[:12]}…"
+        )
+    factory = getattr(_import(path, content), function_name, None)
     if not callable(factory):
         raise BackboneError(
             f"{path} has no function '{function_name}'",
@@ -40,15 +46,45 @@ def build_file(request: Request) -> Built:
         )
     blocks = tuple(name for name, _ in module.named_children())
     if isinstance(own, Inputs):
-        return Built(module, own.values(), blocks, kind=own.kind)
-    return Built(module, {}, blocks)
+        return Built(module, own.values(), blocks, kind=own.kind, code=code)
+    return Built(module, {}, blocks, code=code)
 
 
-def _import(path: Path) -> ModuleType:
+def code_file(name: str) -> Path:
+    """Return the file of ``path/to/file.py:factory``."""
+    try:
+        return Path(name.rpartition(":")[0]).expanduser()
+    except RuntimeError as error:  # the home of an unknown user
+        raise BackboneError(f"'{name}' cannot be found: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise BackboneError(f"there is no file '{path}' to take a backbone from")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BackboneError(f"'{path}' cannot be read: {error.strerror}") from error
+
+
+class _Source(SourceFileLoader):
+    """Runs the very bytes whose digest was taken: not the file as it is now, nor a ``.pyc``."""
+
+    def __init__(self, name: str, path: Path, content: bytes) -> None:
+        super().__init__(name, str(path))
+        self._content = content
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        code: CodeType = self.source_to_code(self._content, self.path)
+        return code
+
+
+def _import(path: Path, content: bytes) -> ModuleType:
     # The name is unique to the path, so that two files of one name do not meet in sys.modules,
     # where pickling and inspect look classes up.
     name = "headstart_user_" + re.sub(r"\W", "_", str(path.resolve()))
-    spec = importlib.util.spec_from_file_location(name, path)
+    loader = _Source(name, path.resolve(), content)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise BackboneError(f"'{path}' is not a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -67,4 +103,5 @@ USER_FILE = Family(
     "a function of yours that returns a torch.nn.Module",
     build_file,
     claims=lambda source: source if ".py:" in source else None,
+    code=code_file,
 )

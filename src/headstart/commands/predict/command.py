@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headstart.commands.console import Printing, plain_table, print_json, print_lines, stdout
 from headstart.commands.generate import Data, Items, RunFolder, generated
-from headstart.commands.predict.options import EVALUATE, PREDICT, PredictConfig
+from headstart.commands.predict.options import EVALUATE, PREDICT, EvaluateConfig, PredictConfig
 from headstart.commands.settings import ReadOptions, RunOptions
 
 SHOWN = 20
@@ -46,7 +46,12 @@ def predict(
 
 @generated(EVALUATE)
 def evaluate(
-    run: RunFolder, data: Data, reading: ReadOptions, running: RunOptions, printing: Printing
+    run: RunFolder,
+    data: Data,
+    config: EvaluateConfig,
+    reading: ReadOptions,
+    running: RunOptions,
+    printing: Printing,
 ) -> None:
     """Score a run on labelled data: its test split if it has one, else all of it.
 
@@ -57,7 +62,7 @@ def evaluate(
     from headstart.core.records import to_plain
     from headstart.report import evaluation_table
 
-    evaluation = evaluate_job(data, run, run=running, reading=reading)
+    evaluation = evaluate_job(data, run, config=config, run=running, reading=reading)
     if printing.json:
         print_json(to_plain(evaluation))
         return

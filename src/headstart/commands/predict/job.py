@@ -137,7 +137,7 @@ def predict(
     if config.table is not None:
         check_table_path(config.table)
     session = Session(run)
-    model = _Model.of(trained, config.backbone)
+    model = _Model.of(trained, config, session)
     said = model.predict(session.open_items(data, reading), session)
     if config.table is not None:
         said.write(config.table, config.top)
@@ -172,7 +172,7 @@ def evaluate(
     session = Session(run)
     refuse_run_folder(run.out)
     folder = None if run.out is None else session.folder("evaluate")
-    model = _Model.of(trained, config.backbone)
+    model = _Model.of(trained, config, session)
     if isinstance(data, Split):
         split, name = data, "a split"
     else:
@@ -214,18 +214,27 @@ class _Model:
     storage: Storage
 
     @classmethod
-    def of(cls, trained: Run | SavedRun | Path | str, backbone: Backbone | None) -> _Model:
+    def of(
+        cls, trained: Run | SavedRun | Path | str, config: EvaluateConfig, session: Session
+    ) -> _Model:
         if not isinstance(trained, Run | SavedRun | Path | str):
             raise ConfigError(
                 (f"expected a run or its folder after the data, found {type(trained).__name__}",),
                 hint="the data comes first: predict(data, run), evaluate(data, run)",
             )
         if isinstance(trained, Run):
-            made = trained.configuration
-            network = backbone or trained.backbone
+            made, network = trained.configuration, config.backbone or trained.backbone
+            if not isinstance(network, Backbone):
+                raise ConfigError(
+                    ("a run in memory has its backbone, and another must be built already",),
+                    hint="pass backbone=load_backbone(...), or leave it out",
+                )
             return cls(trained.head, trained.classes, network, made["precision"], made["storage"])
         saved = trained if isinstance(trained, SavedRun) else open_run(trained)
-        network = saved.load_backbone(backbone)
+        session.say(*saved.notes)
+        network = saved.load_backbone(
+            config.backbone, weights=config.weights, trust_code=config.trust_code
+        )
         return cls(saved.head, saved.classes, network, saved.precision, saved.storage)
 
     def predict(self, split: Split, session: Session) -> Predictions:

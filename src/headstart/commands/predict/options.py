@@ -10,7 +10,7 @@ from headstart.commands.settings import Signature
 from headstart.core.settings import check, option
 
 if TYPE_CHECKING:
-    from headstart.backbones import Backbone
+    from headstart.commands.settings import BackboneLike
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,35 @@ class EvaluateConfig:
     """The settings of :func:`headstart.evaluate`.
 
     Attributes:
-        backbone: needed for a run that was made with a module of your own.
+        backbone: needed for a run that was made with a module of your own, or whose file of code
+            has moved or changed: a name, a module or a built backbone.
+        weights: needed where the file of weights that the run was made with has moved.
+        trust_code: run the file of code that the run was made with. A run folder may come from
+            anybody, and its code is not run unasked.
     """
 
-    backbone: Backbone | None = option(None, "A backbone.", cli=False, record=False)
+    backbone: BackboneLike | None = option(
+        None,
+        "The backbone of the run, where its file of code has moved or changed: trusted, since you"
+        " name it.",
+        flags=("--backbone", "-b"),
+        metavar="NAME",
+        shown="what the run was made with",
+        record=False,
+    )
+    weights: str | None = option(
+        None,
+        "The file of weights that the run was made with, where it has moved.",
+        metavar="FILE",
+        shown="where it was",
+        record=False,
+    )
+    trust_code: bool = option(
+        False,
+        "Run the file of code (net.py:make) that the run was made with. A run folder may come from"
+        " anybody: read that file first.",
+        record=False,
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -59,12 +84,14 @@ PREDICT = Signature(
     "predict",
     PredictConfig(),
     without={**_OF_THE_RUN, "label_column": "labels are not read", "test": "all items are used"},
+    builds=False,
 )
 EVALUATE = Signature(
     "evaluate",
     EvaluateConfig(),
     without={name: why for name, why in _OF_THE_RUN.items() if name != "out"},
     shown={"out": "nothing is written"},
+    builds=False,
 )
 
 
