@@ -357,3 +357,13 @@ def test_the_command_names_its_flag(place, monkeypatch, capsys, tmp_path):
         cli.main()
     assert ended.value.code in (0, None)
     assert ran(place)
+
+
+def test_the_next_commands_of_a_run_of_ones_own_say_what_they_need(tmp_path):
+    (tmp_path / "net.py").write_text(CODE)
+    data = {"train": pictures(24), "test": pictures(12)}
+    more: Any = {**INPUTS, "cache": tmp_path / "cache", "baselines": False}
+    run = headstart.fit(data, f"{tmp_path / 'net.py'}:make", out=tmp_path / "run", **more)
+    assert all("--trust-code" in command for _, command in run.commands.later)
+    plain = headstart.fit(data, out=tmp_path / "plain", cache=tmp_path / "cache", baselines=False)
+    assert not any("--trust-code" in command for _, command in plain.commands.later)

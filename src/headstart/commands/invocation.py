@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from headstart.backbones.families import family_of
 from headstart.commands.backbone_spec import INPUTS
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions, Signature
 from headstart.core.settings import Bound, command_line, options_of
@@ -110,7 +111,8 @@ class Call:
         """
         signature = signature_of(command)
         run = dataclasses.replace(self._run_of(signature), out=None)
-        config = dataclasses.replace(signature.config, **settings)
+        trusted = {"trust_code": True} if _runs_code(self.backbone) else {}
+        config = dataclasses.replace(signature.config, **settings, **trusted)
         groups = (config, run, self.reading)
         if not _said_on_a_command_line(self.backbone):
             given = _keywords(_changed(signature, groups))
@@ -188,6 +190,12 @@ def signature_of(command: str) -> Signature[Any]:
 
 def _said_on_a_command_line(backbone: BackboneSpec | Backbone) -> bool:
     return isinstance(backbone, BackboneSpec) and not backbone.own_module
+
+
+def _runs_code(backbone: BackboneSpec | Backbone) -> bool:
+    """Return whether building it runs a file of code, which a run is trusted for by name."""
+    source = backbone.source if isinstance(backbone, BackboneSpec) else ""
+    return bool(source) and not _own(backbone) and family_of(source)[0].code is not None
 
 
 def _own(backbone: BackboneSpec | Backbone) -> bool:
