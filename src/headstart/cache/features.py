@@ -117,7 +117,7 @@ class FeatureCache:
 
     def memo(self) -> Memo:
         """Return the memo of file digests, a context to be left after use."""
-        return Memo(self.location / "files.sqlite")
+        return self.store.memo()
 
     def space(
         self, cut: Backbone, settings: Extraction | None = None, view: NumberedView | None = None

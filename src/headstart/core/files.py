@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,6 +48,7 @@ _REASONS = {
     errno.ENOSYS: NO_LOCKS,
     errno.ENOTSUP: NO_LOCKS,
 }
+_CLOCK_SKEW_SECONDS = 60.0
 # Errors of file systems that cannot flush a folder (CIFS, some FUSE mounts).
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
@@ -269,6 +271,19 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def last_used(found: os.stat_result) -> float:
+    """Return when a file was last written or touched, in seconds since the epoch.
+
+    A time in the future, as a wrong clock or an unpacked archive leaves it, says nothing: then the
+    time counts at which it was set, which no program can choose, and in the end the present.
+    """
+    now = time.time()
+    for then in (found.st_mtime, found.st_ctime):
+        if then <= now + _CLOCK_SKEW_SECONDS:
+            return then
+    return now
+
+
 # -- places --------------------------------------------------------------------------------------
 
 
@@ -323,6 +338,7 @@ __all__ = [
     "clear_errors",
     "existing_parent",
     "free_bytes",
+    "last_used",
     "locked_temporary",
     "own_file",
     "publishing_folder",

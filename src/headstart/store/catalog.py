@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from headstart.core.errors import StoreError
-from headstart.core.files import clear_errors, reason_of
+from headstart.core.files import clear_errors, last_used, reason_of
 from headstart.core.locks import try_lock
 from headstart.store.columns import ColumnSpec
 from headstart.store.describe import Difference, differences
 from headstart.store.folder import SpaceFolder, check_description
+from headstart.store.kept import Leftover, is_abandoned, kept_files
 from headstart.store.layout import RESULTS, Layout, is_hex32
-from headstart.store.results import ResultInfo, Results
 
 _TRASH = ".trash-"
 
@@ -64,11 +64,15 @@ class Nearest:
 
 @dataclass(frozen=True)
 class GcReport:
-    """What was removed, what was kept because it is in use, and the bytes freed."""
+    """What was removed, what was kept because it is in use, and the bytes freed.
+
+    ``files`` are kept results, the memo of file digests, and what killed writers left.
+    """
 
     removed: tuple[SpaceInfo, ...]
     in_use: tuple[SpaceInfo, ...]
     freed: int
+    files: tuple[Leftover, ...] = ()
 
 
 def layouts(root: Path) -> Iterator[Layout]:
@@ -102,9 +106,9 @@ def inspect(layout: Layout) -> SpaceInfo:
         folder.close()
     except StoreError as error:
         problem = error.message
-    last_used = _modified(layout.lock) or _modified(layout.folder)
+    when = _last_used(layout.lock) or _last_used(layout.folder)
     size = _size(layout.folder)
-    return SpaceInfo(layout.key, description, rows, shards, size, columns, last_used, used, problem)
+    return SpaceInfo(layout.key, description, rows, shards, size, columns, when, used, problem)
 
 
 def nearest(root: Path, description: Mapping[str, Any], key: str) -> Nearest | None:
@@ -123,14 +127,6 @@ def nearest(root: Path, description: Mapping[str, Any], key: str) -> Nearest | N
     return best
 
 
-def kept_results(root: Path) -> Iterator[tuple[str, ResultInfo]]:
-    """Yield the small results of a store: their kind, and what is on disk."""
-    folder = root / RESULTS
-    for kind in sorted(folder.iterdir()) if folder.is_dir() else []:
-        for info in Results(kind):
-            yield kind.name, info
-
-
 def is_in_use(layout: Layout) -> bool:
     """Whether a running process, including this one, uses the space."""
     try:
@@ -145,7 +141,9 @@ def is_in_use(layout: Layout) -> bool:
 def collect(
     root: Path, *, max_size: int | None, older_than: float | None, dry_run: bool = False
 ) -> GcReport:
-    """Remove spaces unused for ``older_than`` seconds, then the longest unused until all fit.
+    """Remove what was not used for ``older_than`` seconds, then the longest unused until all fit.
+
+    Everything that the store holds counts: spaces, small results, the memo of file digests.
 
     Args:
         root: the store.
@@ -161,22 +159,57 @@ def collect(
             raise StoreError(f"{name} must be at least 0, not {value}")
     if not dry_run:
         _empty_trash(root)
-    spaces = sorted((inspect(layout) for layout in layouts(root)), key=lambda info: info.last_used)
-    total = sum(info.nbytes for info in spaces)
-    removed, in_use = [], []
-    for info in spaces:
-        too_old = older_than is not None and time.time() - info.last_used > older_than
+    removed: list[SpaceInfo] = []
+    in_use: list[SpaceInfo] = []
+    files: list[Leftover] = []
+    found: list[SpaceInfo | Leftover] = [inspect(layout) for layout in layouts(root)]
+    with clear_errors(f"read the results in {root}", StoreError):
+        found += [kept for kept in kept_files(root) if kept.kind != "foreign"]
+    total = sum(each.nbytes for each in found)
+    found.sort(key=lambda each: each.last_used)
+    for each in found:
+        too_old = older_than is not None and time.time() - each.last_used > older_than
         too_much = max_size is not None and total > max_size
-        if not (too_old or too_much):
+        if isinstance(each, Leftover):
+            if not (too_old or too_much or is_abandoned(each)):
+                continue
+            if each.kind == "temporary" and not is_abandoned(each):
+                continue  # being written
+            if not dry_run:
+                _unlink(each.path)
+            files.append(each)
+        elif not (too_old or too_much):
+            _date(Layout(root, each.key), each.last_used, dry_run)
             continue
-        gone = not info.in_use if dry_run else remove(Layout(root, info.key))
-        if gone:
-            removed.append(info)
-            total -= info.nbytes
+        elif not each.in_use if dry_run else remove(Layout(root, each.key)):
+            removed.append(each)
         else:
-            in_use.append(info)
-    freed = sum(info.nbytes for info in removed)
-    return GcReport(tuple(removed), tuple(in_use), freed)
+            in_use.append(each)
+            continue
+        total -= each.nbytes
+    if not dry_run:
+        _remove_empty(root / RESULTS)
+    freed = sum(info.nbytes for info in removed) + sum(file.nbytes for file in files)
+    return GcReport(tuple(removed), tuple(in_use), freed, tuple(files))
+
+
+def _date(layout: Layout, when: float, dry_run: bool) -> None:
+    """Replace a date in the future, so that the space ages from now on."""
+    with contextlib.suppress(OSError):
+        if not dry_run and layout.lock.stat().st_mtime > when:
+            os.utime(layout.lock, (when, when))
+
+
+def _unlink(path: Path) -> None:
+    with clear_errors(f"remove {path}", StoreError):
+        path.unlink(missing_ok=True)
+
+
+def _remove_empty(folder: Path) -> None:
+    for path in [*sorted(folder.glob("*")), folder]:
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def remove(layout: Layout) -> bool:
@@ -218,9 +251,9 @@ def _worst(tables: Iterator[tuple[ColumnSpec, ...]]) -> tuple[ColumnSpec, ...]:
     return tuple(worst.values())
 
 
-def _modified(path: Path) -> float:
+def _last_used(path: Path) -> float:
     try:
-        return path.stat().st_mtime
+        return last_used(path.stat())
     except OSError:
         return 0.0
 

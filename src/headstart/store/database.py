@@ -89,20 +89,18 @@ class Database:
         read_only: never write, not even to recover; for read-only disks.
         wal: use a write-ahead log, so that readers and a writer do not block each other. It needs
             two more files next to the database while it is in use.
+        what: what messages call the file; None: the index.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False, wal: bool = True) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, *, read_only: bool = False, wal: bool = True, what: str | None = None
+    ) -> None:
+        self.path, self.what = path, what or f"the index {path}"
         self.read_only, self._wal = read_only, wal
         self._local = threading.local()
         self._opened: weakref.WeakSet[_Connection] = weakref.WeakSet()
         # Connections are part of a reference cycle, so they would not be closed at once.
         self._closer = weakref.finalize(self, _close_all, self._opened)
-
-    @property
-    def what(self) -> str:
-        """What messages call the file."""
-        return f"the index {self.path}"
 
     def damaged(self, why: str) -> DamagedError:
         """Return the error to raise where the content of the file makes no sense."""

@@ -19,6 +19,7 @@ ID_BYTES = 16
 _HEX32 = re.compile(r"[0-9a-f]{32}\Z")
 SHARD_SUFFIX = ".arrow"
 RESULTS = "results"
+MEMO = "files.sqlite"
 REPAIR_HINT = "run 'headstart cache verify --repair'; only damaged rows are computed again"
 
 PackedIds = npt.NDArray[np.uint64]

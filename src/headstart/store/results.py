@@ -22,13 +22,15 @@ import xxhash
 from safetensors import SafetensorError
 
 from headstart.core.errors import HeadstartError, StoreError
-from headstart.core.files import clear_errors, write_bytes
+from headstart.core.files import clear_errors, last_used, write_bytes
 from headstart.core.fingerprints import canonical_json, fingerprint
+from headstart.store import errors
+from headstart.store.errors import NewerFormatError
 from headstart.store.layout import checked_hex, is_hex32
 
 _T = TypeVar("_T")
 _FORMAT = "1"
-_SUFFIX = ".safetensors"
+SUFFIX = ".safetensors"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -79,7 +81,7 @@ class Results:
         path = self._path(key)
         try:
             result = _decode(key, path.read_bytes())
-        except (*_UNREADABLE, SafetensorError):
+        except (*_UNREADABLE, NewerFormatError, SafetensorError):
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
@@ -137,6 +139,23 @@ class Results:
             self.put(key, packed.arrays, packed.values)
         return made, False
 
+    def check(self, key: str) -> None:
+        """Check one result.
+
+        Raises:
+            DamagedError: it does not match its digest.
+            UnreadableError: it cannot be read now, or is of a newer format.
+        """
+        path = self._path(key)
+        try:
+            _decode(key, path.read_bytes())
+        except OSError as error:
+            raise errors.unreadable(f"the result {path}", error) from error
+        except NewerFormatError:
+            raise
+        except (*_UNREADABLE, SafetensorError) as error:
+            raise errors.damaged(f"the result {path}", str(error)) from error
+
     def remove(self, key: str) -> None:
         """Remove the result of a key, if there is one."""
         with clear_errors(f"remove a result in {self.folder}", StoreError):
@@ -144,13 +163,13 @@ class Results:
 
     def __iter__(self) -> Iterator[ResultInfo]:
         """Yield all results by key, ignoring any other file."""
-        for path in sorted(self.folder.glob(f"*{_SUFFIX}")) if self.folder.is_dir() else []:
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")) if self.folder.is_dir() else []:
             if is_hex32(path.stem) and path.is_file():
                 stat = path.stat()
-                yield ResultInfo(path.stem, path, stat.st_size, stat.st_mtime)
+                yield ResultInfo(path.stem, path, stat.st_size, last_used(stat))
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{checked_hex(key, 'the key of a result')}{_SUFFIX}"
+        return self.folder / f"{checked_hex(key, 'the key of a result')}{SUFFIX}"
 
 
 def result_key(description: Mapping[str, Any]) -> str:
@@ -197,6 +216,8 @@ def _decode(key: str, content: bytes) -> Result:
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header["__metadata__"]
     arrays = safetensors.numpy.load(content)
+    if errors.is_newer(metadata["format"]):
+        raise errors.newer("the result", metadata["format"])
     if metadata["format"] != _FORMAT or metadata["key"] != key:
         raise ValueError("it is another result")
     if metadata["digest"] != _digest(key, metadata["values"], arrays):

@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from headstart.core.errors import StoreError
+from headstart.core.files import clear_errors
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.store.catalog import (
     GcReport,
     SpaceInfo,
     collect,
     inspect,
-    kept_results,
     layouts,
     remove,
 )
 from headstart.store.describe import Difference, differences
 from headstart.store.folder import check_description
-from headstart.store.layout import RESULTS, Layout
+from headstart.store.kept import Leftover, kept_files, results_by_kind, verify_kept
+from headstart.store.layout import MEMO, RESULTS, Layout
+from headstart.store.memo import Memo
 from headstart.store.repair import verify_space
 from headstart.store.results import ResultInfo, Results
 from headstart.store.space import Space
@@ -71,7 +73,16 @@ class Store:
 
     def kept(self) -> list[tuple[str, ResultInfo]]:
         """Return all small results: their kind, and what is on disk."""
-        return list(kept_results(self.root))
+        return list(results_by_kind(self.root))
+
+    def files(self) -> list[Leftover]:
+        """Return what is there beside the spaces: small results, the memo of file digests."""
+        with clear_errors(f"read the results in {self.root}", StoreError):
+            return list(kept_files(self.root))
+
+    def memo(self) -> Memo:
+        """Return the memo of file digests, a context to be left after use."""
+        return Memo(self.root / MEMO)
 
     def find(self, key: str) -> Space:
         """Return an existing space by its key or an unambiguous prefix of it.
@@ -98,7 +109,7 @@ class Store:
         return differences(self._description(a), self._description(b))
 
     def verify(self, repair: bool = False, *, reporter: Reporter | None = None) -> VerifyReport:
-        """Read every byte and compare it with digests and index.
+        """Read every byte and compare it with its digest: spaces, results, the memo of files.
 
         Args:
             repair: drop what is damaged, adopt what a kill left behind, rebuild a broken index.
@@ -109,12 +120,14 @@ class Store:
         reports = [
             verify_space(layout, repair=repair, reporter=reporter) for layout in layouts(self.root)
         ]
+        kept, faults = verify_kept(self.root, repair=repair)
         return VerifyReport(
+            kept=kept,
             spaces=len(reports),
             shards=sum(report.shards for report in reports),
             rows=sum(report.rows for report in reports),
             nbytes=sum(report.nbytes for report in reports),
-            faults=tuple(fault for report in reports for fault in report.faults),
+            faults=(*(fault for report in reports for fault in report.faults), *faults),
         )
 
     def gc(
@@ -124,11 +137,11 @@ class Store:
         *,
         dry_run: bool = False,
     ) -> GcReport:
-        """Remove spaces that are old or exceed a size; spaces in use stay.
+        """Remove what is old or exceeds a size; spaces in use stay.
 
         Args:
-            max_size: bytes that may remain; the longest unused spaces are removed first.
-            older_than: seconds since the last use after which a space is removed.
+            max_size: bytes that may remain; what was not used for longest is removed first.
+            older_than: seconds since the last use after which a space or a result is removed.
             dry_run: only report what would be removed.
         """
         return collect(self.root, max_size=max_size, older_than=older_than, dry_run=dry_run)

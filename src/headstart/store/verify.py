@@ -25,7 +25,16 @@ from headstart.store.layout import SHARD_SUFFIX, Layout, is_hex32
 from headstart.store.shard import Shard, open_shard
 
 Kind = Literal[
-    "description", "index", "shard", "orphan", "folder", "foreign", "unreadable", "newer"
+    "description",
+    "index",
+    "shard",
+    "orphan",
+    "result",
+    "memo",
+    "folder",
+    "foreign",
+    "unreadable",
+    "newer",
 ]
 _OURS = {"space.json", "index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "lock"}
 _OUR_FOLDERS = {"shards", "tmp", "claims"}
@@ -38,8 +47,8 @@ class Fault:
     """One thing that is wrong.
 
     Attributes:
-        key: the space.
-        kind: what is affected. ``orphan`` is a shard that a kill left unregistered; ``folder`` is
+        key: the space; empty for what is beside the spaces.
+        kind: what is affected. ``orphan`` is what a killed writer left; ``folder`` is
             something else in the place of one of our files or folders; ``foreign`` is a file that
             does not belong to the store and is neither used nor touched; ``unreadable`` and
             ``newer`` could not be checked (permission, open files, an I/O error, a later format),
@@ -64,13 +73,17 @@ class Fault:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was checked and what was found."""
+    """What was checked and what was found.
+
+    ``kept`` counts what was checked beside the spaces: small results, and remembered files.
+    """
 
     spaces: int
     shards: int
     rows: int
     nbytes: int
     faults: tuple[Fault, ...]
+    kept: int = 0
 
     @property
     def ok(self) -> bool:

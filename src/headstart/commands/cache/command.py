@@ -23,7 +23,7 @@ from headstart.commands.settings import RunOptions
 from headstart.core.errors import ConfigError
 from headstart.core.kinds import Kind
 from headstart.core.settings import command_line, like, option
-from headstart.core.wording import format_bytes, shell
+from headstart.core.wording import count, format_bytes, shell
 
 if TYPE_CHECKING:
     from headstart.cache import FeatureCache
@@ -157,7 +157,8 @@ def verify(config: VerifyConfig, place: Place, printing: Printing) -> None:
             console.print(f"{fault.path}: {fault.what} ({_state(fault)})")
         console.print(
             f"{report.rows:,} rows in {report.shards:,} shards of {report.spaces:,} spaces, "
-            f"{format_bytes(report.nbytes)}: " + _verdict(report)
+            f"{format_bytes(report.nbytes)}, {report.kept:,} kept results and digests of files: "
+            + _verdict(report)
         )
         if rows and config.repair:
             console.print(f"{rows:,} rows will be computed again when they are next needed")
@@ -232,6 +233,7 @@ def gc(config: GcConfig, place: Listed) -> None:
             {
                 "removed": [_plain(i) for i in report.removed],
                 "freed": report.freed,
+                "files": [str(file.path) for file in report.files],
                 "in_use": [_plain(i) for i in report.in_use],
             }
         )
@@ -242,6 +244,11 @@ def gc(config: GcConfig, place: Listed) -> None:
         console.print(f"{verb} {entry.key[:12]} ({_summary(entry)}, {entry.rows:,} rows)")
     for entry in report.in_use:
         console.print(f"kept {entry.key[:12]}, which is in use")
+    if report.files:
+        what = count(
+            len(report.files), "kept result or file of digests", "kept results and the like"
+        )
+        console.print(f"and {what}")
     console.print(f"{format_bytes(report.freed)} {'would be ' if config.dry_run else ''}freed")
 
 
