@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import fx, nn
+from torch import fx
 
 from headstart.core.errors import BackboneError
 from headstart.modules.layout import (
@@ -12,7 +12,6 @@ from headstart.modules.layout import (
     CHANNELS_LAST,
     ROWS,
     Layout,
-    find_layout,
     tokens,
 )
 from headstart.modules.pooling import pool, pooling_kinds
@@ -41,6 +40,27 @@ def test_every_layout_gives_the_same_rows(pooling):
     assert torch.equal(pool(maps[:, :, 0, 0], pooling, ROWS), maps[:, :, 0, 0])
 
 
+@pytest.mark.parametrize("strided", [False, True])
+def test_several_rows_of_an_item_become_one(strided):
+    windows = torch.rand(3, 4, 6, 7)  # items, windows, tokens, channels
+    stacked = (windows.transpose(0, 1) if strided else windows).reshape(12, 6, 7)
+    layout = Layout(channels=2, positions=(1,), rows=4, strided=strided)
+    assert torch.allclose(pool(stacked, "avg", layout), windows.mean((1, 2)), atol=1e-6)
+    assert torch.equal(pool(stacked, "none", layout), windows)
+    rows = Layout(channels=1, rows=4, strided=strided)
+    assert torch.allclose(pool(stacked[:, 0], "avg", rows), windows[:, :, 0].mean(1), atol=1e-6)
+
+
+def test_special_tokens_are_left_out_wherever_they_stand():
+    x = torch.rand(2, 6, 3)
+    layout = Layout(channels=2, positions=(1,), special=(0, 5), class_token=0)
+    assert torch.allclose(pool(x, "avg", layout), x[:, 1:5].mean(1), atol=1e-6)
+    assert torch.equal(pool(x, "cls", layout), x[:, 0])
+    mask = torch.arange(6) < torch.tensor([[6], [3]])
+    masked = pool(x, "avg", layout, mask)
+    assert torch.allclose(masked[1], x[1, 1:3].mean(0), atol=1e-6)
+
+
 @pytest.mark.parametrize("pooling", ["avg", "gem"])
 def test_masked_positions_do_not_count(pooling):
     x = torch.rand(3, 6, 4)
@@ -54,8 +74,8 @@ def test_masked_positions_do_not_count(pooling):
 def test_what_does_not_fit_is_refused_with_a_parameter_to_change():
     with pytest.raises(BackboneError, match=r"class token.*pooling='avg'"):
         pool(torch.rand(2, 3, 4), "cls", tokens(0))
-    with pytest.raises(BackboneError, match=r"5 axes.*pooling='none'"):
-        pool(torch.rand(2, 3, 4, 5, 6), "avg", Layout())
+    with pytest.raises(BackboneError, match=r"cannot be found: it has none.*pooling='none'"):
+        pool(torch.rand(2, 3, 4, 5, 6), "avg", Layout(reason="it has none"))
     with pytest.raises(BackboneError, match="one of avg, cls, gem, none"):
         pool(torch.rand(2, 3), "median", ROWS)
 
@@ -65,23 +85,3 @@ def test_poolings_can_be_traced(pooling):
     x = torch.rand(2, 5, 4)
     traced = fx.symbolic_trace(lambda output: pool(output, pooling, tokens(1)))
     assert torch.equal(traced(x), pool(x, pooling, tokens(1)))
-
-
-class Swin(nn.Module):
-    output_fmt = "NHWC"
-    num_prefix_tokens = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.body(x.permute(0, 2, 3, 1)).flatten(1, 2)
-
-
-def test_todays_rules_of_layouts():
-    x = torch.rand(2, 3, 4, 4)
-    assert find_layout(Swin(), "body", x) == CHANNELS_LAST
-    assert find_layout(Swin(), None, x) == tokens(0)
-    assert find_layout(nn.Conv2d(3, 2, 1), None, x) == CHANNELS_FIRST
-    assert find_layout(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), None, x) == ROWS

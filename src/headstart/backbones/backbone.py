@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,13 @@ from headstart.modules.layers import LiveParts, call_order, live_parts
 from headstart.modules.layout import Layout, find_layout
 from headstart.modules.modes import evaluation_mode
 from headstart.modules.pooling import Pooling, check_pooling, pool
+
+
+class _Layouts(dict[tuple[str | None, Hashable], tuple["weakref.ref[nn.Module]", Layout]]):
+    """What was found for the layers of a network in this process: a copy begins empty."""
+
+    def __reduce__(self) -> tuple[type[_Layouts], tuple[()]]:
+        return _Layouts, ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class Backbone:
     blocks: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    _layouts: _Layouts = field(default_factory=_Layouts, repr=False)  # shared by cuts
 
     def __post_init__(self) -> None:
         check_pooling(self.pooling)
@@ -112,17 +121,30 @@ class Backbone:
         # Sums of many half-precision numbers lose digits that the stored row has room for.
         half = output.dtype in {torch.float16, torch.bfloat16}
         whole = output.float() if half else output
+        layout = self.layout
         # A mask is about the positions of the input; a layer may have others.
-        applies = mask is not None and mask.shape == output.shape[:2] and output.ndim == 3
-        return pool(whole, self.pooling, self.layout, mask if applies else None).clone()
+        applies = (
+            mask is not None
+            and layout.rows == len(layout.positions) == 1
+            and tuple(mask.shape) == (output.shape[layout.batch], output.shape[layout.positions[0]])
+        )
+        return pool(whole, self.pooling, layout, mask if applies else None).clone()
 
-    @cached_property
+    @property
     def layout(self) -> Layout:
-        """Which axis of the layer's output is which, found by running the probe."""
+        """Which axis of the layer's output is which, found once by running the probe.
+
+        Raises:
+            BackboneError: see :func:`headstart.modules.layout.find_layout`.
+        """
         if self.layer is None and self.pooling == "none":
             return Layout()  # the output of the network is the row
-        probe = self.probe()
-        return find_layout(self.module, self.layer, *probe.args, **probe.kwargs)
+        key = (self.layer, self.inputs.decoding)
+        known = self._layouts.get(key)
+        if known is None or known[0]() is not self.module:
+            found = find_layout(self.module, self.layer, self.probe(3))
+            known = self._layouts[key] = (weakref.ref(self.module), found)
+        return known[1]
 
     def probe(self, count: int = 2) -> Arguments:
         """Return plausible arguments of ``count`` items, always the same, on the device."""
@@ -181,7 +203,15 @@ class Backbone:
             "weights": fingerprint("\n".join(lines)),
             "layer": self.layer,
             "pooling": self.pooling,
+            **self._pooled(),
         }
+
+    def _pooled(self) -> dict[str, Any]:
+        """Describe how the output becomes rows, beyond the name of the pooling."""
+        layout = self.layout
+        if self.pooling == "none":
+            layout = Layout(layout.batch, rows=layout.rows, strided=layout.strided)
+        return {} if layout == Layout() else {"layout": layout.describe()}
 
     def feature_shape(self) -> tuple[int, ...]:
         """Return the shape of one row, by running the probe."""
@@ -209,7 +239,20 @@ def features_of(backbones: Sequence[Backbone], inputs: Arguments) -> list[Tensor
     read = _reading(backbones, lambda: inputs.mask)
     layers = {backbone.layer for backbone in backbones}
     found = capture(backbones[0].module, layers, read, *inputs.args, **inputs.kwargs)
-    return _in_order(found.values())
+    return _checked(backbones, _in_order(found.values()), len(inputs))
+
+
+def _checked(backbones: Sequence[Backbone], rows: list[Tensor], count: int) -> list[Tensor]:
+    """Refuse rows that are not one an item."""
+    for backbone, some in zip(backbones, rows, strict=True):
+        if not some.ndim or len(some) != count:
+            where = f"layer '{backbone.layer}' of " if backbone.layer else ""
+            raise BackboneError(
+                f"{where}{backbone.name} gives {tuple(some.shape)} for {count} items, "
+                "and one row an item is needed",
+                hint="use another layer, or the size of items that the backbone was loaded with",
+            )
+    return rows
 
 
 @contextmanager
@@ -229,7 +272,9 @@ def compiled_features(
             return _in_order(run(*args, **kwargs).values())
 
         compiled = torch.compile(masked)
-        yield lambda inputs: compiled(inputs.args, dict(inputs.kwargs), inputs.mask)
+        yield lambda inputs: _checked(
+            backbones, compiled(inputs.args, dict(inputs.kwargs), inputs.mask), len(inputs)
+        )
 
 
 def _reading(

@@ -7,6 +7,7 @@ can trace it. The table loads no torch: help texts read it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -85,36 +86,66 @@ def pool(output: Tensor, pooling: Pooling, layout: Layout, mask: Tensor | None =
 
 
 def positions_of(output: Tensor, layout: Layout) -> Tensor:
-    """Return an output as ``(n, positions, c)``, prefix tokens included; a view where possible.
+    """Return an output as ``(n, positions, c)``, special tokens included; a view where possible.
 
     Raises:
         BackboneError: the axis of the channels is not known.
     """
     if layout.channels is None:
+        why = f": {layout.reason}" if layout.reason else ""
         raise BackboneError(
-            "pooling expects rows, tokens or maps (2 to 4 axes), "
-            f"and this layer returns {output.ndim} axes: {tuple(output.shape)}",
+            f"the channels of this layer's output {tuple(output.shape)} cannot be found{why}",
             hint="use pooling='none' or another layer",
         )
-    axes = (layout.batch, *layout.positions, layout.channels)
+    channels = layout.channels
+    if layout.rows > 1:
+        channels += channels > layout.batch
+        output, layout = _folded(output, layout)
+    axes = (layout.batch, *layout.positions, channels)
     if axes == (0, 1, 2):
         return output
-    if axes[0] == 0 and axes[-1] == 1:
+    if axes[0] == 0 and axes[-1] == 1 and axes[1:-1] == tuple(range(2, len(axes))):
         return output.flatten(2).transpose(1, 2)
     if axes == tuple(range(len(axes))):
         return output.flatten(1, len(layout.positions))
     return output.permute(axes).flatten(1, -2)
 
 
+def _folded(output: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+    """Turn several rows an item into one more axis of positions."""
+    sizes = (layout.rows, -1) if layout.strided else (-1, layout.rows)
+    output = output.unflatten(layout.batch, sizes)  # type: ignore[no-untyped-call]
+    batch, rows = layout.batch + layout.strided, layout.batch + (not layout.strided)
+
+    def moved(axis: int) -> int:
+        return axis + 1 if axis > layout.batch else axis
+
+    return output, dataclasses.replace(
+        layout,
+        batch=batch,
+        channels=None if layout.channels is None else moved(layout.channels),
+        positions=(rows, *(moved(axis) for axis in layout.positions)),
+        rows=1,
+        strided=False,
+    )
+
+
 def _patches(output: Tensor, layout: Layout) -> Tensor:
-    """Return the positions without the prefix tokens; only tokens can have any."""
+    """Return the positions without the special tokens; only tokens can have any."""
     positions = positions_of(output, layout)
-    return positions[:, layout.prefix :] if len(layout.positions) == 1 else positions
+    if not layout.special:
+        return positions
+    if len(layout.special) == layout.prefix:
+        return positions[:, layout.prefix :]
+    return positions[:, [i for i in range(positions.shape[1]) if i not in layout.special]]
 
 
 def _valid(mask: Tensor | None, layout: Layout, like: Tensor) -> Tensor | None:
     """Return the mask as weights ``(n, patches, 1)`` of the type of ``like``."""
-    return None if mask is None else mask[:, layout.prefix :, None].to(like.dtype)
+    if mask is None:
+        return None
+    kept = [i for i in range(mask.shape[1]) if i not in layout.special]
+    return mask[:, kept, None].to(like.dtype)
 
 
 def _mean(positions: Tensor, weights: Tensor | None) -> Tensor:
@@ -123,32 +154,38 @@ def _mean(positions: Tensor, weights: Tensor | None) -> Tensor:
     return (positions * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
 
 
+def _is_row(layout: Layout) -> bool:
+    return layout.channels is not None and not layout.positions and layout.rows == 1
+
+
 def _average(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
-    if layout.channels is not None and not layout.positions:
-        return output
+    if _is_row(layout):
+        return _none(output, layout, mask)
     positions = _patches(output, layout)
     return _mean(positions, _valid(mask, layout, positions))
 
 
 def _generalised_mean(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
-    if layout.channels is not None and not layout.positions:
-        return output
+    if _is_row(layout):
+        return _none(output, layout, mask)
     positions = _patches(output, layout)
     powers = positions.clamp(min=1e-6).pow(GEM_POWER)
     return _mean(powers, _valid(mask, layout, positions)).pow(1.0 / GEM_POWER)
 
 
 def _class_token(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:  # noqa: ARG001
-    if len(layout.positions) != 1 or not layout.prefix:
+    if layout.class_token is None:
         raise BackboneError(
             "pooling 'cls' expects tokens with a class token, "
-            f"and this layer returns shape {tuple(output.shape[1:])} an item",
+            f"and none was found in this layer's output {tuple(output.shape)}",
             hint="use pooling='avg'",
         )
-    return positions_of(output, layout)[:, 0]
+    return positions_of(output, layout)[:, layout.class_token]
 
 
 def _none(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:  # noqa: ARG001
+    if layout.rows > 1:
+        output, layout = _folded(output, layout)
     return output.movedim(layout.batch, 0) if layout.batch else output
 
 

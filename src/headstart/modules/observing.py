@@ -1,0 +1,167 @@
+"""One pass of a network up to a layer, observed: what ran, what it gave, and what takes it next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from headstart.core.arguments import Arguments
+from headstart.modules.forward import StopForward, capture, find_layer, first_tensor, hooked
+
+_EQUAL = 1e-6
+"""The largest difference of a token between items, relative to the largest value."""
+_BEHIND = 12
+"""How many modules may begin behind the layer until one takes its very output."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What was seen in one pass over two different items.
+
+    Attributes:
+        output: of the layer.
+        order: names of the modules that finished, in order, the layer last.
+        taken: the axis on which the module that takes this very output has its channels; None
+            where no such module is known.
+        alike: for each number of tokens: which of them were the same for both items in the first
+            tensor of so many tokens in which some, and not all, were.
+    """
+
+    output: Tensor
+    order: tuple[str, ...]
+    taken: int | None
+    alike: Mapping[int, tuple[int, ...]]
+
+
+def observe(module: nn.Module, layer: str | None, two: Arguments) -> Observed:
+    """Run two items, and a few modules behind the layer.
+
+    Args:
+        module: the network, in evaluation mode.
+        layer: a name, or None for the output of the network.
+        two: two items that differ.
+
+    Raises:
+        BackboneError: as for :func:`headstart.modules.forward.capture`.
+    """
+    if layer is not None:
+        find_layer(module, layer)
+    pass_ = _Pass(module, layer)
+    with hooked(pass_.names, before=pass_.before, after=pass_.after):
+        try:
+            module(*two.args, **two.kwargs)
+        except StopForward as stop:
+            if stop is not pass_.done:
+                raise
+        except Exception:
+            # Behind the layer, weights may be missing.
+            if not pass_.made:
+                raise
+    if not pass_.made:  # says why
+        capture(module, [layer], copied, *two.args, **two.kwargs)
+    return Observed(pass_.copy, tuple(pass_.order), pass_.taken, pass_.alike)
+
+
+def output_of(module: nn.Module, layer: str | None, inputs: Arguments) -> Tensor:
+    """Run a network up to a layer, and return a copy of its output."""
+    return capture(module, [layer], copied, *inputs.args, **inputs.kwargs)[layer]
+
+
+def copied(_layer: str | None, output: Tensor) -> Tensor:
+    """Read an output before a later operation can overwrite it."""
+    return output.detach().clone()
+
+
+class _Pass:
+    """Notes what hooks see."""
+
+    def __init__(self, module: nn.Module, layer: str | None) -> None:
+        self.names = dict(module.named_modules())
+        self.layer = layer or ""
+        self.made: list[Tensor] = []
+        self.copy: Tensor
+        self.order: list[str] = []
+        self.taken: int | None = None
+        self.alike: dict[int, tuple[int, ...]] = {}
+        self.behind = 0
+        self.done = StopForward()
+
+    def before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self.made:
+            self._compare((args, kwargs))
+            return
+        self.behind += 1
+        for value in tensors_in((args, kwargs)):
+            if _is(value, self.made[0]):
+                self.taken = _input_axis(self.names[name], value)
+                break
+        if self.taken is not None or self.behind == _BEHIND:
+            raise self.done
+
+    def after(self, name: str, output: Any) -> None:
+        if self.made:
+            return
+        self.order.append(name)
+        self._compare(output)
+        if name == self.layer:
+            tensor = first_tensor(output, f"layer '{name}'")
+            self.copy = copied(name, tensor)
+            self.made.append(tensor)
+            if not name:
+                raise self.done
+
+    def _compare(self, values: Any) -> None:
+        """Note the tokens that are the same in both items, if some and not all are."""
+        for value in tensors_in(values):
+            if value.ndim != 3 or not value.is_floating_point():
+                continue
+            for batch, position in ((0, 1), (1, 0)):
+                count = value.shape[position]
+                if value.shape[batch] == 2 and count not in self.alike:
+                    same = _same_tokens(value.detach().float().movedim(batch, 0))
+                    if 0 < len(same) < count:
+                        self.alike[count] = same
+
+
+def _same_tokens(pair: Tensor) -> tuple[int, ...]:
+    """Return which tokens of ``(2, tokens, c)`` are equal in both items."""
+    gap = (pair[0] - pair[1]).abs().amax(dim=-1)
+    scale = float(pair.abs().max()) or 1.0
+    return tuple((gap <= _EQUAL * scale).nonzero().flatten().tolist())
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        yield from tensors_in(list(value.values()))
+
+
+def _is(value: Tensor, made: Tensor) -> bool:
+    return (
+        value.shape == made.shape
+        and value.stride() == made.stride()
+        and value.data_ptr() == made.data_ptr()
+    )
+
+
+def _input_axis(module: nn.Module, value: Tensor) -> int | None:
+    """Return the axis of the channels that a module expects in its input; None if not known."""
+    if isinstance(module, nn.Linear):
+        return value.ndim - 1
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        # A subclass may normalise over another axis.
+        return value.ndim - 1 if type(module).forward is nn.LayerNorm.forward else None
+    return 1 if isinstance(module, _ConvNd | _BatchNorm) else None
+
+
+__all__ = ["Observed", "copied", "observe", "output_of", "tensors_in"]
