@@ -186,6 +186,9 @@ def capture(
         except StopForward as stop:
             if stop is not done:
                 raise
+            # The traceback holds every frame of the pass, and with them its activations; `done` is
+            # a variable of one of these frames, so they would live until the next collection.
+            done.__traceback__ = None
         else:
             if None in wanted:
                 found[None] = read(None, first_tensor(output, type(module).__name__))
