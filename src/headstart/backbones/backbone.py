@@ -21,7 +21,7 @@ from headstart.data.inputs import Inputs
 from headstart.modules.digests import digest
 from headstart.modules.forward import capture, compilable, find_layer
 from headstart.modules.identity import describe_structure
-from headstart.modules.layers import LiveParts, call_order, live_parts
+from headstart.modules.layers import LiveParts, call_order, item_shapes, live_parts
 from headstart.modules.layout import Layout, find_layout
 from headstart.modules.modes import evaluation_mode
 from headstart.modules.pooling import Pooling, check_pooling, pool
@@ -57,8 +57,8 @@ class Backbone:
         inputs: from the content of an item to the arguments that the weights expect.
         layer: the submodule whose output is the feature, or None for the output of the network.
         pooling: how that output becomes one row an item.
-        blocks: names of the main blocks in forward order, for listings; features can be taken from
-            any submodule.
+        claimed: what the family says are the names of the main blocks, in forward order; not all
+            may exist, or run. See :attr:`blocks`.
         origin: plain values that say where architecture and weights come from, for records.
         notes: what was decided on the user's behalf, one sentence each.
     """
@@ -68,7 +68,7 @@ class Backbone:
     inputs: Inputs
     layer: str | None = None
     pooling: Pooling = "none"
-    blocks: tuple[str, ...] = ()
+    claimed: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _layouts: _Layouts = field(default_factory=_Layouts, repr=False)  # shared by cuts
@@ -165,8 +165,21 @@ class Backbone:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """Every submodule that runs exactly once, in the order in which they finish."""
-        return tuple(Layer(name, shape) for name, count, shape in self.call_order() if count == 1)
+        """Every submodule that runs exactly once and gives rows of items, as they finish."""
+        probe = self.probe(3)
+        shapes = item_shapes(self.module, probe[:2], probe)
+        return tuple(Layer(name, shape) for name, shape in shapes.items())
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the main blocks in forward order, for listings; all of them run.
+
+        They are those that the family names, or else the outermost modules that run. Features can
+        be taken from any submodule.
+        """
+        running = [layer.name for layer in self.layers]
+        named = tuple(name for name in dict.fromkeys(self.claimed) if name in running)
+        return named or tuple(sorted(_outermost(self.module, "", set(running)), key=running.index))
 
     def call_order(self) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
         """Run the probe and list the layers as they finish: name, number of runs, shape."""
@@ -224,6 +237,22 @@ class Backbone:
         return sum(
             math.prod(parameters[name].shape) for name in self.live.tensors if name in parameters
         )
+
+
+def _outermost(module: nn.Module, prefix: str, running: set[str]) -> Iterator[str]:
+    """Yield the outermost modules with parameters that run; one around all others is opened."""
+    children = [
+        (f"{prefix}{name}", child)
+        for name, child in module.named_children()
+        if any(True for _ in child.parameters())
+    ]
+    alone = sum(name in running for name, _ in children) == 1
+    for name, child in children:
+        if name in running and not alone:
+            yield name
+            continue
+        inside = list(_outermost(child, f"{name}.", running))
+        yield from inside or ([name] if name in running else [])
 
 
 def features_of(backbones: Sequence[Backbone], inputs: Arguments) -> list[Tensor]:

@@ -67,6 +67,7 @@ class Experiment:
         inputs: one item, or as few as the network takes.
         base: the output of the layer for ``inputs``.
         batch: its axis of the items.
+        varies: whether the output depends on the item.
     """
 
     module: nn.Module
@@ -74,6 +75,7 @@ class Experiment:
     inputs: Arguments
     base: Tensor
     batch: int
+    varies: bool = True
 
 
 def find_channels(experiment: Experiment, observed: Observed) -> tuple[int | None, str]:
@@ -111,8 +113,9 @@ def find_channels(experiment: Experiment, observed: Observed) -> tuple[int | Non
 def _shown(experiment: Experiment, order: Sequence[str]) -> Iterator[_Shown]:
     """Yield what operations before the layer show, the last first, as far as they show an axis."""
     first, asked = True, 0
-    operations = _operations(experiment.module, experiment.layer or "", order)
-    for operation in itertools.islice(operations, _MOST):
+    operations = _operations(experiment, order)
+    most = _MOST if experiment.varies else _MISSES  # what does not reach the output shows nothing
+    for operation in itertools.islice(operations, most):
         shown = _axes(experiment, operation)
         if shown is None:
             continue
@@ -126,15 +129,15 @@ def _shown(experiment: Experiment, order: Sequence[str]) -> Iterator[_Shown]:
             return
 
 
-def _operations(
-    module: nn.Module, layer: str, order: Sequence[str]
-) -> Iterator[tuple[_Units, ...]]:
+def _operations(experiment: Experiment, order: Sequence[str]) -> Iterator[tuple[_Units, ...]]:
     """Yield the operations with units, those that finish last first.
 
     A module that is never called, but whose parameters its parent reads (the projection of
     ``MultiheadAttention``, the entries of a ``ParameterList``), counts as a part of its parent.
-    Modules around the layer come last: some of their own parameters may act before it.
+    Modules around the layer come last, since few of their own parameters act before it. They come
+    first where nothing comes through: it may be a scale of theirs that is zero.
     """
+    module, layer = experiment.module, experiment.layer or ""
     names, called = dict(module.named_modules()), set(order)
     quiet: dict[str, list[str]] = {}
     for name in names:
@@ -146,7 +149,8 @@ def _operations(
     around = [layer.rpartition(".")[0]] if layer else []
     while around and around[-1]:
         around.append(around[-1].rpartition(".")[0])
-    for name in dict.fromkeys([*reversed(order), *around]):
+    before = [*reversed(order)]
+    for name in dict.fromkeys([*before, *around] if experiment.varies else [*around, *before]):
         inside = quiet.get(name, ()) if name in called else ()
         for part in [*reversed(inside), name]:
             units = tuple(_units(part, names[part]))

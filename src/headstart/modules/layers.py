@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from headstart.core.arguments import Arguments
 from headstart.modules.forward import hooked, run_up_to
 from headstart.modules.modes import evaluation_mode
 
@@ -91,21 +92,58 @@ def call_order(
 
     Returns:
         For each named submodule that ran and returned a tensor: its name, how often it ran, and
-        the shape of its output for one item (without the first axis).
+        the shape of its output without the first axis.
     """
-    counts: dict[str, int] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
+    found = _outputs(module, args, kwargs)
+    return tuple((name, count, shape[1:]) for name, (count, shape) in found.items())
+
+
+def item_shapes(module: nn.Module, few: Arguments, many: Arguments) -> dict[str, tuple[int, ...]]:
+    """Find the shapes of the outputs for one item, by running two numbers of items.
+
+    Returns:
+        For each named submodule that runs once, in the order in which they finish, the shape of
+        its output without the axis of the items, wherever that is; several rows an item are an
+        axis of their own. Layers without rows of items, such as tables of relative positions, are
+        left out.
+    """
+    one, other = (_outputs(module, inputs.args, inputs.kwargs) for inputs in (few, many))
+    shapes = {}
+    for name, (count, shape) in one.items():
+        more = other.get(name, (0, ()))[1]
+        if count != 1 or len(more) != len(shape):
+            continue
+        growing = item_axes(shape, more, len(few), len(many))
+        if len(growing) == 1 and shape[growing[0]] % len(few) == 0:
+            rows = shape[growing[0]] // len(few)
+            shapes[name] = (
+                *shape[: growing[0]],
+                *((rows,) if rows > 1 else ()),
+                *shape[growing[0] + 1 :],
+            )
+    return shapes
+
+
+def item_axes(few: Sequence[int], many: Sequence[int], count: int, more: int) -> list[int]:
+    """Return the axes of a shape that grow in proportion to the number of items."""
+    pairs = enumerate(zip(few, many, strict=True))
+    return [axis for axis, (a, b) in pairs if a != b and a * more == b * count]
+
+
+def _outputs(module: nn.Module, args: Any, kwargs: Any) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Return for each submodule how often it runs, and the shape of its first output."""
+    found: dict[str, tuple[int, tuple[int, ...]]] = {}
 
     def after(name: str, output: Any) -> None:
         value = output[0] if isinstance(output, tuple | list) and output else output
         if isinstance(value, Tensor):
-            counts[name] = counts.get(name, 0) + 1
-            shapes.setdefault(name, tuple(value.shape[1:]))
+            count, shape = found.get(name, (0, tuple(value.shape)))
+            found[name] = (count + 1, shape)
 
     named = {name: part for name, part in module.named_modules() if name}
     with torch.no_grad(), evaluation_mode(module), hooked(named, after=after):
         module(*args, **kwargs)
-    return tuple((name, count, shapes[name]) for name, count in counts.items())
+    return found
 
 
-__all__ = ["LiveParts", "call_order", "live_parts", "own_tensors"]
+__all__ = ["LiveParts", "call_order", "item_axes", "item_shapes", "live_parts", "own_tensors"]

@@ -21,6 +21,7 @@ from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.modules.channels import Experiment, find_channels
 from headstart.modules.forward import aside
+from headstart.modules.layers import item_axes
 from headstart.modules.modes import evaluate, untouched
 from headstart.modules.observing import Observed, observe, output_of
 
@@ -112,7 +113,7 @@ def find_layout(module: nn.Module, layer: str | None, example: Arguments) -> Lay
             return dataclasses.replace(found, reason="it is one number an item")
         if len(axes) == 1 and found.rows == 1:
             return dataclasses.replace(found, channels=axes[0])
-        few = Experiment(module, layer, example[:count], base, found.batch)
+        few = Experiment(module, layer, example[:count], base, found.batch, found.varies)
         channels, reason = find_channels(few, seen)
         if channels is None:
             return dataclasses.replace(found, reason=reason)
@@ -123,15 +124,6 @@ def find_layout(module: nn.Module, layer: str | None, example: Arguments) -> Lay
         special = _special_tokens(seen, example, base.shape[positions[0]])
         token = special[0] if special and _has_class_token(module) else None
         return dataclasses.replace(found, special=special, class_token=token)
-
-
-def item_axes(fewer: tuple[int, ...], more: tuple[int, ...], few: int, many: int) -> list[int]:
-    """Return the axes of a shape that grow in proportion to the number of items."""
-    return [
-        axis
-        for axis, (a, b) in enumerate(zip(fewer, more, strict=True))
-        if a != b and a * many == b * few
-    ]
 
 
 def _two(example: Arguments) -> Arguments:
@@ -272,6 +264,5 @@ __all__ = [
     "ROWS",
     "Layout",
     "find_layout",
-    "item_axes",
     "tokens",
 ]
