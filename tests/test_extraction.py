@@ -70,6 +70,49 @@ def test_a_norm_without_running_statistics_is_refused():
         extract(backbone, split_of(8))
 
 
+class Confused(nn.Module):
+    """Attends over the items, since torch's attention takes (tokens, items, channels)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 4, 4)
+        self.attention = nn.MultiheadAttention(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        return self.attention(x, x, x)[0]
+
+
+@pytest.mark.parametrize("layer", [None, "attention"])
+def test_attention_over_the_items_is_refused_for_what_it_is(layer):
+    backbone = load_backbone(Confused(), inputs=PLAN, layer=layer, pooling="avg")
+    with pytest.raises(BackboneError, match=r"mixes the items.*batch_first"):
+        extract(backbone, split_of(8))
+
+
+class Silent(Net):
+    """A branch whose scale was never trained."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((6, 1, 1), scale))
+        self.branch = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        return (x + self.branch(self.norm(x) * self.scale)).mean((2, 3))
+
+
+def test_features_that_are_the_same_for_every_item_are_refused():
+    with pytest.raises(BackboneError, match=r"at branch gives the same features for every image"):
+        extract(load_backbone(Silent(0.0), inputs=PLAN, layer="branch"), split_of(8))
+    extract(load_backbone(Silent(0.1), inputs=PLAN, layer="branch"), split_of(8))
+    # Items that are alike, or one alone, say nothing of the network.
+    alike = load_items((np.repeat(images(1), 8, axis=0), np.zeros(8, int)))
+    extract(load_backbone(Silent(0.1), inputs=PLAN), alike)
+    extract(load_backbone(Silent(0.0), inputs=PLAN, layer="branch"), split_of(1))
+
+
 class Noisy(Net):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x + 0.1 * torch.randn_like(x))

@@ -96,7 +96,8 @@ class Extractor:
             task: advanced by the items that are done, readable or not.
 
         Raises:
-            BackboneError: rows depend on the batch or on randomness, or are not finite.
+            BackboneError: rows depend on the batch or on randomness, are the same for every item,
+                or are not finite.
         """
         reader = read_batches(
             split,
@@ -210,11 +211,29 @@ def _check_rows(
         if change > TOLERANCE[precision]:
             raise BackboneError(
                 f"{where} gives an image other features in another batch "
-                f"(they change by {change:.2g} of the largest feature): it computes statistics "
-                "from the batch even in evaluation mode",
-                hint="look for norms with track_running_stats=False; such features are not cached",
+                f"(they change by {change:.2g} of the largest feature): it mixes the items of a "
+                "batch even in evaluation mode",
+                hint="look for norms with track_running_stats=False, and for attention or "
+                "recurrent layers with another batch_first; such features are not cached",
             )
+        _check_varies(cut, rows, some, where)
     return together
+
+
+def _check_varies(cut: Backbone, rows: Tensor, some: Arguments, where: str) -> None:
+    """Refuse features that are the same for items that differ, on the data and on the probe."""
+
+    def alike(values: Tensor) -> bool:
+        return bool((values == values[:1]).all())
+
+    if not alike(rows) or all(alike(tensor) for tensor in some.tensors()):
+        return
+    if alike(cut.features(cut.probe(3))):
+        raise BackboneError(
+            f"{where} gives the same features for every {cut.inputs.unit.removesuffix('s')}: what "
+            "lies before it is multiplied by zero, or does not depend on the item",
+            hint="load pre-trained weights, or choose another layer",
+        )
 
 
 def _check_engine(
