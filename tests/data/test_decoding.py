@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data.decoding import MAX_PIXELS, SUFFIXES, UndecodableError, decode
+from headstart.data.content import UndecodableError
+from headstart.data.decoding import decode
+from headstart.data.formats import MAX_PIXELS, SUFFIXES
 from tests.data.conftest import encoded
 
 RNG = np.random.default_rng(3)

@@ -59,6 +59,7 @@ class Session:
                     train=reading.train,
                     test=reading.test,
                     splits=reading.splits,
+                    value_range=reading.value_range,
                     test_fraction=reading.test_fraction,
                     seed=self.run.seed if seed is None else seed,
                     digest_memo=memo,
@@ -85,6 +86,7 @@ class Session:
                 label_column=reading.label_column,
                 test=reading.test,
                 splits=reading.splits,
+                value_range=reading.value_range,
                 digest_memo=memo,
                 reporter=self.reporter,
             )
@@ -100,6 +102,7 @@ class Session:
                 source,
                 image_column=reading.image_column,
                 label_column=reading.label_column,
+                value_range=reading.value_range,
                 digest_memo=memo,
                 reporter=self.reporter,
             )

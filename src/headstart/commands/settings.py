@@ -106,6 +106,7 @@ class ReadOptions:
         train, test: the folder, table, key or split that trains or tests, where names do not say.
         splits: ``auto``: names such as train and test say what is a split; ``none``: every folder
             is a class, and no column divides a table.
+        value_range: the values of black and white, where arrays or files do not say so.
         test_fraction: share set aside where the source has no test split.
     """
 
@@ -132,6 +133,13 @@ class ReadOptions:
         "auto: names such as train and test say what is a split. none: every folder is a class.",
         panel=DATA,
     )
+    value_range: tuple[float, float] | None = option(
+        None,
+        "Values of black and white, where arrays or files do not say so: 0,4095 for 12 bits.",
+        shown="by type",
+        metavar="BLACK,WHITE",
+        panel=DATA,
+    )
     test_fraction: float = option(
         0.2,
         "Share set aside for testing where the data has no test split.",
@@ -142,6 +150,13 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def faults(self) -> list[str]:
+        """Refuse values of black and white that are none."""
+        limits = self.value_range
+        if limits is None or (len(limits) == 2 and limits[0] < limits[1]):
+            return []
+        return [f"value_range must be two numbers, the smaller first, not {limits!r}"]
 
 
 class Settled(NamedTuple, Generic[Config]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +16,37 @@ from PIL import Image
 from headstart.core.errors import DataError
 from headstart.core.wording import quoted
 from headstart.data.content import Content, UndecodableError
-from headstart.data.decoding import to_rgb
+from headstart.data.decoding import ranged, to_rgb
 from headstart.data.items import SampleItems
 from headstart.data.labels import class_names
+from headstart.data.levels import ValueRange, is_unit, layout_of, levels_of
 from headstart.data.source import WHOLE, Part, Request, Source, split_keys, unlabelled
 
 _NPZ_KINDS = {"x": "x", "images": "x", "image": "x", "y": "y", "labels": "y", "label": "y"}
-Converter = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
 
-def read_pair(pair: Any, name: str, labels_required: bool = True) -> tuple[Part, list[str]]:
+def read_pair(pair: Any, name: str, request: Request) -> tuple[Part, list[str]]:
     """Read ``(x, y)``, or ``x`` alone where labels are not required.
 
     Args:
-        pair: x ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with c = 1, 3 or 4, of type
-            uint8, bool, uint16 or a float; y ``(n,)``, ``(n, 1)`` or one-hot ``(n, k)``.
+        pair: x ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with c = 1 or 3; its values
+            mean what :mod:`headstart.data.levels` says; y ``(n,)``, ``(n, 1)`` or one-hot
+            ``(n, k)``.
         name: what to call it.
-        labels_required: whether x alone is an error.
+        request: whether x alone is an error; the values of black and white.
 
     Raises:
         DataError: shapes, types or values that are not images or classes.
     """
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
-        if labels_required or isinstance(pair, tuple | list):
+        if request.labels_required or isinstance(pair, tuple | list):
             raise DataError(
                 f"{name}: expected a pair (x, y) of images and labels, found {type(pair).__name__}",
                 hint="give (x, y), or {'train': (x, y), 'test': (x, y)}",
             )
         pair = (pair, None)
     x, y = as_array(pair[0]), None if pair[1] is None else as_array(pair[1])
-    items, notes = image_items(x, name)
+    items, notes = image_items(x, name, request.value_range)
     where = f"the labels of {name}"
     if y is None:
         return unlabelled(items, where), notes
@@ -66,13 +67,13 @@ def read_arrays(source: Any, request: Request) -> Source:
         DataError: as for :func:`read_pair`, or a mapping without known split names.
     """
     if not isinstance(source, Mapping):
-        part, notes = read_pair(source, "the arrays", request.labels_required)
+        part, notes = read_pair(source, "the arrays", request)
         return Source("arrays", {WHOLE: part}, notes=tuple(notes))
     chosen = split_keys(source, request, "expected {'train': (x, y), 'test': (x, y)}")
     parts: dict[str, Part] = {}
     all_notes: list[str] = []
     for key, role in chosen.items():
-        parts[role], notes = read_pair(source[key], key, request.labels_required)
+        parts[role], notes = read_pair(source[key], key, request)
         all_notes += notes
     return Source("arrays", parts, notes=tuple(all_notes))
 
@@ -127,7 +128,9 @@ def read_digits() -> Source:
     return Source("digits", {WHOLE: Part(items, names, "digits")})
 
 
-def image_items(x: NDArray[Any], name: str) -> tuple[SampleItems, list[str]]:
+def image_items(
+    x: NDArray[Any], name: str, value_range: ValueRange | None = None
+) -> tuple[SampleItems, list[str]]:
     """Return the items of an array of images, and notes about how its values were taken.
 
     Raises:
@@ -135,52 +138,52 @@ def image_items(x: NDArray[Any], name: str) -> tuple[SampleItems, list[str]]:
     """
     if len(x.shape) == 0 or len(x) == 0:
         raise DataError(f"{name} holds no images", hint="expected an array (n, h, w, 3)")
-    layout = _layout(x.shape[1:], name)
-    levels, notes = _levels(x, name)
-    return SampleItems(x, lambda sample: layout(levels(sample)), name), notes
+    layout = layout_of(x.shape[1:], name)
+    levels = levels_of(x, value_range, name)
+    return SampleItems(x, lambda v: layout(levels.convert(v)), name), list(levels.notes)
 
 
-def sample(x: Any) -> NDArray[np.uint8]:
+def sample(x: Any, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
     """Turn one image array or tensor into samples ``(h, w, 3) uint8``.
 
-    A float must lie in [0, 1], as torchvision's ``ToTensor`` yields it: one image alone cannot
-    say whether its floats were meant to reach 255.
-
     Raises:
-        DataError: not an image.
+        DataError: not an image, or values that do not say what they mean.
     """
     array = as_array(x)
-    if array.dtype.kind == "f" and array.size and not _within(array, 0.0, 1.0):
+    if array.size == 0:
+        raise DataError("the image has no pixels", hint="expected (h, w), (h, w, c) or (c, h, w)")
+    if value_range is None and array.dtype.kind == "f" and not is_unit(array):
         raise DataError(
             f"floats from {array.min():g} to {array.max():g}, expected 0 to 1",
-            hint="drop the normalisation from its transform: the backbone brings its own",
+            hint="drop the normalisation from its transform: the backbone brings its own; or say"
+            " which values are black and white with value_range=(black, white)",
         )
-    levels, _ = _levels(array, "the image")
-    return _layout(array.shape, "the image")(levels(array))
+    layout = layout_of(array.shape, "the image")
+    return layout(levels_of(array, value_range, "the image").convert(array))
 
 
 ENCODED = (bytes, bytearray, memoryview, Image.Image)
 """Types of a single image in memory, beside arrays."""
 
 
-def image_content(
-    value: Any, levels: Callable[[NDArray[Any]], NDArray[Any]] = lambda array: array
-) -> Content:
+def image_content(value: Any, value_range: ValueRange | None = None) -> Content:
     """Return the content of one image that a user holds in memory.
 
     Args:
         value: the bytes of an image file, a PIL image, or an array or tensor; see :func:`sample`.
-        levels: applied to an array first.
+        value_range: the values of black and white.
 
     Raises:
         UndecodableError: it is no image.
     """
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
+        return bytes(value) if value_range is None else ranged(bytes(value), value_range)
     if isinstance(value, Image.Image):
-        return np.asarray(to_rgb(value))
+        if value_range is None:
+            return np.asarray(to_rgb(value))
+        return ranged(value, value_range)
     try:
-        return sample(levels(as_array(value)))
+        return sample(value, value_range)
     except DataError as error:
         raise UndecodableError(str(error)) from error
 
@@ -206,61 +209,6 @@ def _are_labels(array: NDArray[Any]) -> bool:
     return array.ndim == 1 and all(
         value is None or isinstance(value, str | bytes | int | float) for value in array
     )
-
-
-def _layout(shape: tuple[int, ...], name: str) -> Converter:
-    """Return the function from one image's levels to ``(h, w, 3)``."""
-    if len(shape) == 2:
-        return lambda v: np.repeat(v[:, :, None], 3, axis=2)
-    if len(shape) == 3 and shape[2] in (1, 3, 4):
-        return _to_three
-    if len(shape) == 3 and shape[0] in (1, 3, 4):
-        return lambda v: _to_three(np.moveaxis(v, 0, 2))
-    raise DataError(
-        f"{name}: items of shape {shape} are not images",
-        hint="expected (h, w), (h, w, c) or (c, h, w) with 1, 3 or 4 channels",
-    )
-
-
-def _to_three(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if levels.shape[2] == 1:
-        return np.repeat(levels, 3, axis=2)
-    if levels.shape[2] == 4:
-        alpha = levels[:, :, 3:].astype(np.uint16)
-        blend = levels[:, :, :3] * alpha + 255 * (255 - alpha)
-        return ((blend + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(levels)
-
-
-def _levels(x: NDArray[Any], name: str) -> tuple[Converter, list[str]]:
-    """Return the function from raw values to 0..255, decided by type and range of the whole."""
-    if x.dtype == np.uint8:
-        return lambda v: v, []
-    if x.dtype == bool:
-        return lambda v: v.astype(np.uint8) * np.uint8(255), []
-    if x.dtype == np.uint16:
-        return lambda v: (v >> 8).astype(np.uint8), [
-            f"The 16-bit values of {name} were taken by their high byte."
-        ]
-    if x.dtype.kind in "iu" and _within(x, 0, 255):
-        return lambda v: v.astype(np.uint8), []
-    if x.dtype.kind == "f" and _within(x, 0.0, 1.0):
-        return lambda v: np.rint(v * 255.0).astype(np.uint8), [
-            f"The values of {name} lie in [0, 1] and were taken as 8-bit levels divided by 255."
-        ]
-    if x.dtype.kind == "f" and _within(x, 0.0, 255.0) and bool((x == np.rint(x)).all()):
-        return lambda v: v.astype(np.uint8), [
-            f"The floats of {name} are whole numbers up to 255 and were taken as 8-bit levels."
-        ]
-    low, high = x.min(), x.max()
-    raise DataError(
-        f"{name}: values of type {x.dtype} from {low:g} to {high:g} are not image samples",
-        hint="expected uint8, uint16, bool, or floats in [0, 1]; undo any normalisation first",
-    )
-
-
-def _within(x: NDArray[Any], low: float, high: float) -> bool:
-    return bool(x.min() >= low and x.max() <= high)  # False for NaN
 
 
 def _flat_labels(y: NDArray[Any], where: str, notes: list[str]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ import pyarrow.types as types
 
 from headstart.core.errors import DataError
 from headstart.core.wording import did_you_mean, quoted
-from headstart.data.decoding import SUFFIXES
+from headstart.data.formats import IMAGE_SUFFIXES
 
 _LABEL_NAMES = (
     "label", "labels", "class", "class_name", "classname", "class_label", "class_id", "classid",
@@ -156,7 +156,9 @@ def _holds_paths(table: Any, name: str) -> bool:
     if not _is_text(table, name):
         return False
     sample = [v for v in table.column(name).slice(0, _SAMPLE).to_pylist() if v]
-    images = sum(PurePosixPath(v.replace("\\", "/")).suffix.lower() in SUFFIXES for v in sample)
+    images = sum(
+        PurePosixPath(v.replace("\\", "/")).suffix.lower() in IMAGE_SUFFIXES for v in sample
+    )
     return images > len(sample) // 2
 
 

@@ -3,25 +3,29 @@
 The rules (``RULES`` is their version; it is part of every cache key):
 
 - The format is recognised by content, never by the file's name.
-- Of an animation or a multi-page file, the first frame.
+- Of an animation or a multi-page file, the first frame; it is said which files have several.
 - EXIF orientation is applied.
 - Transparency (alpha channel, palette entry, key colour) is composited on white.
-- 16-bit samples keep their high byte (``v >> 8``), for grey as Pillow does it for colour.
-- Floating-point samples must lie in [0, 1] and are multiplied by 255 and rounded.
+- 16-bit samples keep their high byte (``v >> 8``), for grey as Pillow does it for colour. Samples
+  that a TIFF declares with fewer bits, such as 12, keep their highest eight.
+- Integers of 32 bits, and floats outside of [0, 1], do not say what white is and are refused.
+  Floats in [0, 1] are multiplied by 255 and rounded.
+- Bands beyond grey or RGB that a TIFF does not declare as alpha are refused.
 - CMYK and YCbCr are converted by Pillow without colour management; ICC profiles are ignored, as
   in the evaluation pipelines of torchvision and timm.
 
-Only formats that are decoded inside the process are accepted. (Pillow would hand an EPS file to
-Ghostscript, which runs programs.)
+With a ``value_range``, samples of any depth are scaled from it instead (:func:`ranged`).
+
+Large images stay in their own mode until they are small (:mod:`headstart.data.resampling`), and
+only so many of them are in memory at a time (:func:`opened`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import io
-import struct
-from collections.abc import Callable, Iterable
-from pathlib import PurePath
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,31 +34,20 @@ from PIL import Image, features
 from PIL import __version__ as pillow_version
 
 from headstart.data.content import Content, UndecodableError
+from headstart.data.formats import open_header, reason
+from headstart.data.levels import ValueRange, likely_white, scaled
 
 RULES = 1
-MAX_PIXELS = 178_956_970
-"""Largest accepted width × height: where Pillow, too, refuses (0.5 GB as RGB)."""
 
-FORMATS = (
-    "JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "ICO", "AVIF", "DIB",
-)  # fmt: skip
-SUFFIXES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif",
-    ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".avif",
-))  # fmt: skip
-"""File name endings (lower case) by which a folder's files count as images."""
+LARGE = 4_000_000
+"""Pixels beyond which an image is not converted to RGB as a whole."""
 
-_UNREAD = {
-    "HEIC": (".heic", ".heif", ".hif"),
-    "JPEG XL": (".jxl",),
-    "camera raw": (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
-    "DICOM": (".dcm", ".dicom"),
-    "PSD": (".psd",),
-    "SVG": (".svg",),
-}
-"""Endings of formats that are no input, by the name of the format."""
+IN_MEMORY = 2**30
+"""Bytes of decoded images larger than :data:`LARGE` that all threads hold together; one image that
+takes more is decoded alone."""
 
 _ORIENTATION_TAG = 0x0112
+_BITS_TAG, _PHOTOMETRIC_TAG = 258, 262
 _EXIF_CARRIERS = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,35 +60,16 @@ _TRANSPOSE = {
 }
 
 
-def suffix_hint(names: Iterable[str]) -> str:
-    """Return what to do about files whose endings are not those of images; may be empty."""
-    endings = {PurePath(name).suffix.lower() for name in names}
-    hints = []
-    for name, known in _UNREAD.items():
-        if endings & set(known):
-            way = "save them as PNG or JPEG"
-            hints.append(f"{name} is not read: {way}")
-    if "" in endings:
-        hints.append("files without an ending are not read: give them one, such as .jpg")
-    return f" ({'; '.join(hints)})" if hints else ""
-
-
 def image_of(content: Content) -> Image.Image:
     """Return the image that a content is: the bytes of a file, or samples ``(h, w, 3) uint8``.
+
+    Returns:
+        A loaded image in mode ``RGB``.
 
     Raises:
         UndecodableError: the bytes cannot be decoded, or the content is no image.
     """
-    if isinstance(content, bytes):
-        return decode(content)
-    if isinstance(content, str):
-        raise UndecodableError("a text, not an image")
-    if content.dtype != np.uint8 or content.ndim != 3 or content.shape[2] != 3:
-        raise UndecodableError(
-            f"samples of type {content.dtype} and shape {content.shape}, expected"
-            " (height, width, 3) uint8"
-        )
-    return Image.fromarray(content)
+    return decode(content) if isinstance(content, bytes) else _from_samples(content)
 
 
 def decode(data: bytes) -> Image.Image:
@@ -110,21 +84,34 @@ def decode(data: bytes) -> Image.Image:
     Raises:
         UndecodableError: with the reason in plain words.
     """
-    if not data:
-        raise UndecodableError("the file is empty")
-    image = _open(data)
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UndecodableError(
-            f"{width:,} × {height:,} pixels are more than the limit of {MAX_PIXELS:,}"
-        )
-    try:
-        image.load()
-        return to_rgb(image)
-    except (UndecodableError, MemoryError):
-        raise
-    except Exception as error:  # damaged files make decoders raise nearly anything
-        raise UndecodableError(_reason(error)) from error
+    with opened(data) as image, _clear():
+        return flat_rgb(image)
+
+
+@contextlib.contextmanager
+def opened(content: Content) -> Iterator[Image.Image]:
+    """Open the image that a content is, upright, in RGB or, if it is large, in its own mode.
+
+    While the context lasts, a large image counts among those in memory; others wait for it.
+
+    Yields:
+        A loaded image that :func:`flat_rgb`, and :func:`~headstart.data.resampling.resize`, take.
+
+    Raises:
+        UndecodableError: as for :func:`image_of`.
+    """
+    if not isinstance(content, bytes):
+        yield _from_samples(content)
+        return
+    image = open_header(content)
+    pixels = image.size[0] * image.size[1]
+    with _MEMORY.holding(4 * pixels if pixels > LARGE else 0):
+        with _clear():
+            image.load()
+            image.info.update(_marks(image))
+            image = _upright(image)
+            image = image if pixels > LARGE else flat_rgb(image)
+        yield image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -133,7 +120,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         UndecodableError: the pixel type has no defined 8-bit meaning.
     """
-    image = _upright(image)
+    marks = _marks(image)
+    upright = _upright(image)
+    if marks:
+        upright = upright.copy() if upright is image else upright  # the user's own stays unmarked
+        upright.info.update(marks)
+    return flat_rgb(upright)
+
+
+def flat_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image that is upright already, or a part of one.
+
+    Raises:
+        UndecodableError: as for :func:`to_rgb`.
+    """
     mode = image.mode
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or (
         "transparency" in image.info and mode in ("1", "L", "P", "RGB")
@@ -142,10 +142,65 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if mode == "RGB":
         return image
     if mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
     if mode == "F":
         return Image.fromarray(_unit_floats(np.asarray(image))).convert("RGB")
     return image.convert("RGB")
+
+
+def ranged(source: bytes | Image.Image, value_range: ValueRange) -> NDArray[np.uint8]:
+    """Decode an image whose samples reach from a value of black to one of white.
+
+    Args:
+        source: the bytes of an image file, or a PIL image.
+        value_range: the values of black and white, as they stand in the file. Files of 8 bits a
+            sample cannot hold values beyond 255, so they are refused where the range is wider.
+
+    Returns:
+        ``(h, w, 3) uint8``.
+
+    Raises:
+        UndecodableError: as for :func:`decode`; or the file does not reach the range.
+    """
+    low, high = value_range
+    image = open_header(source) if isinstance(source, bytes) else source
+    with _clear():
+        deep = _deep_samples(image, source)
+        if deep is not None:
+            levels = scaled(deep, low, high)
+            return np.repeat(levels[:, :, None], 3, axis=2) if levels.ndim == 2 else levels
+        if low < 0 or high > 255:
+            raise UndecodableError(
+                f"8 bits a sample, which do not reach value_range=({low:g}, {high:g}); read it"
+                " without value_range, or apart from the others"
+            )
+        image.load()
+        return scaled(np.asarray(to_rgb(image)), low, high)
+
+
+def highest(data: bytes) -> tuple[float, float]:
+    """Return the largest sample of an image file and the value of white, for a look at a few files.
+
+    Raises:
+        UndecodableError: it cannot be decoded, or does not say what white is.
+    """
+    image = open_header(data)
+    if image.format == "JPEG":
+        image.draft(None, (64, 64))  # an eighth of the size: enough to see that it is dark
+    with _clear():
+        image.load()
+        deep = _deep_samples(image, data)
+        if deep is None or deep.dtype.kind == "f":
+            return float(np.asarray(to_rgb(image)).max(initial=0)), 255.0
+        return float(deep.max(initial=0)), float(2 ** _bits(image) - 1)
+
+
+def frames_of(data: bytes) -> bool:
+    """Return whether a file holds more than one frame or page."""
+    try:
+        return bool(getattr(open_header(data), "is_animated", False))
+    except Exception:  # whoever decodes it says what is wrong with it
+        return False
 
 
 @functools.cache
@@ -164,35 +219,55 @@ def describe_decoder() -> dict[str, str | int]:
     return dict(_decoder_description())
 
 
-def _open(data: bytes) -> Image.Image:
-    """Recognise the format and read the header; the pixels stay unread.
+class _Memory:
+    """Bytes of large images that threads may hold together."""
 
-    This is the core of ``Image.open`` without its size check, which warns through Python's
-    process-wide warning filters; ours (``MAX_PIXELS``) speaks once, in the list of bad items.
-    """
-    prefix = data[:16]
-    broken: Exception | None = None
-    for factory, accept in _openers():
-        accepted = accept(prefix) if accept else True
-        if not accepted or isinstance(accepted, str):
-            continue
+    def __init__(self, limit: int) -> None:
+        self._limit, self._held = limit, 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Wait until ``size`` bytes fit beside what others hold, or nobody holds any."""
+        if not size:
+            yield
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + size <= self._limit)
+            self._held += size
         try:
-            image: Image.Image = factory(io.BytesIO(data), "")
-            return image
-        except MemoryError:
-            raise
-        except (SyntaxError, IndexError, TypeError, struct.error) as error:
-            broken = error  # "not mine" in Pillow's convention: the next format may claim it
-        except Exception as error:
-            raise UndecodableError(_reason(error)) from error
-    raise UndecodableError(_what_it_is(data) if broken is None else _reason(broken))
+            yield
+        finally:
+            with self._changed:
+                self._held -= size
+                self._changed.notify_all()
 
 
-@functools.cache
-def _openers() -> tuple[tuple[Callable[..., Any], Callable[[bytes], Any] | None], ...]:
-    Image.preinit()
-    Image.init()
-    return tuple(Image.OPEN[name] for name in FORMATS if name in Image.OPEN)
+_MEMORY = _Memory(IN_MEMORY)
+
+
+@contextlib.contextmanager
+def _clear() -> Iterator[None]:
+    """Turn what decoders raise into one reason; damaged files make them raise nearly anything."""
+    try:
+        yield
+    except UndecodableError:
+        raise
+    except MemoryError:
+        raise UndecodableError("it needs more memory than there is") from None
+    except Exception as error:
+        raise UndecodableError(reason(error)) from error
+
+
+def _from_samples(content: Any) -> Image.Image:
+    if isinstance(content, str):
+        raise UndecodableError("a text, not an image")
+    if content.dtype != np.uint8 or content.ndim != 3 or content.shape[2] != 3:
+        raise UndecodableError(
+            f"samples of type {content.dtype} and shape {content.shape}, expected"
+            " (height, width, 3) uint8"
+        )
+    return Image.fromarray(content)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -214,14 +289,26 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
-def _eight_bits(samples: NDArray[Any]) -> NDArray[np.uint8]:
-    """Map 16-bit samples (in any integer type) to 8 bits by their high byte."""
+def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
+    """Map samples of up to 16 bits (in any integer type) to 8 bits by their high byte."""
+    samples = _samples(image)
     low, high = (int(samples.min()), int(samples.max())) if samples.size else (0, 0)
     if low < 0 or high > 65535:
         raise UndecodableError(
-            f"integer samples from {low:,} to {high:,} exceed 16 bits; save it with 8 or 16 bits"
+            f"integer samples from {low:,} to {high:,} exceed 16 bits, so nothing says which value"
+            f" is white; say so with value_range=({min(low, 0)}, {high}), or save it with 8 or 16"
+            " bits"
         )
-    return (samples.astype(np.uint16) >> 8).astype(np.uint8)
+    if image.info.get(_WIDE):
+        raise UndecodableError(
+            f"integer samples of 32 bits from {low:,} to {high:,}: nothing says which value is"
+            f" white; say so, such as with value_range=(0, {likely_white(high):g})"
+        )
+    return (samples.astype(np.uint16) >> (_bits(image) - 8)).astype(np.uint8)
+
+
+def _bits(image: Image.Image) -> int:
+    return int(image.info.get(_DEPTH, 16))
 
 
 def _unit_floats(samples: NDArray[Any]) -> NDArray[np.uint8]:
@@ -229,27 +316,68 @@ def _unit_floats(samples: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = (float(samples.min()), float(samples.max())) if samples.size else (0.0, 0.0)
     if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails, too
         raise UndecodableError(
-            f"floating-point samples from {low:g} to {high:g} lie outside [0, 1];"
-            " save it with 8 or 16 bits"
+            f"floating-point samples from {low:g} to {high:g} lie outside [0, 1]; say which values"
+            f" are black and white, such as with value_range=({min(low, 0):g}, {high:g}), or save"
+            " it with 8 or 16 bits"
         )
     return np.rint(samples * 255.0).astype(np.uint8)
 
 
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"damaged image: {text}" if text else f"damaged image: {type(error).__name__}"
+# -- more than 8 bits a sample -------------------------------------------------------------------
+
+_DEPTH, _WIDE, _INVERTED = "headstart bits", "headstart wide", "headstart white is zero"
+_SIXTEEN = ("PPM", "PNG", "JPEG2000", "HEIF")
+"""Formats whose integers Pillow scales to 16 bits itself, or that have no more."""
 
 
-def _what_it_is(data: bytes) -> str:
-    head = data[:256].lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer instead of the image; run: git lfs pull"
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "a web page instead of an image, perhaps from a failed download"
-    if head.startswith((b"<svg", b"<?xml")):
-        return "a vector drawing (SVG), not a pixel image"
-    if head.startswith(b"%!ps"):
-        return "PostScript, not a pixel image"
-    if not any(data[:4096]):
-        return "nothing but zero bytes, perhaps from an interrupted copy"
-    return "not an image in a known format"
+def _marks(image: Image.Image) -> dict[str, Any]:
+    """Return what a format says of its samples, to be kept in ``info``, which parts inherit."""
+    if image.mode == "I" and image.format not in _SIXTEEN:
+        return {_WIDE: True}
+    if image.mode.startswith("I;16") and image.format == "TIFF":
+        tags: Any = getattr(image, "tag_v2", {})
+        bits = int(tags.get(_BITS_TAG, (16,))[0])
+        return {_DEPTH: bits, _INVERTED: tags.get(_PHOTOMETRIC_TAG) == 0}
+    return {}
+
+
+def _samples(image: Image.Image) -> NDArray[Any]:
+    """Return integer samples, with black as the smallest."""
+    found = np.asarray(image)
+    return (2 ** _bits(image) - 1) - found if image.info.get(_INVERTED) else found
+
+
+def _deep_samples(image: Image.Image, source: bytes | Image.Image) -> NDArray[Any] | None:
+    """Return the samples of an upright image of more than 8 bits a sample; None for others.
+
+    Returns:
+        ``(h, w)`` of any numeric type, or ``(h, w, 3) uint16``.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        marks = _marks(image)
+        image.load()
+        upright = _upright(image)
+        upright = upright.copy() if upright is image else upright
+        upright.info.update(marks)
+        return _samples(upright)
+    if not isinstance(source, bytes):
+        return None
+    if image.format == "PNG" and source[24] == 16:
+        return _deep_colours(source)
+    bits: Any = getattr(image, "tag_v2", {}).get(_BITS_TAG, (8,))
+    if image.format == "TIFF" and max(bits) > 8:
+        raise UndecodableError(
+            f"a colour TIFF of {max(bits)} bits a sample, of which only 8 can be read; save it as"
+            " a 16-bit PNG"
+        )
+    return None
+
+
+def _deep_colours(data: bytes) -> NDArray[np.uint16]:
+    """Decode a PNG of 16 bits a sample, of which Pillow keeps 8."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_png
+
+    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    samples = decode_png(buffer, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+    return np.asarray(samples.permute(1, 2, 0).numpy(), dtype=np.uint16)

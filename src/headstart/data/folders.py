@@ -14,7 +14,7 @@ from pathlib import Path
 from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, listed, quoted
 from headstart.data import tables
-from headstart.data.decoding import SUFFIXES, suffix_hint
+from headstart.data.formats import IMAGE_SUFFIXES, suffix_hint
 from headstart.data.items import FileItems
 from headstart.data.layout import Layout, class_level, lay_out, named_like_splits
 from headstart.data.roles import NO_ROLE
@@ -40,6 +40,8 @@ from headstart.data.walking import (
     survey,
     unfollowed,
 )
+
+_ENDINGS = f"images are known by their ending: {', '.join(sorted(IMAGE_SUFFIXES)[:6])}, ..."
 
 
 @dataclass
@@ -149,7 +151,7 @@ def _read_divided_classes(root: Path, layout: Layout, request: Request) -> Sourc
         names: list[str] = []
         inner = [f for c in classes for f in subfolders(c) if layout.splits.get(f.name) == role]
         for folder, held in zip(inner, survey(inner), strict=True):
-            images = [file for file in held.files if file.suffix.lower() in SUFFIXES]
+            images = [file for file in held.files if file.suffix.lower() in IMAGE_SUFFIXES]
             paths += images
             names += [folder.parent.name] * len(images)
         if role != NO_ROLE and paths:
@@ -170,7 +172,7 @@ def _read_classes(folder: Path, root: Path, request: Request) -> tuple[Part, lis
     for number, (path, held) in enumerate(zip(kept, below, strict=True)):
         before = len(found.paths)
         for i, file in enumerate(held.files):
-            if file.suffix.lower() not in SUFFIXES:
+            if file.suffix.lower() not in IMAGE_SUFFIXES:
                 found.skipped.append(str(file.relative_to(folder)))
             elif (number, i) not in dropped:
                 found.paths.append(file)
@@ -261,22 +263,22 @@ def _folder_notes(where: str, found: _Found) -> list[str]:
 def _loose(folder: Path) -> _Found:
     """Return what a folder without class folders holds."""
     images = [path.name for path in _images_below(folder)]
-    others = [path.name for path in files_in(folder) if path.suffix.lower() not in SUFFIXES]
+    others = [path.name for path in files_in(folder) if path.suffix.lower() not in IMAGE_SUFFIXES]
     empty = [] if images else [path.name for path in subfolders(folder)]
     return _Found([], [], empty, images + others)
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return [path for path in survey([folder])[0].files if path.suffix.lower() in SUFFIXES]
+    return [path for path in survey([folder])[0].files if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def any_image(folder: Path) -> bool:
     """Return whether there is any image below a folder."""
-    return any_file(folder, SUFFIXES)
+    return any_file(folder, IMAGE_SUFFIXES)
 
 
 def _nothing_found(folder: Path, found: _Found) -> DataError:
-    loose = [name for name in found.skipped if Path(name).suffix.lower() in SUFFIXES]
+    loose = [name for name in found.skipped if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if loose:
         return DataError(
             f"'{folder}' holds {count(len(loose), 'image')} but no folder per class"
@@ -288,7 +290,7 @@ def _nothing_found(folder: Path, found: _Found) -> DataError:
         return DataError(
             f"all {count(len(found.empty), 'class folder')} of '{folder}' are without images:"
             f" {quoted(found.empty, 5)}",
-            hint=f"images are known by their ending: {', '.join(sorted(SUFFIXES)[:6])}, ...",
+            hint=_ENDINGS,
         )
     return DataError(
         f"'{folder}' holds no images" if found.skipped else f"'{folder}' is an empty folder",
@@ -362,12 +364,12 @@ def read_images(path: Path, request: Request) -> Source:
     paths, names, notes = [path], [path.name], []
     if path.is_dir():
         below = survey([path])
-        paths = [found for found in below[0].files if found.suffix.lower() in SUFFIXES]
+        paths = [found for found in below[0].files if found.suffix.lower() in IMAGE_SUFFIXES]
         names = [found.relative_to(path).as_posix() for found in paths]
         others = [
             f.relative_to(path).as_posix()
             for f in below[0].files
-            if f.suffix.lower() not in SUFFIXES
+            if f.suffix.lower() not in IMAGE_SUFFIXES
         ]
         if others:
             notes.append(
@@ -384,8 +386,7 @@ def read_images(path: Path, request: Request) -> Source:
                     if others
                     else ""
                 ),
-                hint=f"images are known by their ending: {', '.join(sorted(SUFFIXES)[:6])}, ..."
-                f"{suffix_hint(others)}",
+                hint=_ENDINGS + suffix_hint(others),
             )
     items = FileItems(paths, names, request.memo)
     part = unlabelled(items, f"'{path.name}'")

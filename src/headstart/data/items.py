@@ -9,19 +9,22 @@ keep their ids, and the same file found in a folder and in a Parquet table has t
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.fingerprints import fingerprint
 from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.wording import format_bytes
 from headstart.data.content import Content, UndecodableError, digest
+from headstart.data.levels import ValueRange
 
 _CHUNK = 64  # items per task: small items cost less than handing one task to a thread
 
@@ -41,6 +44,9 @@ class Items(ABC):
 
     verify = True
     """Whether :meth:`checked` checks that the content is still what the id was computed from."""
+
+    encoded = False
+    """Whether contents are the bytes of image files."""
 
     def __init__(self, length: int) -> None:
         self._digests: list[str | None] = [None] * length
@@ -70,7 +76,7 @@ class Items(ABC):
         if known is None:
             try:
                 known = self._compute_digest(i)
-            except UndecodableError:
+            except Exception:  # decoding it says why, once for each item
                 known = fingerprint(f"unreadable\0{self.origin(i)}")
             self._digests[i] = known
         return known
@@ -118,6 +124,8 @@ class FileItems(Items):
         memo: remembers digests between sessions.
     """
 
+    encoded = True
+
     def __init__(
         self, paths: Sequence[Path], origins: Sequence[str], memo: DigestMemo | None = None
     ) -> None:
@@ -150,6 +158,7 @@ class ArrowItems(Items):
     """
 
     verify = False  # the table in memory is immutable
+    encoded = True
 
     def __init__(
         self, data: Any, paths: Any, folder: Path, table: str, memo: DigestMemo | None = None
@@ -223,10 +232,12 @@ class ObjectItems(Items):
         length: number of items.
         fetch: index → content; may raise anything.
         name: what to call the sequence, for origins.
+        encoded: whether contents are the bytes of image files.
     """
 
-    def __init__(self, length: int, fetch: Any, name: str) -> None:
+    def __init__(self, length: int, fetch: Any, name: str, *, encoded: bool = False) -> None:
         super().__init__(length)
+        self.encoded = encoded
         self._fetch, self._name = fetch, name
         self._lock = threading.Lock()
 
@@ -235,7 +246,7 @@ class ObjectItems(Items):
         try:
             with self._lock:
                 content: Content = self._fetch(i)
-        except (UndecodableError, MemoryError):
+        except UndecodableError:
             raise
         except Exception as error:
             raise UndecodableError(f"{type(error).__name__}: {error}") from error
@@ -244,6 +255,49 @@ class ObjectItems(Items):
     def origin(self, i: int) -> str:
         """Return ``"train item 12"``."""
         return f"{self._name} item {i}"
+
+
+class RangedItems(Items):
+    """Image files whose samples are scaled from a range of values to 8-bit levels.
+
+    The id is made of the file's own id and the range, so that files are not decoded to identify
+    them, and rows of other ranges are never mixed up.
+
+    Args:
+        items: the files.
+        value_range: the values of black and white.
+        convert: bytes of a file and the range → ``(h, w, 3) uint8``.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        value_range: ValueRange,
+        convert: Callable[[bytes, ValueRange], NDArray[np.uint8]],
+    ) -> None:
+        super().__init__(len(items))
+        self._items, self._range, self._convert = items, value_range, convert
+
+    def content(self, i: int) -> NDArray[np.uint8]:
+        """Decode and scale one file."""
+        return self._scaled(self._items.content(i))
+
+    def checked(self, i: int) -> NDArray[np.uint8]:
+        """Decode and scale one file, if it is still what the id was computed from."""
+        return self._scaled(self._items.checked(i))
+
+    def origin(self, i: int) -> str:
+        """Return where the file is."""
+        return self._items.origin(i)
+
+    def _compute_digest(self, i: int) -> str:
+        low, high = self._range
+        return fingerprint(f"headstart value_range {low!r} {high!r}\0{self._items.digest(i)}")
+
+    def _scaled(self, content: Content) -> NDArray[np.uint8]:
+        if not isinstance(content, bytes):
+            raise UndecodableError("not the bytes of an image file")
+        return self._convert(content, self._range)
 
 
 def _file_digest(path: Path, memo: DigestMemo | None) -> str:
@@ -256,19 +310,53 @@ def _file_digest(path: Path, memo: DigestMemo | None) -> str:
     return known
 
 
+MAX_FILE = 2**30
+"""Bytes of the largest file that is read: an image of the most pixels, stored plainly, is half."""
+
+
 def read_file(path: Path) -> bytes:
     """Read a whole file; the reason of a failure in plain words.
 
+    Only plain files are opened for reading: a pipe would wait for ever, and a device may never end.
+
     Raises:
-        UndecodableError: missing, unreadable, a folder, ...
+        UndecodableError: missing, unreadable, a folder, a pipe, too large, ...
     """
     try:
-        return path.read_bytes()
+        with _plain_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE:
+                raise UndecodableError(_too_large(size))
+            data = file.read(MAX_FILE + 1)
     except FileNotFoundError:
         raise UndecodableError("no such file") from None
     except IsADirectoryError:
         raise UndecodableError("a folder, not a file") from None
     except PermissionError:
         raise UndecodableError("no permission to read it") from None
+    except MemoryError:
+        raise UndecodableError("it needs more memory than there is") from None
+    except UndecodableError:
+        raise
     except (OSError, ValueError) as error:
         raise UndecodableError(getattr(error, "strerror", None) or str(error)) from None
+    if len(data) > MAX_FILE:
+        raise UndecodableError(_too_large(len(data)))
+    return data
+
+
+def _plain_file(path: Path) -> BinaryIO:
+    """Open a file for reading, without waiting; refuse what is no plain file."""
+    # opened without waiting and looked at then: what a name leads to may change in between
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError
+    raise UndecodableError("a pipe, socket or device, not a file")
+
+
+def _too_large(size: int) -> str:
+    return f"{format_bytes(size)}, more than the limit of {format_bytes(MAX_FILE)} for one image"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from headstart.core.errors import DataError
 from headstart.core.wording import quoted
-from headstart.data.decoding import SUFFIXES
+from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.roles import (
     NO_ROLE,
     folder_role,
@@ -115,7 +115,9 @@ def _given(root: Path, request: Request) -> Layout:
     names += [n for n in (request.train, request.test) if n is not None and n not in names]
     roles = overridden(names, folder_roles(names), request.train, request.test)
     asked = (request.train, request.test)
-    splits = {n: r for n, r in roles.items() if r and (n in asked or any_file(root / n, SUFFIXES))}
+    splits = {
+        n: r for n, r in roles.items() if r and (n in asked or any_file(root / n, IMAGE_SUFFIXES))
+    }
     return Layout(root, splits, tuple(name for name in names if name not in splits))
 
 
@@ -203,12 +205,12 @@ def _only_container(folder: Path, inner: Sequence[Path]) -> Path | None:
 
 
 def _with_images(folder: Path) -> list[Path]:
-    return [path for path in subfolders(folder) if any_file(path, SUFFIXES)]
+    return [path for path in subfolders(folder) if any_file(path, IMAGE_SUFFIXES)]
 
 
 def _holds_files(folder: Path) -> bool:
     """Return whether images lie directly in a folder."""
-    return any(path.suffix.lower() in SUFFIXES for path in files_in(folder))
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in files_in(folder))
 
 
 def _others(classes: Sequence[Path], found: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ one of :data:`BUILT_IN`.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from headstart.core.wording import quoted
 from headstart.data import arrays, folders, objects, tables
 from headstart.data.assembly import assemble, assemble_test
 from headstart.data.dataset import Dataset, Split
-from headstart.data.decoding import SUFFIXES
-from headstart.data.items import DigestMemo
+from headstart.data.decoding import ranged
+from headstart.data.first_look import first_look
+from headstart.data.formats import IMAGE_SUFFIXES
+from headstart.data.items import DigestMemo, RangedItems
 from headstart.data.labels import encode
+from headstart.data.levels import ValueRange, checked_range
 from headstart.data.source import (
     Request,
     Source,
@@ -39,6 +43,7 @@ def load_data(
     train: str | None = None,
     test: str | None = None,
     splits: Splits = "auto",
+    value_range: ValueRange | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
     digest_memo: DigestMemo | None = None,
@@ -69,6 +74,9 @@ def load_data(
         splits: ``auto``: names such as ``train`` and ``test`` say what is a split, and are never
             those of classes. ``none``: they say nothing; every folder is a class, and no column
             divides a table.
+        value_range: the values of black and white, such as ``(0, 4095)`` for 12 bits, where the
+            type of arrays does not say so, or files use fewer bits than they have. None: see
+            :mod:`headstart.data.levels` for arrays and :mod:`headstart.data.decoding` for files.
         test_fraction: share of each class that is set aside where the source has no test split;
             0.2 leaves most items to learn from.
         seed: decides which items are set aside. The choice depends on their content, not on
@@ -88,7 +96,14 @@ def load_data(
         raise DataError(f"test_fraction must be in (0, 1), not {test_fraction}")
     reporter = reporter or SilentReporter()
     request = Request(
-        image_column, label_column, train, test, splits, memo=digest_memo, reporter=reporter
+        image_column,
+        label_column,
+        train,
+        test,
+        splits,
+        value_range,
+        memo=digest_memo,
+        reporter=reporter,
     )
     return assemble(_read(source, request), test_fraction, seed, reporter)
 
@@ -100,6 +115,7 @@ def load_test_data(
     label_column: str | None = None,
     test: str | None = None,
     splits: Splits = "auto",
+    value_range: ValueRange | None = None,
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
 ) -> Dataset:
@@ -118,7 +134,14 @@ def load_test_data(
     """
     reporter = reporter or SilentReporter()
     request = Request(
-        image_column, label_column, None, test, splits, memo=digest_memo, reporter=reporter
+        image_column,
+        label_column,
+        None,
+        test,
+        splits,
+        value_range,
+        memo=digest_memo,
+        reporter=reporter,
     )
     return assemble_test(_read(source, request), reporter)
 
@@ -128,6 +151,7 @@ def load_items(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    value_range: ValueRange | None = None,
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
 ) -> Split:
@@ -139,6 +163,7 @@ def load_items(
             not read as labels.
         image_column: as for :func:`load_data`.
         label_column: as for :func:`load_data`.
+        value_range: as for :func:`load_data`.
         digest_memo: as for :func:`load_data`.
         reporter: as for :func:`load_data`.
 
@@ -150,7 +175,12 @@ def load_items(
     """
     reporter = reporter or SilentReporter()
     request = Request(
-        image_column, label_column, labels_required=False, memo=digest_memo, reporter=reporter
+        image_column,
+        label_column,
+        value_range=value_range,
+        labels_required=False,
+        memo=digest_memo,
+        reporter=reporter,
     )
     found = _read(source, request)
     if len(found.parts) > 1:
@@ -215,6 +245,23 @@ BUILT_IN: tuple[SourceKind, ...] = (
 
 
 def _read(source: Any, request: Request) -> Source:
+    """Read a source, scale its files where a range of values is given, and look at a few."""
+    if request.value_range is not None:
+        request = dataclasses.replace(request, value_range=checked_range(request.value_range))
+    found = _read_plain(source, request)
+    limits = request.value_range
+    if limits is None:
+        return dataclasses.replace(found, notes=found.notes + first_look(found))
+    parts = {
+        role: dataclasses.replace(part, items=RangedItems(part.items, limits, ranged))
+        if part.items.encoded
+        else part
+        for role, part in found.parts.items()
+    }
+    return dataclasses.replace(found, parts=parts)
+
+
+def _read_plain(source: Any, request: Request) -> Source:
     """Read a source by the first kind that accepts it."""
     kinds = (*registered_sources(), *BUILT_IN)
     for kind in kinds:
@@ -225,7 +272,7 @@ def _read(source: Any, request: Request) -> Source:
         for kind in kinds:
             if kind.path and kind.accepts(path, request):
                 return kind.read(path, request)
-        what = "one image" if path.suffix.lower() in SUFFIXES else "a file of unknown kind"
+        what = "one image" if path.suffix.lower() in IMAGE_SUFFIXES else "a file of unknown kind"
         known = [kind.name for kind in kinds if kind.path and kind is not _IMAGES]
         raise DataError(
             f"'{path}' is {what}, expected labelled data", hint=f"give {', '.join(known)}"

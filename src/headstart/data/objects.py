@@ -21,6 +21,7 @@ from headstart.data.arrays import as_array, image_content
 from headstart.data.content import Content, UndecodableError, digest
 from headstart.data.items import ArrowItems, DigestMemo, Items, ObjectItems, read_file
 from headstart.data.labels import class_names
+from headstart.data.levels import ValueRange
 from headstart.data.source import WHOLE, Part, Request, Source, roles, split_keys, unlabelled
 
 
@@ -152,7 +153,7 @@ def _hub_items(dataset: Any, image: str, name: str, memo: DigestMemo | None) -> 
     if getattr(dataset, "_indices", True) is None:
         data, paths = columns.image_parts(dataset.data.column(image))
         return ArrowItems(data, paths, Path(), name, memo)
-    return ObjectItems(len(dataset), fetch, name)
+    return ObjectItems(len(dataset), fetch, name, encoded=True)
 
 
 def read_torch_dataset(
@@ -173,8 +174,9 @@ def read_torch_dataset(
     length = len(source)
     if length == 0:
         raise DataError(f"{name} has no items", hint="expected pairs (image, label)")
-    items = ObjectItems(length, lambda i: image_content(_pair(source[i], name, i)[0]), name)
-    _require_constant(source, name)
+    limits = request.value_range
+    items = ObjectItems(length, lambda i: image_content(_pair(source[i], name, i)[0], limits), name)
+    _require_constant(source, name, limits)
     declared = _declared_classes(source)
     where = f"the labels of {name}"
     targets = _targets(source)
@@ -223,13 +225,13 @@ def _pair(item: Any, name: str, i: int) -> tuple[Any, Any]:
     )
 
 
-def _require_constant(source: Any, name: str) -> None:
+def _require_constant(source: Any, name: str, limits: ValueRange | None) -> None:
     """Refuse items that differ between two reads: a stored row could not belong to them."""
     probes = sorted({0, len(source) // 2, len(source) - 1})
     reasons: list[str] = []
     for i in probes:
         try:
-            changed = _probe(source, name, i) != _probe(source, name, i)
+            changed = _probe(source, name, i, limits) != _probe(source, name, i, limits)
         except DataError:
             raise
         except Exception as error:  # one bad item is listed when it is read in earnest
@@ -246,8 +248,8 @@ def _require_constant(source: Any, name: str) -> None:
         raise DataError(f"the items of {name} are not usable as images: {reasons[0]}")
 
 
-def _probe(source: Any, name: str, i: int) -> str:
-    return digest(image_content(_pair(source[i], name, i)[0]))
+def _probe(source: Any, name: str, i: int, limits: ValueRange | None) -> str:
+    return digest(image_content(_pair(source[i], name, i)[0], limits))
 
 
 def _declared_classes(source: Any) -> tuple[str, ...] | None:

@@ -33,6 +33,7 @@ from headstart.data.inputs import (
     check_fields,
     register_inputs,
 )
+from headstart.data.resampling import resize
 from headstart.data.views import View, numbered_views
 
 if TYPE_CHECKING:
@@ -100,12 +101,12 @@ class Preprocessing(Inputs):
         self, content: Content, view: NumberedView | None = None, key: str = ""
     ) -> NDArray[np.uint8]:
         """Decode, resize and crop one image; returns ``(3, h, w) uint8``, RGB."""
-        image = decoding.image_of(content)
-        if view is None:
-            pixels = self.geometry(image)
-        else:
-            assert isinstance(view, View)
-            pixels = view.geometry(image, key, self)
+        with decoding.opened(content) as image:
+            if view is None:
+                pixels = self.geometry(image)
+            else:
+                assert isinstance(view, View)
+                pixels = view.geometry(image, key, self)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def collate(self, samples: Sequence[NDArray[np.uint8]]) -> Arguments:
@@ -127,16 +128,16 @@ class Preprocessing(Inputs):
         """Resize and crop one image.
 
         Args:
-            image: mode ``RGB``, any size.
+            image: upright, any size; mode ``RGB``, or any that files come in.
 
         Returns:
             ``(h, w, 3) uint8`` in RGB order, whatever ``channels`` is.
         """
         height, width = self.size
-        resized = _resize(image, self._box(), self.resize, self.interpolation)
-        if resized.size != (width, height):
-            resized = _centre_crop(resized, height, width)
-        return np.asarray(resized)
+        target = _target(image.size, self._box(), self.resize)
+        left, top = round((target[0] - width) / 2), round((target[1] - height) / 2)
+        part = (left, top, left + width, top + height)
+        return np.asarray(resize(image, target, self.interpolation, part))
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn bytes into the network's input, on the device where they are.
@@ -270,24 +271,15 @@ class Preprocessing(Inputs):
         return height, width
 
 
-def _resize(image: Image.Image, box: tuple[int, int], how: str, interpolation: str) -> Image.Image:
+def _target(size: tuple[int, int], box: tuple[int, int], how: str) -> tuple[int, int]:
+    """Return (width, height) that an image of (width, height) is resized to."""
     box_height, box_width = box
-    width, height = image.size
+    width, height = size
     if how == "squash":
-        target = (box_width, box_height)
-    elif height * box_width >= width * box_height:  # tall for the box: the width decides
-        target = (box_width, max(box_height, int(box_width * height / width)))
-    else:
-        target = (max(box_width, int(box_height * width / height)), box_height)
-    if target == image.size:
-        return image
-    return image.resize(target, Image.Resampling[interpolation.upper()])
-
-
-def _centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    left = round((image.width - width) / 2)
-    top = round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+        return box_width, box_height
+    if height * box_width >= width * box_height:  # tall for the box: the width decides
+        return box_width, max(box_height, int(box_width * height / width))
+    return max(box_width, int(box_height * width / height)), box_height
 
 
 def _pair(size: Any) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from headstart.core.arguments import Arguments
-from headstart.core.errors import BadFilesError
+from headstart.core.errors import BadFilesError, HeadstartError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import count, quoted
 from headstart.data.content import UndecodableError
@@ -213,8 +213,8 @@ class _Decoder:
                 content = items.checked(row)
                 key = items.digest(row) if self.view is not None else ""
                 found.append(self.inputs.sample(content, self.view, key))
-            except UndecodableError as error:
-                found.append(BadItem(i, items.origin(row), str(error)))
+            except Exception as error:  # of a decoder or of the user's own items: one bad item
+                found.append(BadItem(i, items.origin(row), _reason(error)))
         return found
 
     def batch(
@@ -227,6 +227,16 @@ class _Decoder:
         if good.any():
             samples = [sample for sample in found if not isinstance(sample, BadItem)]
             yield Batch(index[good], samples, self.inputs)
+
+
+def _reason(error: Exception) -> str:
+    """Return why one item cannot be decoded; what was not foreseen comes with its kind."""
+    if isinstance(error, UndecodableError | HeadstartError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def unreadable(

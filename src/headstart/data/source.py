@@ -11,6 +11,7 @@ from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import quoted
 from headstart.data.items import DigestMemo, Items
+from headstart.data.levels import ValueRange
 from headstart.data.roles import overridden, role_of
 from headstart.data.walking import files_in
 
@@ -31,6 +32,7 @@ class Request:
         test: what holds the test split, where its name does not say so.
         splits: ``auto``: names such as train and test say what is a split. ``none``: they say
             nothing; every folder is a class, and no column divides a table.
+        value_range: the values of black and white, where types do not say.
         labels_required: whether it is an error that there are no labels.
         memo: remembers digests of files between sessions.
         reporter: shown the progress of reading.
@@ -41,6 +43,7 @@ class Request:
     train: str | None = None
     test: str | None = None
     splits: Splits = "auto"
+    value_range: ValueRange | None = None
     labels_required: bool = True
     memo: DigestMemo | None = None
     reporter: Reporter = field(default_factory=SilentReporter)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from headstart.core.errors import DataError
 from headstart.core.wording import did_you_mean, format_bytes, quoted
 from headstart.data import columns
-from headstart.data.decoding import SUFFIXES as IMAGE_SUFFIXES
+from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.items import ArrowItems
 from headstart.data.labels import MISSING_TEXT, class_names
 from headstart.data.roles import NO_ROLE, folder_roles, role_of

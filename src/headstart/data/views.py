@@ -21,6 +21,7 @@ from PIL import Image, ImageEnhance
 
 from headstart.core.errors import ConfigError
 from headstart.core.fingerprints import canonical_json, stable_integer
+from headstart.data.resampling import resize
 
 RULES = 1
 """Version of what the steps do to pixels; part of every description of an augmented view."""
@@ -219,7 +220,7 @@ class View:
         """Return this view of one item, at the network's input size.
 
         Args:
-            image: mode ``RGB``, any size.
+            image: upright, any size; mode ``RGB``, or any that files come in.
             key: the item's id.
             preprocessing: gives the size and the interpolation.
 
@@ -232,9 +233,8 @@ class View:
         if steps and isinstance(self.recipe[0], RandomResizedCrop):
             box = self.recipe[0].box(image.size, self._rng(key, 0))
             height, width = preprocessing.size
-            filter_ = Image.Resampling[preprocessing.interpolation.upper()]
             # crop first: a resampling window that reaches beyond the box would see the rest
-            image = image.crop(box).resize((width, height), filter_)
+            image = resize(image.crop(box), (width, height), preprocessing.interpolation)
             steps = steps[1:]
         else:
             image = Image.fromarray(preprocessing.geometry(image))

@@ -18,6 +18,7 @@ from headstart.cache import FeatureCache
 from headstart.core.errors import ConfigError
 from headstart.core.progress import console_reporter
 from headstart.data import DigestMemo, Split, load_items
+from headstart.data.levels import range_fault
 from headstart.extraction import Extraction, Precision, extract
 from headstart.modules.pooling import pooling_kinds
 from headstart.sklearn import images
@@ -46,8 +47,9 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             ``(c, h, w)``, or ``"square"``: the smallest square grey image that holds the row,
             filled up with black. None takes rows of 64, 81, 100, ... values as square grey
             images and refuses others.
-        value_range: the values of black and white in numeric arrays, such as ``(0, 16)``. None:
-            integers are levels 0..255, floats lie in [0, 1].
+        value_range: the values of black and white in numeric arrays and in files, such as
+            ``(0, 16)``. None: integers are levels 0..255, floats lie in [0, 1], and files say what
+            their values mean.
         image_column: the column of a table that holds paths or bytes; None: found by itself.
         cache: folder of the feature cache; None: ``$HEADSTART_CACHE``, else the platform's cache
             folder; False: nothing is kept.
@@ -177,7 +179,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 return images.split_of(images.column_items(values or (), self._range(), memo))
             if _is_mixed_table(X):
                 self._check_columns(X, reset)
-                return load_items(X, digest_memo=memo)
+                return load_items(X, value_range=self._range(), digest_memo=memo)
         return images.split_of(self._array_items(X, reset))
 
     def _array_items(self, X: Any, reset: bool) -> Any:
@@ -262,15 +264,8 @@ def _shape_faults(shape: object) -> list[str]:
 
 
 def _range_faults(limits: object) -> list[str]:
-    if limits is None:
-        return []
-    try:
-        low, high = (float(v) for v in limits)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        return [f"value_range must be (black, white) or None, not {limits!r}"]
-    if not (np.isfinite([low, high]).all() and low < high):
-        return [f"value_range must be two numbers, the smaller first, not {limits!r}"]
-    return []
+    fault = None if limits is None else range_fault(limits)
+    return [] if fault is None else [f"value_range {fault}"]
 
 
 def _refuse_names(X: Any) -> None:

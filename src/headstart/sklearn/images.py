@@ -20,13 +20,14 @@ from headstart.core.errors import DataError
 from headstart.data import DigestMemo, Items, Split
 from headstart.data.arrays import ENCODED, image_content, image_items
 from headstart.data.content import Content, UndecodableError
-from headstart.data.items import FileItems, ObjectItems, read_file
+from headstart.data.decoding import ranged
+from headstart.data.items import FileItems, ObjectItems, RangedItems, read_file
+from headstart.data.levels import levels_of
 from headstart.sklearn.faults import InputError
 
 SMALLEST_SIDE = 8
 """Flat rows are taken as square images by default from 8×8 on (scikit-learn's digits)."""
 
-_DIM = 32  # integers that reach no further are hardly visible on a scale to 255
 _ENCODED = (str, os.PathLike, Mapping, *ENCODED)
 
 
@@ -88,7 +89,7 @@ def column_items(
     Args:
         values: paths (from the working directory), bytes of image files, ``{"bytes", "path"}`` as
             the hub writes them, PIL images, or arrays ``(h, w)``, ``(h, w, c)``, ``(c, h, w)``.
-        value_range: see :func:`to_levels`; for arrays.
+        value_range: the values of black and white, in arrays and in files.
         memo: remembers digests of files.
 
     Raises:
@@ -103,7 +104,8 @@ def column_items(
         )
     if all(isinstance(value, str | os.PathLike) for value in values):
         paths = [Path(os.fspath(value)).expanduser() for value in values]
-        return FileItems(paths, [str(path) for path in paths], memo)
+        files = FileItems(paths, [str(path) for path in paths], memo)
+        return files if value_range is None else RangedItems(files, value_range, ranged)
     return ObjectItems(len(values), lambda i: _content(values[i], value_range), "X")
 
 
@@ -151,41 +153,25 @@ def split_of(items: Items) -> Split:
 def to_levels(
     array: NDArray[Any], value_range: tuple[float, float] | None, *, advise: bool = False
 ) -> NDArray[np.uint8]:
-    """Turn values into 8-bit levels, each on its own.
+    """Turn values into 8-bit levels, each on its own, by the rule of :mod:`headstart.data.levels`.
 
     Args:
-        array: any shape. Without a range, integers are levels 0..255, truth values black and
-            white, and floats lie in [0, 1], as torchvision's ``ToTensor`` gives them.
+        array: any shape.
         value_range: the values of black and of white. What lies outside becomes black or white,
             with a warning.
-        advise: whether to warn of integers that only use the darkest levels.
+        advise: whether to warn of values that only use the darkest levels.
 
     Raises:
         InputError: values that no 8-bit image could have.
     """
-    if value_range is not None:
-        return _scaled(array, value_range)
-    if array.dtype == np.uint8:
-        levels = array
-    elif array.dtype == bool:
-        return array.astype(np.uint8) * np.uint8(255)
-    elif array.dtype.kind == "f":
-        _require(array, 0.0, 1.0, "floats")
-        return np.rint(array * 255.0).astype(np.uint8)
-    elif array.dtype.kind in "iu":
-        _require(array, 0, 255, "integers")
-        levels = array.astype(np.uint8)
-    else:
-        raise InputError(f"expected numbers, found values of type {array.dtype}")
-    top = int(levels.max(initial=0))
-    if advise and 0 < top < _DIM:
-        warnings.warn(
-            f"the integers of X reach {top}, and white is 255: nearly black images; if {top} is"
-            f" meant as white, give value_range=(0, {top})",
-            UserWarning,
-            stacklevel=4,
-        )
-    return levels
+    try:
+        levels = levels_of(array, value_range, "X")
+    except DataError as error:
+        raise InputError(error.message, hint=error.hint) from error
+    if advise or value_range is not None:
+        for note in levels.notes:
+            warnings.warn(note, UserWarning, stacklevel=4)
+    return levels.convert(array)
 
 
 def unflatten(
@@ -227,37 +213,14 @@ def unflatten(
     )
 
 
-def _scaled(array: NDArray[Any], value_range: tuple[float, float]) -> NDArray[np.uint8]:
-    low, high = value_range
-    outside = int(((array < low) | (array > high)).sum())
-    if outside:
-        warnings.warn(
-            f"{outside:,} of {array.size:,} values lie outside value_range=({low:g}, {high:g}) and"
-            " were taken as black or white",
-            UserWarning,
-            stacklevel=5,
-        )
-    share = (np.clip(array, low, high).astype(np.float64) - low) / (high - low)
-    return np.asarray(np.rint(share * 255.0), dtype=np.uint8)
-
-
-def _require(array: NDArray[Any], low: float, high: float, kind: str) -> None:
-    if array.size and not (array.min() >= low and array.max() <= high):
-        found = f"{array.min():g} to {array.max():g}"
-        raise InputError(
-            f"expected {kind} from {low:g} to {high:g} as image samples, found {found}",
-            hint="say which values are black and white, as in value_range=(0, 16)",
-        )
-
-
 def _content(value: Any, value_range: tuple[float, float] | None) -> Content:
     if isinstance(value, Mapping):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
         if value is None:
             raise UndecodableError("neither bytes nor a path")
     if isinstance(value, str | os.PathLike):
-        return read_file(Path(os.fspath(value)).expanduser())
-    return image_content(value, lambda array: to_levels(array, value_range))
+        value = read_file(Path(os.fspath(value)).expanduser())
+    return image_content(value, value_range)
 
 
 def _is_image_array(value: Any) -> bool:

@@ -1,0 +1,105 @@
+"""Resizing an image, or the part of it that is wanted, within bounds of memory and time.
+
+For an ordinary RGB image this is Pillow's ``resize`` and ``crop``. Two others need care:
+
+- A thin image that is enlarged by its shorter side becomes enormous before the crop: 1×65,500
+  pixels at 224 would be 224×14,672,000. Only the part that the crop keeps is resized, from the
+  pixels that it is made of.
+- A large image in another mode than RGB (16 bits, a palette with transparency) would be copied
+  several times at full size to become RGB. It is converted and shrunk in strips. Pillow resizes
+  rows first and columns then, with rounding in between, so strips give the same pixels bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+
+from PIL import Image
+
+from headstart.data.decoding import flat_rgb
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom; in pixels."""
+
+MOST = 2**24
+"""Pixels of a resized image that are made even though a crop drops most of them."""
+
+_STRIP = 2**20
+"""Pixels converted to RGB at a time."""
+
+_REACH = {
+    "nearest": 1.0,
+    "box": 0.5,
+    "bilinear": 1.0,
+    "hamming": 1.0,
+    "bicubic": 2.0,
+    "lanczos": 3.0,
+}
+"""Half the width of each filter, in pixels of the coarser side."""
+
+
+def resize(
+    image: Image.Image, target: tuple[int, int], interpolation: str, part: Box | None = None
+) -> Image.Image:
+    """Resize an image, and crop it.
+
+    Args:
+        image: upright, in any mode that :func:`~headstart.data.decoding.flat_rgb` takes.
+        target: (width, height) to resize to.
+        interpolation: the filter, as in :class:`~headstart.data.preprocessing.Preprocessing`.
+        part: what to keep of the resized image; None: all of it.
+
+    Returns:
+        Mode ``RGB``, as large as ``part``.
+    """
+    whole = (0, 0, *target)
+    part = part or whole
+    if part != whole and target[0] * target[1] > MOST:
+        return _part_only(image, target, interpolation, part)
+    resized = _strips(image, target, interpolation)
+    return resized if part == whole else resized.crop(part)
+
+
+def _strips(image: Image.Image, target: tuple[int, int], interpolation: str) -> Image.Image:
+    """Resize, converting to RGB in strips of rows."""
+    width, height = image.size
+    filter_ = Image.Resampling[interpolation.upper()]
+    rows = max(1, _STRIP // width)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image if target == image.size else image.resize(target, filter_)
+    if height <= rows:
+        rgb = flat_rgb(image)
+        return rgb if target == rgb.size else rgb.resize(target, filter_)
+    narrow = Image.new("RGB", (target[0], height))
+    for top in range(0, height, rows):
+        strip = flat_rgb(image.crop((0, top, width, min(height, top + rows))))
+        if target[0] != width:
+            strip = strip.resize((target[0], strip.height), filter_)
+        narrow.paste(strip, (0, top))
+    return narrow if target[1] == height else narrow.resize(target, filter_)
+
+
+def _part_only(
+    image: Image.Image, target: tuple[int, int], interpolation: str, part: Box
+) -> Image.Image:
+    """Resize only what a part of the resized image is made of."""
+    left, right, *x = _source(image.width, target[0], part[0], part[2], interpolation)
+    top, bottom, *y = _source(image.height, target[1], part[1], part[3], interpolation)
+    source = flat_rgb(image.crop((left, top, right, bottom)))
+    size = (part[2] - part[0], part[3] - part[1])
+    filter_ = Image.Resampling[interpolation.upper()]
+    return source.resize(size, filter_, box=(x[0], y[0], x[1], y[1]))
+
+
+def _source(
+    length: int, target: int, start: int, stop: int, interpolation: str
+) -> tuple[int, int, float, float]:
+    """Return which pixels a stretch of the target needs, and where it begins and ends in them."""
+    scale = length / target
+    reach = _REACH[interpolation] * max(scale, 1.0) + 1.0
+    first = max(0, math.floor(start * scale - reach))
+    last = min(length, math.ceil(stop * scale + reach))
+    return first, last, start * scale - first, min(stop * scale, length) - first
+
+
+__all__ = ["MOST", "Box", "resize"]
