@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.families import family_of
 from headstart.backbones.family import Built, Request
-from headstart.backbones.tensor_file import inputs_in, tensor_names
-from headstart.backbones.weights import load_weights
+from headstart.backbones.fitting import (
+    Fit,
+    Network,
+    describe,
+    fits_of,
+    rename_flat,
+)
+from headstart.backbones.misfits import misfit, rename_refused, several
+from headstart.backbones.tensor_file import inputs_in, read_flat
+from headstart.backbones.unreadable import no_file
+from headstart.backbones.weights import load_tensors
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import stamp
+from headstart.core.wording import count
 from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
 from headstart.modules.layers import live_parts
@@ -27,6 +38,7 @@ def load_backbone(
     source: str | nn.Module,
     *,
     weights: str | Path | None = None,
+    rename: Mapping[str, str | None] | None = None,
     model_args: Mapping[str, Any] | None = None,
     layer: str | None = None,
     pooling: Pooling | None = None,
@@ -42,7 +54,12 @@ def load_backbone(
             lists the families), or a module of your own. A module is used in place; its mode and
             weights are not changed.
         weights: a local checkpoint (safetensors, or a torch file of tensors) to load instead of
-            the weights that the name stands for. Only what runs up to ``layer`` must be in it.
+            the weights that the name stands for. Only what runs up to ``layer`` must be in it. The
+            one prefix under which the network fits is found (``state_dict.module.``, ``model.``,
+            ``teacher.backbone.``, ...), classifiers and heads are left out, and position tables
+            of another input size are resampled by timm.
+        rename: for a file whose names do not say it: new names for whole names or leading parts,
+            such as ``{"teacher.backbone": ""}``; the longest match counts, and None leaves out.
         model_args: further arguments of the architecture.
         layer: the submodule whose output is the feature; None is the family's own feature: the
             pooled input of the classifier.
@@ -65,7 +82,11 @@ def load_backbone(
     given = {name: value for name, value in options.items() if value is not None}
     file = None if weights is None else Path(weights).expanduser()
     if file is not None and not file.is_file():
-        raise BackboneError(f"there is no weights file '{file}'")
+        if file.is_dir():
+            raise no_file(file)
+        raise BackboneError(f"there is no weights file '{file}'", hint="check the path")
+    if rename and file is None:
+        raise BackboneError("rename=… is about the names in a file", hint="pass weights='FILE' too")
     name, built = _build(source, Request("", file, dict(model_args or {}), code_sha256))
     said: tuple[str, ...] = ()
     if inputs is not None:
@@ -80,12 +101,13 @@ def load_backbone(
     backbone = Backbone(name, built.module, chosen_inputs, layer, chosen, built.blocks, {}, notes)
     if file is not None:
         example = backbone.probe()
-        notes += _load_up_to(built.module, file, layer, example, classifier=built.classifier)
+        notes += _load_up_to(built.module, file, layer, example, built, rename)
     elif isinstance(source, str):
         built.module.eval()
     origin = {
         "name": name,
         "weights": None if file is None else str(file.resolve()),
+        "rename": dict(rename or {}),
         "model_args": dict(model_args or {}),
         "rebuildable": isinstance(source, str),
         "files": {
@@ -112,8 +134,8 @@ def _load_up_to(
     file: Path,
     layer: str | None,
     example: Arguments,
-    *,
-    classifier: Sequence[str] = (),
+    built: Built,
+    rename: Mapping[str, str | None] | None = None,
 ) -> tuple[str, ...]:
     """Load a checkpoint of which only the part up to ``layer`` needs to be complete.
 
@@ -122,44 +144,85 @@ def _load_up_to(
         file: a safetensors file, or a torch file of tensors.
         layer: the layer that features are taken from; None for the whole module.
         example: what the module is called with, to find out what runs up to the layer.
-        classifier: names of removed classifiers; the file may have them.
+        built: what the family says of the network: its blocks, and the classifier it removed.
+        rename: new names for names in the file.
 
     Returns:
-        Notes: what was loaded, and what the file lacks behind the layer; one sentence each.
+        Notes: what was loaded, under which prefix, and what the file lacks behind the layer; one
+        sentence each.
 
     Raises:
-        BackboneError: a tensor up to the layer is missing or misshaped, or the file has unexpected
-            names; all of them are listed.
+        BackboneError: the file fits under no prefix, or under several; the hint says what may
+            mend this fault.
     """
-    allow_missing: list[str] = []
-    if layer is not None:
-        used = set(live_parts(module, layer, *example.args, **example.kwargs).tensors)
-        names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
-        names += [name for name, _ in module.named_buffers()]
-        allow_missing = [name for name in names if name not in used]
-    present = tensor_names(file)
-    extra = [
-        name
-        for name in classifier
-        if any(key == name or key.startswith(name + ".") for key in present)
-    ]
-    try:
-        report = load_weights(module, file, allow_missing=allow_missing, allow_unexpected=extra)
-    except BackboneError as error:
-        raise BackboneError(
-            error.message,
-            hint="choose a layer before what is missing, layer='NAME', "
-            "or pass the model_args=… that the weights were made with",
-        ) from error
+
+    def used(cut: str | None) -> tuple[str, ...]:
+        if cut is None:
+            return tuple(module.state_dict())
+        return live_parts(module, cut, *example.args, **example.kwargs).tensors
+
+    flat: Mapping[str, Tensor] = read_flat(file)
+    network = Network.of(module, used(layer), built.classifier)
+    fit, flat, accepted = _fitting(network, flat, file, rename)
+    if not fit.fits and not accepted:
+        cut = _complete_at(used, fit, built.blocks)
+        raise misfit(network, fit, flat, str(file), cut)
+    absent = [n for n in network.tensors if n not in fit.tensors and n not in network.needed]
+    report = load_tensors(module, fit.tensors, str(file), allow_missing=absent)
     module.eval()
-    beyond = [name for name in report.allowed if name in set(allow_missing)]
-    notes = [f"{len(report.matched)} tensors loaded from {file.name}"]
-    if beyond:
+    about = describe(fit, flat)
+    notes = [
+        f"{count(len(report.matched), 'tensor')} loaded from {file.name}{about and f' ({about})'}"
+    ]
+    beyond = [name for name in report.allowed if not name.endswith("num_batches_tracked")]
+    if beyond and layer is not None:
         notes.append(
-            f"{file.name} lacks {len(beyond)} tensors behind {layer} "
+            f"{file.name} lacks {count(len(beyond), 'tensor')} behind {layer} "
             f"(the first is {beyond[0]}); they do not run"
         )
     return tuple(notes)
+
+
+def _fitting(
+    network: Network,
+    flat: Mapping[str, Tensor],
+    file: Path,
+    rename: Mapping[str, str | None] | None,
+) -> tuple[Fit, Mapping[str, Tensor], bool]:
+    """Return the one way in which a file fits, or the nearest; its tensors; whether it fits.
+
+    Raises:
+        BackboneError: it fits in several ways, or ``rename`` names what is not there.
+    """
+    tried: Mapping[str, Tensor] = flat
+    if rename:
+        tried, fresh, (unused, clashes) = rename_flat(flat, rename)
+        if unused or clashes:
+            raise rename_refused(flat, str(file), unused, clashes)
+        said = {name: tried[name] for name in fresh}
+        fits, _ = fits_of(network, said)
+        if len(fits) == 1:
+            return fits[0], tried, True
+    fits, nearest = fits_of(network, tried)
+    if len(fits) > 1:
+        raise several(fits, str(file))
+    return (fits or [nearest or network.nothing])[0], tried, bool(fits)
+
+
+def _complete_at(
+    used: Callable[[str | None], tuple[str, ...]],
+    fit: Fit,
+    blocks: Sequence[str],
+) -> str | None:
+    """Return the deepest of the main blocks up to which a file has all that runs."""
+    lacking = {*fit.missing, *fit.misshaped}
+    for block in reversed(blocks if fit.missing else ()):
+        needed: set[str] = set()
+        with suppress(Exception):  # a block that does not run, or a network that cannot
+            needed = set(used(block))
+        if needed and not needed & lacking:
+            return block
+    return None
 
 
 def _check_runs(backbone: Backbone) -> None:

@@ -6,7 +6,9 @@ Reading never runs code from the file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +16,105 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from headstart.backbones.unreadable import (
+    no_file,
+    no_tensors,
+    refuse_other_formats,
+    unreadable,
+)
 from headstart.core.errors import BackboneError
 from headstart.core.wording import quoted
 from headstart.data.inputs import Inputs, required_fields
 
-# The keys under which training scripts commonly keep the tensors in a torch checkpoint.
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "teacher", "ema")
+_NO_WEIGHTS = re.compile(
+    r"(optimizers?|optim|opt|lr_schedulers?|schedulers?|sched|scaler|amp_scaler|grad_scaler|amp|loops"
+    r"|callbacks|hyper_parameters|hparams|args|config|cfg|rng\w*|metrics?|history|meta)(_states?)?"
+)
+"""Keys under which training scripts keep other things than weights."""
+
+_INERT = (
+    "argparse.Namespace",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core")
+      for name in ("scalar", "_reconstruct")),
+    "numpy.dtype", "numpy.ndarray", "_codecs.encode", "collections.defaultdict",
+    "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.Path", "pathlib.PurePosixPath",
+    "pathlib._local.PosixPath", "pathlib._local.WindowsPath", "datetime.datetime",
+    "torch.torch_version.TorchVersion", "easydict.EasyDict", "addict.dict.Dict",
+)  # fmt: skip
+_INERT_PACKAGES = (
+    "numpy.dtypes", "omegaconf", "lightning", "lightning_fabric", "pytorch_lightning", "typing",
+    "ml_collections", "yacs.config", "mmengine.config", "mmcv.utils.config",
+)  # fmt: skip
+"""What training scripts keep beside the weights. Stand-ins that do nothing take their place."""
+
+_DEPTH = 4
+"""How deep mappings are searched for tensors."""
 
 METADATA_KEY = "headstart.preprocessing"
 """Where a safetensors file may carry its preprocessing, as a JSON object."""
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read every tensor of a file.
+def read_tables(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Read every mapping of tensors in a file, but those of optimizers and the like.
 
-    In a torch file they may lie under one of the usual keys (``state_dict``, ``model``, ...).
+    Returns:
+        Mappings from names to tensors, by the keys under which they lie with a dot after each:
+        ``state_dict.``, or nothing for the outermost one, which is the only one of safetensors.
 
     Raises:
         BackboneError: there is no such file, or it holds no tensors that can be read.
     """
     if not path.is_file():
-        raise BackboneError(
-            f"there is no file {str(path)!r} to load weights from", hint="check the path"
-        )
+        raise no_file(path)
     if _is_torch_file(path):
         return _read_torch(path)
+    refuse_other_formats(path)
     try:
         with safe_open(str(path), framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            return {"": {name: handle.get_tensor(name) for name in handle.keys()}}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise BackboneError(
             f"{str(path)!r} is not a readable safetensors file ({error})",
-            hint="check that the file is complete; torch files (.pt, .pth, .bin) are known by"
-            " their first bytes",
+            hint="check that the file is complete: download or copy it again",
         ) from error
 
 
-def tensor_names(path: Path) -> set[str]:
-    """Return the names of the tensors in a file, as :func:`read_tensors` gives them.
-
-    Only the header of a safetensors file is read.
+def read_flat(path: Path) -> dict[str, Tensor]:
+    """Read a file as :func:`read_tables` does, keys and names joined by dots.
 
     Raises:
-        BackboneError: as :func:`read_tensors`.
+        BackboneError: as there.
     """
-    if path.is_file() and not _is_torch_file(path):
-        try:
-            with safe_open(str(path), framework="pt") as handle:
-                return set(handle.keys())
-        except (SafetensorError, OSError, ValueError):
-            pass  # read_tensors says what is wrong with the file
-    return set(read_tensors(path))
+    tables = read_tables(path)
+    return {key + name: tensor for key, table in tables.items() for name, tensor in table.items()}
+
+
+def choose_table(
+    tables: Mapping[str, Mapping[str, Tensor]], names: Collection[str], path: Path
+) -> Mapping[str, Tensor]:
+    """Return, of several mappings of tensors in a file, the one with most of ``names``.
+
+    Raises:
+        BackboneError: several have as many, with other values.
+    """
+    known = set(names)
+    held = {each: (len(table.keys() & known), len(table)) for each, table in tables.items()}
+    most = max(held.values())
+    best = [each for each in tables if held[each] == most or (most[0] and held[each][0] == most[0])]
+    if len(best) > 1 and not _equal(*(tables[each] for each in best)):
+        keys = [each.rstrip(".") for each in best if each]
+        raise BackboneError(
+            f"{str(path)!r} holds weights under {quoted(keys)}",
+            hint=f"say which with rename={{{keys[0]!r}: ''}}",
+        )
+    return tables[best[0]]
+
+
+def _equal(first: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> bool:
+    return all(
+        other.keys() == first.keys() and all(torch.equal(first[n], other[n]) for n in first)
+        for other in others
+    )
 
 
 def inputs_in(weights: Path | None, kind: type[Inputs]) -> dict[str, Any]:
@@ -96,43 +146,83 @@ def inputs_in(weights: Path | None, kind: type[Inputs]) -> dict[str, Any]:
 
 
 def _is_torch_file(path: Path) -> bool:
-    """Tell torch files by content: a zip archive, or the pickle opcode of the older format."""
+    """Tell torch files by content: a zip archive, or the pickle of the older format.
+
+    A safetensors file begins with the length of its header, which may look like a pickle, and
+    goes on with a brace.
+    """
     with path.open("rb") as handle:
-        head = handle.read(4)
-    return head.startswith((b"PK\x03\x04", b"\x80\x02"))
+        head = handle.read(9)
+    return head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[8:] != b"{")
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> dict[str, dict[str, Tensor]]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises many kinds; all mean the same here
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise BackboneError(
-            f"{str(path)!r} cannot be opened as tensors only ({reason[0][:200]})",
-            hint="headstart never runs code from a file; convert it to safetensors where you"
-            " trust it",
-        ) from error
-    for key in _WRAPPERS:
-        inner = content.get(key) if isinstance(content, Mapping) else None
-        if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
-            content = inner
-            break
-    tensors = (
-        {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
-    if not tensors:
-        kind = (
-            f"the keys {quoted([str(key) for key in content], 6)}"
-            if isinstance(content, Mapping)
-            else f"a {type(content).__name__}"
-        )
-        raise BackboneError(
-            f"{str(path)!r} holds {kind}, and no mapping from names to tensors",
-            hint="save the tensors with safetensors.torch.save_file(model.state_dict(), ...)",
-        )
-    return tensors
+        with _stand_ins(path):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises many kinds
+        raise unreadable(path, error) from error
+    tables = {key: table for key, table in _tables(content) if table}
+    if not tables:
+        raise no_tensors(path, content)
+    return tables
 
 
-__all__ = ["METADATA_KEY", "inputs_in", "read_tensors", "tensor_names"]
+@contextmanager
+def _stand_ins(path: Path) -> Iterator[None]:
+    """Let torch put objects that do nothing in the place of what is no tensor.
+
+    Only for classes that training scripts commonly save; torch refuses a file with any other. The
+    classes themselves are neither imported nor called.
+    """
+    scan = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+    if scan is None:  # torch before 2.6
+        yield
+        return
+    try:
+        found = set(scan(path))
+    except Exception:  # the older format, or damage, which loading reports
+        found = set(_INERT)
+    inert = [
+        name
+        for name in found
+        if name in _INERT or any(name.startswith(package + ".") for package in _INERT_PACKAGES)
+    ]
+    with torch.serialization.safe_globals([(type("Inert", (_Inert,), {}), n) for n in inert]):
+        yield
+
+
+class _Inert:
+    """Takes any arguments and any state, and does nothing with them."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        pass
+
+
+def _tables(content: Any, at: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield every mapping of tensors, the outermost first, with the keys under which it lies."""
+    if not isinstance(content, Mapping) or depth > _DEPTH:
+        return
+    named = {key: value for key, value in content.items() if isinstance(key, str)}
+    yield at, {key: value for key, value in named.items() if isinstance(value, Tensor)}
+    for key, value in named.items():
+        if not _NO_WEIGHTS.fullmatch(key):
+            yield from _tables(value, f"{at}{key}.", depth + 1)
+
+
+__all__ = [
+    "METADATA_KEY",
+    "choose_table",
+    "inputs_in",
+    "read_flat",
+    "read_tables",
+]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from headstart.backbones.tensor_file import read_tensors
+from headstart.backbones.tensor_file import choose_table, read_tables
 from headstart.core.errors import BackboneError
 from headstart.core.patterns import covers
 from headstart.core.wording import did_you_mean, nearest, quoted
@@ -108,13 +108,14 @@ def load_weights(
         model: the model. Its parameters and buffers keep their identity, device and dtype.
         file: a ``.safetensors`` file, or a torch file, which is opened with
             ``weights_only=True`` so that opening it runs no code. In a torch file the tensors may
-            lie under one of the usual keys (``state_dict``, ``model``, ...).
+            lie under a key (``state_dict``, ``model``, ...).
         into: the part to load, as a dotted name ("encoder"). Names in the file are then names
             below that part, and nothing outside it is touched.
         rename: from a name in the file to a name in the model (below ``into``). A mapping
             replaces whole names or leading parts, the longest match winning:
-            ``{"backbone": "encoder", "module": ""}``. A function returns the new name, or None to
-            leave the tensor out.
+            ``{"backbone": "encoder", "module": ""}``; a key under which a torch file keeps its
+            tensors may be named in the same way (``{"state_dict_ema": ""}``). A function returns
+            the new name, or None to leave the tensor out.
         strict: refuse the load if any tensor is missing, unexpected or misshaped. With False
             those are reported and the others are loaded; a file of which nothing fits is refused
             all the same.
@@ -130,8 +131,38 @@ def load_weights(
         BackboneError: the file cannot be read; a name, pattern or part matches nothing; or the
             file does not fit. All faults are named together and the model is left unchanged.
     """
+    below = f"{into}." if into else ""
+    names = [name.removeprefix(below) for name in _targets(model, into)]
+    tables = read_tables(Path(file))
+    key, rename = _key_in(tables, rename)
+    tensors = tables[key] if key else choose_table(tables, names, Path(file))
+    renamed, dropped = _apply_rename(tensors, rename, str(file))
+    return load_tensors(
+        model, renamed, str(file), into, strict=strict, allow_missing=allow_missing,
+        allow_unexpected=allow_unexpected, dropped=dropped,
+    )  # fmt: skip
+
+
+def load_tensors(
+    model: nn.Module,
+    renamed: Mapping[str, Tensor],
+    file: str,
+    into: str | None = None,
+    *,
+    strict: bool = True,
+    allow_missing: Sequence[str] = (),
+    allow_unexpected: Sequence[str] = (),
+    dropped: Sequence[str] = (),
+) -> LoadReport:
+    """Load tensors by the names of a model; see :func:`load_weights`.
+
+    Args:
+        model, into, strict, allow_missing, allow_unexpected: as there.
+        renamed: the tensors, by their names below ``into``.
+        file: where they are from, for messages.
+        dropped: names of the file that were left out before, for the report.
+    """
     targets, known = _targets(model, into), _tensor_names(model)
-    renamed, dropped = _apply_rename(read_tensors(Path(file)), rename, str(file))
     prefix = f"{into}." if into else ""
     _check_patterns(allow_missing, known, "allow_missing", "the model")
     _check_patterns(allow_unexpected, list(renamed), "allow_unexpected", f"the file {file}")
@@ -191,6 +222,17 @@ def _targets(model: nn.Module, into: str | None) -> dict[str, Tensor]:
             " to_empty, before loading",
         )
     return targets
+
+
+def _key_in(tables: Iterable[str], rename: Rename | None) -> tuple[str, Rename | None]:
+    """Take the key of a mapping of tensors, which ``rename`` may name, out of it."""
+    if not isinstance(rename, Mapping):
+        return "", rename
+    for table in tables:
+        if table and rename.get(table.rstrip(".")) == "":
+            rest = {old: new for old, new in rename.items() if old != table.rstrip(".")}
+            return table, rest or None
+    return "", rename
 
 
 def _apply_rename(
@@ -348,4 +390,4 @@ def _join(misshaped: Sequence[Misshaped], limit: int = 8) -> str:
     return "; ".join(str(item) for item in misshaped[:limit]) + more
 
 
-__all__ = ["LoadReport", "Misshaped", "load_weights"]
+__all__ = ["LoadReport", "Misshaped", "load_tensors", "load_weights"]

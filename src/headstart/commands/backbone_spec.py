@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.backbones.families import families
 from headstart.core.errors import BackboneError, ConfigError
-from headstart.core.kinds import PER_CHANNEL, SIZE
+from headstart.core.kinds import PER_CHANNEL, RENAMES, SIZE
 from headstart.core.settings import Fault, check, option, recorded
 from headstart.core.wording import any_of
 from headstart.modules.pooling import pooling_kinds
@@ -27,6 +27,15 @@ INPUTS = ("mean", "std", "size", "scale", "crop_fraction", "interpolation", "cha
 """The values of the inputs that are options of their own."""
 
 
+def _wrong_renames(value: Any) -> str | None:
+    if isinstance(value, Mapping) and all(
+        isinstance(old, str) and old and (new is None or isinstance(new, str))
+        for old, new in value.items()
+    ):
+        return None
+    return f"must map names to names, such as {{'module': ''}}, not {value!r}"
+
+
 @dataclass(frozen=True)
 class BackboneSpec:
     """How to build a backbone: the arguments of :func:`headstart.load_backbone`.
@@ -35,6 +44,7 @@ class BackboneSpec:
         source: name of the backbone; for a module of the user's own, the name of its class.
         layer, pooling: the cut.
         weights: path of a local checkpoint, or None.
+        rename: new names for names in that file.
         model_args: further arguments of the architecture.
         mean, std, size, scale, crop_fraction, interpolation, channels: single values of the
             preprocessing, in the place of those that the weights state.
@@ -65,6 +75,13 @@ class BackboneSpec:
         None,
         "A local checkpoint instead of the weights of that name.",
         metavar="FILE",
+        panel=BACKBONE,
+    )
+    rename: Mapping[str, Any] = option(
+        {},
+        "New name for the names in FILE that begin with OLD; to be given where it must be said.",
+        kind=RENAMES,
+        check=_wrong_renames,
         panel=BACKBONE,
     )
     model_args: Mapping[str, Any] = option(
@@ -147,6 +164,7 @@ class BackboneSpec:
         return load_backbone(
             source,
             weights=self.weights,
+            rename=self.rename,
             model_args=self.model_args,
             layer=self.layer,
             pooling=self.pooling,
@@ -176,6 +194,7 @@ class BackboneSpec:
             layer=backbone.layer,
             pooling=backbone.pooling,
             weights=backbone.origin.get("weights"),
+            rename=dict(backbone.origin.get("rename", {})),
             model_args=dict(backbone.origin.get("model_args", {})),
             own_module=not backbone.origin.get("rebuildable", False),
             **{name: values.pop(name, None) for name in INPUTS},

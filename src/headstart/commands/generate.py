@@ -156,6 +156,7 @@ def _parameter(each: Bound) -> inspect.Parameter:
     """Describe one option to typer."""
     about, kind = each.option, each.kind
     repeated = typing.get_origin(each.plain_type) is tuple and about.kind is None
+    repeated = repeated or (kind is not None and kind.repeats)
     typed: Any = each.plain_type if each.plain_type in (int, float, bool, Path) else str
     default = each.default
     if kind is not None:

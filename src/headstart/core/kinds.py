@@ -17,12 +17,14 @@ class Kind:
         takes: what a value looks like, for an error: ``one number, or three with commas``.
         parse: text to value; raises ValueError for anything else.
         write: value to text, the inverse of ``parse``.
+        repeats: whether the flag may be given several times, which is the same as commas.
     """
 
     metavar: str
     takes: str
     parse: Callable[[str], Any]
     write: Callable[[Any], str] = str
+    repeats: bool = False
 
 
 def listed(of: Any) -> Kind:
@@ -83,6 +85,27 @@ SIZE = Kind(
     _parse_size,
     _write_per_channel,
 )
+
+
+def _parse_renames(text: str) -> dict[str, str | None]:
+    pairs = [each.strip() for each in text.split(",") if each.strip()]
+    if any("=" not in pair or pair.startswith("=") for pair in pairs):
+        raise ValueError(text)
+    named = (pair.split("=", 1) for pair in pairs)
+    return {old.strip(): None if new.strip() == "-" else new.strip() for old, new in named}
+
+
+def _write_renames(value: Any) -> str:
+    return ",".join(f"{old}={'-' if new is None else new}" for old, new in value.items())
+
+
+RENAMES = Kind(
+    "OLD=NEW",
+    "OLD=NEW (nothing after = takes OLD away, - leaves the tensors out)",
+    _parse_renames,
+    _write_renames,
+    repeats=True,
+)
 JSON_OBJECT = Kind("JSON", "a JSON object", _parse_json_object, json.dumps)
 
-__all__ = ["JSON_OBJECT", "PER_CHANNEL", "SIZE", "Kind", "listed"]
+__all__ = ["JSON_OBJECT", "PER_CHANNEL", "RENAMES", "SIZE", "Kind", "listed"]

@@ -37,7 +37,6 @@ def build_timm(request: Request) -> Built:
     module = _create(request, has_weights=bool(tags))
     config = cast("dict[str, Any]", module.pretrained_cfg)
     info = cast("list[dict[str, Any]]", getattr(module, "feature_info", None) or [])
-    classifier = config.get("classifier") or ()
     known = preprocessing_of(config)
     if request.weights is None:
         note = f"preprocessing from timm's metadata for {config['architecture']}.{config['tag']}"
@@ -53,7 +52,7 @@ def build_timm(request: Request) -> Built:
         module,
         known,
         blocks=tuple(str(entry["module"]) for entry in info),
-        classifier=(classifier,) if isinstance(classifier, str) else tuple(classifier),
+        classifier=() if request.weights is None else _removed(request, module, config),
         notes=(note,),
     )
 
@@ -101,6 +100,21 @@ def _create(request: Request, *, has_weights: bool) -> nn.Module:
             ) from error
         raise no_download(name, first_line(error)) from error
     return module
+
+
+def _removed(request: Request, module: nn.Module, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classifier's tensors: those that the whole architecture has more."""
+    import timm
+    import torch
+
+    arguments = {key: _tuple(value) for key, value in request.model_args.items()}
+    try:
+        with torch.device("meta"):
+            whole = timm.create_model(request.name, pretrained=False, **arguments)
+    except Exception:  # an architecture that computes with its weights while it is built
+        named = config.get("classifier") or ()
+        return (named,) if isinstance(named, str) else tuple(named)
+    return tuple(whole.state_dict().keys() - module.state_dict().keys())
 
 
 def _check_reachable(name: str) -> None:
