@@ -26,6 +26,16 @@ class DamagedError(StoreError):
     intact = False
 
 
+class MissingShardError(DamagedError):
+    """The file of a shard is not there.
+
+    Attributes:
+        name: of the shard.
+    """
+
+    name = ""
+
+
 class UnreadableError(StoreError):
     """The file cannot be read, which says nothing about its content."""
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from headstart.core.errors import StoreError
 from headstart.store.columns import Array, ColumnSpec
+from headstart.store.errors import MissingShardError
 from headstart.store.index import MAX_POSITION, POSITION_BITS, ShardEntry
 from headstart.store.layout import PackedIds, unpack_ids
 from headstart.store.shard import Shard, damaged_shard
@@ -37,10 +38,17 @@ def places(slot: IntArray, position: IntArray) -> IntArray:
 
 
 class ShardSource(Protocol):
-    """Opens shards: a local space, or the mirror of a remote one."""
+    """Finds rows and opens shards: a local space, or the mirror of a remote one."""
 
     def shard(self, entry: ShardEntry) -> Shard:
-        """Return an open, verified shard."""
+        """Return an open, verified shard.
+
+        Raises:
+            MissingShardError: its file is not there (any more).
+        """
+
+    def located(self, ids: PackedIds, view: int) -> tuple[IntArray, tuple[ShardEntry, ...]]:
+        """Return the places of rows, from :func:`places`, and the shards that hold them."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +91,15 @@ class FeatureSet:
             entries: the shards.
             empty_columns: the columns if there are no rows.
         """
-        self._source, self._packed = source, ids
-        self._where, self._view = where, view
-        self._entries = tuple(entries)
-        self._checked = np.zeros(len(entries), bool)
-        self._plain: dict[tuple[str, int], Array] = {}
+        self._packed, self._source, self._view = ids, source, view
+        self._located = _Located(source, ids, view, where, tuple(entries))
         self.columns: Mapping[str, Column] = _columns(
             [entry.columns for entry in entries] or [empty_columns]
         )
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self._where)
+        return len(self._packed)
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{n}: {c.dtype} {c.shape}" for n, c in self.columns.items())
@@ -124,11 +129,6 @@ class FeatureSet:
     def dtype(self) -> np.dtype[Any]:
         """The type of the values, if there is a single column."""
         return self.columns[self._name(None)].dtype
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Drop the mapped arrays; another process maps and checks the shards itself."""
-        fresh = {"_plain": {}, "_checked": np.zeros_like(self._checked)}
-        return self.__dict__ | fresh
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -195,21 +195,63 @@ class FeatureSet:
         return {name: self._rows(name, where) for name in self.columns}
 
     def _rows(self, name: str, chosen: slice | IntArray) -> Array:
+        while True:
+            located = self._located
+            try:
+                return located.rows(name, self.columns[name], chosen)
+            except MissingShardError as error:
+                # Another process has merged small shards into one: look the rows up again.
+                again = _Located(
+                    self._source,
+                    self._packed,
+                    self._view,
+                    *self._source.located(self._packed, self._view),
+                )
+                if error.name in {entry.name for entry in again.entries}:
+                    raise
+                self._located = again
+
+
+class _Located:
+    """Rows and the shards that hold them, as the index said at one time; it never changes."""
+
+    def __init__(
+        self,
+        source: ShardSource,
+        ids: PackedIds,
+        view: int,
+        where: IntArray,
+        entries: tuple[ShardEntry, ...],
+    ) -> None:
+        self._source, self._packed, self._view = source, ids, view
+        self._where, self.entries = where, entries
+        self._checked = np.zeros(len(entries), bool)
+        self._plain: dict[tuple[str, int], Array] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Drop the mapped arrays; another process maps and checks the shards itself."""
+        fresh = {"_plain": {}, "_checked": np.zeros_like(self._checked)}
+        return self.__dict__ | fresh
+
+    def rows(self, name: str, column: Column, chosen: slice | IntArray) -> Array:
+        """Return the rows of a column at a slice, or at indices (k,)."""
         if not isinstance(chosen, slice):
-            return self._gathered(name, self._where[chosen])
+            return self._gathered(name, column, self._where[chosen])
         start, stop = chosen.start, chosen.stop
         if start == stop:
-            return np.empty((0, *self.columns[name].shape), self.columns[name].dtype)
+            return np.empty((0, *column.shape), column.dtype)
         first, last = (
             bisect.bisect_right(self._breaks, start),
             bisect.bisect_left(self._breaks, stop),
         )
         if first >= last:
-            rows, dtype = self._run(name, start, stop), self.columns[name].dtype
-            return rows if rows.dtype == dtype else rows.astype(dtype)
+            rows = self._run(name, start, stop)
+            return rows if rows.dtype == column.dtype else rows.astype(column.dtype)
         if 16 * (last - first) <= stop - start:
-            return self._copied_runs(name, [start, *self._breaks[first:last].tolist(), stop])
-        return self._gathered(name, self._where[chosen])
+            return self._copied_runs(
+                name, column, [start, *self._breaks[first:last].tolist(), stop]
+            )
+        return self._gathered(name, column, self._where[chosen])
 
     @functools.cached_property
     def _breaks(self) -> IntArray:
@@ -222,16 +264,16 @@ class FeatureSet:
         first = where & _POSITION
         return self._stored(name, where >> _SLOT, slice(first, first + stop - start))
 
-    def _copied_runs(self, name: str, edges: Sequence[int]) -> Array:
+    def _copied_runs(self, name: str, column: Column, edges: Sequence[int]) -> Array:
         count = edges[-1] - edges[0]
-        out = np.empty((count, *self.columns[name].shape), self.columns[name].dtype)
+        out = np.empty((count, *column.shape), column.dtype)
         for start, stop in itertools.pairwise(edges):
             out[start - edges[0] : stop - edges[0]] = self._run(name, start, stop)
         return out
 
-    def _gathered(self, name: str, where: IntArray) -> Array:
+    def _gathered(self, name: str, column: Column, where: IntArray) -> Array:
         # In disk order the reads of a batch are local, which is worth a second copy.
-        out = np.empty((len(where), *self.columns[name].shape), self.columns[name].dtype)
+        out = np.empty((len(where), *column.shape), column.dtype)
         order = where.argsort()
         sorted_where = where[order]
         slots, positions = sorted_where >> _SLOT, sorted_where & _POSITION
@@ -257,7 +299,7 @@ class FeatureSet:
 
     def _shard(self, slot: int) -> Shard:
         """Open a shard; it must confirm each row that the index says it holds."""
-        shard = self._source.shard(self._entries[slot])
+        shard = self._source.shard(self.entries[slot])
         if self._checked[slot]:
             return shard
         mine = np.flatnonzero(self._where >> _SLOT == slot)

@@ -24,6 +24,7 @@ from headstart.store.describe import space_key
 from headstart.store.errors import UnreadableError
 from headstart.store.index import Index
 from headstart.store.layout import FORMAT, REPAIR_HINT, SHARD_SUFFIX, Layout
+from headstart.store.merge import clear_retired
 
 
 class SpaceFolder:
@@ -134,6 +135,7 @@ class SpaceFolder:
             with clear_errors(f"open the space in {layout.folder}", StoreError):
                 sync_folder(layout.folder)
             remove_abandoned(layout.tmp)
+            clear_retired(layout, index)
         return index
 
     def _describe(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,15 @@ _INSERT = (
     " SELECT substr(?2, 1 + 16 * i, 16) AS id, ?3, ?4, i FROM n ORDER BY id"
 )
 _SHARDS = "SELECT number, name, rows, bytes, columns, created, present FROM shards"
+_NAMES = "SELECT number, name FROM shards WHERE number IN (SELECT value FROM json_each(?))"
+_DELETE_SHARDS = "DELETE FROM shards WHERE number IN (SELECT value FROM json_each(?))"
+_DELETE_ROWS = "DELETE FROM rows WHERE shard IN (SELECT value FROM json_each(?))"
+_ROWS_IN = (
+    "SELECT shard, position, id FROM rows"
+    " WHERE shard IN (SELECT value FROM json_each(?)) ORDER BY shard, position"
+)
 _CHUNK = 65_536
+_RETIRED = "retired:"  # begins entries of the meta table
 
 POSITION_BITS = 40
 MAX_POSITION = (1 << POSITION_BITS) - 1
@@ -229,6 +237,74 @@ class Index:
         connection.execute(_INSERT, (len(ids), ids.tobytes(), view, number))
         return connection.total_changes - before
 
+    # -- merging ---------------------------------------------------------------------------------
+
+    def count_small(self, below: int) -> int:
+        """Return how many shards have fewer bytes than ``below``."""
+        query = "SELECT count(*) FROM shards WHERE bytes < ? AND present = 1"
+        ((count,),) = self.database.query(query, below)
+        return int(count)
+
+    def small_shards(self, below: int) -> dict[int, ShardEntry]:
+        """Return the shards with fewer bytes than ``below``, by number, in order."""
+        query = f"{_SHARDS} WHERE bytes < ? AND present = 1 ORDER BY number"
+        return {
+            entry.number: entry for entry in map(self._entry, self.database.query(query, below))
+        }
+
+    def rows_in(self, numbers: Sequence[int]) -> list[tuple[int, int, bytes]]:
+        """Return (shard, position, id) of all rows in some shards, in the order of the disk."""
+        return self.database.query(_ROWS_IN, json.dumps(list(numbers)))
+
+    def replace_shards(
+        self,
+        connection: sqlite3.Connection,
+        old: Mapping[int, str],
+        entry: ShardEntry,
+        ids: PackedIds,
+        view: int,
+    ) -> bool:
+        """Register a shard in the place of others, inside a transaction; those are then retired.
+
+        Args:
+            connection: of the transaction.
+            old: the names of the others by number.
+            entry: the new shard.
+            ids: (m, 2) uint64, all rows that the others hold.
+            view: number of the view.
+
+        Returns:
+            Whether it was done; False if the others are not as they were. Then the transaction has
+            to be rolled back.
+        """
+        numbers = json.dumps(list(old))
+        found = connection.execute(_NAMES, [numbers])
+        if dict(found.fetchall()) != dict(old) or entry.name in old.values():
+            return False
+        deleted = connection.execute(_DELETE_ROWS, [numbers]).rowcount
+        connection.execute(_DELETE_SHARDS, [numbers])
+        connection.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, '')",
+            ((_RETIRED + name,) for name in old.values()),
+        )
+        return self.register(connection, entry, ids, view) == len(ids) == deleted
+
+    def mirrors_log(self) -> bool:
+        """Whether the index follows the log of a remote store."""
+        return bool(self.database.query("SELECT 1 FROM meta WHERE name = 'log'"))
+
+    def retired(self) -> list[str]:
+        """Return the names of shards that were merged into others, whose files may be left."""
+        query = "SELECT name FROM meta WHERE substr(name, 1, ?) = ?"
+        found = self.database.query(query, len(_RETIRED), _RETIRED)
+        return [name for (key,) in found if is_hex32(name := str(key)[len(_RETIRED) :])]
+
+    def forget_retired(self, connection: sqlite3.Connection, name: str) -> None:
+        """Note that the file of a retired shard is gone, inside a transaction."""
+        connection.execute("DELETE FROM meta WHERE name = ?", (_RETIRED + name,))
+
+    # -- shards ----------------------------------------------------------------------------------
+
     def shard_entries(self, numbers: Iterable[int] | None = None) -> dict[int, ShardEntry]:
         """Return registered shards by number: those of ``numbers``, or all."""
         query = self.database.query
@@ -249,8 +325,9 @@ class Index:
             raise self.database.damaged(str(error)) from error
 
     def known_names(self) -> set[str]:
-        """Return the names of all registered shards."""
-        return {name for (name,) in self.database.query("SELECT name FROM shards")}
+        """Return the names of all shards, registered or retired."""
+        registered = {name for (name,) in self.database.query("SELECT name FROM shards")}
+        return registered.union(self.retired())
 
     def totals(self) -> tuple[int, int, int]:
         """Return the numbers of rows and shards, and the bytes of all shards."""

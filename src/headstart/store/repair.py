@@ -175,7 +175,7 @@ def _sound_shards(
 
 def _forget_all_but(connection: sqlite3.Connection, kept: list[int]) -> None:
     # A mirror may still find on the remote side what is dropped here.
-    connection.execute("DELETE FROM meta WHERE name = 'log'")
+    connection.execute("DELETE FROM meta WHERE name = 'log' OR name LIKE 'retired:%'")
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS kept (number INTEGER PRIMARY KEY)")
     connection.execute("DELETE FROM kept")
     connection.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((n,) for n in kept))

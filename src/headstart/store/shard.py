@@ -27,8 +27,8 @@ from headstart.store.columns import (
     decode,
     spec_from_json,
 )
-from headstart.store.errors import DamagedError
-from headstart.store.layout import FORMAT, ID_LENGTH, PackedIds, pack_ids
+from headstart.store.errors import DamagedError, MissingShardError
+from headstart.store.layout import FORMAT, ID_LENGTH, REPAIR_HINT, PackedIds, pack_ids
 
 _METADATA = b"headstart"
 _HASHED_AT_ONCE = 2**20
@@ -144,7 +144,7 @@ def open_shard(path: Path, space: str, *, trust_earlier: bool = True) -> Shard:
     try:
         content = _mapped(path, trust_earlier)
     except FileNotFoundError:
-        raise damaged_shard(path, "the file is missing") from None
+        raise missing_shard(path) from None
     except (OSError, MemoryError) as error:
         raise errors.unreadable(what, error) from error
     try:
@@ -284,6 +284,15 @@ def _values(column: Any, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int
     data = flat.buffers()[1]
     offset = flat.offset * dtype.itemsize
     return np.frombuffer(data, dtype, count, offset).reshape(rows, *shape)
+
+
+def missing_shard(path: Path) -> MissingShardError:
+    """Return the error for a shard whose file is not there."""
+    error = MissingShardError(
+        f"shard {path.name} in {path.parent} is damaged: the file is missing", hint=REPAIR_HINT
+    )
+    error.name = path.stem
+    return error
 
 
 def damaged_shard(path: Path, why: str) -> DamagedError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from headstart.core.files import (
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Storage
 from headstart.core.wording import count, listed
+from headstart.store import errors
 from headstart.store.catalog import Nearest, nearest
 from headstart.store.claims import Claims
 from headstart.store.columns import (
@@ -33,10 +35,12 @@ from headstart.store.columns import (
     encode,
 )
 from headstart.store.describe import checked_description, space_key
-from headstart.store.features import FeatureSet, places
+from headstart.store.errors import MissingShardError
+from headstart.store.features import FeatureSet, IntArray, places
 from headstart.store.folder import SpaceFolder
-from headstart.store.index import Index, Places, ShardEntry
+from headstart.store.index import Index, ShardEntry
 from headstart.store.layout import (
+    REPAIR_HINT,
     SHARD_SUFFIX,
     Layout,
     PackedIds,
@@ -44,8 +48,16 @@ from headstart.store.layout import (
     pack_ids,
     unpack_ids,
 )
+from headstart.store.merge import MERGE_AT, SMALL_BYTES, merge_small_shards
 from headstart.store.remote import Remote
-from headstart.store.shard import Shard, damaged_shard, file_digest, open_shard, write_shard
+from headstart.store.shard import (
+    Shard,
+    damaged_shard,
+    file_digest,
+    missing_shard,
+    open_shard,
+    write_shard,
+)
 
 MAX_SHARD_BYTES = 512 * 2**20
 """An append of more than this is divided into several shards, each committed separately."""
@@ -89,6 +101,7 @@ class Space:
         self._folder = SpaceFolder(self._layout, self._description)
         self._claims: Claims | None = None
         self._guard = threading.RLock()
+        self._tidy_at = MERGE_AT  # so many small shards are worth merging
         self._shards: OrderedDict[str, Shard] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -223,7 +236,19 @@ class Space:
             for note in (column.note for column in encoded if column.note):
                 reporter.note(note)
             total += self._publish(packed[where], view, encoded)
+        self._tidy(index)
         return total
+
+    def _tidy(self, index: Index) -> None:
+        """Merge small shards where there are many."""
+        if self._remote is not None or index.mirrors_log():
+            return  # the log names the shards as they are
+        small = index.count_small(SMALL_BYTES)
+        if small >= self._tidy_at:
+            with contextlib.suppress(StoreError):  # the rows are committed, in any case
+                merge_small_shards(self._layout, index)
+            # Shards of different views stay apart, however many there are.
+            self._tidy_at = index.count_small(SMALL_BYTES) + MERGE_AT
 
     def _publish(self, ids: PackedIds, view: int, columns: Sequence[Encoded]) -> int:
         specs = tuple(column.spec for column in columns)
@@ -326,29 +351,55 @@ class Space:
             if len(ids):
                 raise self._missing_rows(list(ids), view)
             return FeatureSet(self, packed, view, np.zeros(0, np.int64), ())
-        found = index.locate(packed, view)
-        if (found.shard < 0).any():
-            raise self._missing_rows([ids[int(i)] for i in np.flatnonzero(found.shard < 0)], view)
-        return self._feature_set(packed, view, found)
+        where, entries = self.located(packed, view)
+        columns = () if entries else index.first_columns() or ()
+        return FeatureSet(self, packed, view, where, entries, columns)
 
     def all_rows(self) -> Iterator[tuple[int, FeatureSet]]:
         """Yield each view that has rows, with all its rows in disk order."""
         index = self._synced()
         if index is not None:
             for view in index.views():
-                ids, found = index.rows_of(view)
-                yield view, self._feature_set(ids, view, found)
+                ids, _ = index.rows_of(view)
+                yield view, FeatureSet(self, ids, view, *self.located(ids, view))
 
-    def _feature_set(self, packed: PackedIds, view: int, found: Places) -> FeatureSet:
+    def located(self, ids: PackedIds, view: int) -> tuple[IntArray, tuple[ShardEntry, ...]]:
+        """Return where rows are: their places, and the shards that hold them.
+
+        Args:
+            ids: (n, 2) uint64.
+            view: number of the view.
+
+        Raises:
+            StoreError: a row or a shard is missing.
+        """
+        failed = ""
+        while True:
+            try:
+                return self._look_up(ids, view)
+            except MissingShardError as error:
+                # Merged into another by another process, in this moment; twice is damage.
+                if error.name == failed:
+                    raise
+                failed = error.name
+
+    def _look_up(self, ids: PackedIds, view: int) -> tuple[IntArray, tuple[ShardEntry, ...]]:
         index = self._folder.created()
+        found = index.locate(ids, view)
+        if (found.shard < 0).any():
+            raise self._missing_rows(unpack_ids(ids[found.shard < 0]), view)
         numbers, slot = np.unique(found.shard, return_inverse=True)
         entries = index.shard_entries(int(n) for n in numbers)
-        if len(entries) != len(numbers):
-            raise index.database.damaged("it names unknown shards")
+        unknown = [int(n) for n in numbers if int(n) not in entries]
+        if unknown:
+            gone = MissingShardError(
+                f"{index.database.what} is damaged: it names unknown shards", hint=REPAIR_HINT
+            )
+            gone.name = str(unknown[0])
+            raise gone
         chosen = tuple(entries[int(n)] for n in numbers)
         self._check_files(chosen)
-        columns = () if chosen else index.first_columns() or ()
-        return FeatureSet(self, packed, view, places(slot, found.position), chosen, columns)
+        return places(slot, found.position), chosen
 
     def shard(self, entry: ShardEntry) -> Shard:
         """Return an open shard whose digest and header have been checked.
@@ -393,8 +444,10 @@ class Space:
                 )
             try:
                 size = path.stat().st_size
+            except FileNotFoundError:
+                raise missing_shard(path) from None
             except OSError as error:
-                raise damaged_shard(path, error.strerror or str(error)) from error
+                raise errors.unreadable(f"shard {path.name} in {path.parent}", error) from error
             if size != entry.bytes:
                 why = f"it has {size:,} bytes instead of {entry.bytes:,}"
                 raise damaged_shard(path, why)

@@ -18,6 +18,7 @@ from headstart.core.errors import StoreError
 from headstart.core.files import reason_of
 from headstart.core.locks import FileLock, try_lock
 from headstart.core.progress import Reporter
+from headstart.store.database import Database
 from headstart.store.errors import NewerFormatError, UnreadableError, obstacle
 from headstart.store.folder import check_description
 from headstart.store.index import Index, ShardEntry
@@ -36,7 +37,8 @@ Kind = Literal[
     "unreadable",
     "newer",
 ]
-_OURS = {"space.json", "index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "lock"}
+_INDEX_FILES = {"index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "index.sqlite-journal"}
+_OURS = {"space.json", "lock", *_INDEX_FILES}
 _OUR_FOLDERS = {"shards", "tmp", "claims"}
 HARMLESS: tuple[Kind, ...] = ("foreign",)
 _UNCHECKED: tuple[Kind, ...] = ("unreadable", "newer")
@@ -184,7 +186,7 @@ def _foreign(layout: Layout) -> Iterator[Fault]:
 
 def _look_inside(layout: Layout, found: Findings, reporter: Reporter) -> None:
     there = layout.index.exists()
-    if not there and not shard_files(layout):
+    if not shard_files(layout) and not (there and _has_tables(layout)):
         return  # nothing was ever committed
     try:
         check_description(layout)
@@ -211,6 +213,17 @@ def _look_inside(layout: Layout, found: Findings, reporter: Reporter) -> None:
         found.faults.append(_fault(layout, "index", layout.index, error))
     finally:
         index.close()
+
+
+def _has_tables(layout: Layout) -> bool:
+    """Whether the index is more than a file that a process is about to fill."""
+    database = Database(layout.index, read_only=True)
+    try:
+        return bool(database.query("SELECT 1 FROM sqlite_master LIMIT 1"))
+    except StoreError:
+        return True  # for the check to say what is wrong
+    finally:
+        database.close()
 
 
 def _check_index(layout: Layout, index: Index, there: bool) -> None:
@@ -261,7 +274,10 @@ def _index_agrees(index: Index, entry: ShardEntry, shard: Shard) -> bool:
     header = shard.header
     if (header.rows, header.columns) != (entry.rows, entry.columns):
         return False
-    if shard.path.stat().st_size != entry.bytes:
+    try:
+        if shard.path.stat().st_size != entry.bytes:
+            return False
+    except FileNotFoundError:
         return False
     found = index.locate(shard.ids, header.view)
     here = found.shard == entry.number
