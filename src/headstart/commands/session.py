@@ -67,6 +67,7 @@ class Session:
                 )
             )
             leaks = dataset.leaks()
+            contradictions = () if dataset.test_drawn else dataset.contradictions()
         self.say(*dataset.notes)
         if leaks:
             test, train = leaks[0]
@@ -74,6 +75,13 @@ class Session:
             self.say(
                 f"{len(leaks):,} test {'item is' if one else 'items are'} also in the training"
                 f" split (such as {test}, which is {train}): the score flatters"
+            )
+        if contradictions:
+            first, second = contradictions[0]
+            one = len(contradictions) == 1
+            self.say(
+                f"{len(contradictions):,} {'image appears' if one else 'images appear'} under more"
+                f" than one class (such as {first} and {second}); one of the labels must be wrong"
             )
         return dataset
 

@@ -7,9 +7,10 @@ import numpy as np
 from headstart.core.division import stratified_split
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter
-from headstart.core.wording import count, quoted
+from headstart.core.wording import count, listed, quoted
 from headstart.data.dataset import Dataset, Split
 from headstart.data.labels import encode, require_labels
+from headstart.data.names import composed, look_alikes
 from headstart.data.source import WHOLE, Part, Source
 
 
@@ -30,6 +31,7 @@ def assemble(found: Source, test_fraction: float, seed: int, reporter: Reporter)
     drawn = "test" not in splits and "validation" not in splits
     splits = _settled(splits, test_fraction, seed, notes)
     _note_classes(classes, splits, notes)
+    _note_names(found, classes, notes)
     return Dataset(found.name, classes, splits, tuple(notes), drawn)
 
 
@@ -43,6 +45,7 @@ def assemble_test(found: Source, reporter: Reporter) -> Dataset:
         notes.append("The training split is evaluated, because the source has no other.")
     only = Source(found.name, {role: found.parts[role]}, found.classes)
     classes, splits = _splits(only, notes, reporter)
+    _note_names(only, classes, notes)
     return Dataset(found.name, classes, {"test": splits[role]}, tuple(notes))
 
 
@@ -128,6 +131,24 @@ def _note_contradictions(whole: Split, notes: list[str]) -> None:
         notes.append(
             f"{count(contradictory, 'image')} {verb} under more than one class; one of the labels"
             " must be wrong."
+        )
+
+
+def _note_names(found: Source, classes: tuple[str, ...], notes: list[str]) -> None:
+    """Say which names were taken as one, and which are kept apart though they look alike."""
+    names = {name for part in found.parts.values() for name in part.names if name is not None}
+    merged = sorted({composed(name) for name in names if composed(name) != name} & names)
+    if merged:
+        notes.append(
+            f"{count(len(merged), 'class', 'classes')} written in two forms of Unicode taken as"
+            f" one each: {quoted(merged, 3)}."
+        )
+    alike = look_alikes(classes)
+    if alike:
+        pairs = listed([quoted(group) for group in alike], 3)
+        notes.append(
+            f"Classes are kept apart that differ only in case, spaces, leading zeros or the like:"
+            f" {pairs}."
         )
 
 

@@ -14,6 +14,7 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import count, quoted
 from headstart.data.content import Content, UndecodableError
 from headstart.data.items import Items
+from headstart.data.names import composed, look_alikes
 
 UNLABELLED = -1
 """The label of an item whose class is not known."""
@@ -90,15 +91,19 @@ class Split:
             DataError: the split has a class that is not among ``classes``.
         """
         present = set(np.unique(self.labels).tolist()) - {UNLABELLED}
-        position = {name: i for i, name in enumerate(classes)}
-        unknown = [self.classes[i] for i in sorted(present) if self.classes[i] not in position]
+        position = {composed(name): i for i, name in enumerate(classes)}
+        mine = [composed(name) for name in self.classes]
+        unknown = [self.classes[i] for i in sorted(present) if mine[i] not in position]
         if unknown:
+            alike = look_alikes([*classes, *unknown])
             raise DataError(
                 f"the head knows {count(len(classes), 'class', 'classes')} ({quoted(classes, 5)}),"
                 f" but the data holds {quoted(unknown, 5)} as well",
-                hint="leave those items out, or train a head that knows them",
+                hint=f"{quoted(alike[0])} differ only in their spelling: give them one name"
+                if alike
+                else "leave those items out, or train a head that knows them",
             )
-        mapping = np.array([position.get(name, UNLABELLED) for name in self.classes] + [-1])
+        mapping = np.array([position.get(name, UNLABELLED) for name in mine] + [-1])
         # the last entry serves UNLABELLED, which indexes from the end
         labels = mapping[self.labels].astype(np.int64)
         return Split(self.items, self.rows, labels, tuple(classes), self.reporter)
@@ -133,6 +138,25 @@ class Dataset:
     def test(self) -> Split:
         """The split that is evaluated once and chooses nothing."""
         return self.splits["test"]
+
+    def contradictions(self) -> tuple[tuple[str, str], ...]:
+        """Return items of equal content with different labels, anywhere in the data.
+
+        Needs the ids of all splits, as :meth:`leaks` does.
+
+        Returns:
+            Pairs (origin of the first such item, origin of the next), one for each content.
+        """
+        seen: dict[str, tuple[int, str]] = {}
+        found: dict[str, tuple[str, str]] = {}
+        for split in self.splits.values():
+            for key, label, origin in zip(
+                split.ids, split.labels.tolist(), split.origins, strict=True
+            ):
+                first = seen.setdefault(key, (label, origin))
+                if first[0] != label:
+                    found.setdefault(key, (first[1], origin))
+        return tuple(found.values())
 
     def leaks(self) -> tuple[tuple[str, str], ...]:
         """Return the test items whose very content is also a training item.

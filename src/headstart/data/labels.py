@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,32 @@ from numpy.typing import NDArray
 from headstart.core.errors import DataError
 from headstart.core.wording import count, quoted
 from headstart.data.dataset import UNLABELLED
+from headstart.data.names import composed
+
+_EXACT = 2**53
+_WHOLE = re.compile(r"^([+-]?\d+)\.0*$")
 
 MISSING_TEXT = frozenset({"", "nan", "null", "na", "n/a", "<na>"})
 """Texts (lower case) that a CSV file writes for a missing value."""
 
 
 def plain_values(values: Sequence[Any] | NDArray[Any]) -> list[Any]:
-    """Return Python values; None for a missing one (None, NaN, NaT)."""
+    """Return Python values; None for a missing one (None, NaN, NaT, pandas' NA)."""
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    return [None if value is None or value != value else value for value in plain]  # NaN != NaN
+    return [None if _is_missing(value) else _python(value) for value in plain]
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None:
+        return True
+    try:
+        return bool(value != value)  # NaN is not equal to itself
+    except (TypeError, ValueError):
+        return type(value).__name__ == "NAType"  # pandas' NA compares to nothing
+
+
+def _python(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def class_names(
@@ -28,8 +47,10 @@ def class_names(
 ) -> list[str | None]:
     """Return the class name of every raw value; None for a missing one.
 
-    Whole numbers become ``"3"`` whether they came as 3, 3.0 or ``"3.0"``; truth values ``"True"``
-    and ``"False"``; texts lose surrounding white space.
+    Whole numbers become ``"3"`` whether they came as 3, 3.0 or ``"3.0"``, digit by digit, so that
+    long ones stay apart; ``"03"`` stays ``"03"``. Truth values become ``"True"`` and ``"False"``.
+    Texts lose surrounding white space and take the composed form of Unicode (NFC): the same name
+    from another system is the same class. An empty text is a missing label.
 
     Args:
         values: text, integers, truth values or whole floats; None, NaN or −1 under ``names`` for
@@ -60,6 +81,11 @@ def encode(
     Returns:
         The class names, and ``(n,) int64`` labels by split (−1 for unlabelled).
     """
+    parts = {
+        split: [None if n is None else composed(n) for n in values]
+        for split, values in parts.items()
+    }
+    declared = None if declared is None else [composed(name) for name in declared]
     present = {name for values in parts.values() for name in values if name is not None}
     if declared is not None and present <= set(declared):
         classes = tuple(dict.fromkeys(name for name in declared if name in present))
@@ -110,18 +136,24 @@ def _declared(value: Any, names: Sequence[str], where: str) -> str | None:
     )
 
 
-def _text(value: Any, where: str) -> str:
+def _text(value: Any, where: str) -> str | None:
     if isinstance(value, str):
-        return value.strip()
+        return value.strip() or None
     if isinstance(value, bool | int):
         return str(value)
-    if isinstance(value, float):
-        if math.isfinite(value) and value.is_integer():
-            return str(int(value))
-        raise _fractional(value, where)
+    if isinstance(value, float | Decimal):
+        if not (math.isfinite(value) and value == int(value)):
+            raise _fractional(value, where)
+        if isinstance(value, float) and abs(value) > _EXACT:
+            raise DataError(
+                f"{where} holds floats beyond 2**53, such as {value:.0f}, which cannot tell"
+                " neighbouring whole numbers apart",
+                hint="give the labels as integers or as text",
+            )
+        return str(int(value))
     if isinstance(value, bytes):
         try:
-            return value.decode().strip()
+            return value.decode().strip() or None
         except UnicodeDecodeError:
             pass
     raise DataError(
@@ -137,16 +169,17 @@ def _whole_number_texts(texts: list[str | None], where: str) -> list[str | None]
     if not any("." in text for text in present):
         return texts
     try:
-        numbers = {text: float(text) for text in present}
-    except ValueError:
+        numbers = {text: Decimal(text) for text in present}
+    except InvalidOperation:
         return texts
     for number in numbers.values():
-        if not (math.isfinite(number) and number.is_integer()):
+        if not (number.is_finite() and number == number.to_integral_value()):
             raise _fractional(number, where)
-    return [None if text is None else str(int(numbers[text])) for text in texts]
+    # cut, not computed: "0012.0" stays "0012", and no digit is rounded
+    return [None if text is None else _WHOLE.sub(r"\1", text) for text in texts]
 
 
-def _fractional(value: float, where: str) -> DataError:
+def _fractional(value: float | Decimal, where: str) -> DataError:
     return DataError(
         f"{where} holds fractional numbers such as {value:g}, expected classes",
         hint="headstart classifies; name another column with label_column=NAME, or turn the values"
