@@ -126,8 +126,31 @@ def require_two_classes(labels: IntArray) -> IntArray:
     return present
 
 
+def as_weights(sample_weight: object, n: int) -> FloatArray | None:
+    """Return weights of items ``(n,) float64``; None where none are given, and all weigh 1.
+
+    Raises:
+        HeadError: they are not n finite numbers above 0.
+    """
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight)
+    if weights.dtype.kind not in "fiub" or weights.shape != (n,):
+        raise HeadError(f"expected one weight for each of {n:,} rows, found {weights.shape}")
+    weights = weights.astype(np.float64)
+    if not (np.isfinite(weights).all() and weights.min(initial=1.0) > 0):
+        raise HeadError(
+            f"expected finite weights above 0, found {weights.min():g} to {weights.max():g}",
+            hint="leave out rows that have no weight",
+        )
+    return cast(FloatArray, weights)
+
+
 def class_weight_vector(
-    class_weight: str | np.ndarray | None, labels: IntArray | None, n_classes: int
+    class_weight: str | np.ndarray | None,
+    labels: IntArray | None,
+    n_classes: int,
+    sample_weight: FloatArray | None = None,
 ) -> FloatArray | None:
     """Return one weight per item ``(n,) float64``, or None when all weigh the same.
 
@@ -137,12 +160,13 @@ def class_weight_vector(
         class_weight: ``"balanced"``, one weight per class, or None.
         labels: class indices ``(n,)``; None for targets of another kind, which have no class.
         n_classes: the number of classes.
+        sample_weight: ``(n,)``, how often each item counts; the result is multiplied by it.
 
     Raises:
         HeadError: if the weights are invalid, or there are weights and no class indices.
     """
     if class_weight is None:
-        return None
+        return sample_weight
     if labels is None:
         raise HeadError(
             "class_weight needs class indices, one an item; these targets are soft, of several"
@@ -152,12 +176,14 @@ def class_weight_vector(
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise HeadError(f"expected class_weight 'balanced' or an array, found {class_weight!r}")
-        counts = np.bincount(labels, minlength=n_classes)
-        per_class = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        counts = np.bincount(labels, sample_weight, minlength=n_classes)
+        share = np.where(counts > 0, counts, 1.0)
+        per_class = counts.sum() / (np.count_nonzero(counts) * share)
     else:
         per_class = np.asarray(class_weight, dtype=np.float64)
         if per_class.shape != (n_classes,) or not np.isfinite(per_class).all():
             raise HeadError(f"expected {n_classes} finite class weights, found {per_class.shape}")
         if per_class.min() < 0:
             raise HeadError("expected class weights that are not negative")
-    return cast(FloatArray, per_class[labels])
+    weights = per_class[labels]
+    return cast(FloatArray, weights if sample_weight is None else weights * sample_weight)

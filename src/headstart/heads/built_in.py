@@ -34,6 +34,7 @@ def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
         "class_weight": options.class_weight,
         "standardise": options.standardise,
         "device": options.device,
+        "sample_weight": rows.weights,
     }
     if options.tolerance is not None:
         common["tolerance"] = options.tolerance
@@ -89,6 +90,7 @@ def _fit_ridge(rows: TrainingRows, options: RidgeOptions) -> Trained:
         task=rows.task,
         standardise=options.standardise,
         class_weight=cast("str | np.ndarray | None", options.class_weight),
+        sample_weight=rows.weights,
         keys=rows.keys,
         groups=rows.groups,
     )
@@ -115,7 +117,12 @@ def _fit_lda(rows: TrainingRows, options: LDAOptions) -> Trained:
 
     given = None if options.shrinkage == "auto" else float(options.shrinkage)
     head, used = fit_lda(
-        rows.x, rows.y, rows.n_classes, shrinkage=given, standardise=options.standardise
+        rows.x,
+        rows.y,
+        rows.n_classes,
+        shrinkage=given,
+        standardise=options.standardise,
+        sample_weight=rows.weights,
     )
     return Trained(head, {"shrinkage": used})
 
@@ -123,7 +130,10 @@ def _fit_lda(rows: TrainingRows, options: LDAOptions) -> Trained:
 def _fit_neighbours(rows: TrainingRows, options: NeighboursOptions) -> Trained:
     from headstart.heads.neighbours import fit_neighbours
 
-    return Trained(fit_neighbours(rows.x, rows.y, rows.n_classes, **dataclasses.asdict(options)))
+    settings = dataclasses.asdict(options)
+    return Trained(
+        fit_neighbours(rows.x, rows.y, rows.n_classes, sample_weight=rows.weights, **settings)
+    )
 
 
 def _try_neighbours(n: int) -> list[Mapping[str, Any]]:
@@ -134,7 +144,14 @@ def _fit_prototype(rows: TrainingRows, options: object) -> Trained:  # noqa: ARG
     from headstart.heads.neighbours import fit_prototype
 
     return Trained(
-        fit_prototype(rows.x, rows.y, rows.n_classes, keys=rows.keys, groups=rows.groups)
+        fit_prototype(
+            rows.x,
+            rows.y,
+            rows.n_classes,
+            sample_weight=rows.weights,
+            keys=rows.keys,
+            groups=rows.groups,
+        )
     )
 
 
@@ -147,6 +164,7 @@ def _fit_mlp(rows: TrainingRows, options: MLPOptions) -> Trained:
         rows.n_classes,
         task=rows.task,
         validation_rows=rows.validation,
+        sample_weight=rows.weights,
         keys=rows.keys,
         groups=rows.groups,
         seed=rows.seed,
@@ -158,6 +176,7 @@ def _fit_mlp(rows: TrainingRows, options: MLPOptions) -> Trained:
 BUILT_IN = (
     HeadKind(
         name="linear",
+        weighted=True,
         aliases=("logistic",),
         summary="logistic regression, its penalty chosen by cross-validation",
         tasks=("classification", "multi-label"),
@@ -175,6 +194,7 @@ BUILT_IN = (
     ),
     HeadKind(
         name="ridge",
+        weighted=True,
         summary="ridge regression on ±1 targets, its penalty chosen by leave-one-out",
         tasks=("classification", "multi-label", "regression"),
         options=RidgeOptions,
@@ -184,6 +204,7 @@ BUILT_IN = (
     ),
     HeadKind(
         name="lda",
+        weighted=True,
         summary="linear discriminant analysis with a shrunk covariance",
         options=LDAOptions,
         fit=_fit_lda,
@@ -191,6 +212,7 @@ BUILT_IN = (
     ),
     HeadKind(
         name="knn",
+        weighted=True,
         aliases=("neighbours",),
         summary="the vote of the nearest training rows",
         options=NeighboursOptions,
@@ -199,11 +221,13 @@ BUILT_IN = (
     ),
     HeadKind(
         name="prototype",
+        weighted=True,
         summary="the nearest class mean by cosine",
         fit=_fit_prototype,
     ),
     HeadKind(
         name="mlp",
+        weighted=True,
         summary="a perceptron with dropout, stopped early on held-out rows",
         tasks=("classification", "multi-label", "regression"),
         options=MLPOptions,

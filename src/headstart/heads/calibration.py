@@ -11,7 +11,9 @@ from headstart.evaluation.targets import FloatArray
 _BOUNDS = (-7.0, 7.0)  # of log T: from a thousandth to a thousandfold
 
 
-def fit_temperature(logits: FloatArray, labels: np.ndarray) -> float:
+def fit_temperature(
+    logits: FloatArray, labels: np.ndarray, weight: FloatArray | None = None
+) -> float:
     """Return the T > 0 that minimises the mean log loss of ``softmax(logits / T)``.
 
     The loss is convex in 1 / T, so the minimum is the only one. Predictions do not change.
@@ -20,6 +22,7 @@ def fit_temperature(logits: FloatArray, labels: np.ndarray) -> float:
         logits: ``(n, k)``, of rows that the head was not trained on (held out, or left out one
             at a time); ``-inf`` marks a class that cannot be predicted.
         labels: ``(n,) int64``; rows whose own class cannot be predicted are left aside.
+        weight: ``(n,)``, how often each row counts; None: once.
 
     Raises:
         HeadError: if no row is left.
@@ -34,10 +37,12 @@ def fit_temperature(logits: FloatArray, labels: np.ndarray) -> float:
     # The largest logit of a row is taken out first, so that dividing by a small T is harmless.
     top = logits[usable].max(axis=1)
     centred, own = logits[usable] - top[:, None], own[usable] - top
+    share = None if weight is None else weight[usable] / weight[usable].sum()
 
     def loss(log_t: float) -> float:
         inverse = np.exp(-log_t)
-        return float((logsumexp(centred * inverse, axis=1) - own * inverse).mean())
+        losses = logsumexp(centred * inverse, axis=1) - own * inverse
+        return float(losses.mean() if share is None else share @ losses)
 
     found = minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))

@@ -42,6 +42,8 @@ class TrainingRows:
             :func:`~headstart.heads.keep_together`.
         groups: n names; rows of one group are held out together, as in
             :mod:`headstart.core.division`.
+        weights: ``(n,)``, how often each row counts, above 0, in training and where rows judge what
+            is chosen; None: once. Only kinds that are ``weighted`` take them.
         validation: ``(n,) bool``, rows that may decide when training stops but are not fitted;
             None: a head that needs such rows holds some out itself. Heads whose kind does not
             stop early ignore it.
@@ -56,6 +58,7 @@ class TrainingRows:
     task: str = "classification"
     keys: Keys | None = None
     groups: Keys | None = None
+    weights: np.ndarray | None = None
     validation: np.ndarray | None = None
     names: Sequence[str] | None = None
     seed: int = 0
@@ -79,6 +82,7 @@ class TrainingRows:
             y=np.asarray(self.y)[rows],
             keys=take_keys(self.keys, rows),
             groups=take_keys(self.groups, rows),
+            weights=None if self.weights is None else np.asarray(self.weights)[rows],
             validation=None,
             seed=self.seed if seed is None else seed,
         )
@@ -181,6 +185,7 @@ class HeadKind:
             them on the rows that it held out.
         stops_early: whether ``TrainingRows.validation`` decides when training stops. Such a head
             is judged and used as trained; any other is refitted once its options are chosen.
+        weighted: whether it takes ``TrainingRows.weights``.
         linear: whether it trains a :class:`~headstart.heads.linear.LinearHead`, the form in which
             fine-tuning can take over a head and train it further.
         choosing: by option that may be ``auto``: the options that only serve to choose it, and
@@ -201,6 +206,7 @@ class HeadKind:
     swept: bool = True
     calibrated: bool = True
     stops_early: bool = False
+    weighted: bool = False
     linear: bool = False
     choosing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     coarse: Mapping[str, Any] = field(default_factory=dict)

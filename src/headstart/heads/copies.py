@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,12 @@ from scipy.special import gammaincinv
 
 from headstart.core.errors import HeadError
 from headstart.core.fingerprints import fingerprint
-from headstart.core.row_keys import Index, Keys, RowKeys, units_among
+from headstart.core.row_keys import (
+    Index,
+    Keys,
+    RowKeys,
+    units_among,
+)
 from headstart.core.wording import count
 from headstart.evaluation.targets import FloatArray
 from headstart.heads.contract import NEAR
@@ -99,6 +104,64 @@ def keep_together(
     if found:
         notes.append(f"{' and '.join(found)}: such items are held out together{limit}")
     return Together(RowKeys(_representatives(own, linked), tuple(own)), tuple(notes))
+
+
+@dataclass(frozen=True, eq=False)
+class Distinct:
+    """The different rows, in the order of their content.
+
+    Attributes:
+        rows: ``(m,) int64``, the first of each.
+        counts: ``(m,) float64``, the summed weights of equal rows; None: 1 each.
+        inverse: ``(n,) int64``, which of them each row equals.
+    """
+
+    rows: Index
+    counts: FloatArray | None
+    inverse: Index
+
+    @property
+    def merged(self) -> bool:
+        """Whether some rows are equal."""
+        return len(self.rows) < len(self.inverse)
+
+
+def distinct_rows(
+    x: object, keys: RowKeys, targets: np.ndarray, weights: FloatArray | None
+) -> Distinct:
+    """Return the rows that differ in content or target, each with its weight.
+
+    A row that occurs twice and a row of weight 2 are one thing then. Rows of one key that have
+    different features, such as views of an item, stay apart.
+
+    Args:
+        x: features ``(n, d)``.
+        keys: n of them.
+        targets: ``(n,)`` or ``(n, t)``.
+        weights: ``(n,)``, or None where every row counts once.
+    """
+    target = np.unique(targets, axis=0, return_inverse=True)[1].ravel()
+    content = np.unique(np.array(keys.contents), return_inverse=True)[1]
+    digest = content
+    if content.max() + 1 < len(content):
+        digest = np.unique(np.array(row_keys(x)), return_inverse=True)[1]
+    order = np.lexsort((target, digest, content))
+    ordered = np.stack([content, digest, target])[:, order]
+    first = np.append(True, (ordered[:, 1:] != ordered[:, :-1]).any(axis=0))
+    inverse = np.empty(len(order), np.int64)
+    inverse[order] = np.cumsum(first) - 1
+    counts = weights
+    if weights is not None or not first.all():
+        counts = np.bincount(inverse, weights).astype(np.float64)
+    return Distinct(order[first], counts, inverse)
+
+
+def linked_groups(keys: Keys, groups: Keys | None) -> list[Hashable] | None:
+    """Return groups in which rows of equal key are in one group, named by content."""
+    if groups is None:
+        return None
+    units = units_among(len(keys), keys, groups)
+    return [units.keys[unit] for unit in units.of.tolist()]
 
 
 def units_left_out(keys: Keys, groups: Keys | None) -> Index:
@@ -280,8 +343,11 @@ def _contradictions(unit: Index, labels: np.ndarray, names: Sequence[str] | None
 
 
 __all__ = [
+    "Distinct",
     "Together",
+    "distinct_rows",
     "keep_together",
+    "linked_groups",
     "members_of_several",
     "near_copies",
     "row_keys",

@@ -88,8 +88,15 @@ def standardised(rows: FloatArray, mean: FloatArray, scale: FloatArray) -> Float
     return z
 
 
-def moments(x: Features, rows: np.ndarray) -> tuple[FloatArray, FloatArray]:
+def moments(
+    x: Features, rows: np.ndarray, weight: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
     """Return mean and standard deviation ``(d,) float64`` of ``x[rows]``, in two exact passes.
+
+    Args:
+        x: features ``(n, d)``.
+        rows: indices ``(m,)``.
+        weight: ``(n,)``, how often each row of x counts; None: once.
 
     Rows on disk are visited in the order of the disk.
 
@@ -98,16 +105,22 @@ def moments(x: Features, rows: np.ndarray) -> tuple[FloatArray, FloatArray]:
     """
     if isinstance(x, StreamedFeatures):
         rows = np.sort(rows)
+    parts = [rows[start : start + _MOMENT_ROWS] for start in range(0, len(rows), _MOMENT_ROWS)]
+    total = float(len(rows)) if weight is None else float(weight[rows].sum())
     mean = np.zeros(x.shape[1])
-    for start in range(0, len(rows), _MOMENT_ROWS):
-        mean += x[rows[start : start + _MOMENT_ROWS]].sum(axis=0, dtype=np.float64)
-    mean /= len(rows)
+    for part in parts:
+        block = x[part]
+        mean += block.sum(axis=0, dtype=np.float64) if weight is None else weight[part] @ block
+    mean /= total
     variance = np.zeros(x.shape[1])
-    for start in range(0, len(rows), _MOMENT_ROWS):
-        block = x[rows[start : start + _MOMENT_ROWS]].astype(np.float64)
+    for part in parts:
+        block = x[part].astype(np.float64)
         block -= mean
-        variance += np.einsum("nd,nd->d", block, block)
-    variance /= len(rows)
+        if weight is None:
+            variance += np.einsum("nd,nd->d", block, block)
+        else:
+            variance += np.einsum("n,nd,nd->d", weight[part], block, block)
+    variance /= total
     eps = np.finfo(np.float64).eps
     # The bound that scikit-learn uses: what rounding alone leaves of a constant column.
     constant = variance <= len(rows) * eps * variance + (len(rows) * mean * eps) ** 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headstart.core.errors import HeadError
-from headstart.evaluation.targets import FloatArray, as_labels, require_two_classes
+from headstart.evaluation.targets import FloatArray, as_labels, as_weights, require_two_classes
 from headstart.heads.features import Features, as_rows, blocks, moments, standardised
 from headstart.heads.linear import LinearHead
 
@@ -19,6 +19,7 @@ def fit_lda(
     *,
     shrinkage: float | None = None,
     standardise: bool = True,
+    sample_weight: object = None,
 ) -> tuple[LinearHead, float]:
     """Fit Gaussian classes of one covariance ``S`` and their own means.
 
@@ -32,6 +33,7 @@ def fit_lda(
         shrinkage: ``s`` in [0, 1]; None takes the value of Ledoit and Wolf (2004), which is what
             makes the method work when n is not much larger than d.
         standardise: scale each feature to unit deviation first.
+        sample_weight: ``(n,)``, how often each row counts, above 0; None: once.
 
     Returns:
         The head, and the shrinkage that was used.
@@ -44,14 +46,18 @@ def fit_lda(
     present = require_two_classes(labels)
     if shrinkage is not None and not 0 <= shrinkage <= 1:
         raise HeadError(f"expected a shrinkage from 0 to 1, found {shrinkage}")
-    mean, scale = moments(features, np.arange(len(features)))
+    weight = as_weights(sample_weight, len(features))
+    count = np.ones(len(features)) if weight is None else weight
+    mean, scale = moments(features, np.arange(len(features)), weight)
     scale = scale if standardise else np.ones_like(scale)
-    counts = np.bincount(labels, minlength=n_classes)
+    counts = np.bincount(labels, count, minlength=n_classes)
     centres = np.zeros((n_classes, features.shape[1]))
     for rows in blocks(len(features)):
-        np.add.at(centres, labels[rows], standardised(features[rows], mean, scale))
-    centres /= np.maximum(counts, 1)[:, None]
-    within, automatic = _within(features, labels, centres, mean, scale)
+        z = standardised(features[rows], mean, scale)
+        np.add.at(centres, labels[rows], z * count[rows, None])
+    there = np.where(counts > 0, counts, 1.0)
+    centres /= there[:, None]
+    within, automatic = _within(features, labels, centres, mean, scale, count)
     used = automatic if shrinkage is None else float(shrinkage)
     d = features.shape[1]
     level = float(np.trace(within)) / d
@@ -60,7 +66,7 @@ def fit_lda(
     # Without any spread inside the classes nothing is known of it: unit variances.
     shrunk[np.diag_indices(d)] += used * level + _RIDGE * level if level > 0 else 1.0
     weight = np.linalg.solve(shrunk, centres.T)
-    prior = np.log(np.maximum(counts, 1) / len(labels))
+    prior = np.log(there / counts.sum())
     bias = prior - 0.5 * np.einsum("kd,dk->k", centres, weight)
     is_present = np.isin(np.arange(n_classes), present)
     head = LinearHead(
@@ -70,15 +76,20 @@ def fit_lda(
 
 
 def _within(
-    x: Features, labels: np.ndarray, centres: FloatArray, mean: FloatArray, scale: FloatArray
+    x: Features,
+    labels: np.ndarray,
+    centres: FloatArray,
+    mean: FloatArray,
+    scale: FloatArray,
+    count: FloatArray,
 ) -> tuple[FloatArray, float]:
     """Return the within-class covariance ``(d, d)`` and its Ledoit-Wolf shrinkage."""
-    n, d = x.shape
+    d, n = x.shape[1], float(count.sum())
     scatter, fourth = np.zeros((d, d)), 0.0
-    for rows in blocks(n):
+    for rows in blocks(len(labels)):
         z = standardised(x[rows], mean, scale) - centres[labels[rows]]
-        scatter += z.T @ z
-        fourth += float((np.einsum("nd,nd->n", z, z) ** 2).sum())
+        scatter += z.T @ (z * count[rows, None])
+        fourth += float(count[rows] @ np.einsum("nd,nd->n", z, z) ** 2)
     scatter /= n
     size = float((scatter**2).sum())
     level = float(np.trace(scatter)) / d

@@ -23,7 +23,7 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve
 from headstart.core.row_keys import Keys, content_order
 from headstart.core.seeds import require_seeds
-from headstart.evaluation.targets import FloatArray, Targets, class_weight_vector
+from headstart.evaluation.targets import FloatArray, Targets, as_weights, class_weight_vector
 from headstart.evaluation.tasks import Task, task_named
 from headstart.heads.contract import Trained
 from headstart.heads.copies import keep_together
@@ -42,6 +42,7 @@ def fit_mlp(
     *,
     task: str = "classification",
     validation_rows: np.ndarray | None = None,
+    sample_weight: object = None,
     keys: Keys | None = None,
     groups: Keys | None = None,
     seed: int = 0,
@@ -58,6 +59,8 @@ def fit_mlp(
         task: what ``y`` means.
         validation_rows: ``(n,) bool``, rows that choose the epoch, instead of a share of each
             class (``validation``).
+        sample_weight: ``(n,)``, how often each row counts, above 0; None: once. Weights multiply
+            the losses in a batch.
         keys, groups: what decides which rows are held out, and which are kept together; see
             :mod:`headstart.core.division`. Without keys the content of a row is its key. The order
             of the rows in each epoch follows from them, too.
@@ -84,7 +87,8 @@ def fit_mlp(
     together = keep_together(targets.strata, features, keys=keys)
     order = content_order(together.keys, targets.order)
     given = cast("str | np.ndarray | None", settings.class_weight)
-    weights = class_weight_vector(given, targets.labels, n_classes)
+    counts = as_weights(sample_weight, len(features))
+    weights = class_weight_vector(given, targets.labels, n_classes, counts)
     notes: list[str] = []
     if validation_rows is not None:
         held = _checked_mask(validation_rows, len(features))
@@ -95,12 +99,12 @@ def fit_mlp(
     if not present.all():
         notes.append(f"{int((~present).sum())} classes have no training row; probability 0")
     rows = order[~held[order]]
-    mean, scale = moments(features, rows)
+    mean, scale = moments(features, rows, counts)
     values = targets.values if targets.labels is not None else targets.values.astype(np.float32)
     shift: FloatArray = np.zeros(n_classes)
     spread: FloatArray = np.ones(n_classes)
     if what.probabilities is None:
-        shift, spread = moments(values, rows)
+        shift, spread = moments(values, rows, counts)
         values = ((values - shift) / spread).astype(np.float32)
     generator = torch.Generator().manual_seed(seed)
     dropout = settings.dropout

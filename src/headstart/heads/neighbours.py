@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from headstart.core.errors import HeadError
-from headstart.core.row_keys import Keys
-from headstart.evaluation.targets import FloatArray, as_labels, require_two_classes
+from headstart.core.row_keys import Index, Keys
+from headstart.evaluation.targets import FloatArray, as_labels, as_weights, require_two_classes
 from headstart.heads.base import Arrays, Head, expect_arrays
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.copies import keep_together, members_of_several, units_left_out
@@ -45,6 +45,7 @@ class NeighboursHead(Head):
             and DINO); ``uniform`` counts votes.
         softness: the temperature of the weights; 0.07 for cosine is that of DINO. For the
             Euclidean metric the similarity is minus the squared distance.
+        counts: ``(n,) float64``, how many of the k neighbours each row is; None: one.
     """
 
     kind: ClassVar[str] = "neighbours"
@@ -59,6 +60,7 @@ class NeighboursHead(Head):
     softness: float = 0.07
     task: str = "classification"
     temperature: float = 1.0
+    counts: FloatArray | None = None
 
     @property
     def n_features(self) -> int:
@@ -74,13 +76,18 @@ class NeighboursHead(Head):
         """Return the log of the vote shares ``(n, k) float64``; ``-inf`` for no vote."""
         shares = np.empty((len(x), self.classes))
         streamed = isinstance(self.rows, StreamedFeatures)
+        most = self._most()
         step = _STREAMED_QUERY_ROWS if streamed else _QUERY_ROWS
         for block in blocks(len(x), step):
-            similarity, index = nearest(x[block], self.rows, self.k, self.metric)
+            similarity, index = nearest(x[block], self.rows, most, self.metric)
             if self.weights == "softmax":
                 vote = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / self.softness)
             else:
                 vote = np.ones_like(similarity)
+            if self.counts is not None:
+                count = self.counts[index]
+                before = np.cumsum(count, axis=1) - count
+                vote *= np.clip(self.k - before, 0.0, count)
             vote /= vote.sum(axis=1, keepdims=True)
             part = np.zeros((len(vote), self.classes))
             np.add.at(part, (np.arange(len(vote))[:, None], self.labels[index]), vote)
@@ -88,8 +95,15 @@ class NeighboursHead(Head):
         with np.errstate(divide="ignore"):
             return cast(FloatArray, np.log(shares))
 
+    def _most(self) -> int:
+        """Return how many rows hold the k nearest, whichever these are."""
+        if self.counts is None:
+            return self.k
+        enough = int(np.searchsorted(np.cumsum(np.sort(self.counts)), self.k)) + 1
+        return min(enough, len(self.labels))
+
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """Return the training rows and labels, and the options."""
+        """Return the training rows, labels and counts, and the options."""
         options = {
             "classes": self.classes,
             "k": self.k,
@@ -100,16 +114,19 @@ class NeighboursHead(Head):
         rows = self.rows
         if isinstance(rows, StreamedFeatures):
             rows = _as_kept(np.asarray(rows), self.metric)
-        return {"rows": rows, "labels": self.labels}, options
+        counts = {} if self.counts is None else {"counts": self.counts}
+        return {"rows": rows, "labels": self.labels, **counts}, options
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> Self:
         """Rebuild the head; refuse labels out of range and unknown options."""
-        expect_arrays(arrays, {"rows": ("n", "d"), "labels": ("n",)})
+        counted: dict[str, tuple[int | str, ...]] = {"counts": ("n",)} if "counts" in arrays else {}
+        expect_arrays(arrays, {"rows": ("n", "d"), "labels": ("n",), **counted})
         labels = as_labels(arrays["labels"], len(arrays["rows"]), int(options["classes"]))
         if options["metric"] not in get_args(Metric) or options["weights"] not in get_args(Weights):
             raise HeadError(f"the options of the head are unknown: {dict(options)}")
-        if not (1 <= int(options["k"]) <= len(labels) and float(options["softness"]) > 0):
+        most = len(labels) if not counted else max(1, int(arrays["counts"].sum()))
+        if not (1 <= int(options["k"]) <= most and float(options["softness"]) > 0):
             raise HeadError(f"the options of the head are impossible: {dict(options)}")
         return cls(
             arrays["rows"].astype(np.float32),
@@ -119,6 +136,7 @@ class NeighboursHead(Head):
             options["metric"],
             options["weights"],
             float(options["softness"]),
+            counts=as_weights(arrays.get("counts"), len(labels)),
         )
 
 
@@ -131,10 +149,12 @@ def fit_neighbours(
     metric: Metric = "cosine",
     weights: Weights = "softmax",
     softness: float = 0.07,
+    sample_weight: object = None,
 ) -> NeighboursHead:
     """Remember the training rows; see :class:`NeighboursHead` for the options.
 
-    A ``k`` above the number of rows is cut to it.
+    A ``k`` above the number of rows is cut to it. With ``sample_weight`` ``(n,)`` a row is so many
+    of the k neighbours: a weight of 2 is the row twice.
 
     Raises:
         ConfigError: options are invalid; all are named.
@@ -145,7 +165,10 @@ def fit_neighbours(
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
     rows = features if isinstance(features, StreamedFeatures) else _as_kept(features, metric)
-    return NeighboursHead(rows, labels, n_classes, min(k, len(rows)), metric, weights, softness)
+    counts = as_weights(sample_weight, len(labels))
+    most = len(rows) if counts is None else max(1, int(counts.sum()))
+    k = min(k, most)
+    return NeighboursHead(rows, labels, n_classes, k, metric, weights, softness, counts=counts)
 
 
 def nearest(
@@ -251,6 +274,7 @@ def fit_prototype(
     y: object,
     n_classes: int,
     *,
+    sample_weight: object = None,
     keys: Keys | None = None,
     groups: Keys | None = None,
 ) -> PrototypeHead:
@@ -261,6 +285,7 @@ def fit_prototype(
 
     Args:
         x, y, n_classes: features ``(n, d)``, class indices ``(n,)``, their number.
+        sample_weight: ``(n,)``, how often each row counts, above 0; None: once.
         keys, groups: which rows are left out together, as for
             :func:`~headstart.heads.fit_ridge`.
 
@@ -272,34 +297,54 @@ def fit_prototype(
     require_two_classes(labels)
     together = keep_together(labels, features, keys=keys)
     of = units_left_out(together.keys, groups)
+    weight = as_weights(sample_weight, len(labels))
+    count = np.ones(len(labels)) if weight is None else weight
     n, d = features.shape
     centre = np.zeros(d)
     for rows in blocks(n):
-        centre += features[rows].sum(axis=0, dtype=np.float64)
-    centre /= n
+        centre += count[rows] @ features[rows]
+    centre /= count.sum()
     sums = np.zeros((n_classes, d))
     for rows in blocks(n):
-        np.add.at(sums, labels[rows], _unit(features[rows] - centre))
-    counts = np.bincount(labels, minlength=n_classes)
-    prototypes, present = _unit(sums), counts > 0
-    cosine = np.empty((n, n_classes))
+        np.add.at(sums, labels[rows], _unit(features[rows] - centre) * count[rows, None])
+    present = np.bincount(labels, minlength=n_classes) > 0
+    prototypes = _unit(sums)
+    cosine = _left_out(features, labels, centre, sums, count, of)
+    cosine[:, ~present] = -np.inf
+    head = PrototypeHead(centre, prototypes, present)
+    if np.isfinite(cosine[np.arange(n), labels]).any():
+        head = head.with_temperature(fit_temperature(cosine, labels, weight))
+    return head
+
+
+def _left_out(
+    features: Features,
+    labels: np.ndarray,
+    centre: FloatArray,
+    sums: FloatArray,
+    count: FloatArray,
+    units: Index,
+) -> FloatArray:
+    """Return the cosine of each row with class means taken without its unit, ``(n, k)``.
+
+    A class that is in that unit alone gets ``-inf``.
+    """
+    n, rows_of = len(labels), np.bincount(labels, minlength=len(sums))
+    prototypes, cosine = _unit(sums), np.empty((n, len(sums)))
     for rows in blocks(n):
         unit, truth = _unit(features[rows] - centre), labels[rows]
-        part = np.where(present, unit @ prototypes.T, -np.inf)
-        own = np.einsum("nd,nd->n", unit, _unit(sums[truth] - unit))
-        part[np.arange(len(truth)), truth] = np.where(counts[truth] > 1, own, -np.inf)
-        cosine[rows] = part
-    for members in members_of_several(of):
+        cosine[rows] = unit @ prototypes.T
+        rest = _unit(sums[truth] - unit * count[rows, None])
+        own = np.where(rows_of[truth] > 1, np.einsum("nd,nd->n", unit, rest), -np.inf)
+        cosine[np.arange(rows.start, rows.stop), truth] = own
+    for members in members_of_several(units):
         unit = _unit(features[members] - centre)
         for label in np.unique(labels[members]):
             inside = labels[members] == label
-            rest = sums[label] - unit[inside].sum(axis=0)
-            left = counts[label] - inside.sum()
+            rest = sums[label] - count[members[inside]] @ unit[inside]
+            left = rows_of[label] > inside.sum()
             cosine[members, label] = unit @ _unit(rest[None])[0] if left else -np.inf
-    head = PrototypeHead(centre, prototypes, present)
-    if np.isfinite(cosine[np.arange(n), labels]).any():
-        head = head.with_temperature(fit_temperature(cosine, labels))
-    return head
+    return cosine
 
 
 def _as_kept(x: FloatArray, metric: Metric) -> np.ndarray:

@@ -13,14 +13,14 @@ from headstart.core.division import make_folds
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
-from headstart.core.row_keys import Keys, content_order
+from headstart.core.row_keys import Keys, content_order, take_keys
 from headstart.core.seeds import require_seeds
 from headstart.evaluation.intervals import wilson_interval
-from headstart.evaluation.targets import as_labels, require_two_classes
+from headstart.evaluation.targets import as_labels, as_weights, require_two_classes
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.contract import SweepRequest, Trained, TrainingRows, Trial
-from headstart.heads.copies import keep_together
+from headstart.heads.copies import distinct_rows, keep_together, linked_groups
 from headstart.heads.features import as_rows, streaming_note
 from headstart.heads.logistic import (
     DINO_GRID,
@@ -29,6 +29,7 @@ from headstart.heads.logistic import (
     fit_logistic_path,
     fit_logistic_paths,
 )
+from headstart.heads.source import StreamedFeatures
 
 _FALLBACK_C = 1.0
 Rule = Literal["best", "one-standard-error"]
@@ -46,6 +47,7 @@ def choose_linear(
     keys: Keys | None = None,
     groups: Keys | None = None,
     class_weight: str | np.ndarray | None = None,
+    sample_weight: object = None,
     standardise: bool = True,
     names: Sequence[str] | None = None,
     tolerance: float = 1e-5,
@@ -73,7 +75,8 @@ def choose_linear(
         keys, groups: what the folds follow from, and which rows are held out together; see
             :mod:`headstart.core.division`. Without keys the content of a row is its key; near
             copies are kept together, too (:func:`~headstart.heads.keep_together`).
-        class_weight, standardise, device: as for :func:`~headstart.heads.fit_logistic`.
+        class_weight, sample_weight, standardise, device: as for
+            :func:`~headstart.heads.fit_logistic`.
         names: class names, for the notes.
         tolerance: of the refit's gradient; ten times tighter than scikit-learn's default.
         reporter: receives progress.
@@ -94,14 +97,24 @@ def choose_linear(
     features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)
     present = require_two_classes(labels)
+    weight = as_weights(sample_weight, len(labels))
     notes = [*streaming_note(features), *absent_note(present, n_classes, names)]
     values = np.unique(np.asarray(DINO_GRID if grid is None else grid, dtype=np.float64))
     if rule not in ("best", "one-standard-error"):
         raise HeadError(f"expected the rule 'best' or 'one-standard-error', found {rule!r}")
     together = keep_together(labels, features, keys=keys, names=names)
-    keys = together.keys
     notes += together.notes
-    divided = make_folds(labels, folds, seed=seed, keys=keys, groups=groups, names=names)
+    kept = together.keys
+    order: np.ndarray | None = None
+    inverse = np.arange(len(labels))
+    if not isinstance(features, StreamedFeatures):
+        found = distinct_rows(features, kept, labels, weight)
+        order = found.rows
+        if found.merged:  # what is equal is solved once, with the weight of all
+            groups = take_keys(linked_groups(kept, groups), order)
+            kept, weight, inverse = kept.take(order), found.counts, found.inverse
+            features, labels, order = features[order], labels[order], None
+    divided = make_folds(labels, folds, seed=seed, keys=kept, groups=groups, names=names)
     path: LogisticPath | None = None
     if divided is None:
         at = int(np.abs(np.log(values / _FALLBACK_C)).argmin())
@@ -118,8 +131,9 @@ def choose_linear(
             divided.of,
             grid=values,
             class_weight=class_weight,
+            sample_weight=weight,
             standardise=standardise,
-            order=content_order(keys, labels),
+            order=order,
             device=device,
             reporter=reporter,
         )
@@ -131,16 +145,19 @@ def choose_linear(
         n_classes,
         C=float(values[at]),
         class_weight=class_weight,
+        sample_weight=weight,
         standardise=standardise,
         tolerance=tolerance,
         start=None if path is None else path.start(at),
+        order=order,
         device=device,
     )
     probabilities = None
     if path is not None:
         logits = path.held_out_decision(at)
-        head = head.with_temperature(fit_temperature(logits, labels))
+        head = head.with_temperature(fit_temperature(logits, labels, weight))
         probabilities = np.asarray(softmax(logits / head.temperature, axis=1))
+        probabilities = probabilities[inverse]
     if not convergence.reached:
         notes.append(
             f"the refit stopped at a gradient of {convergence.gradient:.1e} after"
@@ -268,7 +285,7 @@ def _path_notes(path: LogisticPath, at: int) -> list[str]:
 
 
 def _held_out(path: LogisticPath, at: int) -> Score:
-    n = int(path.held_out.sum())
+    n = max(1, round(float(path.held_out.sum())))
     value = float(path.mean_accuracy[at])
     return Score(value, wilson_interval(value * n, n))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from headstart.core.errors import HeadError
 from headstart.core.row_keys import Index, Keys
-from headstart.evaluation.targets import FloatArray, class_weight_vector
+from headstart.evaluation.targets import FloatArray, as_weights, class_weight_vector
 from headstart.evaluation.tasks import Task, task_named
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.copies import keep_together, members_of_several, units_left_out
@@ -59,6 +59,7 @@ def fit_ridge(
     task: str = "classification",
     standardise: bool = True,
     class_weight: str | np.ndarray | None = None,
+    sample_weight: object = None,
     keys: Keys | None = None,
     groups: Keys | None = None,
 ) -> RidgePath:
@@ -78,6 +79,7 @@ def fit_ridge(
         task: what ``y`` means.
         standardise: scale each feature to unit deviation first.
         class_weight: ``"balanced"``, one weight per class, or None; for class indices only.
+        sample_weight: ``(n,)``, how often each row counts, above 0; None: once.
         keys, groups: which rows are left out together; see :mod:`headstart.core.division`.
             Without keys the content of a row is its key; near copies are kept together, too
             (:func:`~headstart.heads.keep_together`).
@@ -92,14 +94,15 @@ def fit_ridge(
     what = task_named(task)
     encoded = what.encode(y, len(features), n_classes)
     labels, targets = encoded.labels, what.code(encoded, n_classes)
-    weight = class_weight_vector(class_weight, labels, n_classes)
+    counts = as_weights(sample_weight, len(features))
+    weight = class_weight_vector(class_weight, labels, n_classes, counts)
     weights = np.ones(len(features)) if weight is None else weight
-    mean, scale = moments(features, np.arange(len(features)))
+    mean, scale = moments(features, np.arange(len(features)), counts)
     scale = scale if standardise else np.ones_like(scale)
     together = keep_together(encoded.strata, features, keys=keys)
     units = units_left_out(together.keys, groups)
     system = _System(features, mean, scale, weights, targets, units)
-    error, accuracy = _left_out_scores(system, grid, encoded.values, what)
+    error, accuracy = _left_out_scores(system, grid, encoded.values, what, counts)
     chosen = int(error.argmin())
     alpha = float(grid[chosen])
     left_out = np.empty_like(targets)
@@ -109,24 +112,30 @@ def fit_ridge(
     present = encoded.present
     head = LinearHead(coefficients, intercept, mean, scale, present, task=task, method="ridge")
     if labels is not None:
-        head = head.with_temperature(fit_temperature(np.where(present, left_out, -np.inf), labels))
+        logits = np.where(present, left_out, -np.inf)
+        head = head.with_temperature(fit_temperature(logits, labels, counts))
     return RidgePath(
         tuple(float(a) for a in grid), error, accuracy, chosen, head, left_out, together.notes
     )
 
 
 def _left_out_scores(
-    system: _System, grid: FloatArray, values: np.ndarray, task: Task
+    system: _System,
+    grid: FloatArray,
+    values: np.ndarray,
+    task: Task,
+    counts: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the left-out squared error and accuracy at every penalty, ``(a,)`` each."""
     error, right = np.zeros(len(grid)), np.zeros(len(grid))
+    count = np.ones(len(system.targets)) if counts is None else counts
     for rows, outputs in system.left_out(grid):
         targets, weights = system.targets[rows], system.weights[rows]
         for at, output in enumerate(outputs):
             error[at] += float(weights @ ((output - targets) ** 2).mean(axis=1))
             if task.correct is not None:
-                right[at] += float(task.correct(output, values[rows]).sum())
-    accuracy = right / len(system.targets)
+                right[at] += float(count[rows] @ task.correct(output, values[rows]))
+    accuracy = right / float(count.sum())
     return error / system.total, np.full(len(grid), np.nan) if task.correct is None else accuracy
 
 

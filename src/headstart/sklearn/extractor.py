@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, validate_data
 from torch import nn
@@ -23,6 +24,7 @@ from headstart.extraction import Extraction, Precision, extract
 from headstart.modules.pooling import pooling_kinds
 from headstart.sklearn import images
 from headstart.sklearn.faults import InputError, SettingsError, conventional, raise_faults
+from headstart.sklearn.heads import is_empty
 from headstart.sklearn.networks import EXTRACTING, argument_faults, cut_network
 
 
@@ -132,6 +134,8 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             BadFilesError: images cannot be read; all are named, and the others are kept.
         """
         raise_faults(self, extractor_faults(self.get_params(deep=False)))
+        if is_empty(X):
+            return np.empty((0, self._n_features_out), np.float32)
         if self.cache is False:
             return self._rows(self._split(X, None, reset=False), None)
         store = FeatureCache(None if self.cache is None else Path(self.cache))
@@ -269,10 +273,13 @@ def _range_faults(limits: object) -> list[str]:
 
 
 def _refuse_names(X: Any) -> None:
+    if isinstance(X, Image.Image):
+        raise InputError("expected images, one a row, found one image", hint="give [image], a list")
     if isinstance(X, str | os.PathLike):
         raise InputError(
             f"expected images, one a row, found the path '{os.fspath(X)}'",
-            hint="give a list of paths, or headstart.load_items(path) for a folder or table",
+            hint="give a list of paths, even for one, or headstart.load_items(path) for a folder or"
+            " table",
         )
 
 

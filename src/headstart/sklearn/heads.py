@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
 from headstart.heads.base import Head
 from headstart.heads.registry import HeadKind, TrainingRows, head_fault, head_kind
 from headstart.sklearn.faults import InputError, conventional, raise_faults
+from headstart.sklearn.rows import Given, distinct, given_rows
 
 _NO_VOTE = float(np.log(np.nextafter(0.0, 1.0))) - 1.0
 """Below the logarithm of every share of votes that a double can hold."""
@@ -41,22 +42,37 @@ class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is un
         return head_kind(self.head)
 
     def _train(
-        self, kind: HeadKind, X: Any, y: Any, n_outputs: int, task: str, **more: Any
+        self,
+        kind: HeadKind,
+        given: Given,
+        X: Any,
+        y: Any,
+        n_outputs: int,
+        task: str,
+        **more: Any,
     ) -> None:
         """Train the head; ``more`` holds names of classes and their weights."""
+        if given.weights is not None and not kind.weighted:
+            raise InputError(
+                f"the head '{kind.name}' takes no sample_weight",
+                hint="leave sample_weight out, or choose another head",
+            )
         rows = TrainingRows(
             X,
             y,
             n_outputs,
             task=task,
+            groups=given.groups,
+            weights=given.weights,
             names=more.pop("names", None),
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
+        rows, notes = distinct(rows, merge=kind.weighted)
         trained = kind.fit(rows, kind.settings(self.head_options or {}, **more))
         self.head_ = trained.head
         self.chosen_ = dict(trained.chosen)
         self.curves_ = trained.curves
-        self.notes_ = trained.notes
+        self.notes_ = (*notes, *trained.notes)
         reached = trained.convergence
         if reached is not None and not reached.reached:
             warnings.warn(
@@ -68,6 +84,8 @@ class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is un
 
     def _outputs(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
+        if is_empty(X):
+            return np.empty((0, self.head_.n_classes))
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return outputs_one_by_one(self.head_, X)
 
@@ -111,26 +129,34 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         self.class_weight = class_weight
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the head.
 
         Args:
-            X: features ``(n, d)``, numeric and finite.
+            X: features ``(n, d)``, numeric and finite. Equal rows and near copies are held out
+                together wherever rows are held out, and the order of rows decides nothing.
             y: ``(n,)`` classes, numbers or text; two or more of them.
+            sample_weight: ``(n,)``, how often each row counts, in training and in every choice: 2
+                is the row twice, 0 is no row. None: once.
+            groups: n names; rows of one group are held out together.
 
         Raises:
             SettingsError: parameters are invalid; all are named.
             InputError, ValueError: X or y is invalid.
         """
         kind = self._kind("classification")
+        refuse_several_labels(y, type(self).__name__)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        encode_classes(y, type(self).__name__)  # faults of y before those of weights
+        given = given_rows(X, sample_weight, groups)
+        X, y = X[given.rows], y[given.rows]
         self.classes_, codes = encode_classes(y, type(self).__name__)
         with conventional():
-            weights = class_weights(self.class_weight, self.classes_, y)
+            weights = class_weights(self.class_weight, self.classes_, codes, given.weights)
             more: dict[str, Any] = {"names": [str(name) for name in self.classes_]}
             if weights is not None:
                 more["class_weight"] = weights
-            self._train(kind, X, codes, len(self.classes_), "classification", **more)
+            self._train(kind, given, X, codes, len(self.classes_), "classification", **more)
         as_prior = weights is not None and "class_weight" not in kind.option_names
         self._shift = np.log(weights) if as_prior else 0.0  # type: ignore[arg-type]
         return self
@@ -191,11 +217,11 @@ class HeadRegressor(RegressorMixin, MultiOutputMixin, _HeadEstimator):  # type: 
         self.head_options = head_options
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the head.
 
         Args:
-            X: features ``(n, d)``, numeric and finite.
+            X, sample_weight, groups: as for :meth:`HeadClassifier.fit`.
             y: ``(n,)`` or ``(n, t)`` targets, finite.
 
         Raises:
@@ -206,8 +232,10 @@ class HeadRegressor(RegressorMixin, MultiOutputMixin, _HeadEstimator):  # type: 
         X, y = validate_data(
             self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
         )
+        given = given_rows(X, sample_weight, groups)
+        X, y = X[given.rows], y[given.rows]
         with conventional():
-            self._train(kind, X, y, 1 if y.ndim == 1 else y.shape[1], "regression")
+            self._train(kind, given, X, y, 1 if y.ndim == 1 else y.shape[1], "regression")
         self._flat = y.ndim == 1
         return self
 
@@ -280,10 +308,52 @@ def encode_classes(y: Any, who: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return classes, np.asarray(codes, dtype=np.int64)
 
 
+def refuse_several_labels(y: Any, who: str) -> None:
+    """Refuse targets of several labels an item, before anything else is done.
+
+    Raises:
+        InputError: with the way out.
+    """
+    shape = tuple(getattr(y, "shape", ()))
+    if len(shape) < 2 and isinstance(y, list | tuple | np.ndarray):
+        sizes = [
+            max(2, len(value)) if isinstance(value, set | frozenset) else len(value)
+            for value in y[:1000]
+            if isinstance(value, list | tuple | set | frozenset)
+        ]
+        shape = (len(y), max(sizes, default=1))
+    if len(shape) < 2 or (len(shape) == 2 and shape[1] == 1):
+        return
+    raise InputError(
+        f"y should be a 1d array: {who} takes one class per item, found several labels or columns"
+        f" an item, an array of shape {shape}",
+        hint="for one class per item in one-hot columns give y.argmax(1); for several labels"
+        f" an item train one head for each, sklearn.multioutput.MultiOutputClassifier({who}()),"
+        " or give memberships to headstart.heads.fit_logistic(x, y, k, task='multi-label')",
+    )
+
+
+def is_empty(X: Any) -> bool:
+    """Return whether X holds no row: an empty list, or an array or table of length 0."""
+    shape = getattr(X, "shape", None)
+    if shape is not None:
+        return len(shape) > 0 and shape[0] == 0
+    return isinstance(X, list | tuple) and len(X) == 0
+
+
 def class_weights(
-    class_weight: ClassWeight, classes: NDArray[Any], y: Any
+    class_weight: ClassWeight,
+    classes: NDArray[Any],
+    codes: NDArray[np.int64],
+    sample_weight: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64] | None:
     """Return one positive weight per class, ``(k,)``, or None where all weigh the same.
+
+    Args:
+        class_weight: as for :class:`HeadClassifier`.
+        classes: ``(k,)``, sorted.
+        codes: ``(n,)``, indices into them.
+        sample_weight: ``(n,)``, how often each item counts; None: once.
 
     Raises:
         InputError: unknown classes, or weights that are not positive.
@@ -291,7 +361,12 @@ def class_weights(
     if class_weight is None:
         return None
     try:
-        weights = np.asarray(compute_class_weight(class_weight, classes=classes, y=y), np.float64)
+        if isinstance(class_weight, str) and class_weight == "balanced":
+            counts = np.bincount(codes, sample_weight, minlength=len(classes))
+            weights = np.asarray(counts.sum() / (len(classes) * counts), np.float64)
+        else:
+            found = compute_class_weight(class_weight, classes=classes, y=classes[codes])
+            weights = np.asarray(found, np.float64)
     except ValueError as error:
         raise InputError(str(error)) from error
     if not (np.isfinite(weights).all() and weights.min() > 0):

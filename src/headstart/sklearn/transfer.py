@@ -23,6 +23,7 @@ from headstart.sklearn.heads import (
     encode_classes,
     head_faults,
     parameters_of,
+    refuse_several_labels,
 )
 
 _EXTRACTOR = parameters_of(FeatureExtractor)
@@ -87,12 +88,13 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.workers = workers
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Extract the features that are not in the cache, and train the head.
 
         Args:
             X: images; see :meth:`FeatureExtractor.transform`.
             y: ``(n,)`` classes, numbers or text; two or more of them.
+            sample_weight, groups: as for :meth:`HeadClassifier.fit`.
 
         Raises:
             SettingsError: parameters are invalid; all are named.
@@ -103,12 +105,16 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         faults = extractor_faults(given)
         faults += head_faults(given, "classification")
         raise_faults(self, faults)
+        refuse_several_labels(y, type(self).__name__)
         extractor = FeatureExtractor(**{name: given[name] for name in _EXTRACTOR}).fit(X)
         # Faults of y are reported before the network runs over X.
         self.classes_, _ = encode_classes(y, type(self).__name__)
         check_consistent_length(X, y)
         rows = extractor.transform(X)
-        self.classifier_ = HeadClassifier(**{name: given[name] for name in _HEAD}).fit(rows, y)
+        self.classifier_ = HeadClassifier(**{name: given[name] for name in _HEAD}).fit(
+            rows, y, sample_weight=sample_weight, groups=groups
+        )
+        self.classes_ = self.classifier_.classes_
         self.extractor_ = extractor
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)

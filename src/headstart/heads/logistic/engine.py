@@ -159,7 +159,7 @@ class Engine:
             link=self.link,
             precision=self.precision,
         )
-        counts = [float(group.held_out.sum()) for group in self.groups]
+        counts = [float(group.judging.sum()) for group in self.groups]
         accuracy = [(one[0] / n).cpu().numpy() for one, n in zip(found, counts, strict=True)]
         loss = [(one[1] / n).cpu().numpy() for one, n in zip(found, counts, strict=True)]
         return np.stack(accuracy), np.stack(loss)

@@ -39,6 +39,8 @@ class Group:
         held_out: ``(n,) bool`` in reading order, the rows that judge the heads.
         shift, scale: ``(d,) float64``, on top of the common standardisation of the rows.
         absent: ``(k,) bool``, classes without a training row; their probability is held at 0.
+        judges: ``(n,) float64`` in reading order, how often each held-out row counts where it
+            judges, 0 for all others; None: once.
     """
 
     weight: FloatArray
@@ -46,11 +48,17 @@ class Group:
     shift: FloatArray
     scale: FloatArray
     absent: np.ndarray
+    judges: FloatArray | None = None
 
     @property
     def total(self) -> float:
         """The sum of the weights."""
         return float(self.weight.sum())
+
+    @property
+    def judging(self) -> np.ndarray:
+        """How often each row judges the heads, ``(n,)``."""
+        return self.held_out if self.judges is None else self.judges
 
 
 @dataclass
@@ -120,7 +128,7 @@ def held_out_sums(
     link: Link,
     precision: Precision,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return, for each group, correct answers and summed loss on its held-out rows.
+    """Return, for each group, correct answers and summed loss on its held-out rows, weighted.
 
     Args:
         rows, groups, thetas, bounds, link, precision: as for :func:`evaluate`.
@@ -131,7 +139,7 @@ def held_out_sums(
     stacks = _Stacks(rows, groups, thetas, precision)
     sums = [theta.new_zeros(2, theta.shape[2], dtype=torch.float64) for theta in thetas]
     for start, stop, z in rows.blocks(bounds, precision):
-        held = [group.held_out[start:stop] for group in groups]
+        held = [group.judging[start:stop] for group in groups]
         stack = stacks.of([at for at, out in enumerate(held) if out.any()])
         if stack is None:
             continue

@@ -38,6 +38,7 @@ def fit_logistic_path(
     standardise: bool = True,
     class_weight: str | np.ndarray | None = None,
     task: str = "classification",
+    sample_weight: object = None,
     tolerance: float = 1e-4,
     max_passes: int = 300,
     drop_hopeless: bool = True,
@@ -51,7 +52,8 @@ def fit_logistic_path(
     Each fold is standardised by its own training rows.
 
     Args:
-        x, y, n_classes, standardise, class_weight, task, device: as for ``fit_logistic``.
+        x, y, n_classes, standardise, class_weight, task, sample_weight, device: as for
+            ``fit_logistic``.
         folds: ``(n,) int``, the fold that holds each row out, ``0 .. f - 1``; or ``(r, n)``,
             several divisions, whose folds are all solved together.
         grid: the values of C, in any order.
@@ -78,6 +80,7 @@ def fit_logistic_path(
         standardise=(standardise,),
         class_weight=class_weight,
         task=task,
+        sample_weight=sample_weight,
         tolerance=tolerance,
         max_passes=max_passes,
         drop_hopeless=drop_hopeless,
@@ -98,6 +101,7 @@ def fit_logistic_paths(
     standardise: Sequence[bool] = (True, False),
     class_weight: str | np.ndarray | None = None,
     task: str = "classification",
+    sample_weight: object = None,
     tolerance: float = 1e-4,
     max_passes: int = 300,
     drop_hopeless: bool = True,
@@ -110,7 +114,7 @@ def fit_logistic_paths(
 
     Args:
         standardise: whether features are scaled to unit deviation, for each path.
-        x, y, n_classes, folds, grid, class_weight, task, tolerance, max_passes,
+        x, y, n_classes, folds, grid, class_weight, task, sample_weight, tolerance, max_passes,
             drop_hopeless, order, precision, device, reporter: as for :func:`fit_logistic_path`.
 
     Raises:
@@ -123,6 +127,7 @@ def fit_logistic_paths(
         standardise=any(standardise),
         class_weight=class_weight,
         task=task,
+        sample_weight=sample_weight,
     )
     place = choose_device(device, problem.x.shape)
     values = np.unique(np.asarray(grid, dtype=np.float64))
@@ -143,7 +148,7 @@ def fit_logistic_paths(
     # The folds of one standardisation are adjacent.
     kinds = [list(groups) for groups in zip(*by_fold, strict=True)]
     groups = [group for kind in kinds for group in kind]
-    counts = np.concatenate([np.bincount(division) for division in repeated])
+    counts = np.concatenate([np.bincount(division, problem.counts) for division in repeated])
     # Of features that are left unscaled, the scale undoes that of the rows.
     scales = [np.ones_like(rows.scale) if scaled else 1.0 / rows.scale for scaled in standardise]
     bases = [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headstart.core.errors import HeadError
-from headstart.evaluation.targets import FloatArray, class_weight_vector
+from headstart.evaluation.targets import FloatArray, as_weights, class_weight_vector
 from headstart.evaluation.tasks import task_named
 from headstart.heads.features import Features, as_rows, moments
 from headstart.heads.linear import LinearHead
@@ -28,7 +28,8 @@ class Problem:
         x: ``(n, d)``.
         labels: ``(n,) int64``, or None where targets are given.
         targets: ``(n, columns) float64``, or None.
-        weight: ``(n,) float64``.
+        weight: ``(n,) float64``, of the loss.
+        counts: ``(n,) float64``, how often each row counts where it judges; None: once.
         link: softmax, or sigmoid for two classes and for multi-label targets.
         columns: the outputs that are solved for; 1 for two classes.
         n_classes: the outputs of the head.
@@ -40,6 +41,7 @@ class Problem:
     labels: np.ndarray | None
     targets: FloatArray | None
     weight: FloatArray
+    counts: FloatArray | None
     link: Link
     columns: int
     n_classes: int
@@ -48,7 +50,7 @@ class Problem:
 
     def rows(self, order: np.ndarray, device: torch.device = CPU, chunk: int = 0) -> Rows:
         """Return the training rows in the given reading order."""
-        shift, scale = moments(self.x, order)
+        shift, scale = moments(self.x, order, self.counts)
         scale = scale if self.standardise else np.ones_like(scale)
         labels = None if self.labels is None else torch.from_numpy(self.labels[order])
         targets = None if self.targets is None else torch.from_numpy(self.targets[order])
@@ -79,11 +81,18 @@ class Problem:
     ) -> list[Group]:
         """Return the group that holds out ``held_out``, with each of some standardisations."""
         members = rows.order[~held_out]
-        shift, deviation = moments(self.x, members)
+        shift, deviation = moments(self.x, members, self.counts)
         weight, absent = np.where(held_out, 0.0, self.weight[rows.order]), self._absent(members)
         scales = [deviation if scaled else np.ones_like(deviation) for scaled in standardise]
         return [
-            Group(weight, held_out, (shift - rows.shift) / rows.scale, scale / rows.scale, absent)
+            Group(
+                weight,
+                held_out,
+                (shift - rows.shift) / rows.scale,
+                scale / rows.scale,
+                absent,
+                None if self.counts is None else np.where(held_out, self.counts[rows.order], 0.0),
+            )
             for scale in scales
         ]
 
@@ -122,6 +131,7 @@ def make_problem(
     standardise: bool,
     class_weight: str | np.ndarray | None,
     task: str,
+    sample_weight: object = None,
 ) -> Problem:
     """Check the input of a solver (see ``fit_logistic`` for its meaning).
 
@@ -133,13 +143,15 @@ def make_problem(
         raise HeadError(f"logistic regression has no {task}", hint="use ridge or a perceptron")
     features = as_rows(x)
     targets = what.encode(y, len(features), n_classes)
-    weight = class_weight_vector(class_weight, targets.labels, n_classes)
+    counts = as_weights(sample_weight, len(features))
+    weight = class_weight_vector(class_weight, targets.labels, n_classes, counts)
     one_column = targets.labels is not None and n_classes == 2
     return Problem(
         x=features,
         labels=targets.labels,
         targets=None if targets.labels is not None else targets.values,
         weight=np.ones(len(features)) if weight is None else weight,
+        counts=counts,
         link="sigmoid" if one_column or targets.strata is None else "softmax",
         columns=1 if one_column else n_classes,
         n_classes=n_classes,

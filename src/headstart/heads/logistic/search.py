@@ -41,7 +41,7 @@ class LogisticPath:
         grid: the values of C, ascending.
         accuracy: ``(folds, c)``, the fraction of held-out rows that are right.
         log_loss: ``(folds, c)``, their mean loss in nats.
-        held_out: ``(folds,)``, the number of held-out rows.
+        held_out: ``(folds,)``, the number of held-out rows, as often as they count.
         gradient: ``(folds, c)``, the largest gradient component at the end.
         passes: ``(folds, c)``, evaluations spent on each head.
         dropped: ``(c,) bool``, penalties given up because the held-out rows ruled them out; their

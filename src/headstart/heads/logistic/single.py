@@ -51,9 +51,11 @@ def fit_logistic(
     standardise: bool = True,
     class_weight: str | np.ndarray | None = None,
     task: str = "classification",
+    sample_weight: object = None,
     tolerance: float = 1e-6,
     max_passes: int = 1000,
     start: Tensor | None = None,
+    order: np.ndarray | None = None,
     device: str = "cpu",
 ) -> tuple[LinearHead, Convergence]:
     """Fit logistic regression: scikit-learn's objective ``C sum_i w_i loss_i + |W|^2 / 2``.
@@ -74,10 +76,13 @@ def fit_logistic(
             weights. (Features are always centred, which changes only the intercept.)
         class_weight: ``"balanced"``, one weight per class, or None; for class indices only.
         task: ``classification`` or ``multi-label``.
+        sample_weight: ``(n,)``, how often each row counts, above 0; None: once. A weight of 2 is
+            the row twice.
         tolerance: for the largest absolute component of the gradient. scikit-learn's default is
             1e-4; 1e-6 costs a few more passes and makes the head reproducible.
         max_passes: give up after so many evaluations; the certificate says how far it came.
         start: parameters ``(d + 1, k)`` to begin from, as :class:`LogisticPath` gives them.
+        order: ``(n,) int64``, in which rows are summed up; None: as they lie.
         device: where the products are made: ``cpu`` (the default: everybody has one), ``cuda``,
             or ``auto``, which takes CUDA for five million numbers or more. Small heads stay on
             the processor.
@@ -97,11 +102,12 @@ def fit_logistic(
         standardise=standardise,
         class_weight=class_weight,
         task=task,
+        sample_weight=sample_weight,
     )
     place = choose_device(device, problem.x.shape)
     n, shape = len(problem.x), (problem.x.shape[1] + 1, problem.columns)
     small = is_small(n, *shape)
-    rows = problem.rows(np.arange(n), CPU if small else place)
+    rows = problem.rows(np.arange(n) if order is None else order, CPU if small else place)
     group = problem.everything(rows)
     bounds = block_bounds(np.array([0, n]), block_rows(problem.columns, rows.device))
     penalty = 1.0 / (C * group.total)
