@@ -65,8 +65,12 @@ def test_fit_predict_evaluate(command, folder, tmp_path):
     assert status == 0
     assert "12 predictions written" in out
     assert (tmp_path / "p.csv").read_text().count("\n") == 13
-    status, out, _ = command("evaluate", run, folder, "--json")
+    # Ten of the twelve trained the head: scored as new before, left out now.
+    status, out, err = command("evaluate", run, folder, "--json")
     assert status == 0
+    assert json.loads(out)["n"] == 2
+    assert "10 of 12 items have trained this run" in err
+    _, out, _ = command("evaluate", run, folder, "--json", "--include-training")
     assert json.loads(out)["n"] == 12
     status, out, _ = command("predict", run, folder / "dog" / "1.png", "--json", "--quiet")
     assert json.loads(out)[0]["item"] == "1.png"

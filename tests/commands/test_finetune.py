@@ -357,7 +357,7 @@ def test_the_command_plans_trains_and_goes_on(tmp_path: Path) -> None:
     scored = runner.invoke(
         app,
         ["evaluate", str(out), str(tmp_path / "data.npz"), "--json", "--quiet",
-         "--cache", str(tmp_path / "cache")],
+         "--cache", str(tmp_path / "cache"), "--include-training"],  # all of it trained
     )  # fmt: skip
     assert scored.exit_code == 0, scored.output
     assert json.loads(scored.stdout)["accuracy"]["value"] == json.loads(ran.stdout)["accuracy"]

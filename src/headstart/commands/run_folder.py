@@ -24,6 +24,7 @@ from headstart.backbones import Backbone
 from headstart.cache import describe_space
 from headstart.commands.invocation import Commands
 from headstart.commands.settings import BackboneLike, BackboneSpec
+from headstart.commands.training_items import Ids, describe_training_items, read_training_items
 from headstart.commands.trust import Named, read_files
 from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
 from headstart.core.errors import ConfigError, DataError
@@ -63,6 +64,8 @@ class Run:
         training: stages and epochs of a fine-tuning, in plain values; empty for a frozen backbone.
         tuned: the tensors of the backbone that a fine-tuning has changed, by name.
         commands: the command that made the run, and those that may follow.
+        trained_on: content ids of the items that trained it (``train``) or chose its best epoch
+            (``validation``).
     """
 
     head: Head
@@ -85,6 +88,7 @@ class Run:
     training: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tuned: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     commands: Commands = field(default=Commands(), repr=False)
+    trained_on: Ids = field(default_factory=dict, repr=False)
 
     @property
     def accuracy(self) -> float:
@@ -116,6 +120,7 @@ class Run:
             "fingerprints": to_plain(dict(self.fingerprints)),
             "environment": to_plain(dict(self.environment)),
             "notes": list(self.notes),
+            "training_items": describe_training_items(self.trained_on),
             "command": self.commands.made,
             **({"tuned": describe_tuned(self.tuned)} if self.tuned else {}),
         }
@@ -136,6 +141,7 @@ class SavedRun:
         built_from: the files that the backbone was built from, with their digests.
         trust_code: whether the code that the run folder names may run.
         notes: what an older version of headstart did not record.
+        trained_on: content ids of the items that trained the run; None: not recorded.
     """
 
     folder: Path
@@ -149,6 +155,7 @@ class SavedRun:
     built_from: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     trust_code: bool = False
     notes: tuple[str, ...] = ()
+    trained_on: Ids | None = field(default=None, repr=False)
 
     def load_backbone(
         self,
@@ -267,6 +274,7 @@ def open_run(folder: Path | str, *, trust_code: bool = False) -> SavedRun:
         fingerprint = str(description["fingerprints"]["backbone"])
         tuned = find_tuned(folder, description)
         built_from = read_files(description)
+        trained_on = read_training_items(folder, description)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise DataError(f"{path} is damaged ({error!r})", hint="fit again") from error
     for name in ("head.json", "head.safetensors"):
@@ -290,6 +298,7 @@ def open_run(folder: Path | str, *, trust_code: bool = False) -> SavedRun:
         built_from,
         trust_code,
         Named(folder, spec, built_from).lacks(),
+        trained_on,
     )
 
 

@@ -17,6 +17,7 @@ from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import Mistake, fit_page, wrong_items
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
+from headstart.commands.training_items import save_training_items
 from headstart.commands.tuned import save_tuned
 from headstart.core.files import write_json
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
@@ -102,6 +103,7 @@ def new_run(
         backbone=backbone,
         folder=folder,
         commands=Commands(call.again(), commands, later_commands(call, folder)),
+        trained_on={"train": items.train.ids},
     )
 
 
@@ -163,6 +165,7 @@ def write_run(
     )
 
     run.head.save(folder)
+    save_training_items(folder, run.trained_on)
     if run.tuned:
         save_tuned(folder, run.tuned)
     write_json(folder / "metrics.json", run.metrics())

@@ -410,7 +410,13 @@ class _Job:
             "epochs": to_plain(trained.records),
         }
         cache = self.items.use + self.feeds.use
-        return dataclasses.replace(made, cache=cache, training=training, tuned=self._tuned())
+        return dataclasses.replace(
+            made,
+            cache=cache,
+            training=training,
+            tuned=self._tuned(),
+            trained_on={**made.trained_on, "validation": self.items.validation.ids},
+        )
 
     def _tuned(self) -> dict[str, Tensor]:
         """Return the tensors of the backbone that differ from those it was loaded with."""

@@ -17,17 +17,19 @@ from headstart.commands.predict.options import (
     EVALUATE,
     PREDICT,
     EvaluateConfig,
+    OpenConfig,
     PredictConfig,
 )
 from headstart.commands.prediction_table import write_table
 from headstart.commands.run_folder import Run, SavedRun, open_run
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
+from headstart.commands.training_items import Ids, near_copies_note, new_items
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import CacheUse, Evaluation
 from headstart.data import BadItem, Split
 from headstart.evaluation import evaluate as score
-from headstart.extraction import Precision, Storage
+from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head
 
 
@@ -155,6 +157,9 @@ def evaluate(
 ) -> Evaluation:
     """Score a run's head on labelled data: its test split where it has one, else all of it.
 
+    Items that trained the run, known by their content, are left out, and a note says how many;
+    another says how many of the scored ones nearly equal an item that trained it.
+
     Args:
         data: labelled data, as :func:`headstart.load_data` takes it, or a labelled split.
         trained: a run, or its folder.
@@ -165,7 +170,8 @@ def evaluate(
         ``evaluation.json`` and the predictions for all items.
 
     Raises:
-        DataError: the data has a class that the head does not know, or no labels.
+        DataError: the data has a class that the head does not know, or no labels; or every item
+            trained the run.
     """
     call = Call(EVALUATE, data, *EVALUATE.settle(overrides, config, run, reading))
     config, run, reading = call.config, call.run, call.reading
@@ -182,10 +188,17 @@ def evaluate(
     split = split.aligned_to(model.classes)
     if len(split) == 0 or (split.labels < 0).any():
         raise DataError("the data has items without labels", hint="use predict for unlabelled data")
+    scored, note = new_items(split, model.trained_on, include=config.include_training)
+    session.say(*([note] if note else []))
+    split = split.take(scored)
     said = model.predict(split, session)
     left_out = {item.index for item in said.bad}
     kept = np.array([i for i in range(len(split)) if i not in left_out], dtype=np.int64)
     tested = split.take(kept)
+    near = near_copies_note(
+        session.cache, model.backbone, model.settings(session), tested, model.trained_on
+    )
+    session.say(*([near] if near else []))
     evaluation = score(tested.labels, said.probabilities, model.classes)
     if folder is not None:
         made = trained if isinstance(trained, str | Path) else trained.folder
@@ -212,10 +225,11 @@ class _Model:
     backbone: Backbone
     precision: Precision
     storage: Storage
+    trained_on: Ids | None
 
     @classmethod
     def of(
-        cls, trained: Run | SavedRun | Path | str, config: EvaluateConfig, session: Session
+        cls, trained: Run | SavedRun | Path | str, config: OpenConfig, session: Session
     ) -> _Model:
         if not isinstance(trained, Run | SavedRun | Path | str):
             raise ConfigError(
@@ -229,22 +243,39 @@ class _Model:
                     ("a run in memory has its backbone, and another must be built already",),
                     hint="pass backbone=load_backbone(...), or leave it out",
                 )
-            return cls(trained.head, trained.classes, network, made["precision"], made["storage"])
+            return cls(
+                trained.head,
+                trained.classes,
+                network,
+                made["precision"],
+                made["storage"],
+                trained.trained_on,
+            )
         saved = trained if isinstance(trained, SavedRun) else open_run(trained)
         session.say(*saved.notes)
         network = saved.load_backbone(
             config.backbone, weights=config.weights, trust_code=config.trust_code
         )
-        return cls(saved.head, saved.classes, network, saved.precision, saved.storage)
+        return cls(
+            saved.head,
+            saved.classes,
+            network,
+            saved.precision,
+            saved.storage,
+            saved.trained_on,
+        )
 
-    def predict(self, split: Split, session: Session) -> Predictions:
-        settings = dataclasses.replace(
+    def settings(self, session: Session) -> Extraction:
+        """Return how features are computed: as they were when the head was trained."""
+        return dataclasses.replace(
             session.run.extraction(), precision=self.precision, storage=self.storage
         )
+
+    def predict(self, split: Split, session: Session) -> Predictions:
         found = session.cache.features(
             self.backbone,
             split,
-            settings=settings,
+            settings=self.settings(session),
             on_bad=session.run.on_bad,
             reporter=session.reporter,
         )

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """The settings of :func:`headstart.evaluate`.
+class OpenConfig:
+    """How ``predict`` and ``evaluate`` open a run.
 
     Attributes:
         backbone: needed for a run that was made with a module of your own, or whose file of code
@@ -53,7 +53,21 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class PredictConfig(EvaluateConfig):
+class EvaluateConfig(OpenConfig):
+    """The settings of :func:`headstart.evaluate`.
+
+    Attributes:
+        include_training: score items that trained the run, too.
+    """
+
+    include_training: bool = option(
+        False,
+        "Score items that trained the run, too, which are left out otherwise.",
+    )
+
+
+@dataclass(frozen=True)
+class PredictConfig(OpenConfig):
     """The settings of :func:`headstart.predict`.
 
     Attributes:
@@ -95,4 +109,4 @@ EVALUATE = Signature(
 )
 
 
-__all__ = ["EVALUATE", "PREDICT", "EvaluateConfig", "PredictConfig"]
+__all__ = ["EVALUATE", "PREDICT", "EvaluateConfig", "OpenConfig", "PredictConfig"]
