@@ -163,6 +163,59 @@ def test_one_extractor_serves_several_splits():
     np.testing.assert_array_equal(two, extract(backbone, split_of(5, 2)).features[0])
 
 
+class Counting(Net):
+    """Counts the items that are computed."""
+
+    items = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.items += len(x)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 31, 63, 64, 65, 130])
+def test_no_batch_is_filled_up_beyond_need(count):
+    """One image was computed as 64."""
+    net = Counting()
+    backbone = load_backbone(net, inputs=PLAN)
+    net.items = 0
+    rows = extract(backbone, split_of(count)).features[0]
+    checked = 2 * max(2, min(count, 8)) + 1
+    batches = -(-count // 64)
+    assert net.items == checked + batches * min(count, 64)
+    alone = extract(backbone, split_of(count), settings=Extraction(batch_size=1)).features[0]
+    np.testing.assert_allclose(rows, alone, atol=1e-6)
+
+
+def test_rows_do_not_depend_on_which_of_them_were_missing():
+    """What is stored does not decide: a split that goes on after a kill has the same rows."""
+    backbone, split = load_backbone(Net(), inputs=PLAN), split_of(30)
+    with Extractor((backbone,)) as extractor:
+        (whole,) = extractor.rows(split)
+        (rest,) = extractor.rows(split, np.arange(11, 30))
+        np.testing.assert_array_equal(whole.features[0][11:], rest.features[0])
+
+
+def test_one_item_alone_shows_that_rows_depend_on_the_batch():
+    backbone = load_backbone(Net(track_running_stats=False), inputs=PLAN)
+    with pytest.raises(BackboneError, match=r"other features in another batch.*not cached"):
+        extract(backbone, split_of(1))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_rows_of_small_splits_are_those_of_full_batches(name, count):
+    import timm
+
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=0).eval()
+    inputs = Preprocessing(size=(160, 160), mean=(0.5,) * 3, std=(0.25,) * 3)
+    backbone = load_backbone(net, inputs=inputs)
+    full = extract(backbone, split_of(64)).features[0][:count]
+    few = extract(backbone, split_of(64).take(range(count))).features[0]
+    np.testing.assert_allclose(few, full, rtol=1e-4, atol=1e-4 * np.abs(full).max())
+
+
 def test_unreadable_items(tmp_path):
     from PIL import Image
 

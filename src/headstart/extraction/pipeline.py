@@ -1,8 +1,10 @@
 """Running a backbone over items, batch by batch.
 
 The network runs once per item, in evaluation mode (running statistics, no dropout) under
-``inference_mode``; modes are restored afterwards. Every batch has the same shape: the last one is
-filled up and the surplus dropped, so that no row is computed by other kernels than its neighbours.
+``inference_mode``; modes are restored afterwards. All batches of a split have one shape: the last
+one is filled up and the surplus dropped, so that no row is computed by other kernels than its
+neighbours, and none depends on which rows were there already. A split smaller than a batch has
+batches of its own size: one image is computed as one.
 """
 
 from __future__ import annotations
@@ -108,9 +110,11 @@ class Extractor:
             workers=self.settings.workers,
             on_bad="skip",
         )
+        shape = self._shape(split)
         try:
             for batch in reader:
-                yield FeatureRows(batch.indices, self._features(batch.arguments(self._device)))
+                inputs = batch.arguments(self._device)
+                yield FeatureRows(batch.indices, self._features(inputs, shape))
                 if task is not None:
                     task.advance(len(batch))
         finally:
@@ -119,8 +123,17 @@ class Extractor:
         if task is not None:
             task.advance(len(reader.bad))
 
-    def _features(self, inputs: Arguments) -> tuple[NDArray[np.float32], ...]:
-        """Run one batch, filled up to the batch size."""
+    def _shape(self, split: Split) -> int:
+        """Return how many items every batch of a split has, once it is filled up.
+
+        It follows from the split alone, not from the rows that are missing: what is stored does not
+        decide. An engine that is made for one shape keeps it.
+        """
+        size = self.settings.batch_size
+        return max(1, min(size, len(split))) if self.settings.engine == EAGER else size
+
+    def _features(self, inputs: Arguments, shape: int) -> tuple[NDArray[np.float32], ...]:
+        """Run one batch, filled up to ``shape`` items."""
         module = self.cuts[0].module
         precision = self.settings.precision
         with evaluation_mode(module), torch.inference_mode(), autocast(precision, self._device):
@@ -128,7 +141,7 @@ class Extractor:
                 if self.cuts[0].device != self._device:
                     module.to(self._device)
                 self._forward = self._start(inputs)
-            outputs = self._forward(inputs.filled(self.settings.batch_size))
+            outputs = self._forward(inputs.filled(shape))
         return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
 
     def _start(self, inputs: Arguments) -> Run:
@@ -182,6 +195,13 @@ def extract(
     )
 
 
+def _in_company(some: Arguments) -> Arguments:
+    """Return the items, one alone with its mirror image: alone, no network depends on the batch."""
+    if len(some) > 1:
+        return some
+    return some.map(lambda tensor: torch.cat([tensor, tensor.flip(-1)]))
+
+
 def _check_rows(
     cuts: Sequence[Backbone], some: Arguments, precision: Precision
 ) -> Sequence[Tensor]:
@@ -190,8 +210,9 @@ def _check_rows(
     Returns:
         The rows of some items at every cut.
     """
-    together = features_of(cuts, some)
-    again = features_of(cuts, some)
+    company = _in_company(some)
+    together = features_of(cuts, company)
+    again = features_of(cuts, company)
     apart = features_of(cuts, some[:1])
     for cut, rows, repeated, alone in zip(cuts, together, again, apart, strict=True):
         where = cut.name if cut.layer is None else f"{cut.name} at {cut.layer}"
@@ -216,8 +237,8 @@ def _check_rows(
                 hint="look for norms with track_running_stats=False, and for attention or "
                 "recurrent layers with another batch_first; such features are not cached",
             )
-        _check_varies(cut, rows, some, where)
-    return together
+        _check_varies(cut, rows[: len(some)], some, where)
+    return [rows[: len(some)] for rows in together]
 
 
 def _check_varies(cut: Backbone, rows: Tensor, some: Arguments, where: str) -> None:
