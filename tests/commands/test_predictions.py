@@ -186,3 +186,25 @@ def test_no_items(tmp_path):
     columns = prediction_columns((), (), ("a", "b"), empty, split="test")
     write_predictions(tmp_path, columns, ("a", "b"), empty)
     assert read(tmp_path)[0] == []
+
+
+def test_a_comparison_writes_every_prediction(command, noise, tmp_path):  # noqa: F811
+    run = tmp_path / "run"
+    words = ["--configs", "no_grad,batch", "--repeats", "2", "--head", "knn"]
+    status, _, err = command("compare", noise, *words, "--out", run)
+    assert status == 0, err
+    found = json.loads((run / "comparison.json").read_text())
+    rows = pq.read_table(run / "predictions.parquet").to_pylist()
+    for configuration in found["configurations"]:
+        for made in configuration["runs"]:
+            mine = [row for row in rows if row["repetition"] == made["repetition"]]
+            right = sum(
+                row[f"prediction of {configuration['name']}"] == row["truth"] for row in mine
+            )
+            assert (right, len(mine)) == (made["right"], made["n_test"])
+    with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    page = (run / "report.html").read_text()
+    section = page[page.index("<h2>Mistakes</h2>") :]
+    assert "wrong most often" in section.lower()
+    assert "<img " in section[: section.index("</section>")]

@@ -20,7 +20,16 @@ from headstart.study import PRESETS, Configuration, register
 
 from .conftest import QUICK, picture_data, planted, quick
 
-FILES = {"comparison.json", "comparison.png", "cost.png", "drift.png", "report.html", "run.json"}
+FILES = {
+    "predictions.csv",
+    "predictions.parquet",
+    "comparison.json",
+    "comparison.png",
+    "cost.png",
+    "drift.png",
+    "report.html",
+    "run.json",
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +92,7 @@ def test_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["compare", "digits", "--configs", "no_grad,unscaled", "--repeats", "1"]
     words += ["--train-items", "200", "--test-items", "60", "--cache", str(tmp_path / "cache")]
-    done = CliRunner().invoke(app, [*words, "--out", "run", "--quiet"])
+    done = CliRunner().invoke(app, [*words, "--out", "run"])
     assert done.exit_code == 0, done.output
     assert "eval+inference_mode" in done.output
     assert "too few repetitions to see small differences; use --repeats 5 or more." in done.output

@@ -94,7 +94,7 @@ def test_the_next_command_reads_the_same_data_in_the_same_way(table, tmp_path, m
         "seed": 3,
         "size": "24",
     }
-    words = ["compare", str(table), "--configs", "no_grad", "--repeats", "1", "--quiet"]
+    words = ["compare", str(table), "--configs", "no_grad", "--repeats", "1"]
     for name, value in given.items():
         flag = {"on_bad": "bad-files"}.get(name, name.replace("_", "-"))
         words += [f"--{flag}", str(value)]

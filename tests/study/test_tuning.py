@@ -284,7 +284,7 @@ def test_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = digests(load_backbone("headstart/glyphs").module)
     words = ["compare", "digits", "--configs", "features+adam,finetune+adam", "--epochs", "1"]
-    words += ["--repeats", "1", "--train-items", "120", "--test-items", "60", "--quiet"]
+    words += ["--repeats", "1", "--train-items", "120", "--test-items", "60"]
     words += ["--cache", "cache", "--out", "run"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from headstart.backbones.tensor_file import choose_table, read_tables
 from headstart.core.errors import BackboneError
 from headstart.core.patterns import covers
-from headstart.core.wording import did_you_mean, nearest, quoted
+from headstart.core.wording import count, did_you_mean, nearest, quoted
 
 Rename = Mapping[str, str] | Callable[[str], str | None]
 
@@ -76,7 +76,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         where = f" into {self.into!r}" if self.into else ""
-        lines = [f"{len(self.matched)} tensors loaded{where} from {self.file}"]
+        lines = [f"{count(len(self.matched), 'tensor')} loaded{where} from {self.file}"]
         for label, names in (
             ("missing in the file", self.missing),
             ("unexpected in the file", self.unexpected),

@@ -58,6 +58,7 @@ class BackboneSpec:
         lambda: any_of([family.form for family in families()]) + ".",
         flags=("--backbone", "-b"),
         panel=BACKBONE,
+        check=lambda name: None if name.strip() else "is empty: leave it out, or name a backbone",
     )
     layer: str | None = option(
         None,

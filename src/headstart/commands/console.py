@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.progress import Reporter, SilentReporter, console_reporter
@@ -16,12 +20,20 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_BEGUN: ContextVar[float | None] = ContextVar("begun", default=None)
+
+
 @dataclass(frozen=True)
 class Printing:
     """How a command shows its result."""
 
     json: bool = option(False, "Print JSON on standard output.", panel="Running")
-    quiet: bool = option(False, "No notes and no progress.", flags=("-q",), panel="Running")
+    quiet: bool = option(
+        False,
+        "Print only what was asked for: no notes, no progress, no tables.",
+        flags=("-q",),
+        panel="Running",
+    )
 
 
 def reporter(quiet: bool) -> Reporter:
@@ -42,6 +54,41 @@ def print_lines(console: Console, lines: Iterable[str]) -> None:
     """Print commands and paths, each on one line: a terminal wraps it, and it can be copied."""
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def print_quietly(folder: Path | None, out: Path | str | None) -> None:
+    """Print the run folder alone, where its user cannot know it.
+
+    Args:
+        folder: that was written.
+        out: that was asked for.
+    """
+    if folder is not None and out is None:
+        print(folder)
+
+
+def command_seconds(otherwise: float) -> float:
+    """Return the time since the command began, the imports of the command line included.
+
+    Args:
+        otherwise: where no command line is running.
+    """
+    begun = _BEGUN.get()
+    return otherwise if begun is None else time.perf_counter() - begun
+
+
+@contextmanager
+def timed_command(imported: float) -> Iterator[None]:
+    """Take the time of a command.
+
+    Args:
+        imported: seconds that were spent before it, on importing the command line.
+    """
+    token = _BEGUN.set(time.perf_counter() - imported)
+    try:
+        yield
+    finally:
+        _BEGUN.reset(token)
 
 
 def print_json(value: Any) -> None:

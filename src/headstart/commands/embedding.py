@@ -15,6 +15,8 @@ from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
 from headstart.core.errors import BadFilesError, ConfigError
 from headstart.core.records import CacheUse
+from headstart.core.wording import count as counted
+from headstart.core.wording import verb
 from headstart.data import Dataset, Split
 from headstart.extraction import Extraction, Extractor
 from headstart.store import FeatureSet
@@ -61,9 +63,14 @@ class Embedded:
         """Say what the cache has saved, if anything."""
         hits, misses = self.use.hits, self.use.misses
         if misses == 0:
-            return (f"all {hits:,} feature rows came from the cache: no forward pass was made",)
+            return (
+                f"all {counted(hits, 'feature row')} came from the cache: no forward pass was made",
+            )
         if hits:
-            return (f"{hits:,} feature rows came from the cache, {misses:,} were computed",)
+            return (
+                f"{counted(hits, 'feature row')} came from the cache, {misses:,}"
+                f" {verb(misses, 'was', 'were')} computed",
+            )
         return ()
 
     def unseen_notes(self) -> tuple[str, ...]:
@@ -76,8 +83,8 @@ class Embedded:
         more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
         count = int(np.isin(self.test.labels, unseen).sum())
         return (
-            f"{count:,} of {len(self.test):,} test items are of a class that no training item has"
-            f" ({named}{more}); every head gets them wrong",
+            f"{count:,} of {counted(len(self.test), 'test item')} {verb(count)} of a class that no"
+            f" training item has ({named}{more}); every head gets them wrong",
         )
 
     @property

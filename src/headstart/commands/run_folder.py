@@ -31,6 +31,7 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.files import own_file
 from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
+from headstart.core.wording import count
 from headstart.data import Split
 from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head, load_head
@@ -282,7 +283,7 @@ def open_run(folder: Path | str, *, trust_code: bool = False) -> SavedRun:
     head = load_head(folder)
     if head.n_classes != len(classes):
         raise DataError(
-            f"{folder} is damaged: its head knows {head.n_classes} classes, "
+            f"{folder} is damaged: its head knows {count(head.n_classes, 'class', 'classes')}, "
             f"run.json names {len(classes)}",
             hint="fit again",
         )

@@ -10,6 +10,7 @@ from typing import Any
 from headstart.commands.invocation import Commands
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, Excerpt
 from headstart.core.wording import count, format_number, format_percent, format_seconds
+from headstart.core.wording import count as counted
 from headstart.report.page import (
     Block,
     Callout,
@@ -123,7 +124,11 @@ def _headlines(
         if math.isfinite(gain):
             shown.append(Headline("Over the best baseline", f"{gain:+.1f}", against))
     shown.append(
-        Headline("Test items", f"{evaluation.n:,}", f"in {len(evaluation.classes):,} classes")
+        Headline(
+            "Test items",
+            f"{evaluation.n:,}",
+            f"in {counted(len(evaluation.classes), 'class', 'classes')}",
+        )
     )
     if timing:
         detail = ", ".join(f"{name} {format_seconds(value)}" for name, value in timing.items())
@@ -168,7 +173,7 @@ def _classes(evaluation: Evaluation) -> list[Block]:
     n = len(evaluation.classes)
     if n:
         pairs = confused_pairs(evaluation, 3)
-        alt = f"Confusion matrix of {n} classes. " + "; ".join(
+        alt = f"Confusion matrix of {counted(n, 'class', 'classes')}. " + "; ".join(
             f"{true} taken for {predicted}: {number} of {items}"
             for true, predicted, number, items in pairs
         )
@@ -202,7 +207,7 @@ def _classes(evaluation: Evaluation) -> list[Block]:
     )
     if rows:
         header = ("class", "precision", "recall", "F1", "items")
-        caption = f"All {len(rows):,} classes" if len(rows) > _OPEN_TABLE else ""
+        caption = f"All {counted(len(rows), 'class', 'classes')}" if len(rows) > _OPEN_TABLE else ""
         blocks.append(Table(header, rows, caption, "lrrrr", folded=len(rows) > _OPEN_TABLE))
     return blocks
 

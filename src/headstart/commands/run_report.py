@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.commands.console import Printing, print_json, print_lines, stdout
+from headstart.commands.console import (
+    Printing,
+    command_seconds,
+    print_json,
+    print_lines,
+    print_quietly,
+    stdout,
+)
 from headstart.commands.invocation import Call, Commands
 from headstart.commands.prediction_table import prediction_columns, write_predictions
 from headstart.commands.run_folder import Run, describe_environment
@@ -22,7 +29,8 @@ from headstart.commands.tuned import save_tuned
 from headstart.core.files import write_json
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
 from headstart.core.settings import recorded
-from headstart.core.wording import count
+from headstart.core.wording import count, format_seconds
+from headstart.core.wording import count as counted
 from headstart.data import Inputs, Split
 from headstart.heads import Head
 from headstart.report import Page, evaluation_table, write_page
@@ -124,17 +132,39 @@ def mistakes_line(evaluation: Evaluation) -> str:
     return f"mistakes: {wrong:,} of {count(evaluation.n, 'test item')}"
 
 
-def print_run(run: Run, printing: Printing) -> None:
-    """Show scores, time, and what to do next; or the metrics as JSON."""
+def time_line(seconds: Mapping[str, float], rate: str = "") -> str:
+    """Say how long the whole command took, and its steps.
+
+    Args:
+        seconds: by step, with ``total``.
+        rate: what is said of the speed, in brackets.
+    """
+    steps = {name: value for name, value in seconds.items() if name != "total"}
+    whole = max(command_seconds(seconds["total"]), sum(steps.values()))
+    rest = {"imports and report": whole - sum(steps.values())}
+    told = ", ".join(f"{name} {format_seconds(value)}" for name, value in {**steps, **rest}.items())
+    return f"time:   {format_seconds(whole)}{rate}: {told}"
+
+
+def print_run(run: Run, printing: Printing, out: Path | str | None = None) -> None:
+    """Show scores, time, and what to do next; or the metrics as JSON.
+
+    Args:
+        run: the run.
+        printing: how.
+        out: the folder that was asked for.
+    """
     if printing.json:
         print_json({**run.metrics(), "folder": str(run.folder), "next": list(run.commands.next)})
         return
+    if printing.quiet:
+        print_quietly(run.folder, out)
+        return
     console = stdout()
     console.print(evaluation_table(run.evaluation, baselines=run.baselines))
-    steps = [f"{name} {value:.1f} s" for name, value in run.seconds.items() if name != "total"]
     rate = run.images_per_second
-    speed = "" if rate is None else f" ({rate:,.0f} images/s)"
-    console.print(f"\ntime:   {run.seconds['total']:.1f} s{speed}: {', '.join(steps)}")
+    speed = "" if rate is None else f" ({rate:,.0f} {run.backbone.inputs.unit}/s)"
+    console.print(f"\n{time_line(run.seconds, speed)}")
     if run.folder is not None:
         files = f"{mistakes_line(run.evaluation)}; all are in {run.folder}/predictions.csv"
         print_lines(console, (f"\n{files}", f"\nreport: {run.folder}/report.html"))
@@ -204,7 +234,7 @@ def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]])
     return fit_page(
         run.evaluation,
         title=f"{data}: {run.configuration['head']} head on {run.backbone.name}",
-        subtitle=f"{run.n_train:,} training and {run.n_test:,} test images, "
+        subtitle=f"{run.n_train:,} training and {counted(run.n_test, 'test image')}, "
         f"features of {cut}, embedded once",
         baselines=run.baselines,
         curves=run.curves,

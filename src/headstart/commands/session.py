@@ -8,6 +8,7 @@ from typing import Any
 from headstart.commands.run_folder import prepare_folder
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.progress import Clock
+from headstart.core.wording import clean
 from headstart.data import Dataset, Split, load_data, load_items, load_test_data
 
 
@@ -118,12 +119,18 @@ class Session:
         return split
 
     def folder(self, name: str) -> Path | None:
-        """Create the run folder before any work is done; None where nothing is to be written.
+        """Create the run folder before any work is done, and say where it is.
+
+        None where nothing is to be written.
 
         Args:
             name: for the default folder ``runs/TIME-NAME``; made safe as a path.
         """
-        return prepare_folder(self.run.out, name) if self.run.write else None
+        if not self.run.write:
+            return None
+        folder = prepare_folder(self.run.out, name)
+        self.reporter.note(f"run folder: {clean(folder)}")
+        return folder
 
 
 __all__ = ["Session"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, 
 
 from headstart.commands.backbone_spec import BackboneSpec
 from headstart.core.errors import ConfigError
-from headstart.core.settings import check, option, options_of, settle
+from headstart.core.settings import Fault, check, option, options_of, settle
 from headstart.extraction.settings import Extraction
 
 if TYPE_CHECKING:
@@ -70,7 +70,14 @@ class RunOptions(Extraction):
     reporter: Reporter | None = option(None, "Where notes go.", cli=False, record=False)
 
     def faults(self) -> list[str]:
-        """Refuse modes of fine-tuning in the place of a folder."""
+        """Refuse empty names, and modes of fine-tuning in the place of a folder."""
+        empty = [
+            Fault(name, "is empty, and would mean the working directory; leave it out, or give '.'")
+            for name in ("cache", "out")
+            if isinstance(getattr(self, name), str) and not getattr(self, name).strip()
+        ]
+        if empty:
+            return [*empty]
         if self.cache in ("auto", "on", "off"):
             return [
                 f"cache='{self.cache}' would be a folder of that name: the mode of fine-tuning is"
@@ -196,7 +203,7 @@ class Signature(Generic[Config]):
         config: Config | None,
         run: RunOptions | None,
         reading: ReadOptions | None,
-        backbone: BackboneLike = "",
+        backbone: BackboneLike | None = None,
     ) -> Settled[Config]:
         """Return the settings with single overrides applied.
 
@@ -206,8 +213,8 @@ class Signature(Generic[Config]):
             ConfigError: unknown names and everything that is wrong with the settings, together.
         """
         spec = backbone if isinstance(backbone, BackboneSpec) else BackboneSpec()
-        named = isinstance(backbone, str | Path)
-        if named and str(backbone):
+        named = backbone is None or isinstance(backbone, str | Path)
+        if named and backbone is not None:
             spec = dataclasses.replace(spec, source=str(backbone))
         groups = (
             self.config if config is None else config,

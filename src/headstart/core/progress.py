@@ -6,11 +6,15 @@ The library calls a :class:`Reporter` and knows nothing about terminals. Only
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from headstart.core.wording import columns, count, format_seconds, shorten, singular
 
 
 class Progress(Protocol):
@@ -69,35 +73,131 @@ class SilentReporter:
         yield _SilentTask()
 
 
-class _PlainTask:
-    """At most one line every ten seconds, and one at the end."""
+@dataclass
+class Work:
+    """How far one piece of work is, in words.
+
+    Attributes:
+        name: what is done.
+        total: of units.
+        unit: what several are called ("images").
+        done: so many.
+        seconds: since it began.
+    """
+
+    name: str
+    total: int
+    unit: str
+    done: int = 0
+    seconds: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.done >= self.total
+
+    @property
+    def counted(self) -> str:
+        """``359 of 782,000 images``."""
+        return f"{self.done:,} of {count(self.total, singular(self.unit), self.unit)}"
+
+    @property
+    def rate(self) -> str:
+        """``120 images/s``, ``4.0 s/image``; empty where nothing is known."""
+        if not self.done or self.seconds <= 0:
+            return ""
+        rate = self.done / self.seconds
+        if rate < 1:
+            return f"{format_seconds(1 / rate)}/{singular(self.unit)}"
+        return f"{rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s"
+
+    @property
+    def time(self) -> str:
+        """``2 min 14 s left``, or how long it took."""
+        if self.finished:
+            return format_seconds(self.seconds)
+        if not self.done:
+            return ""
+        left = self.seconds / self.done * (self.total - self.done)
+        return f"{format_seconds(max(1.0, left) if left < 60 else left)} left"
+
+    @property
+    def about(self) -> str:
+        """The time that is left, in its largest unit: ``2 min left``."""
+        if not self.done or self.finished:
+            return self.time
+        left = self.seconds / self.done * (self.total - self.done)
+        size, name = next(
+            (s, n) for s, n in ((3600, "h"), (60, "min"), (1, "s")) if left >= s or s == 1
+        )
+        return f"{max(1, round(left / size)):,} {name} left"
+
+    def plain(self) -> str:
+        """Return it as a line of a log."""
+        told = ", ".join(part for part in (self.rate, self.time) if part)
+        return f"{self.name}: {self.counted}" + (f" ({told})" if told else "")
+
+    def line(self, width: int) -> str:
+        """Return it as a line of a terminal, never wider than ``width`` columns.
+
+        What matters least is left out first: the bar, the rate, the count, the time that is left.
+        """
+        share = 100 if self.total <= 0 else min(100, 100 * self.done // self.total)
+        percent = f"{share:3d} %"
+        choices = (
+            (self.counted, self.rate, self.time),
+            (self.counted, self.time),
+            (f"{self.done:,}/{self.total:,}", self.time),
+            (self.time,),
+            (self.about,),
+            (),
+        )
+        for parts in choices:
+            text = " · ".join([percent, *filter(None, parts)])
+            room = width - columns(text) - 2
+            if columns(self.name) <= room or (not parts and room > 3):
+                break
+        else:
+            return shorten(percent.strip(), width) if width > 0 else ""
+        name = shorten(self.name, room)
+        bar = min(24, room - columns(name) - 2)
+        if bar >= 6:
+            full = bar * share // 100
+            name = f"{name}  {'━' * full}{'╌' * (bar - full)}"
+        return f"{name}  {text}"
+
+
+class _Counting:
+    """Counts what is done; the clock begins with it."""
 
     def __init__(self, name: str, total: int, unit: str) -> None:
-        self.name, self.total, self.unit = name, total, unit
-        self.done = 0
-        self.begun = self.last = time.monotonic()
+        self.work = Work(name, total, unit)
+        self.begun = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
-        self.done += count
-        now = time.monotonic()
-        if now - self.last >= 10.0 and self.done < self.total:
-            self.last = now
-            self._print(now)
+        self.work.done += count
+        self.tick()
 
-    def finish(self) -> None:
-        self._print(time.monotonic())
+    def tick(self) -> Work:
+        self.work.seconds = max(time.monotonic() - self.begun, 1e-9)
+        return self.work
 
-    def _print(self, now: float) -> None:
-        seconds = max(now - self.begun, 1e-9)
-        rate = self.done / seconds
-        left = (self.total - self.done) / rate if rate > 0 else float("nan")
-        tail = f", {left:.0f} s left" if self.done < self.total else f", {seconds:.1f} s"
-        print(
-            f"{self.name}: {self.done:,} of {self.total:,} {self.unit}"
-            f" ({rate:,.0f} {self.unit}/s{tail})",
-            file=sys.stderr,
-            flush=True,
-        )
+
+class _PlainTask(_Counting):
+    """Few lines: after ten seconds, then ever more rarely, and one at the end."""
+
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        super().__init__(name, total, unit)
+        self.next = 10.0
+
+    def advance(self, count: int = 1) -> None:
+        super().advance(count)
+        if self.work.seconds >= self.next and not self.work.finished:
+            self.next = max(self.work.seconds + 10.0, 1.2 * self.work.seconds)
+            self.show()
+
+    def show(self) -> None:
+        print(self.tick().plain(), file=sys.stderr, flush=True)
 
 
 class PlainReporter:
@@ -109,24 +209,16 @@ class PlainReporter:
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Progress]:
-        """Print an occasional line with rate and remaining time."""
+        """Print an occasional line with rate and remaining time: a log of hours stays short."""
         task = _PlainTask(name, total, unit)
         try:
             yield task
         finally:
-            task.finish()
-
-
-class _RichTask:
-    def __init__(self, progress: object, task_id: int) -> None:
-        self._progress, self._id = progress, task_id
-
-    def advance(self, count: int = 1) -> None:
-        self._progress.advance(self._id, count)  # type: ignore[attr-defined]
+            task.show()
 
 
 class RichReporter:
-    """A live progress bar on standard error, which leaves standard output clean."""
+    """A live line on standard error, which leaves standard output clean."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -138,44 +230,40 @@ class RichReporter:
         return RichReporter, ()
 
     def note(self, text: str) -> None:
-        """Print the note literally, never as markup."""
-        self._console.print(text, markup=False)
+        """Print the note literally, never as markup; a path or a command stays on its line."""
+        self._console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Progress]:
-        """Show name, bar, count, rate and remaining time."""
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Task as RichProgressTask
+        """Show name, bar, count, rate and remaining time, as far as the terminal is wide."""
+        from rich.live import Live
+
+        task = _Counting(name, total, unit)
+        line = _Line(task)
+        with Live(line, console=self._console, refresh_per_second=8):
+            yield task
+
+
+class _Line:
+    """One line of progress as rich shows it, written for the width of the moment."""
+
+    def __init__(self, task: _Counting) -> None:
+        self._task = task
+
+    def __rich_console__(self, _console: Any, options: Any) -> Iterator[Any]:
         from rich.text import Text
 
-        class Rate(ProgressColumn):
-            def render(self, task: RichProgressTask) -> Text:
-                speed = task.finished_speed or task.speed
-                return Text("" if speed is None else f"{speed:,.0f} {unit}/s")
-
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(unit, markup=False),
-            Rate(),
-            TimeElapsedColumn(),
-            TextColumn("elapsed,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-        )
-        with Progress(*columns, console=self._console) as progress:
-            yield _RichTask(progress, progress.add_task(name, total=total))
+        text = self._task.tick().line(options.max_width - 1)
+        yield Text(text, no_wrap=True, overflow="ellipsis", end="")
 
 
 def console_reporter() -> Reporter:
-    """Return the reporter for standard error: live on a terminal, plain lines elsewhere."""
-    return RichReporter() if sys.stderr.isatty() else PlainReporter()
+    """Return the reporter for standard error: live on a terminal, plain lines elsewhere.
+
+    Elsewhere is also a terminal that cannot move its cursor (``TERM=dumb``), and where there is no
+    standard error at all nothing is reported.
+    """
+    if sys.stderr is None:
+        return SilentReporter()
+    live = sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+    return RichReporter() if live else PlainReporter()

@@ -22,6 +22,20 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+_SINGULAR = {"classes": "class", "batches": "batch", "passes": "pass", "copies": "copy"}
+_SINGULAR |= {"kinds of head": "kind of head", "values of C": "value of C", "people": "person"}
+
+
+def singular(plural: str) -> str:
+    """Return what one of several is called: ``image`` for ``images``."""
+    return _SINGULAR.get(plural, plural[:-1] if plural.endswith("s") else plural)
+
+
+def verb(number: int, one: str = "is", several: str = "are") -> str:
+    """Return the form of a verb that follows a count: ``1 item is``, ``2 items are``."""
+    return one if number == 1 else several
+
+
 def any_of(names: Iterable[object]) -> str:
     """Return ``a``, ``a or b``, ``a, b or c``."""
     *first, last = [str(name) for name in names]
@@ -221,5 +235,7 @@ __all__ = [
     "quoted",
     "shell",
     "shorten",
+    "singular",
     "storable",
+    "verb",
 ]

@@ -263,6 +263,11 @@ def _read(source: Any, request: Request) -> Source:
 
 def _read_plain(source: Any, request: Request) -> Source:
     """Read a source by the first kind that accepts it."""
+    if isinstance(source, str) and not source.strip():
+        raise DataError(
+            "the name of the data is empty, and would mean the working directory",
+            hint="give a path; '.' is the working directory",
+        )
     kinds = (*registered_sources(), *BUILT_IN)
     for kind in kinds:
         if not kind.path and kind.accepts(source, request):

@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from headstart.core.errors import DataError
-from headstart.core.wording import did_you_mean, format_bytes, quoted
+from headstart.core.wording import count, did_you_mean, format_bytes, quoted
 from headstart.data import columns
 from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.items import ArrowItems
@@ -189,7 +189,7 @@ def _divided_by_paths(
     left = len(values) - sum(map(len, rows.values()))
     notes = [f"Split by the folders {quoted(found, 5)} in the paths of {name}."]
     if left:
-        notes.append(f"{left:,} rows in folders that are no splits left out.")
+        notes.append(f"{count(left, 'row')} in folders that are no splits left out.")
     return Source(
         short,
         {
@@ -253,7 +253,8 @@ def read_images_with_table(
     notes = [f"The labels of '{folder.name}' are those of {name}."]
     if held > len(part.items):
         notes.append(
-            f"{held - len(part.items):,} of {held:,} images of '{folder.name}' are not in {name}"
+            f"{held - len(part.items):,} of {count(held, 'image')} of '{folder.name}' are not in"
+            f" {name}"
             " and left out."
         )
     return part, notes
@@ -309,7 +310,7 @@ def _require_some_file(paths: Any, folder: Path, name: str) -> None:
     found = (folder / text.replace("\\", "/") for text in sample)
     if sample and not any(_exists(path) for path in found):
         raise DataError(
-            f"none of the first {len(sample)} files that {name} names exists, such as"
+            f"none of the first {count(len(sample), 'file')} that {name} names exists, such as"
             f" '{folder / sample[0]}'",
             hint="paths in a table start from the table's own folder: move the table, or correct"
             " the paths",

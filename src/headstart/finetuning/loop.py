@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from headstart.core.progress import SilentReporter
+from headstart.core.wording import count
 from headstart.finetuning import rng
 from headstart.finetuning.checkpoint import Checkpoint, Saved
 from headstart.finetuning.devices import ALONE, Devices
@@ -176,7 +177,7 @@ class _Training:
         """Train the epochs that are left; return why the stage ended."""
         feeds, state, devices = self.feeds, self.state, self.devices
         first = self._epochs_done(number) + 1
-        no_gain = f"no higher validation accuracy in {stage.patience} epochs"
+        no_gain = f"no higher validation accuracy in {count(stage.patience or 0, 'epoch')}"
         if first <= stage.epochs and self._is_stale(stage):
             return no_gain
         items = len(feeds.train) * (stage.epochs - first + 1)
@@ -200,7 +201,7 @@ class _Training:
                 self._log()
                 if self._is_stale(stage) and epoch < stage.epochs:
                     return no_gain
-        return f"all {stage.epochs} epochs"
+        return "its one epoch" if stage.epochs == 1 else f"all {stage.epochs} epochs"
 
     def _record(
         self,

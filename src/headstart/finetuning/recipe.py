@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from headstart.core.errors import ConfigError
 from headstart.core.settings import option, option_faults
-from headstart.core.wording import quoted
+from headstart.core.wording import count, quoted
 from headstart.finetuning.optimizers import OPTIMIZERS, SCHEDULES
 
 Precision = Literal["float32", "bfloat16"]
@@ -200,7 +200,9 @@ class Stage:
         parts += [f"noise {self.noise:g} there"] if self.noise else []
         parts += [f"gradients clipped at {self.clip:g}"] if self.clip is not None else []
         parts += [f"averaged weights ({self.ema:g})"] if self.ema is not None else []
-        parts += [f"ends after {self.patience} epochs without gain"] if self.patience else []
+        parts += (
+            [f"ends after {count(self.patience, 'epoch')} without gain"] if self.patience else []
+        )
         return ", ".join(parts)
 
 

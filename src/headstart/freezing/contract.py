@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from headstart.core.wording import count, verb
 from headstart.freezing import hold
 from headstart.freezing.plan import FreezePlan, ModuleIntent
 from headstart.modules import kinds
@@ -59,12 +60,17 @@ class Verification:
 
     def __str__(self) -> str:
         if self.holds:
-            return f"{self.checked} frozen tensors are bit-identical to their state at the freeze"
+            return (
+                f"{count(self.checked, 'frozen tensor')} {verb(self.checked)} bit-identical to"
+                f" {verb(self.checked, 'its', 'their')} state at the freeze"
+            )
         lines = []
         if self.moved:
             shown = "; ".join(str(item) for item in self.moved[:8])
             more = f" and {len(self.moved) - 8} more" if len(self.moved) > 8 else ""
-            lines.append(f"{len(self.moved)} of {self.checked} frozen tensors moved: {shown}{more}")
+            lines.append(
+                f"{len(self.moved)} of {count(self.checked, 'frozen tensor')} moved: {shown}{more}"
+            )
         if self.faults:
             more = f" and {len(self.faults) - 8} more" if len(self.faults) > 8 else ""
             lines.append("; ".join(self.faults[:8]) + more)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from headstart.core.errors import FreezeError
 from headstart.core.patterns import covers
 from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.wording import count as counted
 from headstart.core.wording import did_you_mean, format_bytes, quoted
 from headstart.freezing import passes
 from headstart.freezing.hold import hold_of
@@ -66,8 +67,9 @@ class Reestimation:
         values = min((layer.count for layer in self.layers), default=0)
         skipped = f"; {len(self.skipped)} left alone: {quoted(self.skipped, 4)}"
         return (
-            f"{len(self.layers)} layers re-estimated ({self.method}, {self.passes} passes, at"
-            f" least {values:,} values a channel){skipped if self.skipped else ''}"
+            f"{counted(len(self.layers), 'layer')} re-estimated ({self.method},"
+            f" {counted(self.passes, 'pass', 'passes')}, at"
+            f" least {counted(values, 'value')} a channel){skipped if self.skipped else ''}"
         )
 
 
@@ -311,8 +313,8 @@ def _layerwise(
         needed = None if count is None else 3 * largest * count
         in_memory = needed is not None and needed <= memory_limit
         size = "unknown" if needed is None else format_bytes(needed)
-        way = "one pass in memory" if in_memory else f"{len(order)} passes"
-        reporter.note(f"re-estimating {len(order)} layers in {way} (activations {size})")
+        way = "one pass in memory" if in_memory else f"{counted(len(order), 'pass', 'passes')}"
+        reporter.note(f"re-estimating {counted(len(order), 'layer')} in {way} (activations {size})")
     if in_memory:
         passes.lockstep(model, chosen, chain([first], iterator), forward, settle)
         return 1

@@ -23,6 +23,7 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve
 from headstart.core.row_keys import Keys, content_order
 from headstart.core.seeds import require_seeds
+from headstart.core.wording import count, verb
 from headstart.evaluation.targets import FloatArray, Targets, as_weights, class_weight_vector
 from headstart.evaluation.tasks import Task, task_named
 from headstart.heads.contract import Trained
@@ -97,7 +98,11 @@ def fit_mlp(
         held = _held_out(targets, settings, seed, together.keys, groups, notes)
     present = targets.present
     if not present.all():
-        notes.append(f"{int((~present).sum())} classes have no training row; probability 0")
+        absent = int((~present).sum())
+        notes.append(
+            f"{count(absent, 'class', 'classes')} {verb(absent, 'has', 'have')} no training row;"
+            " probability 0"
+        )
     rows = order[~held[order]]
     mean, scale = moments(features, rows, counts)
     values = targets.values if targets.labels is not None else targets.values.astype(np.float32)
@@ -261,7 +266,8 @@ class _Training:
                 if len(checks) and settings.patience and epoch - best_epoch >= settings.patience:
                     notes.append(
                         f"stopped after epoch {epoch + 1}: no lower validation loss in"
-                        f" {settings.patience} epochs; the weights of epoch {best_epoch + 1} are"
+                        f" {count(settings.patience, 'epoch')}; the weights of epoch"
+                        f" {best_epoch + 1} are"
                         " kept"
                     )
                     break

@@ -15,6 +15,7 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
 from headstart.core.row_keys import Keys, content_order, take_keys
 from headstart.core.seeds import require_seeds
+from headstart.core.wording import count, verb
 from headstart.evaluation.intervals import wilson_interval
 from headstart.evaluation.targets import as_labels, as_weights, require_two_classes
 from headstart.heads.base import Head
@@ -161,7 +162,7 @@ def choose_linear(
     if not convergence.reached:
         notes.append(
             f"the refit stopped at a gradient of {convergence.gradient:.1e} after"
-            f" {convergence.passes} passes, above the tolerance of {tolerance:g}"
+            f" {count(convergence.passes, 'pass', 'passes')}, above the tolerance of {tolerance:g}"
         )
     return Trained(
         head=head,
@@ -266,14 +267,16 @@ def absent_note(present: np.ndarray, n_classes: int, names: Sequence[str] | None
 def _path_notes(path: LogisticPath, at: int) -> list[str]:
     notes = []
     if path.dropped.any():
+        given_up = int(path.dropped.sum())
         notes.append(
-            f"{int(path.dropped.sum())} of {len(path.grid)} values of C were given up early, more"
-            " than three standard errors below the best, and are not in the curve"
+            f"{given_up} of {count(len(path.grid), 'value')} of C {verb(given_up, 'was', 'were')}"
+            " given up early, more than three standard errors below the best, and"
+            f" {verb(given_up)} not in the curve"
         )
     late = (path.gradient > path.tolerance).any(axis=0) & ~path.dropped
     if late.any():
         notes.append(
-            f"{int(late.sum())} values of C did not reach a gradient of {path.tolerance:g}"
+            f"{count(int(late.sum()), 'value')} of C did not reach a gradient of {path.tolerance:g}"
             f" in some fold (largest {path.gradient[:, late].max():.1e})"
         )
     if len(path.grid) > 1 and at in (0, len(path.grid) - 1):

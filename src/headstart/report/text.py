@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.core.records import Baseline, Evaluation, Interval, Score
 from headstart.core.wording import NOT_DEFINED, clean, format_number, format_percent, shorten
+from headstart.core.wording import count as counted
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -23,8 +24,8 @@ def format_interval(interval: Interval) -> str:
     basis = {
         "wilson": f"Wilson, n = {interval.n:,}",
         "bootstrap": f"bootstrap over items, n = {interval.n:,}",
-        "t": f"t over {interval.n:,} repetitions",
-        "normal": f"normal over {interval.n:,} repetitions",
+        "t": f"t over {counted(interval.n, 'repetition')}",
+        "normal": f"normal over {counted(interval.n, 'repetition')}",
     }[interval.method]
     return f"{level} % interval {bounds}, {basis}"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from headstart.core.wording import count, format_percent, listed
+from headstart.core.wording import count as counted
 from headstart.core.wording import format_number as number
 from headstart.evaluation import Difference
 from headstart.extraction import TOLERANCE
@@ -52,7 +53,7 @@ def inputs_look_wrong(e: Evidence) -> Iterator[Finding]:
     text = (
         f"{symptom}: {correction.name}, the drift of {check.layers[0]} from its running statistics"
         f" falls from {number(check.given.first)} to {number(correction.first)} nats"
-        f" ({len(check.layers)} early layers: {number(check.given.early)} to"
+        f" ({counted(len(check.layers), 'early layer')}: {number(check.given.early)} to"
         f" {number(correction.early)})."
     )
     if kind == "unscaled":
@@ -109,7 +110,8 @@ def inputs_fit(e: Evidence) -> Iterator[Finding]:
         "inputs: fit",
         "note",
         f"The preprocessing fits: {check.layers[0]} drifts by {number(check.given.first)} nats from"
-        f" its running statistics ({len(check.layers)} early layers: {number(check.given.early)}),"
+        f" its running statistics ({counted(len(check.layers), 'early layer')}:"
+        f" {number(check.given.early)}),"
         f" and none of {len(check.trials)} other usual preprocessings is clearly nearer"
         f" (best: {best.name}, {number(best.early)}).",
         evidence={"first": check.given.first, "early": check.given.early, "best": best.early},
@@ -300,7 +302,8 @@ def statistics_moved(e: Evidence) -> Iterator[Finding]:
         "statistics move",
         "warning",
         f"In training mode the forward pass moves the running statistics of {len(moved)} of"
-        f" {len(e.moved)} layers, under torch.no_grad() and inference_mode too: within two"
+        f" {counted(len(e.moved), 'layer')}, under torch.no_grad() and inference_mode too: within"
+        f" two"
         f" batches the running mean of {worst} moved by {number(moved[worst])} standard deviations."
         " (This was measured on a copy; your module is unchanged.)",
         fix="call backbone.eval() before any forward pass, or headstart.freeze(backbone)",
@@ -342,7 +345,8 @@ def differences_in_noise(e: Evidence) -> Iterator[Finding]:
     if intervals:
         widest = max(interval.high - interval.low for interval in intervals)
         resolution = (
-            f" With {e.n_test:,} test items and {len(e.reference_outcome.runs)} repetitions, the"
+            f" With {counted(e.n_test, 'test item')} and"
+            f" {counted(len(e.reference_outcome.runs), 'repetition')}, the"
             f" widest of these differences is known to ±{100 * widest / 2:.1f} points."
         )
     yield Finding(

@@ -15,7 +15,7 @@ from headstart.study.heads import Fitted, HeadSpec, fit_head
 from headstart.study.measurements import Behaviour, Spread, spread_of
 from headstart.study.plan import Case, Key
 from headstart.study.repetitions import Repetition, StudyData
-from headstart.study.results import FrozenOutcome, Outcome, RunRecord, TunedOutcome
+from headstart.study.results import FrozenOutcome, Outcome, RunRecord, Tested, TunedOutcome
 from headstart.study.rows import Bench, Kept, Rows, digest_of, rows_key, rows_of
 
 
@@ -178,6 +178,24 @@ def judge(
     return tuple(outcomes)
 
 
+def tested(
+    cases: Sequence[Case], series: Mapping[Key, Series], data: StudyData, head: HeadSpec
+) -> Tested:
+    """Return the test items with what every configuration predicted for them.
+
+    Args:
+        cases: all configurations.
+        series: what each was trained to.
+        data: with the repetitions.
+        head: of configurations without their own.
+    """
+    return Tested(
+        data.test,
+        tuple(repetition.test for repetition in data.repetitions),
+        {case.name: tuple(one.test for one in series[case.key(head)].fitted) for case in cases},
+    )
+
+
 _EQUAL = Difference(0.0, None, 1.0, 1.0)
 """The difference from the reference of what is the same function with the same head."""
 
@@ -225,4 +243,4 @@ def _records(
     )
 
 
-__all__ = ["Series", "judge", "train_all", "train_heads"]
+__all__ = ["Series", "judge", "tested", "train_all", "train_heads"]

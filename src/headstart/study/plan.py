@@ -172,7 +172,8 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.items:,} forward passes of single {self.unit} instead of {self.alone:,};"
+            f"{count(self.items, 'forward pass', 'forward passes')} of single {self.unit} instead"
+            f" of {self.alone:,};"
             f" {self.saved:,} are shared",
             *(f"  {line}" for line in self.lines()),
         ]

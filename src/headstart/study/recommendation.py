@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headstart.core.wording import count, format_percent
+from headstart.core.wording import count as counted
 from headstart.data import Inputs
 from headstart.study.configurations import REFERENCE, Configuration
 from headstart.study.findings import against, kind_of_fault
@@ -123,7 +124,8 @@ def _text(e: Evidence, chosen: FrozenOutcome) -> str:
 
 
 def _figures(e: Evidence, chosen: Outcome) -> str:
-    text = f"{chosen.name}: {format_percent(chosen.accuracy.value)} on {e.n_test:,} test items"
+    text = f"{chosen.name}: {format_percent(chosen.accuracy.value)} on"
+    text += f" {counted(e.n_test, 'test item')}"
     interval = chosen.accuracy.interval
     if interval is not None:
         text += f" (95 % interval {100 * interval.low:.1f}–{100 * interval.high:.1f})"
@@ -144,7 +146,7 @@ def _held_out(e: Evidence, chosen: Outcome) -> str:
 
 def _doubt(e: Evidence, chosen: Outcome) -> str:
     repeats = len(chosen.runs)
-    basis = f"This rests on {count(repeats, 'repetition')} and {e.n_test:,} test items"
+    basis = f"This rests on {count(repeats, 'repetition')} and {counted(e.n_test, 'test item')}"
     if repeats < 3:
         return f"{basis}: too few repetitions to see small differences; use repeats=5 or more."
     if chosen.difference is None or chosen.difference.significant:

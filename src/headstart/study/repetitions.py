@@ -17,6 +17,8 @@ from headstart.core.division import stratified_split
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Reporter
 from headstart.core.row_keys import content_order
+from headstart.core.wording import count as counted
+from headstart.core.wording import verb
 from headstart.data import Dataset, Inputs, Split, read_batches, unreadable
 from headstart.data.reading import OnBad
 from headstart.study.settings import CompareConfig
@@ -251,7 +253,10 @@ def drop_unreadable(dataset: Dataset, inputs: Inputs, on_bad: OnBad, reporter: R
         bad = unreadable(split, inputs, reporter=reporter)
         if bad:
             shown = ", ".join(f"{item.origin} ({item.reason})" for item in bad[:5])
-            reporter.note(f"{len(bad)} unreadable items of {name} are left out: {shown}")
+            reporter.note(
+                f"{counted(len(bad), 'unreadable item')} of {name} {verb(len(bad))} left out:"
+                f" {shown}"
+            )
         kept[name] = split.take(~np.isin(np.arange(len(split)), [item.index for item in bad]))
     return dataclasses.replace(dataset, splits=kept)
 

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headstart.core.records import CacheUse, Curve, Score, to_plain
+from headstart.data import Split
 from headstart.evaluation import Difference
 from headstart.freezing import LayerDrift
 from headstart.study.functions import Facts
@@ -224,6 +228,30 @@ class Evidence:
         return self.frozen_outcome(self.reference)
 
 
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """The test items, and what every configuration took them for.
+
+    Attributes:
+        split: where the items are.
+        positions: ``(t,) int64`` in the split, for each repetition.
+        predicted: by configuration ``(t,) int64`` classes, for each repetition.
+    """
+
+    split: Split
+    positions: tuple[NDArray[np.int64], ...]
+    predicted: Mapping[str, tuple[NDArray[np.int64], ...]]
+
+    def wrong(self, name: str) -> dict[int, list[int]]:
+        """Return what a configuration took items for that it got wrong, by their position."""
+        found: dict[int, list[int]] = {}
+        for positions, predicted in zip(self.positions, self.predicted[name], strict=True):
+            truth = self.split.labels[positions]
+            for row in np.flatnonzero(predicted != truth):
+                found.setdefault(int(positions[row]), []).append(int(predicted[row]))
+        return found
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A finished study.
@@ -243,6 +271,7 @@ class Comparison:
         seconds: wall time by step.
         cache: rows found in and added to the feature cache.
         resumed: passes and heads that an interrupted study had finished.
+        tested: the test items with all predictions.
     """
 
     evidence: Evidence
@@ -256,6 +285,7 @@ class Comparison:
     seconds: Mapping[str, float]
     cache: CacheUse
     resumed: int
+    tested: Tested = field(compare=False, repr=False)
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:

@@ -22,7 +22,7 @@ from headstart.study.configurations import REFERENCE, Configuration, resolve, wi
 from headstart.study.findings import find_causes
 from headstart.study.functions import Facts, cut_of, function_of
 from headstart.study.inputs import InputCheck, InputRange, check_inputs, input_range
-from headstart.study.judging import judge, train_heads
+from headstart.study.judging import judge, tested, train_heads
 from headstart.study.measurements import behaviours, drifts, find_facts, moved, share_functions
 from headstart.study.network import Networks
 from headstart.study.plan import Case, make_plan
@@ -165,6 +165,7 @@ def run_study(
         seconds=clock.seconds(),
         cache=rows.use,
         resumed=rows.resumed + sum(one.resumed for one in series.values()),
+        tested=tested(everything, series, data, head),
     )
     if finish is not None:
         finish(comparison)

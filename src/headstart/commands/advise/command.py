@@ -30,6 +30,9 @@ def advise(
         print_json(to_plain(advice))
         return
     console = stdout()
+    if printing.quiet:
+        print_lines(console, (advice.verdict, *advice.commands))
+        return
     console.print(advice.verdict, style="bold")
     rows = [(each.name, each.value, each.meaning, each.leaning) for each in advice.indicators]
     console.print(plain_table(("indicator", "measured", "usually means", "leans to"), rows))

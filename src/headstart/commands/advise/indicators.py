@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from headstart.core.records import Score
+from headstart.core.wording import count as counted
 from headstart.finetuning.gradients import RelativeGradient
 from headstart.freezing import LayerDrift
 from headstart.heads import LabelBudget
@@ -74,7 +75,8 @@ def trial_indicator(difference: Score, epochs: int) -> Indicator:
     assert interval is not None
     value = (
         f"{100 * difference.value:+.1f} points ({100 * interval.low:+.1f} to"
-        f" {100 * interval.high:+.1f}) on {interval.n} held-out items after {epochs} epochs"
+        f" {100 * interval.high:+.1f}) on {counted(interval.n, 'held-out item')} after"
+        f" {counted(epochs, 'epoch')}"
     )
     if interval.low > 0:
         return Indicator(
@@ -130,7 +132,8 @@ def drift_indicator(shifts: tuple[LayerDrift, ...]) -> Indicator:
     middle = float(np.median([layer.mean_shift for layer in shifts]))
     worst = max(shifts, key=lambda layer: layer.mean_shift)
     value = (
-        f"median shift of the mean {middle:.2f} standard deviations over {len(shifts)} layers"
+        f"median shift of the mean {middle:.2f} standard deviations over"
+        f" {counted(len(shifts), 'layer')}"
         f" (largest {worst.mean_shift:.2f}, {worst.name})"
     )
     if middle > _LARGE_SHIFT:

@@ -29,6 +29,7 @@ from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.core.division import stratified_split
 from headstart.core.errors import DataError, FreezeError
 from headstart.core.row_keys import content_order
+from headstart.core.wording import count, verb
 from headstart.data import Split, unreadable
 from headstart.data.reading import settle_bad_items
 from headstart.evaluation import accuracy_score, paired_accuracy_difference
@@ -156,7 +157,8 @@ class _Measurements:
         self.held_out = whole.take(measured)
         if not len(choose) or not len(measured) or len(np.unique(self.train.labels)) < 2:
             raise DataError(
-                f"{len(whole)} training items are too few to hold some out for the advice",
+                f"{count(len(whole), 'training item')} {verb(len(whole))} too few to hold some"
+                f" out for the advice",
                 hint="at least a dozen items of every class are needed",
             )
 

@@ -24,6 +24,7 @@ from headstart.core.errors import ConfigError
 from headstart.core.kinds import Kind
 from headstart.core.settings import command_line, like, option
 from headstart.core.wording import count, format_bytes, shell
+from headstart.core.wording import count as counted
 
 if TYPE_CHECKING:
     from headstart.cache import FeatureCache
@@ -105,7 +106,7 @@ def info(key: Key, place: Listed) -> None:
         print_json({**_plain(found), "description": space.description})
         return
     console = stdout()
-    console.print(f"{found.key}: {found.rows:,} rows in {found.shards:,} shards")
+    console.print(f"{found.key}: {counted(found.rows, 'row')} in {counted(found.shards, 'shard')}")
     console.print(f"{format_bytes(found.nbytes)} in {space.folder}")
     for column in found.columns:
         error = f", largest error {column.max_error:.2g}" if column.max_error else ""
@@ -156,12 +157,15 @@ def verify(config: VerifyConfig, place: Place, printing: Printing) -> None:
         for fault in report.faults:
             console.print(f"{fault.path}: {fault.what} ({_state(fault)})")
         console.print(
-            f"{report.rows:,} rows in {report.shards:,} shards of {report.spaces:,} spaces, "
-            f"{format_bytes(report.nbytes)}, {report.kept:,} kept results and digests of files: "
-            + _verdict(report)
+            f"{counted(report.rows, 'row')} in {counted(report.shards, 'shard')} of"
+            f" {counted(report.spaces, 'space')}, "
+            f"{format_bytes(report.nbytes)}, {counted(report.kept, 'kept result')} and digests of"
+            f" files: " + _verdict(report)
         )
         if rows and config.repair:
-            console.print(f"{rows:,} rows will be computed again when they are next needed")
+            console.print(
+                f"{counted(rows, 'row')} will be computed again when they are next needed"
+            )
         elif report.damaged:
             words = ["headstart", "cache", "verify", *command_line(place), "--repair"]
             print_lines(console, (f"mend it with: {shell(words)}",))
@@ -241,7 +245,7 @@ def gc(config: GcConfig, place: Listed) -> None:
     console = stdout()
     verb = "would remove" if config.dry_run else "removed"
     for entry in report.removed:
-        console.print(f"{verb} {entry.key[:12]} ({_summary(entry)}, {entry.rows:,} rows)")
+        console.print(f"{verb} {entry.key[:12]} ({_summary(entry)}, {counted(entry.rows, 'row')})")
     for entry in report.in_use:
         console.print(f"kept {entry.key[:12]}, which is in use")
     if report.files:
@@ -264,7 +268,7 @@ def export(
 
     space = place.open().store.find(key)
     rows = export_space(space, target, reporter=reporter(place.quiet))
-    stdout().print(f"{rows:,} rows written to {target}")
+    stdout().print(f"{counted(rows, 'row')} written to {target}")
 
 
 @app.command("import")
@@ -276,7 +280,7 @@ def import_(
     from headstart.store import import_rows
 
     space = import_rows(place.open().store, source, reporter=reporter(place.quiet))
-    stdout().print(f"{len(space):,} rows in {space.key[:12]}")
+    stdout().print(f"{counted(len(space), 'row')} in {space.key[:12]}")
 
 
 def _plain(info: SpaceInfo) -> dict[str, Any]:

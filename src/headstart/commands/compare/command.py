@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headstart.commands.compare.options import COMPARE, CompareConfig
-from headstart.commands.console import Printing, print_json, print_lines, stdout
+from headstart.commands.console import Printing, print_json, print_lines, print_quietly, stdout
 from headstart.commands.generate import Data, as_flags, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.core.settings import options_of
@@ -35,6 +35,9 @@ def compare(
     done = compare_job(data, backbone, config=config, run=run, reading=reading)
     if printing.json:
         print_json({**done.document(), **done.description(), "folder": str(done.folder)})
+        return
+    if printing.quiet:
+        print_quietly(done.folder, run.out)
         return
     console = stdout()
     flags = {each.name: each for each in options_of(CompareConfig)}

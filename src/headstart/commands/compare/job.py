@@ -23,6 +23,8 @@ from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
 from headstart.core.records import to_plain
 from headstart.core.settings import Fault
+from headstart.core.wording import count
+from headstart.data import Inputs
 from headstart.study import Comparison, resolve, run_study
 from headstart.study.configurations import with_reference
 
@@ -129,7 +131,7 @@ def compare(
             folder=folder,
         )
         if folder is not None:
-            write_comparison(done, folder)
+            write_comparison(done, folder, network.inputs)
         runs.append(done)
 
     run_study(
@@ -147,22 +149,32 @@ def compare(
     return runs[0]
 
 
-def write_comparison(run: ComparisonRun, folder: Path) -> None:
-    """Write ``comparison.json``, figures, ``report.html`` and ``run.json``."""
+def write_comparison(run: ComparisonRun, folder: Path, inputs: Inputs | None = None) -> None:
+    """Write ``comparison.json``, predictions, figures, ``report.html`` and ``run.json``.
+
+    Args:
+        run: the comparison.
+        folder: an existing folder.
+        inputs: show the items that were predicted wrong; None: they are named only.
+    """
+    from headstart.commands.compare.mistakes import find_mistakes, write_predictions
     from headstart.commands.compare.page import comparison_page, save_figures
     from headstart.report import write_page
 
     e, outcomes = run.comparison.evidence, run.comparison.outcomes
     write_json(folder / "comparison.json", run.document())
+    write_predictions(run.comparison, folder)
     save_figures(run.comparison, folder)
     page = comparison_page(
         run.comparison,
         title=f"{e.data}: which way to run {e.backbone}",
-        subtitle=f"{len(outcomes)} configurations × {len(outcomes[0].runs)} repetitions,"
+        subtitle=f"{count(len(outcomes), 'configuration')} ×"
+        f" {count(len(outcomes[0].runs), 'repetition')},"
         f" {e.n_train:,} training and {e.n_test:,} test {e.unit}",
         environment=run.environment,
         notes=run.notes,
         commands=Commands(run.command, run.commands),
+        mistakes=find_mistakes(run.comparison, inputs),
     )
     write_page(page, folder / "report.html")
     write_json(folder / "run.json", run.description())

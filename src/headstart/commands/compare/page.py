@@ -13,10 +13,12 @@ from headstart.commands.run_page import command_blocks
 from headstart.core.records import Curve
 from headstart.core.wording import (
     NOT_DEFINED,
+    count,
     format_number,
     format_percent,
     format_seconds,
     shorten,
+    verb,
 )
 from headstart.report.page import (
     Block,
@@ -46,6 +48,7 @@ def comparison_page(
     environment: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     commands: Commands | None = None,
+    mistakes: Sequence[Block] = (),
 ) -> Page:
     """Build the report of ``compare``.
 
@@ -55,6 +58,7 @@ def comparison_page(
         subtitle: one line below it.
         environment: versions and hardware.
         notes: what was decided in reading data and backbone.
+        mistakes: what the recommended configuration got wrong.
         commands: what to do next, and the command that made the comparison.
     """
     commands = commands or Commands()
@@ -64,6 +68,7 @@ def comparison_page(
         Section("Training", tuple(_training(comparison))),
         Section("Causes", tuple(_causes(comparison))),
         Section("Cost", tuple(_cost(comparison))),
+        Section("Mistakes", tuple(mistakes)),
         Section("Every run", (_runs(comparison),)),
         Section("To repeat this", tuple(_settings(comparison, environment, notes, commands))),
     )
@@ -276,9 +281,11 @@ def _cost(comparison: Comparison) -> list[Block]:
             "; ".join(f"{name}: {format_seconds(value)} an item" for name, value in rates),
             "Time of the forward pass alone; memory is in the table above.",
         ),
-        f"The study needed {plan.items:,} forward passes of single {plan.unit} instead of"
+        f"The study needed {count(plan.items, 'forward pass', 'forward passes')} of single"
+        f" {plan.unit} instead of"
         f" {plan.alone:,}: configurations that compute the same function share rows."
-        f" {cache.hits:,} rows were in the cache already, {cache.misses:,} were added to it.",
+        f" {count(cache.hits, 'row')} {verb(cache.hits, 'was', 'were')} in the cache"
+        f" already, {cache.misses:,} {verb(cache.misses, 'was', 'were')} added to it.",
         Table(("pass",), tuple((line,) for line in plan.lines()), "The plan", "l", folded=True),
         Table(("step", "time"), steps, "Time by step", "lr", folded=True),
     ]
@@ -299,7 +306,9 @@ def _runs(comparison: Comparison) -> Table:
         for run in outcome.runs
     )
     header = ("configuration", "repetition", "accuracy", "right", "held out", "chosen", "seeds")
-    return Table(header, rows, f"All {len(rows)} runs with their seeds", "lrrrrll", folded=True)
+    return Table(
+        header, rows, f"All {count(len(rows), 'run')} with their seeds", "lrrrrll", folded=True
+    )
 
 
 def _seeds(seeds: Seeds) -> str:

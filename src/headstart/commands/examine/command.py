@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headstart.commands.console import Printing, plain_table, print_json, print_lines, stdout
+from headstart.commands.console import (
+    Printing,
+    plain_table,
+    print_json,
+    print_lines,
+    print_quietly,
+    stdout,
+)
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
 from headstart.commands.generate import Data, generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
+from headstart.core.wording import count, verb
 
 if TYPE_CHECKING:
     from headstart.commands.examine.examination import Examination
@@ -32,6 +40,8 @@ def examine(
     found = examine_job(data, backbone, config=config, run=run, reading=reading)
     if printing.json:
         print_json({**found.plain(), "next": list(found.commands.next)})
+    elif printing.quiet:
+        print_quietly(found.folder, run.out)
     else:
         _print(found, config.most)
 
@@ -48,11 +58,17 @@ def _print(found: Examination, most: int) -> None:
     if budget.gain is not None:
         console.print(f"twice the labels would bring about {format_gain(budget.gain)}")
     copies, doubts = found.near_copies, found.doubts
-    console.print(f"\n{len(copies):,} of {found.n_test:,} test items are near copies")
+    console.print(
+        f"\n{len(copies):,} of {count(found.n_test, 'test item')}"
+        f" {verb(len(copies), 'is a near copy', 'are near copies')}"
+    )
     if copies:
         pairs = [(each.test, each.train, f"{each.similarity:.3f}") for each in copies[:most]]
         console.print(plain_table(("test item", "training item", "cosine"), pairs))
-    console.print(f"\n{len(doubts):,} of {found.n_train:,} training labels look doubtful")
+    console.print(
+        f"\n{len(doubts):,} of {count(found.n_train, 'training label')}"
+        f" {verb(len(doubts), 'looks', 'look')} doubtful"
+    )
     if doubts:
         marked = [
             (each.item, each.label, each.suggested, f"{each.probability:.0%}")

@@ -8,7 +8,8 @@ from typing import Any
 from headstart.commands.examine.examination import Examination, format_gain
 from headstart.commands.run_page import command_blocks
 from headstart.core.records import Excerpt
-from headstart.core.wording import format_percent
+from headstart.core.wording import count as counted
+from headstart.core.wording import format_percent, verb
 from headstart.heads import LabelBudget
 from headstart.report.page import (
     Block,
@@ -40,9 +41,13 @@ def examine_page(
     """
     gain = found.budget.gain
     headlines = [
-        Headline("Near copies", f"{len(found.near_copies):,}", f"of {found.n_test:,} test items"),
         Headline(
-            "Doubtful labels", f"{len(found.doubts):,}", f"of {found.n_train:,} training items"
+            "Near copies", f"{len(found.near_copies):,}", f"of {counted(found.n_test, 'test item')}"
+        ),
+        Headline(
+            "Doubtful labels",
+            f"{len(found.doubts):,}",
+            f"of {counted(found.n_train, 'training item')}",
         ),
     ]
     if gain is not None:
@@ -57,7 +62,7 @@ def examine_page(
     )
     return Page(
         title=f"{configuration['data']}: the data, by its features",
-        subtitle=f"{found.n_train:,} training and {found.n_test:,} test images",
+        subtitle=f"{found.n_train:,} training and {counted(found.n_test, 'test image')}",
         headlines=tuple(headlines),
         sections=(
             Section("Would more labels help?", tuple(_budget(found.budget))),
@@ -91,9 +96,9 @@ def _budget(budget: LabelBudget) -> list[Block]:
     return [
         Picture(
             figure,
-            "; ".join(f"{shots} labels per class: {text}" for shots, text in rows),
-            f"Accuracy on held-out training items, {repetitions} repetitions. The dashed part is"
-            " a power law through the last points, not a measurement.",
+            "; ".join(f"labels per class {shots}: {text}" for shots, text in rows),
+            f"Accuracy on held-out training items, {counted(repetitions, 'repetition')}."
+            " The dashed part is a power law through the last points, not a measurement.",
         ),
         Table(("labels per class", "accuracy"), tuple(rows), "All points", "rl", folded=True),
         *(Callout(note) for note in budget.notes),
@@ -115,8 +120,9 @@ def _leaks(found: Examination, excerpts: Sequence[Excerpt], threshold: float) ->
     shown = "" if len(examples) == count else f" The {len(examples):,} most similar are shown."
     return [
         Callout(
-            f"{count:,} of {found.n_test:,} test items ({share}) nearly equal a training item, so"
-            " the test score may be too high. Look at them, and move or drop the copies.",
+            f"{count:,} of {counted(found.n_test, 'test item')} ({share})"
+            f" nearly {verb(count, 'equals', 'equal')} a training item, so the test score may be"
+            f" too high. Look at them, and move or drop the copies.",
             "warning",
         ),
         Gallery(examples, f"Left the test item, right the training item.{shown}"),
@@ -141,9 +147,10 @@ def _doubts(found: Examination, excerpts: Sequence[Excerpt]) -> list[Block]:
     )
     shown = "" if len(examples) == count else f" The {len(examples):,} most doubtful are shown."
     return [
-        f"{count:,} of {found.n_train:,} training items are confidently predicted as another class"
-        " by a head that did not see them (confident learning, Northcutt et al. 2021). Some are"
-        " hard items with the right label: look before you change one.",
+        f"{count:,} of {counted(found.n_train, 'training item')} {verb(count)} confidently"
+        " predicted as another class by a head that did not see them (confident learning,"
+        " Northcutt et al. 2021). Some are hard items with the right label: look before you change"
+        " one.",
         Gallery(examples, f"Doubtful labels.{shown}"),
         "The files predictions.csv and predictions.parquet beside this page hold the held-out"
         " prediction for every training item.",

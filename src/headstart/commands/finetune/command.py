@@ -58,7 +58,7 @@ def finetune(
         reading=reading,
         show_plan=None if printing.json or printing.quiet else _print_plan,
     )
-    print_run(made, printing)
+    print_run(made, printing, run.out)
 
 
 def _print_plan(plan: Plan) -> None:

@@ -21,6 +21,7 @@ from headstart.core.division import stratified_split
 from headstart.core.errors import DataError
 from headstart.core.records import CacheUse
 from headstart.core.row_keys import content_order
+from headstart.core.wording import count, verb
 from headstart.data import BadItem, Dataset, Split, unreadable
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.finetuning import Recipe
@@ -182,7 +183,12 @@ def _divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split,
         )
     if "validation" in dataset.splits:
         validation = _labelled(dataset.splits["validation"])
-        return whole, validation, f"the data's own {len(validation):,} items choose the best epoch"
+        return (
+            whole,
+            validation,
+            f"the data's own {count(len(validation), 'item')}"
+            f" {verb(len(validation), 'chooses', 'choose')} the best epoch",
+        )
     first, second = stratified_split(whole.labels, fraction, seed=seed, keys=whole.ids)
     if not len(second):
         raise DataError(
@@ -190,8 +196,9 @@ def _divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split,
             hint="a class needs at least two different items",
         )
     note = (
-        f"{len(second):,} of {len(whole):,} training items choose the best epoch and train nothing;"
-        " the test split chooses nothing"
+        f"{len(second):,} of {count(len(whole), 'training item')}"
+        f" {verb(len(second), 'chooses', 'choose')} the best epoch and"
+        f" {verb(len(second), 'trains', 'train')} nothing; the test split chooses nothing"
     )
     return whole.take(first), whole.take(second), note
 

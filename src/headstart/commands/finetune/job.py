@@ -33,6 +33,7 @@ from headstart.core.files import write_json
 from headstart.core.fingerprints import canonical_json, sha256
 from headstart.core.progress import SilentReporter
 from headstart.core.records import Baseline, Evaluation, to_plain
+from headstart.core.wording import count as counted
 from headstart.evaluation import evaluate as score
 from headstart.finetuning import Classifier, Recipe, recipe_to_plain
 from headstart.finetuning.checkpoint import Checkpoint
@@ -218,7 +219,8 @@ class _Job:
         self.session.say(*plan.notes)
         if self.devices.size > 1:
             self.session.say(
-                f"{self.devices.size} devices share every batch; the times of the plan are those"
+                f"{counted(self.devices.size, 'device')} share every batch; the times of the plan"
+                f" are those"
                 " of one"
             )
         if folder is not None and self.devices.main:

@@ -11,7 +11,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from headstart.core.wording import format_bytes, format_percent, format_seconds, format_shape
+from headstart.core.wording import (
+    count,
+    format_bytes,
+    format_percent,
+    format_seconds,
+    format_shape,
+    verb,
+)
 from headstart.finetuning.plan import Plan, PlannedPlace, PlannedStage
 
 _FEW, _WIDE = 3, 7
@@ -72,7 +79,7 @@ def describe_cut(stage: PlannedStage) -> str:
     where = ", ".join(
         f"{name} {format_shape(shape)} {dtype}" for name, shape, dtype in cut.at.boundary
     )
-    rows = f"{cut.rows:,} rows, {format_bytes(cut.at.bytes)}"
+    rows = f"{count(cut.rows, 'row')}, {format_bytes(cut.at.bytes)}"
     if cut.at.missing is None:
         rows += ", known when the stage begins"
     elif cut.at.missing == 0:
@@ -114,8 +121,10 @@ def plan_table(plan: Plan) -> Group:
     """Return the plan for a rich console; names of parts are never read as markup."""
     start = "a probe" if plan.start == "probe" else "a random head"
     title = (
-        f"plan: {plan.recipe} from {start}, {plan.n_train:,} items train,"
-        f" {plan.n_validation:,} choose the best epoch; about {format_seconds(plan.seconds)}"
+        f"plan: {plan.recipe} from {start}, {count(plan.n_train, 'item')}"
+        f" {verb(plan.n_train, 'trains', 'train')},"
+        f" {plan.n_validation:,} {verb(plan.n_validation, 'chooses', 'choose')} the best epoch;"
+        f" about {format_seconds(plan.seconds)}"
     )
     shown = _one_by_one if len(plan.stages) <= _FEW else _side_by_side
     return Group(

@@ -9,6 +9,7 @@ from headstart.commands.finetune.items import Items
 from headstart.commands.finetune.options import FinetuneConfig
 from headstart.commands.session import Session
 from headstart.core.records import Baseline
+from headstart.core.wording import count
 from headstart.data import Split
 from headstart.evaluation import accuracy_score
 from headstart.finetuning import Classifier
@@ -74,7 +75,7 @@ def surgical_block(
         return best.name, f"surgical: '{best.name}' is the only block"
     return best.name, (
         f"surgical: '{best.name}' has the largest gradient relative to its weights"
-        f" ({best.ratio:.3g}; the next {others[0]:.3g}), measured on {len(order)} items"
+        f" ({best.ratio:.3g}; the next {others[0]:.3g}), measured on {count(len(order), 'item')}"
     )
 
 

@@ -25,4 +25,4 @@ def fit(
     from headstart.commands.run_report import print_run
 
     made = fit_job(data, backbone, config=config, run=run, reading=reading)
-    print_run(made, printing)
+    print_run(made, printing, run.out)

@@ -6,6 +6,7 @@ from headstart.commands.console import Printing, plain_table, print_json, print_
 from headstart.commands.generate import Data, Items, RunFolder, generated
 from headstart.commands.predict.options import EVALUATE, PREDICT, EvaluateConfig, PredictConfig
 from headstart.commands.settings import ReadOptions, RunOptions
+from headstart.core.wording import clean, count
 
 SHOWN = 20
 """So many predictions are printed; a file gets all of them."""
@@ -32,6 +33,11 @@ def predict(
     if printing.json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
+    if printing.quiet:
+        if config.table is None:
+            for row in rows:
+                print(*map(_plain, row[:3]), sep="\t")
+        return
     console = stdout()
     titles = [name.replace("_", " ") for name in columns]
     shown = [
@@ -41,7 +47,13 @@ def predict(
     if len(said) > SHOWN:
         console.print(f"and {len(said) - SHOWN:,} more")
     if config.table is not None:
-        console.print(f"{len(said):,} predictions written to {config.table}")
+        print_lines(
+            console, (f"{count(len(said), 'prediction')} written to {clean(config.table)}",)
+        )
+
+
+def _plain(cell: object) -> str:
+    return f"{cell:.6g}" if isinstance(cell, float) else clean(cell)
 
 
 @generated(EVALUATE)
@@ -60,13 +72,16 @@ def evaluate(
     from headstart.commands.predict.job import evaluate as evaluate_job
     from headstart.commands.run_report import mistakes_line
     from headstart.core.records import to_plain
-    from headstart.report import evaluation_table
+    from headstart.report import evaluation_table, format_score
 
     evaluation = evaluate_job(data, run, config=config, run=running, reading=reading)
     if printing.json:
         print_json(to_plain(evaluation))
         return
     console = stdout()
+    if printing.quiet:
+        print_lines(console, (f"accuracy {format_score(evaluation.accuracy)}",))
+        return
     console.print(evaluation_table(evaluation))
     lines = [f"\n{mistakes_line(evaluation)}"]
     if running.out is not None:

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from headstart.commands.console import Printing, plain_table, print_json, print_lines, stdout
+from headstart.commands.console import (
+    Printing,
+    plain_table,
+    print_json,
+    print_lines,
+    print_quietly,
+    stdout,
+)
 from headstart.commands.generate import generated
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.options import SWEEP, SweepConfig
@@ -29,7 +36,7 @@ def sweep(
     printing: Printing,
 ) -> None:
     """Try every head on every layer, choose inside the training split, test the winner once."""
-    from headstart.commands.run_report import mistakes_line
+    from headstart.commands.run_report import mistakes_line, time_line
     from headstart.commands.sweep.job import sweep as sweep_job
     from headstart.commands.sweep.page import HEADER, best_rows
     from headstart.core.records import to_plain
@@ -49,12 +56,17 @@ def sweep(
             }
         )
         return
+    if printing.quiet:
+        print_quietly(result.folder, run.out)
+        return
     console = stdout()
     console.print(plain_table(HEADER, best_rows(result.sweep)))
     if result.evaluation is not None:
         console.print("\nthe first, refitted on all training items, on the test split:\n")
         console.print(evaluation_table(result.evaluation))
         console.print(f"\n{mistakes_line(result.evaluation)}")
+    if result.run is not None:
+        console.print(f"\n{time_line(result.run.seconds)}")
     if folder is not None:
         print_lines(console, (f"\nreport: {folder}/report.html",))
     if result.run is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import DataError
+from headstart.core.wording import count as counted
 
 
 def read_features(source: Any) -> Mapping[str, NDArray[Any]] | None:
@@ -57,7 +58,9 @@ def check_features(arrays: Mapping[str, NDArray[Any]], tested: bool) -> None:
     for part in ("train", "test") if tested else ("train",):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if y.ndim != 1 or len(y) != len(x):
-            faults.append(f"x_{part} has {len(x):,} rows and y_{part} has the shape {y.shape}")
+            faults.append(
+                f"x_{part} has {counted(len(x), 'row')} and y_{part} has the shape {y.shape}"
+            )
         if y.dtype.kind == "f" and not np.isfinite(y).all():
             faults.append(f"y_{part} has NaN or infinity among its labels")
     if tested:
@@ -69,7 +72,7 @@ def check_features(arrays: Mapping[str, NDArray[Any]], tested: bool) -> None:
             count = int(np.isin(arrays["y_test"], unseen).sum())
             faults.append(
                 f"y_test has the class {unseen[0].item()!r}, which y_train does not have"
-                f" ({count:,} rows of {len(unseen):,} such classes)"
+                f" ({counted(count, 'row')} of {len(unseen):,} such classes)"
             )
     if faults:
         raise DataError("; ".join(faults), hint="mend or leave out those rows")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from headstart.core.records import ClassScores, Evaluation
-from headstart.core.wording import format_number, shorten
+from headstart.core.wording import count, format_number, shorten, verb
 from headstart.report.figures.scales import nice_ticks, tick_label
 from headstart.report.figures.style import (
     BLUE,
@@ -171,7 +171,12 @@ def per_class_figure(evaluation: Evaluation, *, limit: int = 30) -> Figure:
     foot(
         axes,
         "per cent"
-        + (f"; {left_out} classes with a higher F1 or no items are left out" if left_out else ""),
+        + (
+            f"; {count(left_out, 'class', 'classes')} with a higher F1 or no items"
+            f" {verb(left_out)} left out"
+            if left_out
+            else ""
+        ),
     )
     return figure
 
