@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,12 +19,13 @@ from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import fingerprint
 from headstart.data.inputs import Inputs
 from headstart.modules.digests import digest
-from headstart.modules.forward import capture, compilable, find_layer
+from headstart.modules.forward import aside, capture, compilable, find_layer, run_up_to
 from headstart.modules.identity import describe_structure
 from headstart.modules.layers import LiveParts, call_order, item_shapes, live_parts
 from headstart.modules.layout import Layout, find_layout
 from headstart.modules.modes import evaluation_mode
 from headstart.modules.pooling import Pooling, check_pooling, pool
+from headstart.modules.values import compiled_away
 
 
 class _Layouts(dict[tuple[str | None, Hashable], tuple["weakref.ref[nn.Module]", Layout]]):
@@ -210,14 +211,22 @@ class Backbone:
             **dict(self.module.named_parameters(remove_duplicate=False)),
             **dict(self.module.named_buffers(remove_duplicate=False)),
         }
-        lines = [f"{name} {digest(tensors[name])}" for name in sorted(self.live.tensors)]
+        lines = sorted(
+            f"{compiled_away(name)} {digest(tensors[name])}" for name in self.live.tensors
+        )
+        probe = self.probe(3)
+        runs = tuple(partial(self._run, some) for some in (probe[:2], probe[1:]))
         return {
-            **describe_structure(self.module, self.live.modules),
+            **describe_structure(self.module, self.live.modules, runs),
             "weights": fingerprint("\n".join(lines)),
-            "layer": self.layer,
+            "layer": None if self.layer is None else compiled_away(self.layer),
             "pooling": self.pooling,
             **self._pooled(),
         }
+
+    def _run(self, inputs: Arguments) -> None:
+        with evaluation_mode(self.module), aside():
+            run_up_to(self.module, self.layer, *inputs.args, **inputs.kwargs)
 
     def _pooled(self) -> dict[str, Any]:
         """Describe how the output becomes rows, beyond the name of the pooling."""

@@ -32,6 +32,7 @@ from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
 from headstart.modules.layers import live_parts
 from headstart.modules.pooling import Pooling
+from headstart.modules.values import compiled_away
 
 
 def load_backbone(
@@ -87,7 +88,11 @@ def load_backbone(
         raise BackboneError(f"there is no weights file '{file}'", hint="check the path")
     if rename and file is None:
         raise BackboneError("rename=… is about the names in a file", hint="pass weights='FILE' too")
-    name, built = _build(source, Request("", file, dict(model_args or {}), code_sha256))
+    name, built = _as_written(
+        *_build(source, Request("", file, dict(model_args or {}), code_sha256))
+    )
+    if layer is not None and layer not in dict(built.module.named_modules()):
+        layer = compiled_away(layer)  # a name that was read off the compiled module
     said: tuple[str, ...] = ()
     if inputs is not None:
         chosen_inputs = inputs.changed(**given)
@@ -119,6 +124,17 @@ def load_backbone(
     _check_runs(backbone)
     backbone.check_layer()
     return backbone
+
+
+def _as_written(name: str, built: Built) -> tuple[str, Built]:
+    """Take the module that a compiled one was made from, which layers and keys are read from."""
+    inner = built.module._modules.get("_orig_mod")
+    if inner is None or not type(built.module).__module__.startswith("torch._dynamo"):
+        return name, built
+    note = "the compiled module runs as it is written; engine='compile' compiles the extraction"
+    blocks = tuple(name for name, _ in inner.named_children())
+    name = type(inner).__name__ if name == type(built.module).__name__ else name
+    return name, dataclasses.replace(built, module=inner, blocks=blocks, notes=(*built.notes, note))
 
 
 def _build(source: str | nn.Module, request: Request) -> tuple[str, Built]:

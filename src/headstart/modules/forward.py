@@ -121,6 +121,36 @@ def hooked(
         yield
 
 
+_eager_lock = threading.Lock()
+_eager: list[Any] = []  # one entry for each network with compiled parts that runs; the first is set
+
+
+@contextmanager
+def as_written(module: nn.Module) -> Iterator[None]:
+    """Run a network with compiled parts as it is written: compiled code does not call our hooks.
+
+    Networks without compiled parts are not concerned, nor is ``torch.compile`` around a run.
+    """
+    compiled = any(
+        "_orig_mod" in part._modules or part.__dict__.get("_compiled_call_impl") is not None
+        for part in module.modules()
+    )
+    if not compiled or torch.compiler.is_compiling() or not hasattr(torch.compiler, "set_stance"):
+        yield
+        return
+    with _eager_lock:
+        if not _eager:
+            _eager.append(torch.compiler.set_stance("force_eager"))
+        _eager.append(None)
+    try:
+        yield
+    finally:
+        with _eager_lock:
+            _eager.pop()
+            if len(_eager) == 1:
+                _eager.pop().__exit__(None, None, None)
+
+
 def find_layer(module: nn.Module, layer: str) -> nn.Module:
     """Return the submodule named ``layer``.
 
@@ -180,7 +210,8 @@ def capture(
         if len(found) == len(wanted):
             raise done
 
-    with hooked({n: find_layer(module, n) for n in wanted if n is not None}, after=after):
+    hooks = hooked({n: find_layer(module, n) for n in wanted if n is not None}, after=after)
+    with as_written(module), hooks:
         try:
             output = module(*args, **kwargs)
         except StopForward as stop:
@@ -259,6 +290,7 @@ def first_tensor(output: Any, who: str) -> Tensor:
 __all__ = [
     "Recorder",
     "StopForward",
+    "as_written",
     "aside",
     "capture",
     "compilable",

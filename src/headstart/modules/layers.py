@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headstart.core.arguments import Arguments
-from headstart.modules.forward import hooked, run_up_to
+from headstart.modules.forward import as_written, hooked, run_up_to
 from headstart.modules.modes import evaluation_mode
 
 
@@ -141,7 +141,8 @@ def _outputs(module: nn.Module, args: Any, kwargs: Any) -> dict[str, tuple[int, 
             found[name] = (count + 1, shape)
 
     named = {name: part for name, part in module.named_modules() if name}
-    with torch.no_grad(), evaluation_mode(module), hooked(named, after=after):
+    hooks = hooked(named, after=after)
+    with torch.no_grad(), evaluation_mode(module), as_written(module), hooks:
         module(*args, **kwargs)
     return found
 

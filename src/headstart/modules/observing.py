@@ -11,7 +11,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from headstart.core.arguments import Arguments
-from headstart.modules.forward import StopForward, capture, find_layer, first_tensor, hooked
+from headstart.modules.forward import (
+    StopForward,
+    as_written,
+    capture,
+    find_layer,
+    first_tensor,
+    hooked,
+)
 
 _EQUAL = 1e-6
 """The largest difference of a token between items, relative to the largest value."""
@@ -49,10 +56,8 @@ def observe(module: nn.Module, layer: str | None, two: Arguments) -> Observed:
     Raises:
         BackboneError: as for :func:`headstart.modules.forward.capture`.
     """
-    if layer is not None:
-        find_layer(module, layer)
     pass_ = _Pass(module, layer)
-    with hooked(pass_.names, before=pass_.before, after=pass_.after):
+    with as_written(module), hooked(pass_.names, before=pass_.before, after=pass_.after):
         try:
             module(*two.args, **two.kwargs)
         except StopForward as stop:
@@ -82,6 +87,8 @@ class _Pass:
 
     def __init__(self, module: nn.Module, layer: str | None) -> None:
         self.names = dict(module.named_modules())
+        if layer is not None:  # a second name of a module is not among them
+            self.names[layer] = find_layer(module, layer)
         self.layer = layer or ""
         self.made: list[Tensor] = []
         self.copy: Tensor
