@@ -7,6 +7,7 @@ time. A division that parts copies scores far above.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from headstart.core.errors import HeadError
 from headstart.core.row_keys import RowKeys
 from headstart.heads import (
+    StreamedFeatures,
     TrainingRows,
     choose_linear,
     fit_mlp,
@@ -241,3 +243,12 @@ def test_all_items_equal_are_refused_or_told() -> None:
         learning_curve(x, y, 2)
     assert np.isfinite(fit_ridge(x, y, 2).error).all()
     assert any("no rows were held out" in note for note in fit_mlp(x, y, 2, epochs=2).notes)
+
+
+def test_rows_on_disk_that_cannot_be_written_are_looked_through(tmp_path: Path) -> None:
+    x, y, _ = repeated("near copies")
+    np.save(tmp_path / "x.npy", x.astype(np.float64))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for features in (mapped, StreamedFeatures(mapped)):
+        assert len(set(keep_together(y, features).keys)) == ITEMS
+        assert choose_linear(features, y, 2).chosen == choose_linear(x, y, 2).chosen

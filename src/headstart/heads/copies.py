@@ -258,7 +258,7 @@ def _centred(x: Features, labels: np.ndarray, first: Index) -> tuple[FloatArray,
 
     Where no class has two rows, the second are less the common mean only.
     """
-    rows = np.asarray(x[first], dtype=np.float64)
+    rows = np.array(x[first], dtype=np.float64)
     rows -= rows.mean(axis=0)
     classes, y = np.unique(labels[first], return_inverse=True)
     if len(classes) == len(first):
