@@ -18,9 +18,11 @@ from headstart.core.progress import Progress, Reporter, SilentReporter
 from headstart.core.records import CacheUse, Storage
 from headstart.store import Space
 
-COMMIT_SECONDS = 15.0
+COMMIT_SECONDS = 3.0
 COMMIT_BYTES = 32 * 2**20
-"""Rows are committed after this much work or memory: a killed run loses no more than that."""
+"""Rows are committed after this much work or memory, from the first batch on: a killed run loses
+no more than that and the batch under way. A commit takes some hundredths of a second."""
+_SHARE_SECONDS = 15.0  # of work that is claimed at a time
 _FIRST_BATCHES = 4  # claimed before the speed is known
 _POLL_SECONDS = 0.2
 
@@ -138,7 +140,7 @@ class Filling:
         self._share = self._least
         self._waiting: list[Block] = []
         self._ready: set[str] = set()  # ids of the waiting rows
-        self._since = 0.0  # when the first of them was computed
+        self._since = 0.0  # when the work on them began
         self._noted = False
 
     def __enter__(self) -> Filling:
@@ -147,6 +149,9 @@ class Filling:
     def __exit__(self, *_: object) -> None:
         try:
             self.commit()
+        except (KeyboardInterrupt, SystemExit):
+            self.commit()  # the user's signal may have come in the middle of it
+            raise
         finally:
             for space in self.spaces:
                 space.release()
@@ -171,16 +176,25 @@ class Filling:
                 task.advance(max(0, before - len(missing) - len(mine)))
 
     def commit(self) -> None:
-        """Commit the rows that wait."""
-        waiting, self._waiting = self._waiting, []
-        self._ready.clear()
-        if not waiting:
+        """Commit the rows that wait; if that is interrupted, they wait on for the next commit."""
+        if not self._waiting:
             return
-        ids = [key for block in waiting for key in block.ids]
-        for position, space in enumerate(self.spaces):
-            parts = [block.columns[position] for block in waiting]
-            columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            space.append(ids, columns, self.number, storage=self.storage, reporter=self._reporter)
+        ids = [key for block in self._waiting for key in block.ids]
+        try:
+            for position, space in enumerate(self.spaces):
+                parts = [block.columns[position] for block in self._waiting]
+                columns = {
+                    name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+                }
+                space.append(
+                    ids, columns, self.number, storage=self.storage, reporter=self._reporter
+                )
+        except Exception:
+            self._waiting.clear()  # they cannot be stored: a full disk, say
+            raise
+        self._waiting.clear()
+        self._ready.clear()
+        self._since = time.monotonic()
 
     def _missing(self, ids: Sequence[str]) -> list[str]:
         done = self.lost | self._ready
@@ -196,10 +210,10 @@ class Filling:
 
     def _compute(self, keys: list[str], compute: Compute, task: Progress | None) -> None:
         begun = time.monotonic()
+        if not self._waiting:
+            self._since = begun
         without = set(keys)
         for block in compute(keys):
-            if not self._waiting:
-                self._since = begun
             self._waiting.append(block)
             self._ready.update(block.ids)
             without.difference_update(block.ids)
@@ -211,9 +225,9 @@ class Filling:
             task.advance(len(without))
         if len(keys) >= self._share:  # a share: what was claimed is committed together
             self.commit()
-            # The first share is small, to learn the speed; later ones take COMMIT_SECONDS each.
+            # The first share is small, to learn the speed.
             rate = len(keys) / max(time.monotonic() - begun, 1e-3)
-            self._share = max(self._least, int(rate * COMMIT_SECONDS))
+            self._share = max(self._least, int(rate * _SHARE_SECONDS))
 
     def _commit_if_due(self) -> None:
         due = time.monotonic() - self._since >= COMMIT_SECONDS

@@ -22,6 +22,7 @@ from headstart.commands.examine.command import examine
 from headstart.commands.finetune.command import finetune
 from headstart.commands.fit.command import fit
 from headstart.commands.predict.command import evaluate, predict
+from headstart.commands.signals import EndedBySignal, end_on_signals
 from headstart.commands.sweep.command import sweep
 from headstart.core.errors import HeadstartError
 
@@ -68,9 +69,12 @@ def _root(
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 1."""
+    end_on_signals()
     try:
         with timed_command(_IMPORTED):
             app()
+    except EndedBySignal as ended:
+        _fail(f"ended by {ended.name}; features that were computed are kept", ended.code)
     except HeadstartError as error:
         _fail(str(error))
     except KeyboardInterrupt:
