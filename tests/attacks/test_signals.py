@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import headstart
 from headstart.cache import Block, Filling, fill
 from headstart.cache.fill import COMMIT_SECONDS
 from headstart.commands.signals import EndedBySignal, end_on_signals
+from headstart.extraction import Extraction, Extractor
 from headstart.store import Space, Store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -279,3 +282,48 @@ def test_a_real_command_resumes_where_it_was_ended(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0
     assert f"{info.rows:,} feature rows came from the cache" in err
+
+
+class _Sleeper(torch.nn.Module):
+    """Takes a time for each item, and notes how many it is given."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.seen = seconds, []
+        self.convolution = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(images))
+        time.sleep(self.seconds * len(images))
+        return self.convolution(images).mean((2, 3))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+def test_a_slow_network_is_run_in_small_steps(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 images at 0.25 s each were one batch of 16 s; here the bounds are a twentieth."""
+    pipeline = sys.modules[Extractor.__module__]
+    monkeypatch.setattr(pipeline, "_SLOW_SECONDS", 0.6)
+    monkeypatch.setattr(pipeline, "_STEP_SECONDS", 0.35)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (100, 8, 8, 3), dtype=np.uint8)
+    split = headstart.load_data((images, np.zeros(100, int)), test_fraction=0.1).train
+    module = _Sleeper(seconds)
+    backbone = headstart.load_backbone(module, size=8, mean=(0.5,), std=(0.5,))
+    with Extractor((backbone,), Extraction(batch_size=64)) as extractor:
+        module.seen.clear()
+        parts = list(extractor.rows(split))
+    sizes = [len(part.indices) for part in parts]
+    assert sum(sizes) == len(split)
+    if seconds:
+        assert max(sizes) <= 16
+        assert len(set(module.seen[-len(sizes) :])) == 1  # all of one shape
+    else:
+        assert max(sizes) == 64
+    assert [i for part in parts for i in part.indices] == list(range(len(split)))
+    rows = np.concatenate([part.features[0] for part in parts])
+    module.seconds = 0.0
+    with Extractor((backbone,), Extraction(batch_size=64)) as extractor:
+        again = np.concatenate([part.features[0] for part in extractor.rows(split)])
+    np.testing.assert_allclose(rows, again, rtol=1e-4, atol=1e-5)

@@ -10,6 +10,7 @@ batches of its own size: one image is computed as one.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 _CHECKED = 8
 """Items of the first batch that the network and the engine are checked on."""
+_SLOW_SECONDS, _STEP_SECONDS = 8.0, 4.0
+"""A batch that takes longer than the first is run in steps of less than the second: rows are
+committed between them, and a kill loses no more than a few seconds of work. Rows differ by
+rounding alone, as they do between batch sizes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,7 @@ class Extractor:
         self._device = self.settings.resolve_device()
         self._open = contextlib.ExitStack()
         self._forward: Run | None = None
+        self._item_seconds = 0.0
 
     def __enter__(self) -> Extractor:
         return self
@@ -114,7 +120,11 @@ class Extractor:
         try:
             for batch in reader:
                 inputs = batch.arguments(self._device)
-                yield FeatureRows(batch.indices, self._features(inputs, shape))
+                step = self._prepare(inputs, shape)
+                for start in range(0, len(batch), step):
+                    part = slice(start, start + step)
+                    rows = self._features(inputs[part], step)
+                    yield FeatureRows(batch.indices[part], rows)
                 if task is not None:
                     task.advance(len(batch))
         finally:
@@ -132,22 +142,46 @@ class Extractor:
         size = self.settings.batch_size
         return max(1, min(size, len(split))) if self.settings.engine == EAGER else size
 
-    def _features(self, inputs: Arguments, shape: int) -> tuple[NDArray[np.float32], ...]:
-        """Run one batch, filled up to ``shape`` items."""
-        module = self.cuts[0].module
-        precision = self.settings.precision
-        with evaluation_mode(module), torch.inference_mode(), autocast(precision, self._device):
-            if self._forward is None:
-                if self.cuts[0].device != self._device:
-                    module.to(self._device)
+    def _prepare(self, inputs: Arguments, shape: int) -> int:
+        """Open the engine on the first batch; return how many items to run at a time.
+
+        That is the whole batch, unless it takes so long that a kill would lose much of it.
+        """
+        if self._forward is None:
+            if self.cuts[0].device != self._device:
+                self.cuts[0].module.to(self._device)
+            with self._computing():
                 self._forward = self._start(inputs)
+        step = shape
+        if self.settings.engine == EAGER and step * self._item_seconds > _SLOW_SECONDS:
+            while step > 1 and step * self._item_seconds > _STEP_SECONDS:
+                step = (step + 1) // 2
+        return step
+
+    def _features(self, inputs: Arguments, shape: int) -> tuple[NDArray[np.float32], ...]:
+        """Run some items, filled up to ``shape``."""
+        assert self._forward is not None
+        with self._computing():
             outputs = self._forward(inputs.filled(shape))
         return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        module, precision = self.cuts[0].module, self.settings.precision
+        with evaluation_mode(module), torch.inference_mode(), autocast(precision, self._device):
+            yield
 
     def _start(self, inputs: Arguments) -> Run:
         """Check the network on the first batch, and open the engine."""
         precision, engine = self.settings.precision, find_engine(self.settings.engine)
+        begun = time.perf_counter()
         expected = _check_rows(self.cuts, inputs[:_CHECKED], precision)
+        self._item_seconds = (time.perf_counter() - begun) / (2 * len(inputs[:_CHECKED]) + 1)
+        if self._item_seconds * self.settings.batch_size > _SLOW_SECONDS:
+            # It may have been the first pass only that took long: measure another.
+            begun = time.perf_counter()
+            features_of(self.cuts, inputs[:_CHECKED])
+            self._item_seconds = (time.perf_counter() - begun) / len(inputs[:_CHECKED])
         run = self._open.enter_context(engine.open(self.cuts, precision, self._device))
         if engine.name != EAGER:
             found = run(inputs.filled(self.settings.batch_size))
