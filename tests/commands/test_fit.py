@@ -55,7 +55,7 @@ def test_the_run_is_good_and_says_what_it_rests_on(run):
     assert (run.n_train, run.n_test) == (300, 100)
     interval = run.evaluation.accuracy.interval
     assert interval.low < run.accuracy <= interval.high
-    assert (interval.method, interval.n) == ("wilson", 100)
+    assert (interval.method, interval.n) == ("exact", 100)
     names = [baseline.name for baseline in run.baselines]
     assert names == ["majority class", "raw pixels"]
     assert run.baselines[1].accuracy.value < run.accuracy

@@ -16,19 +16,33 @@ def test_holm_by_hand():
     assert holm({}) == {}
 
 
-def test_redrawn_splits_use_the_corrected_t_test():
+def test_what_redrawn_splits_differ_beyond_their_items_is_enlarged():
+    """Nadeau and Bengio's correction, for the part that the items do not explain."""
     rng = np.random.default_rng(0)
     a = [rng.random(50) < p for p in (0.9, 0.7, 0.95, 0.8)]
     b = [rng.random(50) < 0.5 for _ in range(4)]
     gaps = np.array([x.mean() - y.mean() for x, y in zip(a, b, strict=True)])
-    drawn = np.mean([(x.astype(float) - y).var() / 50 for x, y in zip(a, b, strict=True)])
-    assert gaps.var(ddof=1) > drawn  # so that the floor is not what is tested
+    drawn = np.mean([(x.astype(float) - y).var(ddof=1) / 50 for x, y in zip(a, b, strict=True)])
     found = repeated_difference(a, b, test_train_ratio=0.25)
-    error = gaps.std(ddof=1) * np.sqrt(1 / 4 + 0.25)
+    trained = (gaps.var(ddof=1) - drawn) * (1 / 4 + 0.25)
+    items = drawn * (0.2 + 0.8 / 4)  # a fifth of all items is tested each time
+    freedom = (trained + items) ** 2 / (trained**2 / 3 + items**2 / 249)
+    error = np.sqrt(trained + items)
+    assert trained > 0
     assert found.value == pytest.approx(gaps.mean())
-    assert found.p == pytest.approx(2 * stats.t.sf(gaps.mean() / error, 3))
-    half = stats.t.ppf(0.975, 3) * error
+    assert found.p == pytest.approx(2 * stats.t.sf(gaps.mean() / error, freedom))
+    half = stats.t.ppf(0.975, freedom) * error
     assert found.interval.high - found.value == pytest.approx(min(half, 1 - found.value))
+
+
+def test_always_right_is_not_certain():
+    """Student's t over repetitions without a mistake was a point."""
+    right = [np.ones(30, bool)] * 5
+    for ratio in (None, 0.25):
+        interval = repeated_mean(right, test_train_ratio=ratio).interval
+        assert 0.85 < interval.low < 0.99
+        assert interval.high == 1.0
+        assert repeated_difference(right, right, test_train_ratio=ratio).interval.high > 0.01
 
 
 def test_agreement_by_luck_is_not_certainty():
@@ -62,7 +76,7 @@ def test_the_interval_covers_items_and_repetitions():
 def test_one_repetition():
     right = [np.arange(50) % 10 > 0]
     score = repeated_mean(right)
-    assert score.interval.method == "wilson"
+    assert score.interval.method == "exact"
     one = repeated_difference(right, [np.ones(50, bool)])
     assert one.value == pytest.approx(-0.1)
     assert one.interval.low < -0.1 < one.interval.high < 0

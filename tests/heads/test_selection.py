@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from headstart.core.division import held_out_part
 from headstart.core.errors import ConfigError, HeadError
-from headstart.evaluation import evaluate, wilson_interval
+from headstart.evaluation import evaluate, proportion_interval
 from headstart.heads import (
     choose_linear,
     doubtful_labels,
@@ -123,7 +123,7 @@ def test_nested_score_is_honest_where_nothing_can_be_learned() -> None:
     interval = nested.accuracy.interval
     assert interval is not None
     assert interval.low < 0.5
-    assert (interval.method, interval.n) == ("wilson", 120)
+    assert (interval.method, interval.n) == ("exact", 120)
     assert nested.over_folds.interval is not None
     assert nested.over_folds.interval.method == "t"
     assert len(nested.chosen) == 4
@@ -275,11 +275,11 @@ def test_more_seeds_do_not_make_more_items(digits: tuple[np.ndarray, np.ndarray]
     x, y = digits[0][:150], digits[1][:150]
     found = sweep(x, y, 10, heads=("prototype",), folds=3, seeds=tuple(range(8)))
     score = found.winner.accuracy
-    wilson = wilson_interval(score.value * 150, 150)
+    exact = proportion_interval(score.value * 150, 150)
     assert score.interval is not None
-    assert wilson is not None
-    assert score.interval.low <= wilson.low
-    assert score.interval.high >= wilson.high
+    assert exact is not None
+    assert score.interval.low <= exact.low
+    assert score.interval.high >= exact.high
     with pytest.raises(HeadError, match="a seed given twice would repeat the same figures"):
         sweep(x, y, 10, heads=("prototype",), seeds=(0, 0))
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from headstart.commands.run_page import fit_page
 from headstart.core.records import Baseline, Interval, Score
 from headstart.report import evaluation_table, format_score
-from headstart.report.text import confused_pairs, flatten
+from headstart.report.text import class_cells, confused_pairs, flatten, scores
 from tests.report.conftest import MakeEvaluation
 
 
@@ -23,12 +23,20 @@ from tests.report.conftest import MakeEvaluation
             "94.1 % (95 % interval 88.9–96.9, Wilson, n = 153)",
         ),
         (
-            Score(0.5, Interval(0.4, 0.6, 0.9, "bootstrap", 12000)),
-            "50.0 % (90 % interval 40.0–60.0, bootstrap over items, n = 12,000)",
+            Score(0.5, Interval(0.4, 0.6, 0.9, "score", 12000)),
+            "50.0 % (90 % interval 40.0–60.0, score, n = 12,000)",
         ),
         (
             Score(0.5, Interval(0.4, 0.6, 0.95, "t", 5)),
             "50.0 % (95 % interval 40.0–60.0, t over 5 repetitions)",
+        ),
+        (
+            Score(1.0, Interval(0.368, 1.0, 0.95, "exact", 3)),
+            "only 3 items: 100.0 % (95 % interval 36.8–100.0, exact, n = 3)",
+        ),
+        (
+            Score(0.5, Interval(0.4, 0.6, 0.95, "t", 5, items=7)),
+            "only 7 items: 50.0 % (95 % interval 40.0–60.0, t over 5 repetitions)",
         ),
         (Score(1.0, None), "100.0 %"),
         (Score(math.nan, None), "not defined"),
@@ -59,6 +67,23 @@ def test_confused_pairs_are_counted_from_the_matrix(make_evaluation: MakeEvaluat
     row, column = evaluation.classes.index(true), evaluation.classes.index(predicted)
     assert evaluation.confusion[row][column] == count
     assert items == sum(evaluation.confusion[row])
+
+
+def test_few_items_say_so_first_and_no_items_have_no_recall(
+    make_evaluation: MakeEvaluation,
+) -> None:
+    evaluation = make_evaluation(("a", "b", "c"), n=9, empty=(1,))
+    worded = dict(scores(evaluation))
+    for name in ("accuracy", "macro F1", "log loss", "calibration error"):
+        assert worded[name].startswith("only 9 items: ")
+    assert worded["balanced accuracy"].endswith(", over the 2 of 3 classes that have items")
+    items, _, recall, _ = class_cells(evaluation.per_class[1])
+    assert (items, recall) == ("0", "–")
+    few = [row for row in evaluation.per_class if row.support]
+    assert all(class_cells(row)[0] == f"only {row.support}" for row in few)
+    lines = printed(evaluation_table(evaluation)).splitlines()
+    assert any("class" in line and line.index("items") < line.index("recall") for line in lines
+               if "recall" in line)  # fmt: skip
 
 
 def printed(renderable: object) -> str:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.commands.invocation import Commands
-from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, Excerpt
+from headstart.core.records import (
+    Baseline,
+    CacheUse,
+    ClassScores,
+    Curve,
+    Evaluation,
+    Excerpt,
+)
 from headstart.core.wording import count, format_number, format_percent, format_seconds
 from headstart.core.wording import count as counted
 from headstart.report.page import (
@@ -23,9 +30,18 @@ from headstart.report.page import (
     Section,
     Table,
 )
-from headstart.report.text import confused_pairs, flatten, format_interval, format_score, scores
+from headstart.report.text import (
+    class_cells,
+    confused_pairs,
+    flatten,
+    format_few,
+    format_interval,
+    format_score,
+    scores,
+)
 
 _OPEN_TABLE = 12  # classes up to which the per-class table is expanded
+_LISTED = 500  # classes that the page lists; of more, the worst
 
 
 @dataclass(frozen=True)
@@ -115,6 +131,7 @@ def _headlines(
     accuracy = evaluation.accuracy
     interval = accuracy.interval
     basis = format_interval(interval) if interval else f"n = {evaluation.n:,}, no interval"
+    basis = format_few(evaluation.n) + basis
     shown = [Headline("Test accuracy", format_percent(accuracy.value), basis)]
     rivals = [b for b in baselines if math.isfinite(b.accuracy.value)]
     if rivals:
@@ -171,7 +188,7 @@ def _classes(evaluation: Evaluation) -> list[Block]:
 
     blocks: list[Block] = []
     n = len(evaluation.classes)
-    if n:
+    if evaluation.confusion:
         pairs = confused_pairs(evaluation, 3)
         alt = f"Confusion matrix of {counted(n, 'class', 'classes')}. " + "; ".join(
             f"{true} taken for {predicted}: {number} of {items}"
@@ -195,26 +212,27 @@ def _classes(evaluation: Evaluation) -> list[Block]:
                 " this class belong to it. The lowest F1 comes first.",
             )
         )
-    rows = tuple(
-        (
-            row.label,
-            format_percent(row.precision),
-            format_percent(row.recall),
-            format_percent(row.f1),
-            f"{row.support:,}",
-        )
-        for row in evaluation.per_class
-    )
+    listed = evaluation.per_class
+    if n > _LISTED:
+        listed = tuple(sorted(listed, key=_worst)[:_LISTED])
+    rows = tuple((row.label, *class_cells(row)) for row in listed)
     if rows:
-        header = ("class", "precision", "recall", "F1", "items")
+        header = ("class", "items", "precision", "recall", "F1")
         caption = f"All {counted(len(rows), 'class', 'classes')}" if len(rows) > _OPEN_TABLE else ""
+        if n > _LISTED:
+            caption = f"The {_LISTED} classes of lowest F1; metrics.json has all {n:,}"
         blocks.append(Table(header, rows, caption, "lrrrr", folded=len(rows) > _OPEN_TABLE))
     return blocks
 
 
+def _worst(row: ClassScores) -> tuple[bool, float, str]:
+    """Order classes by F1, those without items last."""
+    return (row.support == 0, row.f1 if math.isfinite(row.f1) else -1.0, row.label)
+
+
 def wrong_items(evaluation: Evaluation) -> int:
     """Return how many items were predicted wrong."""
-    return evaluation.n - sum(row[i] for i, row in enumerate(evaluation.confusion))
+    return evaluation.n - round(evaluation.n * evaluation.accuracy.value)
 
 
 def _mistakes(evaluation: Evaluation, mistakes: Sequence[Mistake], listed: bool) -> list[Block]:

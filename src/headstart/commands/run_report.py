@@ -199,7 +199,8 @@ def write_run(
     if run.tuned:
         save_tuned(folder, run.tuned)
     write_json(folder / "metrics.json", run.metrics())
-    save_png(confusion_figure(run.evaluation), folder / "confusion.png")
+    if run.evaluation.confusion:  # of very many classes there is none
+        save_png(confusion_figure(run.evaluation), folder / "confusion.png")
     save_png(reliability_figure(run.evaluation), folder / "reliability.png")
     if run.curves:
         save_png(curves_figure(run.curves), folder / "curves.png")

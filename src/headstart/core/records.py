@@ -11,7 +11,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 """The precision of a forward pass through a backbone."""
 Storage = Literal["float32", "float16", "int8"]
 """How feature rows are stored: float16 halves their size, int8 with a scale a row quarters it."""
-IntervalMethod = Literal["wilson", "bootstrap", "t", "normal"]
+IntervalMethod = Literal["exact", "wilson", "score", "jackknife", "t", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,11 @@ class Interval:
     Attributes:
         low, high: the bounds, in the unit of the score (accuracies are fractions in [0, 1]).
         level: the confidence level, usually 0.95.
-        method: ``wilson`` (one split, a proportion), ``bootstrap`` (over items) or ``t`` /
-            ``normal`` (over repetitions).
-        n: the number of items (wilson, bootstrap) or of repetitions (t, normal).
+        method: ``exact`` or ``wilson`` (a proportion of items), ``score`` (a mean over classes, or
+            a paired difference on the same items), ``jackknife`` (other figures of items), ``t``
+            (over repetitions) or ``prediction`` (of what has not been measured).
+        n: the number of items; of repetitions for ``t`` and ``prediction``.
+        items: the number of items where ``n`` is that of repetitions.
     """
 
     low: float
@@ -31,6 +33,7 @@ class Interval:
     level: float
     method: IntervalMethod
     n: int
+    items: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,11 @@ class Score:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One row of the per-class table. Fractions in [0, 1]; ``support`` is the number of items."""
+    """One row of the per-class table. Fractions in [0, 1]; ``support`` is the number of items.
+
+    What does not exist is NaN: the recall of a class without items, the precision of one that is
+    never predicted, the F1 of one that is neither.
+    """
 
     label: str
     precision: float
@@ -64,6 +71,16 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
+class ConfusedPair:
+    """A kind of mistake: ``count`` of the ``items`` of a class are taken for another."""
+
+    true: str
+    predicted: str
+    count: int
+    items: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The scores of a classifier on one split.
 
@@ -74,8 +91,12 @@ class Evaluation:
         log_loss: mean negative log likelihood in nats.
         ece: expected calibration error (fraction; equal-width bins of the top probability).
         per_class: one row per class, in the order of ``classes``.
-        confusion: ``confusion[i][j]`` counts items of class i predicted as class j.
+        confusion: ``confusion[i][j]`` counts items of class i predicted as class j; empty with
+            more than 500 classes, of which ``confused`` has the most frequent mistakes.
         reliability: the bins behind ``ece``, without empty ones.
+        top_5: the share of items whose class is among the five most probable; None with 20
+            classes or fewer.
+        confused: where there is no ``confusion``, the most frequent mistakes, at most 1,000.
     """
 
     n: int
@@ -88,6 +109,8 @@ class Evaluation:
     per_class: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
     reliability: tuple[ReliabilityBin, ...] = ()
+    top_5: Score | None = None
+    confused: tuple[ConfusedPair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,6 +192,7 @@ __all__ = [
     "Baseline",
     "CacheUse",
     "ClassScores",
+    "ConfusedPair",
     "Curve",
     "Evaluation",
     "Excerpt",

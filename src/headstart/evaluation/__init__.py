@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from headstart.evaluation.classification import accuracy_score, evaluate, reliability
 from headstart.evaluation.intervals import (
+    paired_accuracy_difference,
+    proportion_interval,
+    wilson_interval,
+)
+from headstart.evaluation.repetitions import (
     Difference,
     holm,
-    paired_accuracy_difference,
     repeated_accuracy,
     repeated_difference,
     repeated_mean,
     t_interval,
-    wilson_interval,
 )
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "evaluate",
     "holm",
     "paired_accuracy_difference",
+    "proportion_interval",
     "reliability",
     "repeated_accuracy",
     "repeated_difference",

@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.core.errors import HeadError
-from headstart.core.records import ClassScores, Evaluation, Interval, ReliabilityBin, Score
-from headstart.evaluation.intervals import wilson_interval
+from headstart.core.records import (
+    ClassScores,
+    ConfusedPair,
+    Evaluation,
+    ReliabilityBin,
+    Score,
+)
+from headstart.evaluation.intervals import proportion_interval
+from headstart.evaluation.macro import Confusion, balanced_accuracy, confusion_of, macro_f1
 
 FloatArray = npt.NDArray[np.float64]
 
-_RESAMPLES = 2000
 _BINS = 15
-# A resample table has one cell for each pair of classes; so many cells are held at once.
+# So many probabilities are looked at at once.
 _CELLS_AT_ONCE = 4_000_000
+# A matrix of more classes is neither kept nor drawn: its most frequent confusions are.
+DENSE_CLASSES = 500
+_PAIRS = 1000
+TOP = 5
+_TOP_FROM = 21  # classes from which the share of items with the true class among five is given
+
+
+class ProbabilityBlocks(Protocol):
+    """Probabilities ``(n, k)`` that are made block by block, and never all at once."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n, k)``."""
+
+    def blocks(self) -> Iterator[tuple[slice, FloatArray]]:
+        """Yield the rows of all items in order, some at a time."""
+
+
+def probability_blocks(
+    probabilities: ProbabilityBlocks | npt.ArrayLike,
+) -> Iterator[tuple[slice, FloatArray]]:
+    """Yield probabilities some rows at a time, be they an array or blocks already."""
+    if hasattr(probabilities, "blocks"):
+        yield from cast(ProbabilityBlocks, probabilities).blocks()
+        return
+    p = np.asarray(probabilities)
+    step = max(1, _CELLS_AT_ONCE // max(p.shape[1], 1))
+    for start in range(0, len(p), step):
+        rows = slice(start, min(start + step, len(p)))
+        yield rows, np.asarray(p[rows], dtype=np.float64)
 
 
 def accuracy_score(labels: object, predicted: object, *, level: float = 0.95) -> Score:
-    """Return the fraction of items that are right, with Wilson's interval.
+    """Return the fraction of items that are right, with the exact interval (Blaker 2000).
 
     Args:
         labels, predicted: ``(n,) int``.
@@ -36,7 +72,7 @@ def accuracy_score(labels: object, predicted: object, *, level: float = 0.95) ->
             f"expected one prediction per label, found shapes {guess.shape} and {truth.shape}"
         )
     right = int((truth == guess).sum())
-    return Score(right / len(truth), wilson_interval(right, len(truth), level=level))
+    return Score(right / len(truth), proportion_interval(right, len(truth), level=level))
 
 
 def evaluate(
@@ -45,45 +81,86 @@ def evaluate(
     classes: Sequence[str],
     *,
     level: float = 0.95,
-    seed: int = 0,
 ) -> Evaluation:
     """Score class probabilities against labels.
 
     Balanced accuracy is the mean recall over the classes that occur in ``labels``; macro F1 the
     mean over the classes that occur in ``labels`` or are predicted, an undefined F1 counting as
-    0 (both as in scikit-learn). Their intervals are percentiles of 2,000 bootstrap resamples of
-    the items; that of the accuracy is Wilson's.
+    0 (both as in scikit-learn). What the intervals are, and how often they hold the truth, is
+    told in ``docs/intervals.md``. Memory is that of a block of rows: 10,000 classes are no more
+    than their items.
 
     Args:
         labels: ``(n,) int64`` in ``[0, k)``; a class need not occur.
-        probabilities: ``(n, k)``, rows that sum to 1.
+        probabilities: ``(n, k)``, rows that sum to 1: an array, or :class:`ProbabilityBlocks`.
         classes: ``k`` names.
         level: the confidence level.
-        seed: of the bootstrap.
 
     Raises:
         HeadError: if shapes or values are invalid.
     """
-    y, p = _check(labels, probabilities, len(classes))
-    n, k = p.shape
-    predicted = p.argmax(axis=1)
-    confusion = np.bincount(y * k + predicted, minlength=k * k).reshape(k, k)
-    balanced, f1 = _macro_scores(confusion[None])
-    low_high = _bootstrap(confusion, level, seed)
-    bins = reliability(y, p)
-    own = np.maximum(p[np.arange(n), y], np.finfo(np.float64).tiny)
+    given: ProbabilityBlocks | npt.NDArray[np.generic] = (
+        cast(ProbabilityBlocks, probabilities)
+        if hasattr(probabilities, "blocks")
+        else np.asarray(probabilities)
+    )
+    k = len(classes)
+    y = _checked_labels(labels, given.shape, k)
+    n = len(y)
+    predicted, rank = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+    confidence, own = np.empty(n), np.empty(n)
+    for rows, p in probability_blocks(given):
+        _check_probabilities(p)
+        truth, at = y[rows], np.arange(len(p))
+        predicted[rows], confidence[rows] = p.argmax(axis=1), p.max(axis=1)
+        own[rows] = p[at, truth]
+        if k >= _TOP_FROM:
+            rank[rows] = _rank(p, truth)
+    table = confusion_of(y, predicted, k)
+    bins = _bins(confidence, predicted == y, _BINS)
+    loss = -np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()
+    top = None
+    if k >= _TOP_FROM:
+        among = int((rank < TOP).sum())
+        top = Score(among / n, proportion_interval(among, n, level=level))
+    dense = k <= DENSE_CLASSES
     return Evaluation(
         n=n,
         classes=tuple(classes),
         accuracy=accuracy_score(y, predicted, level=level),
-        balanced_accuracy=_score(float(balanced[0]), low_high[0], level, n),
-        macro_f1=_score(float(f1[0]), low_high[1], level, n),
-        log_loss=float(-np.log(own).mean()),
+        balanced_accuracy=balanced_accuracy(table, level=level),
+        macro_f1=macro_f1(table, level=level),
+        log_loss=float(loss),
         ece=float(sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / n),
-        per_class=_per_class(confusion, classes),
-        confusion=tuple(tuple(int(v) for v in row) for row in confusion),
+        per_class=_per_class(table, classes),
+        confusion=tuple(map(tuple, table.dense().tolist())) if dense else (),
         reliability=bins,
+        top_5=top,
+        confused=() if dense else _confused(table, classes),
     )
+
+
+def _rank(p: FloatArray, truth: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return how many classes come before the true one, ``(n,)``; equals in their order."""
+    own = p[np.arange(len(p)), truth][:, None]
+    before = (p > own) | ((p == own) & (np.arange(p.shape[1]) < truth[:, None]))
+    return cast("npt.NDArray[np.int64]", before.sum(axis=1))
+
+
+def _confused(table: Confusion, classes: Sequence[str]) -> tuple[ConfusedPair, ...]:
+    """Return the most frequent mistakes, then by the share of the true class, then by name."""
+    share = table.count / table.support[table.true]
+    order = np.lexsort((table.predicted, table.true, -share, -table.count))[:_PAIRS]
+    pairs = [
+        ConfusedPair(
+            classes[table.true[at]],
+            classes[table.predicted[at]],
+            int(table.count[at]),
+            int(table.support[table.true[at]]),
+        )
+        for at in order
+    ]
+    return tuple(sorted(pairs, key=lambda p: (-p.count, -p.count / p.items, p.true, p.predicted)))
 
 
 def reliability(
@@ -97,8 +174,14 @@ def reliability(
         bins: how many; 15 is customary (Guo et al. 2017). Empty bins are left out.
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    y, p = _check(labels, p, p.shape[1] if p.ndim == 2 else 0)
-    confidence, right = p.max(axis=1), p.argmax(axis=1) == y
+    y = _checked_labels(labels, p.shape, p.shape[1] if p.ndim == 2 else 0)
+    _check_probabilities(p)
+    return _bins(p.max(axis=1), p.argmax(axis=1) == y, bins)
+
+
+def _bins(
+    confidence: FloatArray, right: npt.NDArray[np.bool_], bins: int
+) -> tuple[ReliabilityBin, ...]:
     # A bin is open below and closed above, so that a probability of 1 falls in the last.
     where = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(where, minlength=bins)
@@ -117,72 +200,26 @@ def reliability(
     )
 
 
-def _check(
-    labels: object, probabilities: object, k: int
-) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    if y.ndim != 1 or p.shape != (len(y), k) or len(y) == 0 or k == 0:
+def _checked_labels(labels: object, shape: tuple[int, ...], k: int) -> npt.NDArray[np.int64]:
+    y = np.asarray(labels)
+    if y.ndim != 1 or shape != (len(y), k) or len(y) == 0 or k == 0:
         raise HeadError(
             f"expected probabilities of shape (items, classes) = ({len(y) if y.ndim else 0}, {k}),"
-            f" found {p.shape}"
+            f" found {shape}"
         )
     if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= k:
         raise HeadError(f"expected labels from 0 to {k - 1}, found {y.min()} to {y.max()}")
+    return y.astype(np.int64)
+
+
+def _check_probabilities(p: FloatArray) -> None:
     if not np.isfinite(p).all() or p.min() < 0 or not np.allclose(p.sum(axis=1), 1, atol=1e-3):
         raise HeadError("expected probabilities that are not negative and sum to 1 in every row")
-    return y.astype(np.int64), p
 
 
-def _macro_scores(confusion: np.ndarray) -> tuple[FloatArray, FloatArray]:
-    """Return balanced accuracy and macro F1 of each table, ``(b, k, k) -> (b,), (b,)``."""
-    diagonal = np.diagonal(confusion, axis1=1, axis2=2).astype(np.float64)
-    support = confusion.sum(axis=2).astype(np.float64)
-    guessed = confusion.sum(axis=1).astype(np.float64)
-    recall = diagonal / np.maximum(support, 1)
-    balanced = recall.sum(axis=1) / np.maximum((support > 0).sum(axis=1), 1)
-    occurs = (support + guessed) > 0
-    f1 = 2 * diagonal / np.maximum(support + guessed, 1)
-    macro = f1.sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)
-    return cast(FloatArray, balanced), cast(FloatArray, macro)
-
-
-def _bootstrap(
-    confusion: np.ndarray, level: float, seed: int
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    # Drawing n items with replacement is drawing the confusion table from a multinomial, which
-    # costs the same for ten thousand items as for ten.
-    k, n = len(confusion), int(confusion.sum())
-    rng = np.random.default_rng(seed)
-    filled = np.flatnonzero(confusion)
-    share = confusion.ravel()[filled] / n
-    batch = max(1, min(_RESAMPLES, _CELLS_AT_ONCE // (k * k)))
-    scores: list[tuple[FloatArray, FloatArray]] = []
-    for start in range(0, _RESAMPLES, batch):
-        size = min(batch, _RESAMPLES - start)
-        tables = np.zeros((size, k * k), dtype=np.int64)
-        tables[:, filled] = rng.multinomial(n, share, size=size)
-        scores.append(_macro_scores(tables.reshape(size, k, k)))
-    tails = [50 * (1 - level), 50 * (1 + level)]
-    balanced = np.percentile(np.concatenate([s[0] for s in scores]), tails)
-    macro = np.percentile(np.concatenate([s[1] for s in scores]), tails)
-    return (float(balanced[0]), float(balanced[1])), (float(macro[0]), float(macro[1]))
-
-
-def _score(value: float, bounds: tuple[float, float], level: float, n: int) -> Score:
-    interval = Interval(bounds[0], bounds[1], level, "bootstrap", n) if n > 1 else None
-    return Score(value, interval)
-
-
-def _per_class(confusion: np.ndarray, classes: Sequence[str]) -> tuple[ClassScores, ...]:
-    right = np.diagonal(confusion)
-    support, guessed = confusion.sum(axis=1), confusion.sum(axis=0)
+def _per_class(table: Confusion, classes: Sequence[str]) -> tuple[ClassScores, ...]:
+    figures = zip(table.precision, table.recall, table.f1, table.support, strict=True)
     return tuple(
-        ClassScores(
-            label=label,
-            precision=float(right[i] / max(guessed[i], 1)),
-            recall=float(right[i] / max(support[i], 1)),
-            f1=float(2 * right[i] / max(support[i] + guessed[i], 1)),
-            support=int(support[i]),
-        )
-        for i, label in enumerate(classes)
+        ClassScores(label, float(precision), float(recall), float(f1), int(support))
+        for label, (precision, recall, f1, support) in zip(classes, figures, strict=True)
     )

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import HeadError
 from headstart.core.records import Score
-from headstart.evaluation.intervals import bootstrap_of_sums, wilson_interval
+from headstart.evaluation.intervals import proportion_interval
+from headstart.evaluation.sums import figures_of_means
 from headstart.evaluation.targets import as_multi_hot
 
 
@@ -40,7 +41,6 @@ def evaluate_multi_label(
     labels: Sequence[str],
     *,
     level: float = 0.95,
-    seed: int = 0,
 ) -> MultiLabelEvaluation:
     """Score label probabilities; a label is predicted above 0.5.
 
@@ -49,7 +49,6 @@ def evaluate_multi_label(
         probabilities: ``(n, k)``.
         labels: ``k`` names.
         level: the confidence level.
-        seed: of the bootstrap.
 
     Raises:
         HeadError: if shapes or values are invalid.
@@ -61,20 +60,22 @@ def evaluate_multi_label(
     truth, guess = as_multi_hot(targets, len(p), k) > 0.5, p > 0.5
     hits = np.concatenate([truth & guess, truth, guess], axis=1).astype(np.float64)
 
-    def f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        both, own, given = np.split(sums, 3, axis=-1)
+    tiny = np.finfo(np.float64).tiny
+
+    def f1(means: NDArray[np.float64]) -> NDArray[np.float64]:
+        both, own, given = np.split(means, 3, axis=-1)
         occurs = own + given > 0
-        each = 2 * both / np.maximum(own + given, 1)
-        micro = 2 * both.sum(-1) / np.maximum((own + given).sum(-1), 1)
+        each = 2 * both / np.maximum(own + given, tiny)
+        micro = 2 * both.sum(-1) / np.maximum((own + given).sum(-1), tiny)
         macro = each.sum(-1) / np.maximum(occurs.sum(-1), 1)
         return np.stack([micro, macro], axis=-1)
 
-    micro, macro = bootstrap_of_sums(hits, f1, level=level, seed=seed)
+    micro, macro = figures_of_means(hits, f1, ("share", "share"), level=level)
     exact = int((truth == guess).all(axis=1).sum())
     return MultiLabelEvaluation(
         n=len(p),
         labels=tuple(labels),
-        exact_match=Score(exact / len(p), wilson_interval(exact, len(p), level=level)),
+        exact_match=Score(exact / len(p), proportion_interval(exact, len(p), level=level)),
         micro_f1=micro,
         macro_f1=macro,
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import HeadError
 from headstart.core.records import Score
-from headstart.evaluation.intervals import bootstrap_of_sums
+from headstart.evaluation.sums import Kind, figures_of_means
 from headstart.evaluation.targets import as_regression_targets
 
 
@@ -38,7 +38,6 @@ def evaluate_regression(
     names: Sequence[str],
     *,
     level: float = 0.95,
-    seed: int = 0,
 ) -> RegressionEvaluation:
     """Score predicted values.
 
@@ -47,7 +46,6 @@ def evaluate_regression(
         values: what was predicted, in the same shape.
         names: ``t`` names.
         level: the confidence level.
-        seed: of the bootstrap.
 
     Raises:
         HeadError: if shapes or values are invalid.
@@ -65,13 +63,14 @@ def evaluate_regression(
     centred, error = truth - truth.mean(axis=0), truth - guess
     columns = np.concatenate([np.abs(error), error**2, centred, centred**2], axis=1)
 
-    def figures(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        absolute, squared, first, second = np.split(sums / len(truth), 4, axis=-1)
+    def figures(means: NDArray[np.float64]) -> NDArray[np.float64]:
+        absolute, squared, first, second = np.split(means, 4, axis=-1)
         variance = np.maximum(second - first**2, np.finfo(np.float64).tiny)
         r2 = 1.0 - squared / variance
         return np.stack([absolute.mean(-1), np.sqrt(squared).mean(-1), r2.mean(-1)], axis=-1)
 
-    scores = bootstrap_of_sums(columns, figures, level=level, seed=seed)
+    kinds: tuple[Kind, ...] = ("size", "size", "explained")
+    scores = figures_of_means(columns, figures, kinds, level=level)
     return RegressionEvaluation(len(truth), tuple(names), *scores)
 
 

@@ -15,7 +15,7 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Interval, Score
 from headstart.core.row_keys import Keys, take_keys, units_among
 from headstart.core.seeds import require_seeds
-from headstart.evaluation.intervals import t_interval
+from headstart.evaluation import t_interval
 from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.copies import keep_together
 from headstart.heads.features import as_features
@@ -187,7 +187,7 @@ def _extrapolate(
         return Score(float(found[0, 0]), None), Score(float(found[0, 1]), None)
     low, high = np.percentile(found[1:], [2.5, 97.5], axis=0)
     scores = [
-        Score(float(found[0, i]), Interval(float(low[i]), float(high[i]), 0.95, "bootstrap", n))
+        Score(float(found[0, i]), Interval(float(low[i]), float(high[i]), 0.95, "prediction", n))
         for i in range(2)
     ]
     return scores[0], scores[1]

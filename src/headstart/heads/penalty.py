@@ -16,7 +16,7 @@ from headstart.core.records import Curve, Score
 from headstart.core.row_keys import Keys, content_order, take_keys
 from headstart.core.seeds import require_seeds
 from headstart.core.wording import count, verb
-from headstart.evaluation.intervals import wilson_interval
+from headstart.evaluation.intervals import proportion_interval
 from headstart.evaluation.targets import as_labels, as_weights, require_two_classes
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
@@ -290,7 +290,7 @@ def _path_notes(path: LogisticPath, at: int) -> list[str]:
 def _held_out(path: LogisticPath, at: int) -> Score:
     n = max(1, round(float(path.held_out.sum())))
     value = float(path.mean_accuracy[at])
-    return Score(value, wilson_interval(value * n, n))
+    return Score(value, proportion_interval(value * n, n))
 
 
 def _curve(path: LogisticPath | None, at: int) -> Curve:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headstart.core.records import Baseline, Evaluation, Interval, Score
+from headstart.core.records import Baseline, ClassScores, Evaluation, Interval, Score
 from headstart.core.wording import NOT_DEFINED, clean, format_number, format_percent, shorten
 from headstart.core.wording import count as counted
 
@@ -17,28 +17,50 @@ if TYPE_CHECKING:
 PER_CLASS_LIMIT = 20
 
 
+FEW_ITEMS = 10
+"""A figure that rests on fewer items says so before it is read."""
+
+
 def format_interval(interval: Interval) -> str:
-    """Return ``95 % interval 88.9–96.9, Wilson, n = 153``; bounds in per cent."""
+    """Return ``95 % interval 88.9–96.9, exact, n = 153``; bounds in per cent."""
     level = format_number(100 * interval.level)
     bounds = f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
-    basis = {
-        "wilson": f"Wilson, n = {interval.n:,}",
-        "bootstrap": f"bootstrap over items, n = {interval.n:,}",
-        "t": f"t over {counted(interval.n, 'repetition')}",
-        "normal": f"normal over {counted(interval.n, 'repetition')}",
-    }[interval.method]
-    return f"{level} % interval {bounds}, {basis}"
+    return f"{level} % interval {bounds}, {format_basis(interval)}"
 
 
-def format_score(score: Score) -> str:
-    """Return ``94.1 % (95 % interval 88.9–96.9, Wilson, n = 153)``.
+def format_basis(interval: Interval) -> str:
+    """Return what an interval rests on: ``exact, n = 153``, or ``t over 5 repetitions``."""
+    if interval.method in ("t", "prediction"):
+        basis = "t over" if interval.method == "t" else "predicted from"
+        return f"{basis} {counted(interval.n, 'repetition')}"
+    name = "Wilson" if interval.method == "wilson" else interval.method
+    return f"{name}, n = {interval.n:,}"
+
+
+def format_few(n: int | None) -> str:
+    """Return ``only 3 items: ``, and nothing for ten or more."""
+    if n is None or n >= FEW_ITEMS:
+        return ""
+    return f"only {counted(n, 'item')}: "
+
+
+def format_score(score: Score, *, n: int | None = None) -> str:
+    """Return ``94.1 % (95 % interval 88.9–96.9, exact, n = 153)``.
 
     Without an interval only the figure is given; a figure that is not finite reads "not defined".
+    What rests on fewer than ten items says so first: ``only 3 items: 100.0 % (…)``.
+
+    Args:
+        score: the figure.
+        n: the number of items, where the interval does not say it.
     """
     if not math.isfinite(score.value):
         return "not defined"
-    value = format_percent(score.value)
-    return value if score.interval is None else f"{value} ({format_interval(score.interval)})"
+    value, interval = format_percent(score.value), score.interval
+    if interval is not None and n is None:
+        n = interval.items if interval.method in ("t", "prediction") else interval.n
+    few = format_few(n)
+    return f"{few}{value}" if interval is None else f"{few}{value} ({format_interval(interval)})"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -74,7 +96,8 @@ def confused_pairs(
 
     Ordered by count, then by the share of the true class, then by name.
     """
-    pairs = [
+    found = [(pair.true, pair.predicted, pair.count, pair.items) for pair in evaluation.confused]
+    pairs = found or [
         (evaluation.classes[row], evaluation.classes[column], count, sum(counts))
         for row, counts in enumerate(evaluation.confusion)
         for column, count in enumerate(counts)
@@ -89,13 +112,29 @@ def scores(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
     ece = "not defined"
     if math.isfinite(evaluation.ece):
         ece = f"{format_number(100 * evaluation.ece, digits=2)} %"
-    return (
-        ("accuracy", format_score(evaluation.accuracy)),
-        ("balanced accuracy", format_score(evaluation.balanced_accuracy)),
-        ("macro F1", format_score(evaluation.macro_f1)),
-        ("log loss", f"{format_number(evaluation.log_loss)} nats"),
-        ("calibration error", ece),
-    )
+    n, few = evaluation.n, format_few(evaluation.n)
+    rows = [
+        ("accuracy", format_score(evaluation.accuracy, n=n)),
+        (
+            "balanced accuracy",
+            format_score(evaluation.balanced_accuracy, n=n) + without(evaluation),
+        ),
+        ("macro F1", format_score(evaluation.macro_f1, n=n)),
+        ("log loss", f"{few}{format_number(evaluation.log_loss)} nats"),
+        ("calibration error", f"{few}{ece}"),
+    ]
+    if evaluation.top_5 is not None:
+        rows.insert(1, ("among the top 5", format_score(evaluation.top_5, n=n)))
+    return tuple(rows)
+
+
+def without(evaluation: Evaluation) -> str:
+    """Say how many classes have no items, and so no recall; nothing where all have."""
+    empty = sum(row.support == 0 for row in evaluation.per_class)
+    if not empty:
+        return ""
+    total = len(evaluation.per_class)
+    return f", over the {total - empty:,} of {total:,} classes that have items"
 
 
 def evaluation_table(
@@ -145,22 +184,30 @@ def _class_table(evaluation: Evaluation, limit: int) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("class")
-    for name in ("precision", "recall", "F1", "items"):
+    for name in ("items", "precision", "recall", "F1"):
         table.add_column(name, justify="right")
     for row in evaluation.per_class[:limit]:
-        table.add_row(
-            Text(shorten(row.label, 40)),
-            *(Text(format_percent(value)) for value in (row.precision, row.recall, row.f1)),
-            Text(f"{row.support:,}"),
-        )
+        table.add_row(Text(shorten(row.label, 40)), *(Text(cell) for cell in class_cells(row)))
     return table
 
 
+def class_cells(row: ClassScores) -> tuple[str, str, str, str]:
+    """Return items, precision, recall and F1 of a class in words; few items are called so."""
+    items = f"only {row.support}" if 0 < row.support < FEW_ITEMS else f"{row.support:,}"
+    shares = [format_percent(value) for value in (row.precision, row.recall, row.f1)]
+    return items, shares[0], shares[1], shares[2]
+
+
 __all__ = [
+    "FEW_ITEMS",
+    "class_cells",
     "confused_pairs",
     "evaluation_table",
     "flatten",
+    "format_basis",
+    "format_few",
     "format_interval",
     "format_score",
     "scores",
+    "without",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from headstart.core.progress import Reporter
 from headstart.core.records import Curve, to_plain
 from headstart.evaluation import Difference, holm, repeated_difference, repeated_mean
-from headstart.evaluation.intervals import Correct
+from headstart.evaluation.repetitions import Correct
 from headstart.study.heads import Fitted, HeadSpec, fit_head
 from headstart.study.measurements import Behaviour, Spread, spread_of
 from headstart.study.plan import Case, Key
