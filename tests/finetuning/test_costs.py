@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from headstart.finetuning import Stage
-from headstart.finetuning.costs import choose_cut
+from headstart.finetuning.costs import choose_cut, choose_rows
 from headstart.finetuning.plan import PlannedPlace
 
 STAGE = Stage("s")
@@ -47,7 +47,24 @@ def test_what_acts_on_the_boundary_keeps_it_where_it_is(act: str) -> None:
     assert choose_cut(places(1.0, 10.0), 1, stage, "") == (1, "")
 
 
-def test_rows_that_are_stored_are_named_as_the_reason() -> None:
-    listed = places(1.0, 10.0)
-    listed[0] = dataclasses.replace(listed[0], missing=0)
-    assert choose_cut(listed, 1, STAGE, "") == (0, "its rows are stored already")
+def test_rows_that_are_stored_decide_nothing() -> None:
+    for number in (0, 1):
+        listed = places(9.0, 10.0)
+        listed[number] = dataclasses.replace(listed[number], missing=0, seconds_storing=0.0)
+        assert choose_cut(listed, 1, STAGE, "") == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "stored", "images", "read"),
+    [
+        (10, 10.0, 9.0, True), (10, 10.0, 7.9, False), (10, 10.0, 50.0, True),
+        (1, 9.0, 10.0, False), (1, 7.9, 10.0, True), (1, 10.0, 9.0, False),
+    ],
+)  # fmt: skip
+def test_measured_times_that_are_about_the_same_do_not_decide(
+    epochs: int, stored: float, images: float, read: bool
+) -> None:
+    stage = Stage("s", epochs=epochs)
+    taken, why = choose_rows(places(stored)[0], images, stage, "auto", None, 10**9)
+    assert taken is read
+    assert ("about the same" in why) == ((stored <= images) != read)

@@ -17,7 +17,7 @@ from headstart.commands.finetune.job import FinetuneConfig, finetune
 from headstart.core.arguments import Arguments
 from headstart.core.errors import ConfigError
 from headstart.core.progress import SilentReporter
-from headstart.finetuning import Classifier, Recipe, Stage, timing
+from headstart.finetuning import Classifier, Recipe, Stage, costs, timing
 from headstart.finetuning.costs import memory_for_rows
 from headstart.finetuning.gradients import gradients_for
 from headstart.finetuning.targets import resolve
@@ -38,6 +38,49 @@ def test_rows_that_an_earlier_stage_stores_are_not_stored_again(bench: Bench) ->
     assert second.seconds_storing == 0
     # The views of the training items are other rows; those of the validation items are there.
     assert third.cut.at.missing == 2 * 45
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 20])
+def test_what_is_stored_does_not_decide_what_a_stage_trains_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    """With an empty cache, one filled at the usual cut, and one filled at every other cut."""
+    monkeypatch.setattr(costs, "decode_seconds", lambda *_, **__: 1.0)  # storing is what costs
+    network, recipe = Classifier(residual(), 2), Recipe("r", (Stage("s", epochs=epochs),))
+    first = bench.plan(network, recipe, "auto")
+    assert first.plan.stages[0].cut is not None
+    for place in (each.place for each in first.plan.stages[0].cut.places):
+        cut = bench.plan(network, recipe, decisions=(place,)).cuts[0]
+        assert cut is not None
+        rows = bench.feeds(network).rows(cut, recipe.stages[0])
+        for part in bench.parts:
+            rows.fill(part, None, SilentReporter())
+        again = bench.plan(network, recipe, "auto")
+        assert again.decisions == first.decisions, place
+        assert again.plan.stages[0].cut is not None
+        stored = [each.missing for each in again.plan.stages[0].cut.places if each.place == place]
+        assert stored == [0]
+
+
+def test_the_same_command_gives_the_same_weights_with_an_empty_and_a_filled_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(costs, "decode_seconds", lambda *_, **__: 1.0)
+    data = {"train": squares(60), "test": squares(20, 1)}
+    recipe = Recipe("r", (Stage("s", ("last:1",), epochs=1, batch_size=8, lr=1e-2),))
+
+    def weights(cache: Path, **more: object) -> dict[str, Tensor]:
+        run = finetune(
+            data, residual(), recipe=recipe, write=False, cache=cache, baselines=False,
+            reporter=SilentReporter(), **more,
+        )  # fmt: skip
+        return {**run.tuned, "head": torch.from_numpy(run.head.weight)}
+
+    empty = weights(tmp_path / "cache")
+    weights(tmp_path / "cache", stored="on")
+    filled = weights(tmp_path / "cache")
+    for name, tensor in empty.items():
+        assert torch.equal(tensor, filled[name]), name
 
 
 def test_room_on_the_disk_is_taken_by_one_stage_after_the_other(

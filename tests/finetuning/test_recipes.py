@@ -128,11 +128,15 @@ def test_all_faults_of_all_stages_come_together_with_the_fix() -> None:
         assert part in said, part
 
 
-def test_a_group_that_cannot_thaw_alone_is_refused() -> None:
+def test_tokens_and_positions_thaw_with_their_group_alone() -> None:
+    """They belong to the whole network, whose blocks stay frozen."""
     module = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=2)
     network = Classifier(load_backbone(module, mean=0.5, std=0.5, size=224), 2)
-    said = faults_of(Recipe("r", (Stage("s", ("stem",)),)), network)
-    assert "'stem' holds 'backbone.cls_token', 'backbone.pos_embed'" in said
+    (target,) = resolve(network, Recipe("r", (Stage("s", ("stem",)),)))
+    assert set(target.trainable) == {
+        "backbone.cls_token", "backbone.pos_embed",
+        "backbone.patch_embed.proj.weight", "backbone.patch_embed.proj.bias",
+    }  # fmt: skip
 
 
 def test_a_file_is_read_with_all_faults_together(tmp_path: Path) -> None:

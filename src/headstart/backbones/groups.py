@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,40 @@ def block_groups(model: nn.Module) -> tuple[BlockGroup, ...]:
             f"the grouping by {by} does not cover every parameter once: {quoted(wrong, 6)}",
             hint="let it name each parameter in one group",
         )
-    groups = []
+    grouped = _together(grouped)
+    groups: list[BlockGroup] = []
     for index, group in enumerate(grouped):
         modules = _modules(model, set(group))
-        groups.append(BlockGroup(_label(group, modules, index), tuple(group), modules))
+        label = _label(group, modules, index)
+        taken = {each.name for each in groups}
+        groups.append(BlockGroup(_other(label, taken), tuple(group), modules))
     return tuple(groups)
+
+
+def _together(grouped: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Keep the parameters of one module in one group: the first that has any of them.
+
+    A freeze policy governs a module, and what ``cls_token`` and ``pos_embed`` belong to is the
+    whole network.
+    """
+    first: dict[str, int] = {}
+    for number, group in enumerate(grouped):
+        for name in group:
+            first.setdefault(name.rpartition(".")[0], number)
+    found: list[list[str]] = [[] for _ in grouped]
+    for group in grouped:
+        for name in group:
+            found[first[name.rpartition(".")[0]]].append(name)
+    return [group for group in found if group]
+
+
+def _other(label: str, taken: Collection[str]) -> str:
+    """Return a label, with a number where another group has it."""
+    number = 2
+    chosen = label
+    while chosen in taken:
+        chosen, number = f"{label} ({number})", number + 1
+    return chosen
 
 
 class ParamGroups(list[dict[str, Any]]):
@@ -328,12 +357,16 @@ def _label(group: Sequence[str], modules: Sequence[str], index: int) -> str:
 
 
 def _modules(model: nn.Module, names: set[str]) -> tuple[str, ...]:
-    """Return the outermost modules whose parameters all lie among ``names``."""
+    """Return the outermost modules whose parameters all lie among ``names``.
+
+    A tied parameter counts where it has its first name.
+    """
+    first = {name for name, _ in model.named_parameters()}
     chosen: list[str] = []
     for prefix, module in model.named_modules():
         if not prefix or any(prefix.startswith(parent + ".") for parent in chosen):
             continue
-        own = {f"{prefix}.{name}" for name, _ in module.named_parameters()}
+        own = {f"{prefix}.{name}" for name, _ in module.named_parameters()} & first
         if own and own <= names:
             chosen.append(prefix)
     return tuple(chosen)

@@ -11,8 +11,11 @@ stage by stage, in these steps:
    that validate; validating costs a third of a step, since it has no backward pass:
 
    * from images, an epoch: ``n (decode + prefix + step) + v (decode + prefix + step / 3)``;
-   * from rows, once: ``missing (decode + prefix + write)``, and an epoch:
+   * from rows, once: ``rows (decode + prefix + write)``, and an epoch:
      ``(n + v)(read + recompute) + (n + v / 3) step``.
+
+   Rows that another run has stored are counted for the expected time, and not for the choice: the
+   weights must not depend on what the cache holds.
 
 4. What there is room for: rows are held in memory where they fit into a quarter of what is free,
    and stored where they fit into nine tenths of the free disk. :class:`PlannedRows` counts what
@@ -48,7 +51,7 @@ StoredMode = Literal["auto", "on", "off"]
 _MEMORY_SHARE = 0.25
 _FREE_SHARE = 0.9
 _MUCH_CHEAPER = 0.8
-"""The cut moves away from the usual one only if the stage then takes less than this share of the
+"""The choice moves away from the usual one only if the stage then takes less than this share of the
 time: rows at the usual cut are found again by the next run, and measured times vary a little."""
 ROW_OVERHEAD = 80
 """Bytes on disk of a row's id and its place in the index."""
@@ -138,7 +141,7 @@ class Chooser:
         stage, feeds, example = target.stage, self.feeds, self._example
         batch = example[: min(len(example), stage.batch_size)]
         classes = self.network.head.out_features
-        with gradients_for(self.network, target.freeze.trainable):
+        with gradients_for(self.network, target.trainable):
             if isinstance(usual, Cut):
                 rows, prefix = measure_prefix(usual.prefix, batch, stage.precision)
                 if stage.precision == "float32":  # then both figures are valid: the lower counts
@@ -171,7 +174,7 @@ class Chooser:
         """Choose a cut, and whether the stage trains from its rows; return the cut if it does."""
         usual = _usual(found)
         places = tuple(
-            costs.at(one, usual, self.rows.missing(one, stage, stable), self.disk) for one in found
+            costs.at(one, usual, self.rows.count(one, stage, stable), self.disk) for one in found
         )
         taken, why = choose_cut(places, found.index(usual), stage, decided or "")
         cut = found[taken].cut()
@@ -233,14 +236,14 @@ class StageCosts:
         )
 
     def at(
-        self, candidate: Candidate, usual: Candidate, missing: int | None, disk: Disk
+        self, candidate: Candidate, usual: Candidate, count: RowCount, disk: Disk
     ) -> PlannedPlace:
         """Return what the stage costs with rows stored at a cut.
 
         Args:
             candidate: the cut.
             usual: the cut that :attr:`prefix` and :attr:`step` were measured at.
-            missing: rows that are not stored yet; None if that is only known when the stage begins.
+            count: how many of its rows there are.
             disk: where the rows are stored.
         """
         # The whole prefix was timed in one run; single operations include the cost of timing them.
@@ -251,8 +254,10 @@ class StageCosts:
         recompute = scale * (candidate.recomputed_seconds - usual.recomputed_seconds)
         size, items = candidate.bytes_per_item, self.n_train + self.n_validation
         in_memory = self.rows * size <= self.memory
-        computed = self.rows if missing is None else missing
-        storing = computed * (self.decode + prefix + size * disk.write_seconds)
+        planned = self.rows if count.planned is None else count.planned
+        missing = planned if count.missing is None else count.missing
+        row = self.decode + prefix + size * disk.write_seconds
+        on_disk = size + ROW_OVERHEAD
         reading = items * disk.read_seconds(size, in_memory)
         behind = items * recompute + (self.n_train + self.n_validation / 3) * self.step
         epoch = max(reading + behind, 0.0)
@@ -261,14 +266,16 @@ class StageCosts:
             boundary=tuple((spec.name, spec.shape, spec.dtype) for spec in candidate.boundary),
             bytes_per_item=size,
             bytes=self.rows * size,
-            missing=missing,
+            missing=count.missing,
             in_memory=in_memory,
-            on_disk=computed * (size + ROW_OVERHEAD) <= _FREE_SHARE * self.disk,
-            seconds_storing=storing,
+            # Rows that are stored take room already: with them or without, there must be as much.
+            on_disk=missing == 0
+            or planned * on_disk <= _FREE_SHARE * (self.disk + (planned - missing) * on_disk),
+            seconds_storing=missing * row,
             seconds_reading=reading,
             seconds_recomputing=items * (self.decode + prefix),
             seconds_per_epoch=epoch,
-            seconds=storing + self.epochs * epoch,
+            seconds=planned * row + self.epochs * epoch,
         )
 
 
@@ -305,6 +312,20 @@ def memory_for_rows(device: torch.device) -> int:
     return int(_MEMORY_SHARE * free)
 
 
+@dataclass(frozen=True)
+class RowCount:
+    """How many rows a stage needs at a cut.
+
+    Attributes:
+        planned: those that no earlier stage of the plan stores; None if that is only known when
+            the stage begins.
+        missing: those of them that are not in the cache.
+    """
+
+    planned: int | None
+    missing: int | None
+
+
 class PlannedRows:
     """The rows that exist, or will once the stages planned so far have stored theirs.
 
@@ -320,30 +341,32 @@ class PlannedRows:
         self._planned: set[tuple[str, str, int]] = set()
         self.disk = free_bytes(feeds.store.root)
 
-    def missing(self, candidate: Candidate, stage: Stage, stable: bool) -> int | None:
-        """Return how many rows at a cut a stage will have to compute.
+    def count(self, candidate: Candidate, stage: Stage, stable: bool) -> RowCount:
+        """Count the rows at a cut that a stage will have to compute.
 
         Args:
             candidate: the cut.
             stage: the stage.
             stable: whether the frozen part is now what it will be when the stage begins; rows are
                 known by its content.
-
-        Returns:
-            None if that is not known yet.
         """
         if not stable:
-            return None
+            return RowCount(None, None)
         if not self._planned and not self._feeds.store.root.exists():
-            return sum(len(set(split.ids)) for split, _ in self._feeds.parts(stage))
+            every = sum(len(set(split.ids)) for split, _ in self._feeds.parts(stage))
+            return RowCount(every, every)
         try:
             rows = self._feeds.rows(candidate, stage)
         except UntraceableError:  # such a cut cannot be built, and is not chosen
-            return None
-        return sum(
-            rows.missing(split, view)
+            return RowCount(None, None)
+        parts = [
+            (split, view)
             for split, view in self._feeds.parts(stage)
             if self._key(rows, split, view) not in self._planned
+        ]
+        return RowCount(
+            sum(len(set(split.ids)) for split, _ in parts),
+            sum(rows.missing(split, view) for split, view in parts),
         )
 
     def add(self, candidate: Candidate, at: PlannedPlace, stage: Stage, stable: bool) -> None:
@@ -351,7 +374,7 @@ class PlannedRows:
 
         Args:
             candidate, at: the cut, and what it costs.
-            stage, stable: as for :meth:`missing`.
+            stage, stable: as for :meth:`count`.
         """
         computed = at.bytes // at.bytes_per_item if at.missing is None else at.missing
         self.disk = max(0, self.disk - computed * (at.bytes_per_item + ROW_OVERHEAD))
@@ -392,8 +415,6 @@ def choose_cut(
     if not places[usual].on_disk:
         return best, f"the rows {places[usual].place} do not fit on the disk"
     if places[best].seconds < _MUCH_CHEAPER * places[usual].seconds:
-        if places[best].missing == 0 and places[usual].missing != 0:
-            return best, "its rows are stored already"
         return best, f"it is much cheaper here than {places[usual].place}"
     return usual, ""
 
@@ -421,9 +442,13 @@ def choose_rows(
     if _acts_on_rows(stage):
         return True, "mixup and noise act on the stored rows"  # which timing must not decide
     words = f"{_spelled(at.seconds)} with stored rows against {_spelled(images)} without"
-    if at.seconds <= images:
-        return True, f"reading is cheaper: {words}"
-    return False, f"recomputing is cheaper: {words}"
+    # Measured times vary from run to run, and must not decide where the two are about the same.
+    again = stage.epochs > 1
+    usual, other = (at.seconds, images) if again else (images, at.seconds)
+    read = again if other >= _MUCH_CHEAPER * usual else not again
+    if (at.seconds <= images) == read:
+        return read, f"{'reading' if read else 'recomputing'} is cheaper: {words}"
+    return read, f"{'reading' if read else 'recomputing'} costs about the same: {words}"
 
 
 def _acts_on_rows(stage: Stage) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headstart.finetuning.feeds import Feed, Index
-from headstart.finetuning.network import HEAD, Classifier, network_groups, smoothed_loss
+from headstart.finetuning.network import Classifier, network_groups, smoothed_loss
 from headstart.modules.modes import evaluation_mode
 
 
@@ -77,9 +77,7 @@ def relative_gradients(
             torch.autograd.backward(loss)
         parameters = dict(network.named_parameters())
         found = []
-        for group in network_groups(network):
-            if group.name == HEAD:
-                continue
+        for group in network_groups(network)[:-1]:  # the last is the head
             own = [parameters[name] for name in group.parameters]
             weight = sum(float(p.detach().double().square().sum()) for p in own)
             slope = sum(float(p.grad.double().square().sum()) for p in own if p.grad is not None)

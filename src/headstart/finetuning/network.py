@@ -20,6 +20,7 @@ from headstart.backbones import Backbone
 from headstart.backbones.groups import BlockGroup, block_groups
 from headstart.core.errors import BackboneError
 from headstart.heads import LinearHead
+from headstart.modules.digests import named_tensors
 from headstart.modules.forward import capture
 from headstart.modules.pooling import pool
 from headstart.prefix import Candidate, Cut
@@ -109,8 +110,18 @@ class Classifier(nn.Module):
         return frozenset(names)
 
     def live_tensors(self) -> frozenset[str]:
-        """Return the names of parameters and buffers that take part in the forward."""
+        """Return the names of parameters and buffers that take part in the forward.
+
+        A tied one is listed under its first name too, which is the one that is trained.
+        """
         own = {f"{BACKBONE}.{name}" for name in self.source.live.tensors}
+        every = dict(named_tensors(self))
+        taking_part = {id(every[name]) for name in own if name in every}
+        own |= {
+            name
+            for name, tensor in (*self.named_parameters(), *self.named_buffers())
+            if id(tensor) in taking_part
+        }
         return frozenset(own | {f"{HEAD}.weight", f"{HEAD}.bias"})
 
     def grouped_parameters(self) -> list[list[str]]:
@@ -153,7 +164,9 @@ def network_groups(network: Classifier) -> tuple[BlockGroup, ...]:
         if any(name in live for name in parameters):
             modules = tuple(f"{BACKBONE}.{name}" for name in group.modules)
             kept = tuple(name for name in parameters if name in live)
-            found.append(BlockGroup(group.name, kept, modules))
+            # The classifier that trains is the head; a backbone may have a part of that name.
+            name = f"{BACKBONE}.{HEAD}" if group.name == HEAD else group.name
+            found.append(BlockGroup(name, kept, modules))
     head = BlockGroup(HEAD, (f"{HEAD}.weight", f"{HEAD}.bias"), (HEAD,))
     return (*found, head)
 

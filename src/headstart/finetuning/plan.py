@@ -34,7 +34,8 @@ class PlannedPlace:
         seconds_reading, seconds_recomputing: per epoch, to read the rows, or to decode the items
             and compute the same values.
         seconds_per_epoch: to read the rows and train what is behind the cut.
-        seconds: of the whole stage.
+        seconds: of the whole stage if no run had stored any of its rows before, which is what the
+            choice rests on: the same command decides the same with an empty and a filled cache.
     """
 
     place: str

@@ -85,7 +85,7 @@ def make_plan(
             if stored == "on" and choices[-1].planned is None:
                 name, reason = target.stage.name, choices[-1].no_cut
                 faults.append(f"stage '{name}' cannot read stored rows: {reason}")
-            touched |= set(target.freeze.trainable)
+            touched |= set(target.trainable)
             moved = moved or target.stage.frozen == "requires-grad-only"
             task.advance()
     if faults:
@@ -108,7 +108,7 @@ def make_plan(
 def _planned(network: Classifier, target: Target, choice: Choice) -> PlannedStage:
     stage, at = target.stage, choice.rows_at
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
-    trainable = sum(sizes[name] for name in target.freeze.trainable)
+    trainable = sum(sizes[name] for name in target.trainable)
     return PlannedStage(
         name=stage.name,
         groups=target.groups,

@@ -32,7 +32,7 @@ class TrainingState:
 
     def __init__(self, network: nn.Module, targets: Sequence[Target]) -> None:
         self.network = network
-        trained = {name for target in targets for name in target.freeze.trainable}
+        trained = {name for target in targets for name in target.trainable}
         names = [name for name, _ in network.named_parameters() if name in trained]
         self._moving = (*names, *(name for name, _ in network.named_buffers()))
         self._previous: torch.optim.Optimizer | None = None
@@ -43,7 +43,7 @@ class TrainingState:
         stage = target.stage
         self.optimizer = build_optimizer(self.network, stage, target.rates, self._previous)
         self._previous = self.optimizer
-        names = target.freeze.trainable
+        names = target.trainable
         self.average = Average(self.network, names, stage.ema) if stage.ema else None
 
     def weights(self) -> dict[str, Tensor]:

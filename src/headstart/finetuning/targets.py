@@ -51,6 +51,8 @@ class Target:
         freeze: what it will do. A ``reestimated`` stage is planned with running statistics, since
             they are measured when the stage begins.
         rates: what the optimizer takes.
+        trainable: names of the parameters that train, each once; the freeze plan has tied ones
+            under all their names.
     """
 
     stage: Stage
@@ -58,6 +60,7 @@ class Target:
     policies: Mapping[str, FreezePolicy]
     freeze: FreezePlan
     rates: tuple[GroupRate, ...]
+    trainable: tuple[str, ...]
 
 
 def resolve(
@@ -119,11 +122,12 @@ class _Resolver:
     def __init__(self, network: Classifier, surgical: str | None) -> None:
         self.network = network
         self.groups = network_groups(network)
-        self.blocks = [group for group in self.groups if group.name != HEAD]
+        self.blocks = list(self.groups[:-1])
         self.names = [group.name for group in self.groups]
         self.surgical = surgical or self.blocks[-1].name
         self.live = network.live_modules()
-        self.parts = [name for name, _ in network.named_modules() if name]
+        self.modules = {name: part for name, part in network.named_modules() if name}
+        self.parts = list(self.modules)
 
     def target(self, stage: Stage, faults: list[str]) -> Target | None:
         """Resolve a stage; None if it has faults."""
@@ -148,7 +152,9 @@ class _Resolver:
         rates = self._rates(stage, set(plan.trainable), faults)
         whole = [name for name in self.names if name in chosen.groups]
         labels = (*whole, *chosen.modules, *(("norms",) if chosen.norms else ()))
-        return Target(stage, labels, policies, plan, rates)
+        once = dict(self.network.named_parameters())
+        trainable = tuple(name for name in plan.trainable if name in once)
+        return Target(stage, labels, policies, plan, rates, trainable)
 
     def choose(self, stage: Stage, faults: list[str]) -> _Chosen:
         """Return what the words of ``train`` select."""
@@ -170,7 +176,35 @@ class _Resolver:
                 faults.append(
                     f"'{word}' is out of range: the backbone has {len(self.blocks)} block groups"
                 )
+        self._add_tied(chosen)
         return chosen
+
+    def _add_tied(self, chosen: _Chosen) -> None:
+        """Add the groups that hold a tensor of a chosen one under another name.
+
+        One tensor cannot be frozen in one place and train in another.
+        """
+        while True:
+            training = {t for name in chosen.groups for t in self.tensors.get(name, ())}
+            more = {g for g, held in self.tensors.items() if held & training} - chosen.groups
+            if not more:
+                return
+            chosen.groups.update(more)
+
+    @cached_property
+    def tensors(self) -> dict[str, set[int]]:
+        """The parameters that each group of the backbone holds, under any name."""
+        own = dict(self.network.named_parameters())
+        return {
+            group.name: {id(own[name]) for name in group.parameters}
+            | {id(p) for name in group.modules for p in self.modules[name].parameters()}
+            | {
+                id(p)
+                for n in self._owners(group)
+                for p in self.modules[n].parameters(recurse=False)
+            }
+            for group in self.blocks
+        }
 
     def _by_name(self, word: str, chosen: _Chosen, faults: list[str]) -> None:
         """Add the groups that a name or glob selects, or else the modules."""
@@ -221,22 +255,81 @@ class _Resolver:
             policies[BACKBONE] = thawed
         else:
             for group in thawing:
-                self._check_alone(group, faults)
+                self._check_alone(group, thawing, faults)
                 policies |= dict.fromkeys(group.modules, thawed)
+            for group in thawing:
+                for owner in self._owners(group):
+                    self._thaw_alone(owner, thawed, policies)
         policies |= dict.fromkeys(chosen.modules, thawed)
         if policies.get(BACKBONE, frozen) != FreezePolicy():
             # What lies behind the layer does not run: there is nothing to learn or to measure.
             policies |= dict.fromkeys(dead_modules(self.network), FreezePolicy())
         # Dropout is between backbone and head and belongs to the head.
         policies["dropout"] = policies[HEAD]
+        self._share(policies)
         return policies
 
-    def _check_alone(self, group: BlockGroup, faults: list[str]) -> None:
-        loose = [n for n in group.parameters if not any(covers(m, n) for m in group.modules)]
-        if loose:
+    def _share(self, policies: dict[str, FreezePolicy]) -> None:
+        """Give what has several names, a module or a tied tensor, the policy of where it trains."""
+        governing: dict[str, FreezePolicy] = {}
+        names: dict[int, list[str]] = {}
+        for name, module in self.network.named_modules(remove_duplicate=False):
+            governing[name] = policies.get(name) or governing[name.rpartition(".")[0]]
+            names.setdefault(id(module), []).append(name)
+        for aliases in names.values():
+            found = {governing[name] for name in aliases}
+            if len(found) > 1:
+                chosen = next((policy for policy in found if policy.trains), governing[aliases[0]])
+                policies |= dict.fromkeys(aliases, chosen)
+                governing |= dict.fromkeys(aliases, chosen)
+        training = {
+            id(parameter): governing[name]
+            for name, module in self.modules.items()
+            for parameter in module.parameters(recurse=False)
+            if governing[name].parameters == "trainable"
+        }
+        for name, module in self.modules.items():
+            own = [id(parameter) for parameter in module.parameters(recurse=False)]
+            if own and governing[name].parameters == "frozen" and training.keys() >= set(own):
+                policies[name] = training[own[0]]
+
+    def _loose(self, group: BlockGroup) -> list[str]:
+        """Return parameters of a group whose module is not in it as a whole: tokens, positions."""
+        return [n for n in group.parameters if not any(covers(m, n) for m in group.modules)]
+
+    def _owners(self, group: BlockGroup) -> list[str]:
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in self._loose(group)))
+
+    def _thaw_alone(
+        self, owner: str, thawed: FreezePolicy, policies: dict[str, FreezePolicy]
+    ) -> None:
+        """Thaw the parameters of a module itself; the modules in it stay as they are."""
+        above = [name for name in policies if not name or covers(name, owner)]
+        kept = policies[max(above, key=len)]
+        if kept == thawed:
+            return
+        prefix = f"{owner}."
+        for name in self.parts:
+            if name.startswith(prefix) and "." not in name[len(prefix) :]:
+                policies.setdefault(name, kept)
+        policies[owner] = thawed
+
+    def _check_alone(
+        self, group: BlockGroup, thawing: Sequence[BlockGroup], faults: list[str]
+    ) -> None:
+        """Refuse a group that shares the parameters of one module with a group that is frozen."""
+        training = {name for each in thawing for name in each.parameters}
+        beside = {
+            f"{owner}.{key}"
+            for owner in self._owners(group)
+            for key, _ in self.modules[owner].named_parameters(recurse=False)
+        }
+        others = {name for each in self.blocks for name in each.parameters} - training
+        if beside & others:
             faults.append(
-                f"the group '{group.name}' holds {quoted(loose, 3)}, which belong to a module"
-                " that stays frozen in part; train 'all', or leave the group out"
+                f"the group '{group.name}' holds {quoted(self._loose(group), 3)}, which belong to"
+                f" a module that stays frozen in part ({quoted(sorted(beside & others), 3)} of"
+                " another group); train 'all', or leave the group out"
             )
 
     def _rates(self, stage: Stage, training: set[str], faults: list[str]) -> tuple[GroupRate, ...]:
