@@ -15,7 +15,7 @@ import numpy as np
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import quoted
-from headstart.data import arrays, folders, objects, tables
+from headstart.data import arrays, folders, lists, objects, tables
 from headstart.data.assembly import assemble, assemble_test
 from headstart.data.dataset import Dataset, Split
 from headstart.data.decoding import ranged
@@ -158,9 +158,10 @@ def load_items(
     """Load items to predict for, labelled or not, in the order of the source.
 
     Args:
-        source: an image file; a folder of images, nested or not (sorted by path); or anything
-            :func:`load_data` takes, if it is not divided into splits. The names of folders are
-            not read as labels.
+        source: an image file; a folder of images, nested or not (sorted by path); a PIL image; a
+            list of paths, bytes of image files, PIL images or arrays, which may be empty; or
+            anything :func:`load_data` takes, if it is not divided into splits. The names of
+            folders are not read as labels.
         image_column: as for :func:`load_data`.
         label_column: as for :func:`load_data`.
         value_range: as for :func:`load_data`.
@@ -205,6 +206,9 @@ BUILT_IN: tuple[SourceKind, ...] = (
         "the word 'digits'",
         lambda source, _: isinstance(source, str) and source == "digits",
         lambda _, __: arrays.read_digits(),
+    ),
+    SourceKind(
+        "(to predict for) a list of paths, PIL images or arrays", lists.is_list, lists.read_list
     ),
     SourceKind(
         "a datasets.Dataset", lambda source, _: objects.is_hub_dataset(source),

@@ -24,7 +24,7 @@ from headstart.core.files import write_bytes, write_text
 from headstart.core.fingerprints import sha256
 from headstart.evaluation.targets import FloatArray
 from headstart.evaluation.tasks import task_named
-from headstart.heads.features import Features, as_rows
+from headstart.heads.features import Features, rows_to_predict
 
 ARRAYS_FILE = "head.safetensors"
 OPTIONS_FILE = "head.json"
@@ -95,7 +95,8 @@ class Head(ABC):
         """Return class probabilities.
 
         Args:
-            x: features ``(n, d)``, float32 or float64; what lies on disk is read in blocks.
+            x: features ``(n, d)``, float32 or float64; what lies on disk is read in blocks. Of no
+                rows, an empty list included, no rows are predicted.
 
         Returns:
             ``(n, n_classes) float64``. Rows sum to 1, except for multi-label heads, where every
@@ -107,7 +108,7 @@ class Head(ABC):
         probabilities = task_named(self.task).probabilities
         if probabilities is None:
             raise HeadError(f"a {self.task} head has no class probabilities", hint="use predict")
-        logits = self.decision(as_rows(x, n_features=self.n_features)) / self.temperature
+        logits = self.decision(rows_to_predict(x, self.n_features)) / self.temperature
         return probabilities(logits)
 
     def predict(self, x: object) -> np.ndarray:
@@ -117,7 +118,7 @@ class Head(ABC):
             ``(n,) int64`` class indices; ``(n, n_classes) int64`` of 0 and 1 for a multi-label
             head; ``(n, n_classes) float64`` values for a regression.
         """
-        outputs = self.decision(as_rows(x, n_features=self.n_features))
+        outputs = self.decision(rows_to_predict(x, self.n_features))
         return task_named(self.task).predict(outputs)
 
     def with_temperature(self, temperature: float) -> Self:

@@ -20,6 +20,18 @@ Features: TypeAlias = FloatArray | StreamedFeatures
 _MOMENT_ROWS = 1024
 
 
+def rows_to_predict(x: object, n_features: int) -> Features:
+    """Return ``x`` as :func:`as_rows` does, or ``(0, d)`` where it is empty: ``[]``, no rows.
+
+    Raises:
+        HeadError: as :func:`as_features`.
+    """
+    shape = np.shape(x) if isinstance(x, list | tuple) else getattr(x, "shape", None)
+    if shape is not None and len(shape) > 0 and shape[0] == 0 and shape[1:] in ((), (n_features,)):
+        return np.empty((0, n_features), dtype=np.float32)
+    return as_rows(x, n_features=n_features)
+
+
 def as_features(x: object, *, n_features: int | None = None, name: str = "features") -> FloatArray:
     """Return ``x`` as a finite ``(n, d)`` float32 or float64 array that torch can look at.
 

@@ -16,7 +16,7 @@ from headstart.core.row_keys import RowKeys
 from headstart.heads.registry import HeadKind, Trained, TrainingRows, head_fault, head_kind
 
 Ints = NDArray[np.int64]
-Rows = NDArray[np.float32]
+FloatRows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,12 @@ class HeadRows:
         test: ``(t, d) float32``.
     """
 
-    train: Rows
+    train: FloatRows
     labels: Ints
     items: Ints
     held_out: NDArray[np.bool_]
-    validation: Rows
-    test: Rows
+    validation: FloatRows
+    test: FloatRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,4 +170,4 @@ def _chosen(trained: Trained) -> dict[str, float]:
     return chosen
 
 
-__all__ = ["Fitted", "HeadRows", "HeadSpec", "fit_head", "tutorial_head"]
+__all__ = ["Fitted", "FloatRows", "HeadRows", "HeadSpec", "fit_head", "tutorial_head"]

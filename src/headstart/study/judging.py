@@ -16,7 +16,7 @@ from headstart.study.measurements import Behaviour, Spread, spread_of
 from headstart.study.plan import Case, Key
 from headstart.study.repetitions import Repetition, StudyData
 from headstart.study.results import FrozenOutcome, Outcome, RunRecord, Tested, TunedOutcome
-from headstart.study.rows import Bench, Kept, Rows, digest_of, rows_key, rows_of
+from headstart.study.rows import Bench, Kept, PassRows, digest_of, rows_key, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Series:
 
 
 def train_heads(
-    cases: Sequence[Case], rows: Rows, bench: Bench, head: HeadSpec, reporter: Reporter
+    cases: Sequence[Case], rows: PassRows, bench: Bench, head: HeadSpec, reporter: Reporter
 ) -> dict[Key, Series]:
     """Train a head for every distinct configuration in every repetition.
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
@@ -30,12 +29,11 @@ from headstart.extraction import Extraction
 from headstart.store import Result, Results
 from headstart.study import network
 from headstart.study.functions import Cut
-from headstart.study.heads import HeadRows
+from headstart.study.heads import FloatRows, HeadRows
 from headstart.study.network import Networks
 from headstart.study.plan import Case, Pass, Plan, PlannedPass, passes_of
 from headstart.study.repetitions import Repetition, StudyData, loader_order
 
-FloatRows = NDArray[np.float32]
 _PARTS = {"train": 0, "test": 1, "validation": 2}
 _VERSION = 1
 
@@ -112,7 +110,7 @@ class Bench:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class PassRows:
     """What carrying out a plan gave.
 
     Attributes:
@@ -126,7 +124,7 @@ class Rows:
     resumed: int = 0
 
 
-def run_passes(plan: Plan, bench: Bench, reporter: Reporter) -> Rows:
+def run_passes(plan: Plan, bench: Bench, reporter: Reporter) -> PassRows:
     """Carry out all passes; what an interrupted study or the cache has is not run again."""
     cached: dict[tuple[Pass, Cut], list[FloatRows]] = {}
     use, resumed = CacheUse(0, 0), 0
@@ -143,10 +141,10 @@ def run_passes(plan: Plan, bench: Bench, reporter: Reporter) -> Rows:
                 _keep_batch_rows(planned, bench, counter)
             counter.finish(planned.items)
     bench.networks.forget()
-    return Rows(cached, use, resumed)
+    return PassRows(cached, use, resumed)
 
 
-def rows_of(rows: Rows, bench: Bench, case: Case, repetition: Repetition) -> HeadRows:
+def rows_of(rows: PassRows, bench: Bench, case: Case, repetition: Repetition) -> HeadRows:
     """Return what the head of one configuration sees in one repetition.
 
     Args:
@@ -359,4 +357,4 @@ class Within:
         self.advance(max(0, total - self._done))
 
 
-__all__ = ["Bench", "Kept", "Rows", "Within", "digest_of", "rows_key", "rows_of", "run_passes"]
+__all__ = ["Bench", "Kept", "PassRows", "Within", "digest_of", "rows_key", "rows_of", "run_passes"]

@@ -119,8 +119,9 @@ def predict(
     """Predict classes for items, labelled or not.
 
     Args:
-        data: an image, a folder of images, a table, arrays, a
-            :class:`~headstart.data.Split`, or anything :func:`headstart.load_data` takes.
+        data: an image, a folder of images, a table, arrays, a list of paths, PIL images or
+            arrays (which may be empty), a :class:`~headstart.data.Split`, or anything
+            :func:`headstart.load_data` takes.
         trained: a run, or its folder.
         config: the settings of ``predict``.
         run: batch size, device, cache; precision and storage are those of the run.
@@ -272,6 +273,9 @@ class _Model:
         )
 
     def predict(self, split: Split, session: Session) -> Predictions:
+        if not len(split):
+            nothing = np.empty((0, len(self.classes)))
+            return Predictions((), self.classes, nothing, (), CacheUse(0, 0))
         found = session.cache.features(
             self.backbone,
             split,

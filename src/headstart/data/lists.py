@@ -1,0 +1,102 @@
+"""Lists of images to predict for: paths, bytes of image files, PIL images, arrays; or one image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from headstart.core.errors import DataError
+from headstart.data.arrays import image_content
+from headstart.data.content import Content, UndecodableError
+from headstart.data.formats import IMAGE_SUFFIXES
+from headstart.data.items import FileItems, Items, ObjectItems, read_file
+from headstart.data.source import WHOLE, Request, Source, unlabelled
+
+_ENCODED = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Mapping)
+
+
+def is_list(source: Any, request: Request) -> bool:
+    """Return whether this is one image, or a list of images, none of which needs a label.
+
+    Two arrays in a tuple, or of several numbers of axes, are images and labels.
+    """
+    if request.labels_required:
+        return False
+    if isinstance(source, Image.Image):
+        return True
+    values = _values(source)
+    if values is None:
+        return False
+    if any(isinstance(value, _ENCODED) for value in values):
+        return True
+    axes = {np.ndim(value) for value in values if hasattr(value, "shape")}
+    pair = len(values) == 2 and (isinstance(source, tuple) or len(axes) > 1)
+    return len(axes) > 0 and axes <= {2, 3} and not pair if values else True
+
+
+def read_list(source: Any, request: Request) -> Source:
+    """Read a list of images; an empty one is an empty source.
+
+    Args:
+        source: paths (from the working directory), bytes of image files, ``{"bytes", "path"}`` as
+            the hub writes them, PIL images, arrays ``(h, w)``, ``(h, w, c)``, ``(c, h, w)``.
+        request: the values of black and white of arrays; the memo of digests.
+
+    Raises:
+        DataError: entries are missing or of another type, or strings that name no file.
+    """
+    values = [source] if isinstance(source, Image.Image) else _values(source)
+    assert values is not None
+    wrong = [
+        f"{i} ({type(value).__name__})"
+        for i, value in enumerate(values)
+        if not isinstance(value, _ENCODED) and np.ndim(value) not in (2, 3)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise DataError(
+            "the list: expected a path, image bytes, a PIL image or an array in every entry, found"
+            f" in entry {', '.join(wrong[:5])}{more} something else"
+        )
+    return Source("list", {WHOLE: unlabelled(_items(values, request), "the list")})
+
+
+def _items(values: list[Any], request: Request) -> Items:
+    if values and all(isinstance(value, str | os.PathLike) for value in values):
+        paths = [Path(os.fspath(value)).expanduser() for value in values]
+        if not any(path.suffix.lower() in IMAGE_SUFFIXES or path.is_file() for path in paths):
+            raise DataError(
+                f"none of the {len(paths):,} strings of the list names a file, such as"
+                f" '{str(paths[0])[:60]}'",
+                hint="give paths of images; texts are read from a table with a column of texts",
+            )
+        return FileItems(paths, [str(path) for path in paths], request.memo)
+    return ObjectItems(len(values), lambda i: _content(values[i], request), "list")
+
+
+def _content(value: Any, request: Request) -> Content:
+    if isinstance(value, Mapping):
+        value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+        if value is None:
+            raise UndecodableError("neither bytes nor a path")
+    if isinstance(value, str | os.PathLike):
+        value = read_file(Path(os.fspath(value)).expanduser())
+    return image_content(value, request.value_range)
+
+
+def _values(source: Any) -> list[Any] | None:
+    """Return the entries of a list, tuple, series or array of objects; None for anything else."""
+    if isinstance(source, list | tuple):
+        return list(source)
+    if isinstance(source, np.ndarray):
+        if len(source.shape) > 0 and len(source) == 0:
+            return []
+        return source.tolist() if source.ndim == 1 and source.dtype.kind in "OUS" else None
+    if len(getattr(source, "shape", ())) == 1 and hasattr(source, "to_list"):
+        return list(source.to_list())
+    return None
