@@ -3,9 +3,9 @@
 Operations with parameters have units: the outputs of a linear layer, the channels of a convolution
 or of a norm. If one unit of an operation before the layer is changed, and the output changes at
 some indices of an axis only, other units at others, that axis holds the channels. The operation
-that finishes last before the layer decides. The module that takes the output has to agree, where it
-is one whose axis is known; otherwise the operations before the last one must not disagree, as they
-do in networks that mix tokens by linear layers.
+that finishes last before the layer decides, if it is a norm or a convolution. Otherwise the module
+that takes the output has to agree, where it is one whose axis is known; or else the operations
+before the last one must not disagree, as they do in networks that mix tokens by linear layers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from headstart.core.arguments import Arguments
+from headstart.modules.kinds import is_norm
 from headstart.modules.observing import Observed, output_of
 
 _FRACTIONS = tuple(i / 12 for i in (0, 12, 6, 3, 9, 1, 7, 4, 10, 2, 8))
@@ -52,6 +53,7 @@ class _Shown:
     """What an operation shows: the axes that hold its units, and those with one index a unit."""
 
     name: str
+    owner: nn.Module
     axes: frozenset[int]
     single: frozenset[int]
 
@@ -99,15 +101,24 @@ def find_channels(experiment: Experiment, observed: Observed) -> tuple[int | Non
         listed = " and ".join(str(axis) for axis in sorted(last.axes))
         return None, f"the channels of '{last.name}' lie on its axes {listed}"
     (axis,) = last.axes
-    if observed.taken == axis:
+    if observed.taken == axis or _says_itself(last.owner, axis):
         return axis, ""
     for other in shown:
         if axis not in other.axes and other.single:
+            if observed.taken in other.axes:
+                return observed.taken, ""  # the last operation mixes the positions
             return None, (
                 f"the channels of '{last.name}' lie on its axis {axis}, those of '{other.name}' "
                 f"before it on its axis {min(other.single)}"
             )
     return axis, ""
+
+
+def _says_itself(module: nn.Module, axis: int) -> bool:
+    """Whether units on this axis are channels by the kind of module; of a linear layer, they may
+    be tokens.
+    """
+    return is_norm(module) or (isinstance(module, _ConvNd) and axis == 1)
 
 
 def _shown(experiment: Experiment, order: Sequence[str]) -> Iterator[_Shown]:
@@ -196,7 +207,7 @@ def _axes(experiment: Experiment, operation: Sequence[_Units]) -> _Shown | None:
                 if axis != experiment.batch and size > 1 and _apart(changes[axis], size)
             )
             single = {axis for axis in axes if all(len(change) == 1 for change in changes[axis])}
-            return _Shown(units.name, axes, frozenset(single))
+            return _Shown(units.name, units.owner, axes, frozenset(single))
     return None
 
 

@@ -22,8 +22,9 @@ T = TypeVar("T")
 
 Before = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
 """Called with a layer's name and its arguments, before it runs."""
-After = Callable[[str, Any], None]
-"""Called with a layer's name and its output, when it has run."""
+After = Callable[[str, Any], Any]
+"""Called with a layer's name and its output, when it has run; what it returns, if it is not None,
+takes the place of the output."""
 
 
 class StopForward(BaseException):
@@ -103,10 +104,11 @@ def hooked(
 
         return hook
 
-    def leave(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+    def leave(name: str) -> Callable[..., Any]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
             if after is not None and concerned():
-                after(name, output)
+                return after(name, output)
+            return None
 
         return hook
 

@@ -22,8 +22,8 @@ from headstart.modules.forward import (
 
 _EQUAL = 1e-6
 """The largest difference of a token between items, relative to the largest value."""
-_BEHIND = 12
-"""How many modules may begin behind the layer until one takes its very output."""
+_BEHIND = 16
+"""How many modules may begin behind the layer until one of known axes takes its output."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,9 @@ class Observed:
     Attributes:
         output: of the layer.
         order: names of the modules that finished, in order, the layer last.
-        taken: the axis on which the module that takes this very output has its channels; None
-            where no such module is known.
+        taken: the axis on which the module that takes this output has its channels, either itself
+            or after operations that leave every value in its place (a residual sum, an activation,
+            dropout); None where no such module is known.
         alike: for each number of tokens: which of them were the same for both items in the first
             tensor of so many tokens in which some, and not all, were.
     """
@@ -69,7 +70,55 @@ def observe(module: nn.Module, layer: str | None, two: Arguments) -> Observed:
                 raise
     if not pass_.made:  # says why
         capture(module, [layer], copied, *two.args, **two.kwargs)
-    return Observed(pass_.copy, tuple(pass_.order), pass_.taken, pass_.alike)
+    taken = pass_.taken
+    if taken is None and pass_.later:
+        taken = _taken_in_place(pass_, module, two)
+    return Observed(pass_.copy, tuple(pass_.order), taken, pass_.alike)
+
+
+def _taken_in_place(pass_: _Pass, module: nn.Module, two: Arguments) -> int | None:
+    """Return the axis for the first module behind the layer that one value reaches in its place."""
+    copy = pass_.copy
+    if not copy.is_floating_point() or not copy.numel():
+        return None
+    place = tuple(size // 2 for size in copy.shape)
+    done = StopForward()
+    seen: dict[str, tuple[Tensor, int]] = {}
+    made: list[bool] = []
+
+    def after(name: str, output: Any) -> Any:
+        if name != pass_.layer or made:
+            return None
+        made.append(True)
+        tensor = first_tensor(output, name).clone()
+        tensor[place] += float(copy.abs().max()) or 1.0
+        return (tensor, *output[1:]) if isinstance(output, tuple | list) else tensor
+
+    def before(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not made or name in seen:
+            return
+        taker = pass_.later.get(name)
+        for value in tensors_in((args, kwargs)):
+            if taker is not None and value.shape == taker.shape:
+                axis = _input_axis(pass_.names[name], value)
+                if axis is not None:
+                    seen[name] = (value.detach().clone(), axis)
+        if len(seen) == len(pass_.later):
+            raise done
+
+    with as_written(module), hooked(pass_.names, before=before, after=after):
+        try:
+            module(*two.args, **two.kwargs)
+        except StopForward as stop:
+            if stop is not done:
+                raise
+        except Exception:
+            return None
+    for name, (value, axis) in seen.items():
+        differs = (value != pass_.later[name]).nonzero()
+        if differs.tolist() == [list(place)]:
+            return axis
+    return None
 
 
 def output_of(module: nn.Module, layer: str | None, inputs: Arguments) -> Tensor:
@@ -94,6 +143,7 @@ class _Pass:
         self.copy: Tensor
         self.order: list[str] = []
         self.taken: int | None = None
+        self.later: dict[str, Tensor] = {}  # inputs of modules of known axes behind the layer
         self.alike: dict[int, tuple[int, ...]] = {}
         self.behind = 0
         self.done = StopForward()
@@ -104,9 +154,11 @@ class _Pass:
             return
         self.behind += 1
         for value in tensors_in((args, kwargs)):
-            if _is(value, self.made[0]):
-                self.taken = _input_axis(self.names[name], value)
-                break
+            axis = _input_axis(self.names[name], value)
+            if axis is not None and _is(value, self.made[0]):
+                self.taken = axis
+            elif axis is not None and value.shape == self.copy.shape and name not in self.later:
+                self.later[name] = copied(name, value)
         if self.taken is not None or self.behind == _BEHIND:
             raise self.done
 
