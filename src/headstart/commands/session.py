@@ -55,12 +55,10 @@ class Session:
                 if isinstance(source, Dataset)
                 else load_data(
                     source,
-                    image_column=reading.image_column,
-                    label_column=reading.label_column,
+                    **reading.where(),
                     train=reading.train,
                     test=reading.test,
                     splits=reading.splits,
-                    value_range=reading.value_range,
                     test_fraction=reading.test_fraction,
                     seed=self.run.seed if seed is None else seed,
                     digest_memo=memo,
@@ -91,11 +89,9 @@ class Session:
         with self.cache.memo() as memo:
             dataset = load_test_data(
                 source,
-                image_column=reading.image_column,
-                label_column=reading.label_column,
+                **reading.where(),
                 test=reading.test,
                 splits=reading.splits,
-                value_range=reading.value_range,
                 digest_memo=memo,
                 reporter=self.reporter,
             )
@@ -109,9 +105,7 @@ class Session:
         with self.cache.memo() as memo:
             split = load_items(
                 source,
-                image_column=reading.image_column,
-                label_column=reading.label_column,
-                value_range=reading.value_range,
+                **reading.where(),
                 digest_memo=memo,
                 reporter=self.reporter,
             )

@@ -110,6 +110,9 @@ class ReadOptions:
 
     Attributes:
         image_column, label_column: columns of a table; None: found where unambiguous.
+        image_folder: where the paths of a table start; None: in the table's own folder.
+        image_suffix: the ending of image files that a table names without it.
+        encoding: of a CSV file; None: UTF-8, or what its first bytes say.
         train, test: the folder, table, key or split that trains or tests, where names do not say.
         splits: ``auto``: names such as train and test say what is a split; ``none``: every folder
             is a class, and no column divides a table.
@@ -122,6 +125,22 @@ class ReadOptions:
     )
     label_column: str | None = option(
         None, "Column of a table with labels.", metavar="NAME", panel=DATA
+    )
+    image_folder: str | None = option(
+        None,
+        "Folder that the paths of a table start from.",
+        shown="the table's own",
+        metavar="DIR",
+        panel=DATA,
+    )
+    image_suffix: str | None = option(
+        None,
+        "Ending of image files that a table names without it, such as .jpg.",
+        metavar="SUFFIX",
+        panel=DATA,
+    )
+    encoding: str | None = option(
+        None, "Encoding of a CSV file, such as cp1252.", shown="UTF-8", metavar="NAME", panel=DATA
     )
     train: str | None = option(
         None,
@@ -157,6 +176,11 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def where(self) -> dict[str, Any]:
+        """Return what all loaders of data take, by the name of their parameter."""
+        names = ("image_column", "label_column", "image_folder", "image_suffix", "encoding")
+        return {name: getattr(self, name) for name in (*names, "value_range")}
 
     def faults(self) -> list[str]:
         """Refuse values of black and white that are none."""

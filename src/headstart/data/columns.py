@@ -30,7 +30,13 @@ SPLIT_NAMES = frozenset({"split", "subset", "partition"})
 _SAMPLE = 200
 
 
-def image_column(table: Any, where: str, asked: str | None) -> str:
+_ID_NAMES = (
+    "image_id", "img_id", "imageid", "image_name", "id_code", "isic_id", "id", "name", "uid",
+    "uuid", "file_id", "photo_id",
+)  # fmt: skip
+
+
+def image_column(table: Any, where: str, asked: str | None, *, ids: bool = False) -> str:
     """Return the name of the column that holds image bytes or paths.
 
     A column of bytes wins over a column of paths; among several of a kind a customary name
@@ -40,13 +46,16 @@ def image_column(table: Any, where: str, asked: str | None) -> str:
         table: ``pyarrow.Table``; some first rows are looked at.
         where: the table's name, for messages.
         asked: the name the user gave, if any.
+        ids: whether images may be named without their ending, in text or whole numbers.
 
     Raises:
         DataError: no such column, no candidate, or several.
     """
     if asked is not None:
         _require(table, asked, where, "image_column")
-        if not (is_bytes(table.schema.field(asked).type) or _is_text(table, asked)):
+        kind = table.schema.field(asked).type
+        number = ids and types.is_integer(kind)
+        if not (is_bytes(kind) or is_text(kind) or number):
             raise DataError(
                 f"column '{asked}' of {where} has the type {table.schema.field(asked).type},"
                 " expected image bytes or paths",
@@ -66,6 +75,8 @@ def image_column(table: Any, where: str, asked: str | None) -> str:
                 f"{where} has several columns that could hold the images: {quoted(candidates, 5)}",
                 hint="choose one with image_column=NAME",
             )
+    if ids and (found := id_columns(table)):
+        return found[0]
     raise DataError(
         f"{where} has no column of images: expected image bytes, or paths that end in .jpg,"
         " .png or the like",
@@ -73,9 +84,21 @@ def image_column(table: Any, where: str, asked: str | None) -> str:
     )
 
 
+def id_columns(table: Any) -> list[str]:
+    """Return columns that may name images without their ending, by their customary names."""
+    found = [
+        field.name
+        for field in table.schema
+        if (is_text(field.type) or types.is_integer(field.type))
+        and field.name.casefold() in _IMAGE_NAMES + _ID_NAMES
+    ]
+    order = {name: i for i, name in enumerate(_IMAGE_NAMES + _ID_NAMES)}
+    return sorted(found, key=lambda name: order[name.casefold()])
+
+
 def label_column(
     table: Any, where: str, asked: str | None, image: str, *, required: bool
-) -> str | None:
+) -> str | tuple[str, ...] | None:
     """Return the name of the column that holds the labels.
 
     A customary name (label, class, category, target, y, ...) decides if it is one alone; else the
@@ -84,13 +107,22 @@ def label_column(
     Args:
         table: ``pyarrow.Table``.
         where: the table's name, for messages.
-        asked: the name the user gave, if any.
+        asked: the name the user gave, if any; or the names of one-hot columns, with commas.
         image: the image column.
         required: whether it is an error that there is none, or that several could be meant.
+
+    Returns:
+        The name; or the names of one-hot columns, of which exactly one is 1 in every row.
 
     Raises:
         DataError: no such column; or ``required`` and no or several candidates.
     """
+    if asked is not None and asked not in table.schema.names and "," in asked:
+        several = tuple(name.strip() for name in asked.split(","))
+        for name in several:
+            _require(table, name, where, "label_column")
+        one_hot_names(table, several, where)
+        return several
     if asked is not None:
         _require(table, asked, where, "label_column")
         return asked
@@ -102,16 +134,62 @@ def label_column(
         return str(candidates[0])
     if not required:
         return None
+    part = [f.name for f in rest if _zeros_and_ones(table, f.name) is not None]
+    whole = len(part) > 1 and one_hot(table, part)
+    if whole and not named and set(candidates) <= set(part):
+        return tuple(part)
     if candidates:
+        hint = "choose one with label_column=NAME"
+        if whole:
+            hint = f"of these, {quoted(part)} are one-hot: label_column='{','.join(part)}'"
         raise DataError(
             f"{where} has several columns that could hold the labels: {quoted(candidates, 12)}",
-            hint="choose one with label_column=NAME",
+            hint=hint,
         )
     raise DataError(
         f"{where} has no column of labels beside '{image}': expected text, whole numbers or truth"
         " values",
         hint=f"{_columns_hint(table)}; choose one with label_column=NAME",
     )
+
+
+def one_hot(table: Any, names: Sequence[str]) -> bool:
+    """Return whether exactly one of these columns is 1 in every row, and the others 0."""
+    found = [_zeros_and_ones(table, name) for name in names]
+    if any(values is None for values in found):
+        return False
+    return all(sum(row) == 1 for row in zip(*found, strict=True))
+
+
+def one_hot_names(
+    table: Any, names: Sequence[str], where: str = "the table"
+) -> tuple[str | None, ...]:
+    """Return the name of the column that is 1, for every row.
+
+    Raises:
+        DataError: they are not one-hot.
+    """
+    if not one_hot(table, names):
+        raise DataError(
+            f"the columns {quoted(names, 6)} of {where} are not one-hot: expected 0 and 1, and"
+            " exactly one 1 in every row",
+            hint="headstart takes one class per image: name one column with label_column=NAME",
+        )
+    rows = zip(*(_zeros_and_ones(table, name) or () for name in names), strict=True)
+    return tuple(names[row.index(1)] for row in rows)
+
+
+def _zeros_and_ones(table: Any, name: str) -> list[int] | None:
+    """Return the values of a column that holds 0 and 1 in any form; None for another."""
+    known = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+    column = table.column(name)
+    distinct = pc.unique(column).to_pylist()
+    if len(distinct) > 2:
+        return None
+    meaning = {value: known.get(str(value).strip().casefold()) for value in distinct}
+    if None in meaning.values():
+        return None
+    return [meaning[value] or 0 for value in column.to_pylist()]
 
 
 def names_its_labels(table: Any) -> bool:
@@ -198,14 +276,15 @@ def _columns_hint(table: Any) -> str:
 
 
 def text_column(values: Any) -> Any:
-    """Return a chunked array of plain strings from one of any text type."""
+    """Return a chunked array of plain strings from one of any text type, or of whole numbers."""
     return values.cast(pa.string()) if not types.is_string(values.type) else values
 
 
 def image_parts(column: Any) -> tuple[Any, Any]:
     """Return (bytes or None, paths or None) of an image column, without copying the bytes."""
     if not types.is_struct(column.type):
-        return (None, text_column(column)) if is_text(column.type) else (column, None)
+        named = is_text(column.type) or types.is_integer(column.type)
+        return (None, text_column(column)) if named else (column, None)
     names = [field.name for field in column.type]
     data = pc.struct_field(column, "bytes")
     return data, (text_column(pc.struct_field(column, "path")) if "path" in names else None)

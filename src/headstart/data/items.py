@@ -8,6 +8,7 @@ keep their ids, and the same file found in a folder and in a Parquet table has t
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import threading
@@ -25,6 +26,7 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import format_bytes
 from headstart.data.content import Content, UndecodableError, digest
 from headstart.data.levels import ValueRange
+from headstart.data.names import composed
 
 _CHUNK = 64  # items per task: small items cost less than handing one task to a thread
 
@@ -329,7 +331,7 @@ def read_file(path: Path) -> bytes:
                 raise UndecodableError(_too_large(size))
             data = file.read(MAX_FILE + 1)
     except FileNotFoundError:
-        raise UndecodableError("no such file") from None
+        raise UndecodableError(_missing(path)) from None
     except IsADirectoryError:
         raise UndecodableError("a folder, not a file") from None
     except PermissionError:
@@ -343,6 +345,21 @@ def read_file(path: Path) -> bytes:
     if len(data) > MAX_FILE:
         raise UndecodableError(_too_large(len(data)))
     return data
+
+
+def _missing(path: Path) -> str:
+    """Return that a file is missing, and what there is that differs in case or Unicode only."""
+    found = _names_in(path.parent).get(composed(path.name).casefold())
+    other = found is not None and found != path.name
+    return f"no such file, but there is '{found}' beside it" if other else "no such file"
+
+
+@functools.lru_cache(maxsize=4)
+def _names_in(folder: Path) -> dict[str, str]:
+    try:
+        return {composed(name).casefold(): name for name in os.listdir(folder)}  # noqa: PTH208
+    except OSError:
+        return {}
 
 
 def _plain_file(path: Path) -> BinaryIO:

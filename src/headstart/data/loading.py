@@ -40,6 +40,9 @@ def load_data(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    image_folder: str | Path | None = None,
+    image_suffix: str | None = None,
+    encoding: str | None = None,
     train: str | None = None,
     test: str | None = None,
     splits: Splits = "auto",
@@ -67,7 +70,13 @@ def load_data(
               :func:`headstart.data.register_source`.
         image_column: a table's column of image bytes or paths; found by itself where
             unambiguous.
-        label_column: a table's column of labels; likewise.
+        label_column: a table's column of labels; likewise. Names with commas between them are
+            one-hot columns: ``"healthy,rust,scab"``.
+        image_folder: where the paths of a table start: a folder, from here or from the table's
+            own folder, which is the default.
+        image_suffix: the ending of image files that a table names without it (``".jpg"``).
+        encoding: of a CSV or JSON Lines file, such as ``"cp1252"``; None: UTF-8, or UTF-16 and
+            UTF-32 where its first bytes say so.
         train: the folder, table, key or split that is the training split, where its name does
             not say so.
         test: the same for the test split; for one table, it may be the path of another.
@@ -96,12 +105,15 @@ def load_data(
         raise DataError(f"test_fraction must be in (0, 1), not {test_fraction}")
     reporter = reporter or SilentReporter()
     request = Request(
-        image_column,
-        label_column,
-        train,
-        test,
-        splits,
-        value_range,
+        image_column=image_column,
+        label_column=label_column,
+        image_folder=image_folder,
+        image_suffix=image_suffix,
+        encoding=encoding,
+        train=train,
+        test=test,
+        splits=splits,
+        value_range=value_range,
         memo=digest_memo,
         reporter=reporter,
     )
@@ -113,6 +125,9 @@ def load_test_data(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    image_folder: str | Path | None = None,
+    image_suffix: str | None = None,
+    encoding: str | None = None,
     test: str | None = None,
     splits: Splits = "auto",
     value_range: ValueRange | None = None,
@@ -134,12 +149,14 @@ def load_test_data(
     """
     reporter = reporter or SilentReporter()
     request = Request(
-        image_column,
-        label_column,
-        None,
-        test,
-        splits,
-        value_range,
+        image_column=image_column,
+        label_column=label_column,
+        image_folder=image_folder,
+        image_suffix=image_suffix,
+        encoding=encoding,
+        test=test,
+        splits=splits,
+        value_range=value_range,
         memo=digest_memo,
         reporter=reporter,
     )
@@ -151,6 +168,9 @@ def load_items(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    image_folder: str | Path | None = None,
+    image_suffix: str | None = None,
+    encoding: str | None = None,
     value_range: ValueRange | None = None,
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
@@ -163,7 +183,7 @@ def load_items(
             anything :func:`load_data` takes, if it is not divided into splits. The names of
             folders are not read as labels.
         image_column: as for :func:`load_data`.
-        label_column: as for :func:`load_data`.
+        label_column, image_folder, image_suffix, encoding: as for :func:`load_data`.
         value_range: as for :func:`load_data`.
         digest_memo: as for :func:`load_data`.
         reporter: as for :func:`load_data`.
@@ -176,10 +196,13 @@ def load_items(
     """
     reporter = reporter or SilentReporter()
     request = Request(
-        image_column,
-        label_column,
-        value_range=value_range,
+        image_column=image_column,
+        label_column=label_column,
+        image_folder=image_folder,
+        image_suffix=image_suffix,
+        encoding=encoding,
         labels_required=False,
+        value_range=value_range,
         memo=digest_memo,
         reporter=reporter,
     )
@@ -265,6 +288,30 @@ def _read(source: Any, request: Request) -> Source:
     return dataclasses.replace(found, parts=parts)
 
 
+def _require_table(request: Request, kind: SourceKind) -> None:
+    """Refuse options of tables for a source that is none; they would do nothing."""
+    given = [
+        name
+        for name in ("image_folder", "image_suffix", "encoding")
+        if getattr(request, name) is not None
+    ]
+    if given and kind in BUILT_IN and "table" not in kind.name and ".csv" not in kind.name:
+        raise DataError(
+            f"{', '.join(given)} {'has' if len(given) == 1 else 'have'} a meaning for tables, and"
+            f" the data is {kind.name}",
+            hint="leave it out, or give the table",
+        )
+
+
+def _what(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "one image"
+    if suffix in (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"):
+        return "a spreadsheet, which has to be saved as CSV (UTF-8)"
+    return "a file of unknown kind"
+
+
 def _read_plain(source: Any, request: Request) -> Source:
     """Read a source by the first kind that accepts it."""
     if isinstance(source, str) and not source.strip():
@@ -275,13 +322,16 @@ def _read_plain(source: Any, request: Request) -> Source:
     kinds = (*registered_sources(), *BUILT_IN)
     for kind in kinds:
         if not kind.path and kind.accepts(source, request):
+            _require_table(request, kind)
             return kind.read(source, request)
     if isinstance(source, str | Path):
         path = existing(Path(source).expanduser())
         for kind in kinds:
             if kind.path and kind.accepts(path, request):
+                if kind.read is not folders.read_folder:  # which may find tables in its splits
+                    _require_table(request, kind)
                 return kind.read(path, request)
-        what = "one image" if path.suffix.lower() in IMAGE_SUFFIXES else "a file of unknown kind"
+        what = _what(path)
         known = [kind.name for kind in kinds if kind.path and kind is not _IMAGES]
         raise DataError(
             f"'{path}' is {what}, expected labelled data", hint=f"give {', '.join(known)}"

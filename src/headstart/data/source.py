@@ -28,6 +28,9 @@ class Request:
     Attributes:
         image_column: the column of images; None: find it.
         label_column: the column of labels; None: find it.
+        image_folder: where the paths of a table start; None: in the table's own folder.
+        image_suffix: the ending of image files that a table names without it.
+        encoding: of a CSV or JSON Lines file; None: UTF-8, or what its first bytes say.
         train: what holds the training split, where its name does not say so.
         test: what holds the test split, where its name does not say so.
         splits: ``auto``: names such as train and test say what is a split. ``none``: they say
@@ -40,6 +43,9 @@ class Request:
 
     image_column: str | None = None
     label_column: str | None = None
+    image_folder: str | Path | None = None
+    image_suffix: str | None = None
+    encoding: str | None = None
     train: str | None = None
     test: str | None = None
     splits: Splits = "auto"

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from headstart.core.errors import DataError
-from headstart.core.wording import count, did_you_mean, format_bytes, quoted
+from headstart.core.wording import count, did_you_mean, quoted
 from headstart.data import columns
 from headstart.data.formats import IMAGE_SUFFIXES
+from headstart.data.image_paths import ids_hint, image_folder, require_some_file, with_suffix
 from headstart.data.items import ArrowItems
 from headstart.data.labels import MISSING_TEXT, class_names
 from headstart.data.roles import NO_ROLE, folder_roles, role_of
@@ -31,9 +28,8 @@ from headstart.data.source import (
     table_files,
     unlabelled,
 )
+from headstart.data.table_files import FROM_TEXT, distinct, read_table
 from headstart.data.walking import existing, survey
-
-_FROM_TEXT = {b"headstart.from": b"text"}  # marks tables whose every value was written as text
 
 
 def read_table_file(path: Path, request: Request) -> Source:
@@ -49,12 +45,12 @@ def read_table_file(path: Path, request: Request) -> Source:
         DataError: unreadable, empty, or no such or several possible columns.
     """
     test = _other_table(path, request)
-    table = _read(path, request)
+    table = read_table(path, request)
     if test is None:
         return _divided(table, path.name, path.parent, request, path.stem)
     parts = {
         "train": _part(table, path.name, path.parent, request),
-        "test": _part(_read(test, request), test.name, test.parent, request),
+        "test": _part(read_table(test, request), test.name, test.parent, request),
     }
     return Source(path.stem, parts)
 
@@ -83,11 +79,35 @@ def read_table_folder(folder: Path, request: Request) -> Source:
         )
     left = [f.name for f in files if not any(f in group for group in shards.values())]
     notes = [f"Not read, because their names are not those of splits: {quoted(left, 5)}."]
+    tables = {role: _concatenated(group, request) for role, group in shards.items()}
+    like = _label_of(tables.get("train"), request)
     parts = {
-        role: _part(_concatenated(group, request), _joint_name(group), folder, request)
-        for role, group in shards.items()
+        role: _part(
+            table,
+            _joint_name(shards[role]),
+            folder,
+            request,
+            like=None if role == "train" else like,
+        )
+        for role, table in sorted(tables.items(), key=lambda pair: pair[0] != "train")
     }
     return Source(folder.resolve().name, parts, notes=tuple(notes if left else ()))
+
+
+def _label_of(table: Any, request: Request) -> str | None:
+    """Return the label columns of the training table, with commas; None where they are not found.
+
+    A test table without them is one without labels, as competitions hand it out.
+    """
+    if table is None or not request.labels_required:
+        return None
+    try:
+        ids = request.image_suffix is not None
+        image = columns.image_column(table, "train", request.image_column, ids=ids)
+        found = columns.label_column(table, "train", request.label_column, image, required=True)
+    except DataError:
+        return None  # whoever reads the table says what is wrong with it
+    return ",".join(found) if isinstance(found, tuple) else found
 
 
 def _other_table(path: Path, request: Request) -> Path | None:
@@ -116,7 +136,7 @@ def is_arrow(source: Any) -> bool:
 
 def read_arrow(data: Any, name: str, request: Request) -> Source:
     """Read a table in memory: pyarrow, pandas, polars, ... Relative paths start from here."""
-    table = _distinct(data if isinstance(data, pa.Table) else pa.table(data), name)
+    table = distinct(data if isinstance(data, pa.Table) else pa.table(data), name)
     return _divided(table, name, Path(), request, name)
 
 
@@ -168,7 +188,9 @@ def _divided_by_paths(
     Hugging Face's image folders have such a ``metadata.csv`` above their splits.
     """
     try:
-        column = columns.image_column(table, name, request.image_column)
+        column = columns.image_column(
+            table, name, request.image_column, ids=request.image_suffix is not None
+        )
     except DataError:
         return None  # whoever reads the table says what is wrong with it
     _, paths = columns.image_parts(table.column(column))
@@ -220,7 +242,7 @@ def has_metadata_labels(folder: Path, request: Request) -> bool:
     """
     files = [path for path in tables_for(folder) if path.name.casefold() in _METADATA]
     try:
-        return bool(files) and all(columns.names_its_labels(_read(f, request)) for f in files)
+        return bool(files) and all(columns.names_its_labels(read_table(f, request)) for f in files)
     except DataError:
         return True  # whoever reads it in earnest says what is wrong
 
@@ -242,7 +264,7 @@ def read_images_with_table(
         )
     tables = []
     for path in files:
-        table = _read(path, request)
+        table = read_table(path, request)
         if path.parent != folder:
             table = _below(table, path, path.parent.relative_to(folder).as_posix(), request)
         tables.append(table)
@@ -281,19 +303,39 @@ def _joined(tables: Sequence[Any], names: Sequence[str]) -> Any:
         ) from error
 
 
-def _part(table: Any, name: str, folder: Path, request: Request) -> Part:
+def _part(
+    table: Any, name: str, folder: Path, request: Request, *, like: str | None = None
+) -> Part:
+    """Read the images and labels of a table.
+
+    Args:
+        table: the table.
+        name: what to call it.
+        folder: that its paths start from, unless the request names another.
+        request: which columns.
+        like: the label column of the training table; a table without it has no labels.
+    """
     if table.num_rows == 0:
         raise DataError(f"{name} has no rows", hint="expected one row per image")
-    image = columns.image_column(table, name, request.image_column)
-    label = columns.label_column(
-        table, name, request.label_column, image, required=request.labels_required
-    )
+    image = _image_column(table, name, folder, request)
+    label: str | tuple[str, ...] | None
+    if like is not None and not set(like.split(",")) & set(table.schema.names):
+        label = None
+    else:
+        label = columns.label_column(
+            table, name, request.label_column, image, required=request.labels_required
+        )
     data, paths = columns.image_parts(table.column(image))
+    start = image_folder(folder, request)
     if data is None:
-        _require_some_file(paths, folder, name)
-    items = ArrowItems(data, paths, folder, name, request.memo)
+        paths = with_suffix(paths, request)
+        if label is not None or like is None:  # a test table without labels is left out anyway
+            require_some_file(paths, start, name)
+    items = ArrowItems(data, paths, start, name, request.memo)
     if label is None:
         return unlabelled(items, name)
+    if isinstance(label, tuple):
+        return Part(items, columns.one_hot_names(table, label), f"the one-hot columns of {name}")
     where = f"column '{label}' of {name}"
     try:
         names = tuple(class_names(_label_values(table, label), where))
@@ -304,24 +346,14 @@ def _part(table: Any, name: str, folder: Path, request: Request) -> Part:
     return Part(items, names, where)
 
 
-def _require_some_file(paths: Any, folder: Path, name: str) -> None:
-    """Refuse a table whose paths lead nowhere: they start from somewhere else, most likely."""
-    sample = [text for text in paths.slice(0, 50).to_pylist() if text and "://" not in text]
-    found = (folder / text.replace("\\", "/") for text in sample)
-    if sample and not any(_exists(path) for path in found):
-        raise DataError(
-            f"none of the first {count(len(sample), 'file')} that {name} names exists, such as"
-            f" '{folder / sample[0]}'",
-            hint="paths in a table start from the table's own folder: move the table, or correct"
-            " the paths",
-        )
-
-
-def _exists(path: Path) -> bool:
+def _image_column(table: Any, name: str, folder: Path, request: Request) -> str:
+    """Return the image column; where there is none, say how ids would name the images."""
+    ids = request.image_suffix is not None
     try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+        return columns.image_column(table, name, request.image_column, ids=ids)
+    except DataError as error:
+        hint = None if ids else ids_hint(table, image_folder(folder, request))
+        raise DataError(error.message, hint=hint or error.hint) from error
 
 
 def _label_values(table: Any, label: str) -> list[Any]:
@@ -329,138 +361,15 @@ def _label_values(table: Any, label: str) -> list[Any]:
     values: list[Any] = table.column(label).to_pylist()
     if columns.is_text(table.schema.field(label).type):
         missing = (
-            MISSING_TEXT if _FROM_TEXT.items() <= (table.schema.metadata or {}).items() else {""}
+            MISSING_TEXT if FROM_TEXT.items() <= (table.schema.metadata or {}).items() else {""}
         )
         return [None if v is None or v.strip().lower() in missing else v for v in values]
     return values
 
 
 def _concatenated(files: Sequence[Path], request: Request) -> Any:
-    return _joined([_read(file, request) for file in files], [file.name for file in files])
+    return _joined([read_table(file, request) for file in files], [file.name for file in files])
 
 
 def _joint_name(files: Sequence[Path]) -> str:
     return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
-
-
-def _read(path: Path, request: Request) -> Any:
-    suffix = path.suffix.lower()
-    reader = _READERS.get(suffix, _read_text)
-    try:
-        return _distinct(reader(path, request), path.name)
-    except FileNotFoundError:
-        raise DataError(f"'{path}' does not exist") from None
-    except PermissionError:
-        raise DataError(f"no permission to read '{path}'", hint="grant it") from None
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        kind = path.suffix.lower().lstrip(".")
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"'{path}' cannot be read as {kind}: {reason}",
-            hint="check that the file is whole and of the kind its name says",
-        ) from error
-
-
-def _distinct(table: Any, name: str) -> Any:
-    """Return the table, if no two of its columns have the same name."""
-    names = table.schema.names
-    if twins := sorted({column for column in names if names.count(column) > 1}):
-        raise DataError(
-            f"{name} has several columns of the same name: {quoted(twins, 5)}", hint="rename them"
-        )
-    return table
-
-
-def _read_parquet(path: Path, request: Request) -> Any:
-    with pq.ParquetFile(path, memory_map=True) as file:
-        schema = file.schema_arrow
-        wanted = [
-            name for name in (request.image_column, request.label_column) if name in schema.names
-        ]
-        split = [name for name in schema.names if name.casefold() in columns.SPLIT_NAMES]
-        # with both columns known, none but a split column need be read beside them
-        chosen = list(dict.fromkeys(wanted + split)) if len(wanted) == 2 else None
-        needed = _uncompressed(file.metadata, chosen)
-        free = psutil.virtual_memory().available
-        if needed > free:
-            raise DataError(
-                f"the images in '{path}' need {format_bytes(needed)} of memory, but only"
-                f" {format_bytes(free)} are free",
-                hint="divide the table into several, or store the images as files",
-            )
-        return file.read(columns=chosen)
-
-
-def _read_lines(path: Path, _: Request) -> Any:
-    """Read a file of one JSON object a line."""
-    try:
-        with path.open("r", encoding="utf-8-sig") as file:
-            rows = [json.loads(line) for line in file if line.strip()]
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path) from error
-    except ValueError as error:
-        raise pa.ArrowInvalid(str(error)) from error
-    if not rows:
-        raise DataError(f"'{path}' is empty", hint="expected one JSON object a line")
-    if not all(isinstance(row, dict) for row in rows):
-        raise pa.ArrowInvalid("expected one JSON object a line")
-    return pa.Table.from_pylist(rows)
-
-
-_READERS = {".parquet": _read_parquet, ".jsonl": _read_lines, ".ndjson": _read_lines}
-
-
-def _uncompressed(metadata: Any, chosen: Sequence[str] | None) -> int:
-    total = 0
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for i in range(row_group.num_columns):
-            column = row_group.column(i)
-            if chosen is None or column.path_in_schema.split(".")[0] in chosen:
-                total += column.total_uncompressed_size
-    return total
-
-
-def _read_text(path: Path, _: Request) -> Any:
-    """Read a CSV or TSV file with every column as text, so that ``007`` stays ``007``."""
-    with path.open("rb") as file:
-        first = file.readline(1 << 20)
-    if not first.strip():
-        raise DataError(f"'{path}' is empty", hint="expected a line of column names, then rows")
-    delimiter = _delimiter(path, first)
-    names = next(csv.reader([_decoded(path, first)], delimiter=delimiter))
-    if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
-        raise DataError(
-            f"the first line of '{path}' holds data ({quoted(names, 5)}), expected column names",
-            hint="add a first line with names, such as: path,label",
-        )
-    try:
-        table = pyarrow.csv.read_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, strings_can_be_null=False
-            ),
-        )
-        return table.replace_schema_metadata(_FROM_TEXT)
-    except pa.ArrowInvalid as error:
-        if "UTF8" in str(error):
-            raise _not_utf8(path) from error
-        raise
-
-
-def _delimiter(path: Path, first: bytes) -> str:
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    return max(",;\t", key=lambda mark: (first.count(mark.encode()), mark == ","))
-
-
-def _decoded(path: Path, line: bytes) -> str:
-    try:
-        return line.decode("utf-8-sig").strip("\r\n")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path) from error
-
-
-def _not_utf8(path: Path) -> DataError:
-    return DataError(f"'{path}' is not UTF-8 text", hint="save it with the encoding UTF-8")

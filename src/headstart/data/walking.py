@@ -183,6 +183,11 @@ def existing(path: Path) -> Path:
     try:
         if path.is_dir():
             require_open(path)
+        if path.exists() and not (path.is_dir() or path.is_file()):
+            raise DataError(
+                f"'{path}' is a pipe, socket or device, which is not opened",
+                hint="give a folder or a file",
+            )
         if path.exists():
             return path
     except (OSError, ValueError) as error:  # a link in a circle, a name that is too long
