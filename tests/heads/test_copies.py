@@ -252,3 +252,28 @@ def test_rows_on_disk_that_cannot_be_written_are_looked_through(tmp_path: Path) 
     for features in (mapped, StreamedFeatures(mapped)):
         assert len(set(keep_together(y, features).keys)) == ITEMS
         assert choose_linear(features, y, 2).chosen == choose_linear(x, y, 2).chosen
+
+
+def test_c_is_chosen_for_several_labels_an_item() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 20))
+    y = (x[:, :4] + rng.normal(size=(300, 4)) > 0).astype(int)
+    found = choose_linear(x, y, 4, task="multi-label")
+    assert 1e-4 < found.chosen["C"] < 10
+    assert found.held_out is not None
+    assert found.held_out.interval is None
+    assert 0.6 < found.held_out.value < 0.85
+    assert found.held_out_probabilities is not None
+    assert found.held_out_probabilities.shape == (300, 4)
+    again = head_kind("linear")
+    rows = TrainingRows(np.tile(x, (3, 1)), np.tile(y, (3, 1)), 4, task="multi-label")
+    often = again.fit(rows, again.settings({}))
+    assert np.log10(often.chosen["C"] * 3 / found.chosen["C"]) == pytest.approx(0, abs=0.26)
+    np.testing.assert_allclose(often.head.predict_proba(x), found.head.predict_proba(x), atol=0.05)
+
+
+def test_c_is_chosen_for_soft_labels() -> None:
+    x, y = noise()
+    x = x + y[:, None] * 0.3
+    soft = np.where(np.eye(2)[y] > 0, 0.9, 0.1)
+    assert choose_linear(x, soft, 2).details["folds"] == 5

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from headstart.core.errors import HeadError
 from headstart.core.records import Curve
 from headstart.heads.contract import HeadKind, SweepRequest, Trained, TrainingRows, Trial
 from headstart.heads.options import (
@@ -48,11 +47,6 @@ def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
             **common,
         )
         return Trained(head, convergence=convergence)
-    if rows.task != "classification":
-        raise HeadError(
-            f"C can be chosen by cross-validation for classification only, not for {rows.task}",
-            hint="give C",
-        )
     return choose_linear(
         rows.x,
         rows.y,
@@ -63,6 +57,7 @@ def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
         rule=options.rule,
         keys=rows.keys,
         groups=rows.groups,
+        task=rows.task,
         names=rows.names,
         reporter=rows.reporter,
         **common,

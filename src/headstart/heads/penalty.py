@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import softmax
 
 from headstart.core.division import make_folds
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
-from headstart.core.row_keys import Keys, content_order, take_keys
+from headstart.core.row_keys import Keys, RowKeys, content_order, take_keys
 from headstart.core.seeds import require_seeds
 from headstart.core.wording import count, verb
 from headstart.evaluation.intervals import proportion_interval
-from headstart.evaluation.targets import as_labels, as_weights, require_two_classes
+from headstart.evaluation.targets import FloatArray, Targets, as_weights
+from headstart.evaluation.tasks import CLASSIFICATION, task_named
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.contract import SweepRequest, Trained, TrainingRows, Trial
 from headstart.heads.copies import distinct_rows, keep_together, linked_groups
-from headstart.heads.features import as_rows, streaming_note
+from headstart.heads.features import Features, as_rows, streaming_note
 from headstart.heads.logistic import (
     DINO_GRID,
     LogisticPath,
@@ -50,6 +51,7 @@ def choose_linear(
     class_weight: str | np.ndarray | None = None,
     sample_weight: object = None,
     standardise: bool = True,
+    task: str = "classification",
     names: Sequence[str] | None = None,
     tolerance: float = 1e-5,
     device: str = "cpu",
@@ -63,7 +65,8 @@ def choose_linear(
     Args:
         x: training features ``(n, d)``; large ones on disk are read in blocks, as by
             :func:`~headstart.heads.fit_logistic`.
-        y: ``(n,)`` class indices in ``[0, n_classes)``; a class may be absent.
+        y: ``(n,)`` class indices in ``[0, n_classes)``, of which some may be absent; ``(n, k)``
+            soft labels or, for several labels an item, memberships.
         n_classes: the number of classes.
         seed: of the folds.
         folds: how many; fewer are made, with a note, if a class is too rare.
@@ -76,8 +79,9 @@ def choose_linear(
         keys, groups: what the folds follow from, and which rows are held out together; see
             :mod:`headstart.core.division`. Without keys the content of a row is its key; near
             copies are kept together, too (:func:`~headstart.heads.keep_together`).
-        class_weight, sample_weight, standardise, device: as for
-            :func:`~headstart.heads.fit_logistic`.
+        class_weight, sample_weight, standardise, task, device: as for
+            :func:`~headstart.heads.fit_logistic`. Of several labels an item, accuracy is the share
+            that is right, and probabilities are not calibrated.
         names: class names, for the notes.
         tolerance: of the refit's gradient; ten times tighter than scikit-learn's default.
         reporter: receives progress.
@@ -96,26 +100,32 @@ def choose_linear(
     require_seeds(seed)
     reporter = reporter or SilentReporter()
     features = as_rows(x)
-    labels = as_labels(y, len(features), n_classes)
-    present = require_two_classes(labels)
-    weight = as_weights(sample_weight, len(labels))
-    notes = [*streaming_note(features), *absent_note(present, n_classes, names)]
+    encoded = task_named(task).encode(y, len(features), n_classes)
+    weight = as_weights(sample_weight, len(features))
+    absent = absent_note(np.flatnonzero(encoded.present), n_classes, names)
+    notes = [*streaming_note(features), *absent]
     values = np.unique(np.asarray(DINO_GRID if grid is None else grid, dtype=np.float64))
     if rule not in ("best", "one-standard-error"):
         raise HeadError(f"expected the rule 'best' or 'one-standard-error', found {rule!r}")
-    together = keep_together(labels, features, keys=keys, names=names)
+    together = keep_together(encoded.strata, features, keys=keys, names=names)
     notes += together.notes
-    kept = together.keys
-    order: np.ndarray | None = None
-    inverse = np.arange(len(labels))
-    if not isinstance(features, StreamedFeatures):
-        found = distinct_rows(features, kept, labels, weight)
-        order = found.rows
-        if found.merged:  # what is equal is solved once, with the weight of all
-            groups = take_keys(linked_groups(kept, groups), order)
-            kept, weight, inverse = kept.take(order), found.counts, found.inverse
-            features, labels, order = features[order], labels[order], None
-    divided = make_folds(labels, folds, seed=seed, keys=kept, groups=groups, names=names)
+    rows = _different(features, encoded, weight, together.keys, groups)
+    divided = make_folds(
+        np.zeros(len(rows.targets), np.int64) if rows.strata is None else rows.strata,
+        folds,
+        seed=seed,
+        keys=rows.keys,
+        groups=rows.groups,
+        names=None if rows.strata is None else names,
+    )
+    common: dict[str, Any] = {
+        "class_weight": class_weight,
+        "sample_weight": rows.weight,
+        "standardise": standardise,
+        "task": task,
+        "order": rows.order,
+        "device": device,
+    }
     path: LogisticPath | None = None
     if divided is None:
         at = int(np.abs(np.log(values / _FALLBACK_C)).argmin())
@@ -126,39 +136,33 @@ def choose_linear(
     else:
         notes += divided.notes
         path = fit_logistic_path(
-            features,
-            labels,
+            rows.x,
+            rows.targets,
             n_classes,
             divided.of,
             grid=values,
-            class_weight=class_weight,
-            sample_weight=weight,
-            standardise=standardise,
-            order=order,
-            device=device,
             reporter=reporter,
+            **common,
         )
         at = _choose(path, rule)
         notes += _path_notes(path, at)
     head, convergence = fit_logistic(
-        features,
-        labels,
+        rows.x,
+        rows.targets,
         n_classes,
         C=float(values[at]),
-        class_weight=class_weight,
-        sample_weight=weight,
-        standardise=standardise,
         tolerance=tolerance,
         start=None if path is None else path.start(at),
-        order=order,
-        device=device,
+        **common,
     )
     probabilities = None
     if path is not None:
         logits = path.held_out_decision(at)
-        head = head.with_temperature(fit_temperature(logits, labels, weight))
-        probabilities = np.asarray(softmax(logits / head.temperature, axis=1))
-        probabilities = probabilities[inverse]
+        if rows.strata is not None:
+            head = head.with_temperature(fit_temperature(logits, rows.strata, rows.weight))
+        of_logits = task_named(task).probabilities
+        assert of_logits is not None
+        probabilities = of_logits(logits / head.temperature)[rows.inverse]
     if not convergence.reached:
         notes.append(
             f"the refit stopped at a gradient of {convergence.gradient:.1e} after"
@@ -170,9 +174,59 @@ def choose_linear(
         curves=(_curve(path, at),),
         notes=tuple(notes),
         convergence=convergence,
-        held_out=None if path is None else _held_out(path, at),
+        held_out=None if path is None else _held_out(path, at, task),
         held_out_probabilities=probabilities,
         details=_details(path),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Different:
+    """The rows that are solved: of equal ones with equal targets one, with the weight of all.
+
+    Attributes:
+        x: features ``(m, d)``.
+        targets: ``(m,)`` or ``(m, k)``.
+        strata: ``(m,)``, what folds are stratified by; None where there are no classes.
+        weight, keys, groups: of these rows.
+        order: ``(m,)``, in which they are summed up; None: as they lie.
+        inverse: ``(n,)``, which of them each row is.
+    """
+
+    x: Features
+    targets: np.ndarray
+    strata: np.ndarray | None
+    weight: FloatArray | None
+    keys: RowKeys
+    groups: Keys | None
+    order: np.ndarray | None
+    inverse: np.ndarray
+
+
+def _different(
+    x: Features,
+    encoded: Targets,
+    weight: FloatArray | None,
+    keys: RowKeys,
+    groups: Keys | None,
+) -> _Different:
+    targets, strata = encoded.values, encoded.strata
+    every = np.arange(len(targets))
+    if isinstance(x, StreamedFeatures):
+        return _Different(x, targets, strata, weight, keys, groups, None, every)
+    found = distinct_rows(x, keys, targets, weight)
+    rows = found.rows
+    if not found.merged:
+        return _Different(x, targets, strata, weight, keys, groups, rows, every)
+    return _Different(
+        x[rows],
+        targets[rows],
+        None if strata is None else strata[rows],
+        found.counts,
+        keys.take(rows),
+        take_keys(linked_groups(keys, groups), rows),
+        None,
+        found.inverse,
     )
 
 
@@ -287,9 +341,11 @@ def _path_notes(path: LogisticPath, at: int) -> list[str]:
     return notes
 
 
-def _held_out(path: LogisticPath, at: int) -> Score:
+def _held_out(path: LogisticPath, at: int, task: str) -> Score:
     n = max(1, round(float(path.held_out.sum())))
     value = float(path.mean_accuracy[at])
+    if task != CLASSIFICATION.name:  # a share of the labels of each item, which is no proportion
+        return Score(value, None)
     return Score(value, proportion_interval(value * n, n))
 
 
