@@ -16,8 +16,7 @@ from headstart.core.records import (
     Evaluation,
     Excerpt,
 )
-from headstart.core.wording import count, format_number, format_percent, format_seconds
-from headstart.core.wording import count as counted
+from headstart.core.wording import count, format_number, format_percent, format_seconds, verb
 from headstart.report.page import (
     Block,
     Callout,
@@ -25,6 +24,7 @@ from headstart.report.page import (
     Example,
     Gallery,
     Headline,
+    Notes,
     Page,
     Picture,
     Section,
@@ -117,6 +117,7 @@ def fit_page(
     return Page(
         title=title,
         subtitle=subtitle,
+        verdict=verdict(evaluation, baselines),
         headlines=_headlines(evaluation, baselines, timing, cache),
         sections=tuple(section for section in sections if section.blocks),
     )
@@ -144,7 +145,7 @@ def _headlines(
         Headline(
             "Test items",
             f"{evaluation.n:,}",
-            f"in {counted(len(evaluation.classes), 'class', 'classes')}",
+            f"in {count(len(evaluation.classes), 'class', 'classes')}",
         )
     )
     if timing:
@@ -179,8 +180,38 @@ def _result(
         described = " ".join(f"{b.name}: {b.description}." for b in baselines if b.description)
         caption = f"Accuracy with 95 % intervals, all on the same test items. {described}"
         blocks.append(Picture(figure, alt, caption.strip()))
-    blocks += [Callout(text) for text in notes]
+    blocks += [Notes(tuple(notes))] if notes else []
     return blocks
+
+
+def verdict(evaluation: Evaluation, baselines: Sequence[Baseline] = ()) -> str:
+    """Say in two sentences how good a head is, and whether it beats the figures to beat."""
+    accuracy, n = evaluation.accuracy, evaluation.n
+    if not n or not math.isfinite(accuracy.value):
+        return "There are no items to score."
+    text = f"{format_percent(accuracy.value)} of {count(n, 'test item')} {verb(n)} predicted right"
+    interval = accuracy.interval
+    if interval is not None:
+        low, high = 100 * interval.low, 100 * interval.high
+        text += f" (95 % interval {low:.1f} to {high:.1f})"
+    few = format_few(n)
+    text = f"{few[:1].upper()}{few[1:]}{text}."
+    rivals = [each for each in baselines if math.isfinite(each.accuracy.value)]
+    if not rivals:
+        return text
+    best = max(rivals, key=lambda each: each.accuracy.value)
+    rival = f"{best.name} ({format_percent(best.accuracy.value)})"
+    gain = 100 * (accuracy.value - best.accuracy.value)
+    if gain <= 0:
+        return f"{text} That does not beat {rival}."
+    if interval is not None and interval.low <= best.accuracy.value:
+        return f"{text} That is no clear gain over {rival}."
+    return f"{text} That is {count_of_points(gain)} more than {rival}."
+
+
+def count_of_points(points: float) -> str:
+    """Return ``1.0 point``, ``30.1 points``."""
+    return f"{points:.1f} {'point' if f'{points:.1f}' == '1.0' else 'points'}"
 
 
 def _classes(evaluation: Evaluation) -> list[Block]:
@@ -190,7 +221,7 @@ def _classes(evaluation: Evaluation) -> list[Block]:
     n = len(evaluation.classes)
     if evaluation.confusion:
         pairs = confused_pairs(evaluation, 3)
-        alt = f"Confusion matrix of {counted(n, 'class', 'classes')}. " + "; ".join(
+        alt = f"Confusion matrix of {count(n, 'class', 'classes')}. " + "; ".join(
             f"{true} taken for {predicted}: {number} of {items}"
             for true, predicted, number, items in pairs
         )
@@ -218,7 +249,7 @@ def _classes(evaluation: Evaluation) -> list[Block]:
     rows = tuple((row.label, *class_cells(row)) for row in listed)
     if rows:
         header = ("class", "items", "precision", "recall", "F1")
-        caption = f"All {counted(len(rows), 'class', 'classes')}" if len(rows) > _OPEN_TABLE else ""
+        caption = f"All {count(len(rows), 'class', 'classes')}" if len(rows) > _OPEN_TABLE else ""
         if n > _LISTED:
             caption = f"The {_LISTED} classes of lowest F1; metrics.json has all {n:,}"
         blocks.append(Table(header, rows, caption, "lrrrr", folded=len(rows) > _OPEN_TABLE))
@@ -342,8 +373,8 @@ def command_blocks(commands: Commands) -> list[Block]:
     """Return the end of a page: what may follow, and the command that made it."""
     blocks: list[Block] = []
     if commands.next:
-        blocks.append(Code("\n".join(commands.next), "What may come next"))
-    blocks += [Code(command, f"With {what}") for what, command in commands.later]
+        blocks.append(Code("\n".join(commands.next), "What may come next", wrapped=True))
+    blocks += [Code(command, f"With {what}", wrapped=True) for what, command in commands.later]
     if commands.made:
-        blocks.append(Code(commands.made, "The command that made this report"))
+        blocks.append(Code(commands.made, "The command that made this report", wrapped=True))
     return blocks

@@ -23,7 +23,7 @@ from headstart._version import __version__
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.files import clear_errors, write_text
 from headstart.core.records import Excerpt
-from headstart.core.wording import NOT_DEFINED, clean, format_number
+from headstart.core.wording import NOT_DEFINED, clean, count, format_number
 from headstart.report.palette import resource, stylesheet
 
 if TYPE_CHECKING:
@@ -62,10 +62,17 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """A command or lines of code, shown verbatim."""
+    """A command or lines of code, shown verbatim.
+
+    Attributes:
+        code: the lines.
+        caption: what they are.
+        wrapped: whether a long line goes on below; else it is scrolled, as columns of text need it.
+    """
 
     code: str
     caption: str = ""
+    wrapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,18 @@ class Callout:
 
     text: str
     kind: Literal["note", "advice", "warning"] = "note"
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Remarks that few readers need, folded under their number: what was decided, and why."""
+
+    notes: tuple[str, ...]
+
+    @property
+    def caption(self) -> str:
+        """What stands for them until a reader opens them."""
+        return f"{count(len(self.notes), 'note')} on how this was made"
 
 
 @dataclass(frozen=True)
@@ -155,7 +174,7 @@ class Gallery:
     caption: str = ""
 
 
-Block: TypeAlias = str | Text | Code | Callout | Table | Picture | Gallery
+Block: TypeAlias = str | Text | Code | Callout | Notes | Table | Picture | Gallery
 
 
 @dataclass(frozen=True)
@@ -168,13 +187,22 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report. ``footer`` adds to the line that names the version of headstart."""
+    """A whole report.
+
+    Attributes:
+        title, subtitle: what it is about.
+        headlines: the few figures at its top.
+        sections: the rest.
+        footer: adds to the line that names the version of headstart.
+        verdict: what came out, in a sentence or two; stands before everything else.
+    """
 
     title: str
     subtitle: str = ""
     headlines: tuple[Headline, ...] = ()
     sections: tuple[Section, ...] = ()
     footer: str = field(default="")
+    verdict: str = ""
 
 
 def render_page(page: Page) -> str:
@@ -234,6 +262,8 @@ def _view(block: Block, names: Iterator[str]) -> dict[str, Any]:
             return {"kind": "code", "block": block, "lines": _lines(block.code)}
         case Callout():
             return {"kind": "callout", "block": block}
+        case Notes():
+            return {"kind": "notes", "block": block}
         case Table():
             return {"kind": "table", "block": block, "rows": [_cells(block, r) for r in block.rows]}
         case Picture():

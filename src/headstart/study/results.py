@@ -265,6 +265,8 @@ class Comparison:
         notes: what was decided on the user's behalf.
         seconds_per_item: of the forward pass, by configuration with a frozen backbone; differs
             from run to run.
+        seconds_range: by configuration, the fastest and the slowest of the passes whose median
+            ``seconds_per_item`` is.
         seconds_per_run: by configuration, what one repetition takes on its own: fine-tuning as
             measured; else decoding and embedding the training items once, and the head. Empty
             where nothing is fine-tuned.
@@ -281,6 +283,7 @@ class Comparison:
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
     seconds_per_item: Mapping[str, float]
+    seconds_range: Mapping[str, tuple[float, float]]
     seconds_per_run: Mapping[str, float]
     seconds: Mapping[str, float]
     cache: CacheUse
@@ -336,6 +339,7 @@ class Comparison:
         return {
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
             "seconds_per_image": dict(self.seconds_per_item),
+            "seconds_per_image_range": to_plain(dict(self.seconds_range)),
             "seconds_per_run": dict(self.seconds_per_run),
             "cache": to_plain(self.cache),
             "resumed": self.resumed,

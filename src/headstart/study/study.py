@@ -122,7 +122,8 @@ def run_study(
         )
     log.reporter.note(f"plan: {plan}")
     with clock("measure causes"):
-        behaved, rates = behaviours(cases, bench, log.reporter)
+        behaved, times = behaviours(cases, bench, log.reporter)
+        rates = {name: each.median for name, each in times.items()}
         drift, shifts = drifts(cases, bench), moved(cases, bench)
     with clock("forward passes"):
         rows = run_passes(plan, bench, log.reporter)
@@ -161,6 +162,7 @@ def run_study(
         settings=_settings(config, bench, seed),
         notes=tuple(log.notes),
         seconds_per_item=rates,
+        seconds_range={name: (each.fastest, each.slowest) for name, each in times.items()},
         seconds_per_run=seconds_per_run(everything, series, rates, data, head),
         seconds=clock.seconds(),
         cache=rows.use,

@@ -154,9 +154,18 @@ def _behaviour(comparison: Comparison, outcome: Outcome) -> Row:
     return (
         _change(changes.in_another_batch),
         _change(changes.on_second_pass),
-        "" if seconds is None else format_number(1000 * seconds, digits=2),
+        "" if seconds is None else _time(seconds, comparison.seconds_range.get(outcome.name)),
         f"{outcome.behaviour.peak_bytes / 2**20:,.0f}",
     )
+
+
+def _time(seconds: float, bounds: tuple[float, float] | None) -> str:
+    """Return a time in ms with the range that it was measured in."""
+    text = format_number(1000 * seconds, digits=2)
+    if bounds is None:
+        return text
+    low, high = (format_number(1000 * bound, digits=2) for bound in bounds)
+    return f"{text} ({low} to {high})"
 
 
 def _change(value: float) -> str:

@@ -17,6 +17,7 @@ from headstart.report.page import (
     Example,
     Gallery,
     Headline,
+    Notes,
     Page,
     Picture,
     Section,
@@ -56,13 +57,14 @@ def examine_page(
         headlines.insert(0, Headline("Twice the labels would bring", points, detail))
     rows = tuple(flatten(configuration))
     repeat: tuple[Block, ...] = (
-        *(Callout(note) for note in found.notes),
+        *((Notes(found.notes),) if found.notes else ()),
         Table(("setting", "value"), rows, "Configuration", "ll", folded=True),
         *command_blocks(found.commands),
     )
     return Page(
         title=f"{configuration['data']}: the data, by its features",
         subtitle=f"{found.n_train:,} training and {counted(found.n_test, 'test image')}",
+        verdict=_verdict(found),
         headlines=tuple(headlines),
         sections=(
             Section("Would more labels help?", tuple(_budget(found.budget))),
@@ -73,6 +75,18 @@ def examine_page(
             Section("To repeat this", repeat),
         ),
     )
+
+
+def _verdict(found: Examination) -> str:
+    copies, doubts, gain = len(found.near_copies), len(found.doubts), found.budget.gain
+    text = (
+        f"{copies:,} of {counted(found.n_test, 'test item')} nearly"
+        f" {verb(copies, 'equals', 'equal')} a training item, and {doubts:,} of"
+        f" {counted(found.n_train, 'training label')} {verb(doubts, 'looks', 'look')} doubtful."
+    )
+    if gain is None:
+        return text
+    return f"{text} Twice the labels would bring about {format_gain(gain)}."
 
 
 def _budget(budget: LabelBudget) -> list[Block]:

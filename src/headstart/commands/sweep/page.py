@@ -25,6 +25,7 @@ from headstart.report.page import Block, Callout
 from headstart.report.text import flatten
 
 HEADER = ("features", "head", "chosen", "seeds", "held-out accuracy")
+_SHOWN = 10
 _GRID = ("features", "head", "options", "held-out accuracy", "log loss", "")
 
 
@@ -56,8 +57,15 @@ def sweep_page(
         probabilities: ``(n_test, n_classes)``, what the winner predicts for it.
     """
     page = report_page(dataclasses.replace(run, curves=()), test, probabilities)
+    return _with_sweep(page, found)
+
+
+def _with_sweep(page: Page, found: Sweep) -> Page:
     first, *others = page.sections
-    return dataclasses.replace(page, sections=(first, _section(found), *others))
+    text = f"{_chosen(found.winner)}, chosen among {count(len(found.candidates), 'candidate')}:"
+    return dataclasses.replace(
+        page, sections=(first, _section(found), *others), verdict=f"{text} {page.verdict}"
+    )
 
 
 def write_features_sweep(
@@ -97,8 +105,7 @@ def write_features_sweep(
             evaluation, title=title, notes=found.notes, listed=True, configuration=configuration,
             environment=environment, commands=commands,
         )  # fmt: skip
-        first, *others = page.sections
-        page = dataclasses.replace(page, sections=(first, _section(found), *others))
+        page = _with_sweep(page, found)
     write_page(page, folder / "report.html")
     document = {
         "command": command,
@@ -123,9 +130,7 @@ def _section(found: Sweep) -> Section:
         f" {'seed' if len(found.seeds) == 1 else 'each of the seeds'}"
         f" {', '.join(map(str, found.seeds))}. The test items chose nothing."
     )
-    chosen = f"{winner.head} on {winner.view}"
-    if _options(winner):
-        chosen += f" with {_options(winner)}"
+    chosen = _chosen(winner)
     second = next((each for each in found.candidates if each.head != winner.head), None)
     text = f"Chosen: {chosen}: {format_score(winner.accuracy)} on held-out training rows."
     if second is not None:
@@ -147,11 +152,28 @@ def _section(found: Sweep) -> Section:
     blocks: list[Block] = [
         Callout(text, "advice"),
         tried,
-        Table(HEADER, tuple(best_rows(found)), "The best of every kind on every view", "lllrl"),
+        *_best(best_rows(found)),
         *curve_pictures(found.curves),
         Table(_GRID, grid, f"The whole grid: {count(n, 'candidate')}", "llllrl", folded=True),
     ]
     return Section("The sweep", tuple(blocks))
+
+
+def _best(rows: list[tuple[str, ...]]) -> list[Block]:
+    """Return the best candidates, those after the first ten folded."""
+    caption = "The best of every kind of head on every view"
+    if len(rows) <= _SHOWN + 2:
+        return [Table(HEADER, tuple(rows), caption, "lllrl")]
+    more = f"The other {len(rows) - _SHOWN}"
+    return [
+        Table(HEADER, tuple(rows[:_SHOWN]), f"{caption}: the first {_SHOWN}", "lllrl"),
+        Table(HEADER, tuple(rows[_SHOWN:]), more, "lllrl", folded=True),
+    ]
+
+
+def _chosen(winner: Candidate) -> str:
+    options = _options(winner)
+    return f"{winner.head} on {winner.view}" + (f" with {options}" if options else "")
 
 
 def _options(each: Candidate) -> str:

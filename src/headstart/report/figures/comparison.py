@@ -17,6 +17,7 @@ from headstart.report.figures.scales import (
     finite_range,
     log_ticks,
     nice_ticks,
+    off_scale,
     padded,
     percent_range,
     place_names,
@@ -29,6 +30,7 @@ from headstart.report.figures.style import (
     RULE,
     SIZE,
     SMALL,
+    VERMILION,
     WIDE,
     Margins,
     foot,
@@ -66,6 +68,8 @@ def comparison_figure(
             Values that are not finite are left out.
         intervals: for every configuration the interval of the mean, or None; empty for none.
         reference: the row that the others are compared with; a dashed line goes through its mean.
+            A row so far below the others that it would squash the scale is marked at its edge;
+            its figure stands at the right like all others.
         x_label: what the axis shows, with its unit.
     """
     bands = padded(intervals, len(names))
@@ -76,16 +80,25 @@ def comparison_figure(
     margins = Margins(left=widest(shown) + 18, right=widest(texts) + 26, top=14, bottom=48)
     figure = frame(WIDE, margins.top + margins.bottom + _ROW * max(len(names), 1))
     axes = panel(figure, margins)
-    low, high = percent_range([value for values in kept for value in values] + bounds(bands))
+    below = off_scale(means, bands)
+    shown_rows = [row for row in range(len(names)) if row not in below]
+    low, high = percent_range(
+        [value for row in shown_rows for value in kept[row]]
+        + bounds([bands[row] for row in shown_rows])
+    )
     axes.set(xlim=(low, high), ylim=(max(len(names), 1) - 0.5, -0.5))
     ticks = nice_ticks(low, high)
     set_ticks(axes, "x", ticks, [tick_label(tick) for tick in ticks])
     _row_names(axes, shown)
-    if reference is not None and math.isfinite(means[reference]):
+    if reference is not None and math.isfinite(means[reference]) and reference not in below:
         through = 100 * means[reference]
         line(axes, [through] * 2, axes.get_ylim(), MUTED, width=1, dashed=True, zorder=1)
     for row, (values, mean, band) in enumerate(zip(kept, means, bands, strict=True)):
-        _repetitions(axes, row, values, mean, band)
+        if row in below:
+            marks(axes, [low], [row], VERMILION, shape="<", size=9)
+            label(axes, low, row, "below this scale", dx=12, size=SMALL, color=MUTED)
+        else:
+            _repetitions(axes, row, values, mean, band)
         label(
             axes,
             1,
@@ -190,6 +203,8 @@ class _Point:
     cost: float
     accuracy: float
     band: Interval | None
+    times: tuple[float, float] | None
+    below: bool
 
 
 def cost_figure(
@@ -197,6 +212,7 @@ def cost_figure(
     seconds: Sequence[float],
     accuracies: Sequence[float],
     intervals: Sequence[Interval | None] = (),
+    times: Sequence[tuple[float, float] | None] = (),
     *,
     x_label: str = "time per image, ms",
 ) -> Figure:
@@ -207,21 +223,35 @@ def cost_figure(
         seconds: for every configuration, seconds per image (drawn in milliseconds).
         accuracies: for every configuration, the mean accuracy, a fraction in [0, 1].
         intervals: for every configuration the interval of the accuracy, or None; empty for none.
+        times: for every configuration the shortest and the longest time in seconds, or None; empty
+            for none.
         x_label: what the x axis shows, with its unit.
     """
+    bands = padded(intervals, len(names))
+    below = off_scale(accuracies, bands)
+    inside = [index for index in range(len(names)) if index not in below]
+    low, high = percent_range(
+        [accuracies[index] for index in inside] + bounds([bands[index] for index in inside])
+    )
+    ranges = [*times, *[None] * (len(names) - len(times))]
     points = [
-        _Point(shorten(name, 26), 1000 * cost, 100 * accuracy, band)
-        for name, cost, accuracy, band in zip(
-            names, seconds, accuracies, padded(intervals, len(names)), strict=True
+        _Point(
+            shorten(names[index], 26)
+            + (f" ({format_percent(accuracies[index])})" if index in below else ""),
+            1000 * seconds[index],
+            low if index in below else 100 * accuracies[index],
+            None if index in below else bands[index],
+            ranges[index],
+            index in below,
         )
-        if math.isfinite(cost) and math.isfinite(accuracy)
+        for index in range(len(names))
+        if math.isfinite(seconds[index]) and math.isfinite(accuracies[index])
     ]
-    bands = [point.band for point in points]
-    low, high = percent_range([point.accuracy / 100 for point in points] + bounds(bands))
     figure = frame(WIDE, 360)
     axes = panel(figure, Margins(left=44, right=30, top=34, bottom=48))
     axes.set_ylim(low, high)
     costs = [point.cost for point in points]
+    costs += [1000 * end for point in points for end in point.times or () if end > 0]
     if costs and min(costs) > 0 and max(costs) / min(costs) > _LOG_SPAN / 3:
         _log_axis(axes, min(costs) / 1.5, max(costs) * 1.5)
     else:
@@ -235,11 +265,30 @@ def cost_figure(
         if point.band is not None:
             ends = [100 * point.band.low, 100 * point.band.high]
             line(axes, [point.cost] * 2, ends, BLUE, width=1.5, alpha=0.5, zorder=2)
-        marks(axes, [point.cost], [point.accuracy], BLUE, size=8)
+        if point.times is not None:
+            ends = [1000 * end for end in point.times]
+            line(axes, ends, [point.accuracy] * 2, BLUE, width=1.5, alpha=0.5, zorder=2)
+        color, shape = (VERMILION, "v") if point.below else (BLUE, "o")
+        marks(axes, [point.cost], [point.accuracy], color, shape=shape, size=8)
     _name_points(axes, points)
     heading(axes, "accuracy, %", dx=-40)
     foot(axes, x_label)
     return figure
+
+
+def _intervals(axes: Axes, points: Sequence[_Point]) -> list[Box]:
+    """Return the lines through the points, in pixels."""
+    boxes = []
+    for point in points:
+        across = point.times or (point.cost / 1000,) * 2
+        along = (point.band.low, point.band.high) if point.band else (point.accuracy / 100,) * 2
+        low = axes.transData.transform((1000 * across[0], point.accuracy))
+        high = axes.transData.transform((1000 * across[1], point.accuracy))
+        foot = axes.transData.transform((point.cost, 100 * along[0]))
+        head = axes.transData.transform((point.cost, 100 * along[1]))
+        boxes.append(Box(float(low[0]), float(low[1]) - 2, float(high[0]), float(high[1]) + 2))
+        boxes.append(Box(float(foot[0]) - 2, float(foot[1]), float(head[0]) + 2, float(head[1])))
+    return boxes
 
 
 def _name_points(axes: Axes, points: Sequence[_Point]) -> None:
@@ -248,7 +297,8 @@ def _name_points(axes: Axes, points: Sequence[_Point]) -> None:
     room = Box(within.x0, within.y0, within.x1 + 28, within.y1 + 8)
     spots = [axes.transData.transform((point.cost, point.accuracy)) for point in points]
     widths = [text_width(point.name, SMALL) for point in points]
-    places = place_names([(float(x), float(y)) for x, y in spots], widths, 14, room)
+    at = [(float(x), float(y)) for x, y in spots]
+    places = place_names(at, widths, 14, room, _intervals(axes, points))
     for point, (x, y), (dx, dy) in zip(points, spots, places, strict=True):
         if dy:
             ends = axes.transData.inverted().transform([(x, y), (x + 0.8 * dx, y + dy)])

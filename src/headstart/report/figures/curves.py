@@ -45,7 +45,9 @@ from headstart.report.figures.style import (
 
 _LINE_GAP = 15  # pixels between the labels at the ends of lines
 _MARKED = 20  # points of a curve up to which each has its mark
-_PANEL = 250  # height of one panel in pixels
+_PANEL = 250  # height of one panel in pixels, unless it has many lines
+_ABOVE, _BELOW = 34, 48  # of a panel, for its heading and its axis
+_NAMED_CHOICES = 6  # chosen values up to which each is written out
 
 
 def curves_figure(curves: Sequence[Curve], *, width: float | None = None) -> Figure:
@@ -66,14 +68,35 @@ def curves_figure(curves: Sequence[Curve], *, width: float | None = None) -> Fig
         set_ticks(axes, "y", [], [])
         label(axes, 0.5, 0.5, "no curve to show", ha="center", color=MUTED, at=axes.transAxes)
         return figure
-    crowded = any(len(group) > 3 or len(group[0].x) > 60 for group in groups)
+    crowded = any(len(group) > 3 or len(group[0].x) > 60 or _long(group) for group in groups)
     width = width or (WIDE if crowded else HALF)
-    figure = frame(width, _PANEL * len(groups))
+    heights = [_panel_height(group) for group in groups]
+    figure = frame(width, sum(heights))
     for place, group in enumerate(groups):
-        above = _PANEL * place
-        below = _PANEL * (len(groups) - 1 - place)
-        _curve_panel(figure, group, above, below)
+        _curve_panel(figure, group, heights[place], sum(heights[:place]), sum(heights[place + 1 :]))
     return figure
+
+
+def _long(group: Sequence[Curve]) -> bool:
+    """Whether the names beside the lines would leave half a row too little for the panel."""
+    return len(group) > 1 and widest([shorten(c.name, 34) for c in group], SMALL) > HALF / 3
+
+
+def _panel_height(group: Sequence[Curve]) -> float:
+    """Return the height that the names at the ends of the lines need, and the chosen values."""
+    lines = _LINE_GAP * (len(group) + 1) + _ABOVE + _BELOW
+    return max(_PANEL, lines) + _chosen_height(group)
+
+
+def _chosen_values(group: Sequence[Curve]) -> list[float]:
+    """Return the distinct values that were chosen, from left to right."""
+    return sorted({c.chosen for c in group if c.chosen is not None and math.isfinite(c.chosen)})
+
+
+def _chosen_height(group: Sequence[Curve]) -> float:
+    """Return the pixels above a panel that the chosen values take: a line each, up to a few."""
+    values = _chosen_values(group)
+    return _LINE_GAP * len(values) if 1 < len(values) <= _NAMED_CHOICES else 0.0
 
 
 def _panels(curves: Sequence[Curve]) -> list[list[Curve]]:
@@ -83,8 +106,10 @@ def _panels(curves: Sequence[Curve]) -> list[list[Curve]]:
     return list(groups.values())
 
 
-def _curve_panel(figure: Figure, group: Sequence[Curve], above: float, below: float) -> None:
-    names = [shorten(curve.name, 24) for curve in group]
+def _curve_panel(
+    figure: Figure, group: Sequence[Curve], tall: float, above: float, below: float
+) -> None:
+    names = [shorten(curve.name, 34) for curve in group]
     alone = len(group) == 1  # then the heading names the curve
     log_x = group[0].log_x
     xs = [x for curve in group for x in curve.x if math.isfinite(x) and (x > 0 or not log_x)]
@@ -95,8 +120,8 @@ def _curve_panel(figure: Figure, group: Sequence[Curve], above: float, below: fl
     margins = Margins(
         left=widest(y_labels, SMALL) + 14,
         right=20 if alone else widest(names, SMALL) + 24,
-        top=above + 34,
-        bottom=below + 48,
+        top=above + _ABOVE + _chosen_height(group),
+        bottom=below + _BELOW,
     )
     axes = panel(figure, margins)
     axes.set_ylim(low, high)
@@ -106,11 +131,12 @@ def _curve_panel(figure: Figure, group: Sequence[Curve], above: float, below: fl
         _curve(axes, curve, index)
     _chosen(axes, group)
     if not alone:
-        _end_labels(axes, group, names, (low, high), _PANEL - 34 - 48)
+        room = tall - _ABOVE - _BELOW - _chosen_height(group)
+        _end_labels(axes, group, names, (low, high), room)
     title = group[0].y_label
     if alone and names[0] != title:
         title = f"{title} · {names[0]}"
-    heading(axes, title, dx=-margins.left + 4)
+    heading(axes, title, dx=-margins.left + 4, dy=12 + _chosen_height(group))
     foot(axes, group[0].x_label)
 
 
@@ -129,7 +155,7 @@ def _x_axis(axes: Axes, xs: Sequence[float], log_x: bool) -> None:
         ticks = nice_ticks(low, high)
         if xs and all(x == int(x) for x in xs):  # epochs: no half ones
             ticks = [tick for tick in ticks if tick == int(tick)] or [xs[0]]
-    set_ticks(axes, "x", ticks, [tick_label(tick) for tick in ticks], grid=False)
+    set_ticks(axes, "x", *_apart_ticks(axes, ticks, zero=not (log_x and xs)), grid=False)
 
 
 def _curve(axes: Axes, curve: Curve, index: int) -> None:
@@ -144,27 +170,39 @@ def _curve(axes: Axes, curve: Curve, index: int) -> None:
 
 
 def _chosen(axes: Axes, group: Sequence[Curve]) -> None:
-    """Mark every chosen x once; its value is written at the top, on the side that has room."""
+    """Mark every chosen x once, with its value.
+
+    One value is written at the top, on the side that has room; a few on lines of their own above
+    the panel, where they cannot touch; of many only the range.
+    """
     low, high = axes.get_xlim()
-    marked = sorted({curve.chosen for curve in group if curve.chosen is not None})
-    for chosen in marked:
-        if not (math.isfinite(chosen) and low <= chosen <= high):
-            continue
-        axes.axvline(chosen, color=INK, linewidth=1, linestyle=(0, (2, 2)), marker="none", zorder=2)
-        across = axes.transAxes.inverted().transform(axes.transData.transform((chosen, 0)))[0]
+    marked = [value for value in _chosen_values(group) if low <= value <= high]
+    for value in marked:
+        axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (2, 2)), marker="none", zorder=2)
+    if len(marked) > _NAMED_CHOICES:
+        text = f"chosen: {_rounded(marked[0])} to {_rounded(marked[-1])}"
+        label(axes, 1, 1, text, at=axes.transAxes, dy=4, ha="right", va="baseline", size=SMALL)
+        return
+    for place, value in enumerate(marked):
+        across = axes.transAxes.inverted().transform(axes.transData.transform((value, 0)))[0]
         side = -1 if across > 0.6 else 1
+        up = _LINE_GAP * (len(marked) - 1 - place) + 4 if len(marked) > 1 else -2
         label(
             axes,
-            chosen,
+            value,
             1,
-            f"chosen: {tick_label(chosen)}",
+            f"chosen: {_rounded(value)}",
             at=axes.get_xaxis_transform(),
             dx=5 * side,
-            dy=-2,
+            dy=up,
             ha="left" if side > 0 else "right",
-            va="top",
+            va="baseline" if len(marked) > 1 else "top",
             size=SMALL,
         )
+
+
+def _rounded(value: float) -> str:
+    return tick_label(float(f"{value:.3g}"))
 
 
 def _end_labels(
@@ -214,7 +252,7 @@ def learning_curve_figure(
     axes = panel(figure, Margins(left=44, right=30, top=34, bottom=48))
     axes.set_ylim(low, high)
     _x_axis(axes, [x for x in (*xs, *([extrapolated[0]] if extrapolated else [])) if x > 0], True)
-    set_ticks(axes, "x", *_budget_ticks(axes, xs), grid=False)
+    set_ticks(axes, "x", *_apart_ticks(axes, xs), grid=False)
     ticks = nice_ticks(low, high)
     set_ticks(axes, "y", ticks, [tick_label(tick) for tick in ticks])
     for x, values, band in zip(xs, accuracies, bands, strict=True):
@@ -233,12 +271,20 @@ def _mean(values: Sequence[float]) -> float:
     return sum(kept) / len(kept) if kept else math.nan
 
 
-def _budget_ticks(axes: Axes, xs: Sequence[float]) -> tuple[list[float], list[str]]:
-    """Name the budgets themselves, leaving out those whose names would touch."""
+def _apart_ticks(
+    axes: Axes, xs: Sequence[float], *, zero: bool = False
+) -> tuple[list[float], list[str]]:
+    """Name these positions themselves, leaving out those whose names would touch.
+
+    Args:
+        axes: with its limits set.
+        xs: increasing.
+        zero: whether zero and less can be shown, as a logarithmic axis cannot.
+    """
     names: tuple[list[float], list[str]] = ([], [])
     right = -math.inf
     for x in xs:
-        if x <= 0:
+        if x <= 0 and not zero:
             continue
         centre = float(axes.transData.transform((x, 0))[0])
         half = text_width(tick_label(x), SMALL) / 2 + 4

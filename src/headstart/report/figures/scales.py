@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.ticker import MaxNLocator
 
@@ -59,6 +60,28 @@ def percent_range(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(kept), max(kept)
     pad = max(0.08 * (high - low), (4 - (high - low)) / 2, 0.5)
     return max(0.0, low - pad), min(100.0, high + pad)
+
+
+def off_scale(means: Sequence[float], bands: Sequence[Interval | None] = ()) -> frozenset[int]:
+    """Return the positions of fractions so far below the others that they would squash the scale.
+
+    That is the lower side of the widest gap, where it is the minority, and the gap is wider than
+    ten points and than twice what the upper side spans, intervals included.
+
+    Args:
+        means: fractions in [0, 1]; those that are not finite are never off the scale.
+        bands: the interval of each, or None.
+    """
+    known = sorted((mean, index) for index, mean in enumerate(means) if math.isfinite(mean))
+    if len(known) < 3:
+        return frozenset()
+    gaps = [(high[0] - low[0], place) for place, (low, high) in enumerate(pairwise(known), 1)]
+    gap, place = max(gaps)
+    lower, upper = [index for _, index in known[:place]], [index for _, index in known[place:]]
+    ends = [means[index] for index in upper]
+    ends += bounds([band for index, band in enumerate(bands) if index in upper])
+    apart = gap > max(0.1, 2 * (max(ends) - min(ends)))
+    return frozenset(lower) if apart and len(lower) < len(upper) else frozenset()
 
 
 def padded(intervals: Sequence[Interval | None], count: int) -> list[Interval | None]:
@@ -124,7 +147,11 @@ _MARK = 5  # half the side of a mark in pixels
 
 
 def place_names(
-    spots: Sequence[tuple[float, float]], widths: Sequence[float], height: float, room: Box
+    spots: Sequence[tuple[float, float]],
+    widths: Sequence[float],
+    height: float,
+    room: Box,
+    lines: Sequence[Box] = (),
 ) -> list[tuple[float, float]]:
     """Find a place for the name of every point, where it touches neither marks nor other names.
 
@@ -136,11 +163,13 @@ def place_names(
         widths: the width of each name in pixels.
         height: the height of a line in pixels.
         room: the rectangle that names should not leave.
+        lines: what else they should not touch.
 
     Returns:
         For every point the offset (dx, dy) of its name: its left end if dx > 0, else its right.
     """
     taken = [Box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in spots]
+    taken += lines
     chosen: list[tuple[float, float]] = []
     for (x, y), width in zip(spots, widths, strict=True):
         options = []

@@ -20,7 +20,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from headstart.core.wording import clean
+from headstart.core.wording import clean, shorten
 from headstart.report.palette import colours
 
 _COLOURS = colours()
@@ -186,14 +186,26 @@ def label(
     )
 
 
+def fitted(axes: Axes, text: str) -> str:
+    """Return a text, shortened in its middle until it is no wider than the figure of a panel."""
+    room, columns = 0.85 * float(axes.figure.bbox.width), len(text)
+    shown = clean(text)
+    while text_width(shown) > room and columns > 8:
+        columns = int(0.8 * columns)
+        shown = shorten(text, columns)
+    return shown
+
+
 def heading(axes: Axes, text: str, *, dx: float = 0, dy: float = 12) -> None:
     """Write what the y axis (or the whole panel) shows, level, above its left end."""
-    label(axes, 0, 1, text, dx=dx, dy=dy, at=axes.transAxes, va="baseline", color=MUTED)
+    label(axes, 0, 1, fitted(axes, text), dx=dx, dy=dy, at=axes.transAxes, va="baseline",
+          color=MUTED)  # fmt: skip
 
 
 def foot(axes: Axes, text: str, *, dy: float = -36) -> None:
     """Write what the x axis shows, centred below its tick labels."""
-    label(axes, 0.5, 0, text, dy=dy, at=axes.transAxes, ha="center", va="baseline", color=MUTED)
+    label(axes, 0.5, 0, fitted(axes, text), dy=dy, at=axes.transAxes, ha="center", va="baseline",
+          color=MUTED)  # fmt: skip
 
 
 def set_ticks(
