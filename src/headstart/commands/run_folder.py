@@ -6,10 +6,7 @@ them as safetensors and JSON. Opening a run executes nothing.
 
 from __future__ import annotations
 
-import json
-import os
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,21 +20,26 @@ from headstart._version import __version__
 from headstart.backbones import Backbone
 from headstart.cache import describe_space
 from headstart.commands.invocation import Commands
+from headstart.commands.run_description import FORMAT, check_files, guarded, read_description
+from headstart.commands.run_place import RUN, whole_run
 from headstart.commands.settings import BackboneLike, BackboneSpec
 from headstart.commands.training_items import Ids, describe_training_items, read_training_items
 from headstart.commands.trust import Named, read_files
 from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
-from headstart.core.errors import ConfigError, DataError
+from headstart.core.errors import DataError, HeadError
 from headstart.core.files import own_file
 from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
 from headstart.core.wording import count
 from headstart.data import Split
-from headstart.extraction import Extraction, Precision, Storage
+from headstart.extraction import Precision, Storage
 from headstart.heads import Head, load_head
+from headstart.heads.base import ARRAYS_FILE, OPTIONS_FILE
 from headstart.store import space_key
 
-FORMAT = 2
+_ATTEMPTS = 3
+"""So often a run that another job is replacing is read."""
+
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow", "pyarrow")
 
 
@@ -215,35 +217,6 @@ class SavedRun:
             )
 
 
-def prepare_folder(out: Path | str | None, name: str) -> Path:
-    """Create the run folder before any work is done, so that a bad path costs nothing.
-
-    Args:
-        out: the folder; None makes ``runs/TIME-NAME`` in the working directory.
-        name: a name for the default folder; made safe as a path.
-
-    Raises:
-        ConfigError: it cannot be created or written.
-    """
-    if out is None:
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "run"
-        folder = Path("runs") / f"{stamp}-{safe}"
-    else:
-        folder = Path(out).expanduser()
-    hint = "choose another folder with out=DIR"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise ConfigError((f"'{folder}' is a file, and a folder is needed",), hint=hint) from error
-    except OSError as error:
-        fault = f"the folder '{folder}' cannot be created: {error.strerror}"
-        raise ConfigError((fault,), hint=hint) from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError((f"the folder '{folder}' cannot be written to",), hint=hint)
-    return folder
-
-
 def open_run(folder: Path | str, *, trust_code: bool = False) -> SavedRun:
     """Open a run folder. That runs no code, whatever the folder says.
 
@@ -255,50 +228,65 @@ def open_run(folder: Path | str, *, trust_code: bool = False) -> SavedRun:
     Raises:
         DataError: it is not a run folder, or it is damaged.
     """
-    folder = Path(folder).expanduser()
-    path = own_file(folder, "run.json")
-    if not path.is_file():
-        raise DataError(
-            f"'{folder}' is not a run folder: it has no run.json",
-            hint="fit, sweep and finetune make one",
-        )
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        if description.get("format") != FORMAT:
-            raise ValueError(f"its format is {description.get('format')!r}, expected {FORMAT}")
-        classes = tuple(str(name) for name in description["classes"])
-        spec = BackboneSpec.from_plain(description["backbone"])
-        configuration = description["configuration"]
-        settings = Extraction(
-            precision=configuration["precision"], storage=configuration["storage"]
-        )
-        fingerprint = str(description["fingerprints"]["backbone"])
-        tuned = find_tuned(folder, description)
-        built_from = read_files(description)
-        trained_on = read_training_items(folder, description)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-        raise DataError(f"{path} is damaged ({error!r})", hint="fit again") from error
-    for name in ("head.json", "head.safetensors"):
-        own_file(folder, name)
-    head = load_head(folder)
-    if head.n_classes != len(classes):
+        folder = Path(folder).expanduser()
+    except RuntimeError as error:  # the home of an unknown user
+        raise DataError(f"'{folder}' cannot be found: {error}") from error
+    for _ in range(_ATTEMPTS):
+        seen = _state(folder)
+        try:
+            return _open(folder, whole_run(folder), trust_code)
+        except (DataError, HeadError):
+            if seen == _state(folder):
+                raise
+    return _open(folder, whole_run(folder), trust_code)
+
+
+def _state(folder: Path) -> tuple[Any, ...]:
+    """Return what changes when another job replaces the run: then it is read anew."""
+    place = whole_run(folder)
+    try:
+        found = (place / RUN).stat()
+    except OSError:
+        return (place,)
+    return place, found.st_ino, found.st_mtime_ns
+
+
+def _open(folder: Path, place: Path, trust_code: bool) -> SavedRun:
+    said = read_description(place, folder)
+    check_files(place, said.files, "plan.json")
+    path = place / RUN
+    tuned = guarded(path, lambda: find_tuned(place, said.values))
+    built_from = guarded(path, lambda: read_files(said.values))
+    trained_on = read_training_items(place, said.values)
+    head_file = own_file(place, OPTIONS_FILE)
+    own_file(place, ARRAYS_FILE)
+    try:
+        head = load_head(place)
+    except HeadError:
+        raise
+    except Exception as error:
+        raise DataError(f"{head_file} is damaged ({error!r:.200})", hint="fit again") from error
+    if head.n_classes != len(said.classes):
         raise DataError(
             f"{folder} is damaged: its head knows {count(head.n_classes, 'class', 'classes')}, "
-            f"run.json names {len(classes)}",
+            f"run.json names {len(said.classes)}",
             hint="fit again",
         )
+    older = f"{folder} was written by an older version: it has no digests that tie its files"
     return SavedRun(
         folder,
         head,
-        classes,
-        spec,
-        settings.precision,
-        fingerprint,
+        said.classes,
+        said.spec,
+        said.precision,
+        said.fingerprint,
         tuned,
-        settings.storage,
+        said.storage,
         built_from,
         trust_code,
-        Named(folder, spec, built_from).lacks(),
+        ((older,) if not said.files else ())
+        + guarded(path, Named(folder, said.spec, built_from).lacks),
         trained_on,
     )
 

@@ -22,6 +22,7 @@ from headstart.commands.invocation import Call, Commands
 from headstart.commands.prediction_table import prediction_columns, write_predictions
 from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import Mistake, fit_page, wrong_items
+from headstart.commands.run_place import file_digests
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
 from headstart.commands.training_items import save_training_items
@@ -182,7 +183,7 @@ def write_run(
 
     Args:
         run: the run.
-        folder: an existing folder.
+        folder: an empty folder, as :func:`~headstart.commands.run_place.publishing_run` yields it.
         test: the test split that was evaluated.
         probabilities: ``(n_test, n_classes)``, what the head predicts for it.
         page: the report; None: that of a run on frozen features.
@@ -207,7 +208,7 @@ def write_run(
     write_tested(folder, run.classes, test, probabilities)
     write_page(page or report_page(run, test, probabilities), folder / "report.html")
     # Last: a folder with a run.json is a whole run.
-    write_json(folder / "run.json", run.description())
+    write_json(folder / "run.json", {**run.description(), "files": file_digests(folder)})
 
 
 def write_tested(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from headstart.commands.run_folder import prepare_folder
+from headstart.commands.run_place import prepare_folder
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.progress import Clock
 from headstart.core.wording import clean
@@ -32,6 +32,7 @@ class Session:
         self.reporter = run.open_reporter()
         self.clock = Clock()
         self.notes: list[str] = []
+        self._data: Any = None
 
     def say(self, *notes: str) -> None:
         """Report notes, and keep them for the record of the run."""
@@ -49,6 +50,7 @@ class Session:
             reading: how to read it.
             seed: of the split that is set aside; None: the seed of the run.
         """
+        self._data = source
         with self.cache.memo() as memo:
             dataset = (
                 source
@@ -86,6 +88,7 @@ class Session:
 
     def open_test_data(self, source: Any, reading: ReadOptions) -> Dataset:
         """Load labelled data to evaluate on."""
+        self._data = source
         with self.cache.memo() as memo:
             dataset = load_test_data(
                 source,
@@ -117,12 +120,14 @@ class Session:
 
         None where nothing is to be written.
 
+        A job that :func:`~headstart.commands.run_place.holds_folder` decorates keeps others out.
+
         Args:
             name: for the default folder ``runs/TIME-NAME``; made safe as a path.
         """
         if not self.run.write:
             return None
-        folder = prepare_folder(self.run.out, name)
+        folder = prepare_folder(self.run.out, name, self._data)
         self.reporter.note(f"run folder: {clean(folder)}")
         return folder
 

@@ -112,6 +112,27 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def put_in_place(source: Path, target: Path) -> None:
+    """Replace ``target`` by the content of ``source``, at once; ``source`` stays.
+
+    Both are one file on the disk where it has hard links, else ``target`` is a copy.
+
+    Raises:
+        OSError: it cannot be written; ``target`` is then unchanged.
+    """
+    temporary = _temporary_name(target)
+    try:
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
+            sync_file(temporary)
+        temporary.replace(target)
+    finally:
+        # Renaming one of two names of a file over the other leaves both.
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Create or replace a file with ``text`` in UTF-8, as :func:`write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))
@@ -342,6 +363,7 @@ __all__ = [
     "locked_temporary",
     "own_file",
     "publishing_folder",
+    "put_in_place",
     "reason_of",
     "remove_abandoned",
     "replacing",

@@ -7,8 +7,9 @@ JSON is replaced last, so that a kill at any moment leaves the previous epoch.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from headstart.core.errors import ConfigError, DataError
-from headstart.core.files import without_nan, write_bytes, write_text
+from headstart.core.files import own_file, without_nan, write_bytes, write_json, write_text
 from headstart.core.fingerprints import sha256, sha256_of_file
 from headstart.core.records import to_plain
 from headstart.finetuning.outcome import EpochRecord, StageOutcome, record_from
 
 FORMAT = 1
-_PROGRESS = "progress.json"
+_PROGRESS, _PLAN = "progress.json", "plan.json"
+_OWN = re.compile(
+    r"progress\.json|plan\.json|(?:state|best)-\d+\.safetensors|\..+\.[0-9a-f]{16}\.tmp"
+)
 _PLAIN = (
     "stage", "epoch", "stale", "records", "outcomes", "best", "ema_steps", "seconds", "decisions",
 )  # fmt: skip
@@ -90,7 +94,7 @@ class Checkpoint:
             ConfigError: it belongs to another plan.
             DataError: it is damaged.
         """
-        path = self.folder / _PROGRESS
+        path = own_file(self.folder, _PROGRESS)
         if not path.is_file():
             return None
         try:
@@ -112,9 +116,29 @@ class Checkpoint:
         self._best = (saved.best, values["files"]["best"]["name"])
         return saved
 
+    def describe(self, plan: Mapping[str, Any]) -> None:
+        """Keep the plan beside the state, for people to read."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / _PLAN, plan)
+        except OSError as error:
+            raise DataError(
+                f"the checkpoint in '{self.folder}' cannot be written: {error.strerror or error}"
+            ) from error
+
     def remove(self) -> None:
-        """Delete it: the run is complete."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete it: the run is complete. Only what a checkpoint consists of is deleted."""
+        with contextlib.suppress(OSError):
+            for path in self._own():
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _own(self) -> list[Path]:
+        """Return the files in the folder that are a checkpoint's: the progress first."""
+        if self.folder.is_symlink() or not self.folder.is_dir():
+            return []
+        own = [path for path in self.folder.iterdir() if _OWN.fullmatch(path.name)]
+        return sorted(own, key=lambda path: path.name != _PROGRESS)
 
     def _save(self, saved: Saved) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -134,8 +158,8 @@ class Checkpoint:
             **{name: to_plain(getattr(saved, name)) for name in _PLAIN},
         }
         write_text(self.folder / _PROGRESS, json.dumps(without_nan(values), indent=1))
-        kept = {_PROGRESS, *(entry["name"] for entry in files.values())}
-        for path in self.folder.iterdir():
+        kept = {_PROGRESS, _PLAN, *(entry["name"] for entry in files.values())}
+        for path in self._own():
             if path.name not in kept:
                 path.unlink(missing_ok=True)
 
@@ -152,7 +176,7 @@ class Checkpoint:
             name = str(entry["name"])
             if Path(name).name != name:
                 raise ValueError(f"{name!r} is no name of a file")
-            payload = (self.folder / name).read_bytes()
+            payload = own_file(self.folder, name).read_bytes()
             if sha256(payload) != entry["sha256"]:
                 raise ValueError(f"{name} is not the file that {_PROGRESS} names")
             found[kind] = safetensors.torch.load(payload)

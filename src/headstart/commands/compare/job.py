@@ -17,6 +17,7 @@ from headstart.commands.run_folder import (
     describe_environment,
     split_fingerprint,
 )
+from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.core.errors import ConfigError
@@ -73,6 +74,7 @@ class ComparisonRun:
         }
 
 
+@holds_folder
 def compare(
     data: Any,
     backbone: BackboneLike = "headstart/glyphs",
@@ -131,7 +133,8 @@ def compare(
             folder=folder,
         )
         if folder is not None:
-            write_comparison(done, folder, network.inputs)
+            with publishing_run(folder) as place:
+                write_comparison(done, place, network.inputs)
         runs.append(done)
 
     run_study(

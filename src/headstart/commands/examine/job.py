@@ -11,6 +11,7 @@ from headstart.commands.examine.examination import EXAMPLES, Doubt, Examination,
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
 from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_folder import describe_environment
+from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.run_report import write_tested
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
@@ -26,6 +27,7 @@ from headstart.heads import (
 )
 
 
+@holds_folder
 def examine(
     data: Any,
     backbone: BackboneLike = "headstart/glyphs",
@@ -113,9 +115,10 @@ def examine(
             [inputs.excerpt(first.content(d.row)) for d in doubtful[:EXAMPLES]],
         )
         held_out = choice.held_out_probabilities
-        if held_out is not None:  # by a head that did not see the item
-            write_tested(folder, classes, embedded.train, held_out, split="train, held out")
-        _write(found, folder, excerpts, configuration)
+        with publishing_run(folder) as place:
+            if held_out is not None:  # by a head that did not see the item
+                write_tested(place, classes, embedded.train, held_out, split="train, held out")
+            _write(found, place, excerpts, configuration)
     return found
 
 

@@ -25,6 +25,7 @@ from headstart.commands.finetune.page import finetune_page
 from headstart.commands.finetune.start import fit_probe, score_probe, surgical_block
 from headstart.commands.invocation import Call
 from headstart.commands.run_folder import Run, backbone_fingerprint, split_fingerprint
+from headstart.commands.run_place import CHECKPOINT, RUN, holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
@@ -47,8 +48,6 @@ from headstart.finetuning.planner import Prepared, make_plan
 from headstart.finetuning.targets import Target, resolve
 from headstart.heads import LinearHead
 from headstart.modules.digests import compare_digests, digests, named_tensors
-
-CHECKPOINT = "checkpoint"
 
 
 def finetune(
@@ -103,6 +102,7 @@ def finetune(
     return _into(spec, made) if isinstance(spec, Backbone) else made
 
 
+@holds_folder
 def plan_finetune(
     data: Any,
     backbone: BackboneLike = "headstart/glyphs",
@@ -125,8 +125,17 @@ def plan_finetune(
     call = _call(data, backbone, recipe, config, run, reading, overrides)
     check_devices(call.config.devices, call.run.resolve_device())
     job = _Job(ALONE, call)
-    job.prepare(None if call.run.out is None else job.session.folder("plan"))
-    return job.prepared.plan
+    folder = None if call.run.out is None else job.session.folder("plan")
+    if folder is not None and (folder / RUN).exists():
+        raise ConfigError(
+            (f"'{folder}' holds a finished run, and this plan would not be its own",),
+            hint="choose another folder with out=DIR",
+        )
+    job.prepare(folder)
+    plan = job.prepared.plan
+    if folder is not None:
+        write_json(folder / "plan.json", to_plain(plan))
+    return plan
 
 
 def _call(
@@ -145,11 +154,14 @@ def _call(
     return call
 
 
+@holds_folder
 def _run(devices: Devices, call: Call, show_plan: Callable[[Plan], None] | None) -> Run:
     """Do the whole job, on one of the devices that share it."""
     job = _Job(devices, call)
     folder = devices.once(lambda: job.session.folder(f"{job.dataset.name}-{job.recipe.name}"))
     job.prepare(folder)
+    if job.checkpoint is not None and devices.main:
+        job.checkpoint.describe(to_plain(job.prepared.plan))
     if show_plan is not None and devices.main:
         show_plan(job.prepared.plan)
     return job.train(folder)
@@ -189,7 +201,7 @@ class _Job:
     # Preparing
 
     def prepare(self, folder: Path | None) -> None:
-        """Do everything up to the plan, and write it."""
+        """Do everything up to the plan."""
         self._build_network()
         self.before = digests(self.backbone.module)
         self.items = Items(self.session, self.backbone, self.dataset, self.recipe, self.config)
@@ -223,8 +235,6 @@ class _Job:
                 f" are those"
                 " of one"
             )
-        if folder is not None and self.devices.main:
-            write_json(folder / "plan.json", to_plain(plan))
 
     def _build_network(self) -> None:
         """Build the network, and refuse what does not fit before anything takes time."""
@@ -329,7 +339,9 @@ class _Job:
                 page = finetune_page(
                     run, self.prepared.plan, trained, self.items.test, probabilities
                 )
-                write_run(run, folder, self.items.test, probabilities, page)
+                with publishing_run(folder) as place:
+                    write_json(place / "plan.json", to_plain(self.prepared.plan))
+                    write_run(run, place, self.items.test, probabilities, page)
                 if self.checkpoint is not None:
                     self.checkpoint.remove()
         return run

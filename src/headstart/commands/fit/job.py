@@ -13,6 +13,7 @@ from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
 from headstart.commands.results import baselines_once, trained_once
 from headstart.commands.run_folder import Run
+from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
@@ -23,6 +24,7 @@ from headstart.evaluation import evaluate as score
 from headstart.heads.registry import Trained, TrainingRows, head_kind
 
 
+@holds_folder
 def fit(
     data: Any,
     backbone: BackboneLike = "headstart/glyphs",
@@ -94,7 +96,8 @@ def fit(
         commands=(call.then("compare", head=config.head, head_options=config.head_options),),
     )
     if folder is not None:
-        write_run(made, folder, embedded.test, probabilities)
+        with publishing_run(folder) as place:
+            write_run(made, place, embedded.test, probabilities)
     return made
 
 

@@ -13,6 +13,7 @@ from headstart.backbones import Backbone
 from headstart.commands.invocation import Commands
 from headstart.commands.run_folder import describe_environment
 from headstart.commands.run_page import fit_page
+from headstart.commands.run_place import RUN, whole_run
 from headstart.commands.run_report import find_mistakes, write_tested
 from headstart.commands.session import Session
 from headstart.core.errors import ConfigError
@@ -52,7 +53,8 @@ def refuse_run_folder(folder: Path | str | None) -> None:
     Raises:
         ConfigError: the folder holds one.
     """
-    if folder is not None and (Path(folder).expanduser() / "run.json").exists():
+    place = None if folder is None else Path(folder).expanduser()
+    if place is not None and (whole_run(place) / RUN).exists():
         raise ConfigError(
             (f"'{folder}' holds a run, whose report would be overwritten",),
             hint="choose another folder with out=DIR",

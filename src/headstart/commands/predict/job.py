@@ -22,6 +22,7 @@ from headstart.commands.predict.options import (
 )
 from headstart.commands.prediction_table import write_table
 from headstart.commands.run_folder import Run, SavedRun, open_run
+from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.training_items import Ids, near_copies_note, new_items
@@ -147,6 +148,7 @@ def predict(
     return said
 
 
+@holds_folder
 def evaluate(
     data: Any,
     trained: Run | SavedRun | Path | str,
@@ -213,7 +215,8 @@ def evaluate(
             source,
             call.of_run(source),
         )
-        write_evaluation(found, folder, session)
+        with publishing_run(folder) as place:
+            write_evaluation(found, place, session)
     return evaluation
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.commands.embedding import complete_up_to, embed
 from headstart.commands.invocation import Call
-from headstart.commands.run_folder import Run, prepare_folder
+from headstart.commands.run_folder import Run
+from headstart.commands.run_place import holds_folder, prepare_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
@@ -48,6 +49,7 @@ class SweepResult:
     folder: Path | None = None
 
 
+@holds_folder
 def sweep(
     data: Any,
     backbone: BackboneLike = "headstart/glyphs",
@@ -130,7 +132,8 @@ def sweep(
     )
     if folder is not None:
         page = sweep_page(found, made, embedded.test, probabilities)
-        write_run(made, folder, embedded.test, probabilities, page)
+        with publishing_run(folder) as place:
+            write_run(made, place, embedded.test, probabilities, page)
     return SweepResult(found, evaluation, made, folder)
 
 
@@ -233,7 +236,8 @@ def _sweep_features(arrays: Mapping[str, NDArray[Any]], call: Call) -> SweepResu
     if folder is not None:
         data = Path(call.data).name
         configuration = {"data": data, **to_plain({**recorded(config), "device": run.device})}
-        write_features_sweep(folder, found, scored, names, configuration, call.again())
+        with publishing_run(folder) as place:
+            write_features_sweep(place, found, scored, names, configuration, call.again())
     return SweepResult(found, None if scored is None else scored[0], None, folder)
 
 
