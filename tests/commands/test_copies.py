@@ -12,13 +12,16 @@ from PIL import Image
 from headstart.backbones import load_backbone
 from headstart.commands.advise.job import AdviseConfig, _Measurements
 from headstart.commands.examine.job import examine
-from headstart.commands.finetune.items import _divide
+from headstart.commands.finetune.items import Items, _divide
+from headstart.commands.finetune.options import FinetuneConfig
 from headstart.commands.fit.job import fit
 from headstart.commands.session import Session
 from headstart.commands.settings import RunOptions
 from headstart.commands.sweep.job import sweep
 from headstart.core.progress import SilentReporter
 from headstart.data import Dataset, load_data
+from headstart.finetuning import Recipe, Stage
+from headstart.finetuning.devices import ALONE
 from headstart.study.repetitions import divide
 from headstart.study.settings import CompareConfig
 
@@ -72,6 +75,33 @@ def test_the_test_split(data: Dataset) -> None:
 def test_the_validation_part_of_a_fine_tuning(data: Dataset) -> None:
     train, validation, _ = _divide(data, 0.2, 0)
     apart(train, validation, data.test)
+
+
+def test_near_copies_and_the_validation_part_of_a_fine_tuning(cache: Path) -> None:
+    """Where a fine-tuning starts from a probe, features are known, and so are near copies."""
+    rng = np.random.default_rng(0)
+    base = np.repeat(rng.integers(20, 236, (IMAGES, 4, 4), dtype=np.uint8), 8, 1).repeat(8, 2)
+    images = np.concatenate([base] * TIMES) + rng.integers(0, 2, (IMAGES * TIMES, 32, 32))
+    drawing = np.tile(np.arange(IMAGES), TIMES)
+    data = load_data((images.astype(np.uint8), drawing % 2))
+    whole = {key: drawing[int(o.split()[-1])] for key, o in zip_ids(data)}
+    notes: list[str] = []
+    session = Session(RunOptions(cache=cache, write=False, reporter=Noting(notes)))
+    backbone = load_backbone("headstart/glyphs")
+    recipe = Recipe("r", (Stage("head", ("head",), epochs=1),), start="probe")
+    items = Items(session, backbone, data, recipe, FinetuneConfig())
+    items.check(ALONE)
+    train, chosen = ({whole[key] for key in part.ids} for part in (items.train, items.validation))
+    assert train
+    assert chosen
+    assert not train & chosen
+    assert sum("nearly equal another" in note for note in notes) == 1
+    assert len(items.probe_features("train")) == len(items.train)
+
+
+def zip_ids(data: Dataset) -> list[tuple[str, str]]:
+    """Return id and origin of every training item."""
+    return list(zip(data.train.ids, data.train.origins, strict=True))
 
 
 def test_the_parts_of_advice(data: Dataset, cache: Path) -> None:

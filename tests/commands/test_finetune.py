@@ -269,7 +269,9 @@ def test_no_item_is_decoded_for_nothing_but_a_check_where_its_row_is_stored_next
         source(), residual(seed=1), dataclasses.replace(recipe, start="probe"), write=False,
         cache=cache, stored="on", reporter=probed,
     )  # fmt: skip
-    assert probed.items("check the images") == [run.training["n_validation"]]
+    # Near copies are kept on one side of the training part and the part that chooses the epoch, so
+    # that the features of both are extracted before the division, and nothing is left to check.
+    assert probed.items("check the images") == []
 
 
 KILLED = """

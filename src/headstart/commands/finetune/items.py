@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from headstart.commands.session import Session
 from headstart.core.division import stratified_split
 from headstart.core.errors import DataError
 from headstart.core.records import CacheUse
-from headstart.core.row_keys import content_order
+from headstart.core.row_keys import Keys, content_order
 from headstart.core.wording import count, verb
 from headstart.data import BadItem, Dataset, Split, unreadable
 from headstart.data.reading import OnBad, settle_bad_items
@@ -28,6 +29,7 @@ from headstart.finetuning import Recipe
 from headstart.finetuning.devices import Devices
 from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.planner import Prepared
+from headstart.heads import keep_together
 
 
 class Items:
@@ -62,7 +64,7 @@ class Items:
         self.session, self.backbone = session, backbone
         self.train, self.validation, note = _divide(dataset, recipe.validation, session.run.seed)
         self.test = dataset.test
-        session.say(note)
+        self._near: _NearCopies | None = None
         self.use = CacheUse(0, 0)
         probed = {"train": True, "test": config.baselines} if recipe.start == "probe" else {}
         self._probed = {name for name, needed in probed.items() if needed}
@@ -74,6 +76,10 @@ class Items:
             and not recipe.needs_surgery
         )
         self._extracted: dict[str, NDArray[np.float32]] = {}
+        if "train" in self._probed and "validation" not in dataset.splits:
+            self._near = _NearCopies(_by_content(dataset.train), recipe.validation)
+        else:
+            session.say(note)
 
     def check(self, devices: Devices) -> None:
         """Leave out items that cannot be decoded, or refuse all of them together.
@@ -84,10 +90,15 @@ class Items:
         if self.checked_late:
             return
         kept = devices.once(self._readable)
+        parts = (self.train, self.validation, self.test)
+        if self._near is not None:
+            parts = (self._near.whole, self._near.whole, self.test)
         self.train, self.validation, self.test = (
-            part.take(where)
-            for part, where in zip((self.train, self.validation, self.test), kept, strict=True)
+            part.take(where) for part, where in zip(parts, kept, strict=True)
         )
+        if self._near is not None:
+            n = len(self.train) + len(self.validation)
+            self.session.say(_held_out_note(len(self.validation), n))
 
     def check_late(self, prepared: Prepared, feeds: Feeds) -> None:
         """Decode all items before the first epoch; store the rows of the first stage meanwhile.
@@ -117,8 +128,14 @@ class Items:
         return self._extracted.pop(name)
 
     def _readable(self) -> list[NDArray[np.int64]]:
-        """Return for every part the positions of its readable items."""
+        """Return for every part the positions of its readable items.
+
+        Where training items choose the best epoch and their features are known, near copies are
+        kept together, too: the positions of both are then those in all training items.
+        """
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        if self._near is not None:
+            parts = {"train": self._near.whole, "test": self.test}
         bad = {
             name: self._extract(name, part) if name in self._probed else self._undecodable(part)
             for name, part in parts.items()
@@ -130,7 +147,13 @@ class Items:
             lost = {part.ids[item.index] for item in bad[name]}  # equal items are decoded once
             where = [i for i, key in enumerate(part.ids) if key not in lost]
             kept.append(np.array(where, dtype=np.int64))
-        return kept
+        if self._near is None:
+            return kept
+        rows = self._extracted["train"]
+        first, second, notes = self._near.divide(kept[0], rows, self.session.run.seed)
+        self.session.say(*notes)
+        self._extracted["train"] = rows[first]
+        return [kept[0][first], kept[0][second], kept[1]]
 
     def _extract(self, name: str, part: Split) -> Sequence[BadItem]:
         with self.session.clock("start"):
@@ -173,9 +196,7 @@ def _divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split,
         fraction: share of the training split that is held out.
         seed: decides which items; equal items stay together.
     """
-    whole = _labelled(dataset.train)
-    # In the order of the content: how files are named or sorted orders no epoch.
-    whole = whole.take(content_order(whole.ids, whole.labels))
+    whole = _by_content(dataset.train)
     if len(np.unique(whole.labels)) < 2:
         raise DataError(
             "the training split holds fewer than two classes",
@@ -189,18 +210,57 @@ def _divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split,
             f"the data's own {count(len(validation), 'item')}"
             f" {verb(len(validation), 'chooses', 'choose')} the best epoch",
         )
-    first, second = stratified_split(whole.labels, fraction, seed=seed, keys=whole.ids)
+    first, second = _held_out(whole.labels, fraction, seed, whole.ids)
+    return whole.take(first), whole.take(second), _held_out_note(len(second), len(whole))
+
+
+@dataclass(frozen=True, eq=False)
+class _NearCopies:
+    """All training items, which are divided once their features are known.
+
+    Attributes:
+        whole: in the order of their content.
+        fraction: share of them that chooses the best epoch.
+    """
+
+    whole: Split
+    fraction: float
+
+    def divide(
+        self, readable: NDArray[np.int64], rows: NDArray[np.float32], seed: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
+        """Return which of the readable items train and which choose, and notes about copies."""
+        split = self.whole.take(readable)
+        together = keep_together(split.labels, rows, keys=split.ids, names=split.classes)
+        return *_held_out(split.labels, self.fraction, seed, together.keys), together.notes
+
+
+def _held_out(
+    labels: NDArray[np.int64], fraction: float, seed: int, keys: Keys
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    first, second = stratified_split(labels, fraction, seed=seed, keys=keys)
     if not len(second):
         raise DataError(
             "no item can be held out to choose the best epoch",
             hint="a class needs at least two different items",
         )
-    note = (
-        f"{len(second):,} of {count(len(whole), 'training item')}"
-        f" {verb(len(second), 'chooses', 'choose')} the best epoch and"
-        f" {verb(len(second), 'trains', 'train')} nothing; the test split chooses nothing"
+    return first, second
+
+
+def _held_out_note(held: int, n: int) -> str:
+    return (
+        f"{held:,} of {count(n, 'training item')} {verb(held, 'chooses', 'choose')} the best epoch"
+        f" and {verb(held, 'trains', 'train')} nothing; the test split chooses nothing"
     )
-    return whole.take(first), whole.take(second), note
+
+
+def _by_content(split: Split) -> Split:
+    """Return the labelled items in the order of their content.
+
+    How files are named or sorted orders no epoch then.
+    """
+    labelled = _labelled(split)
+    return labelled.take(content_order(labelled.ids, labelled.labels))
 
 
 def _labelled(split: Split) -> Split:
