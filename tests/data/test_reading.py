@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import gc
+import io
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from headstart.core.errors import BadFilesError
-from headstart.data import Preprocessing, Split, load_items, read_batches
+from headstart.core.progress import SilentReporter
+from headstart.data import Preprocessing, Split, load_items, load_test_data, read_batches
 from headstart.data.decoding import image_of
 from headstart.data.items import SampleItems
+from headstart.data.jpeg import is_damaged_inside
 from tests.data.conftest import Pictures, encoded
 
 PREPROCESSING = Preprocessing((8, 10), 0.5, 0.5)
@@ -156,3 +161,63 @@ def test_nothing_to_read() -> None:
     assert list(read_batches(samples(3), [], PREPROCESSING, batch_size=4)) == []
     with pytest.raises(ValueError, match="batch_size"):
         read_batches(samples(3), None, PREPROCESSING, batch_size=0)
+
+
+# Remarks: what can be decoded, and is odd
+
+
+def jpeg(pixels: np.ndarray, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=92, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}, {"optimize": True}]
+)
+def test_overwritten_parts_of_a_jpeg_are_found(options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(4)
+    found = 0
+    for _ in range(40):
+        data = jpeg(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8), **options)
+        assert not is_damaged_inside(data)
+        assert not is_damaged_inside(data + b"trailing \xff\x01 bytes")
+        broken = bytearray(data)
+        place = int(rng.integers(len(data) // 3, len(data) - 2100))
+        broken[place : place + 2048] = rng.bytes(2048)
+        found += is_damaged_inside(bytes(broken))
+        for cut in rng.integers(0, len(data), 5):
+            is_damaged_inside(data[:cut])  # never raises
+            is_damaged_inside(bytes(broken[:cut]))
+    assert found >= 30  # a few overwrite nothing that matters, or hold no byte FF
+
+
+def test_what_is_odd_is_said_once_for_all_items(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for i in range(3):
+        data = jpeg(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8))
+        (tmp_path / "a" / f"{i}.jpg").write_bytes(data)
+    at = len(data) // 2
+    (tmp_path / "a" / "9.jpg").write_bytes(data[:at] + b"\xff\x01" * 20 + data[at + 40 :])
+    frames = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(3)]
+    for form, options in (("gif", {}), ("png", {}), ("tiff", {}), ("webp", {"lossless": True})):
+        frames[0].save(
+            tmp_path / "b" / f"moving.{form}", save_all=True, append_images=frames[1:], **options
+        )
+        frames[0].save(tmp_path / "b" / f"still.{form}", **options)
+    notes: list[str] = []
+
+    class Listener(SilentReporter):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    split = load_test_data(tmp_path).test
+    reader = read_batches(split, None, PREPROCESSING, batch_size=5, reporter=Listener())
+    assert sum(len(batch) for batch in reader) == len(split)
+    assert reader.bad == []
+    noise, several = sorted(notes)
+    assert several.startswith("Several frames or pages, of which the first is read: 4 images, 'b/")
+    assert noise.startswith("Damaged data in the middle of a JPEG")
+    assert "1 image, 'a/9.jpg'." in noise

@@ -167,6 +167,7 @@ class FeatureCache:
                     _explain(spaces[0], reporter)
                 _check_room(extractor, spaces, ids, number)
             filled, bad = fill_features(extractor, spaces, split, view=view, reporter=reporter)
+            extractor.tell(reporter)
         settle_bad_items(bad, on_bad, reporter)
         kept = np.array([i for i, key in enumerate(ids) if key not in filled.lost], dtype=np.int64)
         if not len(kept):

@@ -32,6 +32,7 @@ from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
 from headstart.core.wording import count
 from headstart.data import Split
+from headstart.data.levels import ValueRange, checked_range
 from headstart.extraction import Precision, Storage
 from headstart.heads import Head, load_head
 from headstart.heads.base import ARRAYS_FILE, OPTIONS_FILE
@@ -145,6 +146,7 @@ class SavedRun:
         trust_code: whether the code that the run folder names may run.
         notes: what an older version of headstart did not record.
         trained_on: content ids of the items that trained the run; None: not recorded.
+        value_range: the values of black and white that its data were read with.
     """
 
     folder: Path
@@ -159,6 +161,7 @@ class SavedRun:
     trust_code: bool = False
     notes: tuple[str, ...] = ()
     trained_on: Ids | None = field(default=None, repr=False)
+    value_range: ValueRange | None = None
 
     def load_backbone(
         self,
@@ -252,6 +255,12 @@ def _state(folder: Path) -> tuple[Any, ...]:
     return place, found.st_ino, found.st_mtime_ns
 
 
+def _values_of(said: Mapping[str, Any]) -> ValueRange | None:
+    """Return the values of black and white that the data of a run were read with."""
+    limits = said["configuration"].get("value_range")
+    return None if limits is None else checked_range(limits)
+
+
 def _open(folder: Path, place: Path, trust_code: bool) -> SavedRun:
     said = read_description(place, folder)
     check_files(place, said.files, "plan.json")
@@ -259,6 +268,7 @@ def _open(folder: Path, place: Path, trust_code: bool) -> SavedRun:
     tuned = guarded(path, lambda: find_tuned(place, said.values))
     built_from = guarded(path, lambda: read_files(said.values))
     trained_on = read_training_items(place, said.values)
+    value_range = guarded(path, lambda: _values_of(said.values))
     head_file = own_file(place, OPTIONS_FILE)
     own_file(place, ARRAYS_FILE)
     try:
@@ -288,6 +298,7 @@ def _open(folder: Path, place: Path, trust_code: bool) -> SavedRun:
         ((older,) if not said.files else ())
         + guarded(path, Named(folder, said.spec, built_from).lacks),
         trained_on,
+        value_range,
     )
 
 

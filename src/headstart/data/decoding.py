@@ -35,7 +35,9 @@ from PIL import __version__ as pillow_version
 
 from headstart.data.content import Content, UndecodableError
 from headstart.data.formats import open_header, reason
+from headstart.data.jpeg import is_damaged_inside
 from headstart.data.levels import ValueRange, likely_white, scaled
+from headstart.data.remarks import FRAMES, NOISE, remark
 
 RULES = 1
 
@@ -107,11 +109,30 @@ def opened(content: Content) -> Iterator[Image.Image]:
     pixels = image.size[0] * image.size[1]
     with _MEMORY.holding(4 * pixels if pixels > LARGE else 0):
         with _clear():
+            _remark(image, content)
             image.load()
             image.info.update(_marks(image))
             image = _upright(image)
             image = image if pixels > LARGE else flat_rgb(image)
         yield image
+
+
+def _remark(image: Image.Image, data: bytes) -> None:
+    """Say what is odd about a file that can be decoded all the same."""
+    if image.format == "JPEG":
+        if is_damaged_inside(data):
+            remark(NOISE)
+    elif _has_frames(image, data):
+        remark(FRAMES)
+
+
+def _has_frames(image: Image.Image, data: bytes) -> bool:
+    try:
+        if image.format in ("GIF", "TIFF"):  # these move to other frames to find out
+            image = open_header(data)
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # a damaged second frame is no matter of the first
+        return False
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -193,14 +214,6 @@ def highest(data: bytes) -> tuple[float, float]:
         if deep is None or deep.dtype.kind == "f":
             return float(np.asarray(to_rgb(image)).max(initial=0)), 255.0
         return float(deep.max(initial=0)), float(2 ** _bits(image) - 1)
-
-
-def frames_of(data: bytes) -> bool:
-    """Return whether a file holds more than one frame or page."""
-    try:
-        return bool(getattr(open_header(data), "is_animated", False))
-    except Exception:  # whoever decodes it says what is wrong with it
-        return False
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from headstart.core.wording import count, quoted
 from headstart.data.content import UndecodableError
 from headstart.data.dataset import Split
 from headstart.data.inputs import Inputs, NumberedView
+from headstart.data.remarks import listening, remark_notes
 
 OnBad = Literal["raise", "skip"]
 _CHUNK = 16  # items per task: hand-over costs little beside 16 decodings, and chunks still spread
@@ -68,11 +69,15 @@ class BatchReader(Iterator[Batch]):
     Attributes:
         bad: the items that could not be decoded so far, in the order of reading; all of them once
             the iterator is exhausted.
+        remarks: what is odd about items that could be decoded, with their origins.
     """
 
-    def __init__(self, batches: Iterator[Batch], bad: list[BadItem]) -> None:
+    def __init__(
+        self, batches: Iterator[Batch], bad: list[BadItem], remarks: dict[str, list[str]]
+    ) -> None:
         self._batches = batches
         self.bad = bad
+        self.remarks = remarks
 
     def __iter__(self) -> BatchReader:
         return self
@@ -130,7 +135,8 @@ def read_batches(
     bad: list[BadItem] = []
     decoder = _Decoder(split, inputs, view if view is not None and view.number else None)
     batches = _decode_ahead(decoder, index, batch_size, workers or _workers(), bad)
-    return BatchReader(_settle(batches, bad, on_bad, reporter or SilentReporter()), bad)
+    settled = _settle(batches, decoder, bad, on_bad, reporter or SilentReporter())
+    return BatchReader(settled, bad, decoder.remarks)
 
 
 def _workers() -> int:
@@ -162,9 +168,15 @@ def settle_bad_items(bad: Sequence[BadItem], on_bad: OnBad, reporter: Reporter) 
 
 
 def _settle(
-    batches: Iterator[Batch], bad: list[BadItem], on_bad: OnBad, reporter: Reporter
+    batches: Iterator[Batch],
+    decoder: _Decoder,
+    bad: list[BadItem],
+    on_bad: OnBad,
+    reporter: Reporter,
 ) -> Iterator[Batch]:
     yield from batches
+    for note in remark_notes(decoder.remarks, decoder.inputs.unit):
+        reporter.note(note)
     settle_bad_items(bad, on_bad, reporter)
 
 
@@ -203,6 +215,7 @@ class _Decoder:
     split: Split
     inputs: Inputs
     view: NumberedView | None
+    remarks: dict[str, list[str]] = field(default_factory=dict)
 
     def decode(self, index: NDArray[np.int64]) -> list[Any]:
         """Return for every item its sample, or a :class:`BadItem`."""
@@ -212,7 +225,10 @@ class _Decoder:
             try:
                 content = items.checked(row)
                 key = items.digest(row) if self.view is not None else ""
-                found.append(self.inputs.sample(content, self.view, key))
+                with listening() as said:
+                    found.append(self.inputs.sample(content, self.view, key))
+                for what in said:
+                    self.remarks.setdefault(what, []).append(items.origin(row))
             except Exception as error:  # of a decoder or of the user's own items: one bad item
                 found.append(BadItem(i, items.origin(row), _reason(error)))
         return found

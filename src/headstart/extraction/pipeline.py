@@ -27,6 +27,7 @@ from headstart.core.progress import Progress, Reporter, SilentReporter
 from headstart.core.records import Precision
 from headstart.data import BadItem, NumberedView, Split, read_batches
 from headstart.data.reading import OnBad, settle_bad_items
+from headstart.data.remarks import remark_notes
 from headstart.extraction.engines import EAGER, find_engine
 from headstart.extraction.precision import TOLERANCE, autocast
 from headstart.extraction.settings import Extraction
@@ -69,12 +70,14 @@ class Extractor:
 
     Attributes:
         bad: items that could not be read so far, with their positions in their split.
+        remarks: what is odd about items that could be read, with their origins.
     """
 
     def __init__(self, cuts: Sequence[Backbone], settings: Extraction | None = None) -> None:
         self.cuts = tuple(cuts)
         self.settings = settings or Extraction()
         self.bad: list[BadItem] = []
+        self.remarks: dict[str, list[str]] = {}
         self._device = self.settings.resolve_device()
         self._open = contextlib.ExitStack()
         self._forward: Run | None = None
@@ -129,6 +132,8 @@ class Extractor:
                     task.advance(len(batch))
         finally:
             self.bad += reader.bad
+            for what, origins in reader.remarks.items():
+                self.remarks.setdefault(what, []).extend(origins)
             reader.close()
         if task is not None:
             task.advance(len(reader.bad))
@@ -157,6 +162,12 @@ class Extractor:
             while step > 1 and step * self._item_seconds > _STEP_SECONDS:
                 step = (step + 1) // 2
         return step
+
+    def tell(self, reporter: Reporter) -> None:
+        """Report, once, what is odd about items that could be read."""
+        for note in remark_notes(self.remarks, self.cuts[0].inputs.unit):
+            reporter.note(note)
+        self.remarks = {}
 
     def _features(self, inputs: Arguments, shape: int) -> tuple[NDArray[np.float32], ...]:
         """Run some items, filled up to ``shape``."""
@@ -220,6 +231,7 @@ def extract(
         reporter.task("extract features", len(split), cuts[0].inputs.unit) as task,
     ):
         parts = list(extractor.rows(split, task=task))
+    extractor.tell(reporter)
     settle_bad_items(extractor.bad, on_bad, reporter)
     if not parts:
         raise DataError("no item of the data can be read", hint="see the reasons above")

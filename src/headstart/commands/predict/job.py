@@ -29,6 +29,7 @@ from headstart.commands.training_items import Ids, near_copies_note, new_items
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import CacheUse, Evaluation
 from headstart.data import BadItem, Split
+from headstart.data.levels import ValueRange
 from headstart.evaluation import evaluate as score
 from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head
@@ -142,7 +143,7 @@ def predict(
         check_table_path(config.table)
     session = Session(run)
     model = _Model.of(trained, config, session)
-    said = model.predict(session.open_items(data, reading), session)
+    said = model.predict(session.open_items(data, model.reading(reading, session)), session)
     if config.table is not None:
         said.write(config.table, config.top)
     return said
@@ -185,7 +186,7 @@ def evaluate(
     if isinstance(data, Split):
         split, name = data, "a split"
     else:
-        dataset = session.open_test_data(data, reading)
+        dataset = session.open_test_data(data, model.reading(reading, session))
         session.say(*dataset.notes)
         split, name = dataset.test, dataset.name
     split = split.aligned_to(model.classes)
@@ -230,6 +231,7 @@ class _Model:
     precision: Precision
     storage: Storage
     trained_on: Ids | None
+    value_range: ValueRange | None
 
     @classmethod
     def of(
@@ -254,6 +256,7 @@ class _Model:
                 made["precision"],
                 made["storage"],
                 trained.trained_on,
+                made.get("value_range"),
             )
         saved = trained if isinstance(trained, SavedRun) else open_run(trained)
         session.say(*saved.notes)
@@ -267,7 +270,19 @@ class _Model:
             saved.precision,
             saved.storage,
             saved.trained_on,
+            saved.value_range,
         )
+
+    def reading(self, given: ReadOptions, session: Session) -> ReadOptions:
+        """Return how data are read: with the run's values of black and white, unless others are
+        given.
+        """
+        limits = self.value_range
+        if limits is None or given.value_range is not None:
+            return given
+        low, high = limits
+        session.say(f"values are read as the run's were: value_range=({low:g}, {high:g})")
+        return dataclasses.replace(given, value_range=(low, high))
 
     def settings(self, session: Session) -> Extraction:
         """Return how features are computed: as they were when the head was trained."""
