@@ -19,8 +19,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from typer.testing import CliRunner
 
 from headstart.backbones import load_backbone
+from headstart.commands.cli import app
 from headstart.commands.settings import BackboneSpec
 from headstart.core.errors import BackboneError, ConfigError
 
@@ -429,6 +431,32 @@ def test_complete_files_whose_classifier_has_a_norm(name: str, tmp_path: Path) -
         torch.save(form, tmp_path / "w.pth")
         network = load_backbone(f"timm/{name}", weights=tmp_path / "w.pth", mean=0, std=1)
         assert loads(network, source.state_dict())
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_torchvision_files_with_and_without_auxiliary_classifiers(
+    auxiliary: bool, tmp_path: Path
+) -> None:
+    source = torchvision.models.googlenet(init_weights=False, aux_logits=auxiliary)
+    torch.save({"model": source.state_dict()}, tmp_path / "w.pth")
+    network = load_backbone("torchvision/googlenet", weights=tmp_path / "w.pth", **COLOURS)
+    assert loads(network, source.state_dict())
+
+
+def test_the_command_line_renames(state: State, tmp_path: Path) -> None:
+    path = tmp_path / "two.pth"
+    extra = {"ema.side.weight": torch.ones(1)}
+    torch.save({"model": other(state), **under("ema.", state), **extra}, path)
+    words = ["backbones", NAME, "--weights", str(path), "--mean", "0.5", "--std", "0.5"]
+    words += ["--size", "64"]
+    refused = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
+    assert refused.exit_code != 0
+    for given in (["--rename", "ema.side=-,ema="], ["--rename", "ema.side=-", "--rename", "ema="]):
+        shown = CliRunner().invoke(app, words + given, env={"COLUMNS": "300"})
+        assert shown.exit_code == 0, shown.output
+        assert "84 tensors loaded from two.pth" in shown.output
+    wrong = CliRunner().invoke(app, [*words, "--rename", "ema"], env={"COLUMNS": "300"})
+    assert "--rename takes OLD=NEW" in str(wrong.exception)
 
 
 class Wrapped(nn.Module):

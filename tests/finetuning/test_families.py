@@ -79,7 +79,9 @@ def walk(name: str) -> None:
         target = found[f"surgical: surgical {block.name}"]
         trained = {n for n in target.trainable if not n.startswith("head.")}
         assert set(block.parameters) <= trained
-        others = {n for each in blocks[:number] for n in each.parameters}
+        # A block that shares a tensor with another thaws with it (the position encodings of CoaT).
+        frozen = [each for each in blocks[:number] if each.name not in target.groups]
+        others = {n for each in frozen for n in each.parameters}
         assert not others & trained
     first, last = blocks[0].name, blocks[-1].name
     for key in (f"surgical: surgical {first}", f"surgical: surgical {last}", "gradual: thaw 1 "):

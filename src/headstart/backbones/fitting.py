@@ -126,7 +126,8 @@ def fits_of(network: Network, flat: Mapping[str, Tensor]) -> tuple[list[Fit], Fi
     """
     tried = [fit for each in _prefixes(network, flat) for fit in _readings(network, flat, each)]
     direct = [fit for fit in tried if fit.fits]
-    direct += [fit for fit in tried if not fit.fits and _beside(fit, direct)]
+    if direct:  # what has the whole network and more could be meant as well
+        direct += [fit for fit in tried if not fit.fits and _whole(network, fit, direct)]
     if not direct:
         for fit in sorted(tried, key=lambda each: each.score, reverse=True)[:4]:
             direct += [found for found in _converted(network, flat, fit) if found.fits]
@@ -325,12 +326,13 @@ def _tables(flat: Iterable[str]) -> list[str]:
     return found
 
 
-def _beside(fit: Fit, others: Iterable[Fit]) -> bool:
-    """Whether all that keeps a fit from fitting are complete networks beside it."""
+def _whole(network: Network, fit: Fit, others: Iterable[Fit]) -> bool:
+    """Whether all that keeps a fit from fitting is beside the network: parts it does not have."""
     if fit.missing or fit.misshaped:
         return False
     return all(
-        any(
+        name.split(".")[0] not in network.parts
+        or any(
             other.prefix.startswith(fit.prefix) and (fit.prefix + name).startswith(other.prefix)
             for other in others
         )

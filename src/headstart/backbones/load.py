@@ -216,9 +216,11 @@ def _fitting(
         if unused or clashes:
             raise rename_refused(flat, str(file), unused, clashes)
         said = {name: tried[name] for name in fresh}
-        fits, _ = fits_of(network, said)
+        fits, nearest = fits_of(network, said)
         if len(fits) == 1:
             return fits[0], tried, True
+        if not fits and nearest is not None and not nearest.missing:
+            return nearest, tried, False
     fits, nearest = fits_of(network, tried)
     if len(fits) > 1:
         raise several(fits, str(file))

@@ -54,7 +54,8 @@ def build_torchvision(request: Request) -> Built:
             "size, crop and interpolation, where not given, are those of torchvision's "
             f"{architecture}, since a local file does not say them"
         )
-    return Built(module, known, _blocks(module), (classifier,), (note,))
+    removed = (classifier, *(() if request.weights is None else remove_auxiliary(module)))
+    return Built(module, known, _blocks(module), removed, (note,))
 
 
 def preprocessing_of(transforms: Any) -> dict[str, Any]:
@@ -100,6 +101,18 @@ def remove_classifier(module: nn.Module) -> str:
     parent, _, child = name.rpartition(".")
     setattr(module.get_submodule(parent), child, nn.Identity())
     return name
+
+
+def remove_auxiliary(module: nn.Module) -> tuple[str, ...]:
+    """Remove the auxiliary classifiers of GoogLeNet and Inception; return their names.
+
+    They run in training only, torchvision takes them out of its own pre-trained networks, and so
+    files have them or not.
+    """
+    names = [name for name in ("aux1", "aux2", "AuxLogits") if name in module._modules]
+    for name in names:
+        setattr(module, name, None)
+    return tuple(names)
 
 
 def _blocks(module: nn.Module) -> tuple[str, ...]:
