@@ -236,6 +236,28 @@ def test_what_has_no_axis_of_channels_is_refused_with_the_reason(kind, why):
     assert len(pool(read(net, "out", images(2)), "none", found)) == 2
 
 
+class Heads(nn.Module):
+    """Keys of attention, of which the units lie on a grid of heads and widths."""
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        self.heads, self.qkv = heads, nn.Linear(48, 3 * heads * width)
+        self.q, self.k, self.v = nn.Identity(), nn.Identity(), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.qkv(x.permute(0, 2, 1, 3).flatten(2)).unflatten(2, (3, self.heads, -1))
+        q, k, v = x.permute(2, 0, 3, 1, 4)
+        return self.v(v) + self.k(k) + self.q(q)
+
+
+@pytest.mark.parametrize("layer", ["q", "k", "v"])
+@pytest.mark.parametrize(("heads", "width"), [(2, 3), (4, 24), (4, 16), (8, 8), (3, 32), (12, 5)])
+def test_heads_are_not_taken_for_channels(layer, heads, width):
+    found = layout(Heads(heads, width), layer)
+    assert found.channels is None
+    assert "lie on its axes 1 and 3" in found.reason
+
+
 def test_a_text_keeps_all_its_tokens():
     class Text(nn.Module):
         def __init__(self) -> None:

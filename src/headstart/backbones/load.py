@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.families import family_of
@@ -31,6 +32,7 @@ from headstart.core.wording import count
 from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
 from headstart.modules.layers import live_parts
+from headstart.modules.modes import evaluate, evaluation_mode
 from headstart.modules.pooling import Pooling
 from headstart.modules.values import compiled_away
 
@@ -108,7 +110,7 @@ def load_backbone(
         example = backbone.probe()
         notes += _load_up_to(built.module, file, layer, example, built, rename)
     elif isinstance(source, str):
-        built.module.eval()
+        _evaluate(built.module)
     origin = {
         "name": name,
         "weights": None if file is None else str(file.resolve()),
@@ -126,10 +128,20 @@ def load_backbone(
     return backbone
 
 
+def _evaluate(module: nn.Module) -> None:
+    """Put a network of ours in evaluation mode, by its own ``eval`` where it has one."""
+    try:
+        module.eval()
+    except NotImplementedError:  # an exported program
+        evaluate(module)
+
+
 def _as_written(name: str, built: Built) -> tuple[str, Built]:
     """Take the module that a compiled one was made from, which layers and keys are read from."""
-    inner = built.module._modules.get("_orig_mod")
-    if inner is None or not type(built.module).__module__.startswith("torch._dynamo"):
+    inner = getattr(built.module, "_orig_mod", None)
+    if not isinstance(inner, nn.Module) or not type(built.module).__module__.startswith(
+        "torch._dynamo"
+    ):
         return name, built
     note = "the compiled module runs as it is written; engine='compile' compiles the extraction"
     blocks = tuple(name for name, _ in inner.named_children())
@@ -138,6 +150,13 @@ def _as_written(name: str, built: Built) -> tuple[str, Built]:
 
 
 def _build(source: str | nn.Module, request: Request) -> tuple[str, Built]:
+    given: Any = source
+    if not isinstance(given, str | nn.Module):
+        exported = type(given).__name__ == "ExportedProgram"
+        raise BackboneError(
+            f"a backbone is a name or a torch.nn.Module, not a {type(given).__name__}",
+            hint="pass program.module()" if exported else "",
+        )
     if isinstance(source, nn.Module):
         blocks = tuple(name for name, _ in source.named_children())
         return type(source).__name__, Built(source, {}, blocks)
@@ -185,7 +204,7 @@ def _load_up_to(
         raise misfit(network, fit, flat, str(file), cut)
     absent = [n for n in network.tensors if n not in fit.tensors and n not in network.needed]
     report = load_tensors(module, fit.tensors, str(file), allow_missing=absent)
-    module.eval()
+    _evaluate(module)
     about = describe(fit, flat)
     notes = [
         f"{count(len(report.matched), 'tensor')} loaded from {file.name}{about and f' ({about})'}"
@@ -244,14 +263,34 @@ def _complete_at(
 
 
 def _check_runs(backbone: Backbone) -> None:
-    """Run the probe once, so that a network that cannot take its own input says so now."""
+    """Run the probe, so that a network that cannot take its own input says so now."""
     try:
         shape = backbone.feature_shape()
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BackboneError(
             f"{backbone.name} cannot run on {backbone.inputs.extent}: {lines[0]}",
-            hint="pass another size=…, or check model_args",
+            hint=_DYNAMIC if _is_graph(backbone) else "pass another size=…, or check model_args",
         ) from error
     if backbone.pooling != "none" and len(shape) != 1:
         raise BackboneError(f"{backbone.name} returns features of shape {shape} after pooling")
+    if _is_graph(backbone):  # recorded for a number of items, perhaps
+        try:
+            with torch.no_grad(), evaluation_mode(backbone.module):
+                backbone.features(backbone.probe(5))
+        except (RuntimeError, AssertionError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise BackboneError(
+                f"{backbone.name} runs on two items and not on five: {lines[0]}", hint=_DYNAMIC
+            ) from error
+
+
+_DYNAMIC = (
+    "export it for any number of items: "
+    "torch.export.export(…, dynamic_shapes=({0: torch.export.Dim('items')},))"
+)
+
+
+def _is_graph(backbone: Backbone) -> bool:
+    kinds = (fx.GraphModule, torch.jit.ScriptModule)
+    return any(isinstance(part, kinds) for part in backbone.module.modules())

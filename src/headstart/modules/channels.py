@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -23,10 +24,9 @@ from headstart.core.arguments import Arguments
 from headstart.modules.kinds import is_norm
 from headstart.modules.observing import Observed, output_of
 
-_FRACTIONS = tuple(i / 12 for i in (0, 12, 6, 3, 9, 1, 7, 4, 10, 2, 8))
-"""Where units are tried, as fractions of the last one's number: far apart first, and off powers of
-two, so that of channels that are divided into heads some differ in the head, others within it."""
-_ENOUGH = 3
+_FRACTIONS = tuple(0.6180339887 * i % 1 for i in range(11))
+"""Where units are tried, as fractions of their number: spread, and off any grid of heads."""
+_ENOUGH = 4
 """Changes of one operation that move the output; two must do where there are no more."""
 _TRIES = 5
 """Changes of an operation that move nothing, after which it is taken to have no part in it."""
@@ -162,7 +162,9 @@ def _operations(experiment: Experiment, order: Sequence[str]) -> Iterator[tuple[
         around.append(around[-1].rpartition(".")[0])
     before = [*reversed(order)]
     for name in dict.fromkeys([*before, *around] if experiment.varies else [*around, *before]):
-        inside = quiet.get(name, ()) if name in called else ()
+        inside = quiet.get(name, [])
+        if name not in called:  # still running: of what has run, only TorchScript calls no hooks
+            inside = [part for part in inside if isinstance(names[part], torch.jit.ScriptModule)]
         for part in [*reversed(inside), name]:
             units = tuple(_units(part, names[part]))
             if units:
@@ -221,22 +223,30 @@ def _apart(changes: Sequence[frozenset[int]], size: int) -> bool:
 
 
 def _moved(experiment: Experiment, units: _Units) -> list[list[frozenset[int]]]:
-    """Return where the output moves with single units: for each, the indices on every axis."""
+    """Return where the output moves with single units: for each, the indices on every axis.
+
+    After the first unit that moves it comes the one beside it: of channels that are divided into
+    heads, neighbours lie in one head, and units far apart in several.
+    """
     base = experiment.base
     count = _place(units)[units.key].shape[units.axis]
+    numbers = list(dict.fromkeys(int(fraction * count) for fraction in _FRACTIONS))
     found: list[list[frozenset[int]]] = []
-    for tried, number in enumerate(dict.fromkeys(int(f * (count - 1)) for f in _FRACTIONS)):
-        if tried == _TRIES and not found:
-            break
+    tried: set[int] = set()
+    while numbers and len(found) < _ENOUGH and (found or len(tried) < _TRIES):
+        number = numbers.pop(0)
+        if number in tried:
+            continue
+        tried.add(number)
         with _changed(units, number):
             output = output_of(experiment.module, experiment.layer, experiment.inputs)
         if output.shape != base.shape:
             continue
         differs = (output != base) & ~(output.isnan() & base.isnan())
         if differs.any():
+            if not found:
+                numbers.insert(0, number + 1 if number + 1 < count else number - 1)
             found.append([_indices(differs, axis) for axis in range(base.ndim)])
-        if len(found) == _ENOUGH:
-            break
     return found
 
 

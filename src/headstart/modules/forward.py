@@ -82,7 +82,7 @@ def hooked(
     """Call functions before and after layers run, for as long as the context is open.
 
     Args:
-        layers: modules by the name that the functions receive.
+        layers: modules by the name that the functions receive; TorchScript has no such hooks.
         before: see :data:`Before`.
         after: see :data:`After`.
     """
@@ -91,6 +91,7 @@ def hooked(
         with recorder.hooked(layers, after):
             yield
         return
+    layers = {n: m for n, m in layers.items() if not isinstance(m, torch.jit.ScriptModule)}
     depth = _depth()
 
     def concerned() -> bool:
@@ -159,16 +160,24 @@ def find_layer(module: nn.Module, layer: str) -> nn.Module:
     Raises:
         BackboneError: there is none; with the nearest names.
     """
+    scripted = isinstance(module, torch.jit.ScriptModule)  # has no get_submodule
     try:
-        found = module.get_submodule(layer) if layer else None
+        found = module.get_submodule(layer) if layer and not scripted else None
     except AttributeError:
         found = None
+    if scripted and layer:
+        found = dict(module.named_modules()).get(layer)
     if found is None:
         names = [name for name, _ in module.named_modules() if name]
         near = nearest(layer, names, 5) or names[:5]
         raise BackboneError(
             f"there is no layer '{layer}' in {type(module).__name__}",
-            hint="the nearest names are " + ", ".join(near),
+            hint="the nearest names are " + ", ".join(near) if near else "leave layer out",
+        )
+    if isinstance(found, torch.jit.ScriptModule):
+        raise BackboneError(
+            f"layer '{layer}' is TorchScript, of which no layer can be read",
+            hint="leave layer out, or load the network as Python code",
         )
     return found
 
@@ -227,9 +236,12 @@ def capture(
                 found[None] = read(None, first_tensor(output, type(module).__name__))
     silent = sorted(str(layer) for layer in wanted - found.keys())
     if silent:
+        inlined = isinstance(module, fx.GraphModule)
         raise BackboneError(
             f"layer {', '.join(silent)} did not run in the forward pass of {type(module).__name__}",
-            hint="choose a layer that runs",
+            hint="an exported program has no layers to read: leave layer out"
+            if inlined
+            else "choose a layer that runs",
         )
     return found
 

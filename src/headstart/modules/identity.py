@@ -8,6 +8,7 @@ their operations. What cannot be described is refused, never guessed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -124,6 +125,8 @@ class _Code:
 
     def part(self, name: str, module: nn.Module) -> list[Any]:
         """Describe one module, without what lies below it."""
+        if isinstance(module, torch.jit.ScriptModule):
+            return self._script(name, module)
         kind = type(module)
         if parametrize.is_parametrized(module):  # a class made for the instance
             kind = parametrize.type_before_parametrizations(module)
@@ -138,6 +141,17 @@ class _Code:
         tree = [compiled_away(name), label, module.extra_repr(), attributes]
         hooks = list(self._hooks(where, vars(module)))
         return [*tree, hooks] if hooks else tree
+
+    def _script(self, name: str, module: torch.jit.ScriptModule) -> list[Any]:
+        """Describe TorchScript by its code, and the constants in it."""
+        if not hasattr(module, "forward"):
+            return [name, "TorchScript"]
+        text, constants = module.code_with_constants
+        # The graph has the constants of modules; where it was written does not matter.
+        graph = re.sub(r" # .*", "", str(module.graph))
+        code = re.sub(r"___torch_mangle_\d+", "", f"{text}\n{graph}")
+        held = self._describer.plain(constants.const_mapping, where=name, strict=False)
+        return [name, "TorchScript", code, held]
 
     def global_hooks(self) -> Iterator[Any]:
         """Describe the hooks that are registered for all modules."""
@@ -217,9 +231,8 @@ def _is_hold(value: Any) -> bool:
 
 def _is_compiler(module: nn.Module) -> bool:
     """Whether a module is what ``torch.compile`` puts around another one."""
-    return isinstance(module.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module) and (
-        type(module).__module__.startswith("torch._dynamo")
-    )
+    around = type(module).__module__.startswith("torch._dynamo")
+    return around and isinstance(getattr(module, "_orig_mod", None), nn.Module)
 
 
 __all__ = ["describe_graph", "describe_operations", "describe_structure"]

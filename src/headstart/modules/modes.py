@@ -17,13 +17,14 @@ def evaluate(module: nn.Module) -> None:
     contract remembers the mode that was last requested through it.
     """
     for part in module.modules():
-        part.training = False
+        if hasattr(part, "training"):  # frozen TorchScript has no modes
+            part.training = False
 
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Put every part of ``module`` in evaluation mode, and restore each part's own mode."""
-    modes = [(part, part.training) for part in module.modules()]
+    modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
     evaluate(module)
     try:
         yield

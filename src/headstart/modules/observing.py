@@ -60,7 +60,9 @@ def observe(module: nn.Module, layer: str | None, two: Arguments) -> Observed:
     pass_ = _Pass(module, layer)
     with as_written(module), hooked(pass_.names, before=pass_.before, after=pass_.after):
         try:
-            module(*two.args, **two.kwargs)
+            output = module(*two.args, **two.kwargs)
+            if layer is None and not pass_.made:  # TorchScript calls no hooks
+                pass_.after("", output)
         except StopForward as stop:
             if stop is not pass_.done:
                 raise
