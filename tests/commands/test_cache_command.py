@@ -125,11 +125,16 @@ def test_a_full_disk_is_said_before_the_first_pass(command, folder, tmp_path, mo
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_cache(command, folder, tmp_path):
+def test_a_read_only_cache(command, folder, tmp_path, monkeypatch):
+    """What it lacks is computed, and kept in the user's own cache; one line says so."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     cache = tmp_path / "locked"
     cache.mkdir(mode=0o555)
-    line = one_error_line(command("fit", folder, "--out", tmp_path / "r", "--cache", cache))
-    assert str(cache) in line
+    status, _, err = command("fit", folder, "--out", tmp_path / "r", "--cache", cache)
+    assert status == 0, err
+    (line,) = [line for line in err.splitlines() if str(cache) in line]
+    assert "can only be read" in line
+    assert str(tmp_path / "home") in line
 
 
 def test_sizes_and_ages():

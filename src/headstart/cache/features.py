@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import math
 import os
 import time
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.cache.fill import Block, Filled, fill, missing_rows
 from headstart.core.errors import DataError, StoreError
+from headstart.core.files import existing_parent, is_writable, scratch_folder
 from headstart.core.fingerprints import sha256
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import CacheUse
@@ -34,6 +38,15 @@ def default_location() -> Path:
     """Return ``$HEADSTART_CACHE`` if it is set, else the platform's cache folder."""
     named = os.environ.get("HEADSTART_CACHE")
     return Path(named).expanduser() if named else _platform_location()
+
+
+@functools.cache
+def _scratch() -> Path:
+    """Return a folder that lasts as long as this process."""
+    open_until_exit = contextlib.ExitStack()
+    folder = open_until_exit.enter_context(scratch_folder())
+    atexit.register(open_until_exit.close)
+    return folder
 
 
 def _platform_location() -> Path:
@@ -113,7 +126,14 @@ class FeatureCache:
             self.store = Store(self.location, remote=chosen)
         else:
             self.location = default_location() if chosen is None else Path(chosen).expanduser()
-            self.store = Store(self.location)
+            self.store = Store(self.location, spare=self._spare)
+
+    def _spare(self) -> Path:
+        """Return where that is kept which the location does not take: it may be read-only."""
+        own = _platform_location()
+        if own != self.location and is_writable(existing_parent(own)):
+            return own
+        return _scratch()
 
     def memo(self) -> Memo:
         """Return the memo of file digests, a context to be left after use."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.files import is_scratch
 from headstart.core.progress import Progress, Reporter, SilentReporter
 from headstart.core.records import CacheUse, Storage
 from headstart.store import Space
@@ -97,6 +98,14 @@ def fill(
     missing = missing_rows(spaces, ids, number)
     if not missing:
         return Filled(CacheUse(unique, 0), frozenset())
+    for space in spaces:
+        if space.below is not None:
+            place = space.folder.parent
+            kept = "not kept" if is_scratch(place) else f"kept in {place}"
+            reporter.note(
+                f"{space.below.parent} can only be read: rows that it lacks are computed and {kept}"
+            )
+            break
     filling = Filling(
         spaces, number=number, batch_size=batch_size, storage=storage, reporter=reporter
     )

@@ -15,6 +15,7 @@ import math
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,7 @@ _REASONS = {
     errno.ENOTSUP: NO_LOCKS,
 }
 _CLOCK_SKEW_SECONDS = 60.0
+_SCRATCH: set[Path] = set()
 # Errors of file systems that cannot flush a folder (CIFS, some FUSE mounts).
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
@@ -238,6 +240,52 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def share(path: Path) -> None:
+    """Give a file or folder of ours the access that the folder around it grants to others.
+
+    In a folder that a group may write to, a file is of that group and writable by it, whatever the
+    umask and the main group of who made it. Folders whose entries belong to their makers (the
+    sticky bit, as on /tmp) grant nothing. What cannot be changed stays as it is.
+    """
+    if os.name == "nt":
+        return
+    with contextlib.suppress(OSError):
+        around, found = path.parent.stat(), path.lstat()
+        if found.st_uid != os.geteuid() or around.st_mode & stat.S_ISVTX:
+            return
+        granted = 0
+        for write, access in ((stat.S_IWGRP, 0o070), (stat.S_IWOTH, 0o007)):
+            granted |= access if around.st_mode & write else 0
+        if granted & 0o070 and found.st_gid != around.st_gid:
+            os.chown(path, -1, around.st_gid, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            granted |= around.st_mode & stat.S_ISGID if granted else 0
+        else:
+            granted &= 0o066
+        if found.st_mode & granted != granted and not stat.S_ISLNK(found.st_mode):
+            path.chmod(stat.S_IMODE(found.st_mode) | granted)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, shared as the folder around it is; one that is there stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    else:
+        share(path)
+
+
+def is_writable(path: Path) -> bool:
+    """Whether this user may write to a file or folder, as far as its permissions say."""
+    return os.access(path, os.W_OK)
+
+
 # -- temporary files in a folder that several processes share ------------------------------------
 
 
@@ -252,6 +300,7 @@ def locked_temporary(folder: Path, suffix: str = "") -> Iterator[Path]:
         OSError: the folder cannot be written to.
     """
     lock = new_locked_file(folder, suffix)
+    share(lock.path)
     try:
         yield lock.path
     finally:
@@ -276,7 +325,13 @@ def remove_abandoned(folder: Path) -> list[Path]:
 def scratch_folder() -> Iterator[Path]:
     """Make a private folder in the system's temporary directory, which is removed on exit."""
     with tempfile.TemporaryDirectory(prefix="headstart-", ignore_cleanup_errors=True) as name:
+        _SCRATCH.add(Path(name))
         yield Path(name)
+
+
+def is_scratch(path: Path) -> bool:
+    """Whether a path is in a folder of :func:`scratch_folder`, and so will not last."""
+    return not _SCRATCH.isdisjoint((path, *path.parents))
 
 
 def set_aside(path: Path) -> Path:
@@ -359,8 +414,11 @@ __all__ = [
     "clear_errors",
     "existing_parent",
     "free_bytes",
+    "is_scratch",
+    "is_writable",
     "last_used",
     "locked_temporary",
+    "make_folder",
     "own_file",
     "publishing_folder",
     "put_in_place",
@@ -369,6 +427,7 @@ __all__ = [
     "replacing",
     "scratch_folder",
     "set_aside",
+    "share",
     "sync_file",
     "sync_folder",
     "without_nan",

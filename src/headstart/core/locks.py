@@ -57,6 +57,21 @@ class FileLock:
         self._finalizer()
 
 
+class NoLock(FileLock):
+    """Stands for a lock where none is needed or possible: on a disk that nobody writes to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def held(self) -> bool:
+        """Always."""
+        return True
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
 def try_lock(path: Path, *, exclusive: bool, create: bool = True) -> FileLock | None:
     """Lock a file without waiting.
 
@@ -75,10 +90,13 @@ def try_lock(path: Path, *, exclusive: bool, create: bool = True) -> FileLock | 
         try:
             fd = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
         except OSError as error:
-            # A file that is read-only to us can still be locked for reading.
-            if exclusive or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            # A file that is read-only to us can still be locked.
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
-            fd = os.open(path, os.O_RDONLY)
+            try:
+                fd = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                raise error from None  # it cannot be created
         try:
             locked = _try_lock(fd, exclusive)
         except BaseException:

@@ -14,7 +14,7 @@ import sqlite3
 import numpy as np
 
 from headstart.core.errors import StoreError
-from headstart.core.files import clear_errors
+from headstart.core.files import clear_errors, make_folder, share
 from headstart.core.locks import FileLock, new_locked_file, try_lock
 from headstart.store.index import Index, id_blobs
 from headstart.store.layout import Layout, PackedIds, is_hex32
@@ -92,8 +92,9 @@ class Claims:
         if self._lock is not None and self._pid == os.getpid():
             return
         with clear_errors(f"claim rows in {self._layout.folder}", StoreError):
-            self._layout.claims.mkdir(exist_ok=True)
+            make_folder(self._layout.claims)
             self._lock = new_locked_file(self._layout.claims)
+            share(self._lock.path)
         self._owner, self._pid = self._lock.path.name, os.getpid()
         sweep_claims(self._layout, self._index)
 

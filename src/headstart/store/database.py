@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.core.errors import StoreError
-from headstart.core.files import NO_LOCKS
+from headstart.core.files import NO_LOCKS, is_writable, share
 from headstart.store import errors
 from headstart.store.errors import DamagedError, UnreadableError
 
@@ -46,6 +46,8 @@ class _Connection(sqlite3.Connection):
     """A connection that can be weakly referenced and knows which process opened it."""
 
     pid = -1
+    stamp: tuple[int, ...] | None = None
+    """Of the file, for a connection that takes it for unchanging."""
 
 
 # A connection must be neither used nor closed on the other side of a fork: closing it there would
@@ -154,17 +156,36 @@ class Database:
     def connection(self) -> sqlite3.Connection:
         """Return this thread's connection in this process."""
         connection: _Connection | None = getattr(self._local, "connection", None)
-        if connection is None or connection.pid != os.getpid():
+        if connection is None or connection.pid != os.getpid() or self._is_stale(connection):
             self._check_place()
             connection = self._connect_read_only() if self.read_only else self._connect()
             self._opened.add(connection)
             self._local.connection = connection
         return connection
 
+    def _is_stale(self, connection: _Connection) -> bool:
+        """Whether a file that was taken for unchanging has changed."""
+        try:
+            return connection.stamp is not None and connection.stamp != self._stamp()
+        except OSError:
+            return True
+
+    def _stamp(self) -> tuple[int, ...]:
+        """Return what changes when another process writes to the file."""
+        found, log = self.path.stat(), self.side_files[0]
+        return (found.st_ino, found.st_size, found.st_mtime_ns, log.exists() and log.stat().st_size)
+
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
         with self.errors():
-            return self.connection().execute(sql, values).fetchall()
+            connection = self.connection()
+            try:
+                return connection.execute(sql, values).fetchall()
+            except sqlite3.DatabaseError:
+                # Read while another process began to write: read again, with its log.
+                if self.connection() is connection:
+                    raise
+                return self.connection().execute(sql, values).fetchall()
 
     def _connect(self) -> _Connection:
         connection = _connect(self.path)
@@ -183,25 +204,40 @@ class Database:
                     time.sleep(0.005)
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA cache_size=-16000")
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # makes the side files
+            for path in (*self.side_files, self.path):  # the last tells others that all is shared
+                share(path)
+            if not all(is_writable(path) for path in self.side_files if path.exists()):
+                raise UnreadableError(
+                    f"{self.what} cannot be written: a process of another user has it open",
+                    hint="wait for that process, or end it",
+                )
         except BaseException:
             connection.close()
             raise
         return connection
 
     def _connect_read_only(self) -> _Connection:
+        """Connect without making the side files: they would belong to a reader, and the owner of
+        the database could then be unable to write to them.
+        """
         uri = self.path.absolute().as_uri() + "?mode=ro"
-        connection = _connect(uri, uri=True)
-        try:
-            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
-            connection.close()
-            # In a read-only folder, WAL cannot create its shared memory. If the log is empty, the
-            # database file alone is complete.
-            log, _ = self.side_files
-            if log.exists() and log.stat().st_size:
-                raise
-            uri += "&immutable=1"
-            connection = _connect(uri, uri=True)
+        log, shared = self.side_files
+        if self._wal and log.exists() and shared.exists():
+            connection = _connect(f"{uri}&readonly_shm=1", uri=True)
+            try:
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+                return connection
+            except sqlite3.OperationalError:
+                connection.close()
+                if log.exists() and log.stat().st_size:
+                    raise
+        elif log.exists() and log.stat().st_size:  # left by a kill, and not without it
+            return _connect(uri, uri=True)
+        # If the log is empty, the database file alone is complete, as long as it stays as it is.
+        stamp = self._stamp()
+        connection = _connect(f"{uri}&immutable=1", uri=True)
+        connection.stamp = stamp
         return connection
 
     def close(self) -> None:

@@ -13,18 +13,23 @@ from typing import Any
 from headstart.core.errors import StoreError
 from headstart.core.files import (
     clear_errors,
+    is_writable,
     locked_temporary,
+    make_folder,
     remove_abandoned,
+    share,
     sync_file,
     sync_folder,
 )
-from headstart.core.locks import FileLock, try_lock
+from headstart.core.locks import FileLock, NoLock, try_lock
 from headstart.store import errors
 from headstart.store.describe import space_key
 from headstart.store.errors import UnreadableError
 from headstart.store.index import Index
 from headstart.store.layout import FORMAT, REPAIR_HINT, SHARD_SUFFIX, Layout
 from headstart.store.merge import clear_retired
+
+_SETTLE_SECONDS, _SETTLE_STEPS = 2.0, 25
 
 
 class SpaceFolder:
@@ -75,21 +80,81 @@ class SpaceFolder:
             StoreError: the folder cannot be created, or the space is damaged.
         """
         with self._guard:
+            deadline = time.monotonic() + _SETTLE_SECONDS
             while self._index is None:
-                lease = self._take_lease()
-                if lease is None:
-                    time.sleep(0.02)  # gc is deciding about this space
-                    continue
                 try:
-                    self._index = self._open_index()
-                except BaseException:
-                    lease.release()  # now, or a repair would find the space in use
-                    raise
-                self._lease = lease
+                    self._index = self._opened()
+                except StoreError as error:
+                    denied = isinstance(error, UnreadableError) or isinstance(
+                        error.__cause__, PermissionError
+                    )
+                    if not denied or not self._is_being_made() or time.monotonic() > deadline:
+                        raise
+                if self._index is None:
+                    time.sleep(0.02)  # gc is deciding about this space, or a colleague makes it
+                    continue
                 with contextlib.suppress(OSError):
-                    if self._touch:
+                    if self._touch and is_writable(self.layout.lock):
                         os.utime(self.layout.lock)  # the time of the last use, for gc
         return self._index
+
+    def _opened(self) -> Index | None:
+        """Take the lease and open the index; None while gc is deciding about this space."""
+        lease = self._take_lease()
+        if lease is None:
+            return None
+        try:
+            index = self._open_index()
+        except BaseException:
+            lease.release()  # now, or a repair would find the space in use
+            raise
+        self._lease = lease
+        return index
+
+    def is_writable(self) -> bool:
+        """Whether this user may add rows, as far as the permissions say."""
+        for _ in range(_SETTLE_STEPS):
+            if self._permits() or not self._is_being_made():
+                break
+            time.sleep(0.02)
+        return self._permits()
+
+    def _is_being_made(self) -> bool:
+        """Whether a colleague may be about to share what he has just made."""
+        with contextlib.suppress(OSError):
+            age = time.time() - self.layout.folder.stat().st_ctime
+            return abs(age) < _SETTLE_SECONDS and is_writable(self.layout.root)
+        return False
+
+    def _permits(self) -> bool:
+        layout = self.layout
+        if not layout.folder.exists():
+            return is_writable(layout.root) if layout.root.exists() else True
+        needed = (layout.folder, layout.index, layout.shards, layout.tmp, layout.claims)
+        return all(is_writable(path) for path in needed if path.exists())
+
+    def _take_over_side_files(self) -> None:
+        """Remove side files of the index that a reader left, and that we may not write to.
+
+        Raises:
+            StoreError: a process of that user uses the space.
+        """
+        layout = self.layout
+        files = Index(layout.index).database.side_files
+        if not self.is_writable() or all(is_writable(path) for path in files if path.exists()):
+            return
+        lock = try_lock(layout.lock, exclusive=True)
+        if lock is None:
+            raise StoreError(
+                f"a process of another user reads the index {layout.index}, and its files there are"
+                " closed to this user",
+                hint="wait for that process, or end it",
+            )
+        with contextlib.suppress(OSError):
+            if not files[0].exists() or not files[0].stat().st_size:
+                for path in files:
+                    path.unlink(missing_ok=True)
+        lock.release()
 
     def close(self) -> None:
         """Close the index and release the lock; the next use opens them again."""
@@ -105,11 +170,19 @@ class SpaceFolder:
         while True:
             with clear_errors(f"create the space in {layout.folder}", StoreError):
                 if not layout.shards.exists():
-                    layout.shards.mkdir(parents=True, exist_ok=True)
+                    layout.root.mkdir(parents=True, exist_ok=True)
+                    with contextlib.suppress(FileNotFoundError):  # gc is faster: once more
+                        make_folder(layout.folder)
+                        make_folder(layout.shards)
                     sync_folder(layout.root)
             try:
                 with clear_errors(f"open the space in {layout.folder}", StoreError):
-                    return try_lock(layout.lock, exclusive=False)
+                    if not is_writable(layout.folder) and not layout.lock.exists():
+                        return NoLock(layout.lock)  # copied without it, to a disk for reading
+                    self._take_over_side_files()
+                    lock = try_lock(layout.lock, exclusive=False)
+                    share(layout.lock)
+                    return lock
             except StoreError:
                 if layout.folder.exists():
                     raise
@@ -117,11 +190,11 @@ class SpaceFolder:
 
     def _open_index(self) -> Index:
         layout = self.layout
-        writable = os.access(layout.folder, os.W_OK)
+        writable = self.is_writable()
         if writable:
             with clear_errors(f"create the space in {layout.folder}", StoreError):
-                layout.tmp.mkdir(exist_ok=True)
-                layout.claims.mkdir(exist_ok=True)
+                make_folder(layout.tmp)
+                make_folder(layout.claims)
                 if not layout.description.exists():
                     self._describe()
         check_description(layout, self._description)
@@ -143,6 +216,7 @@ class SpaceFolder:
         with locked_temporary(self.layout.tmp, ".part") as temporary:
             temporary.write_bytes(description_text(self._description))
             sync_file(temporary)
+            share(temporary)
             temporary.replace(self.layout.description)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import xxhash
 
 from headstart.core.errors import StoreError
+from headstart.core.files import share
 from headstart.store.database import Database
 from headstart.store.layout import is_hex32
 
@@ -200,6 +201,7 @@ class Memo:
             with self._database.transaction() as connection:
                 connection.execute(_SCHEMA)
                 connection.execute("DROP TABLE IF EXISTS memo")
+                share(self.path)
                 connection.executemany(
                     "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows
                 )

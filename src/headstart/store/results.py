@@ -22,7 +22,7 @@ import xxhash
 from safetensors import SafetensorError
 
 from headstart.core.errors import HeadstartError, StoreError
-from headstart.core.files import clear_errors, last_used, write_bytes
+from headstart.core.files import clear_errors, last_used, make_folder, share, write_bytes
 from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.store import errors
 from headstart.store.errors import NewerFormatError
@@ -71,10 +71,11 @@ class Results:
 
     Args:
         folder: created by the first :meth:`put`.
+        below: where results are looked for as well, and none is put.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, below: Results | None = None) -> None:
+        self.folder, self._below = folder, below
 
     def get(self, key: str) -> Result | None:
         """Return the result of a key; None if it is absent or damaged."""
@@ -82,7 +83,7 @@ class Results:
         try:
             result = _decode(key, path.read_bytes())
         except (*_UNREADABLE, NewerFormatError, SafetensorError):
-            return None
+            return None if self._below is None else self._below.get(key)
         with contextlib.suppress(OSError):
             os.utime(path)
         return result
@@ -105,8 +106,11 @@ class Results:
         """
         content = _encode(key, arrays or {}, values or {})
         with clear_errors(f"store a result in {self.folder}", StoreError):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.parent.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder.parent)
+            make_folder(self.folder)
             write_bytes(self._path(key), content)
+            share(self._path(key))
 
     def once(
         self,

@@ -38,7 +38,7 @@ from headstart.store.describe import checked_description, space_key
 from headstart.store.errors import MissingShardError
 from headstart.store.features import FeatureSet, IntArray, places
 from headstart.store.folder import SpaceFolder
-from headstart.store.index import Index, ShardEntry
+from headstart.store.index import Index, Places, ShardEntry
 from headstart.store.layout import (
     REPAIR_HINT,
     SHARD_SUFFIX,
@@ -84,6 +84,9 @@ class Space:
     Nothing exists on disk before the first append. Once it has touched the disk, a space holds a
     shared lock until it is garbage collected, so that ``gc`` in any process leaves it alone. It may
     be used by several threads, survives forks, and can be pickled.
+
+    A space may lie over another one of the same description that this user can read and not write
+    to (``below``): rows are found in both, and new ones are added here.
     """
 
     def __init__(
@@ -92,8 +95,10 @@ class Space:
         description: Mapping[str, Any],
         remote: str | None = None,
         remote_options: Mapping[str, Any] | None = None,
+        below: Space | None = None,
     ) -> None:
         self._description = checked_description(description)
+        self._below = below
         self._layout = Layout(Path(root), space_key(self._description))
         self._remote: Remote | None = None
         if remote is not None:
@@ -108,10 +113,9 @@ class Space:
         return f"Space({str(self._layout.folder)!r})"
 
     def __reduce__(self) -> tuple[type[Space], tuple[Any, ...]]:
-        arguments: tuple[Any, ...] = (self._layout.root, self._description)
-        if self._remote is not None:
-            arguments += (self._remote.url, self._remote.options)
-        return (Space, arguments)
+        remote = self._remote
+        shared = (None, None) if remote is None else (remote.url, remote.options)
+        return (Space, (self._layout.root, self._description, *shared, self._below))
 
     @property
     def key(self) -> str:
@@ -128,6 +132,15 @@ class Space:
         """The folder of the space, which may not exist yet."""
         return self._layout.folder
 
+    @property
+    def below(self) -> Path | None:
+        """The folder of the space below, which this user can only read; None if there is none."""
+        return None if self._below is None else self._below.folder
+
+    def is_writable(self) -> bool:
+        """Whether this user may add rows, as far as the permissions say."""
+        return self._folder.is_writable()
+
     # -- asking ----------------------------------------------------------------------------------
 
     def missing(self, ids: Sequence[str], view: int = 0) -> list[str]:
@@ -143,19 +156,22 @@ class Space:
         unique = list(dict.fromkeys(ids))
         packed, view = pack_ids(unique), checked_view(view)
         index = self._synced()
-        if index is None:
-            return unique
-        return [unique[i] for i in np.flatnonzero(index.locate(packed, view).shard < 0).tolist()]
+        if index is not None:
+            absent = np.flatnonzero(index.locate(packed, view).shard < 0)
+            unique = [unique[i] for i in absent.tolist()]
+        return unique if self._below is None else self._below.missing(unique, view)
 
     def columns(self) -> tuple[ColumnSpec, ...] | None:
         """Return the columns as first committed; None while the space is empty."""
         index = self._synced()
-        return None if index is None else index.first_columns()
+        found = None if index is None else index.first_columns()
+        return self._below.columns() if found is None and self._below is not None else found
 
     def __len__(self) -> int:
-        """The number of committed rows, over all views."""
+        """The number of committed rows, over all views; rows that are also below count twice."""
         index = self._synced()
-        return 0 if index is None else index.totals()[0]
+        here = 0 if index is None else index.totals()[0]
+        return here + (0 if self._below is None else len(self._below))
 
     def preflight(
         self, ids: Sequence[str], view: int = 0, *, row_bytes: int | None = None
@@ -181,6 +197,8 @@ class Space:
 
         This explains a cache miss: ``preprocessing.resize: 256 → 232``.
         """
+        if self._below is not None:
+            return self._below.nearest()
         return nearest(self._layout.root, self._description, self.key)
 
     # -- writing ---------------------------------------------------------------------------------
@@ -288,6 +306,8 @@ class Space:
 
     def _check_contract(self, specs: tuple[ColumnSpec, ...]) -> None:
         first = self._folder.created().first_columns()
+        if first is None and self._below is not None:
+            first = self._below.columns()
         if first is None:
             return
         expected, found = [s.contract for s in first], [s.contract for s in specs]
@@ -333,6 +353,8 @@ class Space:
         """
         self.release()
         self._folder.close()
+        if self._below is not None:
+            self._below.close()
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -346,13 +368,9 @@ class Space:
             StoreError: a row or a shard is missing.
         """
         packed, view = pack_ids(ids), checked_view(view)
-        index = self._synced()
-        if index is None:
-            if len(ids):
-                raise self._missing_rows(list(ids), view)
-            return FeatureSet(self, packed, view, np.zeros(0, np.int64), ())
+        self._synced()
         where, entries = self.located(packed, view)
-        columns = () if entries else index.first_columns() or ()
+        columns = () if entries else self.columns() or ()
         return FeatureSet(self, packed, view, where, entries, columns)
 
     def all_rows(self) -> Iterator[tuple[int, FeatureSet]]:
@@ -384,10 +402,25 @@ class Space:
                 failed = error.name
 
     def _look_up(self, ids: PackedIds, view: int) -> tuple[IntArray, tuple[ShardEntry, ...]]:
-        index = self._folder.created()
-        found = index.locate(ids, view)
-        if (found.shard < 0).any():
-            raise self._missing_rows(unpack_ids(ids[found.shard < 0]), view)
+        index = self._folder.existing()
+        absent = np.ones(len(ids), bool)
+        if index is not None:
+            found = index.locate(ids, view)
+            absent = found.shard < 0
+        if absent.any() and self._below is None:
+            raise self._missing_rows(unpack_ids(ids[absent]), view)
+        where = np.zeros(len(ids), np.int64)
+        entries: tuple[ShardEntry, ...] = ()
+        if index is not None and not absent.all():
+            here = Places(found.shard[~absent], found.position[~absent])
+            where[~absent], entries = self._places_here(index, here)
+        if absent.any() and self._below is not None:
+            lower, others = self._below.located(ids[absent], view)
+            where[absent] = lower + places(np.array(len(entries)), np.array(0))
+            entries += others
+        return where, entries
+
+    def _places_here(self, index: Index, found: Places) -> tuple[IntArray, tuple[ShardEntry, ...]]:
         numbers, slot = np.unique(found.shard, return_inverse=True)
         entries = index.shard_entries(int(n) for n in numbers)
         unknown = [int(n) for n in numbers if int(n) not in entries]
@@ -413,6 +446,8 @@ class Space:
         # In a process that received a feature set, this is what protects the space from gc.
         self._folder.existing()
         path = self._layout.shard(entry.name)
+        if self._below is not None and not path.exists():
+            return self._below.shard(entry)
         if self._remote is not None and not path.exists():
             self._remote.fetch(entry, self._folder.created())
         shard = open_shard(path, self.key)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from headstart.core.errors import StoreError
-from headstart.core.files import clear_errors
+from headstart.core.files import clear_errors, existing_parent, is_writable
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.store.catalog import (
     GcReport,
@@ -37,6 +37,8 @@ class Store:
             is then its mirror: rows are published to both, and shards are fetched when they are
             first read.
         remote_options: passed to the remote file system (credentials, endpoint).
+        spare: returns another folder, which takes what this user cannot write to ``root``: rows of
+            a space, and results, are then looked for in both. None: such writes are refused.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class Store:
         *,
         remote: str | None = None,
         remote_options: Mapping[str, Any] | None = None,
+        spare: Callable[[], Path] | None = None,
     ) -> None:
         self.root = Path(root).expanduser()
         self.remote, self._remote_options = remote, remote_options
+        self._spare = spare
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -61,7 +65,10 @@ class Store:
         Raises:
             StoreError: a value is not a plain JSON value; the message names its path.
         """
-        return Space(self.root, description, self.remote, self._remote_options)
+        space = Space(self.root, description, self.remote, self._remote_options)
+        if self._spare is None or self.remote is not None or space.is_writable():
+            return space
+        return Space(self._spare(), description, below=space)
 
     def results(self, kind: str) -> Results:
         """Return the small results of one kind, such as ``heads``.
@@ -69,7 +76,15 @@ class Store:
         Args:
             kind: a plain name; results are in the folder ``results/KIND`` of the store.
         """
-        return Results(self.root / RESULTS / kind)
+        found = Results(self.root / RESULTS / kind)
+        if self._spare is None or self._is_writable(found.folder):
+            return found
+        return Results(self._spare() / RESULTS / kind, below=found)
+
+    def _is_writable(self, folder: Path) -> bool:
+        if folder.exists():
+            return is_writable(folder)
+        return is_writable(existing_parent(folder)) if self.root.exists() else True
 
     def kept(self) -> list[tuple[str, ResultInfo]]:
         """Return all small results: their kind, and what is on disk."""
@@ -82,7 +97,10 @@ class Store:
 
     def memo(self) -> Memo:
         """Return the memo of file digests, a context to be left after use."""
-        return Memo(self.root / MEMO)
+        path = self.root / MEMO
+        if self._spare is not None and not self._is_writable(path):
+            path = self._spare() / MEMO
+        return Memo(path)
 
     def find(self, key: str) -> Space:
         """Return an existing space by its key or an unambiguous prefix of it.
@@ -91,7 +109,7 @@ class Store:
             StoreError: no space or more than one matches, or its description is damaged.
         """
         layout = self._layout(key)
-        return self.space(check_description(layout))
+        return Space(self.root, check_description(layout), self.remote, self._remote_options)
 
     def spaces(self) -> list[SpaceInfo]:
         """Return all spaces, damaged ones included, the most recently used first."""
