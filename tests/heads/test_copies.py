@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from headstart.core.errors import HeadError
@@ -277,3 +278,28 @@ def test_c_is_chosen_for_soft_labels() -> None:
     x = x + y[:, None] * 0.3
     soft = np.where(np.eye(2)[y] > 0, 0.9, 0.1)
     assert choose_linear(x, soft, 2).details["folds"] == 5
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ([1, 2], "one group per row"),
+        (np.zeros((ITEMS, 2)), "one group per row"),
+        ([None, *range(1, ITEMS)], "row 0"),
+        (np.where(np.arange(ITEMS) == 7, np.nan, np.arange(ITEMS)), "row 7"),
+    ],
+)
+@pytest.mark.parametrize("divider", DIVIDERS)
+def test_groups_that_are_none_are_refused(divider: str, groups: Any, words: str) -> None:
+    x, y = noise()
+    with pytest.raises(HeadError, match=words):
+        DIVIDERS[divider](x, y, {"groups": groups})
+
+
+def test_a_series_of_groups_is_taken_by_position() -> None:
+    x, y = noise()
+    groups = np.arange(ITEMS) // 4
+    series = pd.Series(groups, index=np.random.default_rng(0).permutation(ITEMS))
+    for divider in ("nested_cross_validation", "learning_curve", "choose_linear"):
+        found = [DIVIDERS[divider](x, y, {"groups": given}) for given in (groups, series)]
+        assert found[0] == found[1]

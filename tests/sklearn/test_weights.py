@@ -207,6 +207,15 @@ def test_images_with_weights(tmp_path: Path) -> None:
     )
 
 
+def test_one_weight_for_all() -> None:
+    x, y, _ = rows()
+    same(
+        HeadClassifier("lda").fit(x, y, sample_weight=2),
+        HeadClassifier("lda").fit(x, y, sample_weight=np.full(len(x), 2.0)),
+        x,
+    )
+
+
 def test_weights_pass_a_pipeline_and_a_search(tmp_path: Path) -> None:
     x, y, times = rows()
     pipe = make_pipeline(HeadClassifier("lda"))

@@ -327,7 +327,10 @@ def held_out_part(
     alone[units.of[rare]] = True
     several = np.flatnonzero(~alone[units.of])
     if not len(several):
-        raise HeadError("expected a class with two items or more, so that one can be held out")
+        raise HeadError(
+            "expected a class with two items or more, so that one can be held out",
+            hint="copies count once, and a class needs items of two groups where groups are given",
+        )
     count = min(parts, len(np.unique(units.of[several])))
     division = seed + part // count
     by_position = keys is None and groups is None

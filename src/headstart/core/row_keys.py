@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from headstart.core.errors import HeadError
+
 Index = NDArray[np.int64]
 Keys = Sequence[Hashable] | NDArray[np.generic]
 
@@ -48,6 +50,8 @@ def take_keys(keys: Keys | None, rows: NDArray[Any]) -> Keys | None:
         return None
     if isinstance(keys, RowKeys):
         return keys.take(rows)
+    if hasattr(keys, "to_numpy"):  # a series of pandas is indexed by its labels
+        keys = keys.to_numpy()
     return [keys[row] for row in np.asarray(rows).tolist()]
 
 
@@ -114,11 +118,13 @@ def units_among(n: int, keys: Keys | None = None, groups: Keys | None = None) ->
     """Return what is never parted among n rows: those linked by equal key or equal group.
 
     Raises:
-        ValueError: the lengths differ.
+        ValueError: there are not n keys.
+        HeadError: there are not n groups, or some are missing.
     """
-    for name, given in (("keys", keys), ("groups", groups)):
-        if given is not None and len(given) != n:
-            raise ValueError(f"{n} labels but {len(given)} {name}")
+    if keys is not None and len(keys) != n:
+        raise ValueError(f"{n} labels but {len(keys)} keys")
+    if groups is not None:
+        _require_groups(groups, n)
     if keys is None and groups is None:
         return Units(np.arange(n), range(n), np.arange(n))
     one = keys if keys is not None else groups
@@ -133,6 +139,21 @@ def units_among(n: int, keys: Keys | None = None, groups: Keys | None = None) ->
         known = first.get(unit)
         first[unit] = name if known is None or str(name) < str(known) else known
     return Units(joined, list(first.values()), contents)
+
+
+def _require_groups(groups: Keys, n: int) -> None:
+    shape = tuple(getattr(groups, "shape", (len(groups),)))
+    if shape != (n,):
+        found = f"{shape[0]:,}" if len(shape) == 1 else f"an array of shape {shape}"
+        raise HeadError(f"expected one group per row ({n:,}), found {found}")
+    values = groups.tolist() if isinstance(groups, np.ndarray) else groups
+    missing = [i for i, value in enumerate(values) if value is None or value != value]
+    if missing:
+        raise HeadError(
+            f"expected a group for every row, found none (None or NaN) for {len(missing):,} of"
+            f" {n:,} (the first is row {missing[0]})",
+            hint="give such a row a group of its own, or leave it out",
+        )
 
 
 def numbered(values: Keys) -> tuple[Index, list[Hashable]]:

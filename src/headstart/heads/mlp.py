@@ -178,7 +178,8 @@ def _held_out(
     held = held_out_rows(classes, settings.validation, seed=seed, keys=keys, groups=groups)
     if settings.validation > 0 and not held.any():
         notes.append(
-            "no rows were held out, because every class has too few; the last epoch is kept"
+            "no rows were held out, because every class has too few different items or groups; the"
+            " last epoch is kept"
         )
     return held
 

@@ -60,6 +60,8 @@ def given_rows(X: NDArray[Any], sample_weight: Any, groups: Any) -> Given:
 
 def _checked(sample_weight: Any, n: int) -> NDArray[np.float64]:
     weights = np.asarray(sample_weight)
+    if weights.ndim == 0:
+        weights = np.repeat(weights, n)
     if weights.dtype.kind == "O":
         weights = weights.astype(np.float64)
     if weights.dtype.kind not in "fiub" or weights.shape != (n,):
