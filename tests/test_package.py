@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +64,70 @@ def test_a_help_text_loads_nothing_heavy(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Usage: headstart" in done.stdout
     assert done.stderr.strip() == "[]"
+
+
+FIT = """
+import json, sys
+import numpy as np
+import torch
+before = set(sys.modules)
+import headstart
+headstart.fit
+named = set(sys.modules)
+from headstart.core.progress import SilentReporter
+draw = np.random.default_rng(0)
+x, y = draw.integers(0, 255, (60, 16, 16, 3), dtype=np.uint8), np.arange(60) % 2
+headstart.fit(
+    {"train": (x[:40], y[:40]), "test": (x[40:], y[40:])},
+    cache=sys.argv[1], out=sys.argv[2], write=sys.argv[3] == "True", reporter=SilentReporter(),
+)
+own = set(sys.stdlib_module_names)
+said = []
+for modules in (named - before, set(sys.modules) - named):
+    said.append(sorted(m for m in modules if m.partition(".")[0] not in own))
+json.dump(said, sys.stdout)
+"""
+
+NAMED = {"headstart", "numpy", "torch", "PIL", "pyarrow", "scipy", "safetensors", "psutil",
+         "xxhash", "markupsafe"}  # fmt: skip
+"""What ``headstart.fit`` may import, beside the standard library, before it runs."""
+
+RUN = {*NAMED, "platformdirs"}
+"""What it may import to read, embed, train and score."""
+
+LOOKED_FOR = {"pandas", "pytz", "dateutil", "six", "tzdata", "numexpr", "bottleneck", "cloudpickle",
+              "charset_normalizer", "chardet", "dill"}  # fmt: skip
+"""What pyarrow, NumPy and torch import of themselves where somebody has installed it."""
+
+WRITTEN = {"matplotlib", "mpl_toolkits", "kiwisolver", "cycler", "contourpy", "pyparsing",
+           "packaging", "dateutil", "six", "fontTools", "jinja2", "markupsafe"}  # fmt: skip
+"""What the figures and the page of a run folder need beside that."""
+
+ELSEWHERE = ("finetuning", "prefix", "sklearn", "commands.advise.job", "commands.finetune",
+             "commands.compare.job", "commands.sweep", "commands.examine",
+             "commands.predict.job", "study.study", "study.heads")  # fmt: skip
+"""Rooms and commands that a plain fit has nothing to do with."""
+
+
+def _packages(modules: list[str]) -> set[str]:
+    """Return libraries by name, compiled helpers such as ``_cffi_backend`` left out."""
+    return {name for m in modules if not (name := m.partition(".")[0]).startswith("_")}
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_plain_fit_imports_what_it_needs_and_nothing_else(written: bool, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FIT, str(tmp_path / "cache"), str(tmp_path / "out"),
+         str(written)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    named, run = json.loads(done.stdout)
+    assert _packages(named) <= NAMED | LOOKED_FOR
+    assert _packages(run) <= RUN | LOOKED_FOR | (WRITTEN if written else set())
+    modules = {*named, *run}
+    assert not {m for m in modules if m.startswith(("scipy.stats", "matplotlib.pyplot"))}
+    for room in ELSEWHERE:
+        inside = f"headstart.{room}"
+        assert not {m for m in modules if m == inside or m.startswith(f"{inside}.")}, room
+    if written:
+        assert (tmp_path / "out" / "report.html").is_file()
