@@ -36,6 +36,7 @@ from headstart.data.content import UndecodableError
 from headstart.data.dataset import Split
 from headstart.data.items import MAX_FILE, Items, read_file
 from headstart.data.views import numbered_views
+from tests.attacks.children import in_child
 
 RNG = np.random.default_rng(11)
 PLAIN = {"mean": 0.5, "std": 0.5}
@@ -270,6 +271,25 @@ def test_an_enormous_sparse_file_is_never_read(folder: Path) -> None:
     assert "30 GB, more than the limit of 1.07 GB" in bad.reason
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun < 500_000
     assert MAX_FILE == 2**30
+
+
+def test_a_shortage_of_descriptors_is_no_damage(folder: Path) -> None:
+    """Reading waits until others have closed their files; no image is left out for it."""
+
+    def work() -> str:
+        split = load_test_data(folder).test
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        held = []
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        threading.Timer(0.4, lambda: [os.close(handle) for handle in held]).start()
+        reader = read_batches(
+            split, None, Preprocessing(size=8, **PLAIN), batch_size=4, on_bad="skip", workers=2
+        )
+        return f"{sum(len(batch) for batch in reader)} read, {len(reader.bad)} bad"
+
+    assert in_child(work) == "6 read, 0 bad"
 
 
 # Whatever goes wrong with one item is one bad item

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.data import formats
 from headstart.data.content import UndecodableError
 from headstart.data.decoding import decode
 from headstart.data.formats import MAX_PIXELS, SUFFIXES
@@ -207,3 +208,46 @@ def test_suffixes_are_those_of_decodable_formats() -> None:
     Image.init()
     known = {suffix for suffix, format in Image.EXTENSION.items() if format in Image.OPEN}
     assert SUFFIXES - {".j2k"} <= known | {".avif"}
+
+
+def test_heic_photos_are_read_with_the_extra() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    smooth = np.tile(np.arange(0, 256, 4, dtype=np.uint8)[:, None, None], (1, 48, 3))
+    buffer = io.BytesIO()
+    heif.from_pillow(Image.fromarray(smooth)).save(buffer, quality=95)
+    pixels = decoded(buffer.getvalue())
+    assert pixels.shape == smooth.shape
+    assert abs(pixels.astype(int) - smooth).mean() < 4
+    assert "HEIF" not in Image.OPEN  # Pillow's own table stays as it was
+    with pytest.raises(UndecodableError, match="damaged image"):
+        decode(buffer.getvalue()[:200])
+
+
+def test_heic_without_the_extra_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    formats._openers.cache_clear()
+    monkeypatch.setattr(formats, "HEIF_INSTALLED", False)
+    try:
+        with pytest.raises(UndecodableError, match=r"pip install 'headstart\[heif\]'"):
+            decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 200)
+    finally:
+        formats._openers.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\xff\x0a" + b"x" * 50, "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + b"x" * 50, "JPEG XL"),
+        (b"\0" * 128 + b"DICM" + b"x" * 50, "DICOM"),
+    ],
+)
+def test_other_formats_are_named(data: bytes, reason: str) -> None:
+    with pytest.raises(UndecodableError, match=reason):
+        decode(data)
+
+
+def test_endings_that_are_not_read_are_explained() -> None:
+    hints = formats.suffix_hint(["a/1.jxl", "b.DCM", "c", "d.nef", "e.mp4", "f.svg"])
+    for part in ("JPEG XL", "DICOM", "without an ending", "camera raw", "videos", "vector"):
+        assert part in hints
+    assert formats.suffix_hint(["a.txt"]) == ""

@@ -8,10 +8,12 @@ keep their ids, and the same file found in a folder and in a Parquet table has t
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import stat
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -365,7 +367,8 @@ def _names_in(folder: Path) -> dict[str, str]:
 def _plain_file(path: Path) -> BinaryIO:
     """Open a file for reading, without waiting; refuse what is no plain file."""
     # opened without waiting and looked at then: what a name leads to may change in between
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = _open_when_possible(path, flags)
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         return os.fdopen(handle, "rb")
@@ -373,6 +376,18 @@ def _plain_file(path: Path) -> BinaryIO:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError
     raise UndecodableError("a pipe, socket or device, not a file")
+
+
+def _open_when_possible(path: Path, flags: int) -> int:
+    """Open a file; wait a little where too many are open, which is no fault of this one."""
+    for pause in (0.02, 0.1, 0.3, 1.0):
+        try:
+            return os.open(path, flags)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            time.sleep(pause)
+    return os.open(path, flags)
 
 
 def _too_large(size: int) -> str:
