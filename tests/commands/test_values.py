@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 import headstart
+from headstart.commands.fit.options import FIT
+from headstart.commands.invocation import Call
 
 
 @pytest.fixture
@@ -40,3 +42,12 @@ def test_predict_and_evaluate_read_values_as_the_run_did(deep: Path, tmp_path: P
     assert headstart.evaluate(
         deep, tmp_path / "run", include_training=True, **options
     ).accuracy.value == pytest.approx(1.0)
+
+
+def test_printed_commands_for_other_data_do_not_carry_where_a_table_keeps_its_images() -> None:
+    overrides = {"image_folder": "x", "image_suffix": ".png", "value_range": (0, 4095)}
+    call = Call(FIT, "train.csv", *FIT.settle(overrides, None, None, None, "headstart/glyphs"))
+    assert "--image-folder x --image-suffix .png --value-range 0,4095" in call.again()
+    other = call.with_run("predict", Path("run"), "NEW_IMAGES", table=Path("p.csv"))
+    assert "--image" not in other
+    assert "--value-range" not in other

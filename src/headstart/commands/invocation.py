@@ -113,7 +113,7 @@ class Call:
         run = dataclasses.replace(self._run_of(signature), out=None)
         trusted = {"trust_code": True} if _runs_code(self.backbone) else {}
         config = dataclasses.replace(signature.config, **settings, **trusted)
-        groups = (config, run, self.reading)
+        groups = (config, run, self.reading.elsewhere())
         if not _said_on_a_command_line(self.backbone):
             given = _keywords(_changed(signature, groups))
             needed = {"backbone": "backbone"} if _own(self.backbone) else {}

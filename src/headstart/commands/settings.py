@@ -182,6 +182,16 @@ class ReadOptions:
         names = ("image_column", "label_column", "image_folder", "image_suffix", "encoding")
         return {name: getattr(self, name) for name in (*names, "value_range")}
 
+    def elsewhere(self) -> ReadOptions:
+        """Return how to read other data with the same run.
+
+        Where one table keeps its images is no property of another; values of black and white are
+        those of the run anyway.
+        """
+        return dataclasses.replace(
+            self, image_folder=None, image_suffix=None, encoding=None, value_range=None
+        )
+
     def faults(self) -> list[str]:
         """Refuse values of black and white that are none."""
         limits = self.value_range
