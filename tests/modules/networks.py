@@ -61,6 +61,26 @@ class Late(nn.Module):
         return self.late(x)[:, 0]
 
 
+class Stages(nn.Module):
+    """Patches are pooled between two stages, and the class token is carried on, as in PiT."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, width, 4, 4)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, width))
+        self.first = Attend(width, batch_first=True)
+        self.pool, self.carry = nn.Conv2d(width, 40, 2, 2), nn.Linear(width, 40)
+        self.second = Attend(40, batch_first=True)
+        self.norm = nn.LayerNorm(40)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        x = self.first(torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1))
+        patches = self.pool(x[:, 1:].transpose(1, 2).unflatten(2, (4, 4))).flatten(2)
+        x = torch.cat([self.carry(x[:, :1]), patches.transpose(1, 2)], dim=1)
+        return self.norm(self.second(x))[:, 0]
+
+
 class Windows(nn.Module):
     """Windows of a map become rows: side by side, or one run of all items after the other."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -36,8 +37,10 @@ class Observed:
         taken: the axis on which the module that takes this output has its channels, either itself
             or after operations that leave every value in its place (a residual sum, an activation,
             dropout); None where no such module is known.
-        alike: for each number of tokens: which of them were the same for both items in the first
-            tensor of so many tokens in which some, and not all, were.
+        alike: for each number of tokens, which of them do not come from the items: those that were
+            the same for both items in the first tensor of so many tokens in which some, and not
+            all, were; or that were carried on from there by themselves, as PiT does from stage to
+            stage.
     """
 
     output: Tensor
@@ -147,6 +150,7 @@ class _Pass:
         self.taken: int | None = None
         self.later: dict[str, Tensor] = {}  # inputs of modules of known axes behind the layer
         self.alike: dict[int, tuple[int, ...]] = {}
+        self.carried: list[Tensor] = []  # as few tokens as were special so far, by themselves
         self.behind = 0
         self.done = StopForward()
 
@@ -184,9 +188,24 @@ class _Pass:
             for batch, position in ((0, 1), (1, 0)):
                 count = value.shape[position]
                 if value.shape[batch] == 2 and count not in self.alike:
-                    same = _same_tokens(value.detach().float().movedim(batch, 0))
+                    pair = value.detach().movedim(batch, 0)
+                    same = _same_tokens(pair.float())
+                    if not same:
+                        same = self._carried_tokens(pair)
                     if 0 < len(same) < count:
                         self.alike[count] = same
+
+    def _carried_tokens(self, pair: Tensor) -> tuple[int, ...]:
+        """Return the first tokens of ``(2, tokens, c)`` if they were seen by themselves before."""
+        count = pair.shape[1]
+        if any(count == len(special) for special in self.alike.values()):
+            self.carried.append(pair.clone())
+            return ()
+        for few in self.carried:
+            n = few.shape[1]
+            if n < count and few.shape[2] == pair.shape[2] and torch.equal(few, pair[:, :n]):
+                return tuple(range(n))
+        return ()
 
 
 def _same_tokens(pair: Tensor) -> tuple[int, ...]:
