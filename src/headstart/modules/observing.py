@@ -239,8 +239,11 @@ def _input_axis(module: nn.Module, value: Tensor) -> int | None:
     if isinstance(module, nn.Linear):
         return value.ndim - 1
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
-        # A subclass may normalise over another axis.
-        return value.ndim - 1 if type(module).forward is nn.LayerNorm.forward else None
+        if type(module).forward is nn.LayerNorm.forward:
+            return value.ndim - 1
+        # A subclass may normalise over another axis: it is the one of this size.
+        axes = [i for i, size in enumerate(value.shape) if size == module.normalized_shape[0]]
+        return axes[0] if len(axes) == 1 else None
     return 1 if isinstance(module, _ConvNd | _BatchNorm) else None
 
 
