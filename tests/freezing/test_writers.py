@@ -6,14 +6,19 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.ao import quantization as quant
 from torch.nn.utils import parametrizations
 
+from headstart import fit
+from headstart.backbones import load_backbone
 from headstart.core.errors import FreezeError
+from headstart.core.progress import SilentReporter
 from headstart.freezing import (
     FreezeHandle,
     FreezePolicy,
@@ -22,6 +27,7 @@ from headstart.freezing import (
     freeze,
     plan_freeze,
 )
+from headstart.modules.modes import evaluation_mode
 from tests.freezing.models import CHANCES, CONSTANT_NORMS, NORMS
 
 INDICES = torch.tensor([[0, 1, 2], [5, 1, 7]])
@@ -196,6 +202,53 @@ def test_copies_are_held_too(name: str) -> None:
     for each in copies:
         run(each, inputs)
         FreezeHandle.of(each).verify()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_evaluation_mode_holds_it_too(name: str) -> None:
+    """Extraction leaves weights as they came: rows are known by them."""
+    make, inputs = WRITERS[name]
+    layer = make()
+    before, kept = digests(layer), dict(vars(layer))
+    with evaluation_mode(layer), torch.no_grad():
+        out = layer(*inputs)
+        torch.testing.assert_close(layer(*inputs), out, rtol=0, atol=0)
+    assert compare_digests(before, digests(layer)) == ()
+    assert vars(layer).keys() == kept.keys()
+
+
+def test_what_trains_gets_its_gradient_in_evaluation_mode() -> None:
+    layer = large(nn.Embedding(9, 4, max_norm=1.0))
+    with evaluation_mode(layer):
+        layer(INDICES).sum().backward()
+    assert layer.weight.grad is not None
+
+
+class Palette(nn.Module):
+    """Looks grey levels up in a table that ``max_norm`` shortens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = large(nn.Embedding(256, 8, max_norm=1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = (x.mean(1) * 60 + 128).long().clamp(0, 255)
+        return self.table(levels).flatten(1, 2).mean(1)
+
+
+def test_fit_finds_its_own_rows_again(tmp_path: Path) -> None:
+    """They were lost between the two splits, since the first had moved the weights."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 16, 16, 3)).astype(np.uint8), np.arange(40) % 2
+    data = {"train": (images[:30], labels[:30]), "test": (images[30:], labels[30:])}
+    uses = []
+    for _ in range(2):
+        run = fit(
+            data, load_backbone(Palette(), mean=0.5, std=0.25, size=16), write=False,
+            cache=tmp_path, reporter=SilentReporter(),
+        )  # fmt: skip
+        uses.append((run.cache.hits, run.cache.misses))
+    assert uses == [(0, 40), (40, 0)]
 
 
 def test_a_compiled_one_and_one_that_trains() -> None:

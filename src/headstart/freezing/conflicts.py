@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from headstart.core.wording import quoted
-from headstart.freezing import writers
 from headstart.freezing.governance import Governance, autograd_tops, keeps_statistics
-from headstart.modules import kinds
+from headstart.modules import kinds, writers
 
 
 def conflicts(plan: Governance) -> list[str]:

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from headstart.core.errors import FreezeError
 from headstart.freezing.plan import ModuleIntent
 from headstart.freezing.policy import FreezePolicy
-from headstart.freezing.writers import HeldState
 from headstart.modules import kinds
+from headstart.modules.writers import HeldState
 
 _HOLD = "_headstart_hold"
 _TRACKING = "track_running_stats"

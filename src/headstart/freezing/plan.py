@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from headstart.core.wording import quoted
-from headstart.freezing import writers
 from headstart.freezing.conflicts import conflicts
 from headstart.freezing.governance import (
     Governance,
@@ -22,7 +21,7 @@ from headstart.freezing.governance import (
     refusal,
 )
 from headstart.freezing.policy import FreezePolicy
-from headstart.modules import kinds
+from headstart.modules import kinds, writers
 
 
 @dataclass(frozen=True)

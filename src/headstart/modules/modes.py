@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from headstart.modules.writers import held_states
+
 
 def evaluate(module: nn.Module) -> None:
     """Put every part in evaluation mode, whatever its own ``train`` does.
@@ -23,11 +25,16 @@ def evaluate(module: nn.Module) -> None:
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put every part of ``module`` in evaluation mode, and restore each part's own mode."""
+    """Put every part of ``module`` in evaluation mode, and restore each part's own mode.
+
+    Layers that write to their own state in every pass, such as ``Embedding`` with ``max_norm``,
+    leave it as it is: features are of the weights that the network came with.
+    """
     modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
     evaluate(module)
     try:
-        yield
+        with held_states(module):
+            yield
     finally:
         for part, training in modes:
             part.training = training

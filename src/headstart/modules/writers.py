@@ -7,6 +7,7 @@ What is not known here shows in ``verify`` and ``guard``, by its content.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
@@ -26,12 +27,14 @@ class HeldState:
 
     Attributes:
         module: the layer.
-        inner: a replacement of ``forward`` from before the contract, or None.
+        inner: a replacement of ``forward`` from before, or None.
+        unless_training: run the layer's own forward where its parameters are to get a gradient.
     """
 
-    def __init__(self, module: nn.Module, inner: Any) -> None:
+    def __init__(self, module: nn.Module, inner: Any, unless_training: bool = False) -> None:
         self.module = module
         self.inner = inner
+        self.unless_training = unless_training
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -40,6 +43,10 @@ class HeldState:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the layer's own forward returns, and leave its state as it is."""
+        if self.unless_training and torch.is_grad_enabled():
+            own = self.module.parameters(recurse=False)
+            if any(parameter.requires_grad for parameter in own):
+                return self._own()(*args, **kwargs)
         if _is_a(self.module, "ObserverBase"):
             return args[0] if args else next(iter(kwargs.values()))  # what observers return
         for kind, forwards, run in _RUNS if self.inner is None else ():
@@ -52,6 +59,30 @@ class HeldState:
         if self.inner is not None:
             return self.inner  # type: ignore[no-any-return]
         return type(self.module).forward.__get__(self.module)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def held_states(module: nn.Module) -> Iterator[None]:
+    """Keep every layer of a network from writing to its own state while the context is open."""
+    held: list[tuple[nn.Module, Any]] = []
+    for part in module.modules():
+        own = part.__dict__.get("forward")
+        if writes(part) is None or is_uncalibrated(part) or _is_held(own):
+            continue
+        held.append((part, own))
+        part.__dict__["forward"] = HeldState(part, own, unless_training=True)
+    try:
+        yield
+    finally:
+        for part, own in held:
+            del part.__dict__["forward"]
+            if own is not None:
+                part.__dict__["forward"] = own
+
+
+def _is_held(forward: Any) -> bool:
+    """Whether a replaced forward holds the state already, perhaps under another replacement."""
+    return isinstance(forward, HeldState) or isinstance(getattr(forward, "inner", None), HeldState)
 
 
 def writes(module: nn.Module) -> str | None:
@@ -87,9 +118,15 @@ def _renormalises(module: nn.Module) -> bool:
 
 def _is_a(module: nn.Module, name: str) -> bool:
     """Whether a class of torch's quantization is among the bases; its package is not imported."""
-    return any(
-        base.__name__ == name and base.__module__.startswith("torch.ao.quantization")
-        for base in type(module).__mro__
+    return name in _quantization_bases(type(module))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _quantization_bases(kind: type) -> frozenset[str]:
+    return frozenset(
+        base.__name__
+        for base in kind.__mro__
+        if base.__module__.startswith("torch.ao.quantization")
     )
 
 
@@ -174,4 +211,4 @@ _RUNS: tuple[tuple[Callable[[Any], bool], tuple[str, ...], Callable[..., Any]], 
 """Which layers run how, if their forward is torch's own; others run on copies of their state."""
 
 
-__all__ = ["HeldState", "is_uncalibrated", "moves_in_training", "writes"]
+__all__ = ["HeldState", "held_states", "is_uncalibrated", "moves_in_training", "writes"]
