@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from headstart.core.division import held_out_part
 from headstart.core.errors import ConfigError, HeadError
 from headstart.evaluation import evaluate, proportion_interval
+from headstart.evaluation.forecast import fit_power_law
 from headstart.heads import (
     choose_linear,
     doubtful_labels,
@@ -20,7 +21,6 @@ from headstart.heads import (
     nested_cross_validation,
     sweep,
 )
-from headstart.heads.learning_curves import fit_power_law
 
 
 @pytest.fixture(scope="module")

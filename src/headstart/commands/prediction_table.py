@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 
 from headstart.core.files import replacing
 from headstart.core.wording import storable
+from headstart.evaluation import ProbabilityBlocks, most_likely
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Probabilities = NDArray[np.floating[Any]] | ProbabilityBlocks
+"""``(n, n_classes)``, as an array, or made block by block."""
 
 COLUMNS = 100
 """Up to so many classes a CSV file has the probability of each; else those of the likeliest."""
@@ -30,7 +34,7 @@ def prediction_columns(
     origins: Sequence[str],
     truth: Sequence[str] | None,
     classes: Sequence[str],
-    probabilities: NDArray[np.floating[Any]],
+    probabilities: Probabilities,
     *,
     split: str,
 ) -> dict[str, list[Any]]:
@@ -43,15 +47,15 @@ def prediction_columns(
         probabilities: ``(n, n_classes)``.
         split: what the items are of the data: ``test``.
     """
-    best = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, np.int64)
-    named = [classes[i] for i in best]
+    best, values = most_likely(probabilities)
+    named = [classes[i] for i in best[:, 0]]
     columns: dict[str, list[Any]] = {"item": list(origins), "split": [split] * len(origins)}
     if truth is not None:
         columns["truth"] = list(truth)
     columns["prediction"] = named
     if truth is not None:
         columns["right"] = [a == b for a, b in zip(truth, named, strict=True)]
-    columns["probability"] = [float(v) for v in probabilities[np.arange(len(best)), best]]
+    columns["probability"] = values[:, 0].tolist()
     return columns
 
 
@@ -59,13 +63,14 @@ def write_predictions(
     folder: Path,
     columns: Mapping[str, Sequence[Any]],
     classes: Sequence[str],
-    probabilities: NDArray[np.floating[Any]],
+    probabilities: Probabilities,
 ) -> None:
     """Write ``predictions.parquet`` and ``predictions.csv`` into a run folder.
 
     Parquet has all probabilities in the column ``probabilities``, in the order of the classes,
     which stand in its metadata as ``classes``. CSV has a column for each of up to 100 classes, and
-    else the five likeliest.
+    else the five likeliest. Where there are more than 50 million probabilities, as of 10,000 items
+    of 10,000 classes, both have the five likeliest.
 
     Args:
         folder: the run folder.
@@ -77,6 +82,11 @@ def write_predictions(
 
     import pyarrow as pa
 
+    likeliest = {**columns, **_spread(classes, probabilities)}
+    write_table(likeliest, folder / "predictions.csv")
+    if not isinstance(probabilities, np.ndarray):
+        write_table(likeliest, folder / "predictions.parquet")
+        return
     flat = pa.array(np.ascontiguousarray(probabilities, dtype=np.float32).reshape(-1))
     ends = np.arange(len(probabilities) + 1, dtype=np.int64) * len(classes)
     table = _table(columns).append_column(
@@ -84,24 +94,20 @@ def write_predictions(
     )
     names = json.dumps([storable(name) for name in classes], ensure_ascii=False)
     write_table(table.replace_schema_metadata({"classes": names}), folder / "predictions.parquet")
-    write_table({**columns, **_spread(classes, probabilities)}, folder / "predictions.csv")
 
 
-def _spread(
-    classes: Sequence[str], probabilities: NDArray[np.floating[Any]]
-) -> dict[str, Sequence[Any]]:
+def _spread(classes: Sequence[str], probabilities: Probabilities) -> dict[str, Sequence[Any]]:
     """Return probabilities as columns: of every class, or of the likeliest."""
-    if len(classes) <= COLUMNS:
+    if len(classes) <= COLUMNS and isinstance(probabilities, np.ndarray):
         return {
             f"probability of {name}": np.asarray(probabilities[:, i], dtype=np.float64).tolist()
             for i, name in enumerate(classes)
         }
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, 1:LIKELIEST]
+    order, values = most_likely(probabilities, LIKELIEST)
     found: dict[str, Sequence[Any]] = {}
-    for place in range(order.shape[1]):
-        rank = order[:, place]
-        found[f"prediction_{place + 2}"] = [classes[i] for i in rank]
-        found[f"probability_{place + 2}"] = probabilities[np.arange(len(rank)), rank].tolist()
+    for place in range(1, order.shape[1]):
+        found[f"prediction_{place + 1}"] = [classes[i] for i in order[:, place]]
+        found[f"probability_{place + 1}"] = values[:, place].tolist()
     return found
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.commands.console import (
@@ -19,7 +18,7 @@ from headstart.commands.console import (
     stdout,
 )
 from headstart.commands.invocation import Call, Commands
-from headstart.commands.prediction_table import prediction_columns, write_predictions
+from headstart.commands.prediction_table import Probabilities, prediction_columns, write_predictions
 from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import Mistake, fit_page, wrong_items
 from headstart.commands.run_place import file_digests
@@ -33,6 +32,7 @@ from headstart.core.settings import recorded
 from headstart.core.wording import count, format_seconds
 from headstart.core.wording import count as counted
 from headstart.data import Inputs, Split
+from headstart.evaluation import most_likely
 from headstart.heads import Head
 from headstart.report import Page, evaluation_table, write_page
 
@@ -176,7 +176,7 @@ def write_run(
     run: Run,
     folder: Path,
     test: Split,
-    probabilities: NDArray[np.floating[Any]],
+    probabilities: Probabilities,
     page: Page | None = None,
 ) -> None:
     """Write head, tuned weights, ``run.json``, metrics, predictions, figures and ``report.html``.
@@ -215,7 +215,7 @@ def write_tested(
     folder: Path,
     classes: tuple[str, ...],
     test: Split,
-    probabilities: NDArray[np.floating[Any]],
+    probabilities: Probabilities,
     *,
     split: str = "test",
 ) -> None:
@@ -225,7 +225,7 @@ def write_tested(
     write_predictions(folder, columns, classes, probabilities)
 
 
-def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]]) -> Page:
+def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
     """Build the page of the run."""
     data = run.configuration["data"]
     cut = (
@@ -256,20 +256,20 @@ def report_page(run: Run, test: Split, probabilities: NDArray[np.floating[Any]])
 def find_mistakes(
     classes: tuple[str, ...],
     test: Split,
-    probabilities: NDArray[np.floating[Any]],
+    probabilities: Probabilities,
     inputs: Inputs,
 ) -> tuple[Mistake, ...]:
     """Return the most confident wrong predictions, each with an excerpt of its item."""
-    predicted = probabilities.argmax(axis=1)
+    best, values = most_likely(probabilities)
+    predicted, confidence = best[:, 0], values[:, 0]
     wrong = np.flatnonzero(predicted != test.labels)
-    confidence = probabilities[wrong, predicted[wrong]]
-    order = wrong[np.argsort(-confidence, kind="stable")][:MISTAKES]
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     return tuple(
         Mistake(
             item=test.origins[i],
             true=classes[test.labels[i]],
             predicted=classes[predicted[i]],
-            probability=float(probabilities[i, predicted[i]]),
+            probability=float(confidence[i]),
             excerpt=inputs.excerpt(test.content(int(i))),
         )
         for i in order

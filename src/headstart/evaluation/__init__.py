@@ -5,7 +5,14 @@ Nothing here knows features or heads; heads and everything above them use it.
 
 from __future__ import annotations
 
-from headstart.evaluation.classification import accuracy_score, evaluate, reliability
+from headstart.evaluation.classification import (
+    ProbabilityBlocks,
+    accuracy_score,
+    evaluate,
+    most_likely,
+    probability_blocks,
+    reliability,
+)
 from headstart.evaluation.intervals import (
     paired_accuracy_difference,
     proportion_interval,
@@ -22,10 +29,13 @@ from headstart.evaluation.repetitions import (
 
 __all__ = [
     "Difference",
+    "ProbabilityBlocks",
     "accuracy_score",
     "evaluate",
     "holm",
+    "most_likely",
     "paired_accuracy_difference",
+    "probability_blocks",
     "proportion_interval",
     "reliability",
     "repeated_accuracy",

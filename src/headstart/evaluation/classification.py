@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ class ProbabilityBlocks(Protocol):
     def shape(self) -> tuple[int, ...]:
         """``(n, k)``."""
 
-    def blocks(self) -> Iterator[tuple[slice, FloatArray]]:
+    def blocks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating[Any]]]]:
         """Yield the rows of all items in order, some at a time."""
 
 
@@ -47,13 +47,33 @@ def probability_blocks(
 ) -> Iterator[tuple[slice, FloatArray]]:
     """Yield probabilities some rows at a time, be they an array or blocks already."""
     if hasattr(probabilities, "blocks"):
-        yield from cast(ProbabilityBlocks, probabilities).blocks()
+        for rows, p in cast(ProbabilityBlocks, probabilities).blocks():
+            yield rows, np.asarray(p, dtype=np.float64)
         return
-    p = np.asarray(probabilities)
-    step = max(1, _CELLS_AT_ONCE // max(p.shape[1], 1))
-    for start in range(0, len(p), step):
-        rows = slice(start, min(start + step, len(p)))
-        yield rows, np.asarray(p[rows], dtype=np.float64)
+    whole = np.asarray(probabilities)
+    step = max(1, _CELLS_AT_ONCE // max(whole.shape[1], 1))
+    for start in range(0, len(whole), step):
+        rows = slice(start, min(start + step, len(whole)))
+        yield rows, np.asarray(whole[rows], dtype=np.float64)
+
+
+def most_likely(
+    probabilities: ProbabilityBlocks | npt.NDArray[np.floating[Any]], count: int = 1
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Return the ``count`` most probable classes of each item and their probabilities, ``(n, c)``.
+
+    The most probable comes first, of equals the first class. At most all classes are returned.
+    """
+    n, k = probabilities.shape
+    count = min(count, k)
+    order, values = np.empty((n, count), dtype=np.int64), np.empty((n, count))
+    for rows, p in probability_blocks(probabilities):
+        found = p.argmax(axis=1)[:, None]
+        if count > 1:
+            found = np.argsort(-p, axis=1, kind="stable")[:, :count]
+        order[rows] = found
+        values[rows] = np.take_along_axis(p, found, axis=1)
+    return order, values
 
 
 def accuracy_score(labels: object, predicted: object, *, level: float = 0.95) -> Score:

@@ -139,7 +139,7 @@ def repeated_accuracy(accuracies: Sequence[float] | np.ndarray, n: int) -> Score
     items = score.value * (1.0 - score.value) / n
     low, high = _crossed(score.value, repetitions, items, count, n).share_limits(n)
     low, high = min(low, exact.low), max(high, exact.high)
-    return Score(score.value, Interval(low, high, exact.level, "t", count))
+    return Score(score.value, Interval(low, high, exact.level, "t", count, n))
 
 
 def repeated_mean(correct: Sequence[Correct], *, test_train_ratio: float | None = None) -> Score:
@@ -162,7 +162,8 @@ def repeated_mean(correct: Sequence[Correct], *, test_train_ratio: float | None 
         shared = test_train_ratio / (1 + test_train_ratio)
         n /= shared + (1 - shared) / len(values)
     low, high = found.share_limits(n)
-    return Score(found.mean, Interval(low, high, LEVEL, "t", len(correct)))
+    items = len(values[0]) if test_train_ratio is None else sum(map(len, values))
+    return Score(found.mean, Interval(low, high, LEVEL, "t", len(correct), items))
 
 
 def repeated_difference(

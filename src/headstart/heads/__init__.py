@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from headstart.heads.data_checks import DoubtfulLabel as DoubtfulLabel
     from headstart.heads.data_checks import Leak as Leak
     from headstart.heads.data_checks import doubtful_labels as doubtful_labels
+    from headstart.heads.data_checks import (
+        doubtful_labels_of_many_classes as doubtful_labels_of_many_classes,
+    )
     from headstart.heads.data_checks import find_leaks as find_leaks
     from headstart.heads.lda import fit_lda as fit_lda
     from headstart.heads.learning_curves import LabelBudget as LabelBudget
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from headstart.heads.logistic import fit_logistic as fit_logistic
     from headstart.heads.logistic import fit_logistic_path as fit_logistic_path
     from headstart.heads.logistic import fit_logistic_paths as fit_logistic_paths
+    from headstart.heads.many_classes import search_takes_too_long as search_takes_too_long
     from headstart.heads.mlp import fit_mlp as fit_mlp
     from headstart.heads.neighbours import NeighboursHead as NeighboursHead
     from headstart.heads.neighbours import PrototypeHead as PrototypeHead
@@ -63,6 +67,7 @@ __getattr__, __dir__, __all__ = contents(
     {
         "base": ("Head", "load_head", "unpack_head"),
         "calibration": ("fit_temperature",),
+        "many_classes": ("search_takes_too_long",),
         "penalty": ("choose_linear",),
         "contract": ("HeadKind", "Trained", "TrainingRows"),
         "copies": ("Together", "keep_together"),
@@ -88,7 +93,13 @@ __getattr__, __dir__, __all__ = contents(
         ),
         "ridge": ("RIDGE_GRID", "RidgePath", "fit_ridge"),
         "source": ("StreamedFeatures",),
-        "data_checks": ("DoubtfulLabel", "Leak", "doubtful_labels", "find_leaks"),
+        "data_checks": (
+            "DoubtfulLabel",
+            "Leak",
+            "doubtful_labels",
+            "doubtful_labels_of_many_classes",
+            "find_leaks",
+        ),
         "sweeps": ("Candidate", "Sweep", "sweep"),
     },
 )

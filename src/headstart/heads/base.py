@@ -11,7 +11,8 @@ import importlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -24,12 +25,15 @@ from headstart.core.files import write_bytes, write_text
 from headstart.core.fingerprints import sha256
 from headstart.evaluation.targets import FloatArray
 from headstart.evaluation.tasks import task_named
-from headstart.heads.features import Features, rows_to_predict
+from headstart.heads.features import Features, blocks, rows_to_predict
 
 ARRAYS_FILE = "head.safetensors"
 OPTIONS_FILE = "head.json"
 FORMAT = 1
 _OPTIONS_LIMIT = 16 * 1024 * 1024
+# Up to so many numbers are kept as one array, and else made so many at a time.
+_MOST_PROBABILITIES = 50_000_000
+_AT_ONCE = 10_000_000
 
 Arrays = dict[str, np.ndarray]
 
@@ -105,11 +109,35 @@ class Head(ABC):
         Raises:
             HeadError: if the features do not fit the head, or the head is a regression.
         """
+        rows = rows_to_predict(x, self.n_features)
+        found = self._probabilities(rows)
+        if len(rows) * self.n_classes <= _MOST_PROBABILITIES:
+            return found.of_logits(self.decision(rows) / self.temperature)
+        whole = np.empty(found.shape)
+        for part, p in found.blocks():
+            whole[part] = p
+        return whole
+
+    def likelihoods(self, x: object) -> FloatArray | HeadProbabilities:
+        """Return class probabilities, where they are many as blocks that are made when read.
+
+        Args:
+            x: features ``(n, d)``.
+
+        Returns:
+            What :meth:`predict_proba` returns, up to 50 million numbers; else an object with
+            ``shape`` and ``blocks()``, as ``evaluate`` takes it.
+        """
+        rows = rows_to_predict(x, self.n_features)
+        if len(rows) * self.n_classes <= _MOST_PROBABILITIES:
+            return self.predict_proba(rows)
+        return self._probabilities(rows)
+
+    def _probabilities(self, rows: Features) -> HeadProbabilities:
         probabilities = task_named(self.task).probabilities
         if probabilities is None:
             raise HeadError(f"a {self.task} head has no class probabilities", hint="use predict")
-        logits = self.decision(rows_to_predict(x, self.n_features)) / self.temperature
-        return probabilities(logits)
+        return HeadProbabilities(self, rows, probabilities)
 
     def predict(self, x: object) -> np.ndarray:
         """Return the prediction for each item.
@@ -118,8 +146,14 @@ class Head(ABC):
             ``(n,) int64`` class indices; ``(n, n_classes) int64`` of 0 and 1 for a multi-label
             head; ``(n, n_classes) float64`` values for a regression.
         """
-        outputs = self.decision(rows_to_predict(x, self.n_features))
-        return task_named(self.task).predict(outputs)
+        rows, predict = rows_to_predict(x, self.n_features), task_named(self.task).predict
+        if len(rows) * self.n_classes <= _MOST_PROBABILITIES:
+            return predict(self.decision(rows))
+        parts = [predict(self.decision(rows[part])) for part in self._parts(len(rows))]
+        return np.concatenate(parts)
+
+    def _parts(self, n: int) -> Iterator[slice]:
+        return blocks(n, max(256, _AT_ONCE // self.n_classes))
 
     def with_temperature(self, temperature: float) -> Self:
         """Return the same head with another calibration temperature (> 0)."""
@@ -162,6 +196,42 @@ class Head(ABC):
         text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
         write_bytes(folder / ARRAYS_FILE, payload)
         write_text(folder / OPTIONS_FILE, text)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadProbabilities:
+    """Class probabilities ``(n, k)`` that are made when they are read, some rows at a time.
+
+    Attributes:
+        head: whose they are.
+        rows: checked features ``(n, d)``.
+        of_logits: logits → probabilities.
+    """
+
+    head: Head
+    rows: Features
+    of_logits: Callable[[FloatArray], FloatArray]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, k)``."""
+        return len(self.rows), self.head.n_classes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any, /) -> FloatArray:
+        """Return the probabilities of some rows, ``(m, k)``."""
+        return self.of_logits(self.head.decision(self.rows[rows]) / self.head.temperature)
+
+    def blocks(self) -> Iterator[tuple[slice, FloatArray]]:
+        """Yield the probabilities of all rows in order, some rows at a time."""
+        for part in self.head._parts(len(self.rows)):
+            yield part, self[part]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Make all of them, for what cannot be done otherwise."""
+        return np.array(self.head.predict_proba(self.rows), dtype=dtype, copy=copy is not False)
 
 
 def load_head(folder: Path | str) -> Head:

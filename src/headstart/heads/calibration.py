@@ -9,6 +9,20 @@ from headstart.core.errors import HeadError
 from headstart.evaluation.targets import FloatArray
 
 _BOUNDS = (-7.0, 7.0)  # of log T: from a thousandth to a thousandfold
+# One number is fitted, for which some thousand rows are enough: with many classes, which make every
+# row wide, no more than so many logits are looked at.
+_MOST_LOGITS = 6_000_000
+
+
+def calibration_rows(n: int, k: int) -> np.ndarray:
+    """Return the rows that calibrate ``k`` classes: all ``n`` up to 6 million logits, else some.
+
+    These are spread evenly over all rows.
+    """
+    kept = max(min(n, 1000), _MOST_LOGITS // max(k, 1))
+    if kept >= n:
+        return np.arange(n)
+    return np.unique(np.linspace(0, n - 1, kept).round().astype(np.int64))
 
 
 def fit_temperature(

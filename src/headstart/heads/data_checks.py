@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headstart.core.division import make_folds
 from headstart.core.errors import HeadError
+from headstart.core.row_keys import Keys
+from headstart.evaluation import probability_blocks
 from headstart.evaluation.targets import as_labels
 from headstart.heads.contract import NEAR
-from headstart.heads.features import as_features
+from headstart.heads.features import as_features, as_rows, subset
+from headstart.heads.lda import fit_lda
 from headstart.heads.neighbours import nearest, unit_rows
 
 _QUERY_ROWS = 1024
@@ -95,12 +99,55 @@ def doubtful_labels(y: object, held_out_probabilities: np.ndarray) -> tuple[Doub
     if p.ndim != 2 or not np.isfinite(p).all():
         raise HeadError(f"expected finite probabilities (items, classes), found shape {p.shape}")
     labels = as_labels(y, len(p), p.shape[1])
-    own = p[np.arange(len(p)), labels]
-    count = np.bincount(labels, minlength=p.shape[1])
-    usual = np.bincount(labels, own, p.shape[1]) / np.maximum(count, 1)
-    usual[count == 0] = np.inf
     suggested = p.argmax(axis=1)
-    top = p[np.arange(len(p)), suggested]
+    at = np.arange(len(p))
+    return _doubtful(labels, p[at, labels], suggested, p[at, suggested], p.shape[1])
+
+
+def doubtful_labels_of_many_classes(
+    x: object, y: object, n_classes: int, *, keys: Keys | None = None, seed: int = 0
+) -> tuple[tuple[DoubtfulLabel, ...], tuple[str, ...]]:
+    """List doubtful labels where logistic regression in every fold would take hours.
+
+    Linear discriminant analysis in five folds makes the held-out probabilities, of which no matrix
+    of rows by classes is kept.
+
+    Args:
+        x, y, n_classes: training features ``(n, d)``, class indices ``(n,)``, their number.
+        keys: which rows are held out together; see :mod:`headstart.core.division`.
+        seed: of the folds.
+
+    Returns:
+        What :func:`doubtful_labels` returns, and what was decided.
+    """
+    features = as_rows(x)
+    labels = as_labels(y, len(features), n_classes)
+    division = make_folds(labels, seed=seed, keys=keys)
+    if division is None:
+        return (), ("labels are not checked, because too few classes have two items",)
+    own, top = np.zeros(len(labels)), np.zeros(len(labels))
+    suggested = labels.copy()
+    for train, held in division.splits():
+        head, _ = fit_lda(subset(features, train), labels[train], n_classes)
+        for part, p in probability_blocks(head.likelihoods(subset(features, held))):
+            rows, at = held[part], np.arange(len(p))
+            suggested[rows] = p.argmax(axis=1)
+            own[rows], top[rows] = p[at, labels[rows]], p[at, suggested[rows]]
+    found = _doubtful(labels, own, suggested, top, n_classes)
+    note = (
+        f"labels are checked by linear discriminant analysis, since {n_classes:,} classes would"
+        " take logistic regression hours"
+    )
+    return found, (*division.notes, note)
+
+
+def _doubtful(
+    labels: np.ndarray, own: np.ndarray, suggested: np.ndarray, top: np.ndarray, k: int
+) -> tuple[DoubtfulLabel, ...]:
+    """Return the doubtful rows from the probabilities of the given and of the likeliest class."""
+    count = np.bincount(labels, minlength=k)
+    usual = np.bincount(labels, own, k) / np.maximum(count, 1)
+    usual[count == 0] = np.inf
     doubtful = np.flatnonzero((suggested != labels) & (top >= usual[suggested]))
     found = [
         DoubtfulLabel(

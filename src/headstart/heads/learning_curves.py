@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,22 +11,28 @@ import numpy.typing as npt
 from headstart.core.division import held_out_part, shuffled_classes
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.records import Curve, Interval, Score
+from headstart.core.records import Curve, Score
 from headstart.core.row_keys import Keys, take_keys, units_among
 from headstart.core.seeds import require_seeds
-from headstart.evaluation import t_interval
+from headstart.evaluation import repeated_mean
+from headstart.evaluation.forecast import forecast
+from headstart.evaluation.repetitions import Correct
 from headstart.evaluation.targets import as_labels, require_two_classes
+from headstart.heads.base import Head
 from headstart.heads.copies import keep_together
 from headstart.heads.features import as_features
+from headstart.heads.lda import fit_lda
 from headstart.heads.penalty import choose_linear
 
 FloatArray = npt.NDArray[np.float64]
 
 _SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _GRID = tuple(float(c) for c in 10.0 ** np.arange(-5, 3.1, 1.0))
-_EXPONENTS = np.linspace(0.05, 1.5, 30)
-_RESAMPLES = 400
 _FIFTHS = 5
+_POINTS = 3  # of a curve that is extrapolated
+# Above so many classes, and products of rows, features and classes, a closed form draws the curve.
+_MANY_CLASSES = 250
+_MOST_PRODUCTS = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,13 @@ class LabelBudget:
 
     Attributes:
         shots: labels per class of each point; of classes with fewer, all are used.
-        curve: mean held-out accuracy, with the band of Student's t over the repetitions.
-        scores: the points with their intervals.
+        curve: mean held-out accuracy, with the band of its intervals.
+        scores: the points with their intervals, which count repetitions and held-out items.
         accuracies: ``(points, repetitions)``.
-        extrapolated: accuracy at twice the labels of the last point, by the power law
-            ``error = a + b shots^-c``, with the interval of a bootstrap over repetitions; None
-            with fewer than three points.
-        gain: ``extrapolated`` minus the fitted law at the last point, with the same interval.
+        extrapolated: accuracy of a head that is trained on twice the labels of the last point, by
+            the power law ``error = a + b shots^-c``, with an interval that predicts one such head
+            (see :mod:`headstart.evaluation.forecast`); None with fewer than three points.
+        gain: the same, less the accuracy of one head of the last point.
         notes: what was decided on the user's behalf.
     """
 
@@ -100,28 +105,44 @@ def learning_curve(
         for repetition in range(repetitions)
     ]
     points = _points(shots, min(_most(labels[rest], keys.take(rest)) for rest, _ in divisions))
+    many = n_classes > _MANY_CLASSES and features.size * n_classes > _MOST_PRODUCTS
     accuracies = np.empty((len(points), repetitions))
+    right: list[list[Correct]] = [[] for _ in points]
     with reporter.task("learning curve", accuracies.size, "fits") as progress:
         for repetition, (rest, held) in enumerate(divisions):
             rank = _ranks(labels[rest], (seed, repetition), keys.take(rest))
             for at, shot in enumerate(points):
                 drawn = rest[rank < shot]
-                head = choose_linear(
-                    features[drawn],
-                    labels[drawn],
-                    n_classes,
-                    grid=_GRID,
-                    seed=seed,
-                    keys=keys.take(drawn),
-                    groups=take_keys(groups, drawn),
-                ).head
-                accuracies[at, repetition] = float(
-                    (head.predict(features[held]) == labels[held]).mean()
-                )
+                head: Head
+                if many:
+                    head = fit_lda(features[drawn], labels[drawn], n_classes)[0]
+                else:
+                    head = choose_linear(
+                        features[drawn],
+                        labels[drawn],
+                        n_classes,
+                        grid=_GRID,
+                        seed=seed,
+                        keys=keys.take(drawn),
+                        groups=take_keys(groups, drawn),
+                    ).head
+                found = head.predict(features[held]) == labels[held]
+                accuracies[at, repetition] = float(found.mean())
+                right[at].append(found)
                 progress.advance()
-    scores = tuple(t_interval(row, bounds=(0, 1)) for row in accuracies)
-    extrapolated, gain = _extrapolate(np.array(points, dtype=float), accuracies, seed)
+    # A fifth is held out, a quarter of what is left.
+    scores = tuple(repeated_mean(row, test_train_ratio=1 / (_FIFTHS - 1)) for row in right)
+    extrapolated = gain = None
+    if len(points) >= _POINTS:
+        counts = [len(held) for _, held in divisions]
+        ahead = forecast(np.array(points, dtype=float), accuracies, counts, seed=seed)
+        extrapolated, gain = ahead.accuracy, ahead.gain
     notes = (*together.notes, *_division_notes(labels, keys), *_point_notes(points))
+    if many:
+        notes += (
+            f"the curve is that of linear discriminant analysis, since {n_classes:,} classes would"
+            " take logistic regression hours",
+        )
     return LabelBudget(
         points, _curve(points, scores), scores, accuracies, extrapolated, gain, notes
     )
@@ -151,54 +172,6 @@ def _ranks(labels: np.ndarray, seed: Sequence[int], keys: Keys) -> np.ndarray:
     for rows in shuffled_classes(labels, seed, keys=keys):
         rank[rows] = np.arange(len(rows))
     return rank
-
-
-def fit_power_law(shots: FloatArray, error: FloatArray) -> tuple[float, float, float]:
-    """Return (a, b, c) of ``error = a + b shots^-c``, a and b not negative, by least squares.
-
-    The exponent is searched on a grid; a and b follow in closed form.
-    """
-    best = (np.inf, (float(error.min()), 0.0, 1.0))
-    for c in _EXPONENTS:
-        basis = shots**-c
-        for with_floor in (True, False):
-            if with_floor:
-                spread = basis - basis.mean()
-                b = float(spread @ error / max(float(spread @ spread), 1e-300))
-                a = float(error.mean() - b * basis.mean())
-            else:
-                a, b = 0.0, float(basis @ error / (basis @ basis))
-            loss = float(((a + b * basis - error) ** 2).sum())
-            if a >= 0 and b >= 0 and loss < best[0]:
-                best = (loss, (a, b, float(c)))
-    return best[1]
-
-
-def _extrapolate(
-    shots: FloatArray, accuracies: FloatArray, seed: int
-) -> tuple[Score | None, Score | None]:
-    if len(shots) < 3:
-        return None, None
-    n = accuracies.shape[1]
-    rng = np.random.default_rng(seed)
-    draws = [np.arange(n)] + [rng.integers(0, n, n) for _ in range(_RESAMPLES if n > 1 else 0)]
-    found = np.array([_doubled(shots, accuracies[:, draw].mean(axis=1)) for draw in draws])
-    if n < 2:
-        return Score(float(found[0, 0]), None), Score(float(found[0, 1]), None)
-    low, high = np.percentile(found[1:], [2.5, 97.5], axis=0)
-    scores = [
-        Score(float(found[0, i]), Interval(float(low[i]), float(high[i]), 0.95, "prediction", n))
-        for i in range(2)
-    ]
-    return scores[0], scores[1]
-
-
-def _doubled(shots: FloatArray, accuracy: FloatArray) -> tuple[float, float]:
-    """Return the law's accuracy at twice the last point, and its gain over the last point."""
-    # The law holds for many labels, not for one or two: the last five points shape it.
-    a, b, c = fit_power_law(shots[-5:], 1.0 - accuracy[-5:])
-    now, then = a + b * shots[-1] ** -c, a + b * (2 * shots[-1]) ** -c
-    return 1.0 - then, cast(float, now - then)
 
 
 def _curve(points: tuple[int, ...], scores: tuple[Score, ...]) -> Curve:
@@ -240,6 +213,6 @@ def _classes(count: int) -> str:
 
 
 def _point_notes(points: tuple[int, ...]) -> tuple[str, ...]:
-    if len(points) < 3:
+    if len(points) < _POINTS:
         return ("too few points for an extrapolation, which needs three",)
     return ()

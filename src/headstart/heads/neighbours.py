@@ -14,7 +14,7 @@ from headstart.core.errors import HeadError
 from headstart.core.row_keys import Index, Keys
 from headstart.evaluation.targets import FloatArray, as_labels, as_weights, require_two_classes
 from headstart.heads.base import Arrays, Head, expect_arrays
-from headstart.heads.calibration import fit_temperature
+from headstart.heads.calibration import calibration_rows, fit_temperature
 from headstart.heads.copies import keep_together, members_of_several, units_left_out
 from headstart.heads.features import Features, as_rows, blocks
 from headstart.heads.options import NeighboursOptions
@@ -309,11 +309,13 @@ def fit_prototype(
         np.add.at(sums, labels[rows], _unit(features[rows] - centre) * count[rows, None])
     present = np.bincount(labels, minlength=n_classes) > 0
     prototypes = _unit(sums)
-    cosine = _left_out(features, labels, centre, sums, count, of)
+    judges = calibration_rows(n, n_classes)
+    cosine = _left_out(features, labels, centre, sums, count, of, judges)
     cosine[:, ~present] = -np.inf
     head = PrototypeHead(centre, prototypes, present)
-    if np.isfinite(cosine[np.arange(n), labels]).any():
-        head = head.with_temperature(fit_temperature(cosine, labels, weight))
+    if np.isfinite(cosine[np.arange(len(judges)), labels[judges]]).any():
+        own = None if weight is None else weight[judges]
+        head = head.with_temperature(fit_temperature(cosine, labels[judges], own))
     return head
 
 
@@ -324,26 +326,31 @@ def _left_out(
     sums: FloatArray,
     count: FloatArray,
     units: Index,
+    judges: Index,
 ) -> FloatArray:
-    """Return the cosine of each row with class means taken without its unit, ``(n, k)``.
+    """Return the cosine of the rows ``judges`` with class means without their unit, ``(m, k)``.
 
     A class that is in that unit alone gets ``-inf``.
     """
-    n, rows_of = len(labels), np.bincount(labels, minlength=len(sums))
-    prototypes, cosine = _unit(sums), np.empty((n, len(sums)))
-    for rows in blocks(n):
+    rows_of = np.bincount(labels, minlength=len(sums))
+    prototypes, cosine = _unit(sums), np.empty((len(judges), len(sums)))
+    for part in blocks(len(judges)):
+        rows = judges[part]
         unit, truth = _unit(features[rows] - centre), labels[rows]
-        cosine[rows] = unit @ prototypes.T
+        cosine[part] = unit @ prototypes.T
         rest = _unit(sums[truth] - unit * count[rows, None])
         own = np.where(rows_of[truth] > 1, np.einsum("nd,nd->n", unit, rest), -np.inf)
-        cosine[np.arange(rows.start, rows.stop), truth] = own
+        cosine[np.arange(part.start, part.stop), truth] = own
+    place = np.full(len(labels), -1)
+    place[judges] = np.arange(len(judges))
     for members in members_of_several(units):
-        unit = _unit(features[members] - centre)
+        unit, judging = _unit(features[members] - centre), place[members] >= 0
         for label in np.unique(labels[members]):
             inside = labels[members] == label
             rest = sums[label] - count[members[inside]] @ unit[inside]
             left = rows_of[label] > inside.sum()
-            cosine[members, label] = unit @ _unit(rest[None])[0] if left else -np.inf
+            nearness = unit[judging] @ _unit(rest[None])[0] if left else -np.inf
+            cosine[place[members[judging]], label] = nearness
     return cosine
 
 

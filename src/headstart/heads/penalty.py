@@ -31,6 +31,7 @@ from headstart.heads.logistic import (
     fit_logistic_path,
     fit_logistic_paths,
 )
+from headstart.heads.many_classes import fit_many_classes, search_takes_too_long
 from headstart.heads.source import StreamedFeatures
 
 _FALLBACK_C = 1.0
@@ -60,7 +61,8 @@ def choose_linear(
     """Fit logistic regression with the C that cross-validation inside these rows prefers.
 
     The head is refitted on all rows, and its temperature fitted to the held-out predictions at
-    that C.
+    that C. With more than 1,000 classes and five billion products of rows, features and classes, C
+    and temperature are chosen on the items of some classes, and nothing is held out of the rest.
 
     Args:
         x: training features ``(n, d)``; large ones on disk are read in blocks, as by
@@ -110,6 +112,15 @@ def choose_linear(
     together = keep_together(encoded.strata, features, keys=keys, names=names)
     notes += together.notes
     rows = _different(features, encoded, weight, together.keys, groups)
+    fixed = {"class_weight": class_weight, "standardise": standardise, "device": device}
+    if encoded.labels is not None and search_takes_too_long(features.shape, n_classes):
+        return fit_many_classes(
+            rows.training(n_classes, seed, reporter),
+            notes,
+            choose_linear,
+            {"folds": folds, "grid": grid, "rule": rule, **fixed},
+            {"tolerance": tolerance, "order": rows.order, **fixed},
+        )
     divided = make_folds(
         np.zeros(len(rows.targets), np.int64) if rows.strata is None else rows.strata,
         folds,
@@ -119,12 +130,10 @@ def choose_linear(
         names=None if rows.strata is None else names,
     )
     common: dict[str, Any] = {
-        "class_weight": class_weight,
+        **fixed,
         "sample_weight": rows.weight,
-        "standardise": standardise,
         "task": task,
         "order": rows.order,
-        "device": device,
     }
     path: LogisticPath | None = None
     if divided is None:
@@ -201,6 +210,19 @@ class _Different:
     groups: Keys | None
     order: np.ndarray | None
     inverse: np.ndarray
+
+    def training(self, n_classes: int, seed: int, reporter: Reporter) -> TrainingRows:
+        """Return them as training rows of a classification."""
+        return TrainingRows(
+            self.x,
+            self.targets,
+            n_classes,
+            keys=self.keys,
+            groups=self.groups,
+            weights=self.weight,
+            seed=seed,
+            reporter=reporter,
+        )
 
 
 def _different(

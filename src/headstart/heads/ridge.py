@@ -18,8 +18,10 @@ from headstart.heads.calibration import fit_temperature
 from headstart.heads.copies import keep_together, members_of_several, units_left_out
 from headstart.heads.features import Features, as_rows, blocks, moments, standardised
 from headstart.heads.linear import LinearHead
+from headstart.heads.ridge_classes import fit_many_classes
 
 _TOGETHER_ROWS = 4096
+_MOST_TARGETS = 10_000_000
 _EYE_SPARE = 1.0 + 1e-12
 
 RIDGE_GRID: tuple[float, ...] = tuple(float(a) for a in 10.0 ** np.linspace(-3, 8, 45))
@@ -37,7 +39,8 @@ class RidgePath:
         chosen: the position of the least ``error``.
         head: at the chosen penalty; a classifier's temperature is fitted to the left-out outputs.
         left_out: ``(n, k)``, the output for each row of the fit to all other rows, at the chosen
-            penalty; what is kept together is left out together.
+            penalty; what is kept together is left out together. None, as ``accuracy`` is NaN, where
+            rows times classes exceed ten million: then no such matrix is made.
         notes: what was decided on the user's behalf.
     """
 
@@ -46,7 +49,7 @@ class RidgePath:
     accuracy: FloatArray
     chosen: int
     head: LinearHead
-    left_out: FloatArray
+    left_out: FloatArray | None
     notes: tuple[str, ...] = ()
 
 
@@ -93,7 +96,7 @@ def fit_ridge(
         raise HeadError("expected finite penalties above 0")
     what = task_named(task)
     encoded = what.encode(y, len(features), n_classes)
-    labels, targets = encoded.labels, what.code(encoded, n_classes)
+    labels = encoded.labels
     counts = as_weights(sample_weight, len(features))
     weight = class_weight_vector(class_weight, labels, n_classes, counts)
     weights = np.ones(len(features)) if weight is None else weight
@@ -101,13 +104,25 @@ def fit_ridge(
     scale = scale if standardise else np.ones_like(scale)
     together = keep_together(encoded.strata, features, keys=keys)
     units = units_left_out(together.keys, groups)
+    if labels is not None and len(features) * n_classes > _MOST_TARGETS:
+        found = fit_many_classes(features, labels, n_classes, grid, mean, scale, weights, units)
+        return RidgePath(
+            tuple(float(a) for a in grid),
+            found.error,
+            np.full(len(grid), np.nan),
+            found.chosen,
+            found.head,
+            None,
+            together.notes,
+        )
+    targets = what.code(encoded, n_classes)
     system = _System(features, mean, scale, weights, targets, units)
     error, accuracy = _left_out_scores(system, grid, encoded.values, what, counts)
     chosen = int(error.argmin())
     alpha = float(grid[chosen])
     left_out = np.empty_like(targets)
     for rows, outputs in system.left_out(np.array([alpha])):
-        left_out[rows] = outputs[0]
+        left_out[rows] = next(outputs)
     coefficients, intercept = system.solve(alpha)
     present = encoded.present
     head = LinearHead(coefficients, intercept, mean, scale, present, task=task, method="ridge")
@@ -211,24 +226,23 @@ class _System:
                 w += self._weighted(rows).T @ dual[rows]
         return w, self.target_mean - self.centre @ w
 
-    def left_out(self, alphas: FloatArray) -> Iterator[tuple[Any, list[FloatArray]]]:
+    def left_out(self, alphas: FloatArray) -> Iterator[tuple[Any, Iterator[FloatArray]]]:
         """Yield, block by block, the outputs for each row of the fit to all other rows.
 
-        A block is turned into the eigenbasis once for all penalties: ``(rows, one (m, k) each)``.
-        What is kept together follows behind all others.
+        A block is turned into the eigenbasis once for all penalties, whose outputs ``(m, k)``
+        follow one by one: ``(rows, outputs)``. What is kept together follows behind all others.
         """
         yield from self._left_out_alone(alphas)
         for members in self.together:
             yield members.ravel(), self._left_out_together(members, alphas)
 
-    def _left_out_together(self, members: Index, alphas: FloatArray) -> list[FloatArray]:
-        """Return the outputs ``(u m, k)`` at every penalty for u units of m rows: ``(u, m)``."""
+    def _left_out_together(self, members: Index, alphas: FloatArray) -> Iterator[FloatArray]:
+        """Yield the outputs ``(u m, k)`` at every penalty for u units of m rows: ``(u, m)``."""
         rows = members.ravel()
         root, targets = self.root[rows][:, None], self.targets[rows]
         safe = np.maximum(root, 1e-150)
         turned = self._block(rows) @ self.basis if self.primal else self.basis[rows]
         factor = (turned * root if self.primal else turned).reshape(*members.shape, -1)
-        outputs = []
         for alpha in alphas:
             inner = self.projected / (self.values + alpha)[:, None]
             fitted = turned @ inner if self.primal else (turned * self.values) @ inner / safe
@@ -239,35 +253,35 @@ class _System:
             )
             residual = (targets - fitted - self.target_mean) * root
             solved = _without(parts, residual.reshape(*members.shape, -1)).reshape(targets.shape)
-            output = np.where(root > 0, targets - solved / safe, fitted + self.target_mean)
-            outputs.append(output)
-        return outputs
+            yield np.where(root > 0, targets - solved / safe, fitted + self.target_mean)
 
-    def _left_out_alone(self, alphas: FloatArray) -> Iterator[tuple[Any, list[FloatArray]]]:
-        inner = [self.projected / (self.values + alpha)[:, None] for alpha in alphas]
+    def _left_out_alone(self, alphas: FloatArray) -> Iterator[tuple[Any, Iterator[FloatArray]]]:
         for rows in self._blocks():
-            if self.primal:
-                turned = self._block(rows) @ self.basis
-                squares = turned * turned
-                leverage = squares @ (1.0 / (self.values[:, None] + alphas))
-                leverage *= self.weights[rows, None]
-                fitted = [turned @ one for one in inner]
-            else:
-                u = self.basis[rows]
-                leverage = (u * u) @ (self.values[:, None] / (self.values[:, None] + alphas))
-                root = np.maximum(self.root[rows], 1e-150)[:, None]
-                fitted = [(u * self.values) @ one / root for one in inner]
-            hat = self.weights[rows, None] / self.total + leverage
-            spare = np.maximum(1.0 - hat, 1e-12)
-            targets, alone = self.targets[rows], self.alone[rows]
-            found = [
-                targets - (targets - one - self.target_mean) / spare[:, at, None]
-                for at, one in enumerate(fitted)
-            ]
+            alone = self.alone[rows]
             if alone.all():
-                yield rows, found
+                yield rows, self._outputs(rows, alphas)
             elif alone.any():
-                yield np.arange(rows.start, rows.stop)[alone], [one[alone] for one in found]
+                outputs = (one[alone] for one in self._outputs(rows, alphas))
+                yield np.arange(rows.start, rows.stop)[alone], outputs
+
+    def _outputs(self, rows: slice, alphas: FloatArray) -> Iterator[FloatArray]:
+        """Yield the outputs ``(m, k)`` for a block at every penalty, each row left out alone."""
+        if self.primal:
+            factor = self._block(rows) @ self.basis
+            leverage = (factor * factor) @ (1.0 / (self.values[:, None] + alphas))
+            leverage *= self.weights[rows, None]
+        else:
+            u = self.basis[rows]
+            leverage = (u * u) @ (self.values[:, None] / (self.values[:, None] + alphas))
+            factor = u * self.values
+        hat = self.weights[rows, None] / self.total + leverage
+        spare, targets = np.maximum(1.0 - hat, 1e-12), self.targets[rows]
+        root = np.maximum(self.root[rows], 1e-150)[:, None]
+        for at, alpha in enumerate(alphas):
+            fitted = factor @ (self.projected / (self.values + alpha)[:, None])
+            if not self.primal:
+                fitted /= root
+            yield targets - (targets - fitted - self.target_mean) / spare[:, at, None]
 
     def _decompose_gram(self, d: int) -> None:
         gram, cross = np.zeros((d, d)), np.zeros((d, self.y.shape[1]))

@@ -15,15 +15,16 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
 from headstart.core.row_keys import Keys
 from headstart.core.seeds import require_seeds
-from headstart.evaluation import repeated_accuracy
+from headstart.evaluation import probability_blocks, repeated_accuracy
 from headstart.evaluation.targets import as_labels, require_two_classes
 from headstart.heads.base import Head
-from headstart.heads.calibration import fit_temperature
+from headstart.heads.calibration import calibration_rows, fit_temperature
 from headstart.heads.contract import HeadKind, SweepRequest, TrainingRows, Trial
 from headstart.heads.copies import keep_together
 from headstart.heads.features import as_rows, streaming_note
 from headstart.heads.logistic import DINO_GRID
-from headstart.heads.penalty import absent_note
+from headstart.heads.many_classes import choose_on_some_classes, search_takes_too_long
+from headstart.heads.penalty import absent_note, choose_linear
 from headstart.heads.registry import head_kind, head_kinds, head_names
 
 
@@ -157,7 +158,9 @@ def sweep(
         *dict.fromkeys(note for x in features.values() for note in streaming_note(x)),
     )
     shared = {"class_weight": class_weight, "device": device}
+    more_notes: list[str] = []
     tried: list[tuple[Candidate, Trial]] = []
+    trials: Sequence[Trial]
     curves: list[Curve] = []
     with reporter.task("sweep", len(features) * len(kinds), "kinds of head") as progress:
         for view, x in features.items():
@@ -166,7 +169,16 @@ def sweep(
             )
             request = SweepRequest(view, divisions, tuple(grid), _distinct(standardise), shared)
             for kind in kinds:
-                if kind.solve is not None:
+                if kind.solve is not None and search_takes_too_long(x.shape, n_classes):
+                    if len(kinds) > 1:
+                        more_notes.append(_left_out(kind, n_classes))
+                        progress.advance()
+                        continue
+                    c, _, found = choose_on_some_classes(rows, choose_linear, shared)
+                    more_notes += found
+                    options = [{"C": c, "standardise": s} for s in request.standardise]
+                    trials = [_trial(kind, one, rows, request, tuple(seeds)) for one in options]
+                elif kind.solve is not None:
                     trials, more = kind.solve(rows, request)
                     curves += more
                 else:
@@ -180,7 +192,20 @@ def sweep(
     winner, trial = tried[0]
     candidates = tuple(candidate for candidate, _ in tried)
     return Sweep(
-        candidates, tuple(curves), winner, trial.refit(), divisions[0].count, tuple(seeds), notes
+        candidates,
+        tuple(curves),
+        winner,
+        trial.refit(),
+        divisions[0].count,
+        tuple(seeds),
+        (*notes, *dict.fromkeys(more_notes)),
+    )
+
+
+def _left_out(kind: HeadKind, n_classes: int) -> str:
+    return (
+        f"{kind.name} heads are left out: in every fold, with all {n_classes:,} classes, they would"
+        " take hours; fit trains one, and so does a sweep of this head alone"
     )
 
 
@@ -232,25 +257,32 @@ def _trial(
 ) -> Trial:
     options = kind.settings(values, **request.shared)
     labels = np.asarray(rows.y)
-    held_out = np.empty((len(labels), rows.n_classes))
+    calibrate = not kind.calibrated or kind.solve is not None
+    judges = calibration_rows(len(labels), rows.n_classes) if calibrate else np.empty(0, np.int64)
+    place = np.full(len(labels), -1)
+    place[judges] = np.arange(len(judges))
+    held_out = np.empty((len(judges), rows.n_classes))
     accuracy, counts, loss = [], [], 0.0
     for division, seed in zip(request.divisions, seeds, strict=True):
         for train, held in division.splits():
             head = kind.fit(rows.take(train, seed=seed), options).head
-            p = held_out[held] = head.predict_proba(rows.take(held).x)
-            truth = labels[held]
-            accuracy.append(float((p.argmax(axis=1) == truth).mean()))
-            own = np.maximum(p[np.arange(len(held)), truth], 1e-12)
-            loss -= float(np.log(own).sum())
+            right = 0
+            for part, p in probability_blocks(head.likelihoods(rows.take(held).x)):
+                truth, judging = labels[held[part]], place[held[part]] >= 0
+                held_out[place[held[part]][judging]] = p[judging]
+                right += int((p.argmax(axis=1) == truth).sum())
+                own = np.maximum(p[np.arange(len(p)), truth], 1e-12)
+                loss -= float(np.log(own).sum())
+            accuracy.append(right / len(held))
             counts.append(len(held))
     temperature = 1.0
-    if not kind.calibrated:
+    if calibrate:
         with np.errstate(divide="ignore"):
-            temperature = fit_temperature(np.log(held_out), labels)
+            temperature = fit_temperature(np.log(held_out), labels[judges])
 
     def refit() -> Head:
         head = kind.fit(rows, options).head
-        return head if kind.calibrated else head.with_temperature(temperature)
+        return head.with_temperature(temperature) if calibrate else head
 
     return Trial(
         values, np.array(accuracy), np.array(counts), loss / float(sum(counts)), False, refit

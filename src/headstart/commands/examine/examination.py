@@ -9,6 +9,7 @@ from typing import Any
 from headstart.commands.invocation import Commands
 from headstart.core.records import Score, to_plain
 from headstart.heads import LabelBudget
+from headstart.report.text import format_few
 
 EXAMPLES = 24
 """So many near copies, and so many doubtful labels, are shown in the report; the JSON has all."""
@@ -81,6 +82,7 @@ def format_gain(gain: Score) -> str:
     text = f"{100 * gain.value:+.1f} points"
     if gain.interval is None:
         return text
+    text = format_few(gain.interval.items) + text
     low, high = 100 * gain.interval.low, 100 * gain.interval.high
     return f"{text} (95 % interval {low:+.1f} to {high:+.1f})"
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headstart.commands.embedding import embed, load_backbone
 from headstart.commands.examine.examination import EXAMPLES, Doubt, Examination, NearCopy
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
@@ -19,12 +22,17 @@ from headstart.core.files import write_json
 from headstart.core.records import Excerpt, to_plain
 from headstart.core.settings import recorded
 from headstart.heads import (
+    DoubtfulLabel,
+    TrainingRows,
     choose_linear,
     doubtful_labels,
+    doubtful_labels_of_many_classes,
     find_leaks,
     keep_together,
     learning_curve,
+    search_takes_too_long,
 )
+from headstart.heads.features import as_rows
 
 
 @holds_folder
@@ -65,15 +73,12 @@ def examine(
     seed, reporter = run.seed, session.reporter
     together = keep_together(labels, x, keys=embedded.train.ids, names=classes)
     keys = together.keys
-    choice = choose_linear(
-        x, labels, len(classes), seed=seed, keys=keys, names=classes, reporter=reporter
+    doubtful, held_out, notes = _doubts(
+        TrainingRows(
+            x, labels, len(classes), keys=keys, names=classes, seed=seed, reporter=reporter
+        )
     )
-    session.say(*together.notes, *choice.notes)
-    doubtful = (
-        ()
-        if choice.held_out_probabilities is None
-        else doubtful_labels(labels, choice.held_out_probabilities)
-    )
+    session.say(*together.notes, *notes)
     budget = learning_curve(
         x,
         labels,
@@ -114,12 +119,27 @@ def examine(
             ],
             [inputs.excerpt(first.content(d.row)) for d in doubtful[:EXAMPLES]],
         )
-        held_out = choice.held_out_probabilities
         with publishing_run(folder) as place:
             if held_out is not None:  # by a head that did not see the item
                 write_tested(place, classes, embedded.train, held_out, split="train, held out")
             _write(found, place, excerpts, configuration)
     return found
+
+
+def _doubts(
+    rows: TrainingRows,
+) -> tuple[tuple[DoubtfulLabel, ...], NDArray[np.float64] | None, tuple[str, ...]]:
+    """Return doubtful labels, the held-out probabilities where they are kept, and notes."""
+    x, labels, k = as_rows(rows.x), np.asarray(rows.y), rows.n_classes
+    if search_takes_too_long(x.shape, k):
+        found, notes = doubtful_labels_of_many_classes(x, labels, k, keys=rows.keys, seed=rows.seed)
+        return found, None, notes
+    choice = choose_linear(
+        x, labels, k, seed=rows.seed, keys=rows.keys, names=rows.names, reporter=rows.reporter
+    )
+    held_out = choice.held_out_probabilities
+    found = () if held_out is None else doubtful_labels(labels, held_out)
+    return found, held_out, choice.notes
 
 
 def _write(

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.backbones import Backbone
@@ -24,6 +23,7 @@ from headstart.commands.finetune.options import FINETUNE, FinetuneConfig
 from headstart.commands.finetune.page import finetune_page
 from headstart.commands.finetune.start import fit_probe, score_probe, surgical_block
 from headstart.commands.invocation import Call
+from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run_folder import Run, backbone_fingerprint, split_fingerprint
 from headstart.commands.run_place import CHECKPOINT, RUN, holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
@@ -366,10 +366,10 @@ class _Job:
             reporter=self.session.reporter,
         )
 
-    def _test(self, head: LinearHead) -> tuple[Evaluation, tuple[Baseline, ...], NDArray[Any]]:
+    def _test(self, head: LinearHead) -> tuple[Evaluation, tuple[Baseline, ...], Probabilities]:
         """Evaluate the head on the test split, and the figures to beat."""
         train, test = self.items.train, self.items.test
-        probabilities = head.predict_proba(self.items.features(test))
+        probabilities = head.likelihoods(self.items.features(test))
         evaluation = score(test.labels, probabilities, self.dataset.classes)
         found = list(self.baselines)
         if self.config.baselines:

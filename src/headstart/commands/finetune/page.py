@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from headstart.commands.finetune.plan_table import (
     HEADER,
@@ -15,6 +11,7 @@ from headstart.commands.finetune.plan_table import (
     place_rows,
     plan_rows,
 )
+from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run_folder import Run
 from headstart.commands.run_page import fit_page
 from headstart.commands.run_report import find_mistakes
@@ -31,7 +28,7 @@ def finetune_page(
     plan: Plan,
     trained: Trained,
     test: Split,
-    probabilities: NDArray[np.floating[Any]],
+    probabilities: Probabilities,
 ) -> Page:
     """Build the page.
 

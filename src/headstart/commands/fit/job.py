@@ -76,7 +76,7 @@ def fit(
     if found:
         session.say("this head was trained before on the same rows: taken unchanged")
     with session.clock("evaluate"):
-        probabilities = trained.head.predict_proba(embedded.test_rows())
+        probabilities = trained.head.likelihoods(embedded.test_rows())
         evaluation = score(embedded.test.labels, probabilities, dataset.classes)
         baselines = (
             _baselines(fingerprints, embedded, network.inputs, session) if config.baselines else ()

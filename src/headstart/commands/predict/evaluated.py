@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from headstart.backbones import Backbone
 from headstart.commands.invocation import Commands
+from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run_folder import describe_environment
 from headstart.commands.run_page import fit_page
 from headstart.commands.run_place import RUN, whole_run
@@ -40,7 +38,7 @@ class Evaluated:
 
     evaluation: Evaluation
     split: Split
-    probabilities: NDArray[np.float64]
+    probabilities: Probabilities
     data: str
     backbone: Backbone
     run: Path | None

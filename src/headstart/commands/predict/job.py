@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.commands.invocation import Call
@@ -20,7 +19,7 @@ from headstart.commands.predict.options import (
     OpenConfig,
     PredictConfig,
 )
-from headstart.commands.prediction_table import write_table
+from headstart.commands.prediction_table import Probabilities, write_table
 from headstart.commands.run_folder import Run, SavedRun, open_run
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.session import Session
@@ -31,6 +30,7 @@ from headstart.core.records import CacheUse, Evaluation
 from headstart.data import BadItem, Split
 from headstart.data.levels import ValueRange
 from headstart.evaluation import evaluate as score
+from headstart.evaluation import most_likely
 from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head
 
@@ -42,14 +42,15 @@ class Predictions:
     Attributes:
         origins: where each item is found in the input.
         classes: class names, in the order of the columns of ``probabilities``.
-        probabilities: ``(n, n_classes) float64``; rows sum to 1.
+        probabilities: ``(n, n_classes) float64``; rows sum to 1. More than 50 million of them are
+            made when they are read, by ``blocks()`` or ``numpy.asarray``.
         bad: items that could not be read and are left out (``on_bad="skip"``).
         cache: feature rows found and computed.
     """
 
     origins: tuple[str, ...]
     classes: tuple[str, ...]
-    probabilities: NDArray[np.float64]
+    probabilities: Probabilities
     bad: tuple[BadItem, ...]
     cache: CacheUse
 
@@ -59,7 +60,7 @@ class Predictions:
     @property
     def labels(self) -> tuple[str, ...]:
         """The most probable class of each item."""
-        return tuple(self.classes[i] for i in self.probabilities.argmax(axis=1))
+        return tuple(self.classes[i] for i in most_likely(self.probabilities)[0][:, 0])
 
     def columns(self, top: int = 3) -> dict[str, list[Any]]:
         """Return a table: item, class, probability, and the next classes with theirs.
@@ -68,8 +69,7 @@ class Predictions:
             top: how many classes per item; at most the number of classes.
         """
         top = max(1, min(top, len(self.classes)))
-        order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :top]
-        values = np.take_along_axis(self.probabilities, order, axis=1)
+        order, values = most_likely(self.probabilities, top)
         table: dict[str, list[Any]] = {"item": list(self.origins)}
         for rank in range(top):
             suffix = "" if rank == 0 else f"_{rank + 1}"
@@ -304,7 +304,7 @@ class _Model:
         return Predictions(
             origins=tuple(split.origins[i] for i in found.kept),
             classes=self.classes,
-            probabilities=np.asarray(self.head.predict_proba(found.rows), dtype=np.float64),
+            probabilities=self.head.likelihoods(found.rows),
             bad=found.bad,
             cache=found.use,
         )

@@ -109,7 +109,7 @@ def sweep(
     cut = cuts[winner.view]
     with session.clock("evaluate"):
         rows = embedded.test_rows(list(cuts).index(winner.view))
-        probabilities = found.head.predict_proba(rows)
+        probabilities = found.head.likelihoods(rows)
         evaluation = score(embedded.test.labels, probabilities, dataset.classes)
     made = new_run(
         session,
@@ -231,7 +231,7 @@ def _sweep_features(arrays: Mapping[str, NDArray[Any]], call: Call) -> SweepResu
     scored = None
     if x_test is not None:
         truth = np.searchsorted(classes, arrays["y_test"]).astype(np.int64)
-        probabilities = found.head.predict_proba(x_test)
+        probabilities = found.head.likelihoods(x_test)
         scored = score(truth, probabilities, names), truth, probabilities
     if folder is not None:
         data = Path(call.data).name

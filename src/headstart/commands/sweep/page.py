@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.commands.invocation import Commands
-from headstart.commands.prediction_table import prediction_columns, write_predictions
+from headstart.commands.prediction_table import Probabilities, prediction_columns, write_predictions
 from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import command_blocks, curve_pictures, fit_page
 from headstart.commands.run_report import report_page
@@ -45,9 +45,7 @@ def best_rows(found: Sweep) -> list[tuple[str, ...]]:
     ]
 
 
-def sweep_page(
-    found: Sweep, run: Run, test: Split, probabilities: NDArray[np.floating[Any]]
-) -> Page:
+def sweep_page(found: Sweep, run: Run, test: Split, probabilities: Probabilities) -> Page:
     """Build the page: that of a run, with what was swept before it.
 
     Args:
@@ -71,7 +69,7 @@ def _with_sweep(page: Page, found: Sweep) -> Page:
 def write_features_sweep(
     folder: Path,
     found: Sweep,
-    tested: tuple[Evaluation, NDArray[np.int64], NDArray[np.floating[Any]]] | None,
+    tested: tuple[Evaluation, NDArray[np.int64], Probabilities] | None,
     classes: tuple[str, ...],
     configuration: Mapping[str, Any],
     command: str,
