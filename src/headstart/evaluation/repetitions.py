@@ -232,6 +232,9 @@ def _estimate(
         # What drawing test items contributes is known from the items; what is left of the spread
         # is that of training.
         drawn = float(np.mean([_of_mean(v, extra) for v in values]))
+        if count < _SATTERTHWAITE_FROM:  # two or three tell too little of it: the whole spread
+            spread = max(float(means.var(ddof=1)), drawn)
+            return _Estimate(mean, spread * (1 / count + ratio), count - 1)
         trained = max(float(means.var(ddof=1)) - drawn, 0.0)
         shared = ratio / (1 + ratio)  # of all items, tested in a repetition
         n = round(float(np.mean([len(v) for v in values])) / shared)

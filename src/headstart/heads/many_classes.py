@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.core.division import ranks
 from headstart.heads.contract import Trained, TrainingRows
 from headstart.heads.features import as_rows
 from headstart.heads.logistic import fit_logistic
@@ -51,7 +52,8 @@ def choose_on_some_classes(
     several = np.flatnonzero(counts > 1)
     width, each = as_rows(rows.x).shape[1], len(labels) / max(1, int((counts > 0).sum()))
     most = int(np.clip(np.sqrt(_SEARCH_PRODUCTS / (width * each)), 100, MANY_CLASSES))
-    some = np.sort(np.random.default_rng(rows.seed).permutation(several)[:most])
+    drawn = np.argsort(ranks(several.tolist(), rows.seed), kind="stable")[:most]
+    some = np.sort(several[drawn])
     if len(some) < 2:
         note = "without cross-validation, because no two classes have two items"
         return _FALLBACK_C, None, (f"C = {_FALLBACK_C:g} {note}",)
