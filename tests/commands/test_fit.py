@@ -269,6 +269,22 @@ def test_a_damaged_run_folder(run, tmp_path):
         open_run(tmp_path)
 
 
+def test_an_opened_run_brings_its_scores_and_names_what_it_is(run, tmp_path):
+    opened = open_run(run.folder)
+    assert opened.accuracy == run.accuracy
+    assert opened.evaluation == run.evaluation
+    assert opened.metrics["n_train"] == 300
+    assert opened.backbone_name == "headstart/glyphs"
+    assert "headstart/glyphs, 10 classes: '0', '1'" in repr(opened)
+    shutil.copytree(run.folder, tmp_path / "run")
+    text = (tmp_path / "run" / "metrics.json").read_text()
+    (tmp_path / "run" / "metrics.json").write_text(text.replace('"n": 100', '"n": 900'))
+    edited = open_run(tmp_path / "run")
+    with pytest.raises(DataError, match=r"metrics\.json.*not the file"):
+        _ = edited.accuracy
+    assert "not the file" not in repr(edited)
+
+
 def test_a_leak_is_said_aloud(cache):
     generator = np.random.default_rng(0)
     x = generator.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)

@@ -135,6 +135,12 @@ SHOWN = {each.name: each for group in (BackboneSpec, RunOptions, ReadOptions, Pa
         ("in no_grad+mean=0.5", "in no_grad+mean=0.5"),
         ("pass f(x, device='cpu'), or device='cpu'", "pass f(x, device='cpu'), or --device cpu"),
         ("https://x.org/?size=3", "https://x.org/?size=3"),
+        ("try size=3.", "try --size 3."),
+        ("try size=3: it is", "try --size 3: it is"),
+        ("is it crop_fraction=0.5?", "is it --crop 0.5?"),
+        ("use crop_fraction=0.9. Then size=3!", "use --crop 0.9. Then --size 3!"),
+        ("choose out=..", "choose --out .."),
+        ("out=./a.b.c.", "--out ./a.b.c."),
     ],
 )
 def test_parameters_in_a_message_become_flags(text, expected):

@@ -288,7 +288,8 @@ def in_flags(error: HeadstartError, shown: Mapping[str, Bound]) -> HeadstartErro
 
 _ASSIGNMENT = re.compile(
     r"[A-Za-z_][\w.]*\([^()]*\)|"  # a call in Python is left alone
-    r"(?<![\w.+'\"/=?&-])([a-z][a-z0-9_]*)=(\([^()]*\)|\{[^{}]*\}|'[^']*'|\"[^\"]*\"|[^\s,;()]+)"
+    r"(?<![\w.+'\"/=?&-])([a-z][a-z0-9_]*)=(\([^()]*\)|\{[^{}]*\}|'[^']*'|\"[^\"]*\"|"
+    r"\.+(?=[\s,;()]|$)|[^\s,;()]+?(?=[.:!?]?(?:[\s,;()]|$)))"  # no full stop of a sentence
 )
 
 

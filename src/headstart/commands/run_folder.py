@@ -6,10 +6,12 @@ them as safetensors and JSON. Opening a run executes nothing.
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,11 @@ from headstart.commands.settings import BackboneLike, BackboneSpec
 from headstart.commands.training_items import Ids, describe_training_items, read_training_items
 from headstart.commands.trust import Named, read_files
 from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
-from headstart.core.errors import DataError, HeadError
+from headstart.core.errors import DataError, HeadError, HeadstartError
 from headstart.core.files import own_file
 from headstart.core.fingerprints import canonical_json, fingerprint
-from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
-from headstart.core.wording import count
+from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, from_plain, to_plain
+from headstart.core.wording import clean, count, quoted, shorten
 from headstart.data import Split
 from headstart.data.levels import ValueRange, checked_range
 from headstart.extraction import Precision, Storage
@@ -130,7 +132,7 @@ class Run:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SavedRun:
     """What ``predict`` and ``evaluate`` need of a run folder.
 
@@ -147,6 +149,7 @@ class SavedRun:
         notes: what an older version of headstart did not record.
         trained_on: content ids of the items that trained the run; None: not recorded.
         value_range: the values of black and white that its data were read with.
+        files: SHA-256 of its files by name; empty where an older version kept none.
     """
 
     folder: Path
@@ -162,6 +165,51 @@ class SavedRun:
     notes: tuple[str, ...] = ()
     trained_on: Ids | None = field(default=None, repr=False)
     value_range: ValueRange | None = None
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        """Name folder, head, backbone and classes in one line."""
+        named = quoted(self.classes, 5)
+        return (
+            f"SavedRun('{clean(self.folder)}': {self.head.kind} head on {self.backbone_name},"
+            f" {count(len(self.classes), 'class', 'classes')}: {named})"
+        )
+
+    @property
+    def backbone_name(self) -> str:
+        """The backbone by name, and the layer where it is cut, if it is."""
+        source, layer = clean(self.spec.source), self.spec.layer
+        return source if layer is None else f"{source} up to {clean(layer)}"
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Any]:
+        """What ``metrics.json`` holds: scores, baselines, times, number of items.
+
+        Raises:
+            DataError: the file is missing, damaged, or of another run.
+        """
+        place = whole_run(self.folder)
+        path = own_file(place, "metrics.json")
+        check_files(place, self.files, "metrics.json")
+        values = guarded(path, lambda: json.loads(path.read_bytes()))
+        if not isinstance(values, dict):
+            raise DataError(f"{path} is damaged (it holds no object)", hint="fit again")
+        return values
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The scores of the run on its test split, with their intervals.
+
+        Raises:
+            DataError: as for :attr:`metrics`.
+        """
+        path = self.folder / "metrics.json"
+        return guarded(path, lambda: from_plain(Evaluation, self.metrics["evaluation"]))
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the test split of the run, a fraction in [0, 1]."""
+        return self.evaluation.accuracy.value
 
     def load_backbone(
         self,
@@ -184,11 +232,29 @@ class SavedRun:
             BackboneError: code is not trusted or has changed.
             DataError: weights or preprocessing have changed since.
         """
-        backbone = given if isinstance(given, Backbone) else self._build(given, weights, trust_code)
+        if isinstance(given, Backbone):
+            backbone = given
+        else:
+            backbone = self._described(lambda: self._build(given, weights, trust_code), given)
         if self.tuned is not None and not self._fits(backbone):
             backbone = self.tuned.apply(backbone)
         self.check(backbone)
         return backbone
+
+    def _described(self, build: Callable[[], Backbone], given: BackboneLike | None) -> Backbone:
+        """Build what run.json describes; values that no library expects end in one line."""
+        try:
+            return build()
+        except HeadstartError:
+            raise
+        except Exception as error:
+            if given is not None:
+                raise
+            reason = shorten(f"{type(error).__name__}: {error}", 200)
+            raise DataError(
+                f"the backbone that {self.folder / RUN} describes cannot be built ({reason})",
+                hint="fit again, or name the backbone: backbone='NAME'",
+            ) from error
 
     def _build(
         self, given: BackboneLike | None, weights: str | Path | None, trust_code: bool
@@ -299,6 +365,7 @@ def _open(folder: Path, place: Path, trust_code: bool) -> SavedRun:
         + guarded(path, Named(folder, said.spec, built_from).lacks),
         trained_on,
         value_range,
+        said.files,
     )
 
 

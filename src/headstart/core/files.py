@@ -371,7 +371,7 @@ def own_file(folder: Path, name: str) -> Path:
         name: of the file, known beforehand.
 
     Raises:
-        DataError: it is a link that leads out of the folder, so that it is not read.
+        DataError: it is a link that leads out of the folder, or no file: it is not read.
     """
     path = folder / name
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
@@ -379,6 +379,8 @@ def own_file(folder: Path, name: str) -> Path:
             f"'{path}' is a link to '{path.resolve()}', outside of its folder: it is not read",
             hint="if it belongs there, put the file itself in the place of the link",
         )
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise DataError(f"'{path}' is no file: a folder, a pipe or a device")
     return path
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """The precision of a forward pass through a backbone."""
@@ -188,6 +193,43 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def from_plain(kind: type[T], values: Any) -> T:
+    """Rebuild a record from what :func:`to_plain` made of it, and JSON of that; None is NaN again.
+
+    Args:
+        kind: the dataclass.
+        values: plain values, which are not trusted.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not those of such a record.
+    """
+    rebuilt: T = _rebuilt(kind, values)
+    return rebuilt
+
+
+def _rebuilt(hint: Any, value: Any) -> Any:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and types.NoneType in parts:
+            return None
+        (hint,) = (part for part in parts if part is not types.NoneType)
+        return _rebuilt(hint, value)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"expected the values of {hint.__name__}, found {value!r:.60}")
+        hints = typing.get_type_hints(hint)
+        return hint(**{name: _rebuilt(hints[name], part) for name, part in value.items()})
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_rebuilt(parts[0], part) for part in value)
+    if hint is float:
+        return math.nan if value is None else float(value)
+    if origin is typing.Literal and value in parts:
+        return value
+    if hint in (int, str) and type(value) is hint:
+        return value
+    raise TypeError(f"expected {hint}, found {value!r:.60}")
+
+
 __all__ = [
     "Baseline",
     "CacheUse",
@@ -202,5 +244,6 @@ __all__ = [
     "ReliabilityBin",
     "Score",
     "Storage",
+    "from_plain",
     "to_plain",
 ]
