@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 _BEGUN = time.perf_counter()  # before the imports: they are a part of the time of a command
 
 import typer
+from typer.core import TyperGroup
 
 from headstart.commands.advise.command import advise
 from headstart.commands.backbones.command import backbones
@@ -25,10 +26,27 @@ from headstart.commands.predict.command import evaluate, predict
 from headstart.commands.signals import EndedBySignal, end_on_signals
 from headstart.commands.sweep.command import sweep
 from headstart.core.errors import HeadstartError
+from headstart.core.terminal import say
+from headstart.core.wording import clean
 
 _IMPORTED = time.perf_counter() - _BEGUN
 
+
+class _Commands(TyperGroup):
+    """Commands whose complaints about a line, which may hold names of files, are harmless."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if hasattr(error, "format_message"):  # an error of usage
+                error.message = clean(error.message)  # type: ignore[attr-defined]
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="headstart",
     help="Transfer learning on frozen backbones: embed once, train heads in seconds.",
     no_args_is_help=True,
@@ -53,7 +71,7 @@ def _version(asked: bool) -> None:
     if asked:
         from headstart._version import __version__
 
-        print(f"headstart {__version__}")
+        say(f"headstart {__version__}")
         raise typer.Exit
 
 
@@ -90,7 +108,7 @@ def main() -> None:
 
 def _fail(message: str, status: int = 1) -> None:
     line = " ".join(message.split())
-    print(f"error: {line}", file=sys.stderr)
+    say(f"error: {line}", error=True)
     sys.exit(status)
 
 

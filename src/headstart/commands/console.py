@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.core.progress import Reporter, SilentReporter, console_reporter
 from headstart.core.settings import option
+from headstart.core.terminal import console, harmless, say, say_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,11 +43,9 @@ def reporter(quiet: bool) -> Reporter:
 
 def stdout() -> Console:
     """Return the console for results. It never interprets user data as markup."""
-    from rich.console import Console
-
     # Without a terminal rich assumes 80 columns and would cut tables that fit into a file.
     width = None if sys.stdout.isatty() else 120
-    return Console(highlight=False, markup=False, width=width)
+    return console(width=width)
 
 
 def print_lines(console: Console, lines: Iterable[str]) -> None:
@@ -64,7 +62,7 @@ def print_quietly(folder: Path | None, out: Path | str | None) -> None:
         out: that was asked for.
     """
     if folder is not None and out is None:
-        print(folder)
+        say(folder)
 
 
 def command_seconds(otherwise: float) -> float:
@@ -93,7 +91,7 @@ def timed_command(imported: float) -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    say_json(value)
 
 
 def plain_table(
@@ -111,7 +109,7 @@ def plain_table(
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in header:
-        table.add_column(title, justify="right" if title in right else "left")
+        table.add_column(harmless(title), justify="right" if title in right else "left")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(harmless(cell)) for cell in row))
     return table

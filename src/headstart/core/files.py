@@ -137,7 +137,8 @@ def put_in_place(source: Path, target: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Create or replace a file with ``text`` in UTF-8, as :func:`write_bytes` does."""
-    write_bytes(path, text.encode("utf-8"))
+    # A lone surrogate, as in a file name that is not UTF-8, becomes what JSON writes for it.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

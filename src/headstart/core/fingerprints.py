@@ -93,7 +93,7 @@ def canonical_json(
 def _hash(parts: tuple[Part, ...]) -> Any:
     state = hashlib.sha256()
     for part in parts:
-        state.update(part.encode() if isinstance(part, str) else part)
+        state.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
     return state
 
 

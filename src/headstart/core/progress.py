@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headstart.core.wording import columns, count, format_seconds, shorten, singular
+from headstart.core.terminal import console, say
+from headstart.core.wording import clean, columns, count, format_seconds, shorten, singular
 
 
 class Progress(Protocol):
@@ -171,7 +172,7 @@ class _Counting:
     """Counts what is done; the clock begins with it."""
 
     def __init__(self, name: str, total: int, unit: str) -> None:
-        self.work = Work(name, total, unit)
+        self.work = Work(clean(name), total, clean(unit))
         self.begun = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
@@ -197,7 +198,7 @@ class _PlainTask(_Counting):
             self.show()
 
     def show(self) -> None:
-        print(self.tick().plain(), file=sys.stderr, flush=True)
+        say(self.tick().plain(), error=True)
 
 
 class PlainReporter:
@@ -205,7 +206,7 @@ class PlainReporter:
 
     def note(self, text: str) -> None:
         """Print the note as one line."""
-        print(text, file=sys.stderr, flush=True)
+        say(text, error=True)
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Progress]:
@@ -221,9 +222,7 @@ class RichReporter:
     """A live line on standard error, which leaves standard output clean."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(error=True)
 
     def __reduce__(self) -> tuple[type[RichReporter], tuple[()]]:
         # A console holds locks; a process that receives a reporter writes to its own terminal.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 NOT_DEFINED = "–"
 _INVISIBLE = frozenset({"Cc", "Cs"})
 # Characters that reorder the text around them; a name must not rearrange the table showing it.
-_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 # -- names ---------------------------------------------------------------------------------------

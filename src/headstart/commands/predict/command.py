@@ -6,6 +6,7 @@ from headstart.commands.console import Printing, plain_table, print_json, print_
 from headstart.commands.generate import Data, Items, RunFolder, generated
 from headstart.commands.predict.options import EVALUATE, PREDICT, EvaluateConfig, PredictConfig
 from headstart.commands.settings import ReadOptions, RunOptions
+from headstart.core.terminal import say_row
 from headstart.core.wording import clean, count
 
 SHOWN = 20
@@ -36,7 +37,7 @@ def predict(
     if printing.quiet:
         if config.table is None:
             for row in rows:
-                print(*map(_plain, row[:3]), sep="\t")
+                say_row(map(_plain, row[:3]))
         return
     console = stdout()
     titles = [name.replace("_", " ") for name in columns]
