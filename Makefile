@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := src tests benchmarks scripts
+SOURCES := src tests benchmarks scripts examples
 # Two workers of one thread each: most tests are small, and threads that wait for each other on
 # small arrays cost more than they bring.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Keras reads its backend when it is imported, which whoever comes first may do.
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

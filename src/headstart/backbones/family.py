@@ -44,6 +44,7 @@ class Built:
         kind: of the inputs, by its name in the table of input kinds.
         code: the file of code that was run, as :func:`~headstart.core.fingerprints.stamp`
             describes it; None: no file was.
+        loaded: whether the family itself has loaded the requested file of weights.
     """
 
     module: nn.Module
@@ -53,6 +54,7 @@ class Built:
     notes: tuple[str, ...] = ()
     kind: str = "image"
     code: Mapping[str, Any] | None = None
+    loaded: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Family:
             :func:`headstart.backbones.groups.block_groups`.
         code: returns the file of code that building a name of this family runs; None: no name
             runs any. What a run folder names is run only where the user trusts it.
+        suffix: of files that hold a whole network, which a user may name instead of a name: they
+            are the file of weights of ``name/model``.
         loading: names of model arguments by which the library reads files or addresses; a run
             folder may not set them.
     """
@@ -84,6 +88,7 @@ class Family:
     claims: Callable[[str], str | None] | None = None
     groups: Callable[[nn.Module], Sequence[Sequence[str]] | None] | None = None
     code: Callable[[str], Path] | None = None
+    suffix: str = ""
     loading: tuple[str, ...] = ()
 
     def claimed(self, source: str) -> str | None:

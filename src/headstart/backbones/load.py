@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.families import family_of
+from headstart.backbones.families import family_of, whole_file
+from headstart.backbones.families.keras_models import built_from, known_of
 from headstart.backbones.family import Built, Request
 from headstart.backbones.fitting import (
     Fit,
@@ -31,6 +32,7 @@ from headstart.core.fingerprints import stamp
 from headstart.core.wording import count
 from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
+from headstart.modules.keras import is_keras
 from headstart.modules.layers import live_parts
 from headstart.modules.modes import evaluate, evaluation_mode
 from headstart.modules.pooling import Pooling
@@ -83,6 +85,8 @@ def load_backbone(
         ConfigError: ``options`` names what the inputs do not have.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(source, str) and weights is None and (named := whole_file(source)) is not None:
+        source, weights = named, source
     file = None if weights is None else Path(weights).expanduser()
     if file is not None and not file.is_file():
         if file.is_dir():
@@ -106,7 +110,7 @@ def load_backbone(
     chosen: Pooling = pooling or ("none" if layer is None else "avg")
     notes = (*built.notes, *said)
     backbone = Backbone(name, built.module, chosen_inputs, layer, chosen, built.blocks, {}, notes)
-    if file is not None:
+    if file is not None and not built.loaded:
         example = backbone.probe()
         notes += _load_up_to(built.module, file, layer, example, built, rename)
     elif isinstance(source, str):
@@ -157,6 +161,8 @@ def _build(source: str | nn.Module, request: Request) -> tuple[str, Built]:
             f"a backbone is a name or a torch.nn.Module, not a {type(given).__name__}",
             hint="pass program.module()" if exported else "",
         )
+    if is_keras(source):
+        return type(source).__name__, built_from(source, known_of(source))
     if isinstance(source, nn.Module):
         blocks = tuple(name for name, _ in source.named_children())
         return type(source).__name__, Built(source, {}, blocks)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.backbones.families import families
+from headstart.backbones.families import families, whole_file
 from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.kinds import PER_CHANNEL, RENAMES, SIZE
 from headstart.core.settings import Fault, check, option, recorded
@@ -129,6 +129,9 @@ class BackboneSpec:
     own_module: bool = option(False, "Whether only its owner can build it.", cli=False)
 
     def __post_init__(self) -> None:
+        if self.weights is None and (named := whole_file(self.source)) is not None:
+            object.__setattr__(self, "weights", self.source)
+            object.__setattr__(self, "source", named)
         if self.weights is not None:
             # Another working directory must find the file again.
             object.__setattr__(self, "weights", _absolute(self.weights))

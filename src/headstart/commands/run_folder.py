@@ -101,6 +101,15 @@ class Run:
         """Accuracy on the test split, a fraction in [0, 1]."""
         return self.evaluation.accuracy.value
 
+    def to_keras(self, *, pixels: bool = True) -> Any:
+        """Return the Keras backbone and the head as one ``keras.Model``.
+
+        See :func:`headstart.commands.keras_model.keras_model`.
+        """
+        from headstart.commands.keras_model import keras_model
+
+        return keras_model(self.backbone, self.head, pixels=pixels)
+
     def metrics(self) -> dict[str, Any]:
         """Return what ``metrics.json`` holds."""
         return {

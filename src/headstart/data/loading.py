@@ -15,7 +15,7 @@ import numpy as np
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import quoted
-from headstart.data import arrays, folders, lists, objects, tables
+from headstart.data import arrays, folders, keras_batches, lists, objects, tables
 from headstart.data.assembly import assemble, assemble_test
 from headstart.data.dataset import Dataset, Split
 from headstart.data.decoding import ranged
@@ -240,6 +240,10 @@ BUILT_IN: tuple[SourceKind, ...] = (
     SourceKind(
         "a data frame or Arrow table", lambda source, _: tables.is_arrow(source),
         lambda source, request: tables.read_arrow(source, "table", request),
+    ),
+    SourceKind(
+        "a keras.utils.PyDataset or a tf.data.Dataset", keras_batches.are_batches,
+        keras_batches.read_batches,
     ),
     SourceKind(
         "torch data sets by split", lambda source, _: objects.are_torch_datasets(source),

@@ -19,6 +19,7 @@ from headstart.modules.digests import (
     record,
     require_readable,
 )
+from headstart.modules.keras import hold_keras
 
 _CONTRACT = "_headstart_contract"
 
@@ -113,6 +114,7 @@ def apply(model: nn.Module, plan: FreezePlan, records: dict[str, Record]) -> Con
         parameters[name].grad = None
     for name in plan.trainable:
         parameters[name].requires_grad_(True)
+    hold_keras(model, [intent.name for intent in plan.intents if intent.held or intent.autograd])
     contract = Contract(plan, records, gradients)
     model.__dict__[_CONTRACT] = contract
     return contract
@@ -129,6 +131,7 @@ def remove(model: nn.Module, contract: Contract) -> None:
     for name, requires_grad in contract.gradients.items():
         if name in parameters:
             parameters[name].requires_grad_(requires_grad)
+    hold_keras(model, None)
     model.__dict__.pop(_CONTRACT, None)
 
 

@@ -20,6 +20,7 @@ from headstart.freezing import hold
 from headstart.freezing.contract import Contract, contract_on, contracts
 from headstart.modules import kinds
 from headstart.modules.digests import Record, change, named_tensors, record
+from headstart.modules.keras import as_module
 
 
 @dataclass
@@ -64,6 +65,7 @@ def guard(model: nn.Module, every: int = 1) -> Iterator[GuardReport]:
     """
     if every < 1:
         raise FreezeError(f"every is {every}, expected at least 1")
+    model = as_module(model)
     watches = [_Watch(name, root, model) for name, root in contracts(model)]
     if not watches:
         raise FreezeError(

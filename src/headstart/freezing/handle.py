@@ -15,6 +15,7 @@ from headstart.freezing import contract as contracting
 from headstart.freezing.contract import Contract, Verification, contract_on, contracts
 from headstart.freezing.norm import require_reestimated
 from headstart.freezing.plan import FreezePlan, Spec, plan_freeze
+from headstart.modules.keras import as_module
 
 
 class FreezeHandle:
@@ -34,6 +35,7 @@ class FreezeHandle:
         Raises:
             FreezeError: there is no contract, or several parts have one each.
         """
+        model = as_module(model)
         roots = [module for _, module in contracts(model)]
         if len(roots) == 1:
             return cls(roots[0])
@@ -161,6 +163,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             f"expected a torch.nn.Module to freeze, found {type(model).__name__}",
             hint="pass the model itself",
         )
+    model = as_module(model)
     inner = model._modules.get("_orig_mod")  # what torch.compile returns wraps the model
     model = inner if inner is not None else model
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):

@@ -21,6 +21,7 @@ from headstart.freezing.moments import Moments
 from headstart.freezing.plan import FreezePlan
 from headstart.modules import kinds
 from headstart.modules.digests import digest
+from headstart.modules.keras import as_module
 from headstart.modules.modes import evaluation_mode
 
 Method = Literal["layerwise", "one_pass"]
@@ -154,7 +155,7 @@ def reestimate(
     """
     if method not in ("layerwise", "one_pass"):
         raise FreezeError(f"method is {method!r}, expected 'layerwise' or 'one_pass'")
-    reporter = reporter or SilentReporter()
+    model, reporter = as_module(model), reporter or SilentReporter()
     chosen, skipped = _choose(model, layers)
     _refuse_held(chosen)
     before = {name: _get(layer) for name, layer in chosen.items()}
@@ -204,7 +205,7 @@ def blend(model: nn.Module, reestimation: Reestimation, alpha: float) -> None:
     """
     if not 0.0 <= alpha <= 1.0:
         raise FreezeError(f"alpha is {alpha}, expected a number from 0 to 1")
-    modules = dict(model.named_modules())
+    modules = dict(as_module(model).named_modules())
     gone = [layer.name for layer in reestimation.layers if layer.name not in modules]
     if gone:
         raise FreezeError(f"the model has no layers {quoted(gone)}", hint="pass the same model")
@@ -247,6 +248,7 @@ def drift(
     Raises:
         FreezeError: no layer has running statistics, or no batch reached one.
     """
+    model = as_module(model)
     chosen, _ = _choose(model, layers)
     with torch.no_grad(), evaluation_mode(model):
         found = passes.observe(model, chosen, batches, forward)

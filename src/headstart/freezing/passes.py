@@ -258,6 +258,9 @@ def _input(name: str, layer: nn.Module, args: tuple[Any, ...]) -> Tensor:
     buffer = layer._buffers.get("running_mean")
     assert buffer is not None
     channels = buffer.numel()
+    axis = getattr(layer, "channel_axis", 1)  # Keras's norms have theirs last
+    if isinstance(x, Tensor) and x.ndim >= 2:
+        x = x.movedim(axis, 1)
     if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != channels:
         found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise FreezeError(

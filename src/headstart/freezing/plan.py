@@ -22,6 +22,7 @@ from headstart.freezing.governance import (
 )
 from headstart.freezing.policy import FreezePolicy
 from headstart.modules import kinds, writers
+from headstart.modules.keras import as_module, named_by_keras
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def plan_freeze(model: nn.Module, spec: Spec) -> FreezePlan:
         FreezeError: selectors match nothing or contradict each other, or a policy cannot be
             carried out on some layer. All faults are reported together.
     """
-    plan, faults = govern(model, spec)
+    model = as_module(model)
+    plan, faults = govern(model, named_by_keras(model, spec))
     if faults := [*faults, *conflicts(plan)]:
         raise refusal(faults)
     return FreezePlan(

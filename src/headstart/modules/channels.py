@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from headstart.core.arguments import Arguments
+from headstart.modules.keras import KerasPart
 from headstart.modules.kinds import is_norm
 from headstart.modules.observing import Observed, output_of
 
@@ -185,6 +186,10 @@ def _units(name: str, module: nn.Module) -> Iterator[_Units]:
     }
     for key in sorted(flat, key=lambda key: (key != "bias", "bias" not in key))[:2]:
         yield _Units(name, module, key, flat[key])
+    if isinstance(module, KerasPart) and (found := module.output_units) is not None:
+        key, axis = found
+        yield _Units(name, module, key, axis % tensors[key].ndim)
+        return
     if "weight" not in tensors or "weight" in flat:
         return
     if isinstance(module, _ConvTransposeNd):

@@ -127,6 +127,10 @@ class _Code:
         """Describe one module, without what lies below it."""
         if isinstance(module, torch.jit.ScriptModule):
             return self._script(name, module)
+        own = getattr(module, "__headstart_identity__", None)
+        if own is not None:  # the module stands for something that describes itself
+            described = self._describer.plain(own(), where=name or "the model", strict=True)
+            return [name, described, list(self._hooks(name or "the model", vars(module)))]
         kind = type(module)
         if parametrize.is_parametrized(module):  # a class made for the instance
             kind = parametrize.type_before_parametrizations(module)

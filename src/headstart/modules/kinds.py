@@ -9,6 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from headstart.modules.keras import KerasPart
+
 _NORM_CLASSES = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm)
 _NORM_NAME = re.compile(r"norm", re.IGNORECASE)
 _RANDOM_NAME = re.compile(r"drop|stochasticdepth|stochastic_depth", re.IGNORECASE)
@@ -51,10 +53,12 @@ def is_batch_only_norm(module: nn.Module) -> bool:
 def can_hold_statistics(module: nn.Module) -> bool:
     """Whether it can normalise by the batch and leave its running statistics alone.
 
-    torch's batch norms and their subclasses do so with ``track_running_stats`` off; instance
-    norms update whatever running statistics they have, and of other classes nothing is known.
+    torch's batch norms and their subclasses do so with ``track_running_stats`` off, and Keras's
+    with a momentum of 1; instance norms update whatever running statistics they have, and of other
+    classes nothing is known.
     """
-    return isinstance(module, _BatchNorm) or is_constant_norm(module)
+    keras = isinstance(module, KerasPart) and is_reestimable(module)
+    return isinstance(module, _BatchNorm) or keras or is_constant_norm(module)
 
 
 def is_instance_norm(module: nn.Module) -> bool:
@@ -67,7 +71,7 @@ def is_norm(module: nn.Module) -> bool:
     if isinstance(module, _NORM_CLASSES) or is_running_norm(module):
         return True
     own = [parameter for parameter in module._parameters.values() if parameter is not None]
-    named = _NORM_NAME.search(type(module).__name__) is not None
+    named = _NORM_NAME.search(_class_name(module)) is not None
     return named and bool(own) and all(p.numel() == max(p.shape, default=1) for p in own)
 
 
@@ -77,7 +81,9 @@ def randomness(module: nn.Module) -> str | None:
     Used for display; what is held in evaluation mode does not depend on it, since any class may
     read ``self.training``. Rates of zero count as no source.
     """
-    name = type(module).__name__
+    name = _class_name(module)
+    if isinstance(module, KerasPart):
+        return name if module.is_random else None
     if isinstance(module, nn.RReLU):
         return name
     if isinstance(module, _DropoutNd):
@@ -89,6 +95,11 @@ def randomness(module: nn.Module) -> str | None:
         rate = getattr(module, "p", None)
         return None if rate == 0 or getattr(module, "drop_prob", None) == 0 else name
     return None
+
+
+def _class_name(module: nn.Module) -> str:
+    layer = module.keras_layer if isinstance(module, KerasPart) else module
+    return type(layer).__name__
 
 
 __all__ = [

@@ -79,10 +79,13 @@ def live_parts(module: nn.Module, layer: str | None, *args: Any, **kwargs: Any) 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and buffers that belong to ``module`` itself, not to its children."""
-    return {
+    # Evaluation draws no random numbers, so the state of a layer's generator changes no row.
+    drawn = getattr(module, "_headstart_random_state", ())
+    found = {
         **dict(module.named_parameters(recurse=False, remove_duplicate=False)),
         **dict(module.named_buffers(recurse=False, remove_duplicate=False)),
     }
+    return {name: tensor for name, tensor in found.items() if name not in drawn}
 
 
 def call_order(

@@ -20,6 +20,7 @@ from headstart.modules.forward import (
     first_tensor,
     hooked,
 )
+from headstart.modules.keras import KerasPart
 
 _EQUAL = 1e-6
 """The largest difference of a token between items, relative to the largest value."""
@@ -69,6 +70,7 @@ def observe(module: nn.Module, layer: str | None, two: Arguments) -> Observed:
         except StopForward as stop:
             if stop is not pass_.done:
                 raise
+            pass_.done.__traceback__ = None  # holds the activations of the pass
         except Exception:
             # Behind the layer, weights may be missing.
             if not pass_.made:
@@ -244,6 +246,9 @@ def _input_axis(module: nn.Module, value: Tensor) -> int | None:
         # A subclass may normalise over another axis: it is the one of this size.
         axes = [i for i, size in enumerate(value.shape) if size == module.normalized_shape[0]]
         return axes[0] if len(axes) == 1 else None
+    if isinstance(module, KerasPart):
+        axis = module.input_channels
+        return None if axis is None else axis % value.ndim
     return 1 if isinstance(module, _ConvNd | _BatchNorm) else None
 
 

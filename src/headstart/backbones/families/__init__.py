@@ -8,6 +8,7 @@ Families import their libraries when they are used: listing the families loads n
 """
 
 from headstart.backbones.families.bundled import BUNDLED
+from headstart.backbones.families.keras_models import KERAS
 from headstart.backbones.families.timm_models import TIMM
 from headstart.backbones.families.torchvision_models import TORCHVISION
 from headstart.backbones.families.user_file import USER_FILE
@@ -44,7 +45,15 @@ def family_of(source: str) -> tuple[Family, str]:
     )
 
 
-for _family in (BUNDLED, TIMM, TORCHVISION, USER_FILE):
+def whole_file(source: str) -> str | None:
+    """Return the name of the backbone whose file of weights a source is; None if it is none."""
+    for family in families():
+        if family.suffix and source.endswith(family.suffix):
+            return f"{family.name}/model"
+    return None
+
+
+for _family in (BUNDLED, TIMM, TORCHVISION, KERAS, USER_FILE):
     register_family(_family)
 
-__all__ = ["families", "family_of", "register_family"]
+__all__ = ["families", "family_of", "register_family", "whole_file"]

@@ -1,0 +1,295 @@
+"""Keras: ``keras.applications``, ``.keras`` files, and any ``keras.Model``, run on PyTorch.
+
+Networks are trees of :mod:`headstart.modules.keras`. Images arrive as everywhere in headstart,
+``(n, c, h, w)``, and are put in the order that the model takes by the tree's root, once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.backbones.family import (
+    Built,
+    Family,
+    Request,
+    bad_arguments,
+    first_line,
+    no_download,
+    unknown,
+)
+from headstart.core.errors import BackboneError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from headstart.modules.keras import KerasNetwork
+
+_SIZES = {
+    "Xception": 299, "InceptionV3": 299, "InceptionResNetV2": 299, "NASNetLarge": 331,
+    "EfficientNetB1": 240, "EfficientNetB2": 260, "EfficientNetB3": 300, "EfficientNetB4": 380,
+    "EfficientNetB5": 456, "EfficientNetB6": 528, "EfficientNetB7": 600,
+    "EfficientNetV2B1": 240, "EfficientNetV2B2": 260, "EfficientNetV2B3": 300,
+    "EfficientNetV2S": 384, "EfficientNetV2M": 480, "EfficientNetV2L": 480,
+}  # fmt: skip
+"""Sides of inputs that are not 224: ``keras.applications`` states them only with the classifier."""
+
+_RESIZING = {"interpolation": "bilinear", "resize": "squash"}
+
+
+def build_keras(request: Request) -> Built:
+    """Build a network of ``keras.applications`` without its classifier, or load a saved model."""
+    from headstart.modules.keras import load_keras
+
+    keras = load_keras()
+    if request.name == "model":
+        return _load_file(keras, request)
+    architecture, _, tag = request.name.partition(".")
+    makers = _applications(keras)
+    if architecture not in makers:
+        raise unknown("keras", architecture, list(makers))
+    make = makers[architecture]
+    own_file = request.weights if request.weights and request.weights.suffix == ".h5" else None
+    arguments = {
+        "include_top": False,
+        "pooling": "avg",
+        "weights": None if request.weights is not None else tag or "imagenet",
+        **request.model_args,
+    }
+    try:
+        model = make(**arguments)
+    except TypeError as error:
+        raise bad_arguments(f"keras/{request.name}", error) from error
+    except Exception as error:
+        if arguments["weights"] is None:
+            raise BackboneError(
+                f"Keras cannot build '{request.name}': {first_line(error)}"
+            ) from error
+        raise no_download(f"keras/{request.name}", first_line(error)) from error
+    if own_file is not None:
+        _load_weights(model, own_file)
+    size = _size_of(model) or (_SIZES.get(architecture, 224),) * 2
+    known = {"size": size, **_RESIZING, **_preprocessing(make)}
+    note = (
+        f"inputs as keras.applications' preprocess_input for {architecture}, images resized as"
+        " image_dataset_from_directory does (both sides, bilinear)"
+    )
+    return built_from(model, known, (note,), loaded=own_file is not None)
+
+
+def built_from(
+    model: Any, known: dict[str, Any], notes: tuple[str, ...] = (), *, loaded: bool = False
+) -> Built:
+    """Return what is built around a Keras model.
+
+    Args:
+        model: the model, with weights.
+        known: what is known of its inputs.
+        notes: what was decided on the user's behalf.
+        loaded: whether the weights that were requested are in it already.
+    """
+    from headstart.modules.keras import torch_network
+
+    tree = torch_network(model, channels_first=takes_channels_last(model))
+    tree.eval()  # as Keras calls a model where nothing says training=True
+    blocks = tuple(_ending(names) for names in segments(tree))
+    return Built(tree, known, blocks, (), notes, loaded=loaded)
+
+
+def known_of(model: Any) -> dict[str, Any]:
+    """Return what a Keras model itself says of its inputs: the size, where it is fixed."""
+    size = _size_of(model)
+    return {} if size is None else {"size": size, **_RESIZING}
+
+
+def takes_channels_last(model: Any) -> bool:
+    """Return whether a model takes images ``(n, h, w, c)``."""
+    from headstart.modules.keras import load_keras
+
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple):  # a model with a call of its own says nothing
+        return bool(load_keras().config.image_data_format() == "channels_last")
+    if len(shape) != 4:
+        return False
+    return shape[-1] in (1, 3, 4) or shape[1] not in (1, 3, 4)
+
+
+def segments(tree: nn.Module) -> list[list[str]]:
+    """Divide a Keras network where a single tensor crosses from one layer to the next.
+
+    Returns:
+        Names of the layers of each segment in the order of the graph, of the segments that have
+        weights of two axes or more (a norm or an activation belongs to the layer before it).
+    """
+    found: list[list[str]] = []
+    for names, opens in _segments(tree, ""):
+        if found and not (opens and any(_has_kernel(tree, name) for name in names)):
+            found[-1] += names
+        else:
+            found.append(names)
+    return found
+
+
+def _segments(part: nn.Module, prefix: str) -> Iterator[tuple[list[str], bool]]:
+    from headstart.modules.keras import KerasNetwork
+
+    names = [name for name, _ in part.named_children()]
+    if not isinstance(part, KerasNetwork) or not names:
+        yield [prefix + name for name in names] or [prefix.rstrip(".")], True
+        return
+    current: list[str] = []
+    for name, single in _crossings(part, names):
+        child = part.get_submodule(name)
+        if isinstance(child, KerasNetwork):
+            if current:
+                yield current, True
+                current = []
+            yield from _segments(child, f"{prefix}{name}.")
+            continue
+        current.append(prefix + name)
+        if single:
+            yield current, True
+            current = []
+    if current:
+        yield current, True
+
+
+def _crossings(part: KerasNetwork, names: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Yield each layer, and whether only its own output crosses to the layers behind it."""
+    sources = {name: set(part.sources(name)) for name in names}
+    last_use = dict.fromkeys(names, -1)
+    for position, name in enumerate(names):
+        for source in sources[name]:
+            last_use[source] = position
+    for position, name in enumerate(names):
+        open_ones = [n for n in names[: position + 1] if last_use[n] > position]
+        yield name, open_ones == [name]
+
+
+def _ending(names: Sequence[str]) -> str:
+    """Return the last layer of a segment, before the padding for the next convolution."""
+    own = [n for n in names if not n.rpartition(".")[2].endswith("pad") and "_pad_" not in n]
+    return (own or list(names))[-1]
+
+
+def _has_kernel(tree: nn.Module, name: str) -> bool:
+    return any(parameter.ndim >= 2 for parameter in tree.get_submodule(name).parameters())
+
+
+def groups_of(module: nn.Module) -> list[list[str]] | None:
+    """Return the parameter names of a Keras network, segment by segment."""
+    from headstart.modules.keras import KerasPart
+
+    if not isinstance(module, KerasPart):
+        return None
+    seen: set[int] = set()
+    found: list[list[str]] = []
+    for names in segments(module):
+        group = []
+        for name in names:
+            for key, parameter in module.get_submodule(name).named_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    group.append(f"{name}.{key}" if name else key)
+        if group:
+            found.append(group)
+    rest = [name for name, p in module.named_parameters() if id(p) not in seen]
+    return [*found, rest] if rest else found
+
+
+def _load_file(keras: Any, request: Request) -> Built:
+    path = request.weights
+    if path is None:
+        raise BackboneError(
+            "keras/model is a model from a file", hint="pass weights='FILE.keras' too"
+        )
+    if request.model_args:
+        raise BackboneError(
+            f"{path.name} holds a whole model, which takes no model_args",
+            hint="leave model_args out",
+        )
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise BackboneError(
+            f"Keras cannot load {path.name} without running code from it: {first_line(error)}",
+            hint="load it yourself with keras.saving.load_model(...) and pass the model",
+        ) from error
+    note = f"the feature of {path.name} is the model's output, where no layer is given"
+    return built_from(model, known_of(model), (note,), loaded=True)
+
+
+def _load_weights(model: Any, file: Path) -> None:
+    try:
+        model.load_weights(file)
+    except Exception as error:
+        raise BackboneError(
+            f"{file.name} does not fit {model.name}: {first_line(error)}",
+            hint="pass the model_args=… that the weights were made with",
+        ) from error
+
+
+def _size_of(model: Any) -> tuple[int, int] | None:
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4:
+        return None
+    sides = shape[1:3] if takes_channels_last(model) else shape[2:4]
+    return None if None in sides else (int(sides[0]), int(sides[1]))
+
+
+def _preprocessing(make: Any) -> dict[str, Any]:
+    """Find scale, mean, std and channel order of an application's ``preprocess_input``.
+
+    It is affine per channel, so black and one bright pixel per channel say all of it; that they
+    do is checked on other pixels.
+    """
+    import numpy as np
+
+    function = inspect.getmodule(inspect.unwrap(make)).preprocess_input  # type: ignore[union-attr]
+    pixels = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3), [[10.0, 100.0, 200.0]]])
+    values = np.asarray(function(pixels.reshape(1, 1, 5, 3).astype("float64")))[0, 0]
+    offset, slopes = values[0], (values[1:4] - values[0]) / 255
+    order = np.abs(slopes).argmax(axis=0)
+    slope = slopes[order, np.arange(3)]
+    if not np.allclose(offset + pixels[4][order] * slope, values[4], atol=1e-4):
+        raise BackboneError("preprocess_input of this application is not affine per channel")
+    scale = 1.0 if np.allclose(slope, 1) else 1 / 255
+    std = scale / slope
+    return {
+        "scale": scale,
+        "mean": tuple(float(round(m, 6)) for m in -offset * std),
+        "std": tuple(float(round(s, 6)) for s in std),
+        "channels": "BGR" if list(order) == [2, 1, 0] else "RGB",
+    }
+
+
+def _applications(keras: Any) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in sorted(vars(keras.applications).items())
+        if name[0].isupper() and callable(value)
+    }
+
+
+def keras_names() -> Iterable[str]:
+    """Return the networks of ``keras.applications``; none where Keras cannot run on PyTorch."""
+    from headstart.modules.keras import load_keras
+
+    try:
+        return [f"{name}.imagenet" for name in _applications(load_keras())]
+    except BackboneError:
+        return ()
+
+
+KERAS = Family(
+    "keras",
+    "keras/NAME[.WEIGHTS] or FILE.keras",
+    "weights and preprocessing from keras.applications, on PyTorch",
+    build_keras,
+    names=keras_names,  # type: ignore[arg-type]
+    suffix=".keras",
+    groups=groups_of,
+    loading=("weights",),
+)

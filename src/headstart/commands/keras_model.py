@@ -1,0 +1,101 @@
+"""A Keras backbone and a head trained by headstart as one ``keras.Model``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from headstart.backbones import Backbone
+from headstart.core.errors import BackboneError, HeadError
+from headstart.data import Preprocessing
+from headstart.heads import Head, LinearHead
+from headstart.modules.keras import KerasPart, load_keras
+
+
+def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
+    """Attach a head to its Keras backbone.
+
+    The model shares the layers of the backbone; training it trains them. Its last layer is a
+    ``Dense`` with the head's weights, its standardisation and temperature folded in.
+
+    Args:
+        backbone: a Keras backbone, cut at a layer of its own graph or at its output.
+        head: a linear head (``linear``, ``ridge`` or ``lda``) that was trained on its features.
+        pixels: whether the model takes RGB pixels of 0 to 255, resized to the backbone's size, and
+            scales them itself; otherwise it takes what the backbone takes.
+
+    Returns:
+        A ``keras.Model`` from ``(n, h, w, 3)`` to class probabilities ``(n, k)``.
+
+    Raises:
+        BackboneError: the backbone is no Keras model, its layer lies inside another layer, or its
+            pooling has no Keras layer.
+        HeadError: the head is not linear, or does not classify.
+    """
+    keras = load_keras()
+    if not isinstance(backbone.module, KerasPart):
+        raise BackboneError(
+            f"{backbone.name} is no Keras model, so no keras.Model can be made of it",
+            hint="fit on a keras.Model, a .keras file or keras/NAME",
+        )
+    if not isinstance(head, LinearHead) or head.task != "classification":
+        raise HeadError(
+            f"this {head.kind} head is not one Dense layer that classifies",
+            hint="train head='linear', 'ridge' or 'lda' on classes",
+        )
+    model = backbone.module.keras_layer
+    inputs, output = model.inputs, _output(backbone, model)
+    row = _pooled(keras, backbone, output)
+    weight = head.weight / head.scale[:, None] / head.temperature
+    bias = (head.bias - (head.mean / head.scale) @ head.weight) / head.temperature
+    bias = np.where(head.present, bias, -1e9)  # nothing is known of classes without training items
+    dense = keras.layers.Dense(head.n_classes, activation="softmax", name="head")
+    made = keras.Model(inputs, dense(row), name=f"{model.name}_classifier")
+    dense.set_weights([weight.astype("float32"), bias.astype("float32")])
+    return _from_pixels(keras, backbone, made) if pixels else made
+
+
+def _output(backbone: Backbone, model: Any) -> Any:
+    if backbone.layer is None:
+        return model.outputs[0]
+    part = dict(backbone.module.named_children()).get(backbone.layer)
+    if not isinstance(part, KerasPart):
+        raise BackboneError(
+            f"layer '{backbone.layer}' lies inside another layer, which a Keras graph cannot cut",
+            hint="choose a layer of the model's own graph",
+        )
+    return part.keras_layer.output
+
+
+def _pooled(keras: Any, backbone: Backbone, output: Any) -> Any:
+    axes = len(output.shape)
+    if axes == 2:
+        return output
+    if backbone.pooling == "avg" and axes in (3, 4) and not backbone.layout.special:
+        pooling = {3: "GlobalAveragePooling1D", 4: "GlobalAveragePooling2D"}[axes]
+        first = backbone.layout.channels == 1
+        data_format = "channels_first" if first else "channels_last"
+        return getattr(keras.layers, pooling)(data_format=data_format)(output)
+    if backbone.pooling == "none":
+        return keras.layers.Flatten()(output)
+    raise BackboneError(
+        f"pooling '{backbone.pooling}' of this layer has no Keras layer", hint="use pooling='avg'"
+    )
+
+
+def _from_pixels(keras: Any, backbone: Backbone, made: Any) -> Any:
+    inputs = backbone.inputs
+    if not isinstance(inputs, Preprocessing):
+        raise BackboneError("only backbones of images take pixels", hint="pass pixels=False")
+    scale = inputs.scale / np.asarray(inputs.std)
+    offset = -np.asarray(inputs.mean) / np.asarray(inputs.std)
+    pixels = keras.Input((*inputs.size, 3), name="pixels")
+    x = keras.ops.flip(pixels, axis=-1) if inputs.channels == "BGR" else pixels
+    x = keras.layers.Rescaling(scale.tolist(), offset=offset.tolist(), name="scaling")(x)
+    if len(made.inputs[0].shape) == 4 and made.inputs[0].shape[1] == 3 != made.inputs[0].shape[-1]:
+        x = keras.layers.Permute((3, 1, 2))(x)
+    return keras.Model(pixels, made(x), name=made.name)
+
+
+__all__ = ["keras_model"]

@@ -1,0 +1,76 @@
+"""Batches as Keras users have them: a ``keras.utils.PyDataset``, or a ``tf.data.Dataset``.
+
+Both yield ``(x, y)`` by the batch. They are read once, into arrays: the items are then known by
+their content, and every rule for arrays holds for them (what values mean is asked, never guessed).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from headstart.core.errors import DataError
+from headstart.data.arrays import read_arrays
+from headstart.data.source import Request, Source
+
+
+def are_batches(source: Any, _request: Request) -> bool:
+    """Return whether this yields batches in Keras's or TensorFlow's way, or a mapping to such."""
+    if isinstance(source, Mapping):
+        return bool(source) and all(_is_one(value) for value in source.values())
+    return _is_one(source)
+
+
+def read_batches(source: Any, request: Request) -> Source:
+    """Read all batches into arrays.
+
+    Raises:
+        DataError: a batch is not ``(x, y)``, or what :func:`read_arrays` raises.
+    """
+    if isinstance(source, Mapping):
+        return read_arrays({name: _arrays(value, name) for name, value in source.items()}, request)
+    return read_arrays(_arrays(source, type(source).__name__), request)
+
+
+def _is_one(source: Any) -> bool:
+    keras, tensorflow = sys.modules.get("keras"), sys.modules.get("tensorflow")
+    if keras is not None and isinstance(source, keras.utils.PyDataset):
+        return True
+    return tensorflow is not None and isinstance(source, tensorflow.data.Dataset)
+
+
+def _arrays(source: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    xs, ys = [], []
+    for number, batch in enumerate(_batches(source, name)):
+        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+            raise DataError(
+                f"batch {number} of {name} is a {type(batch).__name__}, expected (x, y)",
+                hint="let it yield images and labels",
+            )
+        xs.append(np.asarray(batch[0]))
+        ys.append(np.asarray(batch[1]))
+    if not xs:
+        raise DataError(f"{name} has no batches")
+    x, y = np.concatenate(xs), np.concatenate(ys)
+    # One column per class is how Keras writes categories; one column alone, how it writes two.
+    if y.ndim == 2 and y.shape[1] > 1 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all():
+        return x, y.argmax(axis=1)
+    y = y.reshape(len(y), -1)[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    whole = np.issubdtype(y.dtype, np.floating) and np.array_equal(y, np.round(y))
+    return x, y.astype(np.int64) if whole else y
+
+
+def _batches(source: Any, name: str) -> Iterator[Any]:
+    if hasattr(source, "as_numpy_iterator"):
+        yield from source.as_numpy_iterator()
+        return
+    if source.num_batches is None:
+        raise DataError(f"{name} does not end", hint="give it a __len__: the number of batches")
+    for number in range(source.num_batches):
+        yield source[number]
+
+
+__all__ = ["are_batches", "read_batches"]

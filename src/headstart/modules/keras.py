@@ -1,0 +1,614 @@
+"""A Keras model as a tree of PyTorch modules that share its tensors.
+
+With Keras's PyTorch backend a Keras model is an ``nn.Module``, but PyTorch cannot see into it:
+``named_modules()`` finds no layer, batch-norm statistics are parameters, and ``train()`` and
+``eval()`` change nothing, since Keras passes the mode as an argument of every call.
+:func:`torch_network` builds a tree of modules, one per layer, under the layers' own names. Each
+holds the very tensors of its Keras layer (moving statistics as the buffers ``running_mean`` and
+``running_var``) and runs the layer's own code. Whatever changes the tree changes the Keras model,
+and the other way round.
+
+A layer runs in training mode if its ``training`` flag is on *and* nothing says
+``training=False``: neither the caller nor the graph of a functional model
+(``base(x, training=False)``, which Keras's ``fit`` overrides up to 3.15; keras issue 20285).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from headstart.core.errors import BackboneError
+
+STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
+"""Keras's names of batch-norm statistics, and the names that PyTorch's layers give them."""
+
+_TREE = "_headstart_network"
+_TRAINABLE = "_headstart_trainable"
+
+
+def is_keras(value: Any) -> bool:
+    """Return whether a value is a Keras layer or model, without importing Keras."""
+    library = sys.modules.get("keras")
+    return library is not None and isinstance(value, getattr(library, "Layer", ()))
+
+
+def load_keras() -> Any:
+    """Import Keras and check that it runs on PyTorch.
+
+    Environment variables and Keras's configuration file are the user's; they are not changed.
+
+    Raises:
+        BackboneError: Keras is not installed, or is set to another backend.
+    """
+    choose = "set KERAS_BACKEND=torch in the environment before Keras is imported"
+    try:
+        import keras
+    except ImportError as error:
+        if error.name == "keras":
+            raise BackboneError(
+                "Keras is not installed", hint="pip install 'headstart[keras]'"
+            ) from error
+        raise BackboneError(
+            f"Keras does not import with the backend it is set to: {error}", hint=choose
+        ) from error
+    if keras.config.backend() != "torch":
+        raise BackboneError(
+            f"Keras runs on {keras.config.backend()}, and headstart runs Keras models on PyTorch",
+            hint=choose,
+        )
+    return keras
+
+
+class KerasPart(nn.Module):
+    """A Keras layer or operation, with the layers inside it, as modules that share its tensors.
+
+    Attributes:
+        channels_first: whether images arrive as ``(n, c, h, w)`` although Keras takes
+            ``(n, h, w, c)``. Outputs of layers stay as Keras makes them.
+    """
+
+    channels_first = False
+
+    _headstart_layer: Any
+    _headstart_wiring: Any
+    _headstart_variables: dict[str, Any]
+    _headstart_random_state: tuple[str, ...]
+
+    def __init__(self, layer: Any, wiring: Any = None) -> None:
+        super().__init__()
+        # Through __dict__, since nn.Module would register the layer as a submodule.
+        vars(self).update(_headstart_layer=layer, _headstart_wiring=wiring)
+        variables: dict[str, Any] = {}
+        states: list[str] = []
+        for name, variable, role in _own_variables(layer):
+            variables[name] = variable
+            (self._parameters if role == "weight" else self._buffers)[name] = variable._value
+            if role == "random state":
+                states.append(name)
+        vars(self).update(_headstart_variables=variables, _headstart_random_state=tuple(states))
+
+    @property
+    def keras_layer(self) -> Any:
+        """The Keras layer or operation that this module runs."""
+        return self._headstart_layer
+
+    @property
+    def eps(self) -> float:
+        """What a norm adds to the variance.
+
+        Raises:
+            AttributeError: the layer has no ``epsilon``.
+        """
+        return float(self._headstart_layer.epsilon)
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of a norm's channels in its input.
+
+        Raises:
+            AttributeError: the layer has no ``axis``.
+        """
+        axis = self._headstart_layer.axis
+        return int(axis[0] if isinstance(axis, list | tuple) else axis)
+
+    @property
+    def input_channels(self) -> int | None:
+        """The axis of the channels of what the layer takes, where its kind says it."""
+        layer, own = self._headstart_layer, self._parameters
+        if "kernel" in own or "depthwise_kernel" in own:
+            return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+        return self.channel_axis if own and hasattr(layer, "axis") else None
+
+    @property
+    def output_units(self) -> tuple[str, int] | None:
+        """The weight whose slices make single channels of the output, and its axis of them."""
+        layer, own = self._headstart_layer, self._parameters
+        kind = type(layer).__name__
+        for name in ("pointwise_kernel", "kernel", "embeddings"):
+            weight = own.get(name)
+            if weight is None:
+                continue
+            if kind.startswith("Depthwise"):
+                return (name, -2) if weight.shape[-1] == 1 else None
+            return name, -2 if kind.endswith("Transpose") else -1
+        return None
+
+    @property
+    def track_running_stats(self) -> bool:
+        """Whether a batch norm updates its statistics in training mode.
+
+        Off by a momentum of 1, with which Keras's update adds nothing.
+        """
+        return "_headstart_momentum" not in vars(self)
+
+    @track_running_stats.setter
+    def track_running_stats(self, on: bool) -> None:
+        if not on and self.track_running_stats:
+            vars(self)["_headstart_momentum"] = self._headstart_layer.momentum
+            self._headstart_layer.momentum = 1.0
+        elif on and not self.track_running_stats:
+            self._headstart_layer.momentum = vars(self).pop("_headstart_momentum")
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the layer itself draws random numbers in training mode."""
+        rate = getattr(self._headstart_layer, "rate", None)
+        return bool(self._headstart_random_state) and rate != 0
+
+    def forward(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Run the layer's own code; ``training=False`` wins over the module's own mode."""
+        layer = self._headstart_layer
+        takes_mode = getattr(layer, "_call_has_training_arg", None)  # None: no layer
+        mode = self.training and training is not False
+        if takes_mode:
+            kwargs["training"] = mode
+        if _here().entering is self:  # Keras called the layer, which called this part
+            _here().entering = None
+            return _own_forward(layer)(*args, **kwargs)
+        if takes_mode is False:
+            kwargs["training"] = mode  # for the layers inside; Keras keeps it from the layer's call
+        with _bound(self), _running(self):
+            return layer(*self._ordered(args), **kwargs)
+
+    def _ordered(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self.channels_first:
+            return args
+        return tuple(
+            x.permute(0, 2, 3, 1) if isinstance(x, Tensor | fx.Proxy) and x.ndim == 4 else x
+            for x in args
+        )
+
+    def extra_repr(self) -> str:
+        """Return the class of the Keras layer, for ``print``."""
+        return type(self._headstart_layer).__name__
+
+    def __headstart_identity__(self) -> Any:
+        """Return what the layer computes as plain values, for cache keys.
+
+        Raises:
+            BackboneError: the layer cannot describe itself.
+        """
+        layer = self._headstart_layer
+        return [type(layer), _config(layer), self._headstart_wiring, *_functions(layer)]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # Moving a module replaces its buffers, and the Keras variables have to follow.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, variable in self._headstart_variables.items():
+            if name in self._parameters:
+                variable._value = self._parameters[name]
+            elif self._buffers[name] is not variable._value:
+                value = self._buffers[name]
+                assert value is not None
+                variable._value = nn.Parameter(value, requires_grad=False)
+                self._buffers[name] = variable._value
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KerasPart:
+        """Copy the Keras layer once, then the modules around it, holds included."""
+        layer = self._headstart_layer
+        if id(layer) not in memo:
+            _copy_layer(self, memo)
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        vars(made).update({k: copy.deepcopy(v, memo) for k, v in vars(self).items()})
+        return made
+
+
+class KerasNetwork(KerasPart):
+    """A functional or sequential Keras model, whose graph is run here, module by module."""
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Return the layers whose outputs a layer of this network takes, by name."""
+        layers = {
+            str(part.keras_layer.name): key
+            for key, part in self.named_children()
+            if isinstance(part, KerasPart)
+        }
+        text = json.dumps(self.get_submodule(name)._headstart_wiring)
+        used = re.findall(r'"keras_history": \["([^"]*)"', text)
+        return tuple(dict.fromkeys(layers[one] for one in used if one in layers))
+
+    def forward(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Run the graph; ``training=False`` holds for everything inside."""
+        if _here().entering is self:
+            return super().forward(*args, training=training, **kwargs)
+        from keras import tree
+
+        args = self._ordered(args)
+        inputs = tree.flatten(args[0] if len(args) == 1 else list(args))
+        graph = _graph(self._headstart_layer)
+        if not all(isinstance(x, Tensor | fx.Proxy) for x in inputs):
+            inputs = graph._standardize_inputs(inputs)
+        parts = {id(part._headstart_layer): part for part in _children(self)}
+
+        def run(operation: Any) -> Any:
+            part = parts[id(operation)]
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if training is False:  # what a call says holds for everything inside
+                    kwargs["training"] = False
+                elif _default_mode(operation) is False:
+                    # The graph has recorded the default, which nobody chose.
+                    kwargs.pop("training", None)
+                return part(*args, **kwargs)
+
+            return call
+
+        outputs = graph._run_through_graph(inputs, operation_fn=run)
+        single = isinstance(outputs, list | tuple) and len(outputs) == 1
+        return outputs[0] if single else outputs
+
+
+class _Bridge:
+    """Replaces the ``forward`` of a Keras layer, so that Keras's own calls go through a part.
+
+    Attributes:
+        layer: the layer.
+        held: the part that a freeze contract holds, which all calls go through.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        self.held: KerasPart | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        part = _here().parts.get(id(self.layer)) or self.held
+        if part is None or id(part) in _here().running:
+            return _own_forward(self.layer)(*args, **kwargs)
+        _here().entering = part
+        return part(*args, **kwargs)
+
+
+class _Here(threading.local):
+    """What runs in this thread; kept off the modules, whose attributes tracers compare."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, KerasPart] = {}
+        self.running: set[int] = set()
+        self.entering: KerasPart | None = None
+
+
+_HERE = _Here()
+
+
+def _here() -> _Here:
+    return _HERE
+
+
+@contextmanager
+def _running(part: KerasPart) -> Iterator[None]:
+    """Let the layers inside a layer run as their parts: in their own modes, seen by hooks."""
+    here = _here()
+    inner = {id(p.keras_layer): p for p in part.modules() if isinstance(p, KerasPart)}
+    del inner[id(part.keras_layer)]
+    before = here.parts
+    here.parts = {**before, **inner}
+    here.running.add(id(part))
+    try:
+        yield
+    finally:
+        here.parts = before
+        here.running.discard(id(part))
+
+
+def torch_network(model: Any, *, channels_first: bool = False) -> KerasPart:
+    """Build the tree of modules of a Keras model or layer.
+
+    Args:
+        model: any Keras model or layer that has its weights.
+        channels_first: whether images are passed as ``(n, c, h, w)``, PyTorch's order, to a model
+            that takes ``(n, h, w, c)``.
+
+    Returns:
+        The tree. The model itself is not changed.
+
+    Raises:
+        BackboneError: the model has no weights yet.
+    """
+    load_keras()
+    tree = _build(model, None, {})
+    if channels_first:
+        vars(tree)["channels_first"] = True
+    return tree
+
+
+def tree_of(model: Any) -> KerasPart:
+    """Return the tree that stands for a Keras model in freezing, always the same one."""
+    found = vars(model).get(_TREE)
+    if found is None:
+        found = vars(model)[_TREE] = torch_network(model)
+    return found  # type: ignore[no-any-return]
+
+
+def as_module(model: Any) -> Any:
+    """Return the tree of a Keras model, and anything else unchanged."""
+    return tree_of(model) if is_keras(model) and not isinstance(model, KerasPart) else model
+
+
+def named_by_keras(tree: nn.Module, spec: Any) -> Any:
+    """Let the keys of a mapping be Keras layers, or their names where these have dots in them.
+
+    Args:
+        tree: of a Keras model; for other modules ``spec`` is returned unchanged.
+        spec: what :func:`headstart.freeze` takes.
+    """
+    if not isinstance(spec, Mapping) or not isinstance(tree, KerasPart):
+        return spec
+    parts = [(name, part) for name, part in tree.named_modules() if isinstance(part, KerasPart)]
+    layers = {id(part.keras_layer): name for name, part in parts}
+    names = {
+        str(part.keras_layer.name): name for name, part in parts if "." in part.keras_layer.name
+    }
+
+    def named(key: Any) -> Any:
+        return names.get(key, key) if isinstance(key, str) else layers.get(id(key), key)
+
+    return {named(key): policy for key, policy in spec.items()}
+
+
+def hold_keras(tree: nn.Module, held: Iterable[str] | None) -> None:
+    """Carry a contract over to Keras, whose own loops read other flags than PyTorch's.
+
+    Variables are trainable where their tensors require a gradient, so that ``fit`` and
+    ``train_on_batch`` update those and no others; held layers run in inference mode whatever
+    ``training`` Keras passes.
+
+    Args:
+        tree: where the contract is; nothing happens to modules that are not Keras's.
+        held: names of the parts that stay in evaluation mode; None after a release, when every
+            layer's ``trainable`` is what it was.
+    """
+    names = set(held or ())
+    for name, part in tree.named_modules():
+        if not isinstance(part, KerasPart) or not hasattr(part.keras_layer, "_trainable"):
+            continue
+        layer = part.keras_layer
+        if name in names:
+            _bridge(layer).held = part
+        elif isinstance(bridge := vars(layer).get("forward"), _Bridge):
+            bridge.held = None
+        for key, parameter in part._parameters.items():
+            assert parameter is not None
+            part._headstart_variables[key]._trainable = parameter.requires_grad
+        if held is None:
+            layer._trainable = vars(part).pop(_TRAINABLE, layer._trainable)
+            continue
+        vars(part).setdefault(_TRAINABLE, layer._trainable)
+        # A norm that may follow the batch has to be trainable: Keras couples the two.
+        free = name not in names and "running_mean" in part._buffers
+        inside = list(part.parameters())
+        if inside or free:
+            layer._trainable = free or any(parameter.requires_grad for parameter in inside)
+
+
+def _build(layer: Any, wiring: Any, built: dict[int, KerasPart]) -> KerasPart:
+    if id(layer) in built:
+        return built[id(layer)]
+    graph = _graph(layer)
+    part = built[id(layer)] = (KerasPart if graph is None else KerasNetwork)(layer, wiring)
+    wires = {} if graph is None else _wirings(graph)
+    operations = [] if graph is None else [op for op in graph.operations if not _is_input(op)]
+    inner = getattr(layer, "_flatten_layers", None)
+    layers = [] if inner is None else inner(include_self=False, recursive=False)
+    known = {id(operation) for operation in operations}
+    others = [one for one in layers if id(one) not in known and not _is_input(one)]
+    for child in (*operations, *(one for one in others if one is not graph)):
+        name = str(child.name).replace(".", "_")
+        while name in part._modules or hasattr(part, name):
+            name += "_"
+        part._modules[name] = _build(child, wires.get(child.name), built)
+        if graph is None:
+            _bridge(child)
+    return part
+
+
+def _graph(layer: Any) -> Any:
+    """Return the graph of a functional or sequential model, or None for any other layer."""
+    from keras import Sequential
+    from keras.src.models.functional import Functional
+
+    if isinstance(layer, Sequential):
+        if layer._functional is None:
+            raise BackboneError(
+                f"the sequential model '{layer.name}' has no weights yet",
+                hint="give it an Input(shape=...) or call it once on a batch",
+            )
+        return layer._functional
+    own_call = type(layer).call is not Functional.call if isinstance(layer, Functional) else True
+    return None if own_call else layer
+
+
+def _bridge(layer: Any) -> Any:
+    bridge = vars(layer).get("forward")
+    if not isinstance(bridge, _Bridge):
+        bridge = vars(layer)["forward"] = _Bridge(layer)
+    return bridge
+
+
+def _default_mode(layer: Any) -> Any:
+    signature = getattr(layer, "_call_signature", None)
+    parameter = None if signature is None else signature.parameters.get("training")
+    return None if parameter is None else parameter.default
+
+
+def _is_input(operation: Any) -> bool:
+    from keras.layers import InputLayer
+
+    return isinstance(operation, InputLayer)
+
+
+def _wirings(graph: Any) -> dict[str, Any]:
+    """Return what each layer of a graph is called with, by the layer's name."""
+    layers = graph.get_config()["layers"]
+    inputs = [entry["name"] for entry in layers if not entry["inbound_nodes"]]
+    # Keras numbers inputs from the start of the process; their place in the model is their own.
+    places = {name: f"input {number}" for number, name in enumerate(inputs)}
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: renamed(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [renamed(item) for item in value]
+        return places.get(value, value) if isinstance(value, str) else value
+
+    return {entry["name"]: renamed(_plain(entry["inbound_nodes"])) for entry in layers}
+
+
+def _own_variables(layer: Any) -> Iterator[tuple[str, Any, str]]:
+    """Yield name, variable and role (weight, state, random state) of a layer's own variables."""
+    weights = getattr(layer, "_trainable_variables", ())
+    states = getattr(layer, "_non_trainable_variables", ())
+    seeds = [seed.state for seed in getattr(layer, "_seed_generators", ())]
+    paired = {variable.name for variable in states} >= set(STATISTICS)
+    taken: set[str] = set()
+    roles = (("weight", weights), ("state", states), ("random state", seeds))
+    for role, variables in roles:
+        for variable in variables:
+            if variable._value is None:
+                raise BackboneError(
+                    f"the Keras layer '{layer.name}' has no weights yet",
+                    hint="call the model once on a batch",
+                )
+            name = str(variable.name).replace(".", "_")
+            name = STATISTICS.get(name, name) if paired and role == "state" else name
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            yield name, variable, role
+
+
+def _children(part: nn.Module) -> list[KerasPart]:
+    return [child for child in part._modules.values() if isinstance(child, KerasPart)]
+
+
+def _own_forward(layer: Any) -> Any:
+    return type(layer).forward.__get__(layer)
+
+
+@contextmanager
+def _bound(part: KerasPart) -> Iterator[None]:
+    """Run with the tensors that the modules hold, also where somebody has swapped them.
+
+    ``torch.func.functional_call`` puts other tensors in a module for one call; Keras reads its
+    variables instead.
+    """
+    held = [
+        (variable, tensor)
+        for each in part.modules()
+        if isinstance(each, KerasPart)
+        for name, variable in each._headstart_variables.items()
+        if (tensor := each._parameters.get(name, each._buffers.get(name))) is not None
+        and tensor is not variable._value
+    ]
+    if not held:
+        yield
+        return
+    from keras import StatelessScope
+
+    with StatelessScope(state_mapping=held) as scope:
+        yield
+    with torch.no_grad():
+        for variable, tensor in held:
+            value = scope.get_current_value(variable)
+            if value is not None and value is not tensor and not tensor.requires_grad:
+                tensor.copy_(value)
+
+
+def _copy_layer(part: KerasPart, memo: dict[int, Any]) -> None:
+    """Copy a Keras layer, and let ``memo`` know the copy of every layer and variable in it."""
+    layer = part.keras_layer
+    try:
+        made = type(layer).from_config(layer.get_config())
+        if not made.built and getattr(layer, "_build_shapes_dict", None):
+            made.build_from_config(layer.get_build_config())
+        made.set_weights(layer.get_weights())
+    except Exception as error:
+        raise BackboneError(
+            f"the Keras layer '{layer.name}' cannot be copied: {type(error).__name__}: {error}",
+            hint="give its class a get_config() that returns the arguments of __init__",
+        ) from error
+    pairs = zip(part.modules(), _build(made, None, {}).modules(), strict=True)
+    for old, new in pairs:
+        assert isinstance(old, KerasPart)
+        assert isinstance(new, KerasPart)
+        memo[id(old.keras_layer)] = new.keras_layer
+        twins = zip(
+            old._headstart_variables.values(), new._headstart_variables.values(), strict=True
+        )
+        for before, after in twins:
+            after.assign(before)
+            after._trainable = before._trainable
+            after._value.requires_grad_(before._value.requires_grad)
+            memo[id(before)], memo[id(before._value)] = after, after._value
+
+
+def _config(layer: Any) -> Any:
+    if not hasattr(layer, "get_config"):
+        return sorted((k, repr(v)) for k, v in vars(layer).items() if not k.startswith("_"))
+    try:
+        config = dict(layer.get_config())
+    except Exception as error:
+        raise BackboneError(
+            f"the Keras layer '{layer.name}' cannot be described in a cache key: {error}",
+            hint="give its class a get_config() that returns the arguments of __init__",
+        ) from error
+    # Models list their layers, which are described one by one; the rest changes no output.
+    for name in ("name", "trainable", "layers", "input_layers", "output_layers", "seed"):
+        config.pop(name, None)
+    return _plain(config)
+
+
+def _functions(layer: Any) -> list[Any]:
+    """Return what functions a layer was given, such as ``Lambda``'s, whose code is part of it."""
+    own = {key: value for key, value in vars(layer).items() if hasattr(value, "__code__")}
+    # Keras wraps methods of each layer, such as `build`, which are the class's.
+    return [value for key, value in sorted(own.items()) if not hasattr(type(layer), key)]
+
+
+def _plain(value: Any) -> Any:
+    from keras.saving import serialize_keras_object
+
+    return json.loads(json.dumps(serialize_keras_object(value), default=repr, sort_keys=True))
+
+
+__all__ = [
+    "KerasNetwork",
+    "KerasPart",
+    "as_module",
+    "hold_keras",
+    "is_keras",
+    "load_keras",
+    "torch_network",
+    "tree_of",
+]

@@ -1,0 +1,122 @@
+"""The examples of docs/keras.md run, its table is measured, and thread 001 works end to end."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import headstart
+from headstart import load_data
+from headstart.core.errors import DataError
+from tests.keras_models import LAST, images, keras, mobilenet, real_mobilenet
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def example() -> ModuleType:
+    path = ROOT / "examples" / "keras_transfer_learning.py"
+    spec = importlib.util.spec_from_file_location("keras_transfer_learning", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    text = (ROOT / "docs" / "keras.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(code) == 2
+    names: dict[str, Any] = {}
+    for number, block in enumerate(code):
+        exec(compile(block, f"docs/keras.md, example {number}", "exec"), names)
+    assert names["classifier"].output_shape == (None, 2)
+
+
+def test_trainable_false_leaves_dropout_on() -> None:
+    inputs = keras.Input((32, 32, 3))
+    x = mobilenet()(inputs)
+    x = keras.layers.Dropout(0.5, seed=0, name="drop")(x)
+    model = keras.Model(inputs, x)
+    model.trainable = False
+    batch = images(model, 2)
+    assert not torch.equal(model(batch, training=True), model(batch, training=True))
+    headstart.freeze(model, "frozen")
+    assert torch.equal(model(batch, training=True), model(batch, training=True))
+
+
+def test_pytorch_modes_say_nothing_to_keras() -> None:
+    model = mobilenet()
+    before = [np.asarray(v) for v in model.non_trainable_variables]
+    model.eval()
+    model(images(model), training=True)
+    after = [np.asarray(v) for v in model.non_trainable_variables]
+    assert not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    def __init__(self, x: np.ndarray, y: np.ndarray, size: int) -> None:
+        super().__init__()
+        self.x, self.y, self.size = x, y, size
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // self.size)
+
+    def __getitem__(self, i: int) -> Any:
+        part = slice(i * self.size, (i + 1) * self.size)
+        return self.x[part], self.y[part]
+
+
+def test_batches_of_keras_are_data() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (21, 8, 8, 3), dtype="uint8")
+    y = np.arange(21) % 3
+    plain = load_data((x, y), seed=0)
+    for labels in (y, y[:, None].astype("float32"), np.eye(3)[y]):
+        split = load_data(Batches(x, labels, 4), seed=0)
+        assert split.train.ids == plain.train.ids
+        assert np.array_equal(split.train.labels, plain.train.labels)
+    divided = load_data({"train": Batches(x[:12], y[:12], 5), "test": Batches(x[12:], y[12:], 5)})
+    assert (len(divided.train), len(divided.test)) == (12, 9)
+
+    class Wrong(Batches):
+        def __getitem__(self, i: int) -> Any:
+            return self.x
+
+    with pytest.raises(DataError, match=r"expected \(x, y\)"):
+        load_data(Wrong(x, y, 4))
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_thread_001_end_to_end(shared_data: Path, tmp_path: Path) -> None:
+    """Augmentation, rescaling, frozen base, pooling, dropout, Dense(1); then staged unfreezing."""
+    keras.utils.set_random_seed(0)
+    whole = real_mobilenet(shared_data / "weights" / "mobilenetv1_imagenet.safetensors")
+    base = keras.Model(whole.inputs, whole.get_layer(LAST).output, name="base")
+    script = example()
+    folder = shared_data / "hymenoptera"
+    training, test = script.frame_of(folder / "train"), script.frame_of(folder / "val")
+    before = {v.path: np.asarray(v) for v in base.variables}
+    model, accuracies = script.run(base, training, test, thaw=("conv_pw_12*",))
+    assert accuracies[0] >= 0.92
+    moved = {v.path for v in base.variables if not np.array_equal(before[v.path], np.asarray(v))}
+    assert moved == {"conv_pw_12/kernel", "conv_pw_12_bn/gamma", "conv_pw_12_bn/beta"}
+    assert isinstance(model, keras.Model)
+    # The same items, as a data frame, for headstart's own features and heads.
+    frames = {"train": training, "test": test}
+    run = headstart.fit(
+        pd.concat([frame.assign(split=name) for name, frame in frames.items()]),
+        base, image_column="file", mean=0.5, std=0.5, resize="shortest", crop_fraction=0.875,
+        cache=tmp_path, write=False,
+    )  # fmt: skip
+    assert run.accuracy >= 0.92
