@@ -133,7 +133,7 @@ CASES = {
         from_timm("coat_tiny", img_size=96, serial_depths=(1, 1, 1, 1), parallel_depth=1),
         96,
         {577: 1, 145: 1, 37: 1, 10: 1},
-        PARTS + r"|crpe$|cpe|aggregate",
+        PARTS + r"|crpe|cpe|aggregate|parallel_blocks\.0$",
     ),
     "timm/pit": Case(from_timm("pit_ti_224", img_size=112), 112, {170: 1, 50: 1, 17: 1}, PARTS),
     "timm/xcit": Case(from_timm("xcit_nano_12_p16_224", img_size=80, depth=2), 80, {26: 1}, PARTS),
