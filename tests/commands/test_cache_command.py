@@ -147,3 +147,42 @@ def test_sizes_and_ages():
             parse_size(bad)
     with pytest.raises(ValueError):
         parse_age("soon")
+
+
+def test_rows_of_ls_can_be_told_apart(command, folder, tmp_path):
+    """Equal networks with other weights, inputs, storage: what differs is said, and the data."""
+    for k, words in enumerate(
+        ((), ("--storage", "float16"), ("--mean", "0.4", "--std", "0.5"), ("--mean", "0.3"))
+    ):
+        status, _, err = command("fit", folder, "--out", tmp_path / f"run{k}", *words)
+        assert status == 0, err
+    keys = [info["key"] for info in json.loads(command("cache", "ls", "--json")[1])]
+    assert len(keys) == 4
+    _, out, _ = command("cache", "ls")
+    lines = [line for line in out.splitlines() if line[:12] in {key[:12] for key in keys}]
+    told = {re.sub(r"\s+", " ", line[12:]) for line in lines}
+    assert len(told) == 4, out
+    assert "kept result" in out
+
+
+def test_rm_removes_what_was_named_and_says_how_much(command, keys, tmp_path):
+    cache = tmp_path / "cache"
+    line = one_error_line(command("cache", "rm", keys[0]))
+    assert "--yes" in line
+    assert "no space" in one_error_line(command("cache", "rm", "zzz", "--yes"))
+    assert "no space" in one_error_line(command("cache", "rm", keys[0], "zzz", "--yes"))
+    assert len(list(cache.glob("*/shards"))) == 2  # all or nothing
+    status, out, _ = command("cache", "rm", keys[0][:8], "--yes")
+    assert status == 0
+    assert keys[0][:12] in out
+    assert re.search(r"[1-9][\d.]* [kM]?B freed", out)
+    left = json.loads(command("cache", "ls", "--json")[1])
+    assert [info["key"] for info in left] == [keys[1]]
+    outside = tmp_path / "outside"
+    (cache / keys[1]).rename(outside)
+    (cache / keys[1]).symlink_to(outside)
+    status, out, _ = command("cache", "rm", keys[1], "--yes")
+    assert status == 0
+    assert "0 bytes freed" in out
+    assert any(outside.rglob("*.arrow"))
+    assert not (cache / keys[1]).is_symlink()

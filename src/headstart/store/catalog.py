@@ -22,6 +22,7 @@ from headstart.store.kept import Leftover, is_abandoned, kept_files
 from headstart.store.layout import RESULTS, Layout, is_hex32
 
 _TRASH = ".trash-"
+_SAMPLE = 64
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class SpaceInfo:
         last_used: when it was last opened, in seconds since the epoch.
         in_use: whether a running process uses it.
         problem: why it cannot be read; None if it can.
+        sample: ids of some of its items.
     """
 
     key: str
@@ -48,6 +50,7 @@ class SpaceInfo:
     last_used: float
     in_use: bool
     problem: str | None = None
+    sample: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,19 +99,23 @@ def inspect(layout: Layout) -> SpaceInfo:
     rows = shards = 0
     columns: tuple[ColumnSpec, ...] = ()
     problem = None
+    sample: tuple[str, ...] = ()
     try:
         description = check_description(layout)
         folder = SpaceFolder(layout, description, touch=False)
         index = folder.existing()
         if index is not None:
             rows, shards, _ = index.totals()
+            sample = index.sample(_SAMPLE)
             columns = _worst(entry.columns for entry in index.shard_entries().values())
         folder.close()
     except StoreError as error:
         problem = error.message
     when = _last_used(layout.lock) or _last_used(layout.folder)
     size = _size(layout.folder)
-    return SpaceInfo(layout.key, description, rows, shards, size, columns, when, used, problem)
+    return SpaceInfo(
+        layout.key, description, rows, shards, size, columns, when, used, problem, sample
+    )
 
 
 def nearest(root: Path, description: Mapping[str, Any], key: str) -> Nearest | None:
@@ -219,6 +226,11 @@ def remove(layout: Layout) -> bool:
         StoreError: the disk forbids it.
     """
     with clear_errors(f"remove the space in {layout.folder}", StoreError):
+        if layout.folder.is_symlink():
+            if is_in_use(layout):
+                return False
+            layout.folder.unlink()  # what it leads to is not in the store, and stays
+            return True
         try:
             lock = try_lock(layout.lock, exclusive=True)
         except FileNotFoundError:
@@ -260,6 +272,8 @@ def _last_used(path: Path) -> float:
 
 def _size(folder: Path) -> int:
     total = 0
+    if folder.is_symlink():
+        return 0
     for place, _, files in os.walk(folder):
         for name in files:
             try:

@@ -324,6 +324,11 @@ class Index:
         except (ValueError, TypeError) as error:
             raise self.database.damaged(str(error)) from error
 
+    def sample(self, most: int) -> tuple[str, ...]:
+        """Return the ids of some rows."""
+        found = self.database.query("SELECT DISTINCT id FROM rows LIMIT ?", most)
+        return tuple(key.hex() for (key,) in found if isinstance(key, bytes))
+
     def known_names(self) -> set[str]:
         """Return the names of all shards, registered or retired."""
         registered = {name for (name,) in self.database.query("SELECT name FROM shards")}

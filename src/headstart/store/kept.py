@@ -66,6 +66,8 @@ def kept_files(root: Path) -> Iterator[Leftover]:
         for path in _listed(kind):
             if path.suffix == SUFFIX and is_hex32(path.stem):
                 yield _leftover("result", path)
+            elif path.suffix == ".run" and is_hex32(path.stem):
+                continue  # an unfinished training of a study, which removes it itself
             elif _TEMPORARY.match(path.name) and path.is_file():
                 yield _leftover("temporary", path)
             else:

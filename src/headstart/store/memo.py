@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,18 @@ class Memo:
             with contextlib.suppress(OSError):
                 os.utime(self.path)  # the time of the last use, for gc
             self._used = False
+
+    def places(self, digests: Set[str]) -> dict[str, str]:
+        """Return paths of remembered files by digest, as far as they are known."""
+        found: dict[str, str] = {}
+        if not self.path.exists():
+            return found
+        with contextlib.suppress(StoreError):
+            for key, digest in self._database.query("SELECT path, digest FROM files"):
+                if digest in digests and isinstance(key, bytes):
+                    found[digest] = os.fsdecode(key)
+        self._database.close()
+        return found
 
     def check(self) -> int:
         """Return how many files are remembered.

@@ -164,8 +164,18 @@ class Store:
         """
         return collect(self.root, max_size=max_size, older_than=older_than, dry_run=dry_run)
 
+    def info(self, key: str) -> SpaceInfo:
+        """Return one space, damaged or not, by its key or an unambiguous prefix of it.
+
+        Raises:
+            StoreError: no space or more than one matches.
+        """
+        return inspect(self._layout(key))
+
     def remove(self, key: str) -> None:
         """Remove one space by its key or an unambiguous prefix of it.
+
+        A space that is a link to a folder elsewhere loses the link; the folder stays.
 
         Raises:
             StoreError: there is no such space, or a running process uses it.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headstart.commands.cache.listing import data_names, summaries, summary
 from headstart.commands.console import (
     Printing,
     plain_table,
@@ -78,21 +80,30 @@ def list_spaces(place: Listed) -> None:
     console = stdout()
     if not spaces:
         console.print(f"no features in {cache.location}")
-        return
-    rows = [
-        (
-            info.key[:12],
-            info.problem or _summary(info),
-            f"{info.rows:,}",
-            format_bytes(info.nbytes),
-            "in use" if info.in_use else _ago(info.last_used),
-        )
-        for info in spaces
-    ]
-    titles = ("key", "features", "rows", "size", "last used")
-    console.print(plain_table(titles, rows, right=["rows", "size"]))
-    total = sum(info.nbytes for info in spaces)
-    console.print(f"{format_bytes(total)} in {cache.location}")
+    else:
+        texts, data = summaries(spaces), data_names(cache.store, spaces)
+        rows = [
+            (
+                info.key[:12],
+                texts[info.key],
+                data[info.key],
+                f"{info.rows:,}",
+                format_bytes(info.nbytes),
+                "in use" if info.in_use else _ago(info.last_used),
+            )
+            for info in spaces
+        ]
+        titles = ("key", "features", "data", "rows", "size", "last used")
+        console.print(plain_table(titles, rows, right=["rows", "size"]))
+    files = [file for file in cache.store.files() if file.kind != "foreign"]
+    if files:
+        size = format_bytes(sum(file.nbytes for file in files))
+        kept = sum(file.kind == "result" for file in files)
+        what = f"{count(kept, 'kept result')} (heads, baselines) and digests of files"
+        console.print(f"{what}: {size}")
+    total = sum(each.nbytes for each in spaces) + sum(file.nbytes for file in files)
+    if total:
+        console.print(f"{format_bytes(total)} in {cache.location}")
 
 
 @app.command()
@@ -245,7 +256,7 @@ def gc(config: GcConfig, place: Listed) -> None:
     console = stdout()
     verb = "would remove" if config.dry_run else "removed"
     for entry in report.removed:
-        console.print(f"{verb} {entry.key[:12]} ({_summary(entry)}, {counted(entry.rows, 'row')})")
+        console.print(f"{verb} {entry.key[:12]} ({summary(entry)}, {counted(entry.rows, 'row')})")
     for entry in report.in_use:
         console.print(f"kept {entry.key[:12]}, which is in use")
     if report.files:
@@ -254,6 +265,45 @@ def gc(config: GcConfig, place: Listed) -> None:
         )
         console.print(f"and {what}")
     console.print(f"{format_bytes(report.freed)} {'would be ' if config.dry_run else ''}freed")
+
+
+@dataclass(frozen=True)
+class RmConfig:
+    """Whether to ask first."""
+
+    yes: bool = option(False, "Remove without asking.", flags=("-y",))
+
+
+@app.command("rm")
+@generated("cache rm")
+def remove(
+    keys: Annotated[
+        list[str], typer.Argument(help="Keys, or enough of their beginning.", metavar="KEY...")
+    ],
+    config: RmConfig,
+    place: Place,
+) -> None:
+    """Remove feature spaces, never one that a running process uses, nor what a link leads to."""
+    store = place.open().store
+    infos = list({info.key: info for info in map(store.info, keys)}.values())
+    console = stdout()
+    lines = [
+        f"{info.key[:12]} ({info.problem or summary(info)}, {info.rows:,} rows,"
+        f" {format_bytes(info.nbytes)})"
+        for info in infos
+    ]
+    if not config.yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(("rm asks first, and nobody can answer here; use yes=True",))
+        for line in lines:
+            console.print(line)
+        typer.confirm(f"remove {count(len(infos), 'feature space')}?", abort=True)
+    freed = 0
+    for info, line in zip(infos, lines, strict=True):
+        store.remove(info.key)
+        freed += info.nbytes
+        console.print(f"removed {line}")
+    console.print(f"{format_bytes(freed)} freed")
 
 
 @app.command()
@@ -291,22 +341,8 @@ def _plain(info: SpaceInfo) -> dict[str, Any]:
         "last_used": info.last_used,
         "in_use": info.in_use,
         "problem": info.problem,
-        "features": _summary(info),
+        "features": summary(info),
     }
-
-
-def _summary(info: SpaceInfo) -> str:
-    """Say in a few words what the rows are: model, cut, input size, precision."""
-    backbone = info.description.get("backbone", {})
-    size = info.description.get("preprocessing", {}).get("size", [])
-    words = [
-        str(backbone.get("class", "stored rows")),
-        str(backbone.get("layer") or ""),
-        str(backbone.get("pooling") or "").replace("none", ""),
-        "×".join(map(str, size)),
-        str(info.description.get("precision", "")).replace("float32", ""),
-    ]
-    return " ".join(word for word in words if word)
 
 
 def _ago(then: float) -> str:
