@@ -2,6 +2,7 @@
 # make test   installs and runs the test suite
 # make lint   formatting, style, types, and the order of imports
 # make slow   the tests that take long (CI runs them too)
+# make walks  every case of the walks over networks, families and files (hours)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ SOURCES := src tests benchmarks scripts examples
 # small arrays cost more than they bring.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo test slow walks lint format clean
 
 demo: $(VENV)/.package
 	$(BIN)/headstart fit digits --out runs/demo
@@ -23,7 +24,10 @@ test: $(VENV)/.development
 	$(PYTEST) -m "not slow"
 
 slow: $(VENV)/.development
-	$(PYTEST) -m slow
+	$(PYTEST) --durations=20 -m "slow and not exhaustive"
+
+walks: $(VENV)/.development
+	$(PYTEST) -m exhaustive
 
 lint: $(VENV)/.development
 	$(BIN)/ruff format --check $(SOURCES)

@@ -13,6 +13,22 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what a long walk leaves out of CI: all but ``keep`` of its cases, evenly spread."""
+    walks: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("walk") is not None:
+            walks.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in walks.values():
+        marker = cases[0].get_closest_marker("walk")
+        assert marker is not None
+        keep = marker.kwargs["keep"]
+        kept = {round(i * (len(cases) - 1) / max(1, keep - 1)) for i in range(keep)}
+        for number, item in enumerate(cases):
+            if number not in kept:
+                item.add_marker(pytest.mark.exhaustive)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data and weights beside the checkout; skip where it is missing."""

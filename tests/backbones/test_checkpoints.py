@@ -485,6 +485,7 @@ def families() -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.walk(keep=20)
 @pytest.mark.parametrize("name", families())
 def test_a_complete_file_of_every_timm_family_loads(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

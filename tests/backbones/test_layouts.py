@@ -235,6 +235,7 @@ def contract(name: str, layers: Callable[[list[str]], list[str]]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.walk(keep=8)
 @pytest.mark.parametrize("name", CASES)
 def test_every_layer(name):
     contract(name, lambda layers: layers)

@@ -94,6 +94,7 @@ def test_every_recipe_runs_on_networks_of_every_shape(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.walk(keep=5)
 @pytest.mark.parametrize("name", [name for name in SMALLEST if name not in QUICK])
 def test_every_recipe_runs_on_the_smallest_model_of_every_family(name: str) -> None:
     try:

@@ -160,6 +160,7 @@ def test_it_is_fine_tuned_with_everything_that_names_tensors(
 
 
 @pytest.mark.slow
+@pytest.mark.walk(keep=24)
 @pytest.mark.parametrize("recipe", PRESETS)
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_recipe_is_planned_and_trained(name: str, recipe: str, tmp_path: Path) -> None:
