@@ -188,6 +188,8 @@ class Database:
                 return self.connection().execute(sql, values).fetchall()
 
     def _connect(self) -> _Connection:
+        if self._wal:
+            self._open_for_writing()
         connection = _connect(self.path)
         try:
             # The busy timeout does not cover switching to WAL, so processes that create one
@@ -216,6 +218,15 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _open_for_writing(self) -> None:
+        """Make the file, or find out that it is closed to us: SQLite would open it for reading."""
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666))
+        except PermissionError as error:
+            raise errors.unreadable(self.what, error) from error
+        except OSError:
+            return  # for SQLite to say
 
     def _connect_read_only(self) -> _Connection:
         """Connect without making the side files: they would belong to a reader, and the owner of

@@ -114,10 +114,12 @@ class SpaceFolder:
     def is_writable(self) -> bool:
         """Whether this user may add rows, as far as the permissions say."""
         for _ in range(_SETTLE_STEPS):
-            if self._permits() or not self._is_being_made():
-                break
+            if self._permits():
+                return True
+            if not self._is_being_made():
+                return False
             time.sleep(0.02)
-        return self._permits()
+        return False
 
     def _is_being_made(self) -> bool:
         """Whether a colleague may be about to share what he has just made."""
@@ -137,7 +139,7 @@ class SpaceFolder:
         """Remove side files of the index that a reader left, and that we may not write to.
 
         Raises:
-            StoreError: a process of that user uses the space.
+            UnreadableError: a process of that user uses the space.
         """
         layout = self.layout
         files = Index(layout.index).database.side_files
@@ -145,7 +147,7 @@ class SpaceFolder:
             return
         lock = try_lock(layout.lock, exclusive=True)
         if lock is None:
-            raise StoreError(
+            raise UnreadableError(
                 f"a process of another user reads the index {layout.index}, and its files there are"
                 " closed to this user",
                 hint="wait for that process, or end it",
