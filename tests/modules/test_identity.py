@@ -210,6 +210,32 @@ def test_a_hook_that_only_watches_does_not_count():
     assert identity(net) == identity(network())
 
 
+def test_a_hook_that_collects_does_not_count():
+    calls: list[int] = []
+    outputs: set[int] = set()
+    net = network()
+    net.layer1.register_forward_hook(lambda *_: calls.append(1))
+    net.layer2.register_forward_hook(lambda _m, _a, out: outputs.add(out.sum().item()))
+    net.layer3.register_forward_hook(lambda *_: SEEN.append(1))
+    before = identity(net)
+    rows(net)
+    assert calls
+    assert identity(net) == before == identity(network())
+
+
+def test_what_looks_like_collecting_counts():
+    box = torch.zeros(1)  # `add` of a tensor returns another output
+    calls: list[int] = []
+    for hook in (
+        lambda _m, _a, out: box.add(out),
+        lambda _m, _a, out: calls.append(1) or out * 2,
+        lambda _m, _a, out: calls.append(out.mul_(2)),
+    ):
+        net = network()
+        net.layer1.register_forward_hook(hook)
+        assert identity(net) != identity(network())
+
+
 @pytest.mark.parametrize("hook", [by_writing, by_writing_elsewhere, by_item, sometimes])
 def test_a_hook_that_may_write_counts(hook):
     net = network()

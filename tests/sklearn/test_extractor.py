@@ -126,7 +126,9 @@ def test_values_mean_the_same_in_any_batch() -> None:
     pair[0, 2:5] = 200
     pair[1, 2:5] = 1
     extractor = FeatureExtractor(cache=False)
-    np.testing.assert_array_equal(extractor.transform(pair)[1], extractor.transform(pair[1:])[0])
+    together, alone = extractor.transform(pair)[1], extractor.transform(pair[1:])[0]
+    # The kernels round otherwise for one image than for two; another scale would change all.
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_flat_rows_hold_what_image_shape_says(images: np.ndarray, rows: np.ndarray) -> None:

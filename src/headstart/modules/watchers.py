@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dis
 import functools
 from collections.abc import Iterator
@@ -39,13 +40,39 @@ def _is_harmless(function: FunctionType, seen: set[int]) -> bool:
         return True
     seen.add(id(function))
     codes = list(_codes(function.__code__))
-    if not _returns_nothing(function.__code__) or any(_writes(code) for code in codes):
+    if not _returns_nothing(function.__code__) and not _collects(function):
+        return False
+    if any(_writes(code) for code in codes):
         return False
     names = {name for code in codes for name in code.co_names}
     called = (function.__globals__.get(name) for name in names)
     held = (cell.cell_contents for cell in function.__closure__ or () if _is_set(cell))
     others = [f for f in (*called, *held) if isinstance(f, FunctionType)]
     return not any(_writes(code) for f in others for code in _codes(f.__code__))
+
+
+def _collects(function: FunctionType) -> bool:
+    """Whether all that a function does is to add to a list or set: ``lambda *_: seen.append(1)``.
+
+    What it returns is then what ``append`` or ``add`` returns: nothing.
+    """
+    setup = {"RESUME", "COPY_FREE_VARS", "PUSH_NULL", "CACHE", "PRECALL", "NOP", "MAKE_CELL"}
+    steps = [s for s in dis.get_instructions(function.__code__) if s.opname not in setup]
+    if len(steps) < 4 or [s.opname for s in steps[-2:]] != ["CALL", "RETURN_VALUE"]:
+        return False
+    if sum(step.opname.startswith("RETURN") or step.is_jump_target for step in steps) > 1:
+        return False
+    owner, method = steps[0], steps[1]
+    if method.opname not in ("LOAD_METHOD", "LOAD_ATTR") or method.argval not in ("append", "add"):
+        return False
+    names = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    if owner.opname == "LOAD_GLOBAL":
+        held = function.__globals__.get(owner.argval)
+    elif owner.opname == "LOAD_DEREF" and owner.argval in names and _is_set(names[owner.argval]):
+        held = names[owner.argval].cell_contents
+    else:
+        return False
+    return type(held) in (list, set, collections.deque)
 
 
 def _is_set(cell: Any) -> bool:
