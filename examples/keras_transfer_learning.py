@@ -108,7 +108,7 @@ def run(
     test: pd.DataFrame,
     size: int = 256,
     *,
-    epochs: int = 6,
+    epochs: int = 10,
     thaw: Sequence[str] = (),
 ) -> tuple[Any, list[float]]:
     """Train the head on the frozen base, then thaw the named layers, one stage each.
@@ -121,7 +121,7 @@ def run(
 
     frozen = headstart.freeze(model, {base: "frozen"})
     print(frozen.plan)
-    train(model, data, epochs, rate=1e-3)
+    train(model, data, epochs, rate=3e-3)
     print(frozen.verify())  # weights and statistics of the base, bit by bit
     found = [accuracy(model, held_out)]
 

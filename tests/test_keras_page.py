@@ -114,9 +114,11 @@ def test_thread_001_end_to_end(shared_data: Path, tmp_path: Path) -> None:
     assert isinstance(model, keras.Model)
     # The same items, as a data frame, for headstart's own features and heads.
     frames = {"train": training, "test": test}
+    backbone = headstart.load_backbone(
+        base, pooling="avg", mean=0.5, std=0.5, resize="shortest", crop_fraction=0.875
+    )
     run = headstart.fit(
         pd.concat([frame.assign(split=name) for name, frame in frames.items()]),
-        base, image_column="file", mean=0.5, std=0.5, resize="shortest", crop_fraction=0.875,
-        cache=tmp_path, write=False,
+        backbone, image_column="file", cache=tmp_path, write=False,
     )  # fmt: skip
     assert run.accuracy >= 0.92

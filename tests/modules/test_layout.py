@@ -273,3 +273,23 @@ def test_a_text_keeps_all_its_tokens():
 
     ids = torch.tensor([[1, 3, 4, 2], [1, 5, 6, 2], [1, 7, 8, 2]])
     assert layout(Text(), "norm", ids) == Layout(channels=2, positions=(1,))
+
+
+def test_channels_where_a_unit_moves_at_some_positions_only():
+    """Pixels that are not scaled saturate ReLU6, and a map of 3 × 3 has few positions."""
+
+    class Saturated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(24)
+
+        def forward(self, x: Tensor) -> Tensor:
+            alive = torch.zeros(24, 3, 3)
+            for unit in range(24):  # each unit is alive at one position, another one each
+                alive[unit, unit % 3, unit // 3 % 3] = 1
+            return self.norm(x) * alive
+
+    torch.manual_seed(0)
+    net = Saturated().eval()
+    found = find_layout(net, None, Arguments((torch.rand(2, 24, 3, 3),)))
+    assert (found.channels, found.positions) == (1, (2, 3))

@@ -207,12 +207,25 @@ def _axes(experiment: Experiment, operation: Sequence[_Units]) -> _Shown | None:
     for units in operation:
         moved = _moved(experiment, units)
         if moved:
-            changes = {axis: [change[axis] for change in moved] for axis in range(base.ndim)}
+            changes = {
+                axis: [change[axis] for change in moved.values()] for axis in range(base.ndim)
+            }
             axes = frozenset(
                 axis
                 for axis, size in enumerate(base.shape)
                 if axis != experiment.batch and size > 1 and _apart(changes[axis], size)
             )
+            # Where positions are few and activations saturate, a unit may move at some positions
+            # only. The axis on which each unit has its own number is then that of the units.
+            count = _place(units)[units.key].shape[units.axis]
+            numbered = [
+                axis
+                for axis in axes
+                if base.shape[axis] == count
+                and all(change[axis] == {number} for number, change in moved.items())
+            ]
+            if len(axes) > 1 and len(numbered) == 1:
+                axes = frozenset(numbered)
             single = {axis for axis in axes if all(len(change) == 1 for change in changes[axis])}
             return _Shown(units.name, units.owner, axes, frozenset(single))
     return None
@@ -227,8 +240,8 @@ def _apart(changes: Sequence[frozenset[int]], size: int) -> bool:
     )
 
 
-def _moved(experiment: Experiment, units: _Units) -> list[list[frozenset[int]]]:
-    """Return where the output moves with single units: for each, the indices on every axis.
+def _moved(experiment: Experiment, units: _Units) -> dict[int, list[frozenset[int]]]:
+    """Return where the output moves with single units: by their number, the indices on every axis.
 
     After the first unit that moves it comes the one beside it: of channels that are divided into
     heads, neighbours lie in one head, and units far apart in several.
@@ -236,7 +249,7 @@ def _moved(experiment: Experiment, units: _Units) -> list[list[frozenset[int]]]:
     base = experiment.base
     count = _place(units)[units.key].shape[units.axis]
     numbers = list(dict.fromkeys(int(fraction * count) for fraction in _FRACTIONS))
-    found: list[list[frozenset[int]]] = []
+    found: dict[int, list[frozenset[int]]] = {}
     tried: set[int] = set()
     while numbers and len(found) < _ENOUGH and (found or len(tried) < _TRIES):
         number = numbers.pop(0)
@@ -251,7 +264,7 @@ def _moved(experiment: Experiment, units: _Units) -> list[list[frozenset[int]]]:
         if differs.any():
             if not found:
                 numbers.insert(0, number + 1 if number + 1 < count else number - 1)
-            found.append([_indices(differs, axis) for axis in range(base.ndim)])
+            found[number] = [_indices(differs, axis) for axis in range(base.ndim)]
     return found
 
 
