@@ -36,7 +36,7 @@ from headstart.data.content import UndecodableError
 from headstart.data.dataset import Split
 from headstart.data.items import MAX_FILE, Items, read_file
 from headstart.data.views import numbered_views
-from tests.attacks.children import in_child
+from tests.attacks.children import in_child, limit_descriptors
 
 RNG = np.random.default_rng(11)
 PLAIN = {"mean": 0.5, "std": 0.5}
@@ -278,7 +278,7 @@ def test_a_shortage_of_descriptors_is_no_damage(folder: Path) -> None:
 
     def work() -> str:
         split = load_test_data(folder).test
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        limit_descriptors(40)
         held = []
         with contextlib.suppress(OSError):
             while True:

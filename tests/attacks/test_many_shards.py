@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import resource
 import shutil
 import signal
 import sqlite3
@@ -25,7 +24,7 @@ from headstart.store import Space, Store
 from headstart.store import merge as merge_module
 from headstart.store import space as space_module
 from headstart.store.database import _Connection
-from tests.attacks.children import in_child
+from tests.attacks.children import in_child, limit_descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and signals")
 
@@ -93,7 +92,7 @@ def test_many_shards_are_read_with_few_descriptors(tmp_path: Path, unmerged: Non
     space.close()
 
     def work() -> str:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+        limit_descriptors(26)
         again = Store(tmp_path).space(DESCRIPTION)
         check(again)
         features = again.read(IDS)

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import resource
 import shutil
 import sqlite3
 import subprocess
@@ -31,7 +30,7 @@ import xxhash
 from headstart.core.errors import StoreError
 from headstart.store import Store, VerifyReport
 from headstart.store import shard as shard_module
-from tests.attacks.children import NOBODY, give_to, in_child, reachable_folder
+from tests.attacks.children import NOBODY, give_to, in_child, limit_descriptors, reachable_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions and limits")
 
@@ -159,7 +158,7 @@ def test_too_many_open_files_are_not_damage(root: Path, free: int) -> None:
     def work() -> str:
         Store(root).verify()  # imports everything
         taken = []
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        limit_descriptors(40)
         try:
             while True:
                 taken.append(os.open(os.devnull, os.O_RDONLY))
