@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from headstart.cache import Block, fill
 from headstart.core import locks
 from headstart.core.errors import StoreError
 from headstart.store import Space, Store
+from headstart.store.database import Database
 from tests.attacks.children import IS_ROOT, in_child, reachable_folder
 
 pytestmark = [
@@ -412,3 +415,32 @@ def test_a_disk_that_became_read_only(disk: Path, tmp_path: Path) -> None:
     assert fill_up(space, 30)[:2] == (20, 10)
     check(space, 30)
     assert Store(disk / "cache").verify().ok
+
+
+def failing_locks(times: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let SQLite's locks fail for some connections, and count these."""
+    connect, failed = Database._connect, []
+
+    def refuse(self: Database) -> Any:
+        if len(failed) < times:
+            failed.append(1)
+            error = sqlite3.OperationalError("locking protocol")
+            error.sqlite_errorcode = sqlite3.SQLITE_PROTOCOL
+            raise error
+        return connect(self)
+
+    monkeypatch.setattr(Database, "_connect", refuse)
+    return failed
+
+
+def test_a_lock_that_fails_once_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that open and close one database at the same moment meet such errors."""
+    append(Store(tmp_path).space(DESCRIPTION), 0, 10)
+    failed = failing_locks(2, monkeypatch)
+    check(Store(tmp_path).space(DESCRIPTION), 10)
+    assert len(failed) == 2
+    failing_locks(1000, monkeypatch)
+    with pytest.raises(StoreError, match="has no file locks"):
+        append(Store(tmp_path).space(DESCRIPTION), 10, 20)

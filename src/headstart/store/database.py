@@ -9,14 +9,16 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from headstart.core.errors import StoreError
 from headstart.core.files import NO_LOCKS, is_writable, share
 from headstart.store import errors
 from headstart.store.errors import DamagedError, UnreadableError
+
+_T = TypeVar("_T")
 
 _BUSY_SECONDS = 60.0
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -32,6 +34,8 @@ _UNREADABLE = (
     sqlite3.SQLITE_INTERRUPT,
 )
 # The file system refuses the locks that SQLite needs.
+_PAUSES = (0.02, 0.1, 0.5)
+"""Seconds between attempts where a lock fails."""
 _NO_LOCKS = (
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_IOERR_LOCK,
@@ -177,7 +181,8 @@ class Database:
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
-        with self.errors():
+
+        def read() -> list[tuple[Any, ...]]:
             connection = self.connection()
             try:
                 return connection.execute(sql, values).fetchall()
@@ -186,6 +191,26 @@ class Database:
                 if self.connection() is connection:
                     raise
                 return self.connection().execute(sql, values).fetchall()
+
+        with self.errors():
+            return self._patiently(read)
+
+    def _patiently(self, work: Callable[[], _T]) -> _T:
+        """Try again where a lock fails: processes that open and close one database at the same
+        moment meet such errors too, and only a file system without locks meets them for ever.
+        """
+        for pause in _PAUSES:
+            try:
+                return work()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in _NO_LOCKS:
+                    raise
+                connection: _Connection | None = getattr(self._local, "connection", None)
+                if connection is not None:  # this thread's alone
+                    connection.close()
+                    self._local.connection = None
+                time.sleep(pause)
+        return work()
 
     def _connect(self) -> _Connection:
         if self._wal:
@@ -260,9 +285,14 @@ class Database:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Run the only write transaction: commit at the end, roll back on any exception."""
-        with self.errors():
+
+        def begin() -> sqlite3.Connection:
             connection = self.connection()
             connection.execute("BEGIN IMMEDIATE")
+            return connection
+
+        with self.errors():
+            connection = self._patiently(begin)
             try:
                 yield connection
                 connection.execute("COMMIT")
