@@ -203,7 +203,7 @@ class Database:
             try:
                 return work()
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode not in _NO_LOCKS:
+                if getattr(error, "sqlite_errorcode", None) not in _NO_LOCKS:  # Python sets none
                     raise
                 connection: _Connection | None = getattr(self._local, "connection", None)
                 if connection is not None:  # this thread's alone
