@@ -66,7 +66,7 @@ def edit(store: Store, statement: str) -> None:
         "digest = substr(digest, 1, 31) || '2'",
         "digest = x'00'",
         f"digest = '{ANOTHER}'",
-        "sum = 'b' || substr(sum, 2)",
+        "sum = iif(sum LIKE 'b%', 'c', 'b') || substr(sum, 2)",
         "sum = ''",
         "size = size + 1",
         "mtime = mtime + 1",

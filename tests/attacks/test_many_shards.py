@@ -151,7 +151,9 @@ def test_many_views_are_not_tried_again_at_every_commit(
 ) -> None:
     calls: list[int] = []
     real = merge_module.merge_small_shards
-    monkeypatch.setattr(space_module, "merge_small_shards", lambda *a: (calls.append(1), real(*a)))
+    monkeypatch.setattr(
+        space_module, "merge_small_shards", lambda *a: (calls.append(1), real(*a))[1]
+    )
     space = Store(tmp_path).space(DESCRIPTION)
     for view in range(40):
         append(space, 0, 4, view=view)
@@ -173,6 +175,25 @@ def test_rows_that_are_in_two_shards_stay_one(tmp_path: Path, unmerged: None) ->
     merge_now(space)
     check(space)
     assert Store(tmp_path).verify().faults == ()
+
+
+@pytest.mark.parametrize("how", ["merge", "repair"])
+def test_the_number_of_a_shard_never_becomes_that_of_another(
+    tmp_path: Path, unmerged: None, how: str
+) -> None:
+    """A reader between its two questions (where? in which shard?) would read other rows."""
+    space = fill(tmp_path, 100)
+    index = space._folder.created()
+    before = index.shard_entries()
+    if how == "merge":
+        merge_now(space)
+    else:
+        next((space.folder / "shards").iterdir()).write_bytes(b"")
+        assert Store(tmp_path).verify(repair=True).ok
+    append(space, 0, 400, view=1)
+    after = index.shard_entries()
+    assert set(after).isdisjoint(before)
+    check(space, view=1)
 
 
 def test_what_is_damaged_is_left_to_verify(tmp_path: Path, unmerged: None) -> None:

@@ -48,6 +48,13 @@ _INSERT = (
 )
 _SHARDS = "SELECT number, name, rows, bytes, columns, created, present FROM shards"
 _NAMES = "SELECT number, name FROM shards WHERE number IN (SELECT value FROM json_each(?))"
+_NEXT_NUMBER = (
+    "SELECT 1 + max((SELECT ifnull(max(number), 0) FROM shards),"
+    " (SELECT ifnull(max(CAST(value AS INTEGER)), 0) FROM meta WHERE name = 'last number'))"
+)
+_KEEP_NUMBERS = (
+    f"INSERT OR REPLACE INTO meta SELECT 'last number', CAST(({_NEXT_NUMBER}) - 1 AS TEXT)"
+)
 _DELETE_SHARDS = "DELETE FROM shards WHERE number IN (SELECT value FROM json_each(?))"
 _DELETE_ROWS = "DELETE FROM rows WHERE shard IN (SELECT value FROM json_each(?))"
 _ROWS_IN = (
@@ -221,10 +228,12 @@ class Index:
         known = connection.execute("SELECT number FROM shards WHERE name = ?", (entry.name,))
         number = (known.fetchone() or (None,))[0]
         if number is None:
-            number = connection.execute(
-                "INSERT INTO shards (name, rows, bytes, columns, created, present)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
+            ((number,),) = connection.execute(_NEXT_NUMBER).fetchall()
+            connection.execute(
+                "INSERT INTO shards (number, name, rows, bytes, columns, created, present)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
+                    number,
                     entry.name,
                     entry.rows,
                     entry.bytes,
@@ -232,10 +241,18 @@ class Index:
                     entry.created,
                     int(entry.present),
                 ),
-            ).lastrowid
+            )
         before = connection.total_changes
         connection.execute(_INSERT, (len(ids), ids.tobytes(), view, number))
         return connection.total_changes - before
+
+    def keep_numbers(self, connection: sqlite3.Connection) -> None:
+        """Never use the numbers of today's shards again, inside a transaction that removes some.
+
+        A reader asks for the places of rows and then for the shards of these numbers. Between the
+        two, a number must not become that of another shard.
+        """
+        connection.execute(_KEEP_NUMBERS)
 
     # -- merging ---------------------------------------------------------------------------------
 
@@ -281,6 +298,7 @@ class Index:
         found = connection.execute(_NAMES, [numbers])
         if dict(found.fetchall()) != dict(old) or entry.name in old.values():
             return False
+        self.keep_numbers(connection)
         deleted = connection.execute(_DELETE_ROWS, [numbers]).rowcount
         connection.execute(_DELETE_SHARDS, [numbers])
         connection.executemany(

@@ -42,10 +42,14 @@ class _Part:
     positions: np.ndarray
 
 
-def merge_small_shards(layout: Layout, index: Index) -> None:
+def merge_small_shards(layout: Layout, index: Index) -> int | None:
     """Merge small shards of equal views and columns, unless another process does.
 
     Shards that are damaged, or about which the index is wrong, are left to ``verify``.
+
+    Returns:
+        How many shards are left of those that were small, not counting what other processes added
+        meanwhile; None if another process is merging.
 
     Raises:
         StoreError: the disk is full or not writable; all rows stay as they were.
@@ -53,11 +57,15 @@ def merge_small_shards(layout: Layout, index: Index) -> None:
     with clear_errors(f"merge shards in {layout.folder}", StoreError):
         lock = try_lock(layout.tmp / _LOCK, exclusive=True)
         if lock is None:
-            return
+            return None
         try:
-            for parts in _groups(layout, index):
-                _merge(layout, index, parts)
+            entries = index.small_shards(SMALL_BYTES)
+            left = len(entries)
+            for parts in _groups(layout, index, entries):
+                if _merge(layout, index, parts):
+                    left -= len(parts) - 1
             clear_retired(layout, index)
+            return left
         finally:
             lock.path.unlink(missing_ok=True)
             lock.release()
@@ -78,9 +86,8 @@ def clear_retired(layout: Layout, index: Index) -> None:
             index.forget_retired(connection, name)
 
 
-def _groups(layout: Layout, index: Index) -> Iterator[list[_Part]]:
+def _groups(layout: Layout, index: Index, entries: dict[int, ShardEntry]) -> Iterator[list[_Part]]:
     """Yield shards to be merged into one."""
-    entries = index.small_shards(SMALL_BYTES)
     rows = _rows_by_shard(index, entries)
     groups: dict[tuple[Any, ...], list[_Part]] = {}
     sizes: dict[tuple[Any, ...], int] = {}
@@ -130,11 +137,12 @@ def _kind(spec: ColumnSpec) -> ColumnSpec:
     return replace(spec, max_error=0.0, rms_error=0.0)
 
 
-def _merge(layout: Layout, index: Index, parts: Sequence[_Part]) -> None:
+def _merge(layout: Layout, index: Index, parts: Sequence[_Part]) -> bool:
+    """Replace shards by one with their rows; return whether they were as expected."""
     header = parts[0].shard.header
     ids = np.concatenate([part.shard.ids[part.positions] for part in parts])
     if not len(ids):
-        return
+        return False
     columns = [_joined(parts, place) for place in range(len(header.columns))]
     with locked_temporary(layout.tmp, SHARD_SUFFIX) as temporary:
         write_shard(temporary, layout.key, header.view, ids, columns)
@@ -148,6 +156,8 @@ def _merge(layout: Layout, index: Index, parts: Sequence[_Part]) -> None:
                 raise _ChangedError  # by a repair, say: the transaction is rolled back
             temporary.replace(layout.shard(name))
             sync_folder(layout.shards)
+            return True
+    return False
 
 
 class _ChangedError(Exception):

@@ -139,6 +139,7 @@ def _rebuild_rows(layout: Layout) -> dict[Path, str]:
                 key=lambda p: (p.stem not in known, known.get(p.stem, 0), p.lstat().st_mtime_ns),
             )
             sound, kept = _sound_shards(layout, files, done)
+            index.keep_numbers(connection)
             _forget_all_but(connection, [known[p.stem] for p in kept if p.stem in known])
             for shard in sound:
                 entry = _entry_of(shard)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -261,12 +260,15 @@ class Space:
         """Merge small shards where there are many."""
         if self._remote is not None or index.mirrors_log():
             return  # the log names the shards as they are
-        small = index.count_small(SMALL_BYTES)
-        if small >= self._tidy_at:
-            with contextlib.suppress(StoreError):  # the rows are committed, in any case
-                merge_small_shards(self._layout, index)
+        while index.count_small(SMALL_BYTES) >= self._tidy_at:
+            try:
+                left = merge_small_shards(self._layout, index)
+            except StoreError:  # the rows are committed, in any case
+                left = index.count_small(SMALL_BYTES)
+            if left is None:
+                return  # another process merges, and looks again when it is done
             # Shards of different views stay apart, however many there are.
-            self._tidy_at = index.count_small(SMALL_BYTES) + MERGE_AT
+            self._tidy_at = left + MERGE_AT
 
     def _publish(self, ids: PackedIds, view: int, columns: Sequence[Encoded]) -> int:
         specs = tuple(column.spec for column in columns)
