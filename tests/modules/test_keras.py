@@ -6,16 +6,18 @@ import copy
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.func import functional_call
+from torch.profiler import profile
 
 from headstart.core.errors import BackboneError
 from headstart.modules.forward import capture, hooked
 from headstart.modules.keras import KerasPart, as_module, torch_network
-from tests.keras_models import MODELS, images, keras, mobilenet, nested, residual
+from tests.keras_models import MODELS, images, keras, mobilenet, nested, residual, settled
 
 ALL = pytest.mark.parametrize("name", MODELS)
 
@@ -159,6 +161,28 @@ def test_channels_first_images() -> None:
     x = images(model)
     with torch.no_grad():
         assert same(tree(x.permute(0, 3, 1, 2)), model(x))
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "separable", "nested", "residual"])
+def test_images_are_not_copied_for_convolutions_and_outputs_are_equal(name: str) -> None:
+    model = separable() if name == "separable" else MODELS[name]()
+    tree = torch_network(model).eval()
+    x = images(model)
+    counts = []
+    rows = []
+    for run in (lambda: model(x, training=False), lambda: tree(x)):
+        with torch.inference_mode(), profile() as seen:
+            rows.append(run())
+        counts.append(sum(event.count for event in seen.key_averages() if "clone" in event.key))
+    assert torch.equal(*rows)
+    assert counts[1] < counts[0]
+
+
+def separable() -> Any:
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.SeparableConv2D(8, 3, strides=2, padding="same", name="both")(inputs)
+    x = keras.layers.MaxPooling2D(padding="same", name="largest")(x)
+    return settled(keras.Model(inputs, keras.layers.Conv2D(4, 1, name="last")(x)))
 
 
 def test_a_model_without_weights_is_refused() -> None:

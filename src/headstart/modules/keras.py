@@ -18,7 +18,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,45 +27,21 @@ import torch
 from torch import Tensor, fx, nn
 
 from headstart.core.errors import BackboneError
-
-STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
-"""Keras's names of batch-norm statistics, and the names that PyTorch's layers give them."""
+from headstart.modules.keras_layers import (
+    config_of,
+    default_mode,
+    functions_of,
+    graph_of,
+    is_input,
+    is_keras,
+    load_keras,
+    own_variables,
+    unpacked,
+    wirings,
+)
 
 _TREE = "_headstart_network"
 _TRAINABLE = "_headstart_trainable"
-
-
-def is_keras(value: Any) -> bool:
-    """Return whether a value is a Keras layer or model, without importing Keras."""
-    library = sys.modules.get("keras")
-    return library is not None and isinstance(value, getattr(library, "Layer", ()))
-
-
-def load_keras() -> Any:
-    """Import Keras and check that it runs on PyTorch.
-
-    Environment variables and Keras's configuration file are the user's; they are not changed.
-
-    Raises:
-        BackboneError: Keras is not installed, or is set to another backend.
-    """
-    choose = "set KERAS_BACKEND=torch in the environment before Keras is imported"
-    try:
-        import keras
-    except ImportError as error:
-        if error.name == "keras":
-            raise BackboneError(
-                "Keras is not installed", hint="pip install 'headstart[keras]'"
-            ) from error
-        raise BackboneError(
-            f"Keras does not import with the backend it is set to: {error}", hint=choose
-        ) from error
-    if keras.config.backend() != "torch":
-        raise BackboneError(
-            f"Keras runs on {keras.config.backend()}, and headstart runs Keras models on PyTorch",
-            hint=choose,
-        )
-    return keras
 
 
 class KerasPart(nn.Module):
@@ -90,7 +65,7 @@ class KerasPart(nn.Module):
         vars(self).update(_headstart_layer=layer, _headstart_wiring=wiring)
         variables: dict[str, Any] = {}
         states: list[str] = []
-        for name, variable, role in _own_variables(layer):
+        for name, variable, role in own_variables(layer):
             variables[name] = variable
             (self._parameters if role == "weight" else self._buffers)[name] = variable._value
             if role == "random state":
@@ -174,10 +149,11 @@ class KerasPart(nn.Module):
             kwargs["training"] = mode
         if _here().entering is self:  # Keras called the layer, which called this part
             _here().entering = None
-            return _own_forward(layer)(*args, **kwargs)
+            with unpacked(layer):
+                return _own_forward(layer)(*args, **kwargs)
         if takes_mode is False:
             kwargs["training"] = mode  # for the layers inside; Keras keeps it from the layer's call
-        with _bound(self), _running(self):
+        with _bound(self), _running(self), unpacked(layer):
             return layer(*self._ordered(args), **kwargs)
 
     def _ordered(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -199,7 +175,7 @@ class KerasPart(nn.Module):
             BackboneError: the layer cannot describe itself.
         """
         layer = self._headstart_layer
-        return [type(layer), _config(layer), self._headstart_wiring, *_functions(layer)]
+        return [type(layer), config_of(layer), self._headstart_wiring, *functions_of(layer)]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # Moving a module replaces its buffers, and the Keras variables have to follow.
@@ -247,7 +223,7 @@ class KerasNetwork(KerasPart):
 
         args = self._ordered(args)
         inputs = tree.flatten(args[0] if len(args) == 1 else list(args))
-        graph = _graph(self._headstart_layer)
+        graph = graph_of(self._headstart_layer)
         if not all(isinstance(x, Tensor | fx.Proxy) for x in inputs):
             inputs = graph._standardize_inputs(inputs)
         parts = {id(part._headstart_layer): part for part in _children(self)}
@@ -258,7 +234,7 @@ class KerasNetwork(KerasPart):
             def call(*args: Any, **kwargs: Any) -> Any:
                 if training is False:  # what a call says holds for everything inside
                     kwargs["training"] = False
-                elif _default_mode(operation) is False:
+                elif default_mode(operation) is False:
                     # The graph has recorded the default, which nobody chose.
                     kwargs.pop("training", None)
                 return part(*args, **kwargs)
@@ -415,14 +391,14 @@ def hold_keras(tree: nn.Module, held: Iterable[str] | None) -> None:
 def _build(layer: Any, wiring: Any, built: dict[int, KerasPart]) -> KerasPart:
     if id(layer) in built:
         return built[id(layer)]
-    graph = _graph(layer)
+    graph = graph_of(layer)
     part = built[id(layer)] = (KerasPart if graph is None else KerasNetwork)(layer, wiring)
-    wires = {} if graph is None else _wirings(graph)
-    operations = [] if graph is None else [op for op in graph.operations if not _is_input(op)]
+    wires = {} if graph is None else wirings(graph)
+    operations = [] if graph is None else [op for op in graph.operations if not is_input(op)]
     inner = getattr(layer, "_flatten_layers", None)
     layers = [] if inner is None else inner(include_self=False, recursive=False)
     known = {id(operation) for operation in operations}
-    others = [one for one in layers if id(one) not in known and not _is_input(one)]
+    others = [one for one in layers if id(one) not in known and not is_input(one)]
     for child in (*operations, *(one for one in others if one is not graph)):
         name = str(child.name).replace(".", "_")
         while name in part._modules or hasattr(part, name):
@@ -433,79 +409,11 @@ def _build(layer: Any, wiring: Any, built: dict[int, KerasPart]) -> KerasPart:
     return part
 
 
-def _graph(layer: Any) -> Any:
-    """Return the graph of a functional or sequential model, or None for any other layer."""
-    from keras import Sequential
-    from keras.src.models.functional import Functional
-
-    if isinstance(layer, Sequential):
-        if layer._functional is None:
-            raise BackboneError(
-                f"the sequential model '{layer.name}' has no weights yet",
-                hint="give it an Input(shape=...) or call it once on a batch",
-            )
-        return layer._functional
-    own_call = type(layer).call is not Functional.call if isinstance(layer, Functional) else True
-    return None if own_call else layer
-
-
 def _bridge(layer: Any) -> Any:
     bridge = vars(layer).get("forward")
     if not isinstance(bridge, _Bridge):
         bridge = vars(layer)["forward"] = _Bridge(layer)
     return bridge
-
-
-def _default_mode(layer: Any) -> Any:
-    signature = getattr(layer, "_call_signature", None)
-    parameter = None if signature is None else signature.parameters.get("training")
-    return None if parameter is None else parameter.default
-
-
-def _is_input(operation: Any) -> bool:
-    from keras.layers import InputLayer
-
-    return isinstance(operation, InputLayer)
-
-
-def _wirings(graph: Any) -> dict[str, Any]:
-    """Return what each layer of a graph is called with, by the layer's name."""
-    layers = graph.get_config()["layers"]
-    inputs = [entry["name"] for entry in layers if not entry["inbound_nodes"]]
-    # Keras numbers inputs from the start of the process; their place in the model is their own.
-    places = {name: f"input {number}" for number, name in enumerate(inputs)}
-
-    def renamed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: renamed(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [renamed(item) for item in value]
-        return places.get(value, value) if isinstance(value, str) else value
-
-    return {entry["name"]: renamed(_plain(entry["inbound_nodes"])) for entry in layers}
-
-
-def _own_variables(layer: Any) -> Iterator[tuple[str, Any, str]]:
-    """Yield name, variable and role (weight, state, random state) of a layer's own variables."""
-    weights = getattr(layer, "_trainable_variables", ())
-    states = getattr(layer, "_non_trainable_variables", ())
-    seeds = [seed.state for seed in getattr(layer, "_seed_generators", ())]
-    paired = {variable.name for variable in states} >= set(STATISTICS)
-    taken: set[str] = set()
-    roles = (("weight", weights), ("state", states), ("random state", seeds))
-    for role, variables in roles:
-        for variable in variables:
-            if variable._value is None:
-                raise BackboneError(
-                    f"the Keras layer '{layer.name}' has no weights yet",
-                    hint="call the model once on a batch",
-                )
-            name = str(variable.name).replace(".", "_")
-            name = STATISTICS.get(name, name) if paired and role == "state" else name
-            while name in taken:
-                name += "_"
-            taken.add(name)
-            yield name, variable, role
 
 
 def _children(part: nn.Module) -> list[KerasPart]:
@@ -571,35 +479,6 @@ def _copy_layer(part: KerasPart, memo: dict[int, Any]) -> None:
             after._trainable = before._trainable
             after._value.requires_grad_(before._value.requires_grad)
             memo[id(before)], memo[id(before._value)] = after, after._value
-
-
-def _config(layer: Any) -> Any:
-    if not hasattr(layer, "get_config"):
-        return sorted((k, repr(v)) for k, v in vars(layer).items() if not k.startswith("_"))
-    try:
-        config = dict(layer.get_config())
-    except Exception as error:
-        raise BackboneError(
-            f"the Keras layer '{layer.name}' cannot be described in a cache key: {error}",
-            hint="give its class a get_config() that returns the arguments of __init__",
-        ) from error
-    # Models list their layers, which are described one by one; the rest changes no output.
-    for name in ("name", "trainable", "layers", "input_layers", "output_layers", "seed"):
-        config.pop(name, None)
-    return _plain(config)
-
-
-def _functions(layer: Any) -> list[Any]:
-    """Return what functions a layer was given, such as ``Lambda``'s, whose code is part of it."""
-    own = {key: value for key, value in vars(layer).items() if hasattr(value, "__code__")}
-    # Keras wraps methods of each layer, such as `build`, which are the class's.
-    return [value for key, value in sorted(own.items()) if not hasattr(type(layer), key)]
-
-
-def _plain(value: Any) -> Any:
-    from keras.saving import serialize_keras_object
-
-    return json.loads(json.dumps(serialize_keras_object(value), default=repr, sort_keys=True))
 
 
 __all__ = [
