@@ -1,0 +1,21 @@
+"""The head is replaced after the optimizer was made."""
+import torch
+from torch import nn, optim
+from zoo import ResNet8, tensors, weights
+
+x, y = tensors("train", 32)
+x = (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+model = ResNet8()
+model.load_state_dict(weights("resnet8"))
+model.fc = nn.Linear(64, 2)
+optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+model.train()
+for epoch in range(2):
+    for part in torch.randperm(32).split(8):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x[part]), y[part])
+        loss.backward()
+        optimizer.step()
+    print(epoch, loss.item())
