@@ -2,8 +2,9 @@
 
 Embed once, train heads in seconds, thaw only what pays, and prove that what was frozen stayed
 frozen. This module is a table of contents: every name loads its package on first use, so that
-``import headstart`` itself imports no heavy library. The packages ``headstart.heads``,
-``headstart.freezing`` and ``headstart.store`` are documented for use on their own.
+``import headstart`` itself imports no heavy library. The packages ``headstart.audit``,
+``headstart.freezing``, ``headstart.heads`` and ``headstart.store`` are documented for use on their
+own.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ __getattr__, __dir__, _names = contents(
         "commands.finetune.job": ("finetune",),
         "commands.advise.job": ("advise",),
     },
-    packages=("freezing", "heads", "store"),
+    packages=("audit", "freezing", "heads", "store"),
 )
 
 __all__ = ["HeadstartError", "__version__", *_names]

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from headstart.commands.advise.command import advise
+from headstart.commands.audit.command import audit
 from headstart.commands.backbones.command import backbones
 from headstart.commands.cache.command import app as cache_app
 from headstart.commands.compare.command import compare
@@ -63,6 +64,7 @@ app.command()(examine)
 app.command()(finetune)
 app.command()(advise)
 app.command()(compare)
+app.command()(audit)
 app.command()(backbones)
 app.add_typer(cache_app)
 

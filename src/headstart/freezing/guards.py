@@ -186,7 +186,7 @@ class _Watch:
                 " multi_avg_fn variants do: get_ema_multi_avg_fn)"
             )
         if isinstance(tensor, nn.Parameter):
-            return _parameter_cause(tensor, optimizer, self.owners[name.rpartition(".")[0]])
+            return parameter_cause(tensor, optimizer, self.owners[name.rpartition(".")[0]])
         owner = self.owners[name.rpartition(".")[0]]
         if name.rpartition(".")[2] not in kinds.running_buffers(owner):
             return f"the forward of {type(owner).__name__}, or a direct assignment, wrote to it"
@@ -198,7 +198,7 @@ class _Watch:
         )
 
 
-def _parameter_cause(parameter: Tensor, optimizer: Optimizer | None, owner: nn.Module) -> str:
+def parameter_cause(parameter: Tensor, optimizer: Optimizer | None, owner: nn.Module) -> str:
     """Explain how an optimizer came to move a frozen parameter, if an optimizer did."""
     groups = optimizer.param_groups if optimizer is not None else []
     group = next((g for g in groups if any(p is parameter for p in g["params"])), None)
@@ -226,4 +226,4 @@ def _mode_hint(held: bool) -> str:
     return "call model.train() before the training loop, or freeze this part too"
 
 
-__all__ = ["GuardReport", "guard"]
+__all__ = ["GuardReport", "guard", "parameter_cause"]

@@ -1,0 +1,67 @@
+"""All checks, in one table. A check is one small file; to add one:
+
+1. Write ``checks/NAME.py`` with a subclass of :class:`headstart.audit.check.Check`. It has a
+   ``code``, overrides the events that it needs, and yields findings from ``finish``::
+
+       class BatchOfOne(Check):
+           \"\"\"A batch of one item under batch norm.\"\"\"
+
+           code = "batch-of-one"
+           severity = "warning"
+           cost = "the item is normalised by itself"
+
+           def finish(self, scene: Scene) -> Iterator[Finding]:
+               for seen in scene.passes_for("training"):
+                   for call in seen.calls:
+                       if call.training and call.part.normalises and seen.rows == 1:
+                           yield self.finding(
+                               f"{call.part.name} normalised a batch of one",
+                               module=call.part.name, place=seen.place,
+                               evidence={"rows": seen.rows}, fix="DataLoader(..., drop_last=True)",
+                           )
+
+Return:
+   ``headstart.audit.events`` lists what is observed, ``headstart.audit.scene`` what is known of the
+   run as a whole (passes by purpose, parameters, optimizers, schedulers, loaders).
+2. Enter the class in ``CHECKS``, below. From outside the package: :func:`register_check`.
+3. Write ``docs/findings/CODE.md``, and a faulty script with its mended twin in
+   ``tests/audit/scripts``: ``CODE_faulty.py``, ``CODE_mended.py``.
+
+What a script computes must not change: run a network again only inside of
+:func:`headstart.audit.measuring.trial`. Decide by what runs, never by names.
+"""
+
+from __future__ import annotations
+
+from headstart.audit.check import Check
+from headstart.audit.checks.evaluation_in_training_mode import EvaluationInTrainingMode
+from headstart.audit.checks.frozen_parameter_moved import FrozenParameterMoved
+from headstart.audit.checks.frozen_statistics_moved import FrozenStatisticsMoved
+from headstart.core.errors import ConfigError
+
+CHECKS: list[type[Check]] = [
+    FrozenParameterMoved,
+    FrozenStatisticsMoved,
+    EvaluationInTrainingMode,
+]
+"""Every kind of finding, in the order in which equally bad ones are told."""
+
+
+def register_check(check: type[Check]) -> type[Check]:
+    """Add a check of your own behind the others, and return it; usable as a decorator.
+
+    Raises:
+        ConfigError: its code is taken.
+    """
+    if any(check.code == each.code for each in CHECKS):
+        raise ConfigError((f"there is a check '{check.code}' already",))
+    CHECKS.append(check)
+    return check
+
+
+def all_checks() -> tuple[Check, ...]:
+    """Make one instance of every check, for one audit."""
+    return tuple(check() for check in CHECKS)
+
+
+__all__ = ["CHECKS", "all_checks", "register_check"]

@@ -1,0 +1,108 @@
+"""Running statistics of a frozen part move, because its norms run in training mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from headstart.audit.check import Check
+from headstart.audit.events import Part, Pass
+from headstart.audit.records import Finding, Place
+from headstart.audit.scene import common_path
+from headstart.core.wording import count
+from headstart.core.wording import format_number as number
+
+if TYPE_CHECKING:
+    from headstart.audit.scene import Scene
+
+
+class FrozenStatisticsMoved(Check):
+    """``requires_grad = False`` freezes parameters; training mode goes on moving the statistics."""
+
+    code = "frozen-statistics-moved"
+    severity = "error"
+    cost = (
+        "the frozen part computes other features after training than before, and other ones in"
+        " evaluation than in training"
+    )
+
+    def __init__(self) -> None:
+        self.moved: dict[int, tuple[Pass, dict[str, float], dict[str, Place]]] = {}
+
+    def on_pass(self, seen: Pass, scene: Scene) -> None:
+        """Measure how far the statistics are from what they were at first."""
+        if not seen.frozen or seen.failed:
+            return
+        known = self.moved.get(seen.network.number)
+        # One that is remembered already is measured again now and then: the shift grows.
+        if known is not None and known[0].trained and seen.network.passes % 16:
+            return
+        shifts: dict[str, float] = {}
+        places: dict[str, Place] = {}
+        for call in seen.calls:
+            part = call.part
+            if call.training and part.running and scene.stays_frozen(seen, part):
+                shift = shift_of(part)
+                if shift > 0:
+                    shifts[part.name] = shift
+                    places[part.name] = scene.mode_place(part, seen.place)
+        if shifts:
+            self.moved[seen.network.number] = (seen, shifts, places)
+
+    def finish(self, scene: Scene) -> Iterator[Finding]:
+        """Yield one finding for each network."""
+        for seen, shifts, places in self.moved.values():
+            if scene.restates(seen) or seen.network.moved_directly:
+                continue
+            if seen.purpose == "extraction" and not scene.steps:
+                continue  # nothing is trained: batch-statistics-in-extraction tells it
+            names = list(shifts)
+            worst = max(shifts, key=lambda name: shifts[name])
+            yield self.finding(
+                f"the running statistics of {count(len(names), 'frozen norm')} moved:"
+                f" {worst or seen.network.kind} by {number(shifts[worst])} standard deviations"
+                f" within {count(seen.network.passes, 'pass', 'passes')}, since it ran in training"
+                " mode; requires_grad=False does not stop that",
+                place=places[worst],
+                module=common_path(names) or seen.network.kind,
+                confidence=0.95,
+                evidence={
+                    "layers": names,
+                    "shift_in_deviations": shifts,
+                    "passes": seen.network.passes,
+                    "forward_at": str(seen.place),
+                },
+                fix=f"{fix_target(names)}.eval()  # after every model.train()",
+            )
+
+
+def shift_of(part: Part) -> float:
+    """Return how far the running mean is from what it was, in running deviations: the mean.
+
+    Norms without a running mean count any change as 1.
+    """
+    module = part.ref()
+    if module is None:
+        return 0.0
+    mean, before = module._buffers.get("running_mean"), part.first.get("running_mean")
+    if mean is None or before is None or mean.shape != before.shape:
+        changed = any(
+            name in part.first and not torch.equal(part.first[name], module._buffers[name])  # type: ignore[arg-type]
+            for name in part.running
+            if name != "num_batches_tracked" and module._buffers.get(name) is not None
+        )
+        return float(changed)
+    spread = part.first.get("running_var")
+    gap = (mean.detach().double() - before.double()).abs()
+    return float((gap if spread is None else gap / (spread.double() + 1e-12).sqrt()).mean())
+
+
+def fix_target(names: list[str]) -> str:
+    """Return the module to name in a line of code."""
+    path = common_path(names)
+    return f"model.{path}" if path and not path[0].isdigit() else "backbone"
+
+
+__all__ = ["FrozenStatisticsMoved", "shift_of"]

@@ -1,0 +1,67 @@
+"""Which line of the user's code is running: the nearest frame outside libraries."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import site
+import sys
+import sysconfig
+from pathlib import Path
+from types import CodeType, FrameType
+
+from headstart.audit.records import NOWHERE, Place
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = {sysconfig.get_path(name) for name in names} | {*site.getsitepackages()}
+    folders.add(site.getusersitepackages())
+    own = Path(__file__).parent.parent
+    return (*(f"{Path(folder)}/" for folder in folders if folder), f"{own}/")
+
+
+@functools.cache
+def is_library(file: str) -> bool:
+    """Whether code in this file is a library's: installed, of Python itself, or of headstart."""
+    if file.startswith("<") and not file.startswith("<ipython"):
+        return True
+    path = file.replace("\\", "/")
+    inside = "/site-packages/" in path or "/dist-packages/" in path
+    return inside or path.startswith(_libraries())
+
+
+def user_frame() -> FrameType | None:
+    """Return the nearest frame of the user's code that is running in this thread."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def user_place() -> Place:
+    """Return the line of the user's code that is running in this thread."""
+    return place_of(user_frame())
+
+
+def place_of(frame: FrameType | None) -> Place:
+    """Return the line that a frame is at."""
+    return NOWHERE if frame is None else Place(frame.f_code.co_filename, frame.f_lineno)
+
+
+def is_discarded(frame: FrameType | None) -> bool:
+    """Whether the call that a frame is in is a statement of its own, its result used by nobody."""
+    if frame is None:
+        return False
+    return _discards(frame.f_code, frame.f_lasti)
+
+
+@functools.lru_cache(maxsize=4096)
+def _discards(code: CodeType, at: int) -> bool:
+    steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
+    place = next((i for i, step in enumerate(steps) if step.offset >= at), None)
+    return place is not None and place + 1 < len(steps) and steps[place + 1].opname == "POP_TOP"
+
+
+__all__ = ["is_discarded", "is_library", "place_of", "user_frame", "user_place"]

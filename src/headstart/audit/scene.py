@@ -1,0 +1,291 @@
+"""What has been seen of a script so far: its networks, passes, optimizers and data loaders."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from headstart.audit.events import (
+    Call,
+    LoaderFacts,
+    ModeCall,
+    Network,
+    OptimizerFacts,
+    Part,
+    Pass,
+    Purpose,
+    SchedulerFacts,
+)
+from headstart.audit.records import Place
+from headstart.modules import kinds
+
+MOST = 2000
+"""Passes that are kept; beyond that every second one is dropped, again and again."""
+
+
+class ParameterFacts:
+    """A parameter.
+
+    Attributes:
+        name: its path in the network that it was first seen in.
+        networks: all networks that hold it, that one first.
+        size: its number of elements.
+        flips: how often its ``requires_grad`` was found changed.
+        trainable: the latest ``requires_grad``.
+        steps: steps of optimizers that held it while it was trainable and had a gradient.
+        held: steps of optimizers that held it at all.
+        graded: at how many steps of any optimizer it was trainable and had a gradient.
+        frozen_since: steps that had been taken when it was found frozen; None while trainable.
+        loads: how often ``load_state_dict`` has set it since.
+        frozen_steps: the largest number of steps that it was frozen for at a time.
+    """
+
+    __slots__ = (
+        "flips",
+        "frozen_since",
+        "frozen_steps",
+        "graded",
+        "held",
+        "loads",
+        "name",
+        "networks",
+        "size",
+        "steps",
+        "trainable",
+    )
+
+    def __init__(self, name: str, network: Network, size: int, trainable: bool, step: int) -> None:
+        self.name, self.networks, self.size = name, [network], size
+        self.trainable, self.flips = trainable, 0
+        self.steps, self.held, self.graded, self.loads = 0, 0, 0, 0
+        self.frozen_since: int | None = None if trainable else step
+        self.frozen_steps = 0
+
+
+class Scene:
+    """The facts that checks read.
+
+    Attributes:
+        networks: in the order of their first pass.
+        passes: the passes that were looked at closely, in order; not all of a long run.
+        modes: calls of ``train()`` and ``eval()`` by the user's code, in order; the first 2,000.
+        optimizers, schedulers, loaders: in the order in which they were seen.
+        steps: steps of all optimizers so far.
+        n_passes: passes so far.
+        backwards: backward passes so far, and since the latest step.
+        passes_at_backward: passes that had been seen at the latest backward pass.
+        steppers: by number of a network, the numbers of the optimizers that stepped it.
+        notes: remarks about the audit.
+    """
+
+    def __init__(self) -> None:
+        self.networks: list[Network] = []
+        self.passes: list[Pass] = []
+        self.modes: list[ModeCall] = []
+        self.optimizers: list[OptimizerFacts] = []
+        self.schedulers: list[SchedulerFacts] = []
+        self.loaders: list[LoaderFacts] = []
+        self.steps = 0
+        self.n_passes = 0
+        self.backwards = 0
+        self.backwards_since_step = 0
+        self.passes_at_backward = 0
+        self.steppers: dict[int, set[int]] = {}
+        self.notes: list[str] = []
+        self.parameters: Any = WeakIdKeyDictionary()
+        self.parts: Any = WeakIdKeyDictionary()
+        self.set_modes: Any = WeakIdKeyDictionary()
+        """By module: the latest call of ``train()`` or ``eval()`` that reached it."""
+        self._every = 1
+        self._values: dict[int, dict[str, Any]] = {}
+
+    # ------------------------------------------------------------------------------ for checks
+
+    def passes_for(self, purpose: Purpose, *, failed: bool = False) -> Iterator[Pass]:
+        """Yield the passes of a purpose, in order.
+
+        Networks that are moving averages of others (``moved_directly``) have no extraction.
+        """
+        for each in self.passes:
+            averaged = purpose == "extraction" and each.network.moved_directly
+            if each.purpose == purpose and not averaged and (failed or not each.failed):
+                yield each
+
+    def facts_of(self, parameter: Tensor) -> ParameterFacts | None:
+        """Return what is known of a parameter; None where no pass used its network yet."""
+        found: ParameterFacts | None = self.parameters.get(parameter)
+        return found
+
+    def mode_call(self, module: nn.Module) -> ModeCall | None:
+        """Return the latest call of ``train()`` or ``eval()`` that reached a module."""
+        found: ModeCall | None = self.set_modes.get(module)
+        return found
+
+    def mode_place(self, part: Part, otherwise: Place) -> Place:
+        """Return the line that set the mode of a module; ``otherwise`` where none did."""
+        module = part.ref()
+        call = None if module is None else self.mode_call(module)
+        return otherwise if call is None or not call.place.line else call.place
+
+    def stays_frozen(self, seen: Pass, part: Part) -> bool:
+        """Whether a module was frozen in a pass, and meant to be.
+
+        Not where it is switched on and off in turns, as the networks of a GAN are; nor in a network
+        that is a moving average of another.
+        """
+        if part.name not in seen.frozen or seen.network.moved_directly:
+            return False
+        module = part.ref()
+        if module is None:
+            return True
+        facts = [self.facts_of(p) for p in module.parameters()]
+        return not any(f is not None and f.flips > 1 for f in facts)
+
+    def feeds_training(self, seen: Pass) -> bool:
+        """Whether what a pass put out was taken by one that gradients came back to."""
+        waiting, known = list(seen.consumers), {id(seen)}
+        while waiting:
+            each = waiting.pop()
+            if id(each) in known:
+                continue
+            known.add(id(each))
+            if each.trained:
+                return True
+            waiting += each.consumers
+        return False
+
+    def restates(self, seen: Pass) -> bool:
+        """Whether a pass ran only to measure batch-norm statistics anew, which is no mistake.
+
+        Its result is thrown away; or only norms are in training mode, which somebody must have set
+        one by one; or its norms average over all batches, which they do for nothing else.
+        """
+        if seen.trained:
+            return False
+        if seen.discarded:
+            return True
+        norms = [c for c in seen.calls if c.part.running and c.training]
+        if not norms:
+            return False
+        if not seen.training and all(not c.training or c.part.leaf for c in seen.calls):
+            return all(c.part.normalises for c in seen.calls if c.training)
+        modules = [call.part.ref() for call in norms]
+        return all(m is not None and getattr(m, "momentum", 0.0) is None for m in modules)
+
+    # ---------------------------------------------------------------------------- for observer
+
+    def part(self, module: nn.Module, name: str) -> Part:
+        """Return what is known of a module, looking at it when it is new."""
+        found: Part | None = self.parts.get(module)
+        if found is None:
+            running = kinds.running_buffers(module)
+            found = Part(
+                name=name,
+                kind=type(module).__name__,
+                ref=weakref.ref(module),
+                running=running,
+                batch_only=kinds.is_batch_only_norm(module),
+                items_only=kinds.is_instance_norm(module) or kinds.is_constant_norm(module),
+                random=kinds.randomness(module),
+                leaf=not module._modules,
+                own=sum(p is not None for p in module._parameters.values()),
+            )
+            for buffer in running:
+                value = module._buffers[buffer]
+                assert value is not None
+                found.first[buffer] = value.detach().clone()
+            self.parts[module] = found
+        return found
+
+    def keep(self, seen: Pass) -> None:
+        """Keep a pass that was looked at closely."""
+        if seen.number % self._every == 0:
+            self.passes.append(seen)
+        if len(self.passes) > MOST:
+            del self.passes[MOST // 2 :: 2]
+            self._every *= 2
+
+    def look_for_average(self, network: Network, module: nn.Module) -> None:
+        """Find out whether all parameters of a network move although no optimizer holds them."""
+        named = list(module.named_parameters())
+        values = {name: p.detach().reshape(-1)[:8].tolist() for name, p in named}
+        facts = [self.facts_of(p) for _, p in named]
+        free = all(f is None or not f.held for f in facts)
+        before = self._values.get(network.number)
+        self._values[network.number] = values
+        if before is None or not free or network.stepped:
+            return
+        moved = sum(p.numel() for name, p in named if before.get(name) != values[name])
+        loads = sum(f.loads for f in facts if f is not None)
+        network.moved_directly |= moved > 0.9 * sum(p.numel() for _, p in named) and not loads
+
+    def loaded(self, module: nn.Module) -> None:
+        """Take note that ``load_state_dict`` has given a module other values."""
+        for parameter in module.parameters():
+            facts = self.facts_of(parameter)
+            if facts is not None:
+                facts.loads += 1
+
+    def learn(self, network: Network, module: nn.Module) -> frozenset[str]:
+        """Take note of every parameter of a network; return the names of its frozen modules."""
+        for name, parameter in module.named_parameters():
+            trainable = parameter.requires_grad
+            facts = self.facts_of(parameter)
+            if facts is None:
+                facts = ParameterFacts(name, network, parameter.numel(), trainable, self.steps)
+                self.parameters[parameter] = facts
+            elif network not in facts.networks:
+                facts.networks.append(network)
+            if facts.trainable != trainable:
+                facts.trainable = trainable
+                facts.flips += 1
+                facts.frozen_since = None if trainable else self.steps
+            if facts.frozen_since is not None:
+                facts.frozen_steps = max(facts.frozen_steps, self.steps - facts.frozen_since)
+        return frozen_modules(module)
+
+
+def frozen_modules(module: nn.Module) -> frozenset[str]:
+    """Return the names of the modules of which no parameter is trainable.
+
+    A module without parameters, such as dropout, is frozen if the nearest module around it that has
+    some is frozen as a whole.
+    """
+    trained: set[str] = set()
+    some: set[str] = set()
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        target = trained if parameter.requires_grad else some
+        path = name
+        while path:
+            path = path.rpartition(".")[0]
+            target.add(path)
+            if not path:
+                break
+    found: set[str] = set()
+    for name, _ in module.named_modules(remove_duplicate=False):
+        around = name
+        while around not in trained and around not in some and around:
+            around = around.rpartition(".")[0]
+        if around in some and around not in trained:
+            found.add(name)
+    return frozenset(found)
+
+
+def common_path(names: list[str]) -> str:
+    """Return the module that holds all these modules; the first of them if that is the network."""
+    if not names:
+        return ""
+    parts = [name.split(".") for name in names]
+    shared = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return ".".join(shared) or names[0]
+
+
+__all__ = ["Call", "ParameterFacts", "Scene", "common_path", "frozen_modules"]

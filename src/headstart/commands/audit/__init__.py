@@ -1,0 +1,1 @@
+"""``headstart audit``: its options, its job, what it prints."""

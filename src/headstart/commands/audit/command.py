@@ -1,0 +1,74 @@
+"""``headstart audit``: run a script under observation, and print what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headstart.commands.audit.options import AuditConfig
+from headstart.commands.console import print_json
+from headstart.commands.generate import generated
+from headstart.core.terminal import say
+
+if TYPE_CHECKING:
+    from headstart.audit import Report
+
+SCRIPT_FAILED = 3
+"""Exit status where the script crashed, or ended itself with a status other than 0."""
+
+
+@generated("audit")
+def audit(
+    config: AuditConfig,
+    script: Annotated[
+        Path, typer.Argument(metavar="SCRIPT", help="A Python file.", show_default=False)
+    ],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="-- ARGS", help="What the script is called with.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Run a training script, unmodified, and say what is wrong with it, where, and how to mend it.
+
+    The script computes what it computes without the audit. Findings so far are also printed when it
+    crashes or is interrupted. Exit status: 0; 1 with --fail-on and such a finding; 3 if the script
+    failed.
+    """
+    from headstart.audit import audit_script
+
+    report = audit_script(
+        script,
+        arguments or (),
+        steps=config.steps,
+        seconds=config.seconds,
+        stdout_to_stderr=config.json,
+    )
+    if config.sarif is not None:
+        from headstart.audit.sarif import write_sarif
+
+        write_sarif(report, config.sarif)
+    if config.json:
+        print_json(report.plain())
+    else:
+        _print(report)
+    if config.fail_on is not None and report.at_least(config.fail_on):  # type: ignore[arg-type]
+        raise typer.Exit(1)
+    if report.ending is not None and report.ending.status:
+        raise typer.Exit(SCRIPT_FAILED)
+
+
+def _print(report: Report) -> None:
+    from headstart.audit.text import lines
+
+    ending = report.ending
+    if ending is not None and ending.traceback:
+        say(ending.traceback.rstrip(), error=True)
+    for line in lines(report):
+        say(line)
+
+
+__all__ = ["SCRIPT_FAILED", "audit"]

@@ -1,0 +1,48 @@
+"""The options of ``audit``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headstart.core.settings import check, option
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """How a script is audited.
+
+    Attributes:
+        steps: stop it after so many steps of its optimizers; None: at its end.
+        seconds: stop it after so many seconds; None: at its end.
+        json: print one JSON object on standard output, and what the script prints on standard
+            error.
+        sarif: write the findings to this file, in SARIF 2.1.0.
+        fail_on: exit with status 1 if there is a finding of this severity or a worse one.
+    """
+
+    steps: int | None = option(
+        None, "Stop the script after so many optimizer steps. Default: at its end.", at_least=1
+    )
+    seconds: float | None = option(
+        None, "Stop the script after so many seconds. Default: at its end.", above=0
+    )
+    json: bool = option(
+        False,
+        "Print one JSON object on standard output; what the script prints goes to standard error.",
+    )
+    sarif: Path | None = option(
+        None, "Write the findings to a file, in SARIF 2.1.0.", metavar="FILE"
+    )
+    fail_on: str | None = option(
+        None,
+        "Exit with status 1 on a finding of this severity or a worse one. Default: never.",
+        choices=("info", "warning", "error"),
+        metavar="SEVERITY",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+__all__ = ["AuditConfig"]
