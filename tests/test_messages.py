@@ -27,7 +27,7 @@ OTHERS = {"track_running_stats", "weights_only", "max_norm", "streaming"}
 FLAG = re.compile(r"(?<![\w-])--[a-z{]")
 ASSIGNED = re.compile(r"(?<![\w.+'\"/?&-])([a-z][a-z0-9_]*)=(?=[\w'\"({…])")
 # A whole command is the same for whoever reads it; other programs and CSS have names of their own.
-COMMANDS = re.compile(r"'headstart [^']*'|torchrun [^;,']*|var\([^)]*\)")
+COMMANDS = re.compile(r"'headstart [^']*'|pip install [^;,]*|torchrun [^;,']*|var\([^)]*\)")
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:

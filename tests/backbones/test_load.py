@@ -224,7 +224,7 @@ def test_a_file_with_a_factory(tmp_path):
         ("timm/resnet18.nope", "nearest are timm/resnet18"),
         ("torchvision/resnet1888", "nearest are torchvision/resnet18"),
         ("torchvision/resnet18.NOPE", r"resnet18\.IMAGENET1K_V1"),
-        ("headstart/glyph", "bundled one is headstart/glyphs"),
+        ("headstart/glyph", "nearest are headstart/glyphs"),
         ("headstart/", "names no backbone"),
     ],
 )

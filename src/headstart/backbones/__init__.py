@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from headstart.backbones.backbone import Layer as Layer
     from headstart.backbones.backbone import features_of as features_of
     from headstart.backbones.families import register_family as register_family
+    from headstart.backbones.family import About as About
     from headstart.backbones.family import Family as Family
     from headstart.backbones.load import load_backbone as load_backbone
     from headstart.modules.pooling import Pooling as Pooling
@@ -18,7 +19,7 @@ __getattr__, __dir__, __all__ = contents(
     {
         "backbone": ("Backbone", "Layer", "features_of"),
         "families": ("register_family",),
-        "family": ("Family",),
+        "family": ("About", "Family"),
         "load": ("load_backbone",),
         "headstart.modules.pooling": ("Pooling",),
     },

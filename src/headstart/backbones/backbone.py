@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headstart.backbones.family import NOTHING_STATED, About
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import fingerprint
@@ -62,6 +63,7 @@ class Backbone:
             may exist, or run. See :attr:`blocks`.
         origin: plain values that say where architecture and weights come from, for records.
         notes: what was decided on the user's behalf, one sentence each.
+        about: what is stated of the weights: licence, origin, data.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Backbone:
     claimed: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    about: About = NOTHING_STATED
     _layouts: _Layouts = field(default_factory=_Layouts, repr=False)  # shared by cuts
 
     def __post_init__(self) -> None:

@@ -31,6 +31,31 @@ class Request:
     code_sha256: str | None = None
 
 
+@dataclass(frozen=True)
+class About:
+    """What is stated of weights, for listings and reports; empty where nothing is.
+
+    Attributes:
+        licence: its usual short name ("Apache-2.0").
+        origin: who made them, or where they are published.
+        data: what they were trained on.
+        made_for: kinds of items that they were made for, as
+            :mod:`headstart.data.looking` names them; empty: any.
+    """
+
+    licence: str = ""
+    origin: str = ""
+    data: str = ""
+    made_for: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        trained = f"trained on {self.data}" if self.data else ""
+        return "; ".join(filter(None, (self.licence, self.origin, trained)))
+
+
+NOTHING_STATED = About()
+
+
 @dataclass(frozen=True, eq=False)
 class Built:
     """What a family built.
@@ -45,6 +70,7 @@ class Built:
         code: the file of code that was run, as :func:`~headstart.core.fingerprints.stamp`
             describes it; None: no file was.
         loaded: whether the family itself has loaded the requested file of weights.
+        about: what is stated of the weights; of a file of the user's own nothing is.
     """
 
     module: nn.Module
@@ -55,6 +81,7 @@ class Built:
     kind: str = "image"
     code: Mapping[str, Any] | None = None
     loaded: bool = False
+    about: About = NOTHING_STATED
 
 
 @dataclass(frozen=True)
@@ -90,6 +117,7 @@ class Family:
     code: Callable[[str], Path] | None = None
     suffix: str = ""
     loading: tuple[str, ...] = ()
+    about: Callable[[str], About] | None = None
 
     def claimed(self, source: str) -> str | None:
         """Return the name within the family of a source, or None if it is not of this family."""
@@ -126,11 +154,13 @@ def no_download(name: str, reason: str) -> BackboneError:
     return BackboneError(
         f"the weights of {name} cannot be downloaded ({reason[:160]})",
         hint="with a file of weights at hand, pass weights='FILE.safetensors'; "
-        "headstart/glyphs needs no download",
+        "headstart/photos and headstart/glyphs need no download",
     )
 
 
 __all__ = [
+    "NOTHING_STATED",
+    "About",
     "Built",
     "Family",
     "Request",

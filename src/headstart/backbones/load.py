@@ -108,8 +108,11 @@ def load_backbone(
     if layer is not None:
         find_layer(built.module, layer)
     chosen: Pooling = pooling or ("none" if layer is None else "avg")
-    notes = (*built.notes, *said)
-    backbone = Backbone(name, built.module, chosen_inputs, layer, chosen, built.blocks, {}, notes)
+    stated = (f"weights: {built.about}",) if str(built.about) else ()
+    notes = (*built.notes, *stated, *said)
+    backbone = Backbone(
+        name, built.module, chosen_inputs, layer, chosen, built.blocks, {}, notes, built.about
+    )
     if file is not None and not built.loaded:
         example = backbone.probe()
         notes += _load_up_to(built.module, file, layer, example, built, rename)

@@ -129,6 +129,7 @@ class Run:
         return {
             "format": FORMAT,
             "backbone": self.spec.plain(),
+            "about": to_plain(self.backbone.about),
             "built_from": to_plain(self.backbone.origin.get("files", {})),
             "classes": list(self.classes),
             "configuration": to_plain(dict(self.configuration)),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlparse
 
 from headstart.backbones.family import (
+    NOTHING_STATED,
+    About,
     Built,
     Family,
     Request,
@@ -36,7 +38,6 @@ def build_timm(request: Request) -> Built:
         raise unknown("timm", request.name, tags)
     module = _create(request, has_weights=bool(tags))
     config = cast("dict[str, Any]", module.pretrained_cfg)
-    info = cast("list[dict[str, Any]]", getattr(module, "feature_info", None) or [])
     known = preprocessing_of(config)
     if request.weights is None:
         note = f"preprocessing from timm's metadata for {config['architecture']}.{config['tag']}"
@@ -51,10 +52,54 @@ def build_timm(request: Request) -> Built:
     return Built(
         module,
         known,
-        blocks=tuple(str(entry["module"]) for entry in info),
+        blocks=blocks_of(module),
         classifier=() if request.weights is None else _removed(request, module, config),
         notes=(note,),
+        about=NOTHING_STATED if request.weights is not None else about_of(config),
     )
+
+
+def blocks_of(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of the main blocks of a timm model."""
+    info = cast("list[dict[str, Any]]", getattr(module, "feature_info", None) or [])
+    return tuple(str(entry["module"]) for entry in info)
+
+
+def about_of(config: Mapping[str, Any]) -> About:
+    """Return what timm's metadata say of its weights: licence, origin, and data by their tag."""
+    hub = config.get("hf_hub_id")
+    origin = f"huggingface.co/{hub}" if hub else str(config.get("origin_url") or "")
+    parts = str(config.get("tag") or "").split("_")
+    data = [_DATA[part] for part in parts if part in _DATA]
+    licence = str(config.get("license") or "")
+    licence = _LICENCES.get(licence, licence)
+    return About(licence=licence, origin=origin, data=", then ".join(dict.fromkeys(data)))
+
+
+_LICENCES = {
+    "apache-2.0": "Apache-2.0",
+    "mit": "MIT",
+    "cc-by-nc-4.0": "CC-BY-NC-4.0",
+    "bsd-3-clause": "BSD-3-Clause",
+}
+_DATA = {
+    "in1k": "ImageNet-1k",
+    "in12k": "ImageNet-12k",
+    "in21k": "ImageNet-21k",
+    "in22k": "ImageNet-22k",
+    "inat21": "iNaturalist 2021",
+    "laion2b": "LAION-2B",
+    "laion400m": "LAION-400M",
+    "laiona": "LAION-aesthetic",
+    "yfcc15m": "YFCC-15M",
+    "cc12m": "CC-12M",
+    "ig1b": "one billion pictures of Instagram",
+    "dfn2b": "DFN-2B",
+    "dfn5b": "DFN-5B",
+    "lvd142m": "LVD-142M",
+    "lvd1689m": "LVD-1689M",
+}
+"""Data by the words of timm's tags, such as ``augreg_in21k_ft_in1k``."""
 
 
 def preprocessing_of(config: Mapping[str, Any]) -> dict[str, Any]:

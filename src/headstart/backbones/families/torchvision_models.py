@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headstart.backbones.family import (
+    NOTHING_STATED,
+    About,
     Built,
     Family,
     Request,
@@ -55,7 +57,14 @@ def build_torchvision(request: Request) -> Built:
             f"{architecture}, since a local file does not say them"
         )
     removed = (classifier, *(() if request.weights is None else remove_auxiliary(module)))
-    return Built(module, known, _blocks(module), removed, (note,))
+    about = NOTHING_STATED if request.weights is not None else about_of(weights)
+    return Built(module, known, _blocks(module), removed, (note,), about=about)
+
+
+def about_of(weights: Any) -> About:
+    """Return what torchvision says of its weights; it states no licence of their own."""
+    data = "ImageNet-1k" if weights.name.startswith("IMAGENET1K") else ""
+    return About(origin=str(weights.meta.get("recipe") or weights.url), data=data)
 
 
 def preprocessing_of(transforms: Any) -> dict[str, Any]:

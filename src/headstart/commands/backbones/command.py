@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.commands.console import plain_table, print_json, stdout
 from headstart.commands.generate import generated
 from headstart.commands.settings import BackboneSpec, Signature
+from headstart.core.records import to_plain
 from headstart.core.settings import option
 
 if TYPE_CHECKING:
@@ -71,11 +72,21 @@ def _families(as_json: bool) -> None:
 
     counts = [(family, len(family.names())) for family in families()]
     rows = [(family.form, f"{n:,}" if n else "", family.summary) for family, n in counts]
+    stated = {
+        f"{family.name}/{name}": family.about(name)
+        for family in families()
+        if family.about is not None
+        for name in family.names()
+    }
     if as_json:
-        print_json([{"name": a, "count": b, "summary": c} for a, b, c in rows])
+        listed: list[dict[str, Any]] = [{"name": a, "count": b, "summary": c} for a, b, c in rows]
+        print_json(listed + [{"name": name, **to_plain(it)} for name, it in stated.items()])
         return
     console = stdout()
     console.print(plain_table(("backbone", "count", ""), rows, right=["count"]))
+    console.print()
+    for name, about in stated.items():
+        console.print(f"{name}: {about}")
     console.print("\ndescribe one:  headstart backbones headstart/glyphs")
     console.print("search names:  headstart backbones timm/resnet18")
 
@@ -97,6 +108,7 @@ def _describe(backbone: Backbone, listing: Listing) -> None:
                 "parameters": backbone.parameter_count(),
                 "features": features,
                 "preprocessing": backbone.inputs.describe(),
+                **to_plain(backbone.about),
                 "layers": [{"name": name, "shape": list(shapes[name])} for name in names],
                 "notes": list(backbone.notes),
             }
