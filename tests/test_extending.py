@@ -674,4 +674,4 @@ def test_sources_families_poolings_and_engines_are_at_once_in_the_help() -> None
     assert "a .fasta file or the word digits." in done.stdout
     assert "or own/NAME." in done.stdout
     assert "halves: two halves of every batch." in done.stdout
-    assert "avg, cls, gem, none or median." in done.stdout
+    assert "avg, cls, last, gem, none or median." in done.stdout

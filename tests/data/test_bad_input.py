@@ -289,9 +289,10 @@ def test_columns_are_found_among_others(pictures: Pictures) -> None:
 
 
 def test_tables_without_images_or_labels(tmp_path: Path, shared_data: Path) -> None:
-    text = message(shared_data / "trec")
+    assert load_data(shared_data / "trec").train.items.kind == "text"  # texts are items, too
+    text = message(pd.DataFrame({"code": ["x1", "x2"], "label": ["p", "q"]}))
     assert "has no column of images" in text
-    assert "'text' (string)" in text
+    assert "'code' (string)" in text or "'code' (large_string)" in text
     frame = pd.DataFrame({"image": [b"x", b"y"], "score": [0.5, 0.2]})
     assert "no column of labels beside 'image'" in message(frame)
 

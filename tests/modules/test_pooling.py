@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_refused_with_a_parameter_to_change():
         pool(torch.rand(2, 3, 4), "cls", tokens(0))
     with pytest.raises(BackboneError, match=r"cannot be found: it has none.*pooling='none'"):
         pool(torch.rand(2, 3, 4, 5, 6), "avg", Layout(reason="it has none"))
-    with pytest.raises(BackboneError, match="one of avg, cls, gem, none"):
+    with pytest.raises(BackboneError, match="one of avg, cls, last, gem, none"):
         pool(torch.rand(2, 3), "median", ROWS)
 
 

@@ -70,6 +70,10 @@ class Built:
         code: the file of code that was run, as :func:`~headstart.core.fingerprints.stamp`
             describes it; None: no file was.
         loaded: whether the family itself has loaded the requested file of weights.
+        files: by role (``weights``) the files of a local folder that the module was built from,
+            as :func:`~headstart.core.fingerprints.stamp` describes them.
+        tokens: the layer whose output a pooling is about that the user names without a layer;
+            None: the network's own output.
         about: what is stated of the weights; of a file of the user's own nothing is.
     """
 
@@ -81,6 +85,8 @@ class Built:
     kind: str = "image"
     code: Mapping[str, Any] | None = None
     loaded: bool = False
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tokens: str | None = None
     about: About = NOTHING_STATED
 
 
@@ -103,6 +109,8 @@ class Family:
             runs any. What a run folder names is run only where the user trusts it.
         suffix: of files that hold a whole network, which a user may name instead of a name: they
             are the file of weights of ``name/model``.
+        folder: returns the folder that a source names for weights, or None; a family that reads
+            folders takes them as ``weights``, too.
         loading: names of model arguments by which the library reads files or addresses; a run
             folder may not set them.
     """
@@ -116,6 +124,7 @@ class Family:
     groups: Callable[[nn.Module], Sequence[Sequence[str]] | None] | None = None
     code: Callable[[str], Path] | None = None
     suffix: str = ""
+    folder: Callable[[str], Path | None] | None = None
     loading: tuple[str, ...] = ()
     about: Callable[[str], About] | None = None
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.families import family_of, whole_file
+from headstart.backbones.families import family_of, in_folder, whole_file
 from headstart.backbones.families.keras_models import built_from, known_of
 from headstart.backbones.family import Built, Request
 from headstart.backbones.fitting import (
@@ -68,8 +68,9 @@ def load_backbone(
         model_args: further arguments of the architecture.
         layer: the submodule whose output is the feature; None is the family's own feature: the
             pooled input of the classifier.
-        pooling: ``avg``, ``cls``, ``gem`` or ``none``; default ``avg`` at a layer, and ``none``
-            at the family's own feature, which is pooled already.
+        pooling: ``avg``, ``cls``, ``last``, ``gem`` or ``none``; default ``avg`` at a layer, and
+            ``none`` at the family's own feature, which is pooled already. Without a layer, models
+            of texts pool their last hidden states by it.
         inputs: what the weights expect of an item, all at once; for images a
             :class:`~headstart.data.preprocessing.Preprocessing`.
         code_sha256: refuse to run ``path/to/file.py`` unless its content has this digest.
@@ -87,6 +88,8 @@ def load_backbone(
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(source, str) and weights is None and (named := whole_file(source)) is not None:
         source, weights = named, source
+    if isinstance(source, str):
+        source, weights = in_folder(source, weights)
     file = None if weights is None else Path(weights).expanduser()
     if file is not None and not file.is_file():
         if file.is_dir():
@@ -107,6 +110,8 @@ def load_backbone(
         chosen_inputs, said = kind.resolve(name, {**built.known, **inputs_in(file, kind)}, given)
     if layer is not None:
         find_layer(built.module, layer)
+    elif pooling is not None and pooling != "none" and built.tokens is not None:
+        layer = built.tokens
     chosen: Pooling = pooling or ("none" if layer is None else "avg")
     stated = (f"weights: {built.about}",) if str(built.about) else ()
     notes = (*built.notes, *stated, *said)
@@ -127,6 +132,7 @@ def load_backbone(
         "files": {
             **({} if built.code is None else {"code": dict(built.code)}),
             **({} if file is None else {"weights": stamp(file)}),
+            **built.files,
         },
     }
     backbone = dataclasses.replace(backbone, notes=notes, origin=origin)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.backbones.families import families, whole_file
+from headstart.backbones.families import families, in_folder, whole_file
 from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.kinds import PER_CHANNEL, RENAMES, SIZE
 from headstart.core.settings import Fault, check, option, recorded
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 BACKBONE = "Backbone"
 """The panel of the help text."""
 
-INPUTS = ("mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels")
+INPUTS = (
+    "mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels", "max_length",
+)  # fmt: skip
 """The values of the inputs that are options of their own."""
 
 
@@ -46,8 +48,8 @@ class BackboneSpec:
         weights: path of a local checkpoint, or None.
         rename: new names for names in that file.
         model_args: further arguments of the architecture.
-        mean, std, size, scale, crop_fraction, interpolation, channels: single values of the
-            preprocessing, in the place of those that the weights state.
+        mean, std, size, scale, crop_fraction, interpolation, channels, max_length: single
+            values of the preprocessing, in the place of those that the weights state.
         preprocessing: further values of the inputs, by name.
         kind: of the inputs, where all of their values are given; None: that of the weights.
         own_module: whether ``source`` is a module that only its owner can build again.
@@ -124,6 +126,14 @@ class BackboneSpec:
         None, "nearest, box, bilinear, hamming, bicubic or lanczos.", panel=BACKBONE
     )
     channels: str | None = option(None, "RGB or BGR.", panel=BACKBONE)
+    max_length: int | None = option(
+        None,
+        "Tokens of a text that are read.",
+        shown="the weights' own",
+        metavar="TOKENS",
+        at_least=3,
+        panel=BACKBONE,
+    )
     preprocessing: Mapping[str, Any] = option({}, "Further values.", cli=False)
     kind: str | None = option(None, "The kind of inputs.", cli=False)
     own_module: bool = option(False, "Whether only its owner can build it.", cli=False)
@@ -132,6 +142,9 @@ class BackboneSpec:
         if self.weights is None and (named := whole_file(self.source)) is not None:
             object.__setattr__(self, "weights", self.source)
             object.__setattr__(self, "source", named)
+        source, weights = in_folder(self.source, self.weights)
+        object.__setattr__(self, "source", source)
+        object.__setattr__(self, "weights", weights)
         if self.weights is not None:
             # Another working directory must find the file again.
             object.__setattr__(self, "weights", _absolute(self.weights))

@@ -40,7 +40,14 @@ class Session:
             self.reporter.note(note)
         self.notes += notes
 
-    def open_dataset(self, source: Any, reading: ReadOptions, seed: int | None = None) -> Dataset:
+    def open_dataset(
+        self,
+        source: Any,
+        reading: ReadOptions,
+        seed: int | None = None,
+        *,
+        kind: str | None = None,
+    ) -> Dataset:
         """Load a source, or take a data set unchanged, and say what is remarkable about it.
 
         Digests of files are looked up in the cache's memo: an unchanged file is not read again.
@@ -49,6 +56,7 @@ class Session:
             source: a :class:`~headstart.data.Dataset`, or what :func:`headstart.load_data` takes.
             reading: how to read it.
             seed: of the split that is set aside; None: the seed of the run.
+            kind: of the inputs of the backbone, where that is known.
         """
         self._data = source
         with self.cache.memo() as memo:
@@ -58,6 +66,7 @@ class Session:
                 else load_data(
                     source,
                     **reading.where(),
+                    kind=kind,
                     train=reading.train,
                     test=reading.test,
                     splits=reading.splits,
@@ -81,18 +90,21 @@ class Session:
             first, second = contradictions[0]
             one = len(contradictions) == 1
             self.say(
-                f"{len(contradictions):,} {'image appears' if one else 'images appear'} under more"
+                f"{len(contradictions):,} {'item appears' if one else 'items appear'} under more"
                 f" than one class (such as {first} and {second}); one of the labels must be wrong"
             )
         return dataset
 
-    def open_test_data(self, source: Any, reading: ReadOptions) -> Dataset:
+    def open_test_data(
+        self, source: Any, reading: ReadOptions, *, kind: str | None = None
+    ) -> Dataset:
         """Load labelled data to evaluate on."""
         self._data = source
         with self.cache.memo() as memo:
             dataset = load_test_data(
                 source,
                 **reading.where(),
+                kind=kind,
                 test=reading.test,
                 splits=reading.splits,
                 digest_memo=memo,
@@ -101,7 +113,7 @@ class Session:
             _ = dataset.test.ids
         return dataset
 
-    def open_items(self, source: Any, reading: ReadOptions) -> Split:
+    def open_items(self, source: Any, reading: ReadOptions, *, kind: str | None = None) -> Split:
         """Load items to predict for, or take a split unchanged."""
         if isinstance(source, Split):
             return source
@@ -109,6 +121,7 @@ class Session:
             split = load_items(
                 source,
                 **reading.where(),
+                kind=kind,
                 digest_memo=memo,
                 reporter=self.reporter,
             )

@@ -109,7 +109,7 @@ class ReadOptions:
     """How to read the data; see :func:`headstart.load_data`.
 
     Attributes:
-        image_column, label_column: columns of a table; None: found where unambiguous.
+        image_column, label_column, text_column: columns of a table; None: found where unambiguous.
         image_folder: where the paths of a table start; None: in the table's own folder.
         image_suffix: the ending of image files that a table names without it.
         encoding: of a CSV file; None: UTF-8, or what its first bytes say.
@@ -125,6 +125,9 @@ class ReadOptions:
     )
     label_column: str | None = option(
         None, "Column of a table with labels.", metavar="NAME", panel=DATA
+    )
+    text_column: str | None = option(
+        None, "Column of a table with texts.", metavar="NAME", panel=DATA
     )
     image_folder: str | None = option(
         None,
@@ -179,8 +182,9 @@ class ReadOptions:
 
     def where(self) -> dict[str, Any]:
         """Return what all loaders of data take, by the name of their parameter."""
-        names = ("image_column", "label_column", "image_folder", "image_suffix", "encoding")
-        return {name: getattr(self, name) for name in (*names, "value_range")}
+        names = ("image_column", "label_column", "text_column")
+        more = ("image_folder", "image_suffix", "encoding", "value_range")
+        return {name: getattr(self, name) for name in (*names, *more)}
 
     def elsewhere(self) -> ReadOptions:
         """Return how to read other data with the same run.

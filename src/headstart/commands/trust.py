@@ -86,6 +86,8 @@ class Named:
             spec = dataclasses.replace(spec, source=f"{path}:{function}")
         if not trust_code:
             self._refuse_places(spec)
+        if given is None and not spec.own_module:
+            self._check_folder(spec)
         chosen = weights
         if weights is None and spec.weights is not None:
             chosen = str(self._weights())
@@ -145,6 +147,37 @@ class Named:
             )
         return path
 
+    def _check_folder(self, spec: BackboneSpec) -> None:
+        """Refuse a folder of a model whose weights are not those that the run was made with."""
+        family, name = family_of(spec.source)
+        folder = None if family.folder is None else family.folder(name)
+        if folder is None:
+            return
+        entry, give = (
+            self.files.get("weights"),
+            f"name it yourself: backbone='{family.name}/FOLDER'",
+        )
+        path = self._path("weights") if entry is not None else folder
+        if entry is None or path.absolute().parent != folder.absolute():
+            raise DataError(
+                f"run.json in '{self.folder}' names the model folder '{folder}', outside of the run"
+                " folder and without a digest of its weights: it is not opened",
+                hint=give,
+            )
+        if not path.is_file():
+            raise DataError(
+                f"there is no file '{path}' any more, which the run in '{self.folder}' takes its"
+                " weights from",
+                hint=f"where it has moved, {give}",
+            )
+        changed = _difference(path, entry)
+        if changed:
+            raise DataError(
+                f"the weights '{path}' are not those that the run in '{self.folder}' was made"
+                f" with ({changed})",
+                hint=give,
+            )
+
     def _path(self, role: str) -> Path:
         """Return where a file is: where it was, or beside run.json where the folder has moved."""
         entry = self.files.get(role, {})
@@ -167,6 +200,8 @@ class Named:
         values = {"model_args": spec.model_args, "preprocessing": spec.inputs}
         for name, value in _walk(values):
             key = name.rpartition(".")[2]
+            if name == "preprocessing.prompt":
+                continue  # put before texts, and never opened
             if key in loading or (isinstance(value, str) and set(value) & set("/\\:")):
                 raise BackboneError(
                     f"run.json in '{self.folder}' sets {name} to {value!r:.80}, which may name a"

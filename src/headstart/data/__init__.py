@@ -30,6 +30,7 @@ from headstart.data.reading import (
     unreadable,
 )
 from headstart.data.source import Part, Request, Source, SourceKind, register_source
+from headstart.data.texts import Texts
 from headstart.data.views import (
     STANDARD,
     ColourJitter,
@@ -65,6 +66,7 @@ __all__ = [
     "Source",
     "SourceKind",
     "Split",
+    "Texts",
     "UndecodableError",
     "Variant",
     "View",

@@ -17,7 +17,7 @@ from headstart.core.errors import DataError
 from headstart.core.wording import quoted
 from headstart.data.content import Content, UndecodableError
 from headstart.data.decoding import ranged, to_rgb
-from headstart.data.items import SampleItems
+from headstart.data.items import Items, SampleItems, TextItems
 from headstart.data.labels import class_names
 from headstart.data.levels import ValueRange, is_unit, layout_of, levels_of
 from headstart.data.source import WHOLE, Part, Request, Source, split_keys, unlabelled
@@ -30,8 +30,8 @@ def read_pair(pair: Any, name: str, request: Request) -> tuple[Part, list[str]]:
 
     Args:
         pair: x ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with c = 1 or 3; its values
-            mean what :mod:`headstart.data.levels` says; y ``(n,)``, ``(n, 1)`` or one-hot
-            ``(n, k)``.
+            mean what :mod:`headstart.data.levels` says; or texts ``(n,)``; y ``(n,)``, ``(n, 1)``
+            or one-hot ``(n, k)``.
         name: what to call it.
         request: whether x alone is an error; the values of black and white.
 
@@ -46,13 +46,21 @@ def read_pair(pair: Any, name: str, request: Request) -> tuple[Part, list[str]]:
             )
         pair = (pair, None)
     x, y = as_array(pair[0]), None if pair[1] is None else as_array(pair[1])
-    items, notes = image_items(x, name, request.value_range)
+    items, notes = _items(x, name, request)
     where = f"the labels of {name}"
     if y is None:
         return unlabelled(items, where), notes
     if len(y) != len(x):
-        raise DataError(f"{name} has {len(x):,} images but {len(y):,} labels")
+        unit = "texts" if items.kind == "text" else "images"
+        raise DataError(f"{name} has {len(x):,} {unit} but {len(y):,} labels")
     return Part(items, tuple(class_names(_flat_labels(y, where, notes), where)), where), notes
+
+
+def _items(x: NDArray[Any], name: str, request: Request) -> tuple[Items, list[str]]:
+    """Return texts for an array of strings, else images."""
+    if x.ndim == 1 and len(x) and all(v is None or isinstance(v, str) for v in x.tolist()):
+        return TextItems(x.tolist(), f"{name} item"), []
+    return image_items(x, name, request.value_range)
 
 
 def is_arrays(source: Any) -> bool:

@@ -84,6 +84,76 @@ def image_column(table: Any, where: str, asked: str | None, *, ids: bool = False
     )
 
 
+_TEXT_NAMES = (
+    "text", "texts", "sentence", "sentences", "content", "document", "body", "question", "review",
+    "comment", "message", "utterance", "tweet", "headline", "title", "abstract", "description",
+    "query", "prompt", "passage", "premise", "hypothesis",
+)  # fmt: skip
+
+
+def text_column(table: Any, where: str, asked: str | None, label: str | None = None) -> str:
+    """Return the name of the column that holds the texts.
+
+    It is the only column of text that is neither labels, nor ids, nor names of splits or images.
+    Where several columns could be meant, nothing decides but the user.
+
+    Args:
+        table: ``pyarrow.Table``; some first rows are looked at.
+        where: the table's name, for messages.
+        asked: the name the user gave, if any.
+        label: the column of labels, where the user has named it.
+
+    Raises:
+        DataError: no such column, no candidate, or several.
+    """
+    if asked is not None:
+        _require(table, asked, where, "text_column")
+        if not _is_text(table, asked):
+            raise DataError(
+                f"column '{asked}' of {where} has the type {table.schema.field(asked).type},"
+                " expected texts",
+                hint=_columns_hint(table),
+            )
+        return asked
+    candidates = text_columns(table, label)
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise DataError(
+            f"{where} has several columns that could hold the texts: {quoted(candidates, 5)}",
+            hint="choose one with text_column=NAME",
+        )
+    raise DataError(
+        f"{where} has no column of texts",
+        hint=f"{_columns_hint(table)}; choose one with text_column=NAME",
+    )
+
+
+def text_columns(table: Any, label: str | None = None) -> list[str]:
+    """Return the columns that could hold the texts.
+
+    They have a customary name or hold several words in most rows; most of their rows differ.
+    """
+    named_label = [] if label is None else label.split(",")
+    found = []
+    for field in table.schema:
+        name = field.name
+        if (
+            not is_text(field.type)
+            or name in named_label
+            or name.casefold() in _LABEL_NAMES
+            or _is_index(name)
+            or _holds_paths(table, name)
+        ):
+            continue
+        sample = [v for v in table.column(name).slice(0, _SAMPLE).to_pylist() if v and v.strip()]
+        words = sum(len(v.split()) > 1 for v in sample)
+        differ = len(set(sample)) * 2 > len(sample)
+        if differ and (name.casefold() in _TEXT_NAMES or words * 2 > len(sample)) and sample:
+            found.append(name)
+    return found
+
+
 def id_columns(table: Any) -> list[str]:
     """Return columns that may name images without their ending, by their customary names."""
     found = [
@@ -275,7 +345,7 @@ def _columns_hint(table: Any) -> str:
     return f"its columns are {columns}" if columns else "it has no columns"
 
 
-def text_column(values: Any) -> Any:
+def as_text(values: Any) -> Any:
     """Return a chunked array of plain strings from one of any text type, or of whole numbers."""
     return values.cast(pa.string()) if not types.is_string(values.type) else values
 
@@ -284,7 +354,7 @@ def image_parts(column: Any) -> tuple[Any, Any]:
     """Return (bytes or None, paths or None) of an image column, without copying the bytes."""
     if not types.is_struct(column.type):
         named = is_text(column.type) or types.is_integer(column.type)
-        return (None, text_column(column)) if named else (column, None)
+        return (None, as_text(column)) if named else (column, None)
     names = [field.name for field in column.type]
     data = pc.struct_field(column, "bytes")
-    return data, (text_column(pc.struct_field(column, "path")) if "path" in names else None)
+    return data, (as_text(pc.struct_field(column, "path")) if "path" in names else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,25 @@ Which of them a backbone can take, and how it is decoded, is the business of its
 
 class UndecodableError(ValueError):
     """One item cannot be decoded; ``str(error)`` is the reason, without the item's name."""
+
+
+def text_of(content: Content) -> str:
+    """Return the text of a content: itself, or the bytes of a text file in UTF-8.
+
+    Raises:
+        UndecodableError: it is no text.
+    """
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, bytes):
+        raise UndecodableError("an array, not a text")
+    try:
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UndecodableError(f"not UTF-8 text: {error.reason} at byte {error.start:,}") from None
+    if "\0" in text:
+        raise UndecodableError("not UTF-8 text: it holds zero bytes")
+    return text
 
 
 def digest(content: Content) -> str:
@@ -40,4 +60,4 @@ def digest(content: Content) -> str:
     return fingerprint(head, np.ascontiguousarray(content).data)
 
 
-__all__ = ["Content", "UndecodableError", "digest"]
+__all__ = ["Content", "UndecodableError", "digest", "text_of"]

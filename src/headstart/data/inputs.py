@@ -30,6 +30,7 @@ from headstart.core.progress import Reporter
 from headstart.core.records import Excerpt
 from headstart.core.wording import did_you_mean
 from headstart.data.content import Content
+from headstart.data.items import Items
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Split
@@ -88,12 +89,15 @@ class PlainRows:
     Attributes:
         name: of the baseline ("raw pixels").
         about: what the rows are ("8×8 pixels").
-        of: returns the rows of a split, ``(n, d) float32``, and shows progress.
+        of: returns the rows of a split, ``(n, d) float32``, and shows progress; SciPy's sparse
+            rows where most values are zero.
+        most: training items that are enough; the baseline is there for orientation.
     """
 
     name: str
     about: str
-    of: Callable[[Split, Reporter], NDArray[np.float32]]
+    of: Callable[[Split, Reporter], Any]
+    most: int = 5_000
 
 
 class Inputs(ABC):
@@ -160,6 +164,27 @@ class Inputs(ABC):
     def decoding(self) -> Hashable:
         """What decides a sample: inputs of equal ``decoding`` can share their samples."""
         return json.dumps(self.describe(), sort_keys=True)
+
+    def order(
+        self,
+        split: Split,  # noqa: ARG002
+        indices: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """Return some items in the order in which batches of them cost least; by default as given.
+
+        Args:
+            split: the items.
+            indices: positions in the split.
+        """
+        return indices
+
+    @classmethod  # noqa: B027
+    def check_items(cls, items: Items) -> None:
+        """Refuse items that are known to be of another kind, before any of them is read.
+
+        Raises:
+            DataError: saying what they are, and what is taken.
+        """
 
     def excerpt(self, *contents: Content) -> Excerpt:
         """Return a glimpse of some items, side by side; by default their content as text."""

@@ -52,6 +52,9 @@ class Items(ABC):
     encoded = False
     """Whether contents are the bytes of image files."""
 
+    kind = ""
+    """What the contents are, where that is known: ``image`` or ``text``."""
+
     def __init__(self, length: int) -> None:
         self._digests: list[str | None] = [None] * length
 
@@ -69,6 +72,14 @@ class Items(ABC):
     @abstractmethod
     def origin(self, i: int) -> str:
         """Return where item ``i`` is, as a person would look for it."""
+
+    def size(self, i: int) -> int:
+        """Return how long item ``i`` is, roughly; 0 where that is not known."""
+        try:
+            content = self.content(i)
+        except UndecodableError:
+            return 0
+        return len(content) if isinstance(content, str | bytes) else 0
 
     def digest(self, i: int) -> str:
         """Return the id of item ``i``; computed at the first call.
@@ -129,6 +140,7 @@ class FileItems(Items):
     """
 
     encoded = True
+    kind = "image"
 
     def __init__(
         self, paths: Sequence[Path], origins: Sequence[str], memo: DigestMemo | None = None
@@ -163,6 +175,7 @@ class ArrowItems(Items):
 
     verify = False  # the table in memory is immutable
     encoded = True
+    kind = "image"
 
     def __init__(
         self, data: Any, paths: Any, folder: Path, table: str, memo: DigestMemo | None = None
@@ -204,6 +217,41 @@ class ArrowItems(Items):
         return digest(self.content(i)) if path is None else _file_digest(path, self._memo)
 
 
+class TextFileItems(FileItems):
+    """Text files."""
+
+    encoded = False
+    kind = "text"
+
+
+class TextItems(Items):
+    """Texts in a column of an Arrow table, or in a list.
+
+    Args:
+        texts: ``texts[i]`` is a string, an Arrow string, or None.
+        where: what to call the table or list, and a row of it, for origins ("train.csv row").
+    """
+
+    verify = False
+    kind = "text"
+
+    def __init__(self, texts: Any, where: str) -> None:
+        super().__init__(len(texts))
+        self._texts, self._where = texts, where
+
+    def content(self, i: int) -> str:
+        """Return the text."""
+        value = self._texts[i]
+        text: str | None = value.as_py() if hasattr(value, "as_py") else value
+        if text is None:
+            raise UndecodableError("there is no text in this row")
+        return text
+
+    def origin(self, i: int) -> str:
+        """Return ``"train.csv row 12"``."""
+        return f"{self._where} {i}"
+
+
 class SampleItems(Items):
     """Samples in one array; each item is converted on access.
 
@@ -214,6 +262,7 @@ class SampleItems(Items):
     """
 
     verify = False
+    kind = "image"
 
     def __init__(self, arrays: NDArray[Any], convert: Any, name: str) -> None:
         super().__init__(len(arrays))
@@ -272,6 +321,8 @@ class RangedItems(Items):
         value_range: the values of black and white.
         convert: bytes of a file and the range → ``(h, w, 3) uint8``.
     """
+
+    kind = "image"
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
-"""Lists of images to predict for: paths, bytes of image files, PIL images, arrays; or one image."""
+"""Lists to predict for: texts, or images as paths, bytes, PIL images or arrays; one image."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +15,15 @@ from headstart.core.errors import DataError
 from headstart.data.arrays import image_content
 from headstart.data.content import Content, UndecodableError
 from headstart.data.formats import IMAGE_SUFFIXES
-from headstart.data.items import FileItems, Items, ObjectItems, read_file
+from headstart.data.items import FileItems, Items, ObjectItems, TextItems, read_file
 from headstart.data.source import WHOLE, Request, Source, unlabelled
 
+_LONGEST_PATH = 4096
 _ENCODED = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, Mapping)
 
 
 def is_list(source: Any, request: Request) -> bool:
-    """Return whether this is one image, or a list of images, none of which needs a label.
+    """Return whether this is one image, or a list of images or texts, none of which needs a label.
 
     Two arrays in a tuple, or of several numbers of axes, are images and labels.
     """
@@ -40,11 +42,12 @@ def is_list(source: Any, request: Request) -> bool:
 
 
 def read_list(source: Any, request: Request) -> Source:
-    """Read a list of images; an empty one is an empty source.
+    """Read a list of images or texts; an empty one is an empty source.
 
     Args:
         source: paths (from the working directory), bytes of image files, ``{"bytes", "path"}`` as
-            the hub writes them, PIL images, arrays ``(h, w)``, ``(h, w, c)``, ``(c, h, w)``.
+            the hub writes them, PIL images, arrays ``(h, w)``, ``(h, w, c)``, ``(c, h, w)``; or
+            texts, which are strings of which none names a file.
         request: the values of black and white of arrays; the memo of digests.
 
     Raises:
@@ -67,16 +70,30 @@ def read_list(source: Any, request: Request) -> Source:
 
 
 def _items(values: list[Any], request: Request) -> Items:
+    texts = values and all(isinstance(value, str) for value in values)
+    if texts and (request.kind == "text" or not _names_files(values)):
+        if request.kind == "image":
+            raise DataError(
+                f"none of the {len(values):,} strings of the list names a file, such as"
+                f" '{values[0][:60]}'",
+                hint="give paths of images, or a backbone that takes texts",
+            )
+        return TextItems(values, "list item")
     if values and all(isinstance(value, str | os.PathLike) for value in values):
         paths = [Path(os.fspath(value)).expanduser() for value in values]
-        if not any(path.suffix.lower() in IMAGE_SUFFIXES or path.is_file() for path in paths):
-            raise DataError(
-                f"none of the {len(paths):,} strings of the list names a file, such as"
-                f" '{str(paths[0])[:60]}'",
-                hint="give paths of images; texts are read from a table with a column of texts",
-            )
         return FileItems(paths, [str(path) for path in paths], request.memo)
     return ObjectItems(len(values), lambda i: _content(values[i], request), "list")
+
+
+def _names_files(values: list[str]) -> bool:
+    """Return whether any of some strings is a path of an image or of a file."""
+    for value in values:
+        if Path(value).suffix.lower() in IMAGE_SUFFIXES:
+            return True
+        with contextlib.suppress(OSError, ValueError):  # too long for a path
+            if len(value) < _LONGEST_PATH and Path(value).expanduser().is_file():
+                return True
+    return False
 
 
 def _content(value: Any, request: Request) -> Content:

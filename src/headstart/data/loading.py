@@ -40,6 +40,8 @@ def load_data(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    text_column: str | None = None,
+    kind: str | None = None,
     image_folder: str | Path | None = None,
     image_suffix: str | None = None,
     encoding: str | None = None,
@@ -72,6 +74,9 @@ def load_data(
             unambiguous.
         label_column: a table's column of labels; likewise. Names with commas between them are
             one-hot columns: ``"healthy,rust,scab"``.
+        text_column: a table's column of texts; likewise, where the items are texts.
+        kind: ``image`` or ``text``, where a source might be read as either; a command gives what
+            its backbone takes. None: images where there are any.
         image_folder: where the paths of a table start: a folder, from here or from the table's
             own folder, which is the default.
         image_suffix: the ending of image files that a table names without it (``".jpg"``).
@@ -107,6 +112,8 @@ def load_data(
     request = Request(
         image_column=image_column,
         label_column=label_column,
+        text_column=text_column,
+        kind=kind,
         image_folder=image_folder,
         image_suffix=image_suffix,
         encoding=encoding,
@@ -125,6 +132,8 @@ def load_test_data(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    text_column: str | None = None,
+    kind: str | None = None,
     image_folder: str | Path | None = None,
     image_suffix: str | None = None,
     encoding: str | None = None,
@@ -151,6 +160,8 @@ def load_test_data(
     request = Request(
         image_column=image_column,
         label_column=label_column,
+        text_column=text_column,
+        kind=kind,
         image_folder=image_folder,
         image_suffix=image_suffix,
         encoding=encoding,
@@ -168,6 +179,8 @@ def load_items(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    text_column: str | None = None,
+    kind: str | None = None,
     image_folder: str | Path | None = None,
     image_suffix: str | None = None,
     encoding: str | None = None,
@@ -183,7 +196,8 @@ def load_items(
             anything :func:`load_data` takes, if it is not divided into splits. The names of
             folders are not read as labels.
         image_column: as for :func:`load_data`.
-        label_column, image_folder, image_suffix, encoding: as for :func:`load_data`.
+        label_column, text_column, kind, image_folder, image_suffix, encoding: as for
+            :func:`load_data`.
         value_range: as for :func:`load_data`.
         digest_memo: as for :func:`load_data`.
         reporter: as for :func:`load_data`.
@@ -198,6 +212,8 @@ def load_items(
     request = Request(
         image_column=image_column,
         label_column=label_column,
+        text_column=text_column,
+        kind=kind,
         image_folder=image_folder,
         image_suffix=image_suffix,
         encoding=encoding,

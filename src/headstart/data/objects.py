@@ -19,7 +19,15 @@ from headstart.core.wording import quoted
 from headstart.data import columns
 from headstart.data.arrays import as_array, image_content
 from headstart.data.content import Content, UndecodableError, digest
-from headstart.data.items import ArrowItems, DigestMemo, Items, ObjectItems, read_file
+from headstart.data.item_columns import item_column
+from headstart.data.items import (
+    ArrowItems,
+    DigestMemo,
+    Items,
+    ObjectItems,
+    TextItems,
+    read_file,
+)
 from headstart.data.labels import class_names
 from headstart.data.levels import ValueRange
 from headstart.data.source import WHOLE, Part, Request, Source, roles, split_keys, unlabelled
@@ -114,16 +122,22 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
     import datasets
 
     if len(dataset) == 0:
-        raise DataError(f"{name} has no rows", hint="expected one row per image")
+        raise DataError(f"{name} has no rows", hint="expected one row per item")
     features = dataset.features
     decoded = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
     schema = dataset.with_format("arrow")[:200]
-    asked = request.image_column or (decoded[0] if len(decoded) == 1 else None)
-    image = columns.image_column(schema, name, asked)
+    texts = request.text_column is not None or request.kind == "text"
+    if request.image_column is None and len(decoded) == 1 and not texts:
+        request = dataclasses.replace(request, image_column=decoded[0])
+    item, found = item_column(schema, name, Path(), request)
     label = columns.label_column(
-        schema, name, request.label_column, image, required=request.labels_required
+        schema, name, request.label_column, item, required=request.labels_required
     )
-    items = _hub_items(dataset, image, name, request.memo)
+    items = (
+        _hub_texts(dataset, item, name)
+        if found == "text"
+        else _hub_items(dataset, item, name, request.memo)
+    )
     if label is None:
         return unlabelled(items, name), None
     kind = features[label]
@@ -131,6 +145,11 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
     where = f"column '{label}' of {name}"
     values = dataset.with_format("arrow").select_columns([label])[:].column(label).to_pylist()
     return Part(items, tuple(class_names(values, where, declared)), where), declared
+
+
+def _hub_texts(dataset: Any, column: str, name: str) -> Items:
+    plain = dataset.select_columns([column]).with_format("arrow")
+    return TextItems(columns.as_text(plain[:].column(column)), f"{name} row")
 
 
 def _hub_items(dataset: Any, image: str, name: str, memo: DigestMemo | None) -> Items:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.core.arguments import Arguments
-from headstart.core.errors import BackboneError, ConfigError
+from headstart.core.errors import BackboneError, ConfigError, DataError
 from headstart.core.records import Excerpt
 from headstart.data import decoding, pictures
 from headstart.data.content import Content
@@ -33,6 +33,7 @@ from headstart.data.inputs import (
     check_fields,
     register_inputs,
 )
+from headstart.data.items import Items
 from headstart.data.resampling import resize
 from headstart.data.views import View, numbered_views
 
@@ -178,6 +179,21 @@ class Preprocessing(Inputs):
     def decoding(self) -> Hashable:
         """What decides the pixels before they are normalised."""
         return (self.size, self.crop_fraction, self.resize, self.interpolation)
+
+    @classmethod
+    def check_items(cls, items: Items) -> None:
+        """Refuse texts.
+
+        Raises:
+            DataError: the items are texts.
+        """
+        if items.kind == "text":
+            raise DataError(
+                "the data are texts, and this backbone takes images",
+                hint="name a backbone for texts, such as"
+                " backbone='hf/sentence-transformers/all-MiniLM-L6-v2'; or the column of images"
+                " with image_column=NAME",
+            )
 
     def excerpt(self, *contents: Content) -> Excerpt:
         """Return the images side by side, as thumbnails."""

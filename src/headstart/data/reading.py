@@ -126,8 +126,10 @@ def read_batches(
 
     Raises:
         BadFilesError: after the last batch, listing every bad item (``on_bad="raise"``).
+        DataError: the items are of another kind than the inputs.
         ValueError: ``batch_size`` below 1.
     """
+    inputs.check_items(split.items)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     index = np.arange(len(split)) if indices is None else np.asarray(indices)

@@ -28,6 +28,9 @@ class Request:
     Attributes:
         image_column: the column of images; None: find it.
         label_column: the column of labels; None: find it.
+        text_column: the column of texts; None: find it, where the items are texts.
+        kind: what the backbone takes, ``image`` or ``text``; None: not known. It decides where a
+            source holds both.
         image_folder: where the paths of a table start; None: in the table's own folder.
         image_suffix: the ending of image files that a table names without it.
         encoding: of a CSV or JSON Lines file; None: UTF-8, or what its first bytes say.
@@ -43,6 +46,8 @@ class Request:
 
     image_column: str | None = None
     label_column: str | None = None
+    text_column: str | None = None
+    kind: str | None = None
     image_folder: str | Path | None = None
     image_suffix: str | None = None
     encoding: str | None = None

@@ -101,7 +101,9 @@ def _read_parquet(path: Path, request: Request) -> Any:
     with pq.ParquetFile(path, memory_map=True) as file:
         schema = file.schema_arrow
         wanted = [
-            name for name in (request.image_column, request.label_column) if name in schema.names
+            name
+            for name in (request.image_column or request.text_column, request.label_column)
+            if name in schema.names
         ]
         split = [name for name in schema.names if name.casefold() in columns.SPLIT_NAMES]
         # with both columns known, none but a split column need be read beside them
@@ -125,9 +127,9 @@ def _require_memory(path: Path, needed: int) -> None:
     free = psutil.virtual_memory().available
     if needed > free:
         raise DataError(
-            f"the images in '{path}' need {format_bytes(needed)} of memory, but only"
+            f"the items in '{path}' need {format_bytes(needed)} of memory, but only"
             f" {format_bytes(free)} are free",
-            hint="divide the table into several, or store the images as files",
+            hint="divide the table into several, or store the items as files",
         )
 
 

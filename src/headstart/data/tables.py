@@ -1,4 +1,4 @@
-"""Tables of images: CSV, TSV and Parquet files, and whatever speaks Arrow's C stream."""
+"""Tables of images or texts: CSV, TSV and Parquet files, and whatever speaks Arrow's C stream."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, quoted
 from headstart.data import columns
 from headstart.data.formats import IMAGE_SUFFIXES
-from headstart.data.image_paths import ids_hint, image_folder, require_some_file, with_suffix
-from headstart.data.items import ArrowItems
+from headstart.data.image_paths import image_folder, require_some_file, with_suffix
+from headstart.data.item_columns import item_column
+from headstart.data.items import ArrowItems, Items, TextItems
 from headstart.data.labels import MISSING_TEXT, class_names
 from headstart.data.roles import NO_ROLE, folder_roles, role_of
 from headstart.data.source import (
@@ -102,9 +103,8 @@ def _label_of(table: Any, request: Request) -> str | None:
     if table is None or not request.labels_required:
         return None
     try:
-        ids = request.image_suffix is not None
-        image = columns.image_column(table, "train", request.image_column, ids=ids)
-        found = columns.label_column(table, "train", request.label_column, image, required=True)
+        item = item_column(table, "train", Path(), request).name
+        found = columns.label_column(table, "train", request.label_column, item, required=True)
     except DataError:
         return None  # whoever reads the table says what is wrong with it
     return ",".join(found) if isinstance(found, tuple) else found
@@ -188,11 +188,11 @@ def _divided_by_paths(
     Hugging Face's image folders have such a ``metadata.csv`` above their splits.
     """
     try:
-        column = columns.image_column(
-            table, name, request.image_column, ids=request.image_suffix is not None
-        )
+        column, kind = item_column(table, name, folder, request)
     except DataError:
         return None  # whoever reads the table says what is wrong with it
+    if kind == "text":
+        return None
     _, paths = columns.image_parts(table.column(column))
     if paths is None or paths.null_count:
         return None
@@ -287,7 +287,7 @@ def _below(table: Any, path: Path, prefix: str, request: Request) -> Any:
     column = columns.image_column(table, path.name, request.image_column)
     if not columns.is_text(table.schema.field(column).type):
         return table
-    texts = columns.text_column(table.column(column))
+    texts = columns.as_text(table.column(column))
     written = pc.binary_join_element_wise(pa.scalar(prefix), texts, "/")
     place = table.schema.get_field_index(column)
     return table.set_column(place, column, written)
@@ -306,7 +306,7 @@ def _joined(tables: Sequence[Any], names: Sequence[str]) -> Any:
 def _part(
     table: Any, name: str, folder: Path, request: Request, *, like: str | None = None
 ) -> Part:
-    """Read the images and labels of a table.
+    """Read the items and labels of a table.
 
     Args:
         table: the table.
@@ -316,22 +316,26 @@ def _part(
         like: the label column of the training table; a table without it has no labels.
     """
     if table.num_rows == 0:
-        raise DataError(f"{name} has no rows", hint="expected one row per image")
-    image = _image_column(table, name, folder, request)
+        raise DataError(f"{name} has no rows", hint="expected one row per item")
+    item, kind = item_column(table, name, folder, request)
     label: str | tuple[str, ...] | None
     if like is not None and not set(like.split(",")) & set(table.schema.names):
         label = None
     else:
         label = columns.label_column(
-            table, name, request.label_column, image, required=request.labels_required
+            table, name, request.label_column, item, required=request.labels_required
         )
-    data, paths = columns.image_parts(table.column(image))
-    start = image_folder(folder, request)
-    if data is None:
-        paths = with_suffix(paths, request)
-        if label is not None or like is None:  # a test table without labels is left out anyway
-            require_some_file(paths, start, name)
-    items = ArrowItems(data, paths, start, name, request.memo)
+    items: Items
+    if kind == "text":
+        items = TextItems(columns.as_text(table.column(item)), f"{name} row")
+    else:
+        data, paths = columns.image_parts(table.column(item))
+        start = image_folder(folder, request)
+        if data is None:
+            paths = with_suffix(paths, request)
+            if label is not None or like is None:  # a test table without labels is left out anyway
+                require_some_file(paths, start, name)
+        items = ArrowItems(data, paths, start, name, request.memo)
     if label is None:
         return unlabelled(items, name)
     if isinstance(label, tuple):
@@ -344,16 +348,6 @@ def _part(
             raise
         return unlabelled(items, where)  # it was only a guess that these are labels
     return Part(items, names, where)
-
-
-def _image_column(table: Any, name: str, folder: Path, request: Request) -> str:
-    """Return the image column; where there is none, say how ids would name the images."""
-    ids = request.image_suffix is not None
-    try:
-        return columns.image_column(table, name, request.image_column, ids=ids)
-    except DataError as error:
-        hint = None if ids else ids_hint(table, image_folder(folder, request))
-        raise DataError(error.message, hint=hint or error.hint) from error
 
 
 def _label_values(table: Any, label: str) -> list[Any]:

@@ -98,11 +98,13 @@ class Extractor:
         view: NumberedView | None = None,
         task: Progress | None = None,
     ) -> Iterator[FeatureRows]:
-        """Compute features of items, in order; unreadable ones are left out and listed in ``bad``.
+        """Compute features of items; unreadable ones are left out and listed in ``bad``.
+
+        Rows come in the order in which the inputs take the items (texts: by length).
 
         Args:
             split: the items.
-            indices: positions in the split, in the order wanted; None: all.
+            indices: positions in the split; None: all.
             view: a numbered augmentation; None: the items without augmentation.
             task: advanced by the items that are done, readable or not.
 
@@ -110,10 +112,13 @@ class Extractor:
             BackboneError: rows depend on the batch or on randomness, are the same for every item,
                 or are not finite.
         """
+        inputs = self.cuts[0].inputs
+        inputs.check_items(split.items)
+        chosen = np.arange(len(split)) if indices is None else indices
         reader = read_batches(
             split,
-            indices,
-            self.cuts[0].inputs,
+            inputs.order(split, chosen),
+            inputs,
             batch_size=self.settings.batch_size,
             view=view,
             workers=self.settings.workers,
@@ -122,11 +127,11 @@ class Extractor:
         shape = self._shape(split)
         try:
             for batch in reader:
-                inputs = batch.arguments(self._device)
-                step = self._prepare(inputs, shape)
+                arguments = batch.arguments(self._device)
+                step = self._prepare(arguments, shape)
                 for start in range(0, len(batch), step):
                     part = slice(start, start + step)
-                    rows = self._features(inputs[part], step)
+                    rows = self._features(arguments[part], step)
                     yield FeatureRows(batch.indices[part], rows)
                 if task is not None:
                     task.advance(len(batch))
@@ -235,10 +240,10 @@ def extract(
     settle_bad_items(extractor.bad, on_bad, reporter)
     if not parts:
         raise DataError("no item of the data can be read", hint="see the reasons above")
-    return FeatureRows(
-        np.concatenate([part.indices for part in parts]),
-        tuple(np.concatenate(blocks) for blocks in zip(*(p.features for p in parts), strict=True)),
-    )
+    indices = np.concatenate([part.indices for part in parts])
+    order = np.argsort(indices, kind="stable")
+    blocks = zip(*(part.features for part in parts), strict=True)
+    return FeatureRows(indices[order], tuple(np.concatenate(block)[order] for block in blocks))
 
 
 def _in_company(some: Arguments) -> Arguments:
@@ -256,11 +261,12 @@ def _check_rows(
     Returns:
         The rows of some items at every cut.
     """
-    company = _in_company(some)
+    company, unit = _in_company(some), cuts[0].inputs.unit
     together = features_of(cuts, company)
     again = features_of(cuts, company)
     apart = features_of(cuts, some[:1])
-    for cut, rows, repeated, alone in zip(cuts, together, again, apart, strict=True):
+    bare = _unpadded_rows(cuts, some)
+    for cut, rows, repeated, alone, short in zip(cuts, together, again, apart, bare, strict=True):
         where = cut.name if cut.layer is None else f"{cut.name} at {cut.layer}"
         scale = float(rows.float().abs().max()) or 1.0
         if not torch.isfinite(rows).all():
@@ -270,21 +276,55 @@ def _check_rows(
             )
         if float((rows - repeated).float().abs().max()) / scale > TOLERANCE[precision]:
             raise BackboneError(
-                f"{where} gives other features on a second pass over the same images: it draws "
+                f"{where} gives other features on a second pass over the same {unit}: it draws "
                 "random numbers even in evaluation mode",
                 hint="features that depend on randomness are not cached; remove it",
             )
         change = float((rows[:1] - alone).float().abs().max()) / scale
         if change > TOLERANCE[precision]:
             raise BackboneError(
-                f"{where} gives an image other features in another batch "
+                f"{where} gives one of the {unit} other features in another batch "
                 f"(they change by {change:.2g} of the largest feature): it mixes the items of a "
                 "batch even in evaluation mode",
                 hint="look for norms with track_running_stats=False, and for attention or "
                 "recurrent layers with another batch_first; such features are not cached",
             )
+        if short is not None:
+            _check_padding(rows[short[0] : short[0] + 1], short[1], scale, precision, where, unit)
         _check_varies(cut, rows[: len(some)], some, where)
     return [rows[: len(some)] for rows in together]
+
+
+def _unpadded_rows(cuts: Sequence[Backbone], some: Arguments) -> list[tuple[int, Tensor] | None]:
+    """Return, at every cut, the row of the item with most padding when it has none; else None."""
+    nothing: list[tuple[int, Tensor] | None] = [None] * len(cuts)
+    if some.mask is None:
+        return nothing
+    shortest = int(some.mask.sum(dim=1).argmin())
+    alone = some.unpadded(shortest)
+    if alone.mask is None or alone.mask.shape == some.mask[:1].shape:
+        return nothing
+    return [(shortest, rows) for rows in features_of(cuts, alone)]
+
+
+def _check_padding(
+    padded: Tensor, bare: Tensor, scale: float, precision: Precision, where: str, unit: str
+) -> None:
+    """Refuse a row that padding changes, or whose shape depends on it."""
+    if padded.shape != bare.shape:
+        raise BackboneError(
+            f"{where} gives features of shape {tuple(padded.shape[1:])} in a batch and"
+            f" {tuple(bare.shape[1:])} alone: {unit} differ in length",
+            hint="use pooling='avg'",
+        )
+    change = float((padded - bare).float().abs().max()) / scale
+    if not change <= TOLERANCE[precision]:
+        raise BackboneError(
+            f"{where} gives one of the {unit} other features when it is padded to the length of"
+            f" its batch (they change by {change:.2g} of the largest feature): the network takes"
+            " padding for content",
+            hint="use a network that takes a mask, or another layer",
+        )
 
 
 def _check_varies(cut: Backbone, rows: Tensor, some: Arguments, where: str) -> None:

@@ -284,7 +284,7 @@ def compilable(
 
 
 def first_tensor(output: Any, who: str) -> Tensor:
-    """Return the tensor of an output: itself, or the first of a tuple or list.
+    """Return the tensor of an output: itself, or the first of a tuple, list or mapping.
 
     While a network is traced, that is the symbol of a tensor.
 
@@ -293,6 +293,8 @@ def first_tensor(output: Any, who: str) -> Tensor:
     """
     if isinstance(output, tuple | list) and output:
         output = output[0]
+    elif isinstance(output, Mapping) and output:  # as transformers' models return it
+        output = next(iter(output.values()))
     if not isinstance(output, Tensor | fx.Proxy):
         raise BackboneError(
             f"{who} returns a {type(output).__name__}, and a tensor is needed",

@@ -1,4 +1,4 @@
-"""From a layer's output to one row an item: average, class token, generalised mean, or no pooling.
+"""From a layer's output to one row an item: average, one token, generalised mean, or no pooling.
 
 To add a pooling, write a function from output, layout and mask to rows, and register it. The
 arithmetic decides by the layout alone, never by values, so that ``torch.fx`` and ``torch.compile``
@@ -173,7 +173,10 @@ def _generalised_mean(output: Tensor, layout: Layout, mask: Tensor | None) -> Te
     return _mean(powers, _valid(mask, layout, positions)).pow(1.0 / GEM_POWER)
 
 
-def _class_token(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:  # noqa: ARG001
+def _class_token(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+    if layout.class_token is None and mask is not None and not layout.special:
+        positions = positions_of(output, layout)  # of a text: its first token
+        return _at(positions, mask.int().argmax(dim=1))
     if layout.class_token is None:
         raise BackboneError(
             "pooling 'cls' expects tokens with a class token, "
@@ -181,6 +184,25 @@ def _class_token(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
             hint="use pooling='avg'",
         )
     return positions_of(output, layout)[:, layout.class_token]
+
+
+def _last_token(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+    if len(layout.positions) != 1 or layout.rows != 1:
+        raise BackboneError(
+            "pooling 'last' expects tokens in an order, and this layer's output"
+            f" {tuple(output.shape)} has none",
+            hint="use pooling='avg'",
+        )
+    positions = positions_of(output, layout)
+    if mask is None:
+        return positions[:, -1]
+    return _at(positions, positions.shape[1] - 1 - mask.int().flip(1).argmax(dim=1))
+
+
+def _at(positions: Tensor, index: Tensor) -> Tensor:
+    """Return one position an item: ``(n, positions, c)`` and ``(n,)`` → ``(n, c)``."""
+    chosen = index[:, None, None].expand(-1, 1, positions.shape[2])
+    return positions.gather(1, chosen).squeeze(1)
 
 
 def _none(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:  # noqa: ARG001
@@ -192,7 +214,8 @@ def _none(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:  # noq
 register_pooling(
     PoolingKind("avg", "the mean over positions (patch tokens only, as timm does)", _average)
 )
-register_pooling(PoolingKind("cls", "the class token", _class_token))
+register_pooling(PoolingKind("cls", "the class token, or the first token of a text", _class_token))
+register_pooling(PoolingKind("last", "the last token of a text", _last_token))
 register_pooling(PoolingKind("gem", "the generalised mean, exponent 3", _generalised_mean))
 register_pooling(PoolingKind("none", "the whole output", _none))
 

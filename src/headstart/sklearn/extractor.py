@@ -42,7 +42,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             ``file.py:factory``), a :class:`~headstart.Backbone`, or a module of your own. A name
             is best in a search: clones of an object carry a copy of its weights each.
         layer: name of the submodule whose output is the feature; None: the backbone's own.
-        pooling: ``avg``, ``cls``, ``gem`` or ``none``; None is ``avg`` at a layer.
+        pooling: ``avg``, ``cls``, ``last``, ``gem`` or ``none``; None is ``avg`` at a layer.
         backbone_args: further arguments of :func:`headstart.load_backbone`, such as ``weights``,
             ``model_args`` or ``size``; for a name or a module.
         image_shape: how flat rows ``(n, d)`` hold an image: ``(h, w)``, ``(h, w, c)``,

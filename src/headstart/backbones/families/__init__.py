@@ -7,7 +7,10 @@ else names families: loading, listing, help texts, freezing and learning rates r
 Families import their libraries when they are used: listing the families loads none.
 """
 
+from pathlib import Path
+
 from headstart.backbones.families.bundled import BUNDLED
+from headstart.backbones.families.hf_models import HF
 from headstart.backbones.families.keras_models import KERAS
 from headstart.backbones.families.timm_models import TIMM
 from headstart.backbones.families.torchvision_models import TORCHVISION
@@ -45,6 +48,31 @@ def family_of(source: str) -> tuple[Family, str]:
     )
 
 
+def in_folder(source: str, weights: str | Path | None) -> tuple[str, str | Path | None]:
+    """Return a source that names a folder by its absolute path, which every process finds.
+
+    Args:
+        source: of a backbone.
+        weights: a file or folder of weights; the folder of a model becomes part of the source.
+
+    Returns:
+        The source and what is left of the weights; unchanged where no folder is named.
+    """
+    for family in families():
+        name = family.claimed(source)
+        if name is None:
+            continue
+        if family.folder is None:
+            break
+        try:
+            folder = family.folder(name) if weights is None else Path(weights).expanduser()
+            if folder is not None and folder.is_dir():
+                return f"{family.name}/{folder.absolute()}", None
+        except (OSError, RuntimeError):  # no path, or the home of an unknown user
+            break
+    return source, weights
+
+
 def whole_file(source: str) -> str | None:
     """Return the name of the backbone whose file of weights a source is; None if it is none."""
     for family in families():
@@ -53,7 +81,7 @@ def whole_file(source: str) -> str | None:
     return None
 
 
-for _family in (BUNDLED, TIMM, TORCHVISION, KERAS, USER_FILE):
+for _family in (BUNDLED, TIMM, TORCHVISION, KERAS, HF, USER_FILE):
     register_family(_family)
 
-__all__ = ["families", "family_of", "register_family", "whole_file"]
+__all__ = ["families", "family_of", "in_folder", "register_family", "whole_file"]

@@ -75,7 +75,7 @@ def advise(
     session = Session(run)
     network = load_backbone(spec)
     network.module.to(run.resolve_device())
-    dataset = session.open_dataset(data, reading)
+    dataset = session.open_dataset(data, reading, kind=network.inputs.kind)
     session.say(*network.notes)
     measured = _Measurements(network, dataset.train, config, session)
     curve = measured.learning_curve()

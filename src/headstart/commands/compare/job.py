@@ -110,7 +110,7 @@ def compare(
         raise ConfigError((fault,), hint="name one, such as configs='finetune+adam'")
     layers = [one.layer for one in with_reference(chosen, config.reference) if one.layer]
     network = complete_up_to(spec, layers)
-    dataset = session.open_dataset(data, reading)
+    dataset = session.open_dataset(data, reading, kind=network.inputs.kind)
     folder = session.folder(f"{dataset.name}-compare")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     if not isinstance(spec, BackboneSpec):

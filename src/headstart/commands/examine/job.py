@@ -64,7 +64,7 @@ def examine(
     config, run, reading, spec = call.config, call.run, call.reading, call.backbone
     session = Session(run)
     network = load_backbone(spec)
-    dataset = session.open_dataset(data, reading)
+    dataset = session.open_dataset(data, reading, kind=network.inputs.kind)
     folder = session.folder(f"{dataset.name}-examine")
     session.say(*network.notes)
     embedded = embed(session, (network,), dataset)

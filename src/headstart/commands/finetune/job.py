@@ -194,7 +194,9 @@ class _Job:
         # The main process is first, so that the others find the digests of the data.
         with self.session.clock("load"), devices.main_first():
             self.backbone = load_backbone(call.backbone)
-            self.dataset = self.session.open_dataset(call.data, call.reading)
+            self.dataset = self.session.open_dataset(
+                call.data, call.reading, kind=self.backbone.inputs.kind
+            )
         self.session.say(*self.backbone.notes, f"preprocessing: {self.backbone.inputs}")
         self.baselines: list[Baseline] = []
 

@@ -63,7 +63,7 @@ def fit(
     session = Session(run)
     with session.clock("load"):
         network = load_backbone(spec)
-        dataset = session.open_dataset(data, reading)
+        dataset = session.open_dataset(data, reading, kind=network.inputs.kind)
     folder = session.folder(f"{dataset.name}-{config.head}")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     with session.clock("extract"):

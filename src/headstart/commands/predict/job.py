@@ -143,7 +143,9 @@ def predict(
         check_table_path(config.table)
     session = Session(run)
     model = _Model.of(trained, config, session)
-    said = model.predict(session.open_items(data, model.reading(reading, session)), session)
+    kind = model.backbone.inputs.kind
+    split = session.open_items(data, model.reading(reading, session), kind=kind)
+    said = model.predict(split, session)
     if config.table is not None:
         said.write(config.table, config.top)
     return said
@@ -186,7 +188,9 @@ def evaluate(
     if isinstance(data, Split):
         split, name = data, "a split"
     else:
-        dataset = session.open_test_data(data, model.reading(reading, session))
+        dataset = session.open_test_data(
+            data, model.reading(reading, session), kind=model.backbone.inputs.kind
+        )
         session.say(*dataset.notes)
         split, name = dataset.test, dataset.name
     split = split.aligned_to(model.classes)

@@ -87,7 +87,9 @@ def sweep(
     with session.clock("load"):
         network = complete_up_to(_cut_somewhere(spec, config.layers), config.layers)
         cuts = _cuts(network, config)
-        dataset = session.open_dataset(data, reading, seed=config.seeds[0])
+        dataset = session.open_dataset(
+            data, reading, seed=config.seeds[0], kind=network.inputs.kind
+        )
     folder = session.folder(f"{dataset.name}-sweep")
     session.say(*network.notes)
     with session.clock("extract"):

@@ -1,0 +1,124 @@
+"""Texts from every source: the same ids, whichever way they come."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headstart.core.errors import DataError
+from headstart.data import Dataset, load_data, load_items
+from headstart.data.content import digest
+
+TEXTS = [
+    f"the {word} number {i} is {'far' if i % 2 else 'near'}" for i, word in enumerate("abcdefgh")
+]
+LABELS = ["far" if i % 2 else "near" for i in range(8)]
+
+
+def _csv(folder: Path) -> Path:
+    pd.DataFrame({"text": TEXTS, "label": LABELS}).to_csv(folder / "all.csv", index=False)
+    return folder / "all.csv"
+
+
+def _parquet(folder: Path) -> Path:
+    pq.write_table(pa.table({"question": TEXTS, "label": LABELS}), folder / "all.parquet")
+    return folder / "all.parquet"
+
+
+def _lines(folder: Path) -> Path:
+    rows = [{"sentence": t, "category": y} for t, y in zip(TEXTS, LABELS, strict=True)]
+    (folder / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "all.jsonl"
+
+
+def _hub(_: Path) -> Any:
+    import datasets
+
+    return datasets.Dataset.from_dict({"idx": list(range(8)), "text": TEXTS, "label": LABELS})
+
+
+SOURCES = {
+    "csv": _csv,
+    "parquet": _parquet,
+    "jsonl": _lines,
+    "frame": lambda _: pd.DataFrame({"id": range(8), "review": TEXTS, "label": LABELS}),
+    "lists": lambda _: (TEXTS, LABELS),
+    "arrays": lambda _: (np.array(TEXTS), np.array(LABELS)),
+    "series": lambda _: (pd.Series(TEXTS), pd.Series(LABELS)),
+    "hub": _hub,
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_texts_have_the_ids_of_their_content(kind: str, tmp_path: Path) -> None:
+    dataset = load_data(SOURCES[kind](tmp_path), test_fraction=0.25)
+    assert dataset.classes == ("far", "near")
+    for split in dataset.splits.values():
+        assert split.items.kind == "text"
+        for i, key in enumerate(split.ids):
+            text = split.content(i)
+            assert key == digest(text)
+            assert dataset.classes[split.labels[i]] == LABELS[TEXTS.index(str(text))]
+    assert sorted(dataset.train.ids + dataset.test.ids) == sorted(map(digest, TEXTS))
+
+
+def test_texts_to_predict_for_need_no_labels(tmp_path: Path) -> None:
+    for source in (TEXTS, np.array(TEXTS), pd.Series(TEXTS), pd.DataFrame({"text": TEXTS})):
+        assert load_items(source, kind="text").ids == tuple(map(digest, TEXTS))
+    assert load_items(TEXTS).items.kind == "text"
+    with pytest.raises(DataError, match="a backbone that takes texts"):
+        load_items(TEXTS, kind="image")
+    assert load_items(["cat.jpg"], kind="text").items.kind == "text"
+    assert load_items(["cat.jpg"]).items.kind == "image"
+
+
+def table(**columns: Any) -> Dataset:
+    return load_data(pd.DataFrame({**columns, "label": LABELS}), test_fraction=0.25)
+
+
+def test_two_candidate_columns_are_asked_about(tmp_path: Path) -> None:
+    other = [text.upper() for text in TEXTS]
+    with pytest.raises(
+        DataError, match=r"could hold the texts: 'title', 'body'; choose one with te"
+    ):
+        table(title=TEXTS, body=other)
+    frame = pd.DataFrame({"title": TEXTS, "body": other, "label": LABELS})
+    chosen = load_data(frame, text_column="body", test_fraction=0.25)
+    assert set(chosen.train.ids) <= set(map(digest, other))
+    with pytest.raises(DataError, match=r"no column 'bdy'.*did you mean 'body'"):
+        load_data(frame, text_column="bdy")
+    with pytest.raises(DataError, match="has the type int64, expected texts"):
+        load_data(frame.assign(n=range(8)), text_column="n")
+
+
+def test_columns_that_are_no_texts_are_passed_over() -> None:
+    frame = {
+        "id": [f"q{i}" for i in range(8)],
+        "text": TEXTS,
+        "site": ["north wing", "south wing"] * 4,
+        "code": [f"x-{i}" for i in range(8)],
+    }
+    assert table(**frame).train.items.kind == "text"
+    with pytest.raises(DataError, match="has no column of images"):
+        table(code=[f"x-{i}" for i in range(8)])
+
+
+def test_the_backbone_decides_where_a_table_holds_images_and_texts(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for i in range(8):
+        Image.new("RGB", (8, 8), (i * 9, 0, 0)).save(tmp_path / f"{i}.png")
+    frame = pd.DataFrame({"path": [f"{i}.png" for i in range(8)], "text": TEXTS, "label": LABELS})
+    frame.to_csv(tmp_path / "all.csv", index=False)
+    for kind, expected in ((None, "image"), ("image", "image"), ("text", "text"), ("x", "image")):
+        found = load_data(tmp_path / "all.csv", kind=kind, label_column="label")
+        assert found.train.items.kind == expected
+    found = load_data(tmp_path / "all.csv", text_column="text", label_column="label")
+    assert found.train.items.kind == "text"
