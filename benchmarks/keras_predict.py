@@ -2,7 +2,8 @@
 
 Both start from the same images as uint8 arrays in memory and end with the same pooled rows; the
 order within a pair alternates, and the ratio of a pair is one observation. ``predict`` gets the
-scaled floats for free, outside its time; headstart scales inside. Batches of 32.
+scaled floats for free, outside its time; headstart scales inside. Batches of 32. Times are by the
+clock and of the processor (all threads), which a busy machine disturbs less.
 
     KERAS_BACKEND=torch python benchmarks/keras_predict.py --network MobileNet --images 256
 """
@@ -13,7 +14,7 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -23,11 +24,16 @@ from headstart import extract, load_backbone, load_data
 from headstart.extraction import Extraction
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return the wall time of a call."""
-    begun = time.perf_counter()
+def seconds(work: Callable[[], object]) -> np.ndarray:
+    """Return the time of a call, by the clock and of the processor."""
+    begun = np.array([time.perf_counter(), time.process_time()])
     work()
-    return time.perf_counter() - begun
+    return np.array([time.perf_counter(), time.process_time()]) - begun
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the median with the smallest and the largest."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main() -> None:
@@ -36,6 +42,7 @@ def main() -> None:
     parser.add_argument("--network", default="MobileNet")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--precisions", default="float32,bfloat16")
     given = parser.parse_args()
     keras.utils.set_random_seed(0)
     make = getattr(keras.applications, given.network)
@@ -61,19 +68,24 @@ def main() -> None:
 
         return work
 
-    for precision in ("float32", "bfloat16"):
+    for precision in given.precisions.split(","):
         ours = by_extract(precision)
         ours()
         by_predict()
-        ratios = []
-        for pair in range(given.pairs):
-            first, second = (ours, by_predict) if pair % 2 else (by_predict, ours)
-            one, two = seconds(first), seconds(second)
-            ratios.append(one / two if pair % 2 == 0 else two / one)
+        pairs = []
+        for number in range(given.pairs):
+            if number % 2:
+                pairs.append((seconds(ours), seconds(by_predict)))
+            else:
+                pairs.append((seconds(by_predict), seconds(ours))[::-1])
+        clock, processor = zip(*((other / own).tolist() for own, other in pairs), strict=True)
         gap = np.abs(rows[precision] - rows["predict"]).max() / np.abs(rows["predict"]).max()
+        own = statistics.median(float(one[1]) for one, _ in pairs)
         print(
-            f"predict / extract, {precision}: {statistics.median(ratios):.2f} ×"
-            f" ({min(ratios):.2f} to {max(ratios):.2f}); largest relative difference {gap:.1e}"
+            f"predict / extract, {precision}: {spread(processor)} by the processor,"
+            f" {spread(clock)} by the clock; extract takes {1000 * own / given.images:.1f} ms of"
+            f" the processor an image; largest relative difference {gap:.1e}",
+            flush=True,
         )
 
 

@@ -17,6 +17,7 @@ from torch.profiler import profile
 from headstart.core.errors import BackboneError
 from headstart.modules.forward import capture, hooked
 from headstart.modules.keras import KerasPart, as_module, torch_network
+from headstart.study.measurements import _Memory
 from tests.keras_models import MODELS, images, keras, mobilenet, nested, residual, settled
 
 ALL = pytest.mark.parametrize("name", MODELS)
@@ -176,6 +177,19 @@ def test_images_are_not_copied_for_convolutions_and_outputs_are_equal(name: str)
         counts.append(sum(event.count for event in seen.key_averages() if "clone" in event.key))
     assert torch.equal(*rows)
     assert counts[1] < counts[0]
+
+
+def test_a_pass_holds_no_more_than_it_needs() -> None:
+    """Keras's own loop holds the outputs of all layers until its end."""
+    model = mobilenet()
+    tree = torch_network(model).eval()
+    x = images(model)
+    peaks = []
+    for run in (lambda: model(x, training=False), lambda: tree(x)):
+        with torch.inference_mode(), _Memory([*tree.parameters(), *tree.buffers(), x]) as memory:
+            run()
+        peaks.append(memory.peak)
+    assert peaks[1] < 0.3 * peaks[0]
 
 
 def separable() -> Any:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ Settle = Callable[[str, Moments], None]
 
 
 def default_forward(model: nn.Module, batch: Any) -> object:
-    """Call the model on a batch: its arguments, a tensor, a dict of keyword arguments, or
+    """Call the model on a batch: its arguments, a tensor or array, a dict of keyword arguments, or
     (inputs, labels).
 
     The inputs are moved to the device of the model's first parameter or buffer.
@@ -46,6 +47,7 @@ def default_forward(model: nn.Module, batch: Any) -> object:
         moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         return model(**moved)
     inputs = batch[0] if isinstance(batch, list | tuple) else batch
+    inputs = torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
     return model(inputs.to(device))
 
 

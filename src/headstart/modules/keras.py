@@ -36,6 +36,7 @@ from headstart.modules.keras_layers import (
     is_keras,
     load_keras,
     own_variables,
+    run_graph,
     unpacked,
     wirings,
 )
@@ -241,7 +242,7 @@ class KerasNetwork(KerasPart):
 
             return call
 
-        outputs = graph._run_through_graph(inputs, operation_fn=run)
+        outputs = run_graph(graph, inputs, run)
         single = isinstance(outputs, list | tuple) and len(outputs) == 1
         return outputs[0] if single else outputs
 

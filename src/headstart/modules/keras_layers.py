@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -68,6 +68,56 @@ def graph_of(layer: Any) -> Any:
         return layer._functional
     own_call = type(layer).call is not Functional.call if isinstance(layer, Functional) else True
     return None if own_call else layer
+
+
+def run_graph(graph: Any, inputs: Sequence[Any], run: Callable[[Any], Callable[..., Any]]) -> Any:
+    """Run a graph, layer by layer, and let go of every tensor after its last use.
+
+    Keras's own loop holds all of them until the end, which takes the memory of training.
+
+    Args:
+        graph: of a functional model.
+        inputs: one tensor for each input of the graph.
+        run: from a layer or operation to what is called in its place.
+
+    Returns:
+        The outputs, in the structure that the model gives them.
+    """
+    from keras import tree
+
+    values = {id(x): y for x, y in zip(graph.inputs, inputs, strict=False)}
+    for node, done in _steps(graph):
+        args, kwargs = node.arguments.fill_in(values)
+        outputs = run(node.operation)(*args, **kwargs)
+        del args, kwargs
+        values.update((id(x), y) for x, y in zip(node.outputs, tree.flatten(outputs), strict=False))
+        del outputs
+        for key in done:
+            values.pop(key, None)
+    return tree.pack_sequence_as(graph._outputs_struct, [values[id(x)] for x in graph.outputs])
+
+
+def _steps(graph: Any) -> list[tuple[Any, list[int]]]:
+    """Return the nodes of a graph in order, each with the tensors that nobody needs after it."""
+    known = {id(x) for x in graph.inputs}
+    nodes = []
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            # A layer may have been called elsewhere too, on what this graph does not compute.
+            if (
+                node.operation
+                and not node.is_input
+                and known >= {id(x) for x in node.input_tensors}
+            ):
+                nodes.append(node)
+                known |= {id(x) for x in node.outputs}
+    needed = {id(x) for x in graph.outputs}
+    steps = []
+    for node in reversed(nodes):
+        own = {id(x) for x in (*node.input_tensors, *node.outputs)}
+        steps.append((node, sorted(own - needed)))
+        needed |= own
+    return steps[::-1]
 
 
 def default_mode(layer: Any) -> Any:
@@ -202,6 +252,7 @@ __all__ = [
     "is_keras",
     "load_keras",
     "own_variables",
+    "run_graph",
     "unpacked",
     "wirings",
 ]

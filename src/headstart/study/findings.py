@@ -7,7 +7,7 @@ one from outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from headstart.core.wording import count, format_percent, listed
 from headstart.core.wording import count as counted
@@ -15,7 +15,8 @@ from headstart.core.wording import format_number as number
 from headstart.evaluation import Difference
 from headstart.extraction import TOLERANCE
 from headstart.study.inputs import InputCheck
-from headstart.study.results import Evidence, Finding, FrozenOutcome, TunedOutcome
+from headstart.study.keras_findings import inference_mode_and_frozen
+from headstart.study.results import Evidence, Finding, FrozenOutcome, Outcome, TunedOutcome
 
 Rule = Callable[[Evidence], Iterator[Finding]]
 _LEVELS = {"warning": 0, "advice": 1, "note": 2}
@@ -211,12 +212,12 @@ def rows_depend_on_batch(e: Evidence) -> Iterator[Finding]:
     yield Finding(
         "rows depend on the batch",
         "warning",
-        f"With {listed(o.name for o in batch)}, a row depends on its batch: the same {e.unit}"
+        f"With {_named(e, batch)}, a row depends on its batch: the same {e.unit}"
         f" in another batch change by up to {format_percent(changes.in_another_batch)} of the"
         f" largest feature, and a row typically by {format_percent(changes.typical)} of its length."
         f" The {len(norms)} batch norms from {norms[0]} to {norms[-1]} take their statistics from"
         " the batch.",
-        fix="call backbone.eval(); do not cache such rows, and do not serve one item at a time"
+        fix=f"{e.terms.evaluation}; do not cache such rows, and do not serve one item at a time"
         " with them",
         evidence={o.name: o.behaviour.changes.in_another_batch for o in batch},
     )
@@ -251,7 +252,7 @@ def class_order_matters(e: Evidence) -> Iterator[Finding]:
                 if ordered
                 else f"Your test split is not in class order {neighbours}."
             ),
-            fix="call backbone.eval(): then the order makes no difference",
+            fix=f"{e.terms.evaluation}: then the order makes no difference",
             evidence={"class order": outcome.accuracy.value, "shuffled": twin.accuracy.value},
         )
 
@@ -265,7 +266,7 @@ def dropout_left_on(e: Evidence) -> Iterator[Finding]:
     where = listed((f"{name} ({kind})" for name, kind in e.facts.chance), 4)
     source = f"the source is {where}" if where else "the source is in the forward pass itself"
     text = (
-        f"With {listed(o.name for o in noisy)}, dropout is on in the frozen backbone: two passes"
+        f"With {_named(e, noisy)}, dropout is on in the frozen backbone: two passes"
         f" over the same {e.unit} differ by up to {format_percent(worst)} of the largest feature;"
         f" {source}."
     )
@@ -285,7 +286,7 @@ def dropout_left_on(e: Evidence) -> Iterator[Finding]:
         "dropout left on",
         "warning",
         text,
-        fix="call backbone.eval(): frozen weights cannot adapt to the noise",
+        fix=f"{e.terms.evaluation}: frozen weights cannot adapt to the noise",
         evidence={o.name: o.behaviour.changes.on_second_pass for o in noisy},
     )
 
@@ -306,7 +307,7 @@ def statistics_moved(e: Evidence) -> Iterator[Finding]:
         f" two"
         f" batches the running mean of {worst} moved by {number(moved[worst])} standard deviations."
         " (This was measured on a copy; your module is unchanged.)",
-        fix="call backbone.eval() before any forward pass, or headstart.freeze(backbone)",
+        fix=e.terms.keep,
         evidence=dict(moved),
     )
 
@@ -412,6 +413,7 @@ RULES: list[Rule] = [
     ways_are_equal,
     differences_in_noise,
     fine_tuning_gains,
+    inference_mode_and_frozen,
 ]
 """All rules; :func:`register_rule` adds to them."""
 
@@ -426,6 +428,13 @@ def _twin(e: Evidence, outcome: FrozenOutcome, function: object) -> FrozenOutcom
 
 
 # ------------------------------------------------------------------------------------- wording
+
+
+def _named(e: Evidence, outcomes: Sequence[Outcome]) -> str:
+    """Return the names of outcomes, and what one writes for them in another framework."""
+    ways = dict.fromkeys(way for outcome in outcomes if (way := e.way(outcome)))
+    said = f" (in {e.terms.framework}: {'; or '.join(ways)})" if ways else ""
+    return f"{listed(outcome.name for outcome in outcomes)}{said}"
 
 
 def against(difference: Difference) -> str:

@@ -159,19 +159,17 @@ def _doubt(e: Evidence, chosen: Outcome) -> str:
 
 def code_for(e: Evidence, chosen: Outcome) -> str:
     """Return lines of Python that apply a configuration to any loop over batches."""
-    function = chosen.case.function
-    lines = ["import torch", ""]
+    function, terms = chosen.case.function, e.terms
+    imports, lines = [*terms.imports], []
     if function.measured_statistics:
-        lines = ["import torch", "from headstart.freezing import blend, reestimate", ""]
+        imports += ["from headstart.freezing import blend, reestimate"]
         lines += ["done = reestimate(backbone, training_batches)  # once, without augmentation"]
         if function.alpha is not None:
             lines += [f"blend(backbone, done, {function.alpha:g})"]
-    lines += ["backbone.eval()"]
-    if function.inputs != e.reference_outcome.case.function.inputs:
-        lines += function.inputs.code()
-    plain = chosen.case.configuration.autograd == "no_grad"
-    lines += [f"with torch.{'no_grad' if plain else 'inference_mode'}():"]
-    return "\n".join([*lines, f"    rows = backbone({e.unit})"])
+    mended = function.inputs != e.reference_outcome.case.function.inputs
+    changed = function.inputs if mended else None
+    lines += terms.code(changed, e.unit, chosen.case.configuration.autograd)
+    return "\n".join([*imports, "", *lines] if imports else lines)
 
 
 def options_for(e: Evidence, chosen: FrozenOutcome) -> dict[str, Any]:

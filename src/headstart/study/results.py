@@ -19,6 +19,7 @@ from headstart.study.inputs import InputCheck, InputRange, Trial
 from headstart.study.measurements import Behaviour, Proof, Spread
 from headstart.study.plan import Case, Plan, Tuning
 from headstart.study.repetitions import Seeds
+from headstart.study.terms import PYTORCH, Terms
 
 FORMAT = 1
 
@@ -183,6 +184,7 @@ class Evidence:
             preprocessing; ``inputs`` and ``moved`` are None without running statistics.
         given: what the network receives, where no running statistics show whether that is right.
         suggested: the configuration that was added because the inputs looked wrong.
+        terms: the words of the framework that the network was written in.
     """
 
     data: str
@@ -203,6 +205,12 @@ class Evidence:
     moved: Mapping[str, float] | None
     proofs: tuple[Proof, ...]
     suggested: str | None
+    terms: Terms = PYTORCH
+
+    def way(self, outcome: Outcome) -> str:
+        """Return what one writes for an outcome in the network's own framework, if it differs."""
+        recipe = outcome.tuning.recipe if isinstance(outcome, TunedOutcome) else None
+        return self.terms.way(outcome.case.configuration, recipe)
 
     @property
     def frozen(self) -> tuple[FrozenOutcome, ...]:
@@ -315,7 +323,7 @@ class Comparison:
             "backbone": e.backbone,
             "settings": to_plain(dict(self.settings)),
             "reference": e.reference,
-            "configurations": [_outcome(outcome) for outcome in e.outcomes],
+            "configurations": [_outcome(e, outcome) for outcome in e.outcomes],
             "equalities": [_plain(proof) for proof in e.proofs],
             "network": to_plain(e.facts),
             "inputs": None if e.inputs is None else _inputs(e.inputs),
@@ -346,7 +354,7 @@ class Comparison:
         }
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome(e: Evidence, outcome: Outcome) -> dict[str, Any]:
     configuration = outcome.case.configuration
     own: dict[str, Any] = {}
     if isinstance(outcome, FrozenOutcome):
@@ -361,6 +369,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     return {
         "name": outcome.name,
         "about": configuration.about,
+        **({e.terms.framework.lower(): way} if (way := e.way(outcome)) else {}),
         "settings": to_plain(configuration.settings()),
         "function": to_plain(outcome.case.function.describe()),
         "layer": outcome.case.cut[0],

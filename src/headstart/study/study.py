@@ -31,6 +31,7 @@ from headstart.study.repetitions import StudyData, class_order, divide, drop_unr
 from headstart.study.results import Comparison, Evidence
 from headstart.study.rows import Bench, Kept, run_passes
 from headstart.study.settings import CompareConfig
+from headstart.study.terms import terms_of
 from headstart.study.tuning import Tuner, fine_tune, plan_tunings, seconds_per_run, tuned_cases
 
 STATISTICS_BYTES = 2 * 2**30
@@ -153,6 +154,7 @@ def run_study(
         moved=shifts,
         proofs=proofs,
         suggested=suggested,
+        terms=terms_of(backbone.module),
     )
     comparison = Comparison(
         evidence=evidence,

@@ -156,6 +156,8 @@ def _accuracy(comparison: Comparison) -> list[Block]:
     _, rows = tables.comparison_rows(comparison)
     width = len(tables.ACCURACY)
     behaviour = tuple((row[0], *row[width:]) for row in rows)
+    ways = tables.framework_rows(comparison)
+    words = ("configurations", f"in {e.terms.framework}")
     return [
         Picture(
             _accuracy_figure(comparison),
@@ -176,6 +178,7 @@ def _accuracy(comparison: Comparison) -> list[Block]:
         f" {REPEATS} passes, and the range from the fastest to the slowest covers the true median"
         " in 97 of 100 cases."
         + (f" {NOT_DEFINED}: fine-tuning; how it was trained is shown below." if e.tuned else ""),
+        *([Table(words, ways, f"The same in {e.terms.framework}'s words", "ll")] if ways else []),
     ]
 
 

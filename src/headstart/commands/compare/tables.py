@@ -38,6 +38,20 @@ def comparison_rows(comparison: Comparison) -> tuple[Row, tuple[Row, ...]]:
     return (*ACCURACY, *BEHAVIOUR), rows
 
 
+def framework_rows(comparison: Comparison) -> tuple[Row, ...]:
+    """Return what one writes for each configuration in the network's own framework.
+
+    Configurations for which it is the same share a row. There are no rows where the names of
+    configurations are the framework's own words.
+    """
+    e = comparison.evidence
+    ways: dict[str, list[str]] = {}
+    for outcome in e.outcomes:
+        if way := e.way(outcome):
+            ways.setdefault(way, []).append(outcome.name)
+    return tuple((", ".join(names), way) for way, names in ways.items())
+
+
 def training_rows(comparison: Comparison) -> tuple[Row, ...]:
     """Return a row under :data:`TRAINING` for the reference and for all that trains in epochs."""
     reference, times = comparison.evidence.reference, comparison.seconds_per_run
@@ -103,6 +117,10 @@ def terminal(comparison: Comparison, worded: Callable[[str], str] = str) -> Grou
         " feature."
     )
     parts: list[Any] = [_table(header, rows, advice.configuration), Text(legend, style="dim")]
+    if ways := framework_rows(comparison):
+        framework = comparison.evidence.terms.framework
+        parts += [Text(f"\nIn {framework}, with base as your model:")]
+        parts += [Text(f"  {clean(way)}: {clean(names)}") for names, way in ways]
     if comparison.evidence.tuned:
         parts += [Text(), _table(TRAINING, training_rows(comparison))]
     for finding in comparison.findings:
@@ -195,6 +213,7 @@ __all__ = [
     "TRAINING",
     "comparison_rows",
     "finding_text",
+    "framework_rows",
     "has_curves",
     "interval_text",
     "terminal",
