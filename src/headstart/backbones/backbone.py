@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,23 @@ class _Layouts(dict[tuple[str | None, Hashable], tuple["weakref.ref[nn.Module]",
 
     def __reduce__(self) -> tuple[type[_Layouts], tuple[()]]:
         return _Layouts, ()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an earlier run found out about a backbone, so that its network is built when it runs.
+
+    Attributes:
+        identity: what :meth:`Backbone.identity` returns.
+        shape: of one row.
+        layout: of the layer's output.
+        build: builds the same backbone, without running the probe.
+    """
+
+    identity: Mapping[str, Any]
+    shape: tuple[int, ...]
+    layout: Layout
+    build: Callable[[], Backbone]
 
 
 @dataclass(frozen=True)
@@ -76,11 +93,51 @@ class Backbone:
     notes: tuple[str, ...] = ()
     about: About = NOTHING_STATED
     _layouts: _Layouts = field(default_factory=_Layouts, repr=False)  # shared by cuts
+    _known: Known | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_pooling(self.pooling)
         if self.layer is not None:
             find_layer(self.module, self.layer)
+
+    @classmethod
+    def recalled(cls, known: Known, **values: Any) -> Backbone:
+        """Return a backbone whose network is built when something asks for it.
+
+        Args:
+            known: what an earlier run found out about it.
+            **values: of the fields, all but ``module``.
+        """
+        lacking = {each.name for each in dataclasses.fields(cls) if each.init} - set(values)
+        if lacking != {"module", "_layouts"}:
+            raise ValueError(f"a recalled backbone lacks {sorted(lacking)}")
+        made = object.__new__(cls)
+        for name, value in {**values, "_layouts": _Layouts(), "_known": known}.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    if not TYPE_CHECKING:  # which would find any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Build the network of a recalled backbone at its first use."""
+            known = self.__dict__.get("_known")
+            if name != "module" or known is None:
+                raise AttributeError(f"a Backbone has no attribute '{name}'", name=name, obj=self)
+            built = known.build()
+            if built.origin != self.origin:
+                raise BackboneError(
+                    f"the weights of {self.name} have changed since this run began",
+                    hint="run it again",
+                )
+            object.__setattr__(self, "module", built.module)
+            key = (self.layer, self.inputs.decoding)
+            self._layouts[key] = (weakref.ref(self.module), known.layout)
+            return self.module
+
+    @property
+    def _recalled(self) -> Known | None:
+        """What is known of a network that has not been built, and so has not been changed."""
+        return None if "module" in self.__dict__ else self._known
 
     def at(self, layer: str | None, pooling: Pooling | None = None) -> Backbone:
         """Return the same network with features from another layer.
@@ -210,6 +267,8 @@ class Backbone:
         Raises:
             BackboneError: part of the module has no plain description.
         """
+        if self._recalled is not None:
+            return dict(self._recalled.identity)
         tensors = {
             **dict(self.module.named_parameters(remove_duplicate=False)),
             **dict(self.module.named_buffers(remove_duplicate=False)),
@@ -240,6 +299,8 @@ class Backbone:
 
     def feature_shape(self) -> tuple[int, ...]:
         """Return the shape of one row, by running the probe."""
+        if self._recalled is not None:
+            return self._recalled.shape
         with torch.no_grad(), evaluation_mode(self.module):
             return tuple(self.features(self.probe()).shape[1:])
 

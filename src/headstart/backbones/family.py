@@ -113,6 +113,9 @@ class Family:
             folders takes them as ``weights``, too.
         loading: names of model arguments by which the library reads files or addresses; a run
             folder may not set them.
+        fixed: whether name, arguments, the requested file of weights and the versions of the
+            libraries decide what is built: nothing is downloaded, and no code of the user's runs.
+            What is known of such a backbone is kept, and the next run builds it only to run it.
     """
 
     name: str
@@ -127,6 +130,7 @@ class Family:
     folder: Callable[[str], Path | None] | None = None
     loading: tuple[str, ...] = ()
     about: Callable[[str], About] | None = None
+    fixed: Callable[[Request], bool] = lambda _: False
 
     def claimed(self, source: str) -> str | None:
         """Return the name within the family of a source, or None if it is not of this family."""

@@ -85,6 +85,35 @@ def load_backbone(
             downloaded; inputs that nobody states.
         ConfigError: ``options`` names what the inputs do not have.
     """
+    backbone = build_backbone(
+        source,
+        weights=weights,
+        rename=rename,
+        model_args=model_args,
+        layer=layer,
+        pooling=pooling,
+        inputs=inputs,
+        code_sha256=code_sha256,
+        **options,
+    )
+    _check_runs(backbone)
+    backbone.check_layer()
+    return backbone
+
+
+def build_backbone(
+    source: str | nn.Module,
+    *,
+    weights: str | Path | None,
+    rename: Mapping[str, str | None] | None,
+    model_args: Mapping[str, Any] | None,
+    layer: str | None,
+    pooling: Pooling | None,
+    inputs: Inputs | None = None,
+    code_sha256: str | None = None,
+    **options: Any,
+) -> Backbone:
+    """Do what :func:`load_backbone` does, without running the network to see whether it can."""
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(source, str) and weights is None and (named := whole_file(source)) is not None:
         source, weights = named, source
@@ -135,10 +164,7 @@ def load_backbone(
             **built.files,
         },
     }
-    backbone = dataclasses.replace(backbone, notes=notes, origin=origin)
-    _check_runs(backbone)
-    backbone.check_layer()
-    return backbone
+    return dataclasses.replace(backbone, notes=notes, origin=origin)
 
 
 def _evaluate(module: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,11 +150,12 @@ class BackboneSpec:
             object.__setattr__(self, "weights", _absolute(self.weights))
         check(self)
 
-    def load(self, code_sha256: str | None = None) -> Backbone:
+    def load(self, code_sha256: str | None = None, *, checked: bool = False) -> Backbone:
         """Build the backbone.
 
         Args:
             code_sha256: digest that a file of code must have to be run; None: any.
+            checked: an earlier run has seen that the network runs, so that it need not now.
 
         Raises:
             BackboneError: see :func:`headstart.load_backbone`; also for a module of the user's
@@ -166,19 +167,22 @@ class BackboneSpec:
                 "which a run folder cannot hold",
                 hint="pass it again: predict(data, run, backbone=load_backbone(module, ...))",
             )
-        return self._load(self.source, code_sha256)
+        return self._load(self.source, code_sha256, checked=checked)
 
     def load_module(self, module: nn.Module) -> Backbone:
         """Return a module of the user's own as a backbone, with these settings."""
         return self._load(module)
 
-    def _load(self, source: str | nn.Module, code_sha256: str | None = None) -> Backbone:
-        from headstart.backbones import load_backbone
+    def _load(
+        self, source: str | nn.Module, code_sha256: str | None = None, *, checked: bool = False
+    ) -> Backbone:
+        from headstart.backbones.load import build_backbone, load_backbone
         from headstart.data import inputs_kind
 
         values = self.inputs
         given = values if self.kind is None else {"inputs": inputs_kind(self.kind)(**values)}
-        return load_backbone(
+        load: Callable[..., Backbone] = build_backbone if checked else load_backbone
+        return load(
             source,
             weights=self.weights,
             rename=self.rename,

@@ -225,7 +225,7 @@ def _rebuilt(hint: Any, value: Any) -> Any:
         return math.nan if value is None else float(value)
     if origin is typing.Literal and value in parts:
         return value
-    if hint in (int, str) and type(value) is hint:
+    if hint in (bool, int, str) and type(value) is hint:
         return value
     raise TypeError(f"expected {hint}, found {value!r:.60}")
 

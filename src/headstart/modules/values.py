@@ -179,6 +179,19 @@ def _patches(kind: type) -> list[FunctionType]:
     ]
 
 
+def library_is_patched() -> bool:
+    """Whether any class of a network that a library defines has had a method replaced."""
+    seen: set[type] = set()
+    todo: list[type] = [nn.Module]
+    while todo:
+        kind = todo.pop()
+        if kind not in seen:
+            seen.add(kind)
+            todo += kind.__subclasses__()
+    replaced = (value for kind in seen if library_of(kind) for value in vars(kind).values())
+    return any(isinstance(value, FunctionType) and not library_of(value) for value in replaced)
+
+
 def _is_foreign(function: FunctionType, kind: type, key: str) -> bool:
     """Whether a method of own code was not written in its class."""
     written = f"{kind.__qualname__}.{key}"
@@ -301,4 +314,11 @@ def compiled_away(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
-__all__ = ["ADDRESS", "Describer", "compiled_away", "library_of", "settled"]
+__all__ = [
+    "ADDRESS",
+    "Describer",
+    "compiled_away",
+    "library_is_patched",
+    "library_of",
+    "settled",
+]

@@ -88,4 +88,5 @@ BUNDLED = Family(
     names=lambda: _NAMES,
     groups=timm_groups,
     about=about_bundled,
+    fixed=lambda _: True,
 )

@@ -216,4 +216,5 @@ TIMM = Family(
     names=timm_names,
     groups=timm_groups,
     loading=("pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
+    fixed=lambda request: request.weights is not None,
 )

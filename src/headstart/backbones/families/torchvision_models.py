@@ -149,4 +149,5 @@ TORCHVISION = Family(
     build_torchvision,
     names=torchvision_names,
     loading=("weights", "weights_backbone"),
+    fixed=lambda request: request.weights is not None,
 )

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from headstart.commands.baselines import majority_baseline, plain_baseline
-from headstart.commands.embedding import Embedded, embed, load_backbone
+from headstart.commands.embedding import Embedded, embed
 from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
+from headstart.commands.recall import recalled_backbone
 from headstart.commands.results import baselines_once, trained_once
 from headstart.commands.run_folder import Run
 from headstart.commands.run_place import holds_folder, publishing_run
@@ -62,7 +63,7 @@ def fit(
     config, run, reading, spec = call.config, call.run, call.reading, call.backbone
     session = Session(run)
     with session.clock("load"):
-        network = load_backbone(spec)
+        network = recalled_backbone(spec, session.cache.store)
         dataset = session.open_dataset(data, reading, kind=network.inputs.kind)
     folder = session.folder(f"{dataset.name}-{config.head}")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
