@@ -250,12 +250,14 @@ class Batch:
         index: in the epoch, from 0.
         place: the line that asked for it.
         data: what it is; only while it is told about.
+        dataset: what the loader reads; only while it is told about.
     """
 
     loader: LoaderFacts
     index: int
     place: Place
     data: Any
+    dataset: Any = None
 
 
 @dataclass(eq=False)

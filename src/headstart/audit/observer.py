@@ -547,7 +547,7 @@ class Observer:
                 self._hot[key] = HOT
             iterator = original(loader)
             # Persistent workers give the same iterator again.
-            iterator.__dict__["_headstart_audit"] = [weakref.ref(loader), 0]
+            iterator.__dict__["_headstart_audit"] = [facts, 0]
             return iterator
 
         return iterate
@@ -571,22 +571,20 @@ class Observer:
             mark = iterator.__dict__.get("_headstart_audit")
             if mark is None or self._elsewhere():
                 return original(iterator)
-            loader = mark[0]()
+            facts = mark[0]
             try:
                 data = original(iterator)
             except StopIteration:
-                if loader is not None:
-                    self._loader_facts(loader).complete += 1
+                facts.complete += 1
                 raise
-            if loader is not None:
-                facts = self._loader_facts(loader)
-                self._loader = facts
-                facts.batches += 1
-                mark[1] += 1
-                if self._listeners["on_batch"]:
-                    seen = events.Batch(facts, mark[1] - 1, user_place(), data)
-                    self._tell("on_batch", seen)
-                    seen.data = None
+            self._loader = facts
+            facts.batches += 1
+            mark[1] += 1
+            if self._listeners["on_batch"]:
+                dataset = getattr(iterator, "_dataset", None)
+                seen = events.Batch(facts, mark[1] - 1, user_place(), data, dataset)
+                self._tell("on_batch", seen)
+                seen.data = seen.dataset = None
             return data
 
         return following

@@ -382,9 +382,26 @@ def _between(old: Tensor, new: Tensor, alpha: float) -> Tensor:
 
 
 def _drift(name: str, layer: nn.Module, moments: Moments, worst: int) -> LayerDrift:
-    mean, var = (buffer.to("cpu", torch.float64) for buffer in _get(layer))
+    mean, var = _get(layer)
+    return drift_between(
+        name, mean, var, moments, eps=float(getattr(layer, "eps", 1e-5)), worst=worst
+    )
+
+
+def drift_between(
+    name: str, mean: Tensor, var: Tensor, moments: Moments, *, eps: float = 1e-5, worst: int = 5
+) -> LayerDrift:
+    """Compare statistics, such as a layer's running statistics, with what was measured.
+
+    Args:
+        name: of the layer.
+        mean, var: ``(c,)``, the statistics that count as right.
+        moments: of the layer's input.
+        eps: what the layer adds to a variance before it divides.
+        worst: how many channels to name.
+    """
+    mean, var = mean.to("cpu", torch.float64), var.to("cpu", torch.float64)
     # The layer itself adds eps before dividing, which keeps dead channels finite here too.
-    eps = float(getattr(layer, "eps", 1e-5))
     running, target = var + eps, moments.variance + eps
     squared = (moments.mean - mean).square()
     # KL(p‖q) + KL(q‖p) of two Gaussians; the logarithms cancel.
@@ -408,6 +425,7 @@ __all__ = [
     "Reestimation",
     "blend",
     "drift",
+    "drift_between",
     "reestimate",
     "require_reestimated",
     "stamp",

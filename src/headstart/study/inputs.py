@@ -8,7 +8,6 @@ tells what is wrong. No label is used.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,22 +20,9 @@ from headstart.data import Inputs, Variant
 from headstart.data.inputs import Enlargement
 from headstart.extraction import Extraction
 from headstart.freezing import LayerDrift, drift
+from headstart.freezing.agreement import EARLY, FACTOR, clear_improvement, early_drift
 from headstart.study.network import run_batch
 from headstart.study.repetitions import StudyData
-
-EARLY = 3
-"""Early layers that are looked at. Later ones see what these have normalised, and tell less."""
-
-FACTOR = 1.6
-"""A correction counts if it lowers the early drift at least so much.
-
-On right inputs no usual preprocessing did so by more than 1.2, also with tiny images; swapped
-channels change it by 2.8 on photographs, a wrong mean and deviation by 9, missing scaling by
-10,000.
-"""
-
-FLOOR = 0.02
-"""Drift in nats below which inputs agree, whatever else would agree still better."""
 
 USUAL = (0.02, 10.0)
 """Deviations that usual normalisations give, with room for plain and for contrasty images.
@@ -141,9 +127,8 @@ def check_inputs(
     def trial(variant: Variant) -> Trial:
         batches = data.look(variant.inputs, backbone.device).split(batch_size)
         found = drift_up_to(base, early, batches)
-        logs = [math.log(max(layer.symmetric_kl, 1e-12)) for layer in found]
-        mean = math.exp(sum(logs) / len(logs))
-        return Trial(variant.name, variant.inputs, found[0].symmetric_kl, mean, variant.mends)
+        first = found[0].symmetric_kl
+        return Trial(variant.name, variant.inputs, first, early_drift(found), variant.mends)
 
     as_given = trial(Variant("as given", backbone.inputs, ""))
     trials = tuple(trial(variant) for variant in backbone.inputs.variants())
@@ -163,12 +148,10 @@ def check_inputs(
 def choose_correction(given: Trial, trials: Sequence[Trial]) -> Trial | None:
     """Return the smallest change that agrees about as well as the best, if that is clearly better.
 
-    Trials are ordered from small changes to large ones; "about as well" is within a fifth.
+    Trials are ordered from small changes to large ones.
     """
-    best = min((trial.early for trial in trials), default=math.inf)
-    if given.early < FLOOR or best * FACTOR > given.early:
-        return None
-    return next(trial for trial in trials if trial.early <= 1.2 * best)
+    at = clear_improvement(given.early, [trial.early for trial in trials])
+    return None if at is None else trials[at]
 
 
 def drift_up_to(

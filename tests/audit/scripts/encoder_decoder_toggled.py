@@ -19,7 +19,7 @@ class Model(nn.Module):
     def forward(self, x, auxiliary=False):
         self.encoder.eval()
         y = self.decoder(self.encoder(x))
-        self.encoder.train()
+        self.encoder.train()  # <- here
         if auxiliary:  # a second view of the same pictures
             return y, self.decoder(self.encoder(x.flip(3)))  # <- here
         return y

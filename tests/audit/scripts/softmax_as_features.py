@@ -25,13 +25,13 @@ class Classifier(nn.Module):
         self.head = nn.Linear(10, 2)
 
     def forward(self, x):
-        return self.head(self.features(x))  # <- here
+        return self.head(self.features(x))
 
 
 model = Classifier()
 optimizer = torch.optim.Adam(model.head.parameters(), lr=1e-2)
 for part in torch.randperm(32).split(8):
-    loss = nn.functional.cross_entropy(model(x[part]), y[part])
+    loss = nn.functional.cross_entropy(model(x[part]), y[part])  # <- here
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -21,7 +21,7 @@ from torch import nn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-FOLDER = Path(tempfile.gettempdir()) / f"headstart-audit-scripts-{os.getuid()}-1"
+FOLDER = Path(tempfile.gettempdir()) / f"headstart-audit-scripts-{os.getuid()}-2"
 
 
 @functools.cache
@@ -163,6 +163,8 @@ def make(name: str) -> None:
     with torch.no_grad():
         for part in images.split(32):
             model(part)
+    for norm in norms:
+        norm.num_batches_tracked.fill_(10_000)
     FOLDER.mkdir(exist_ok=True)
     temporary = FOLDER / f"{name}.{os.getpid()}"
     torch.save(model.state_dict(), temporary)

@@ -34,12 +34,37 @@ What a script computes must not change: run a network again only inside of
 from __future__ import annotations
 
 from headstart.audit.check import Check
+from headstart.audit.checks.augmented_evaluation import AugmentedEvaluation, AugmentedFeatures
+from headstart.audit.checks.class_ordered_batches import ClassOrderedBatches
+from headstart.audit.checks.classifier_not_removed import ClassifierNotRemoved
+from headstart.audit.checks.copies import TrainTestCopies
 from headstart.audit.checks.evaluation_in_training_mode import EvaluationInTrainingMode
+from headstart.audit.checks.feature_scale import FeatureScale
 from headstart.audit.checks.frozen_parameter_moved import FrozenParameterMoved
 from headstart.audit.checks.frozen_statistics_moved import FrozenStatisticsMoved
+from headstart.audit.checks.hooks_differ import HooksDiffer
+from headstart.audit.checks.input_mismatch import InputMismatch
+from headstart.audit.checks.input_resolution import InputResolution
+from headstart.audit.checks.pooling import WrongPooling
+from headstart.audit.checks.preprocessing_differs import PreprocessingDiffers
+from headstart.audit.checks.softmax_before_loss import SoftmaxBeforeLoss
+from headstart.audit.checks.train_evaluation_gap import TrainEvaluationGap
 from headstart.core.errors import ConfigError
 
 CHECKS: list[type[Check]] = [
+    InputMismatch,
+    TrainEvaluationGap,
+    SoftmaxBeforeLoss,
+    PreprocessingDiffers,
+    WrongPooling,
+    InputResolution,
+    HooksDiffer,
+    FeatureScale,
+    TrainTestCopies,
+    ClassifierNotRemoved,
+    ClassOrderedBatches,
+    AugmentedFeatures,
+    AugmentedEvaluation,
     FrozenParameterMoved,
     FrozenStatisticsMoved,
     EvaluationInTrainingMode,

@@ -1,0 +1,141 @@
+"""What the audit has to say about every script of ``scripts/``.
+
+A line is marked in a script by a comment ``# <- …``; where several lines are marked, a finding may
+name any of them. ``module`` is a pattern for ``fnmatch``. The checks read neither this table nor
+the marks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SLOW = {
+    "lightning_frozen_statistics",
+    "trainer_frozen_dropout",
+    "ok_frozen_text_encoder",
+    "ok_lightning",
+    "thread_000",
+    "thread_002",
+    "thread_003",
+    "ok_timm_features",
+    "timm_test_time_batch_statistics",
+    "classifier_not_removed",
+}
+"""Scripts that bring a large library with them, or run a large network: left to the slow suite."""
+
+PENDING = {
+    "frozen_ema",
+    "frozen_direct_write",
+    "ok_gan",
+    "ok_reestimated",
+    "keras_training_overridden_mended",
+    "keras_batch_norm_moves_mended",
+    "keras_augmentation_in_predict_mended",
+    "keras_missing_rescaling_mended",
+    "keras_trainable_after_compile_mended",
+}
+"""Scripts that the audit does not treat right yet."""
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A faulty script.
+
+    Attributes:
+        script: its name; the mended twin is ``{script}_mended``.
+        codes: findings that must be there, all of them at a marked line.
+        module: a pattern that one of their modules must match.
+    """
+
+    script: str
+    codes: tuple[str, ...]
+    module: str = "*"
+
+
+FAULTY = (
+    # frozen parts, modes, autograd, optimizers
+    Faulty("frozen_weight_decay", ("frozen-parameter-moved",), "conv1*"),
+    Faulty("frozen_ema", ("frozen-parameter-moved",), "conv1*"),
+    Faulty("frozen_direct_write", ("frozen-parameter-moved",), "*"),
+    Faulty("frozen_statistics_tutorial", ("frozen-statistics-moved",), "bn1"),
+    Faulty("batch_statistics_in_features", ("batch-statistics-in-extraction",), "*"),
+    Faulty("batch_statistics_in_evaluation", ("batch-statistics-in-evaluation",), "*"),
+    Faulty("eval_undone", ("eval-undone",), "encoder*"),
+    Faulty("evaluated_in_training_mode", ("evaluation-in-training-mode",), "*"),
+    Faulty("trained_in_evaluation_mode", ("trained-in-evaluation-mode",), "*"),
+    Faulty("dropout_in_frozen_part", ("dropout-in-frozen-part",), "submodule*"),
+    Faulty("droppath_in_features", ("dropout-in-extraction",), "*"),
+    Faulty("rows_depend_on_batch", ("rows-depend-on-batch",), "*"),
+    Faulty("rows_differ", ("rows-differ-between-passes",), "*"),
+    Faulty("wasted_gradients", ("wasted-gradients",), "*"),
+    Faulty("inference_tensors", ("inference-tensors-in-autograd",), "*"),
+    Faulty("optimizer_holds_frozen", ("optimizer-holds-frozen",), "*"),
+    Faulty("optimizer_misses_trainable", ("optimizer-misses-trainable",), "fc*"),
+    Faulty("optimizer_stale_after_unfreezing", ("optimizer-misses-trainable",), "layer3*"),
+    Faulty("optimizer_rate_without_effect", ("group-without-effect",), "*"),
+    Faulty("scheduler_before_optimizer", ("scheduler-misstepped",)),
+    Faulty("scheduler_every_batch", ("scheduler-misstepped",)),
+    Faulty("batch_of_one", ("batch-of-one",), "bn1"),
+    Faulty("accumulation_with_batch_norm", ("accumulation-with-batch-norm",), "*"),
+    Faulty("swa_without_statistics", ("averaged-statistics",), "*"),
+    Faulty("ema_statistics_reset", ("averaged-statistics",), "*"),
+    Faulty("lightning_frozen_statistics", ("frozen-statistics-moved",), "*bn1"),
+    Faulty("trainer_frozen_dropout", ("dropout-in-frozen-part",), "bert*"),
+    Faulty("timm_test_time_batch_statistics", ("batch-statistics-in-extraction",), "*"),
+    Faulty("encoder_decoder_toggled", ("frozen-statistics-moved",), "encoder*"),
+    # inputs, data, heads
+    Faulty("input_scale", ("input-mismatch",), "bn1"),
+    Faulty("input_scaled_twice", ("input-mismatch",), "bn1"),
+    Faulty("input_normalisation", ("input-mismatch",), "1"),
+    Faulty("input_channel_order", ("input-mismatch",), "bn1"),
+    Faulty("input_layout", ("input-mismatch",), "bn1"),
+    Faulty("input_normalisation_timm", ("input-mismatch",)),
+    Faulty("input_resolution", ("input-resolution",)),
+    Faulty("preprocessing_differs", ("preprocessing-differs",)),
+    Faulty("augmented_evaluation", ("augmented-evaluation",)),
+    Faulty("augmented_features", ("augmented-features",)),
+    Faulty("augmentation_lost", ("augmented-features",)),
+    Faulty("class_ordered_batches", ("class-ordered-batches",), "bn1"),
+    Faulty("wild_feature_scale", ("wild-feature-scale",)),
+    Faulty("classifier_not_removed", ("classifier-not-removed",), "fc"),
+    Faulty("softmax_as_features", ("classifier-not-removed",), "*trunk.fc"),
+    Faulty("softmax_before_loss", ("softmax-before-loss",)),
+    Faulty("train_test_duplicates", ("train-test-copies",)),
+    Faulty("groups_on_both_sides", ("train-test-copies",)),
+    Faulty("selection_on_test_data", ("test-data-selects",)),
+    Faulty("train_evaluation_gap", ("train-evaluation-gap",), "bn1"),
+    Faulty("pooled_over_wrong_axes", ("wrong-pooling",)),
+    Faulty("class_token_pooled", ("wrong-pooling",)),
+    Faulty("cached_without_hooks", ("cached-without-hooks",), "layer2"),
+    Faulty("cached_with_other_preprocessing", ("preprocessing-differs",)),
+    # Keras
+    Faulty("keras_training_overridden", ("keras-training-overridden",), "*"),
+    Faulty("keras_batch_norm_moves", ("keras-batch-norm-moved",), "*"),
+    Faulty("keras_augmentation_in_predict", ("keras-random-in-predict",), "*"),
+    Faulty("keras_missing_rescaling", ("keras-input-mismatch",), "*"),
+    Faulty("keras_trainable_after_compile", ("keras-trainable-after-compile",), "*"),
+)
+
+THREADS: dict[str, tuple[str, ...]] = {
+    # The inputs are unscaled, which evaluation mode shows and batch statistics hide.
+    "thread_000": ("input-mismatch", "batch-statistics-in-extraction"),
+    # train(False) is right; the pictures are not normalised.
+    "thread_002": ("input-mismatch",),
+    # 32 px for ResNet-18, statistics that move in a frozen trunk, an epoch chosen on test data.
+    "thread_003": ("input-resolution", "frozen-statistics-moved", "test-data-selects"),
+    # Dropout stays on in an encoder that cannot make up for it.
+    "thread_004": ("dropout-in-frozen-part",),
+}
+"""The scripts of the threads, and what a senior engineer would answer."""
+
+TROUBLE: dict[str, tuple[str, str]] = {
+    "trouble_crash": ("crash", "mat1 and mat2 shapes cannot be multiplied"),
+    "trouble_exit": ("exit", "sys.exit(3)"),
+    "trouble_workers": ("end", ""),
+    "trouble_stdin": ("crash", "standard input"),
+    "trouble_no_training": ("end", ""),
+    "trouble_argparse": ("exit", "sys.exit"),
+    "trouble_endless": ("steps", "stopped after 20 steps"),
+    "trouble_loop_without_steps": ("seconds", "stopped after"),
+}
+"""How these end, and what the message holds."""
