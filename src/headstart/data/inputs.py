@@ -155,6 +155,19 @@ class Inputs(ABC):
     def example(self, count: int) -> Arguments:
         """Return ``count`` plausible items on the CPU, ready for the network, always the same."""
 
+    def one_shape(self, splits: Sequence[Split]) -> Inputs:  # noqa: ARG002
+        """Return inputs that give every item of some splits the same shape; by default unchanged.
+
+        Rows are the same but for rounding. Inputs whose items would be padded far beyond their own
+        length are returned unchanged; :attr:`ragged` says so.
+        """
+        return self
+
+    @property
+    def ragged(self) -> bool:
+        """Whether the shape of a batch depends on its items; by default where there is a mask."""
+        return self.example(1).mask is not None
+
     @property
     def extent(self) -> str:
         """What the network is given, in words ("images of 224×224")."""

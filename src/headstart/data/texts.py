@@ -7,6 +7,7 @@ tells the network and the pooling which tokens are there.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from headstart.core.arguments import Arguments
-from headstart.core.errors import ConfigError, DataError
+from headstart.core.errors import BadFilesError, ConfigError, DataError
 from headstart.core.records import Excerpt
 from headstart.core.wording import shorten
 from headstart.data.content import Content, UndecodableError, text_of
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 400
 """Characters of an excerpt."""
+_STEP = 8
+"""Tokens by which one length for all texts is rounded up, so that like data have equal keys."""
 
 
 @register_inputs
@@ -123,10 +126,10 @@ class Texts(Inputs):
             mask[i, :size] = 1
         if not self.masked:
             mask[:] = 1
-        named = {"input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask)}
+        named = {"attention_mask": torch.from_numpy(mask)}
         if self.segments:
             named["token_type_ids"] = torch.from_numpy(segments)
-        return Arguments((), named, named["attention_mask"] > 0)
+        return Arguments((torch.from_numpy(tokens),), named, named["attention_mask"] > 0)
 
     def describe(self) -> dict[str, Any]:
         """Return everything that decides the tokens, as plain JSON values, for cache keys."""
@@ -146,6 +149,31 @@ class Texts(Inputs):
         """Return items with the longest text first, so that a batch has texts of one length."""
         lengths = [split.items.size(int(split.rows[i])) for i in indices]
         return indices[np.argsort(-np.asarray(lengths), kind="stable")]
+
+    def one_shape(self, splits: Sequence[Split]) -> Texts:
+        """Return inputs that pad to the longest text, unless most texts are far shorter.
+
+        Shorter than a third of it are then even the longest of a usual batch: the length of all
+        but 3 % of the texts.
+        """
+        lengths = [size for split in splits for size in self._lengths(split)]
+        if not lengths:
+            return self
+        longest = min(self.max_length, -(-max(lengths) // _STEP) * _STEP)
+        usual = float(np.quantile(lengths, 0.97))
+        return self.changed(length=longest) if longest <= 3 * max(usual, _STEP) else self
+
+    def _lengths(self, split: Split) -> list[int]:
+        found = []
+        for i in range(len(split)):
+            with contextlib.suppress(UndecodableError, BadFilesError):  # told when it is read
+                found.append(self.sample(split.content(i)).shape[1])
+        return found
+
+    @property
+    def ragged(self) -> bool:
+        """Whether texts are padded to the longest of their batch."""
+        return self.length == 0
 
     def excerpt(self, *contents: Content) -> Excerpt:
         """Return the beginning of each text."""

@@ -95,8 +95,8 @@ class Chooser:
         self.feeds, self.network, self.disk, self.mode = feeds, feeds.network, disk, mode
         self.memory = memory_for_rows(feeds.device)
         self.rows = PlannedRows(feeds)
-        self._example = self.network.source.probe(probe_items(self.network))
-        inputs = self.network.source.inputs
+        self._example = feeds.source.probe(probe_items(self.network))
+        inputs = feeds.source.inputs
         self._decode = decode_seconds(feeds.train, inputs, workers=feeds.workers)
         self._blocks = {group.name: group.modules for group in network_groups(self.network)}
         self._recording: Recording | None = None
@@ -129,8 +129,8 @@ class Chooser:
                 "the frozen part normalises by the batch and has dropout on: its rows would"
                 " depend on their batch and on random numbers"
             )
-        if self._example.mask is not None:
-            unit = self.network.source.inputs.unit
+        if self.feeds.source.inputs.ragged:
+            unit = self.feeds.source.inputs.unit
             return NoCut(f"{unit} differ in length, and stored rows have one shape")
         if self._recording is None:
             self._recording = record(self.network, self._example)

@@ -7,9 +7,11 @@ rows depend on the network at that moment.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.backbones import Backbone
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BadFilesError
 from headstart.core.progress import Reporter
@@ -191,6 +194,18 @@ class Feeds:
         """Where the network is."""
         return self.network.source.device
 
+    @cached_property
+    def source(self) -> Backbone:
+        """The backbone, with inputs of one shape where the items allow it.
+
+        Stored rows have one shape; training from the items has the same, so that dropout draws
+        the same numbers in both.
+        """
+        source = self.network.source
+        return dataclasses.replace(
+            source, inputs=source.inputs.one_shape((self.train, self.validation))
+        )
+
     def labels(self, split: Split) -> Tensor:
         """Return the labels of a split, ``(n,) int64``, on the device."""
         return torch.from_numpy(split.labels).to(self.device)
@@ -199,7 +214,7 @@ class Feeds:
         """Return the items themselves, with the views of the stage."""
         views = () if stage is None else self._views(stage)
         feeds = [
-            ItemFeed(split, self.network.source.inputs, self.device, chosen, self.workers)
+            ItemFeed(split, self.source.inputs, self.device, chosen, self.workers)
             for split, chosen in ((self.train, views), (self.validation, ()))
         ]
         return StageFeeds(feeds[0], feeds[1], self.network, stored=False)
@@ -250,7 +265,7 @@ class Feeds:
         feature = stage.precision == "float32" and self.network.cut_at_feature(cut)
         return BoundaryRows(
             cut,
-            self.network.source,
+            self.network.source if feature else self.source,
             self.store,
             precision=stage.precision,
             device=self.device,

@@ -26,6 +26,9 @@ from headstart.modules.pooling import pool
 from headstart.prefix import Candidate, Cut
 
 BACKBONE, HEAD = "backbone", "head"
+_STILL = 1e-6
+"""A deviation that is smaller, relative to that of most features, is rounding in float32: rows of
+networks with dead channels (all-MiniLM-L6 has three) hold values of 1e-8 and 1e-33."""
 
 
 class Classifier(nn.Module):
@@ -79,9 +82,12 @@ class Classifier(nn.Module):
     def load_head(self, head: LinearHead) -> None:
         """Take the weights of a linear head; its standardisation is folded into them.
 
-        Classes that the head has never seen get the bias of the least likely one.
+        Classes that the head has never seen get the bias of the least likely one. Features that
+        vary by rounding alone get no weight: divided by their deviation, the smallest change of
+        the backbone would outweigh all others.
         """
-        weight = head.weight / head.scale[:, None]
+        still = head.scale < _STILL * np.median(head.scale)
+        weight = np.where(still[:, None], 0.0, head.weight) / head.scale[:, None]
         bias = head.bias - head.mean @ weight
         bias = np.where(head.present, bias, bias[head.present].min())
         with torch.no_grad():
