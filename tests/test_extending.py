@@ -69,7 +69,7 @@ from headstart.finetuning import (
     register_schedule,
 )
 from headstart.finetuning.optimizers import OPTIMIZERS, SCHEDULES
-from headstart.heads import HeadKind, Trained, TrainingRows, load_head, register_head, sweep
+from headstart.heads import HeadKind, Trained, TrainingRows, load_head, register_head, sweep, table
 from headstart.heads import registry as heads
 from headstart.heads.base import Arrays, Head
 from headstart.heads.features import Features
@@ -138,7 +138,7 @@ CENTROID = HeadKind(
 @pytest.fixture
 def centroid(monkeypatch: pytest.MonkeyPatch) -> HeadKind:
     heads.head_names()  # the built-in ones are in the table that is copied
-    monkeypatch.setattr(heads, "_KINDS", dict(heads._KINDS))
+    monkeypatch.setattr(table, "KINDS", dict(table.KINDS))
     return register_head(CENTROID)
 
 
@@ -203,7 +203,7 @@ def test_a_head_that_is_not_linear_is_no_start_of_fine_tuning(centroid: HeadKind
 
 def test_a_linear_head_is_a_start_of_fine_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
     heads.head_names()
-    monkeypatch.setattr(heads, "_KINDS", dict(heads._KINDS))
+    monkeypatch.setattr(table, "KINDS", dict(table.KINDS))
     register_head(HeadKind("plain", "class means", heads.head_kind("lda").fit, linear=True))
     assert FinetuneConfig(probe="plain").probe == "plain"
 

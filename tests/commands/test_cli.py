@@ -199,7 +199,7 @@ def test_mistakes_about_backbones(command, folder, tmp_path):
         ("--model-args", "[1]"): "takes a JSON object",
         ("--weights", "no.safetensors"): "no weights file",
         ("--pooling", "max"): "pooling must be one of",
-        ("--head", "forest"): "--head must be one of linear,",
+        ("--head", "forest"): "--head must be one of auto,",
         ("--precision", "float8"): "--precision must be one of float32,",
         ("--device", "cuda:77"): "cannot be used",
         ("--bad-files", "eat"): "--bad-files must be raise or skip, not 'eat'",
@@ -304,7 +304,7 @@ def test_sweep(command, folder, tmp_path):
     status, out, _ = command("predict", tmp_path / "run", folder, "--json", "--quiet")
     assert len(json.loads(out)) == 12
     for words, expected in {
-        ("--heads", "forest"): "--heads must be one of linear,",
+        ("--heads", "forest"): "--heads must be one of auto, linear,",
         ("--grid", "a"): "--grid takes numbers",
         ("--standardise", "maybe"): "yes, no or both",
         ("--layers", "stage9"): "nearest names",

@@ -245,7 +245,7 @@ def test_settings_are_checked():
         fit("digits", zzz=1, reporter=QUIET)
     with pytest.raises(
         ConfigError,
-        match=r"head must be one of linear, ridge.*mlp.*folds.*seed must be at least 0, not -1",
+        match=r"head must be one of auto, linear.*mlp.*folds.*seed must be at least 0, not -1",
     ):
         fit("digits", head="forest", folds=1, seed=-1, reporter=QUIET)
 

@@ -227,7 +227,7 @@ def test_settings_are_checked_together():
     with pytest.raises(
         ConfigError,
         match=(
-            r"heads must be one of linear.*not 'forest'; grid must be above 0, not -1;"
+            r"heads must be one of auto, linear.*not 'forest'; grid must be above 0, not -1;"
             r" folds must be at least 2, not 1; seeds must be at least 0, not -2"
         ),
     ):

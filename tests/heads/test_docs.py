@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.heads import registry
+from headstart.heads import registry, table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "heads.md"
 
@@ -21,7 +21,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     module = types.ModuleType("docs_of_heads")  # a dataclass looks its module up
     monkeypatch.setitem(sys.modules, module.__name__, module)
     registry.head_names()
-    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(table, "KINDS", dict(table.KINDS))
     for index, example in enumerate(examples):
         exec(compile(example, f"{PAGE.name}, example {index}", "exec"), vars(module))
     assert (tmp_path / "digits-head" / "head.safetensors").is_file()

@@ -28,8 +28,17 @@ from headstart.heads import (
     load_head,
 )
 from headstart.heads.neighbours import nearest
+from headstart.heads.registry import TrainingRows, head_kind
 
 Fit = Callable[[np.ndarray, np.ndarray, int], Head]
+
+
+def auto(x: np.ndarray, y: np.ndarray, k: int, few: int) -> Head:
+    """Train what chooses itself; ``few`` says whether rows are scaled as for few labels."""
+    options = {"few": few, "heads": ("ridge", "lda", "prototype")}
+    kind = head_kind("auto")
+    return kind.fit(TrainingRows(x, y, k), kind.settings(options)).head
+
 
 FITS: dict[str, Fit] = {
     "logistic": lambda x, y, k: fit_logistic(x, y, k)[0],
@@ -41,6 +50,8 @@ FITS: dict[str, Fit] = {
         x, y, k, metric="euclidean", softness=100.0
     ),
     "prototype": lambda x, y, k: fit_prototype(x, y, k),
+    "auto, few labels": lambda x, y, k: auto(x, y, k, few=10**6),
+    "auto": lambda x, y, k: auto(x, y, k, few=0),
 }
 
 

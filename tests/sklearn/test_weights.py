@@ -13,7 +13,7 @@ from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from headstart.heads import TrainingRows, head_kind, load_head, register_head
+from headstart.heads import TrainingRows, head_kind, load_head, register_head, table
 from headstart.heads.contract import HeadKind
 from headstart.heads.registry import head_kinds
 from headstart.sklearn import (
@@ -157,9 +157,7 @@ def test_a_head_that_takes_no_weights_says_so() -> None:
         with pytest.raises(InputError, match="'unweighted' takes no sample_weight"):
             HeadClassifier("unweighted").fit(x, y, sample_weight=times)
     finally:
-        from headstart.heads import registry
-
-        getattr(registry, "_KINDS", {}).pop("unweighted", None)
+        table.KINDS.pop("unweighted", None)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

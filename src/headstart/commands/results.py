@@ -12,6 +12,7 @@ from typing import Any
 from headstart._version import __version__
 from headstart.core.records import Baseline, Curve, Interval, Score, to_plain
 from headstart.heads import Trained, unpack_head
+from headstart.heads.registry import automatic_heads, head_kind
 from headstart.store import Result, Store, result_key
 
 
@@ -26,6 +27,11 @@ def trained_once(
         compute: trains it.
     """
     return store.results("heads").once(_key(key), compute, _pack_trained, _unpack_trained)
+
+
+def among(head: str) -> dict[str, Any]:
+    """Return what the key of a head that chooses itself has beside that of any other."""
+    return {"among": list(automatic_heads())} if head_kind(head).name == "auto" else {}
 
 
 def baselines_once(

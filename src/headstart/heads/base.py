@@ -257,7 +257,12 @@ def unpack_head(arrays: Arrays, document: Mapping[str, Any], where: str) -> Head
         HeadError: the kind is unknown, or arrays and document disagree.
     """
     kind = document["kind"]
-    for module in ("linear", "perceptron", "neighbours"):  # importing a module enters its heads
+    for module in (
+        "linear",
+        "perceptron",
+        "neighbours",
+        "prepared",
+    ):  # importing a module enters its heads
         importlib.import_module(f"headstart.heads.{module}")
     if kind not in _KINDS:
         raise HeadError(

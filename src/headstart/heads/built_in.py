@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from headstart.core.records import Curve
 from headstart.heads.contract import HeadKind, SweepRequest, Trained, TrainingRows, Trial
 from headstart.heads.options import (
+    AutoOptions,
     LDAOptions,
     LinearOptions,
     MLPOptions,
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from headstart.heads.ridge import RidgePath
+
+
+def _fit_auto(rows: TrainingRows, options: AutoOptions) -> Trained:
+    from headstart.heads.chooser import choose_head
+
+    return choose_head(rows, options)
 
 
 def _fit_linear(rows: TrainingRows, options: LinearOptions) -> Trained:
@@ -170,8 +177,19 @@ def _fit_mlp(rows: TrainingRows, options: MLPOptions) -> Trained:
 
 BUILT_IN = (
     HeadKind(
+        name="auto",
+        weighted=True,
+        summary="the one of linear, ridge, lda and prototype that wins inside the training split",
+        tasks=("classification", "multi-label", "regression"),
+        options=AutoOptions,
+        fit=_fit_auto,
+        swept=False,  # a sweep compares the others itself
+    ),
+    HeadKind(
         name="linear",
         weighted=True,
+        automatic=True,
+        few={"rule": "prior"},
         aliases=("logistic",),
         summary="logistic regression, its penalty chosen by cross-validation",
         tasks=("classification", "multi-label"),
@@ -190,6 +208,7 @@ BUILT_IN = (
     HeadKind(
         name="ridge",
         weighted=True,
+        automatic=True,
         summary="ridge regression on ±1 targets, its penalty chosen by leave-one-out",
         tasks=("classification", "multi-label", "regression"),
         options=RidgeOptions,
@@ -200,6 +219,7 @@ BUILT_IN = (
     HeadKind(
         name="lda",
         weighted=True,
+        automatic=True,
         summary="linear discriminant analysis with a shrunk covariance",
         options=LDAOptions,
         fit=_fit_lda,
@@ -217,6 +237,7 @@ BUILT_IN = (
     HeadKind(
         name="prototype",
         weighted=True,
+        automatic=True,
         summary="the nearest class mean by cosine",
         fit=_fit_prototype,
     ),

@@ -94,8 +94,9 @@ class Trained:
 
     Attributes:
         head: the head.
-        chosen: hyper-parameters that training chose, by name. Those that are also options fit the
-            same head again without choosing, see :meth:`HeadKind.with_chosen`.
+        chosen: hyper-parameters that training chose, by name, and for ``auto`` the ``head``. Those
+            that are also options fit the same head again without choosing, see
+            :meth:`HeadKind.with_chosen`.
         curves: what was chosen from, or loss and accuracy by epoch.
         notes: what was decided on the user's behalf, one sentence each.
         convergence: the certificate of an iterative solver; None where there is none.
@@ -107,7 +108,7 @@ class Trained:
     """
 
     head: Head
-    chosen: Mapping[str, float] = field(default_factory=dict)
+    chosen: Mapping[str, float | str] = field(default_factory=dict)
     curves: tuple[Curve, ...] = ()
     notes: tuple[str, ...] = ()
     convergence: Convergence | None = None
@@ -188,6 +189,10 @@ class HeadKind:
         weighted: whether it takes ``TrainingRows.weights``.
         linear: whether it trains a :class:`~headstart.heads.linear.LinearHead`, the form in which
             fine-tuning can take over a head and train it further.
+        automatic: whether the head ``auto`` chooses from this kind, too, unless it is told from
+            which. It has to be trained fast, once for every fold.
+        few: options where labels are few; rows are scaled then, see
+            :mod:`headstart.heads.prepared`, and ``standardise`` is off.
         choosing: by option that may be ``auto``: the options that only serve to choose it, and
             contradict a given value.
         coarse: options for fitting it many times over, where heads are compared and none is kept.
@@ -208,6 +213,8 @@ class HeadKind:
     stops_early: bool = False
     weighted: bool = False
     linear: bool = False
+    automatic: bool = False
+    few: Mapping[str, Any] = field(default_factory=dict)
     choosing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     coarse: Mapping[str, Any] = field(default_factory=dict)
 
@@ -261,7 +268,7 @@ class HeadKind:
             return None, [*faults, *error.faults]
         return settings, faults
 
-    def with_chosen(self, options: Any, chosen: Mapping[str, float]) -> Any:
+    def with_chosen(self, options: Any, chosen: Mapping[str, float | str]) -> Any:
         """Return options that fit what training has chosen, without choosing again."""
         known = {name: value for name, value in chosen.items() if name in self.option_names}
         return dataclasses.replace(options, **known)

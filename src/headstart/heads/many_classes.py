@@ -72,7 +72,7 @@ def choose_on_some_classes(
         reporter=rows.reporter,
         **{**search, "class_weight": weight[some] if isinstance(weight, np.ndarray) else weight},
     )
-    c = trained.chosen["C"]
+    c = float(trained.chosen["C"])
     note = (
         f"C = {c:g} was chosen on the {len(members):,} items of {len(some):,} classes drawn at"
         f" random, since the choice among all {n_classes:,} would take hours; the head is trained"

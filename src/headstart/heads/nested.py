@@ -38,7 +38,7 @@ class NestedScore:
     accuracy: Score
     over_folds: Score
     probabilities: np.ndarray
-    chosen: tuple[Mapping[str, float], ...]
+    chosen: tuple[Mapping[str, float | str], ...]
     notes: tuple[str, ...]
 
 

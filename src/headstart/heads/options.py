@@ -43,8 +43,10 @@ class LinearOptions(_Options):
         None, "Values of C to choose from; None: the 45 of DINOv2's linear evaluation.", above=0
     )
     folds: int = option(5, "Folds of the cross-validation that chooses C.", at_least=2)
-    rule: Literal["best", "one-standard-error"] = option(
-        "best", "Which of the values that cannot be told apart is taken."
+    rule: Literal["best", "one-standard-error", "prior"] = option(
+        "best",
+        "Which of the values that cannot be told apart is taken; prior: for few labels, weighs what"
+        " is held out against what is known of C.",
     )
     standardise: bool = option(True, _STANDARDISE)
     class_weight: ClassWeight = option(None, _CLASS_WEIGHT)
@@ -68,6 +70,23 @@ class RidgeOptions(_Options):
     )
     standardise: bool = option(True, _STANDARDISE)
     class_weight: ClassWeight = option(None, _CLASS_WEIGHT)
+
+
+@dataclass(frozen=True, eq=False)
+class AutoOptions(_Options):
+    """Options of ``auto``; see :func:`~headstart.heads.chooser.choose_head`."""
+
+    heads: tuple[str, ...] | None = option(
+        None, "Heads to choose from, the favourite first; None: linear, ridge, lda and prototype."
+    )
+    few: int = option(
+        20,
+        "Up to so many items a class, rows are scaled as few labels can bear.",
+        at_least=0,
+    )
+    folds: int = option(5, "Folds in which the heads are compared.", at_least=2)
+    class_weight: ClassWeight = option(None, _CLASS_WEIGHT)
+    device: str = option("cpu", "Where products are made: cpu, cuda or auto.")
 
 
 @dataclass(frozen=True)

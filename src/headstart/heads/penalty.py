@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from headstart.core.division import make_folds
-from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
 from headstart.core.row_keys import Keys, RowKeys, content_order, take_keys
@@ -25,17 +24,14 @@ from headstart.heads.contract import SweepRequest, Trained, TrainingRows, Trial
 from headstart.heads.copies import distinct_rows, keep_together, linked_groups
 from headstart.heads.features import Features, as_rows, streaming_note
 from headstart.heads.logistic import (
-    DINO_GRID,
     LogisticPath,
     fit_logistic,
     fit_logistic_path,
     fit_logistic_paths,
 )
 from headstart.heads.many_classes import fit_many_classes, search_takes_too_long
+from headstart.heads.rules import Rule, choose_penalty, grid_of, standard_error, without_folds
 from headstart.heads.source import StreamedFeatures
-
-_FALLBACK_C = 1.0
-Rule = Literal["best", "one-standard-error"]
 
 
 def choose_linear(
@@ -77,7 +73,8 @@ def choose_linear(
             (of the paired difference over folds) of the highest, the one of least held-out log
             loss: between neighbours accuracy is mostly noise, and log loss is not.
             ``one-standard-error`` takes the strongest penalty within one standard error of the
-            highest accuracy (Breiman et al. 1984).
+            highest accuracy (Breiman et al. 1984). ``prior`` is for few labels, see
+            :mod:`headstart.heads.rules`; its grid is its own.
         keys, groups: what the folds follow from, and which rows are held out together; see
             :mod:`headstart.core.division`. Without keys the content of a row is its key; near
             copies are kept together, too (:func:`~headstart.heads.keep_together`).
@@ -106,9 +103,7 @@ def choose_linear(
     weight = as_weights(sample_weight, len(features))
     absent = absent_note(np.flatnonzero(encoded.present), n_classes, names)
     notes = [*streaming_note(features), *absent]
-    values = np.unique(np.asarray(DINO_GRID if grid is None else grid, dtype=np.float64))
-    if rule not in ("best", "one-standard-error"):
-        raise HeadError(f"expected the rule 'best' or 'one-standard-error', found {rule!r}")
+    values = grid_of(grid, rule, features.shape[1])
     together = keep_together(encoded.strata, features, keys=keys, names=names)
     notes += together.notes
     rows = _different(features, encoded, weight, together.keys, groups)
@@ -137,7 +132,7 @@ def choose_linear(
     }
     path: LogisticPath | None = None
     if divided is None:
-        at = int(np.abs(np.log(values / _FALLBACK_C)).argmin())
+        at = without_folds(values, rule, features.shape[1])
         notes.append(
             f"C = {values[at]:g} without cross-validation, because too few classes have two"
             " different items and nothing can be held out"
@@ -153,7 +148,7 @@ def choose_linear(
             reporter=reporter,
             **common,
         )
-        at = _choose(path, rule)
+        at = choose_penalty(path, rule, features.shape[1])
         notes += _path_notes(path, at)
     head, convergence = fit_logistic(
         rows.x,
@@ -168,7 +163,9 @@ def choose_linear(
     if path is not None:
         logits = path.held_out_decision(at)
         if rows.strata is not None:
-            head = head.with_temperature(fit_temperature(logits, rows.strata, rows.weight))
+            few = rule == "prior"
+            temperature = fit_temperature(logits, rows.strata, rows.weight, few=few)
+            head = head.with_temperature(temperature)
         of_logits = task_named(task).probabilities
         assert of_logits is not None
         probabilities = of_logits(logits / head.temperature)[rows.inverse]
@@ -312,24 +309,6 @@ def _sweep_curve(view: str, path: LogisticPath, standardise: bool) -> Curve:
     )
 
 
-def _standard_error(path: LogisticPath) -> np.ndarray:
-    """Return the standard error over folds of the held-out accuracy of each C, ``(c,)``."""
-    folds = len(path.accuracy)
-    return np.asarray(path.accuracy.std(axis=0, ddof=1) / np.sqrt(folds))
-
-
-def _choose(path: LogisticPath, rule: Rule) -> int:
-    mean = path.mean_accuracy
-    best = int(mean.argmax())  # the first of equals: the strongest penalty
-    if rule == "best":
-        behind = path.accuracy[:, [best]] - path.accuracy
-        error = behind.std(axis=0, ddof=1) / np.sqrt(len(behind))
-        level = (mean[best] - mean <= error) & ~path.dropped
-        level[best] = True
-        return int(np.where(level, path.mean_log_loss, np.inf).argmin())
-    return int(np.flatnonzero(mean >= mean[best] - _standard_error(path)[best])[0])
-
-
 def absent_note(present: np.ndarray, n_classes: int, names: Sequence[str] | None) -> list[str]:
     """Return the note that some classes have no training row; nothing where all have."""
     absent = sorted(set(range(n_classes)) - set(present.tolist()))
@@ -378,7 +357,7 @@ def _curve(path: LogisticPath | None, at: int) -> Curve:
     # A value that was given up has no figure of its own: a curve through the moment it was
     # dropped would show dips that no trained head has.
     kept = ~path.dropped
-    mean, error = path.mean_accuracy[kept], _standard_error(path)[kept]
+    mean, error = path.mean_accuracy[kept], standard_error(path)[kept]
     return Curve(
         name=f"{len(path.accuracy)}-fold cross-validation",
         x=tuple(c for c, stays in zip(path.grid, kept, strict=True) if stays),

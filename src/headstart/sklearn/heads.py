@@ -96,10 +96,10 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
     Whatever has to be chosen (a penalty, the epoch) is chosen inside the rows given to ``fit``.
 
     Args:
-        head: a kind of head: ``linear`` (multinomial logistic regression; the default, since it is
-            hard to beat on good features), ``ridge``, ``lda``, ``knn``, ``prototype`` (nearest
-            class mean by cosine), ``mlp``, or whatever :func:`headstart.heads.register_head` has
-            added.
+        head: a kind of head: ``auto`` (the default: what wins inside the rows given to ``fit``
+            among the next four), ``linear`` (multinomial logistic regression), ``ridge``, ``lda``,
+            ``prototype`` (nearest class mean by cosine), ``knn``, ``mlp``, or whatever
+            :func:`headstart.heads.register_head` has added.
         head_options: options of that head by name, such as ``{"C": 0.1}`` for ``linear`` or
             ``{"k": 5, "metric": "euclidean"}`` for ``knn``; see :mod:`headstart.heads.options`.
         class_weight: ``balanced``, a mapping from class to weight, or None. A head without such

@@ -163,7 +163,8 @@ def fit_head(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitte
 
 def _chosen(trained: Trained) -> dict[str, float]:
     """Return what training has chosen, with the loss of the chosen epoch where there is one."""
-    chosen = {name: float(value) for name, value in trained.chosen.items()}
+    numbers = {k: v for k, v in trained.chosen.items() if not isinstance(v, str)}
+    chosen = {name: float(value) for name, value in numbers.items()}
     losses = [curve for curve in trained.curves if curve.name == "train loss"]
     if losses and "best_epoch" in chosen:
         chosen["train_loss"] = float(losses[0].y[int(chosen["best_epoch"]) - 1])

@@ -12,7 +12,7 @@ from headstart.commands.embedding import Embedded, embed
 from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
 from headstart.commands.recall import recalled_backbone
-from headstart.commands.results import baselines_once, trained_once
+from headstart.commands.results import among, baselines_once, trained_once
 from headstart.commands.run_folder import Run
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
@@ -94,7 +94,7 @@ def fit(
         fingerprints=fingerprints,
         backbone=network,
         folder=folder,
-        commands=(call.then("compare", head=config.head, head_options=config.head_options),),
+        commands=(_compared(call, trained),),
     )
     if folder is not None:
         with publishing_run(folder) as place:
@@ -123,8 +123,17 @@ def _trained(
         "folds": config.folds,
         "seed": session.run.seed,
         "divided": "by content",
+        **among(config.head),
     }
     return trained_once(session.cache.store, key, lambda: _train(embedded, config, session))
+
+
+def _compared(call: Call, trained: Trained) -> str:
+    """Return the call of ``compare`` with this head, or with the one that was chosen."""
+    config = call.config
+    if head_kind(config.head).name == "auto":
+        return call.then("compare", head=str(trained.chosen["head"]))
+    return call.then("compare", head=config.head, head_options=config.head_options)
 
 
 def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:

@@ -17,9 +17,10 @@ class FitConfig:
     """The settings of :func:`headstart.fit`.
 
     Attributes:
-        head: a kind of head in the registry (:func:`headstart.heads.head_kinds`). ``linear``
-            (multinomial logistic regression, its penalty chosen by cross-validation inside the
-            training split) is the default, since it is hard to beat on good features.
+        head: a kind of head in the registry (:func:`headstart.heads.head_kinds`). ``auto``, the
+            default, takes what wins inside the training split among ``linear`` (multinomial
+            logistic regression, its penalty chosen by cross-validation), ``ridge``, ``lda`` and
+            ``prototype``; see :func:`headstart.heads.chooser.choose_head`.
         head_options: options of that kind, by name.
         folds: folds of the cross-validation, where the head uses one.
         baselines: whether to compute figures to beat.

@@ -1,0 +1,288 @@
+"""The head that chooses itself: what wins inside the training rows, and with few labels what is
+known to.
+
+The favourite is logistic regression. Ridge, LDA and prototypes are trained in the folds in which
+logistic regression chooses its penalty, and judged on the same held-out items. A rival is taken if
+it is probably the better head *given that heads seldom differ by more than a point*: from ten items
+a difference says next to nothing, from a thousand it says everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from headstart.core.division import Folds, make_folds, require_two_classes_beside
+from headstart.core.errors import ConfigError
+from headstart.core.records import Score
+from headstart.core.wording import count, format_percent, listed
+from headstart.evaluation.intervals import proportion_interval
+from headstart.evaluation.targets import as_labels, as_weights, require_two_classes
+from headstart.heads.base import Head
+from headstart.heads.calibration import calibration_rows, fit_temperature
+from headstart.heads.contract import HeadKind, Trained, TrainingRows
+from headstart.heads.copies import keep_together
+from headstart.heads.features import Features, as_rows
+from headstart.heads.many_classes import search_takes_too_long
+from headstart.heads.options import AutoOptions
+from headstart.heads.prepared import Preparation, behind, shrunk_preparation
+from headstart.heads.source import StreamedFeatures
+from headstart.heads.table import automatic_heads, head_kind
+
+FAVOURITE_LEAD = 0.005
+"""By how much the favourite is ahead of a rival before anything is measured (mean)."""
+DEVIATION = 0.01
+"""How much two heads differ in general (standard deviation of the difference in accuracy)."""
+_MOST_WORK = 20e9  # products of one decomposition
+_MOST_LOGITS = 10_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """One head and what it says of items that it was not trained on.
+
+    Attributes:
+        kind: which.
+        settings: its options.
+        probabilities: ``(n, k)``, held out; None: nothing could be.
+        trained: on all rows; None: not yet.
+    """
+
+    kind: HeadKind
+    settings: Any
+    probabilities: np.ndarray | None
+    trained: Trained | None = None
+
+
+def choose_head(rows: TrainingRows, options: AutoOptions) -> Trained:
+    """Train the head that wins inside the training rows.
+
+    Up to ``options.few`` items a class, every row is scaled to unit length and every feature by a
+    shrunk deviation (:mod:`headstart.heads.prepared`), and logistic regression has a prior on its
+    penalty (:mod:`headstart.heads.rules`). Above, heads are trained as they are by name.
+
+    The comparison is left out, and the favourite taken, where nothing can be held out, where the
+    features are read from disk, and where a rival would take longer than the favourite.
+
+    Args:
+        rows: training rows.
+        options: what to choose from, and how.
+
+    Returns:
+        The head; its name as ``chosen["head"]`` with what that head chose; as ``details`` the
+        held-out accuracy of each ``heads``, the number of ``folds`` and of items ``each`` class
+        has; one note that says which head it is and why.
+
+    Raises:
+        ConfigError: a head to choose from does not exist, or does not classify.
+        HeadError: if the input is invalid, or fewer than two classes occur.
+    """
+    kinds = _kinds(options, rows.task)
+    if rows.task != "classification":
+        return _named(kinds[0].fit(rows, _settings(kinds[0], options, few=False)), kinds[0], ())
+    features = as_rows(rows.x)
+    labels = as_labels(rows.y, len(features), rows.n_classes)
+    present = require_two_classes(labels)
+    together = keep_together(labels, features, keys=rows.keys, names=rows.names)
+    rows = replace(rows, x=features, keys=together.keys)
+    each = _items_of_a_class(labels, together.keys.contents)
+    few = each <= options.few and not isinstance(features, StreamedFeatures)
+    preparation: Preparation | None = None
+    if few:
+        array = np.asarray(features)
+        preparation = shrunk_preparation(array, as_weights(rows.weights, len(array)))
+        rows = replace(rows, x=preparation(array))
+    favourite = kinds[0]
+    settings = _settings(favourite, options, few)
+    trained = favourite.fit(rows, settings)
+    rivals, reason = kinds[1:], _no_comparison(features, len(present), rows.n_classes)
+    divided = None
+    if reason is None and rivals:
+        divided = make_folds(
+            labels, options.folds, seed=rows.seed, keys=rows.keys, groups=rows.groups
+        )
+        reason = None if divided else "no item can be held out"
+    first = _Tried(favourite, settings, trained.held_out_probabilities, trained)
+    tried = [first]
+    if divided is not None:
+        require_two_classes_beside(labels, divided)
+        if first.probabilities is None:
+            tried = [_in_folds(favourite, settings, rows, divided)]
+            tried[0] = replace(tried[0], trained=trained)
+        tried += [_in_folds(k, _settings(k, options, few), rows, divided) for k in rivals]
+    taken = tried[_winner(tried, labels, rows.weights)]
+    final = taken.trained or _calibrated(taken, rows, labels)
+    if preparation is not None:
+        final = replace(final, head=behind(preparation, final.head))
+    return _described(final, taken, tried, rows, labels, each, few, divided, reason, together.notes)
+
+
+def _kinds(options: AutoOptions, task: str) -> list[HeadKind]:
+    """Return the heads to choose from; those that know no class weights where there are some."""
+    named = automatic_heads(task) if options.heads is None else options.heads
+    kinds = [head_kind(name) for name in named]
+    wrong = [kind.name for kind in kinds if task not in kind.tasks or kind.name == "auto"]
+    if wrong or not kinds:
+        raise ConfigError(
+            (f"heads must name heads for {task}, not {listed(wrong) or 'nothing'}",),
+        )
+    if options.class_weight is not None:
+        kinds = [kind for kind in kinds if "class_weight" in kind.option_names] or kinds[:1]
+    return kinds
+
+
+def _settings(kind: HeadKind, options: AutoOptions, few: bool) -> Any:
+    shared = {"class_weight": options.class_weight, "device": options.device}
+    own: dict[str, Any] = {"folds": options.folds}
+    if few:
+        own |= {"standardise": False, **kind.few}
+    return kind.settings({}, **shared, **own)
+
+
+def _items_of_a_class(labels: np.ndarray, contents: Sequence[str]) -> float:
+    """Return the median number of different items of the classes that occur."""
+    content = np.unique(np.asarray(contents), return_inverse=True)[1]
+    pairs = np.unique(np.stack([labels, content]), axis=1)
+    return float(np.median(np.unique(pairs[0], return_counts=True)[1]))
+
+
+def _no_comparison(x: Features, present: int, n_classes: int) -> str | None:
+    """Return why heads are not compared; None where they are."""
+    n, d = x.shape
+    if isinstance(x, StreamedFeatures):
+        return "the features are read from disk"
+    small = min(n, d)
+    work = n * d * small + small**3
+    if search_takes_too_long((n, d), n_classes) or n * present > _MOST_LOGITS or work > _MOST_WORK:
+        return "with so many items, features and classes that would take longer than the training"
+    return None
+
+
+def _in_folds(kind: HeadKind, settings: Any, rows: TrainingRows, divided: Folds) -> _Tried:
+    """Train a head beside every fold, and keep what it says of the fold."""
+    held_out = np.zeros((len(divided.of), rows.n_classes))
+    for train, held in divided.splits():
+        head: Head = kind.fit(rows.take(train), settings).head
+        held_out[held] = head.predict_proba(rows.x[held])  # type: ignore[index]
+    return _Tried(kind, settings, held_out)
+
+
+def _winner(tried: Sequence[_Tried], labels: np.ndarray, weights: np.ndarray | None) -> int:
+    """Return the position of the head that is probably the best.
+
+    The difference between a rival and the favourite is normal around ``-FAVOURITE_LEAD`` with
+    ``DEVIATION`` before it is measured, and measured with the standard error of the paired
+    difference: the rival with the highest posterior mean wins if that is above 0.
+    """
+    share = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+    right = [_right(one, labels) for one in tried]
+    posterior = [0.0]
+    for rival in right[1:]:
+        assert rival is not None
+        assert right[0] is not None
+        difference = rival - right[0]
+        lead = float(share @ difference) / float(share.sum())
+        error = float(share @ (difference - lead) ** 2) / float(share.sum()) ** 2
+        if error <= 0:  # both say the same of every item
+            posterior.append(-FAVOURITE_LEAD)
+            continue
+        known, found = 1 / DEVIATION**2, 1 / error
+        posterior.append((lead * found - FAVOURITE_LEAD * known) / (known + found))
+    return int(np.argmax(posterior))
+
+
+def _calibrated(taken: _Tried, rows: TrainingRows, labels: np.ndarray) -> Trained:
+    """Train a rival on all rows, its probabilities calibrated on what was held out."""
+    assert taken.probabilities is not None
+    final = taken.kind.fit(rows, taken.settings)
+    judges = calibration_rows(len(labels), rows.n_classes)
+    weights = None if rows.weights is None else np.asarray(rows.weights)[judges]
+    with np.errstate(divide="ignore"):
+        logits = np.log(taken.probabilities[judges])
+    factor = fit_temperature(logits, labels[judges], weights, few=True)
+    return replace(final, head=final.head.with_temperature(final.head.temperature * factor))
+
+
+def _right(one: _Tried, labels: np.ndarray) -> np.ndarray | None:
+    if one.probabilities is None:
+        return None
+    return np.asarray(one.probabilities.argmax(axis=1) == labels, dtype=np.float64)
+
+
+def _named(trained: Trained, kind: HeadKind, notes: Sequence[str]) -> Trained:
+    chosen = {"head": kind.name, **trained.chosen}
+    return replace(trained, chosen=chosen, notes=(*notes, *trained.notes))
+
+
+def _described(
+    final: Trained,
+    taken: _Tried,
+    tried: Sequence[_Tried],
+    rows: TrainingRows,
+    labels: np.ndarray,
+    each: float,
+    few: bool,
+    divided: Folds | None,
+    reason: str | None,
+    notes: Sequence[str],
+) -> Trained:
+    """Return what was trained with what is said about the choice."""
+    share = np.ones(len(labels)) if rows.weights is None else np.asarray(rows.weights)
+    found: dict[str, float] = {}
+    for one in tried:
+        right = _right(one, labels)
+        if right is not None:
+            found[one.kind.name] = float(share @ right) / float(share.sum())
+    held_out = final.held_out
+    if divided is not None and taken is not tried[0]:
+        value, n = found[taken.kind.name], len(labels)
+        held_out = Score(value, proportion_interval(value * n, n))
+    details: Mapping[str, Any] = {
+        **final.details,
+        "heads": found,
+        "each": each,
+        "folds": 0 if divided is None else divided.count,
+    }
+    said = _why(taken, tried, found, each, few, divided, reason)
+    named = _named(final, taken.kind, (*notes, said))
+    return replace(
+        named, held_out=held_out, held_out_probabilities=taken.probabilities, details=details
+    )
+
+
+def _why(
+    taken: _Tried,
+    tried: Sequence[_Tried],
+    found: Mapping[str, float],
+    each: float,
+    few: bool,
+    divided: Folds | None,
+    reason: str | None,
+) -> str:
+    """Return the sentence that says which head it is, and why."""
+    scaled = " on rows of unit length" if few else ""
+    start = f"head: {taken.kind.name}{scaled}"
+    items = count(round(each), "label")
+    if len(tried) == 1 or divided is None:
+        alone = (
+            "the only head to choose from" if reason is None else f"heads not compared: {reason}"
+        )
+        return f"{start} ({items} a class; {alone})"
+    scores = ", ".join(
+        f"{name} {format_percent(value)}"
+        for name, value in sorted(found.items(), key=lambda pair: -pair[1])
+    )
+    if taken is tried[0]:
+        why = "no other is better beyond chance"
+    else:
+        why = f"better than {tried[0].kind.name} beyond chance"
+    return (
+        f"{start}: {why} on items held out of the training split in {divided.count} folds"
+        f" ({scores}; {items} a class); head='linear' or another name fixes it"
+    )
+
+
+__all__ = ["choose_head"]
