@@ -29,6 +29,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.exhaustive)
 
 
+@pytest.fixture(autouse=True)
+def _small_default(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``auto`` take the small network for pictures of any kind, and ask for no hub.
+
+    Tests feed random colours of a few pixels, which are photographs to it; at 224 pixels they
+    would take minutes. Tests that are about the choice are marked ``chosen``.
+    """
+    from headstart.backbones import choice
+
+    monkeypatch.setattr(choice, "hub_is_reachable", lambda: False)
+    if request.node.get_closest_marker("chosen") is None:
+        monkeypatch.setitem(choice.DEFAULTS, "photographs", "headstart/glyphs")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data and weights beside the checkout; skip where it is missing."""

@@ -325,11 +325,17 @@ def test_a_table_with_columns_to_name(shared_data, cache):
     with pytest.raises(DataError, match="image"):
         fit(
             shared_data / "trec" / "train.csv",
+            "headstart/glyphs",
             label_column="label",
             write=False,
             cache=cache,
             reporter=QUIET,
         )
+
+
+def test_texts_choose_no_backbone_of_images(shared_data, cache):
+    with pytest.raises(BackboneError, match="no default backbone for texts"):
+        fit(shared_data / "trec" / "train.csv", write=False, cache=cache, reporter=QUIET)
 
 
 def test_a_head_is_trained_once(few_digits, cache, tmp_path, run, monkeypatch):

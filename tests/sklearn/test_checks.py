@@ -22,7 +22,11 @@ from headstart.sklearn import (
 )
 from tests.conftest import REPOSITORY
 
-FLAT: dict[str, Any] = {"image_shape": "square", "value_range": (-5, 5)}
+FLAT: dict[str, Any] = {
+    "backbone": "headstart/glyphs",
+    "image_shape": "square",
+    "value_range": (-5, 5),
+}
 """Any row of numbers is a square image: what the checks, which feed plain tables, need."""
 
 ESTIMATORS = [

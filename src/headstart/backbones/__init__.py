@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone as Backbone
     from headstart.backbones.backbone import Layer as Layer
     from headstart.backbones.backbone import features_of as features_of
+    from headstart.backbones.choice import AUTO as AUTO
+    from headstart.backbones.choice import Choice as Choice
+    from headstart.backbones.choice import choose as choose
+    from headstart.backbones.choice import misfit as misfit
     from headstart.backbones.families import register_family as register_family
     from headstart.backbones.family import About as About
     from headstart.backbones.family import Family as Family
@@ -18,6 +22,7 @@ __getattr__, __dir__, __all__ = contents(
     __name__,
     {
         "backbone": ("Backbone", "Layer", "features_of"),
+        "choice": ("AUTO", "Choice", "choose", "misfit"),
         "families": ("register_family",),
         "family": ("About", "Family"),
         "load": ("load_backbone",),

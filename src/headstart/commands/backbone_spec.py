@@ -43,7 +43,8 @@ class BackboneSpec:
     """How to build a backbone: the arguments of :func:`headstart.load_backbone`.
 
     Attributes:
-        source: name of the backbone; for a module of the user's own, the name of its class.
+        source: name of the backbone, or ``auto``; for a module of the user's own, the name of its
+            class.
         layer, pooling: the cut.
         weights: path of a local checkpoint, or None.
         rename: new names for names in that file.
@@ -56,8 +57,12 @@ class BackboneSpec:
     """
 
     source: str = option(
-        "headstart/glyphs",
-        lambda: any_of([family.form for family in families()]) + ".",
+        "auto",
+        lambda: (
+            "auto: chosen by the data, with the reason. Or "
+            + any_of([family.form for family in families()])
+            + "."
+        ),
         flags=("--backbone", "-b"),
         panel=BACKBONE,
         check=lambda name: None if name.strip() else "is empty: leave it out, or name a backbone",
@@ -149,6 +154,21 @@ class BackboneSpec:
             # Another working directory must find the file again.
             object.__setattr__(self, "weights", _absolute(self.weights))
         check(self)
+
+    def named(self, name: str) -> BackboneSpec:
+        """Return the same settings with the backbone that was chosen for ``auto``.
+
+        Raises:
+            ConfigError: some of them belong to one architecture, and none was named.
+        """
+        given = [n for n in ("weights", "rename", "model_args") if getattr(self, n)]
+        if given:
+            said = "belongs to a backbone that is named, and backbone='auto' names none"
+            raise ConfigError(
+                tuple(Fault(each, said) for each in given),
+                hint="name the architecture: backbone='NAME'",
+            )
+        return dataclasses.replace(self, source=name)
 
     def load(self, code_sha256: str | None = None, *, checked: bool = False) -> Backbone:
         """Build the backbone.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.backbones import Backbone
+from headstart.backbones import AUTO, Backbone, choose, misfit
 from headstart.cache import CachedFeatures
+from headstart.commands.invocation import Call
 from headstart.commands.run_folder import backbone_fingerprint, split_fingerprint
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
@@ -93,6 +94,42 @@ class Embedded:
         if not self.use.misses or not self.seconds:
             return None
         return round(self.use.misses / self.seconds, 1)
+
+
+def open_call(
+    session: Session,
+    call: Call,
+    load: Callable[[BackboneSpec | Backbone], Backbone] | None = None,
+    *,
+    seed: int | None = None,
+) -> tuple[Call, Backbone, Dataset]:
+    """Load the backbone and the data of a call; where the data choose the backbone, they are first.
+
+    Args:
+        session: says why it was chosen, or that it evidently does not fit.
+        call: its settings.
+        load: builds the backbone; None: as it is given.
+        seed: of the split that is set aside; None: that of the run.
+
+    Returns:
+        The call with the name of the backbone, the backbone, and the data.
+
+    Raises:
+        BackboneError, ConfigError, DataError: see the functions that load both.
+    """
+    load = load or load_backbone
+    if isinstance(call.backbone, BackboneSpec) and call.backbone.source == AUTO:
+        call.backbone.named(AUTO)  # what needs a name is said before the data are read
+        dataset = session.open_dataset(call.data, call.reading, seed)
+        choice = choose(dataset.train)
+        session.say(choice.reason)
+        call = dataclasses.replace(call, backbone=call.backbone.named(choice.name))
+        return call, load(call.backbone), dataset
+    network = load(call.backbone)
+    dataset = session.open_dataset(call.data, call.reading, seed, kind=network.inputs.kind)
+    warning = misfit(network, dataset.train)
+    session.say(*([warning] if warning else []))
+    return call, network, dataset
 
 
 def load_backbone(spec: BackboneSpec | Backbone) -> Backbone:

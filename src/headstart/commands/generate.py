@@ -298,6 +298,9 @@ def as_flags(text: str, shown: Mapping[str, Bound]) -> str:
 
     def flag(found: re.Match[str]) -> str:
         name, value = found.groups()  # (None, None) for a call
+        name = (
+            "source" if name == "backbone" else name
+        )  # as the field that --backbone sets is named
         return _flag(shown[name], value) if name in shown else found[0]
 
     return _ASSIGNMENT.sub(flag, text)

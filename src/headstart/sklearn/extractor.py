@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, validate_data
 from torch import nn
 
-from headstart.backbones import Backbone, Pooling
+from headstart.backbones import AUTO, Backbone, Pooling, choose, misfit
 from headstart.cache import FeatureCache
 from headstart.core.errors import ConfigError
 from headstart.core.progress import console_reporter
@@ -38,7 +40,9 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     them there. ``fit`` learns nothing; it checks parameters and data.
 
     Args:
-        backbone: a name (``headstart/glyphs``, ``timm/NAME``, ``torchvision/NAME``,
+        backbone: ``auto``: chosen by a look at 32 of the images that come first, in ``fit`` or
+            else in ``transform``, and kept until the next ``fit``. Or a name
+            (``headstart/photos``, ``headstart/glyphs``, ``timm/NAME``, ``torchvision/NAME``,
             ``file.py:factory``), a :class:`~headstart.Backbone`, or a module of your own. A name
             is best in a search: clones of an object carry a copy of its weights each.
         layer: name of the submodule whose output is the feature; None: the backbone's own.
@@ -64,11 +68,12 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     Attributes:
         n_features_in_: width of X, where X was a table or flat rows.
         feature_names_in_: names of its columns, where it was a table with names.
+        backbone_: the backbone that ``auto`` has chosen, or the one that was given.
     """
 
     def __init__(
         self,
-        backbone: str | Backbone | nn.Module = "headstart/glyphs",
+        backbone: str | Backbone | nn.Module = "auto",
         *,
         layer: str | None = None,
         pooling: Pooling | None = None,
@@ -98,7 +103,10 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002  # scikit-learn's signature
-        """Check the parameters and the form of X; nothing is learnt and no image is decoded.
+        """Check the parameters and the form of X; with ``backbone="auto"``, choose the backbone.
+
+        Nothing else is learnt. A few images are looked at, where the backbone is to be chosen, or
+        where it was made for one kind of images; a warning says where that evidently does not fit.
 
         Args:
             X: see :meth:`transform`.
@@ -109,7 +117,10 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             InputError: X holds no images.
         """
         raise_faults(self, extractor_faults(self.get_params(deep=False)))
-        self._split(X, None, reset=True)
+        self.__dict__.pop("backbone_", None)
+        with self._memo() as memo:
+            split = self._split(X, memo, reset=True)
+            self._choose(split, warn=True)
         with conventional(), EXTRACTING:
             self._cut()
         return self
@@ -136,11 +147,35 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         raise_faults(self, extractor_faults(self.get_params(deep=False)))
         if is_empty(X):
             return np.empty((0, self._n_features_out), np.float32)
+        store = self._store()
+        with self._memo() as memo:
+            split = self._split(X, memo, reset=False)
+            self._choose(split, warn=False)
+            return self._rows(split, store)
+
+    def _store(self) -> FeatureCache | None:
         if self.cache is False:
-            return self._rows(self._split(X, None, reset=False), None)
-        store = FeatureCache(None if self.cache is None else Path(self.cache))
-        with store.memo() as memo:
-            return self._rows(self._split(X, memo, reset=False), store)
+            return None
+        return FeatureCache(None if self.cache is None else Path(self.cache))
+
+    def _memo(self) -> AbstractContextManager[DigestMemo | None]:
+        store = self._store()
+        return nullcontext() if store is None else store.memo()
+
+    def _choose(self, split: Split, *, warn: bool) -> None:
+        """Settle the backbone, unless it is settled."""
+        if not hasattr(self, "backbone_") and self.backbone == AUTO:
+            with conventional():
+                choice = choose(split)
+            if self.verbose:
+                console_reporter().note(choice.reason)
+            self.backbone_: str | Path | Backbone | nn.Module = choice.name
+        elif warn:
+            self.backbone_ = self.backbone
+            with conventional(), EXTRACTING:
+                warning = misfit(self._cut(), split)
+            if warning is not None:
+                warnings.warn(warning.removeprefix("warning: "), UserWarning, stacklevel=3)
 
     def _rows(self, split: Split, store: FeatureCache | None) -> NDArray[np.float32]:
         settings = Extraction(
@@ -204,7 +239,8 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return None if self.value_range is None else (self.value_range[0], self.value_range[1])
 
     def _cut(self) -> Backbone:
-        return cut_network(self.backbone, self.layer, self.pooling, self.backbone_args or {})
+        backbone = getattr(self, "backbone_", self.backbone)
+        return cut_network(backbone, self.layer, self.pooling, self.backbone_args or {})
 
     @property
     def _n_features_out(self) -> int:
@@ -239,6 +275,12 @@ def extractor_faults(given: Mapping[str, Any]) -> list[str]:
         kind = type(given["backbone"]).__name__
         faults.append(f"backbone must be a name, a Backbone or a module, not {kind}")
     faults += argument_faults(given["backbone_args"])
+    named = [n for n in ("weights", "rename", "model_args") if n in (given["backbone_args"] or {})]
+    if named and given["backbone"] == AUTO:
+        faults.append(
+            f"backbone_args names {' and '.join(named)}, which belong to a backbone that is named,"
+            " and backbone='auto' names none"
+        )
     if given["backbone_args"] and isinstance(given["backbone"], Backbone):
         faults.append("backbone_args has no meaning for a Backbone, which is built already")
     poolings = [kind.name for kind in pooling_kinds()]

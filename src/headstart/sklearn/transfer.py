@@ -51,7 +51,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        backbone: str | Backbone | nn.Module = "headstart/glyphs",
+        backbone: str | Backbone | nn.Module = "auto",
         *,
         layer: str | None = None,
         pooling: Pooling | None = None,

@@ -38,6 +38,11 @@ def family_of(source: str) -> tuple[Family, str]:
     Raises:
         BackboneError: it belongs to none.
     """
+    if source == "auto":
+        raise BackboneError(
+            "'auto' chooses a backbone by the data, and there are none here",
+            hint="name one, such as headstart/photos",
+        )
     for family in families():
         name = family.claimed(source)
         if name is not None:

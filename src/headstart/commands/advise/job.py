@@ -22,7 +22,7 @@ from headstart.commands.advise.indicators import (
     verdict,
 )
 from headstart.commands.advise.options import ADVISE, AdviseConfig
-from headstart.commands.embedding import load_backbone
+from headstart.commands.embedding import open_call
 from headstart.commands.invocation import Call
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
@@ -49,7 +49,7 @@ _GRADIENT_ITEMS = 256
 
 def advise(
     data: Any,
-    backbone: BackboneLike = "headstart/glyphs",
+    backbone: BackboneLike = "auto",
     *,
     config: AdviseConfig | None = None,
     run: RunOptions | None = None,
@@ -71,11 +71,10 @@ def advise(
         DataError: too few items to hold any out.
     """
     call = Call(ADVISE, data, *ADVISE.settle(overrides, config, run, reading, backbone))
-    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
+    config, run = call.config, call.run
     session = Session(run)
-    network = load_backbone(spec)
+    call, network, dataset = open_call(session, call)
     network.module.to(run.resolve_device())
-    dataset = session.open_dataset(data, reading, kind=network.inputs.kind)
     session.say(*network.notes)
     measured = _Measurements(network, dataset.train, config, session)
     curve = measured.learning_curve()

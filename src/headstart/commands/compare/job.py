@@ -10,7 +10,7 @@ from typing import Any
 from headstart.commands.compare.next_commands import next_commands
 from headstart.commands.compare.options import COMPARE, CompareConfig
 from headstart.commands.compare.tuning import FineTuner
-from headstart.commands.embedding import complete_up_to
+from headstart.commands.embedding import complete_up_to, open_call
 from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_folder import (
     backbone_fingerprint,
@@ -77,7 +77,7 @@ class ComparisonRun:
 @holds_folder
 def compare(
     data: Any,
-    backbone: BackboneLike = "headstart/glyphs",
+    backbone: BackboneLike = "auto",
     *,
     config: CompareConfig | None = None,
     run: RunOptions | None = None,
@@ -102,15 +102,15 @@ def compare(
             continues from what was computed.
     """
     call = Call(COMPARE, data, *COMPARE.settle(overrides, config, run, reading, backbone))
-    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
+    config, run = call.config, call.run
     session = Session(run)
     chosen = resolve(config.configs)
     if config.epochs and not config.head_in_epochs and all(one.recipe is None for one in chosen):
         fault = Fault("epochs", "belongs to head='mlp' and to configurations that fine-tune")
         raise ConfigError((fault,), hint="name one, such as configs='finetune+adam'")
     layers = [one.layer for one in with_reference(chosen, config.reference) if one.layer]
-    network = complete_up_to(spec, layers)
-    dataset = session.open_dataset(data, reading, kind=network.inputs.kind)
+    call, network, dataset = open_call(session, call, lambda spec: complete_up_to(spec, layers))
+    spec = call.backbone
     folder = session.folder(f"{dataset.name}-compare")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     if not isinstance(spec, BackboneSpec):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.commands.embedding import embed, load_backbone
+from headstart.commands.embedding import embed, open_call
 from headstart.commands.examine.examination import EXAMPLES, Doubt, Examination, NearCopy
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
 from headstart.commands.invocation import Call, Commands
@@ -38,7 +38,7 @@ from headstart.heads.features import as_rows
 @holds_folder
 def examine(
     data: Any,
-    backbone: BackboneLike = "headstart/glyphs",
+    backbone: BackboneLike = "auto",
     *,
     config: ExamineConfig | None = None,
     run: RunOptions | None = None,
@@ -61,10 +61,9 @@ def examine(
             :func:`headstart.fit`.
     """
     call = Call(EXAMINE, data, *EXAMINE.settle(overrides, config, run, reading, backbone))
-    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
+    config, run, reading = call.config, call.run, call.reading
     session = Session(run)
-    network = load_backbone(spec)
-    dataset = session.open_dataset(data, reading, kind=network.inputs.kind)
+    call, network, dataset = open_call(session, call)
     folder = session.folder(f"{dataset.name}-examine")
     session.say(*network.notes)
     embedded = embed(session, (network,), dataset)

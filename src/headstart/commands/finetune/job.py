@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.commands.baselines import majority_baseline, plain_baseline
-from headstart.commands.embedding import load_backbone
+from headstart.commands.embedding import open_call
 from headstart.commands.finetune.items import Items
 from headstart.commands.finetune.loggers import Loggers, check_loggers, open_loggers
 from headstart.commands.finetune.options import FINETUNE, FinetuneConfig
@@ -52,7 +52,7 @@ from headstart.modules.digests import compare_digests, digests, named_tensors
 
 def finetune(
     data: Any,
-    backbone: BackboneLike = "headstart/glyphs",
+    backbone: BackboneLike = "auto",
     recipe: str | Path | Recipe | None = None,
     *,
     config: FinetuneConfig | None = None,
@@ -105,7 +105,7 @@ def finetune(
 @holds_folder
 def plan_finetune(
     data: Any,
-    backbone: BackboneLike = "headstart/glyphs",
+    backbone: BackboneLike = "auto",
     recipe: str | Path | Recipe | None = None,
     *,
     config: FinetuneConfig | None = None,
@@ -193,10 +193,7 @@ class _Job:
         self.session = Session(run)
         # The main process is first, so that the others find the digests of the data.
         with self.session.clock("load"), devices.main_first():
-            self.backbone = load_backbone(call.backbone)
-            self.dataset = self.session.open_dataset(
-                call.data, call.reading, kind=self.backbone.inputs.kind
-            )
+            self.call, self.backbone, self.dataset = open_call(self.session, call)
         self.session.say(*self.backbone.notes, f"preprocessing: {self.backbone.inputs}")
         self.baselines: list[Baseline] = []
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from headstart.commands.baselines import majority_baseline, plain_baseline
-from headstart.commands.embedding import Embedded, embed
+from headstart.commands.embedding import Embedded, embed, open_call
 from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
 from headstart.commands.recall import recalled_backbone
@@ -28,7 +28,7 @@ from headstart.heads.registry import Trained, TrainingRows, head_kind
 @holds_folder
 def fit(
     data: Any,
-    backbone: BackboneLike = "headstart/glyphs",
+    backbone: BackboneLike = "auto",
     *,
     config: FitConfig | None = None,
     run: RunOptions | None = None,
@@ -60,11 +60,12 @@ def fit(
         BackboneError, StoreError, HeadError, ConfigError: see the rooms they come from.
     """
     call = Call(FIT, data, *FIT.settle(overrides, config, run, reading, backbone))
-    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
+    config, run = call.config, call.run
     session = Session(run)
     with session.clock("load"):
-        network = recalled_backbone(spec, session.cache.store)
-        dataset = session.open_dataset(data, reading, kind=network.inputs.kind)
+        call, network, dataset = open_call(
+            session, call, lambda spec: recalled_backbone(spec, session.cache.store)
+        )
     folder = session.folder(f"{dataset.name}-{config.head}")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     with session.clock("extract"):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.commands.embedding import complete_up_to, embed
+from headstart.commands.embedding import complete_up_to, embed, open_call
 from headstart.commands.invocation import Call
 from headstart.commands.run_folder import Run
 from headstart.commands.run_place import holds_folder, prepare_folder, publishing_run
@@ -52,7 +52,7 @@ class SweepResult:
 @holds_folder
 def sweep(
     data: Any,
-    backbone: BackboneLike = "headstart/glyphs",
+    backbone: BackboneLike = "auto",
     *,
     config: SweepConfig | None = None,
     run: RunOptions | None = None,
@@ -79,17 +79,19 @@ def sweep(
         HeadError: nothing can be held out, or features are not finite.
     """
     call = Call(SWEEP, data, *SWEEP.settle(overrides, config, run, reading, backbone))
-    config, run, reading, spec = call.config, call.run, call.reading, call.backbone
+    config, run = call.config, call.run
     bare = read_features(data)
     if bare is not None:
         return _sweep_features(bare, call)
     session = Session(run)
     with session.clock("load"):
-        network = complete_up_to(_cut_somewhere(spec, config.layers), config.layers)
-        cuts = _cuts(network, config)
-        dataset = session.open_dataset(
-            data, reading, seed=config.seeds[0], kind=network.inputs.kind
+        call, network, dataset = open_call(
+            session,
+            call,
+            lambda spec: complete_up_to(_cut_somewhere(spec, config.layers), config.layers),
+            seed=config.seeds[0],
         )
+        cuts = _cuts(network, config)
     folder = session.folder(f"{dataset.name}-sweep")
     session.say(*network.notes)
     with session.clock("extract"):
