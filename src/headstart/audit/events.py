@@ -124,6 +124,7 @@ class Pass:
         consumers: later passes, of other networks, that took this one's output.
         failed: whether it raised an exception.
         args, kwargs, output: only while the pass is told about.
+        memo: measurements that several checks share; only while the pass is told about.
     """
 
     number: int
@@ -144,6 +145,7 @@ class Pass:
     args: tuple[Any, ...] | None = None
     kwargs: Mapping[str, Any] | None = None
     output: Any = None
+    memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def purpose(self) -> Purpose:
@@ -206,6 +208,7 @@ class SchedulerFacts:
         optimizer: what it schedules, if that was seen.
         steps: how often it was stepped, its own first step not counted.
         first: steps that its optimizer had taken before its first step; None: never stepped.
+        backwards: backward passes of any network before its first step.
         last: where it was stepped last.
         rates: learning rates of the first group, as they were after its steps; the first 4,096.
     """
@@ -216,6 +219,7 @@ class SchedulerFacts:
     optimizer: OptimizerFacts | None
     steps: int = 0
     first: int | None = None
+    backwards: int = 0
     last: Place = NOWHERE
     rates: list[float] = field(default_factory=list)
 
@@ -307,6 +311,7 @@ class ModeCall:
         place: the line that did.
         step: how many steps of optimizers had been taken before.
         passes: how many passes had been seen before.
+        target: the module, while it lives.
         module: the module; only while it is told about.
     """
 
@@ -316,6 +321,7 @@ class ModeCall:
     place: Place
     step: int
     passes: int
+    target: weakref.ref[nn.Module]
     module: nn.Module | None
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from headstart.audit.places import is_library
 from headstart.modules.modes import untouched
@@ -69,10 +69,4 @@ def _is_librarys(hook: Any) -> bool:
     return code is not None and is_library(code.co_filename)
 
 
-def largest_change(one: Tensor, other: Tensor) -> float:
-    """Return the largest difference of two outputs, relative to the largest value."""
-    scale = max(float(one.abs().max()), float(other.abs().max()), 1e-12)
-    return float((one - other).abs().max()) / scale
-
-
-__all__ = ["largest_change", "saved_randomness", "trial"]
+__all__ = ["saved_randomness", "trial"]

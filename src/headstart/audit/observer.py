@@ -94,6 +94,7 @@ class Observer:
         self._loaders: dict[int, events.LoaderFacts] = {}
         self._loader: events.LoaderFacts | None = None
         self._in_train = 0
+        self._mode_call: events.ModeCall | None = None
         self._in_schedule = 0
         self._failed: set[str] = set()
 
@@ -274,6 +275,11 @@ class Observer:
             self._names[id(module)] = names
             for name, part in module.named_modules():
                 self.scene.part(part, name)
+            number = self._networks[id(module)].number
+            self.scene.first_values.setdefault(
+                number,
+                [p.detach().reshape(-1)[:8].to("cpu", copy=True) for p in module.parameters()],
+            )
 
     def _leave(self, module: nn.Module, args: Any, *rest: Any) -> None:
         if self._aside or not self._depth or threading.get_ident() != self._thread:
@@ -293,6 +299,7 @@ class Observer:
         self.scene.keep(seen)
         self._tell("on_pass", seen)
         seen.args = seen.kwargs = seen.output = None
+        seen.memo = {}
 
     def _calls(
         self, module: nn.Module, raw: list[tuple[nn.Module, bool, bool, tuple[int, ...] | None]]
@@ -441,6 +448,7 @@ class Observer:
             facts.last = user_place()
             if facts.first is None:
                 facts.first = 0 if facts.optimizer is None else facts.optimizer.steps
+                facts.backwards = self.scene.backwards
             optimizer = None if facts.optimizer is None else facts.optimizer.ref()
             if optimizer is not None and len(facts.rates) < 4096:
                 facts.rates.append(float(optimizer.param_groups[0]["lr"]))
@@ -464,6 +472,7 @@ class Observer:
                     step=scene.steps,
                     passes=scene.n_passes,
                     module=module,
+                    target=weakref.ref(module),
                 )
                 self._mode_call = call
                 self._tell("on_mode", call)

@@ -51,17 +51,39 @@ def place_of(frame: FrameType | None) -> Place:
 
 
 def is_discarded(frame: FrameType | None) -> bool:
-    """Whether the call that a frame is in is a statement of its own, its result used by nobody."""
-    if frame is None:
-        return False
-    return _discards(frame.f_code, frame.f_lasti)
+    """Whether nobody uses the result of the call that a frame is in.
+
+    It is a statement of its own, or assigned to a variable that is never read.
+    """
+    return frame is not None and _discards(frame.f_code, frame.f_lasti)
 
 
 @functools.lru_cache(maxsize=4096)
 def _discards(code: CodeType, at: int) -> bool:
     steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
-    place = next((i for i, step in enumerate(steps) if step.offset >= at), None)
-    return place is not None and place + 1 < len(steps) and steps[place + 1].opname == "POP_TOP"
+    # The position may be inside of the cache that follows a call.
+    after = next((i for i, step in enumerate(steps) if step.offset > at), len(steps))
+    if after >= len(steps):
+        return False
+    step = steps[after]
+    if step.opname == "POP_TOP":
+        return True
+    return step.opname in ("STORE_FAST", "STORE_NAME") and step.argval not in _read(code)
+
+
+@functools.lru_cache(maxsize=256)
+def _read(code: CodeType) -> frozenset[str]:
+    """Return the variables that code reads, functions inside of it included."""
+    found = {
+        str(name)
+        for step in dis.get_instructions(code)
+        if step.opname.startswith("LOAD_")
+        for name in (step.argval if isinstance(step.argval, tuple) else (step.argval,))
+    }
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found |= _read(constant)
+    return frozenset(found)
 
 
 __all__ = ["is_discarded", "is_library", "place_of", "user_frame", "user_place"]

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -23,6 +24,8 @@ from headstart.audit.events import (
 from headstart.audit.records import Place
 from headstart.modules import kinds
 
+_ALONG = 0.5
+"""Cosine from which a move counts as one towards another parameter; at random it is near 0."""
 MOST = 2000
 """Passes that are kept; beyond that every second one is dropped, again and again."""
 
@@ -79,6 +82,8 @@ class Scene:
         backwards: backward passes so far, and since the latest step.
         passes_at_backward: passes that had been seen at the latest backward pass.
         steppers: by number of a network, the numbers of the optimizers that stepped it.
+        first_values: by number of a network, the first eight values of every parameter, before its
+            first pass.
         notes: remarks about the audit.
     """
 
@@ -101,7 +106,8 @@ class Scene:
         self.set_modes: Any = WeakIdKeyDictionary()
         """By module: the latest call of ``train()`` or ``eval()`` that reached it."""
         self._every = 1
-        self._values: dict[int, dict[str, Any]] = {}
+        self.first_values: dict[int, list[Tensor]] = {}
+        self._values: dict[int, list[tuple[weakref.ref[Any], Tensor]]] = {}
 
     # ------------------------------------------------------------------------------ for checks
 
@@ -176,6 +182,22 @@ class Scene:
         modules = [call.part.ref() for call in norms]
         return all(m is not None and getattr(m, "momentum", 0.0) is None for m in modules)
 
+    def live_norms(self, seen: Pass) -> list[Call]:
+        """Return the calls that normalised by the batch; instance norms do not."""
+        return [c for c in seen.calls if c.part.normalises and (c.training or c.part.batch_only)]
+
+    def live_chance(self, seen: Pass) -> list[Call]:
+        """Return the calls that drew random numbers, such as those of dropout."""
+        return [call for call in seen.calls if call.part.random and call.training]
+
+    def was_cut_off(self, seen: Pass) -> bool:
+        """Whether a backward pass may still have been to come when the script ended."""
+        return seen.grad and seen.number > self.passes_at_backward
+
+    def trained_passes(self, network: Network) -> Iterator[Pass]:
+        """Yield the passes of a network to which gradients came back."""
+        return (each for each in self.passes if each.trained and each.network is network)
+
     # ---------------------------------------------------------------------------- for observer
 
     def part(self, module: nn.Module, name: str) -> Part:
@@ -210,18 +232,40 @@ class Scene:
             self._every *= 2
 
     def look_for_average(self, network: Network, module: nn.Module) -> None:
-        """Find out whether all parameters of a network move although no optimizer holds them."""
-        named = list(module.named_parameters())
-        values = {name: p.detach().reshape(-1)[:8].tolist() for name, p in named}
-        facts = [self.facts_of(p) for _, p in named]
-        free = all(f is None or not f.held for f in facts)
+        """Find out whether a network moves towards one that is trained, without an optimizer."""
+        named = [p for p in module.parameters() if p.is_floating_point() and p.numel() >= 16]
+        largest = sorted(named, key=lambda p: -p.numel())[:3]
+        now = [(weakref.ref(p), sample_of(p)) for p in largest]
         before = self._values.get(network.number)
-        self._values[network.number] = values
-        if before is None or not free or network.stepped:
+        self._values[network.number] = now
+        if before is None or network.stepped or network.moved_directly:
             return
-        moved = sum(p.numel() for name, p in named if before.get(name) != values[name])
-        loads = sum(f.loads for f in facts if f is not None)
-        network.moved_directly |= moved > 0.9 * sum(p.numel() for _, p in named) and not loads
+        for (ref, old), (_, new) in zip(before, now, strict=False):
+            parameter = ref()
+            if parameter is None or torch.equal(old, new):
+                continue
+            facts = self.facts_of(parameter)
+            if facts is not None and not facts.held and self.source_of(parameter, old) is not None:
+                network.moved_directly = True
+
+    def source_of(self, parameter: Tensor, before: Tensor) -> ParameterFacts | None:
+        """Return the trained parameter towards which another one has moved; None: there is none.
+
+        Args:
+            parameter: it, now.
+            before: a sample of it from before, as :func:`sample_of` takes it.
+        """
+        move = sample_of(parameter) - before
+        best: tuple[float, ParameterFacts] | None = None
+        for other, facts in self.parameters.items():
+            if other is parameter or not facts.steps or other.shape != parameter.shape:
+                continue
+            way = sample_of(other) - before
+            norm = float(move.norm() * way.norm())
+            cosine = float((move * way).sum()) / norm if norm else 0.0
+            if cosine > _ALONG and (best is None or cosine > best[0]):
+                best = (cosine, facts)
+        return None if best is None else best[1]
 
     def loaded(self, module: nn.Module) -> None:
         """Take note that ``load_state_dict`` has given a module other values."""
@@ -247,6 +291,13 @@ class Scene:
             if facts.frozen_since is not None:
                 facts.frozen_steps = max(facts.frozen_steps, self.steps - facts.frozen_since)
         return frozen_modules(module)
+
+
+def sample_of(tensor: Tensor) -> Tensor:
+    """Return up to 2,048 evenly spread values ``float64``, on the CPU, as a copy."""
+    flat = tensor.detach().reshape(-1)
+    step = max(1, -(-flat.numel() // 2048))
+    return flat[::step].to("cpu", torch.float64, copy=True)
 
 
 def frozen_modules(module: nn.Module) -> frozenset[str]:
@@ -288,4 +339,4 @@ def common_path(names: list[str]) -> str:
     return ".".join(shared) or names[0]
 
 
-__all__ = ["Call", "ParameterFacts", "Scene", "common_path", "frozen_modules"]
+__all__ = ["Call", "ParameterFacts", "Scene", "common_path", "frozen_modules", "sample_of"]

@@ -25,6 +25,7 @@ from headstart.core.progress import Reporter
 from headstart.data import Inputs
 from headstart.extraction import TOLERANCE, Extraction
 from headstart.freezing import LayerDrift
+from headstart.modules.comparing import largest_change
 from headstart.modules.kinds import is_running_norm, randomness
 from headstart.study import network
 from headstart.study.configurations import Autograd
@@ -241,7 +242,7 @@ def find_facts(backbone: Backbone, inputs: Arguments) -> Facts:
     return Facts(
         norms=tuple(name for name, part in parts if is_running_norm(part)),
         chance=tuple((name, kind) for name, kind in kinds if kind is not None),
-        random=_largest(*rows) > TOLERANCE["float32"] * 1e-2,
+        random=largest_change(*rows) > TOLERANCE["float32"] * 1e-2,
     )
 
 
@@ -277,7 +278,7 @@ def changes(
         one, other = first[:keep], run(0, elsewhere)[:keep]
     lengths = one.flatten(1).norm(dim=1).clamp_min(1e-12)
     typical = ((one - other).flatten(1).norm(dim=1) / lengths).median()
-    return Changes(_largest(one, other), float(typical), _largest(first, again))
+    return Changes(largest_change(one, other), float(typical), largest_change(first, again))
 
 
 class PassTime(NamedTuple):
@@ -341,7 +342,7 @@ def equality(
                 [row for batch in batches for row in network.run_batch(at, batch, mode, settings)]
             )
     pairs = [pair for other in found[1:] for pair in zip(found[0], other, strict=True)]
-    return all(torch.equal(a, b) for a, b in pairs), max(_largest(a, b) for a, b in pairs)
+    return all(torch.equal(a, b) for a, b in pairs), max(largest_change(a, b) for a, b in pairs)
 
 
 def moved_statistics(
@@ -430,11 +431,6 @@ class _Memory(TorchDispatchMode):
 
     def _freed(self, key: int) -> None:
         self.live -= self.sizes.pop(key, 0)
-
-
-def _largest(one: Tensor, other: Tensor) -> float:
-    scale = max(float(one.abs().max()), float(other.abs().max()), 1e-12)
-    return float((one - other).abs().max()) / scale
 
 
 __all__ = [

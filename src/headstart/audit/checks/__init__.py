@@ -34,21 +34,40 @@ What a script computes must not change: run a network again only inside of
 from __future__ import annotations
 
 from headstart.audit.check import Check
+from headstart.audit.checks.accumulation_with_batch_norm import AccumulationWithBatchNorm
 from headstart.audit.checks.augmented_evaluation import AugmentedEvaluation, AugmentedFeatures
+from headstart.audit.checks.averaged_statistics import AveragedStatistics
+from headstart.audit.checks.batch_of_one import BatchOfOne
+from headstart.audit.checks.batch_statistics_in_evaluation import BatchStatisticsInEvaluation
+from headstart.audit.checks.batch_statistics_in_extraction import BatchStatisticsInExtraction
 from headstart.audit.checks.class_ordered_batches import ClassOrderedBatches
 from headstart.audit.checks.classifier_not_removed import ClassifierNotRemoved
 from headstart.audit.checks.copies import TrainTestCopies
+from headstart.audit.checks.dropout_in_frozen_part import DropoutInExtraction, DropoutInFrozenPart
+from headstart.audit.checks.eval_undone import EvalUndone
 from headstart.audit.checks.evaluation_in_training_mode import EvaluationInTrainingMode
 from headstart.audit.checks.feature_scale import FeatureScale
+from headstart.audit.checks.frozen_batch_statistics import FrozenBatchStatistics
 from headstart.audit.checks.frozen_parameter_moved import FrozenParameterMoved
 from headstart.audit.checks.frozen_statistics_moved import FrozenStatisticsMoved
 from headstart.audit.checks.hooks_differ import HooksDiffer
+from headstart.audit.checks.inference_tensors import InferenceTensors
 from headstart.audit.checks.input_mismatch import InputMismatch
 from headstart.audit.checks.input_resolution import InputResolution
+from headstart.audit.checks.optimizers import (
+    GroupWithoutEffect,
+    OptimizerHoldsFrozen,
+    OptimizerHoldsStale,
+    OptimizerMissesTrainable,
+)
 from headstart.audit.checks.pooling import WrongPooling
 from headstart.audit.checks.preprocessing_differs import PreprocessingDiffers
+from headstart.audit.checks.rows_depend_on_batch import RowsDependOnBatch, RowsDiffer
+from headstart.audit.checks.schedulers import SchedulerMisstepped
 from headstart.audit.checks.softmax_before_loss import SoftmaxBeforeLoss
 from headstart.audit.checks.train_evaluation_gap import TrainEvaluationGap
+from headstart.audit.checks.trained_in_evaluation_mode import TrainedInEvaluationMode
+from headstart.audit.checks.wasted_gradients import WastedGradients
 from headstart.core.errors import ConfigError
 
 CHECKS: list[type[Check]] = [
@@ -66,8 +85,27 @@ CHECKS: list[type[Check]] = [
     AugmentedFeatures,
     AugmentedEvaluation,
     FrozenParameterMoved,
+    EvalUndone,
     FrozenStatisticsMoved,
+    FrozenBatchStatistics,
+    DropoutInFrozenPart,
+    BatchStatisticsInExtraction,
+    DropoutInExtraction,
+    RowsDependOnBatch,
+    RowsDiffer,
     EvaluationInTrainingMode,
+    BatchStatisticsInEvaluation,
+    AveragedStatistics,
+    TrainedInEvaluationMode,
+    OptimizerMissesTrainable,
+    OptimizerHoldsStale,
+    GroupWithoutEffect,
+    SchedulerMisstepped,
+    InferenceTensors,
+    WastedGradients,
+    BatchOfOne,
+    AccumulationWithBatchNorm,
+    OptimizerHoldsFrozen,
 ]
 """Every kind of finding, in the order in which equally bad ones are told."""
 

@@ -24,7 +24,7 @@ class AugmentedEvaluation(Check):
     def __init__(self) -> None:
         self.sources = Sources()
 
-    def on_batch(self, seen: Batch, scene: Scene) -> None:  # noqa: ARG002
+    def on_batch(self, seen: Batch, scene: Scene) -> None:
         """Remember where data come from."""
         self.sources.note(seen)
 
@@ -60,7 +60,7 @@ class AugmentedFeatures(Check):
     def __init__(self) -> None:
         self.sources = Sources()
 
-    def on_batch(self, seen: Batch, scene: Scene) -> None:  # noqa: ARG002
+    def on_batch(self, seen: Batch, scene: Scene) -> None:
         """Remember where data come from."""
         self.sources.note(seen)
 

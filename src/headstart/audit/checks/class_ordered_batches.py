@@ -33,12 +33,12 @@ class ClassOrderedBatches(Check):
         self.pending: Tensor | None = None
         self.latest: Pass | None = None
 
-    def on_batch(self, seen: Batch, scene: Scene) -> None:  # noqa: ARG002
+    def on_batch(self, seen: Batch, scene: Scene) -> None:
         """Take note of the labels of a batch."""
         found = [t for t in tensors_in(seen.data) if _labels(t)]
         self.pending = found[0].detach() if len(found) == 1 else None
 
-    def on_pass(self, seen: Pass, scene: Scene) -> None:  # noqa: ARG002
+    def on_pass(self, seen: Pass, scene: Scene) -> None:
         """Join the labels to the pass, if it normalises by the batch."""
         by_batch = any(call.training and call.part.normalises for call in seen.calls)
         self.latest = seen if by_batch and not seen.failed and len(self.batches) < 2000 else None
@@ -47,7 +47,7 @@ class ClassOrderedBatches(Check):
             self.latest = None
         self.pending = None
 
-    def on_loss(self, seen: Loss, scene: Scene) -> None:  # noqa: ARG002
+    def on_loss(self, seen: Loss, scene: Scene) -> None:
         """Join the labels of a loss to the pass before it."""
         latest, self.latest = self.latest, None
         target = seen.target
@@ -56,7 +56,7 @@ class ClassOrderedBatches(Check):
         if latest.rows == len(target):
             self.batches.append((latest, tuple(target.detach().tolist())))
 
-    def finish(self, scene: Scene) -> Iterator[Finding]:  # noqa: ARG002
+    def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every line that runs ordered batches."""
         groups: dict[tuple[int, object], list[tuple[Pass, tuple[int, ...]]]] = {}
         for seen, labels in self.batches:

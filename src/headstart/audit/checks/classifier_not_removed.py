@@ -68,7 +68,7 @@ class ClassifierNotRemoved(Check):
             width = int(rows.shape[1])
             self.found[seen.network.number] = _Old(seen, run, layer, width, features, softmax)
 
-    def finish(self, scene: Scene) -> Iterator[Finding]:  # noqa: ARG002
+    def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every head."""
         for old in self.found.values():
             if old.used.purpose != "training":

@@ -45,7 +45,7 @@ class TrainTestCopies(Check):
         self.whole: dict[int, tuple[int, bool]] = {}
         self.sources = Sources()
 
-    def on_batch(self, seen: Batch, scene: Scene) -> None:  # noqa: ARG002
+    def on_batch(self, seen: Batch, scene: Scene) -> None:
         """Take note of which data set a loader's items are part of."""
         number = seen.loader.number
         self.sources.note(seen)
@@ -53,7 +53,7 @@ class TrainTestCopies(Check):
             whole = getattr(seen.dataset, "dataset", None)
             self.whole[number] = (id(whole), whole is not None)
 
-    def on_pass(self, seen: Pass, scene: Scene) -> None:  # noqa: ARG002
+    def on_pass(self, seen: Pass, scene: Scene) -> None:
         """Keep small versions of what a network is given."""
         if seen.failed:
             return

@@ -67,7 +67,7 @@ class FeatureScale(Check):
         head = self.heads.setdefault(seen.network.number, _Head(call.part.name, []))
         head.passes.append((seen, Moments.of(rows.detach())))
 
-    def finish(self, scene: Scene) -> Iterator[Finding]:  # noqa: ARG002
+    def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every head."""
         for head in self.heads.values():
             passes = [(seen, m) for seen, m in head.passes if seen.purpose == "training"]

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from headstart.audit.check import Check
 from headstart.audit.events import Pass, Step
 from headstart.audit.places import user_place
 from headstart.audit.records import Finding, Place
-from headstart.audit.scene import ParameterFacts, common_path
+from headstart.audit.scene import ParameterFacts, common_path, sample_of
 from headstart.core.wording import count
 from headstart.freezing.guards import parameter_cause
-from headstart.modules.digests import Change, Record, change, record
+from headstart.modules.digests import Change, change, record
 
 if TYPE_CHECKING:
     from headstart.audit.scene import Scene
 
-_ALONG = 0.9
-"""Cosine from which a move counts as one towards another parameter; at random it is near 0, and
-parameters with few values, of which many are alike, tell nothing."""
 _FEW = 16
-_ROUNDING = 1e-5
-"""Relative moves below it are rounding: a moving average of equal values."""
+"""Parameters with fewer values say nothing about where they move to."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,11 @@ class FrozenParameterMoved(Check):
     def __init__(self) -> None:
         self.records: Any = WeakIdKeyDictionary()
         self.loads: Any = WeakIdKeyDictionary()
+        self.samples: Any = WeakIdKeyDictionary()
+        self.averaged: set[int] = set()
         self.moved: list[_Moved] = []
-        self.told: set[str] = set()
+        self.trap: _Trap | None = None
+        self.trapped = False
 
     def on_pass(self, seen: Pass, scene: Scene) -> None:
         """Record what is frozen, at the first passes of its network."""
@@ -63,6 +63,7 @@ class FrozenParameterMoved(Check):
 
     def before_step(self, seen: Step, scene: Scene) -> None:
         """Look for what moved between steps."""
+        self._release(scene)
         if _looks(seen.number):
             self._record(scene)
             self._compare(scene, seen, None)
@@ -71,6 +72,19 @@ class FrozenParameterMoved(Check):
         """Look for what the step moved."""
         if _looks(seen.number):
             self._compare(scene, seen, seen.optimizer)
+        if not self.trapped and any(not each.made for each in self.moved):
+            self.trapped = True
+            self.trap = _Trap({p.data_ptr() for p in self.records})
+            self.trap.__enter__()  # type: ignore[no-untyped-call]
+
+    def _release(self, scene: Scene) -> None:
+        """Take the trap away, and correct the line where something wrote to what is frozen."""
+        if self.trap is None:
+            return
+        self.trap.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        place, self.trap = self.trap.place, None
+        if place is not None:
+            self.moved = [m if m.made else replace(m, place=place) for m in self.moved]
 
     def _record(self, scene: Scene) -> None:
         for parameter, facts in scene.parameters.items():
@@ -79,6 +93,7 @@ class FrozenParameterMoved(Check):
                 self.records.pop(parameter, None)
             elif parameter not in self.records or self.loads.get(parameter) != facts.loads:
                 self.records[parameter] = record(parameter)
+                self.samples[parameter] = sample_of(parameter)
                 self.loads[parameter] = facts.loads
 
     def _compare(self, scene: Scene, seen: Step, optimizer: Optimizer | None) -> None:
@@ -93,10 +108,11 @@ class FrozenParameterMoved(Check):
             change_ = change(facts.name, parameter, before)
             if change_ is None:
                 continue
-            found = self._explain(scene, seen, optimizer, parameter, facts, before, change_)
+            found = self._explain(scene, seen, optimizer, parameter, facts, change_)
             if found is not None:
                 self.moved.append(found)
             self.records[parameter] = record(parameter)
+            self.samples[parameter] = sample_of(parameter)
 
     def _explain(
         self,
@@ -105,7 +121,6 @@ class FrozenParameterMoved(Check):
         optimizer: Optimizer | None,
         parameter: Tensor,
         facts: ParameterFacts,
-        before: Record,
         change_: Change,
     ) -> _Moved | None:
         stepper = optimizer
@@ -120,16 +135,8 @@ class FrozenParameterMoved(Check):
             module = facts.networks[0].module
             cause = parameter_cause(parameter, stepper, module) if module is not None else ""
         else:
-            source = _source(scene, parameter, before)
-            if source is not None and source.steps:
-                return None  # a moving average of a network that is trained
-            if source is not None:
-                if change_.relative < _ROUNDING:
-                    return None
-                cause = (
-                    f"a moving average: it drifts towards {source.name}, which is frozen and has"
-                    " other values"
-                )
+            if self._averages(scene, parameter, facts):
+                return None
         network = facts.networks[0]
         place = user_place() if stepper is not None else seen.place
         where = str(made) if stepper is not None else ""
@@ -137,8 +144,18 @@ class FrozenParameterMoved(Check):
             facts.name, network.number, network.kind, change_, cause, place, seen.number, where
         )
 
+    def _averages(self, scene: Scene, parameter: Tensor, facts: ParameterFacts) -> bool:
+        """Whether it is part of a moving average of something that is trained."""
+        if parameter.numel() >= _FEW and parameter.is_floating_point():
+            if scene.source_of(parameter, self.samples[parameter]) is None:
+                return False
+            self.averaged.add(facts.networks[0].number)
+            return True
+        return facts.networks[0].number in self.averaged
+
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network and cause."""
+        self._release(scene)
         groups: dict[tuple[int, str], list[_Moved]] = {}
         for each in self.moved:
             network = scene.networks[each.network]
@@ -156,6 +173,7 @@ class FrozenParameterMoved(Check):
                 evidence={
                     "parameters": names,
                     "cause": cause,
+                    "network_ran_at": str(scene.networks[first.network].place),
                     "step": first.step,
                     "largest_change": first.change.largest,
                     "relative_change": first.change.relative,
@@ -163,6 +181,33 @@ class FrozenParameterMoved(Check):
                 },
                 fix=_fix(first),
             )
+
+
+class _Trap(TorchFunctionMode):
+    """Sees every function of torch between two steps, and remembers which line wrote to a tensor.
+
+    It is set once, when a frozen parameter has been found to move between steps.
+    """
+
+    def __init__(self, addresses: set[int]) -> None:
+        super().__init__()
+        self.addresses = addresses
+        self.place: Place | None = None
+
+    def _holds(self, target: Tensor) -> bool:
+        return target.layout == torch.strided and target.data_ptr() in self.addresses
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the function, and look at what it writes to."""
+        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        writes = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+        target = args[0] if writes and args else (kwargs or {}).get("out")
+        if self.place is None and isinstance(target, Tensor) and self._holds(target):
+            self.place = user_place()
+        return result
 
 
 def _looks(step: int) -> bool:
@@ -189,27 +234,6 @@ def _alternates(scene: Scene, moved: _Moved) -> bool:
     parameter = dict(module.named_parameters()).get(moved.name)
     facts = None if parameter is None else scene.facts_of(parameter)
     return facts is not None and facts.flips > 1
-
-
-def _source(scene: Scene, parameter: Tensor, before: Record) -> ParameterFacts | None:
-    """Return the parameter of equal shape towards which this one has moved; None: there is none."""
-    if before.sample is None or parameter.numel() < _FEW:
-        return None
-    old, new = before.sample.double(), record(parameter).sample
-    assert new is not None
-    move = new.double() - old
-    best: tuple[float, ParameterFacts] | None = None
-    for other, facts in scene.parameters.items():
-        if other is parameter or other.shape != parameter.shape:
-            continue
-        sample = record(other).sample
-        assert sample is not None
-        way = sample.double() - old
-        norm = float(move.norm() * way.norm())
-        cosine = float((move * way).sum()) / norm if norm else 0.0
-        if cosine > _ALONG and (best is None or cosine > best[0]):
-            best = (cosine, facts)
-    return None if best is None else best[1]
 
 
 def _fix(moved: _Moved) -> str:

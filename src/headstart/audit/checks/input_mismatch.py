@@ -69,7 +69,7 @@ class InputMismatch(Check):
         self.trials: dict[int, _Trials | None] = {}
         self.recorded: dict[int, tuple[Normalisation, Images]] = {}
 
-    def on_pass(self, seen: Pass, scene: Scene) -> None:  # noqa: ARG002
+    def on_pass(self, seen: Pass, scene: Scene) -> None:
         """Try the corrections on the first images of every network."""
         number = seen.network.number
         trials = self.trials.get(number)

@@ -40,7 +40,7 @@ class InputResolution(Check):
     def __init__(self) -> None:
         self.sizes: dict[int, _Size] = {}
 
-    def on_pass(self, seen: Pass, scene: Scene) -> None:  # noqa: ARG002
+    def on_pass(self, seen: Pass, scene: Scene) -> None:
         """Take note of the size of the first images of every network."""
         number, module = seen.network.number, seen.network.module
         if number in self.sizes or seen.failed or module is None:

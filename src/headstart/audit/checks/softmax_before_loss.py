@@ -38,7 +38,7 @@ class SoftmaxBeforeLoss(Check):
     def __init__(self) -> None:
         self.seen: dict[tuple[str, Place], _Seen] = {}
 
-    def on_loss(self, seen: Loss, scene: Scene) -> None:  # noqa: ARG002
+    def on_loss(self, seen: Loss, scene: Scene) -> None:
         """Look whether the rows of the input are probabilities."""
         if seen.name not in _TAKES or not seen.grad or not isinstance(seen.input, Tensor):
             return
@@ -50,7 +50,7 @@ class SoftmaxBeforeLoss(Check):
         known.probabilities += _TAKES[seen.name](seen.input.detach())
         known.classes = int(seen.input.shape[1]) if seen.input.ndim > 1 else 1
 
-    def finish(self, scene: Scene) -> Iterator[Finding]:  # noqa: ARG002
+    def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every line whose losses were all of probabilities."""
         for (name, place), known in self.seen.items():
             looked = min(known.losses, 64)

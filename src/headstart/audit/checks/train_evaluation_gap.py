@@ -123,7 +123,7 @@ class TrainEvaluationGap(Check):
         output = module(kept.inputs)
         return float(nn.functional.cross_entropy(output.float(), kept.target))
 
-    def finish(self, scene: Scene) -> Iterator[Finding]:  # noqa: ARG002
+    def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield a finding for every network that was two networks when it was last evaluated."""
         for gap in self.gaps.values():
             if gap is None or (gap.share > SETTLED and gap.momentum >= 0.01):
