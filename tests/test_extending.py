@@ -56,7 +56,8 @@ from headstart.data import (
     source,
 )
 from headstart.evaluation.targets import FloatArray
-from headstart.extraction import Engine, Extraction, engines, extract, register_engine
+from headstart.extraction import Engine, Extraction, extract, register_engine
+from headstart.extraction.engines import table as engine_table
 from headstart.finetuning import (
     PRESETS,
     OptimizerKind,
@@ -435,8 +436,8 @@ BATCHES: list[int] = []
 
 @pytest.fixture
 def halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    built_in = {name: engines._ENGINES[name] for name in ("eager", "compile")}
-    monkeypatch.setattr(engines, "_ENGINES", built_in)
+    built_in = {name: engine_table._ENGINES[name] for name in ("eager", "compile")}
+    monkeypatch.setattr(engine_table, "_ENGINES", built_in)
     register_engine(Engine("halves", "two halves of every batch", run_by_halves))
     BATCHES.clear()
 
@@ -453,9 +454,9 @@ def test_an_engine_is_at_once_in_extraction_and_in_the_commands(
     assert found.use.misses == 0
     np.testing.assert_allclose(found.rows, extract(backbone, split).features[0], atol=1e-5)
     field = next(each for each in options_of(Extraction) if each.name == "engine")
-    assert field.choices == ("eager", "compile", "halves")
+    assert field.choices == ("auto", "eager", "compile", "halves")
     assert "two halves of every batch" in field.help
-    with pytest.raises(ConfigError, match="engine must be one of eager, compile, halves"):
+    with pytest.raises(ConfigError, match="engine must be one of auto, eager, compile, halves"):
         Extraction(engine="half")
 
 

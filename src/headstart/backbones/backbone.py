@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -373,7 +374,10 @@ def compiled_features(
             masks[0] = mask
             return _in_order(run(*args, **kwargs).values())
 
-        compiled = torch.compile(masked)
+        # The compiler keeps a bounded number of programs for each piece of code: this is its own.
+        code = masked.__code__.replace(co_name="extract_features")
+        own = FunctionType(code, masked.__globals__, "features", None, masked.__closure__)
+        compiled = torch.compile(own)
         yield lambda inputs: _checked(
             backbones, compiled(inputs.args, dict(inputs.kwargs), inputs.mask), len(inputs)
         )

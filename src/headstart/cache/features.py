@@ -219,7 +219,8 @@ def fill_features(
     Returns:
         What was done, and the items that cannot be read.
     """
-    known = len(extractor.bad)
+    known, number = len(extractor.bad), 0 if view is None else view.number
+    extractor.ahead = len(missing_rows(spaces, split.ids, number))
 
     def compute(keys: list[str]) -> Iterator[Block]:
         for rows in extractor.rows(split, split.positions(keys), view=view):
@@ -232,7 +233,7 @@ def fill_features(
         compute,
         task=task,
         unit=extractor.cuts[0].inputs.unit,
-        number=0 if view is None else view.number,
+        number=number,
         batch_size=extractor.settings.batch_size,
         storage=extractor.settings.storage,
         reporter=reporter,

@@ -8,6 +8,7 @@ from headstart.core.lazy import contents
 
 if TYPE_CHECKING:
     from headstart.extraction.engines import Engine as Engine
+    from headstart.extraction.engines import EngineUnfitError as EngineUnfitError
     from headstart.extraction.engines import register_engine as register_engine
     from headstart.extraction.pipeline import Extractor as Extractor
     from headstart.extraction.pipeline import FeatureRows as FeatureRows
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = contents(
     __name__,
     {
-        "engines": ("Engine", "register_engine"),
+        "engines": ("Engine", "EngineUnfitError", "register_engine"),
         "pipeline": ("Extractor", "FeatureRows", "extract"),
         "precision": ("TOLERANCE", "autocast"),
         "settings": ("Extraction", "Precision", "Storage"),

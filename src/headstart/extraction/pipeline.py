@@ -28,13 +28,14 @@ from headstart.core.records import Precision
 from headstart.data import BadItem, NumberedView, Split, read_batches
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.data.remarks import remark_notes
-from headstart.extraction.engines import EAGER, find_engine
+from headstart.extraction.engines import AUTO, EAGER
+from headstart.extraction.plan import AS_WRITTEN, Plan, Trial
 from headstart.extraction.precision import TOLERANCE, autocast
 from headstart.extraction.settings import Extraction
 from headstart.modules.modes import evaluation_mode
 
 if TYPE_CHECKING:
-    from headstart.extraction.engines import Run
+    from headstart.extraction.engines.table import Run
 
 _CHECKED = 8
 """Items of the first batch that the network and the engine are checked on."""
@@ -71,6 +72,10 @@ class Extractor:
     Attributes:
         bad: items that could not be read so far, with their positions in their split.
         remarks: what is odd about items that could be read, with their origins.
+        notes: how the network runs, where that is not as it was asked for.
+        plan: how it runs; None before the first batch.
+        ahead: items that will be computed in all, over several calls of :meth:`rows`; the plan
+            weighs its preparations against them.
     """
 
     def __init__(self, cuts: Sequence[Backbone], settings: Extraction | None = None) -> None:
@@ -78,6 +83,9 @@ class Extractor:
         self.settings = settings or Extraction()
         self.bad: list[BadItem] = []
         self.remarks: dict[str, list[str]] = {}
+        self.notes: list[str] = []
+        self.plan: Plan | None = None
+        self.ahead = 0
         self._device = self.settings.resolve_device()
         self._open = contextlib.ExitStack()
         self._forward: Run | None = None
@@ -125,10 +133,11 @@ class Extractor:
             on_bad="skip",
         )
         shape = self._shape(split)
+        count = max(self.ahead, len(split) if indices is None else len(indices))
         try:
             for batch in reader:
                 arguments = batch.arguments(self._device)
-                step = self._prepare(arguments, shape)
+                step = self._prepare(arguments, shape, count)
                 for start in range(0, len(batch), step):
                     part = slice(start, start + step)
                     rows = self._features(arguments[part], step)
@@ -150,9 +159,15 @@ class Extractor:
         decide. An engine that is made for one shape keeps it.
         """
         size = self.settings.batch_size
-        return max(1, min(size, len(split))) if self.settings.engine == EAGER else size
+        return max(1, min(size, len(split))) if self._any_shape else size
 
-    def _prepare(self, inputs: Arguments, shape: int) -> int:
+    @property
+    def _any_shape(self) -> bool:
+        """Whether the engine takes batches of any shape, or is not chosen yet."""
+        engine = self.settings.engine if self.plan is None else self.plan.engine
+        return engine in (AUTO, EAGER, AS_WRITTEN)
+
+    def _prepare(self, inputs: Arguments, shape: int, count: int) -> int:
         """Open the engine on the first batch; return how many items to run at a time.
 
         That is the whole batch, unless it takes so long that a kill would lose much of it.
@@ -161,18 +176,18 @@ class Extractor:
             if self.cuts[0].device != self._device:
                 self.cuts[0].module.to(self._device)
             with self._computing():
-                self._forward = self._start(inputs)
+                self._forward = self._start(inputs, shape, count)
         step = shape
-        if self.settings.engine == EAGER and step * self._item_seconds > _SLOW_SECONDS:
+        if self._any_shape and step * self._item_seconds > _SLOW_SECONDS:
             while step > 1 and step * self._item_seconds > _STEP_SECONDS:
                 step = (step + 1) // 2
         return step
 
     def tell(self, reporter: Reporter) -> None:
-        """Report, once, what is odd about items that could be read."""
-        for note in remark_notes(self.remarks, self.cuts[0].inputs.unit):
+        """Report, once, how the network ran, and what is odd about items that could be read."""
+        for note in (*self.notes, *remark_notes(self.remarks, self.cuts[0].inputs.unit)):
             reporter.note(note)
-        self.remarks = {}
+        self.remarks, self.notes = {}, []
 
     def _features(self, inputs: Arguments, shape: int) -> tuple[NDArray[np.float32], ...]:
         """Run some items, filled up to ``shape``."""
@@ -187,9 +202,9 @@ class Extractor:
         with evaluation_mode(module), torch.inference_mode(), autocast(precision, self._device):
             yield
 
-    def _start(self, inputs: Arguments) -> Run:
-        """Check the network on the first batch, and open the engine."""
-        precision, engine = self.settings.precision, find_engine(self.settings.engine)
+    def _start(self, inputs: Arguments, shape: int, count: int) -> Run:
+        """Check the network on the first batch, and open the engine for ``count`` items."""
+        precision = self.settings.precision
         begun = time.perf_counter()
         expected = _check_rows(self.cuts, inputs[:_CHECKED], precision)
         self._item_seconds = (time.perf_counter() - begun) / (2 * len(inputs[:_CHECKED]) + 1)
@@ -198,10 +213,19 @@ class Extractor:
             begun = time.perf_counter()
             features_of(self.cuts, inputs[:_CHECKED])
             self._item_seconds = (time.perf_counter() - begun) / len(inputs[:_CHECKED])
-        run = self._open.enter_context(engine.open(self.cuts, precision, self._device))
-        if engine.name != EAGER:
-            found = run(inputs.filled(self.settings.batch_size))
-            _check_engine(engine.name, self.cuts, expected, found, precision)
+        trial = Trial(
+            self.cuts,
+            precision,
+            self._device,
+            inputs.filled(shape),
+            count,
+            expected,
+            self._item_seconds,
+            self._open.enter_context,
+        )
+        name = self.settings.engine
+        run, self.plan = trial.chosen() if name == AUTO else trial.named(name)
+        self.notes += trial.notes
         return run
 
 
@@ -341,25 +365,6 @@ def _check_varies(cut: Backbone, rows: Tensor, some: Arguments, where: str) -> N
             "lies before it is multiplied by zero, or does not depend on the item",
             hint="load pre-trained weights, or choose another layer",
         )
-
-
-def _check_engine(
-    name: str,
-    cuts: Sequence[Backbone],
-    expected: Sequence[Tensor],
-    found: Sequence[Tensor],
-    precision: Precision,
-) -> None:
-    """Refuse an engine whose rows are not those of the network."""
-    for cut, rows, other in zip(cuts, expected, found, strict=True):
-        scale = float(rows.float().abs().max()) or 1.0
-        change = float((rows.float() - other[: len(rows)].float()).abs().max()) / scale
-        if not change <= TOLERANCE[precision]:  # written so that NaN fails, too
-            raise BackboneError(
-                f"the engine '{name}' returns other features of {cut.name} than the network itself"
-                f" (they differ by {change:.2g} of the largest feature)",
-                hint="use engine='eager'",
-            )
 
 
 __all__ = ["Extractor", "FeatureRows", "extract"]

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 from headstart.core.errors import ConfigError
 from headstart.core.records import Precision, Storage
 from headstart.core.settings import check, option
-from headstart.extraction.engines import EAGER, describe_engines, engine_names
+from headstart.extraction.engines import AUTO, describe_engines, engine_names
 
 if TYPE_CHECKING:
     import torch
 
 _RUNNING = "Running"
+
+
+def _describe() -> str:
+    return f"auto: what is fastest for the job. {describe_engines()}"
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,9 @@ class Extraction:
         storage: how the cache keeps rows: ``float32``; ``float16`` (half the size, about three
             digits); ``int8`` with a scale per row (a quarter, about two digits). Part of the key.
         device: ``auto`` takes a CUDA device if there is one, else the CPU.
-        engine: how the network runs up to its cuts; see :mod:`headstart.extraction.engines`. Rows
-            do not depend on it beyond the tolerance of their precision.
+        engine: how the network runs up to its cuts; see :mod:`headstart.extraction.engines`.
+            ``auto`` chooses by the size of the job. Rows do not depend on it beyond the tolerance
+            of their precision.
         workers: threads that decode; None: the processors of this process, at most 8.
     """
 
@@ -38,7 +43,7 @@ class Extraction:
     precision: Precision = option("float32", "Precision of the forward pass.", panel=_RUNNING)
     storage: Storage = option("float32", "How the cache keeps features.", panel=_RUNNING)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, …", panel=_RUNNING)
-    engine: str = option(EAGER, describe_engines, choices=engine_names, panel=_RUNNING)
+    engine: str = option(AUTO, _describe, choices=lambda: (AUTO, *engine_names()), panel=_RUNNING)
     workers: int | None = option(
         None,
         "Threads that decode images.",

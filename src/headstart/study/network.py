@@ -18,7 +18,7 @@ from headstart.cache import describe_space
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.extraction import Extraction, Precision, autocast
-from headstart.extraction.engines import arranged
+from headstart.extraction.engines.eager import arranged
 from headstart.freezing import FreezeHandle, FreezePolicy, blend, freeze, reestimate
 from headstart.freezing.contract import contracts
 from headstart.freezing.norm import Reestimation

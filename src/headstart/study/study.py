@@ -16,7 +16,7 @@ from headstart.core.seeds import seed_faults
 from headstart.data import Dataset
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
-from headstart.extraction.engines import EAGER
+from headstart.extraction.engines import AUTO, EAGER
 from headstart.study import network
 from headstart.study.configurations import REFERENCE, Configuration, resolve, with_reference
 from headstart.study.findings import find_causes
@@ -181,7 +181,7 @@ def _check(extraction: Extraction, seed: int) -> None:
     faults = seed_faults(seed)
     if extraction.batch_size < 2:
         faults.append("batch_size must be at least 2: a batch of one has no statistics")
-    if extraction.engine != EAGER:
+    if extraction.engine not in (AUTO, EAGER):
         faults.append(
             f"a comparison runs the network in ways that the engine '{extraction.engine}' cannot;"
             " leave engine out"

@@ -1,17 +1,16 @@
-"""Engines: ways of running a network up to its cuts, in one table.
+"""The table of engines: ways of running a network up to its cuts.
 
 To add an engine, write a function that opens it and call :func:`register_engine`. Rows may not
-depend on the engine beyond the tolerance of their precision, which the pipeline checks on the first
-batch: the precision is part of a row's key, the engine is not. Importing this module loads no
-numerical library, so that ``--help`` can list the engines.
+depend on the engine beyond the tolerance of their precision, which is checked on the first batch:
+the precision is part of a row's key, the engine is not. Importing this module loads no numerical
+library, so that ``--help`` can list the engines.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headstart.core.errors import ConfigError
@@ -29,6 +28,30 @@ if TYPE_CHECKING:
     Open = Callable[[Sequence[Backbone], Precision, torch.device], AbstractContextManager[Run]]
 
 
+class EngineUnfitError(Exception):
+    """Raised by an engine, on opening or at its first batch, that cannot run this network.
+
+    The network then runs as it is written, and the reason is reported. An engine raises it rather
+    than returning other rows.
+
+    Args:
+        reason: one sentence, no full stop.
+    """
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What an engine may be expected to bring, before it has been measured.
+
+    Attributes:
+        seconds: until it has run its first batch.
+        gain: by precision, how many times as fast as the network as it is written in float32.
+    """
+
+    seconds: float
+    gain: Mapping[str, float]
+
+
 @dataclass(frozen=True)
 class Engine:
     """One way of running a network.
@@ -39,12 +62,16 @@ class Engine:
         open: from the cuts of one network, the precision and the device to a context of a function
             that returns the features of a batch at every cut. It is called in evaluation mode and
             inference mode, under autocast for half precisions. All batches have one shape, unless
-            items differ in length.
+            items differ in length. What it prepares for a shape, it prepares at the first batch.
+        missing: says what is not installed that it needs, as an error; None: nothing.
+        prospect: what ``engine='auto'`` expects of it by device; it tries no others.
     """
 
     name: str
     summary: str
     open: Open
+    missing: Callable[[], Exception | None] = lambda: None
+    prospect: Mapping[str, Prospect] = field(default_factory=dict)
 
 
 _ENGINES: dict[str, Engine] = {}
@@ -70,6 +97,11 @@ def find_engine(name: str) -> Engine:
     return _ENGINES[name]
 
 
+def engines() -> tuple[Engine, ...]:
+    """Return all engines, in the order of registration."""
+    return tuple(_ENGINES.values())
+
+
 def engine_names() -> tuple[str, ...]:
     """Return the names of all engines."""
     return tuple(_ENGINES)
@@ -80,51 +112,13 @@ def describe_engines() -> str:
     return " ".join(f"{engine.name}: {engine.summary}." for engine in _ENGINES.values())
 
 
-def arranged(inputs: Arguments) -> Arguments:
-    """Lay images out with their channels last: convolutions run faster, and values are equal."""
-    import torch
-
-    def arrange(tensor: Tensor) -> Tensor:
-        images = tensor.ndim == 4 and tensor.device.type in {"cpu", "cuda"}
-        return tensor.contiguous(memory_format=torch.channels_last) if images else tensor
-
-    return inputs.map(arrange)
-
-
-@contextlib.contextmanager
-def _eager(
-    cuts: Sequence[Backbone],
-    precision: Precision,  # noqa: ARG001
-    device: torch.device,  # noqa: ARG001
-) -> Iterator[Run]:
-    from headstart.backbones import features_of
-
-    yield lambda inputs: features_of(cuts, arranged(inputs))
-
-
-@contextlib.contextmanager
-def _compiled(
-    cuts: Sequence[Backbone],
-    precision: Precision,  # noqa: ARG001
-    device: torch.device,  # noqa: ARG001
-) -> Iterator[Run]:
-    from headstart.backbones.backbone import compiled_features
-
-    with compiled_features(cuts) as run:
-        yield lambda inputs: run(arranged(inputs))
-
-
-EAGER = register_engine(Engine("eager", "run the network as it is written", _eager)).name
-register_engine(
-    Engine("compile", "compile it first, which pays for tens of thousands of items", _compiled)
-)
-
 __all__ = [
-    "EAGER",
     "Engine",
-    "arranged",
+    "EngineUnfitError",
+    "Prospect",
     "describe_engines",
     "engine_names",
+    "engines",
     "find_engine",
     "register_engine",
 ]

@@ -1,0 +1,99 @@
+"""Engines: ways of running a network up to its cuts; see :mod:`.table` for how to add one.
+
+The built-in ones are entered here. Each is a module that is imported when it is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from headstart.core.errors import MissingExtraError
+from headstart.extraction.engines.table import (
+    Engine,
+    EngineUnfitError,
+    Prospect,
+    describe_engines,
+    engine_names,
+    find_engine,
+    register_engine,
+)
+
+if TYPE_CHECKING:
+    from headstart.extraction.engines.table import Open
+
+
+def _in_module(name: str) -> Open:
+    """Return a function that imports ``engines.NAME`` and calls its ``open_engine``."""
+
+    def open_engine(
+        cuts: Sequence[Any], precision: Any, device: Any
+    ) -> AbstractContextManager[Any]:
+        module = importlib.import_module(f"{__name__}.{name}")
+        return module.open_engine(cuts, precision, device)  # type: ignore[no-any-return]
+
+    return open_engine
+
+
+def _needs(engine: str, *packages: str) -> Any:
+    """Return a function that says which package of an engine's extra is not installed."""
+
+    def missing() -> Exception | None:
+        for package in packages:
+            if importlib.util.find_spec(package) is None:
+                return MissingExtraError(package, engine, f"engine='{engine}'")
+        return None
+
+    return missing
+
+
+EAGER = register_engine(
+    Engine("eager", "as it is written, batch norm folded into convolutions", _in_module("eager"))
+).name
+register_engine(
+    Engine(
+        "compile",
+        "torch.compile, which pays for tens of thousands of items",
+        _in_module("compiled"),
+        prospect={
+            "cpu": Prospect(30.0, {"float32": 1.8, "bfloat16": 3.4}),
+            "cuda": Prospect(60.0, {"float32": 1.3, "tf32": 1.3, "bfloat16": 1.5, "float16": 1.5}),
+        },
+    )
+)
+register_engine(
+    Engine(
+        "openvino",
+        "Intel's OpenVINO, on CPUs",
+        _in_module("openvino"),
+        missing=_needs("openvino", "openvino"),
+        prospect={"cpu": Prospect(5.0, {"float32": 1.9, "bfloat16": 3.6})},
+    )
+)
+register_engine(
+    Engine(
+        "onnx",
+        "ONNX Runtime, on CPUs, in float32",
+        _in_module("onnx"),
+        missing=_needs("onnx", "onnxruntime", "onnx", "onnxscript"),
+        prospect={"cpu": Prospect(8.0, {"float32": 1.8})},
+    )
+)
+
+AUTO = "auto"
+"""Not an engine: the plan chooses one; see :mod:`headstart.extraction.plan`."""
+
+__all__ = [
+    "AUTO",
+    "EAGER",
+    "Engine",
+    "EngineUnfitError",
+    "Prospect",
+    "describe_engines",
+    "engine_names",
+    "find_engine",
+    "register_engine",
+]

@@ -1,0 +1,118 @@
+"""A network up to its cuts, poolings included, as one program of PyTorch's: for other runtimes."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.backbones import Backbone, features_of
+from headstart.core.arguments import Arguments
+from headstart.extraction.engines.table import EngineUnfitError
+from headstart.modules.values import library_of
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from headstart.extraction.engines.table import Run
+
+_SHAPES = 4
+"""Shapes of batches that a program is made for; texts of many lengths would need one each."""
+
+
+class _Flat(nn.Module):
+    """A network up to its cuts: from a flat tuple of tensors to the features at every cut."""
+
+    def __init__(self, cuts: Sequence[Backbone], like: Arguments) -> None:
+        super().__init__()
+        self.network = cuts[0].module
+        self.cuts, self.like = tuple(cuts), like
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(features_of(self.cuts, rebuilt(self.like, tensors)))
+
+
+def rebuilt(like: Arguments, tensors: Sequence[Tensor]) -> Arguments:
+    """Return arguments of the form of ``like`` with other tensors, ordered as ``tensors()``."""
+    given = iter(tensors)
+    return like.map(lambda _: next(given))
+
+
+def exported(cuts: Sequence[Backbone], inputs: Arguments) -> ExportedProgram:
+    """Record a network up to its cuts for batches of one shape, in float32.
+
+    The network's own code runs, so that hooks read its layers and end the pass behind the last of
+    them. The user's module stays as it is.
+
+    Raises:
+        EngineUnfitError: it cannot be recorded: its path depends on values, say.
+    """
+    foreign = _cannot_record(cuts[0].module)
+    if foreign:
+        raise EngineUnfitError(f"{foreign} cannot be recorded as a program")
+    for cut in cuts:
+        _ = cut.layout  # found by runs of its own, which have no place in a program
+    with recording(inputs.device):
+        # What inference mode made has no place in a program.
+        plain = inputs.map(lambda tensor: tensor.clone().contiguous())
+        try:
+            return torch.export.export(_Flat(cuts, plain), tuple(plain.tensors()), strict=False)
+        except Exception as error:  # whatever a network's own code, or torch, raises
+            raise EngineUnfitError(f"it cannot be recorded: {first_line(error)}") from error
+
+
+def _cannot_record(module: nn.Module) -> str | None:
+    for part in module.modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            return "TorchScript"
+        if library_of(type(part)) == "keras" or type(part).__module__ == "headstart.modules.keras":
+            return "a Keras model"
+    return None
+
+
+@contextlib.contextmanager
+def recording(device: torch.device) -> Iterator[None]:
+    """Leave inference mode and autocast, and keep warnings of the recorder from the user."""
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, shortened."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0].strip()}"[:160].rstrip(".: ")
+
+
+def by_shape(build: Callable[[Arguments], Run]) -> Run:
+    """Return a function that builds a program for each shape of batch, and runs it.
+
+    Args:
+        build: from a batch to what runs batches of its shape.
+
+    Raises:
+        EngineUnfitError: at a batch of too many shapes.
+    """
+    known: dict[Any, Run] = {}
+
+    def run(inputs: Arguments) -> Sequence[Tensor]:
+        key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in inputs.tensors())
+        if key not in known:
+            if len(known) >= _SHAPES:
+                raise EngineUnfitError("items have many lengths, and each would need a program")
+            known[key] = build(inputs)
+        return known[key](inputs)
+
+    return run
+
+
+__all__ = ["by_shape", "exported", "first_line", "rebuilt", "recording"]

@@ -1,0 +1,58 @@
+"""OpenVINO on the CPU, in float32 or bfloat16."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from headstart.backbones import Backbone
+from headstart.core.arguments import Arguments
+from headstart.core.records import Precision
+from headstart.extraction.engines.exporting import by_shape, exported, first_line, recording
+from headstart.extraction.engines.table import EngineUnfitError
+
+if TYPE_CHECKING:
+    from headstart.extraction.engines.table import Run
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+@contextlib.contextmanager
+def open_engine(
+    cuts: Sequence[Backbone], precision: Precision, device: torch.device
+) -> Iterator[Run]:
+    """Open the engine; see :class:`headstart.extraction.Engine`."""
+    if device.type != "cpu":
+        raise EngineUnfitError(f"OpenVINO runs on the CPU here, not on {device}")
+    if precision not in _HINTS:
+        raise EngineUnfitError(f"OpenVINO runs in float32 or bfloat16 on the CPU, not {precision}")
+    yield by_shape(lambda inputs: _built(cuts, precision, inputs))
+
+
+def _built(cuts: Sequence[Backbone], precision: Precision, inputs: Arguments) -> Run:
+    import openvino
+
+    program = exported(cuts, inputs)
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",  # all threads work on one batch
+    }
+    with recording(inputs.device):
+        try:
+            model = openvino.convert_model(program)
+            request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+        except Exception as error:  # operations that OpenVINO lacks, of many types
+            raise EngineUnfitError(f"OpenVINO cannot take it: {first_line(error)}") from error
+
+    def run(batch: Arguments) -> Sequence[Tensor]:
+        given: list[Any] = [tensor.contiguous().numpy() for tensor in batch.tensors()]
+        request.infer(given, share_inputs=True)
+        count = len(model.outputs)
+        return [torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(count)]
+
+    return run
