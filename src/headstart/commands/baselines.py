@@ -30,7 +30,7 @@ def majority_baseline(train: NDArray[np.int64], test: Split) -> Baseline:
     return Baseline(
         CLASSIFICATION.constant_name,
         f"always '{test.classes[predicted[0]]}', the most frequent class of the training split",
-        accuracy_score(test.labels, predicted),
+        accuracy_score(test.labels, predicted, groups=test.groups),
     )
 
 
@@ -64,6 +64,7 @@ def plain_baseline(
             len(train.classes),
             seed=seed,
             keys=known.ids,
+            groups=known.groups,
             folds=3,
             grid=(1e-4, 1e-3, 1e-2, 1e-1, 1.0),
         )
@@ -72,7 +73,7 @@ def plain_baseline(
     return Baseline(
         plain.name,
         f"logistic regression on {plain.about}, {used} {inputs.unit}",
-        accuracy_score(test.labels, predicted),
+        accuracy_score(test.labels, predicted, groups=test.groups),
     )
 
 

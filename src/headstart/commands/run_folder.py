@@ -387,9 +387,10 @@ def backbone_fingerprint(
 
 
 def split_fingerprint(split: Split) -> str:
-    """Return the digest of a split's items and labels, in order."""
+    """Return the digest of a split's items, labels and groups, in order."""
     lines = [[key, int(label)] for key, label in zip(split.ids, split.labels, strict=True)]
-    return fingerprint(canonical_json([list(split.classes), lines], compact=False))
+    groups = [] if split.groups is None else [split.groups.tolist()]
+    return fingerprint(canonical_json([list(split.classes), lines, *groups], compact=False))
 
 
 def describe_environment() -> dict[str, Any]:

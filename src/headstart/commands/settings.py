@@ -110,6 +110,9 @@ class ReadOptions:
 
     Attributes:
         image_column, label_column, text_column: columns of a table; None: found where unambiguous.
+        group_column: the column of a table that says which items belong together and are never
+            parted: a patient, a site, a film; None: none does.
+        group_pattern: a regular expression that says the same of names of files.
         image_folder: where the paths of a table start; None: in the table's own folder.
         image_suffix: the ending of image files that a table names without it.
         encoding: of a CSV file; None: UTF-8, or what its first bytes say.
@@ -128,6 +131,18 @@ class ReadOptions:
     )
     text_column: str | None = option(
         None, "Column of a table with texts.", metavar="NAME", panel=DATA
+    )
+    group_column: str | None = option(
+        None,
+        "Column of a table that says which items belong together: patient, site, film.",
+        metavar="NAME",
+        panel=DATA,
+    )
+    group_pattern: str | None = option(
+        None,
+        "Regular expression whose first bracket says it of names of files: '(patient[0-9]+)_'.",
+        metavar="REGEX",
+        panel=DATA,
     )
     image_folder: str | None = option(
         None,
@@ -186,14 +201,24 @@ class ReadOptions:
         more = ("image_folder", "image_suffix", "encoding", "value_range")
         return {name: getattr(self, name) for name in (*names, *more)}
 
+    def grouping(self) -> dict[str, Any]:
+        """Return what loaders of labelled data take besides: what items belong to."""
+        return {"group_column": self.group_column, "group_pattern": self.group_pattern}
+
     def elsewhere(self) -> ReadOptions:
         """Return how to read other data with the same run.
 
-        Where one table keeps its images is no property of another; values of black and white are
-        those of the run anyway.
+        Where one table keeps its images, and what its items belong to, is no property of another;
+        values of black and white are those of the run anyway.
         """
         return dataclasses.replace(
-            self, image_folder=None, image_suffix=None, encoding=None, value_range=None
+            self,
+            image_folder=None,
+            image_suffix=None,
+            encoding=None,
+            value_range=None,
+            group_column=None,
+            group_pattern=None,
         )
 
     def faults(self) -> list[str]:

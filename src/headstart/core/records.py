@@ -16,7 +16,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 """The precision of a forward pass through a backbone."""
 Storage = Literal["float32", "float16", "int8"]
 """How feature rows are stored: float16 halves their size, int8 with a scale a row quarters it."""
-IntervalMethod = Literal["exact", "wilson", "score", "jackknife", "t", "prediction"]
+IntervalMethod = Literal["exact", "wilson", "score", "jackknife", "groups", "t", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,12 @@ class Interval:
         low, high: the bounds, in the unit of the score (accuracies are fractions in [0, 1]).
         level: the confidence level, usually 0.95.
         method: ``exact`` or ``wilson`` (a proportion of items), ``score`` (a mean over classes, or
-            a paired difference on the same items), ``jackknife`` (other figures of items), ``t``
-            (over repetitions) or ``prediction`` (of what has not been measured).
-        n: the number of items; of repetitions for ``t`` and ``prediction``.
-        items: the number of items where ``n`` is that of repetitions.
+            a paired difference on the same items), ``jackknife`` (other figures of items),
+            ``groups`` (items of a group are alike), ``t`` (over repetitions) or ``prediction`` (of
+            what has not been measured).
+        n: the number of items; of groups for ``groups``, of repetitions for ``t`` and
+            ``prediction``.
+        items: the number of items where ``n`` is that of groups or repetitions.
     """
 
     low: float

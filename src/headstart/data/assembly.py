@@ -32,6 +32,7 @@ def assemble(found: Source, test_fraction: float, seed: int, reporter: Reporter)
     splits = _settled(splits, test_fraction, seed, notes)
     _note_classes(classes, splits, notes)
     _note_names(found, classes, notes)
+    _note_torn_groups(splits, notes)
     return Dataset(found.name, classes, splits, tuple(notes), drawn)
 
 
@@ -63,7 +64,13 @@ def _splits(
     classes, labels = encode({role: part.names for role, part in parts.items()}, found.classes)
     splits = {
         role: Split(
-            part.items, np.arange(len(part.items), dtype=np.int64), labels[role], classes, reporter
+            part.items,
+            np.arange(len(part.items), dtype=np.int64),
+            labels[role],
+            classes,
+            reporter,
+            None if part.groups is None else np.array(part.groups, dtype=np.str_),
+            part.metadata,
         )
         for role, part in parts.items()
     }
@@ -98,16 +105,29 @@ def _settled(
 
 def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tuple[Split, Split]:
     """Divide a split in two by content, and say so."""
-    first, second = stratified_split(whole.labels, fraction, seed=seed, keys=whole.ids)
+    groups = whole.groups
+    if groups is not None and len(np.unique(groups)) < 2:
+        raise DataError(
+            f"all {count(len(whole), 'item')} belong to one group, '{groups[0]}', so that none can"
+            " be set aside for testing",
+            hint="give a test split, or leave the groups out",
+        )
+    first, second = stratified_split(
+        whole.labels, fraction, seed=seed, keys=whole.ids, groups=groups
+    )
     if len(second) == 0:
         raise DataError(
             f"{count(len(whole), 'item')} in {count(len(whole.classes), 'class', 'classes')} are"
             " too few to set a test split aside: no class has two different items",
             hint="add items, give a test split, or name the classes with label_column=NAME",
         )
+    share = f"{fraction:.0%} of each class, seed {seed}"
+    if groups is not None:
+        held, every = len(np.unique(groups[second])), len(np.unique(groups))
+        share = f"{held:,} of {count(every, 'group')} whole, seed {seed}"
     notes.append(
         f"The source has no test split, so {count(len(second), 'item')} of {len(whole):,}"
-        f" ({fraction:.0%} of each class, seed {seed}) were set aside as one."
+        f" ({share}) were set aside as one."
     )
     repeated = len(whole) - len(set(whole.ids))
     if repeated:
@@ -131,6 +151,21 @@ def _note_contradictions(whole: Split, notes: list[str]) -> None:
         notes.append(
             f"{count(contradictory, 'image')} {verb} under more than one class; one of the labels"
             " must be wrong."
+        )
+
+
+def _note_torn_groups(splits: dict[str, Split], notes: list[str]) -> None:
+    """Say how many test items have others of their group among the training items."""
+    train, test = splits["train"], splits["test"]
+    if train.groups is None or test.groups is None:
+        return
+    torn = np.isin(test.groups, train.groups)
+    if torn.any():
+        one = int(torn.sum()) == 1
+        notes.append(
+            f"{count(int(torn.sum()), 'test item')} of {len(test):,} {'has' if one else 'have'}"
+            f" others of {'its' if one else 'their'} group in the training split (such as group"
+            f" '{test.groups[torn][0]}'): the score says little about new groups."
         )
 
 

@@ -167,7 +167,13 @@ def id_columns(table: Any) -> list[str]:
 
 
 def label_column(
-    table: Any, where: str, asked: str | None, image: str, *, required: bool
+    table: Any,
+    where: str,
+    asked: str | None,
+    image: str,
+    *,
+    required: bool,
+    group: str | None = None,
 ) -> str | tuple[str, ...] | None:
     """Return the name of the column that holds the labels.
 
@@ -180,6 +186,7 @@ def label_column(
         asked: the name the user gave, if any; or the names of one-hot columns, with commas.
         image: the image column.
         required: whether it is an error that there is none, or that several could be meant.
+        group: the column of groups, which holds no labels unless asked for.
 
     Returns:
         The name; or the names of one-hot columns, of which exactly one is 1 in every row.
@@ -196,7 +203,7 @@ def label_column(
     if asked is not None:
         _require(table, asked, where, "label_column")
         return asked
-    rest = [f for f in table.schema if f.name != image and not _is_index(f.name)]
+    rest = [f for f in table.schema if f.name not in (image, group) and not _is_index(f.name)]
     rest = [f for f in rest if _is_scalar(f.type) and not _holds_paths(table, f.name)]
     named = [f.name for f in rest if f.name.casefold() in _LABEL_NAMES]
     candidates = named or [f.name for f in rest if not _holds_fractions(table, f)]
@@ -265,6 +272,30 @@ def _zeros_and_ones(table: Any, name: str) -> list[int] | None:
 def names_its_labels(table: Any) -> bool:
     """Return whether exactly one column has a customary name of labels."""
     return sum(name.casefold() in _LABEL_NAMES for name in table.schema.names) == 1
+
+
+def group_column(table: Any, where: str, asked: str | None) -> str | None:
+    """Return the name of the column that says which rows belong together, as it was given.
+
+    Raises:
+        DataError: no such column, or its values name nothing.
+    """
+    if asked is None:
+        return None
+    _require(table, asked, where, "group_column")
+    kind = table.schema.field(asked).type
+    if types.is_nested(kind) or is_bytes(kind):
+        raise DataError(
+            f"column '{asked}' of {where} has the type {kind}, expected names or numbers of groups",
+            hint=_columns_hint(table),
+        )
+    return asked
+
+
+def metadata(table: Any, taken: Sequence[str]) -> Any:
+    """Return the other columns of plain values: numbers, truth values, texts; None without any."""
+    names = [f.name for f in table.schema if f.name not in taken and _is_scalar(f.type)]
+    return table.select(names) if names else None
 
 
 def split_column(table: Any, taken: Sequence[str | None]) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +32,10 @@ class Split:
         labels: ``(n,) int64``, indices into ``classes``; −1 for an unlabelled item.
         classes: class names; empty for unlabelled data.
         reporter: shown the progress of computing ids.
+        groups: ``(n,)`` of text, what each item belongs to (a patient, a site, a film); None where
+            nothing says so. Items of one group are never parted.
+        metadata: what else the source says of its items, a ``pyarrow.Table`` with a row for each of
+            ``items``; None where it says nothing.
     """
 
     items: Items
@@ -37,6 +43,8 @@ class Split:
     labels: NDArray[np.int64]
     classes: tuple[str, ...] = ()
     reporter: Reporter = field(default_factory=SilentReporter, repr=False)
+    groups: NDArray[np.str_] | None = None
+    metadata: Any = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,7 +90,10 @@ class Split:
         index = np.asarray(indices)
         if index.dtype != bool:
             index = index.astype(np.int64)
-        return Split(self.items, self.rows[index], self.labels[index], self.classes, self.reporter)
+        groups = None if self.groups is None else self.groups[index]
+        return dataclasses.replace(
+            self, rows=self.rows[index], labels=self.labels[index], groups=groups
+        )
 
     def aligned_to(self, classes: Sequence[str]) -> Split:
         """Return this split with labels that index ``classes``, as a trained head has them.
@@ -106,7 +117,7 @@ class Split:
         mapping = np.array([position.get(name, UNLABELLED) for name in mine] + [-1])
         # the last entry serves UNLABELLED, which indexes from the end
         labels = mapping[self.labels].astype(np.int64)
-        return Split(self.items, self.rows, labels, tuple(classes), self.reporter)
+        return dataclasses.replace(self, labels=labels, classes=tuple(classes))
 
 
 @dataclass(frozen=True, eq=False)

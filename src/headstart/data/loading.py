@@ -21,6 +21,7 @@ from headstart.data.dataset import Dataset, Split
 from headstart.data.decoding import ranged
 from headstart.data.first_look import first_look
 from headstart.data.formats import IMAGE_SUFFIXES
+from headstart.data.item_groups import groups_of_names
 from headstart.data.items import DigestMemo, RangedItems
 from headstart.data.labels import encode
 from headstart.data.levels import ValueRange, checked_range
@@ -42,6 +43,8 @@ def load_data(
     label_column: str | None = None,
     text_column: str | None = None,
     kind: str | None = None,
+    group_column: str | None = None,
+    group_pattern: str | None = None,
     image_folder: str | Path | None = None,
     image_suffix: str | None = None,
     encoding: str | None = None,
@@ -54,7 +57,7 @@ def load_data(
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
 ) -> Dataset:
-    """Load labelled items, and make sure that there is a training and a test split.
+    r"""Load labelled items, and make sure that there is a training and a test split.
 
     Args:
         source: one of
@@ -77,6 +80,11 @@ def load_data(
         text_column: a table's column of texts; likewise, where the items are texts.
         kind: ``image`` or ``text``, where a source might be read as either; a command gives what
             its backbone takes. None: images where there are any.
+        group_column: a table's column that says which items belong together: a patient, a site, a
+            camera, a film. Items of one group are never parted: not by the split that is set
+            aside, nor by folds, and intervals count groups.
+        group_pattern: the same for files: a regular expression that is searched for in the path of
+            each item below the source, whose first bracket names the group: ``"(patient\d+)_"``.
         image_folder: where the paths of a table start: a folder, from here or from the table's
             own folder, which is the default.
         image_suffix: the ending of image files that a table names without it (``".jpg"``).
@@ -114,6 +122,8 @@ def load_data(
         label_column=label_column,
         text_column=text_column,
         kind=kind,
+        group_column=group_column,
+        group_pattern=group_pattern,
         image_folder=image_folder,
         image_suffix=image_suffix,
         encoding=encoding,
@@ -134,6 +144,8 @@ def load_test_data(
     label_column: str | None = None,
     text_column: str | None = None,
     kind: str | None = None,
+    group_column: str | None = None,
+    group_pattern: str | None = None,
     image_folder: str | Path | None = None,
     image_suffix: str | None = None,
     encoding: str | None = None,
@@ -162,6 +174,8 @@ def load_test_data(
         label_column=label_column,
         text_column=text_column,
         kind=kind,
+        group_column=group_column,
+        group_pattern=group_pattern,
         image_folder=image_folder,
         image_suffix=image_suffix,
         encoding=encoding,
@@ -295,7 +309,7 @@ def _read(source: Any, request: Request) -> Source:
     """Read a source, scale its files where a range of values is given, and look at a few."""
     if request.value_range is not None:
         request = dataclasses.replace(request, value_range=checked_range(request.value_range))
-    found = _read_plain(source, request)
+    found = _grouped(_read_plain(source, request), request)
     limits = request.value_range
     if limits is None:
         return dataclasses.replace(found, notes=found.notes + first_look(found))
@@ -303,6 +317,28 @@ def _read(source: Any, request: Request) -> Source:
         role: dataclasses.replace(part, items=RangedItems(part.items, limits, ranged))
         if part.items.encoded
         else part
+        for role, part in found.parts.items()
+    }
+    return dataclasses.replace(found, parts=parts)
+
+
+def _grouped(found: Source, request: Request) -> Source:
+    """Add the groups that names of files say; refuse a column where there are none."""
+    pattern, column = request.group_pattern, request.group_column
+    if pattern is None:
+        if column is not None and all(part.groups is None for part in found.parts.values()):
+            raise DataError(
+                f"the data has no columns, so that group_column='{column}' has no meaning",
+                hint="for files, say what they belong to with group_pattern=REGEX",
+            )
+        return found
+    if column is not None:
+        raise DataError(
+            "both group_column and group_pattern say which items belong together",
+            hint="give one of them",
+        )
+    parts = {
+        role: dataclasses.replace(part, groups=groups_of_names(part.items, pattern))
         for role, part in found.parts.items()
     }
     return dataclasses.replace(found, parts=parts)

@@ -20,6 +20,7 @@ from headstart.data import columns
 from headstart.data.arrays import as_array, image_content
 from headstart.data.content import Content, UndecodableError, digest
 from headstart.data.item_columns import item_column
+from headstart.data.item_groups import groups_of_values
 from headstart.data.items import (
     ArrowItems,
     DigestMemo,
@@ -131,8 +132,14 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
         request = dataclasses.replace(request, image_column=decoded[0])
     item, found = item_column(schema, name, Path(), request)
     label = columns.label_column(
-        schema, name, request.label_column, item, required=request.labels_required
+        schema,
+        name,
+        request.label_column,
+        item,
+        required=request.labels_required,
+        group=request.group_column,
     )
+    group = columns.group_column(schema, name, request.group_column)
     items = (
         _hub_texts(dataset, item, name)
         if found == "text"
@@ -140,11 +147,28 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
     )
     if label is None:
         return unlabelled(items, name), None
+    groups = None
+    if group is not None:
+        groups = groups_of_values(_hub_values(dataset, group), f"column '{group}' of {name}")
+    scalar = columns.metadata(schema, (item, *([label] if isinstance(label, str) else label)))
+    about = None
+    if scalar is not None:
+        about = dataset.with_format("arrow").select_columns(scalar.schema.names)[:]
+    if isinstance(label, tuple):
+        table = dataset.with_format("arrow").select_columns(list(label))[:]
+        where = f"the one-hot columns of {name}"
+        return Part(items, columns.one_hot_names(table, label), where, groups, about), None
     kind = features[label]
     declared = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
     where = f"column '{label}' of {name}"
-    values = dataset.with_format("arrow").select_columns([label])[:].column(label).to_pylist()
-    return Part(items, tuple(class_names(values, where, declared)), where), declared
+    values = _hub_values(dataset, label)
+    return Part(items, tuple(class_names(values, where, declared)), where, groups, about), declared
+
+
+def _hub_values(dataset: Any, column: str) -> list[Any]:
+    rows = dataset.with_format("arrow").select_columns([column])[:]
+    values: list[Any] = rows.column(column).to_pylist()
+    return values
 
 
 def _hub_texts(dataset: Any, column: str, name: str) -> Items:

@@ -31,6 +31,8 @@ class Request:
         text_column: the column of texts; None: find it, where the items are texts.
         kind: what the backbone takes, ``image`` or ``text``; None: not known. It decides where a
             source holds both.
+        group_column: the column that says which rows belong together; None: none does.
+        group_pattern: a regular expression that says it of names of files; None: none does.
         image_folder: where the paths of a table start; None: in the table's own folder.
         image_suffix: the ending of image files that a table names without it.
         encoding: of a CSV or JSON Lines file; None: UTF-8, or what its first bytes say.
@@ -48,6 +50,8 @@ class Request:
     label_column: str | None = None
     text_column: str | None = None
     kind: str | None = None
+    group_column: str | None = None
+    group_pattern: str | None = None
     image_folder: str | Path | None = None
     image_suffix: str | None = None
     encoding: str | None = None
@@ -68,11 +72,15 @@ class Part:
         items: its items, in the source's order.
         names: class name of every item; None for one without a label.
         where: what to call the labels in messages.
+        groups: what every item belongs to; None where nothing says so.
+        metadata: what else the source says of every item, a ``pyarrow.Table`` in the items' order.
     """
 
     items: Items
     names: tuple[str | None, ...]
     where: str
+    groups: tuple[str, ...] | None = None
+    metadata: Any = None
 
 
 def unlabelled(items: Items, where: str) -> Part:

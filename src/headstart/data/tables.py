@@ -16,6 +16,7 @@ from headstart.data import columns
 from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.image_paths import image_folder, require_some_file, with_suffix
 from headstart.data.item_columns import item_column
+from headstart.data.item_groups import groups_of_values
 from headstart.data.items import ArrowItems, Items, TextItems
 from headstart.data.labels import MISSING_TEXT, class_names
 from headstart.data.roles import NO_ROLE, folder_roles, role_of
@@ -104,7 +105,9 @@ def _label_of(table: Any, request: Request) -> str | None:
         return None
     try:
         item = item_column(table, "train", Path(), request).name
-        found = columns.label_column(table, "train", request.label_column, item, required=True)
+        found = columns.label_column(
+            table, "train", request.label_column, item, required=True, group=request.group_column
+        )
     except DataError:
         return None  # whoever reads the table says what is wrong with it
     return ",".join(found) if isinstance(found, tuple) else found
@@ -159,7 +162,8 @@ def _divided(table: Any, name: str, folder: Path, request: Request, short: str) 
     """Divide a table by its split column, if it has one that makes sense."""
     if request.splits == "none":
         return Source(short, {WHOLE: _part(table, name, folder, request)})
-    column = columns.split_column(table, (request.image_column, request.label_column))
+    taken = (request.image_column, request.label_column, request.group_column)
+    column = columns.split_column(table, taken)
     if column is not None:
         values = table.column(column)
         kinds = {value: role_of(value) for value in pc.unique(values).to_pylist() if value}
@@ -323,7 +327,12 @@ def _part(
         label = None
     else:
         label = columns.label_column(
-            table, name, request.label_column, item, required=request.labels_required
+            table,
+            name,
+            request.label_column,
+            item,
+            required=request.labels_required,
+            group=request.group_column,
         )
     items: Items
     if kind == "text":
@@ -336,10 +345,13 @@ def _part(
             if label is not None or like is None:  # a test table without labels is left out anyway
                 require_some_file(paths, start, name)
         items = ArrowItems(data, paths, start, name, request.memo)
+    groups = _groups(table, name, request)
     if label is None:
         return unlabelled(items, name)
+    about = columns.metadata(table, (item, *([label] if isinstance(label, str) else label)))
     if isinstance(label, tuple):
-        return Part(items, columns.one_hot_names(table, label), f"the one-hot columns of {name}")
+        where = f"the one-hot columns of {name}"
+        return Part(items, columns.one_hot_names(table, label), where, groups, about)
     where = f"column '{label}' of {name}"
     try:
         names = tuple(class_names(_label_values(table, label), where))
@@ -347,7 +359,14 @@ def _part(
         if request.labels_required or request.label_column is not None:
             raise
         return unlabelled(items, where)  # it was only a guess that these are labels
-    return Part(items, names, where)
+    return Part(items, names, where, groups, about)
+
+
+def _groups(table: Any, name: str, request: Request) -> tuple[str, ...] | None:
+    column = columns.group_column(table, name, request.group_column)
+    if column is None:
+        return None
+    return groups_of_values(table.column(column).to_pylist(), f"column '{column}' of {name}")
 
 
 def _label_values(table: Any, label: str) -> list[Any]:

@@ -16,6 +16,8 @@ from headstart.core.records import (
     ReliabilityBin,
     Score,
 )
+from headstart.core.row_keys import Keys
+from headstart.evaluation.grouped import grouped_accuracy, grouped_figures
 from headstart.evaluation.intervals import proportion_interval
 from headstart.evaluation.macro import Confusion, balanced_accuracy, confusion_of, macro_f1
 
@@ -76,12 +78,15 @@ def most_likely(
     return order, values
 
 
-def accuracy_score(labels: object, predicted: object, *, level: float = 0.95) -> Score:
+def accuracy_score(
+    labels: object, predicted: object, *, level: float = 0.95, groups: Keys | None = None
+) -> Score:
     """Return the fraction of items that are right, with the exact interval (Blaker 2000).
 
     Args:
         labels, predicted: ``(n,) int``.
         level: the confidence level.
+        groups: n names of what the items belong to; see :func:`evaluate`.
 
     Raises:
         HeadError: if the lengths differ or there is no item.
@@ -91,8 +96,7 @@ def accuracy_score(labels: object, predicted: object, *, level: float = 0.95) ->
         raise HeadError(
             f"expected one prediction per label, found shapes {guess.shape} and {truth.shape}"
         )
-    right = int((truth == guess).sum())
-    return Score(right / len(truth), proportion_interval(right, len(truth), level=level))
+    return _share(truth == guess, groups, level)
 
 
 def evaluate(
@@ -101,6 +105,7 @@ def evaluate(
     classes: Sequence[str],
     *,
     level: float = 0.95,
+    groups: Keys | None = None,
 ) -> Evaluation:
     """Score class probabilities against labels.
 
@@ -115,6 +120,9 @@ def evaluate(
         probabilities: ``(n, k)``, rows that sum to 1: an array, or :class:`ProbabilityBlocks`.
         classes: ``k`` names.
         level: the confidence level.
+        groups: n names of what the items belong to (patients, films). The intervals then are those
+            of :mod:`headstart.evaluation.grouped`: groups count, not items. None: items are
+            independent.
 
     Raises:
         HeadError: if shapes or values are invalid.
@@ -141,15 +149,20 @@ def evaluate(
     loss = -np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()
     top = None
     if k >= _TOP_FROM:
-        among = int((rank < TOP).sum())
-        top = Score(among / n, proportion_interval(among, n, level=level))
+        top = _share(rank < TOP, groups, level)
     dense = k <= DENSE_CLASSES
+    if groups is None:
+        accuracy = _share(predicted == y, None, level)
+        balanced = balanced_accuracy(table, level=level)
+        f1 = macro_f1(table, level=level)
+    else:
+        accuracy, balanced, f1 = grouped_figures(y, predicted, k, groups, level=level)
     return Evaluation(
         n=n,
         classes=tuple(classes),
-        accuracy=accuracy_score(y, predicted, level=level),
-        balanced_accuracy=balanced_accuracy(table, level=level),
-        macro_f1=macro_f1(table, level=level),
+        accuracy=accuracy,
+        balanced_accuracy=balanced,
+        macro_f1=f1,
         log_loss=float(loss),
         ece=float(sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / n),
         per_class=_per_class(table, classes),
@@ -158,6 +171,14 @@ def evaluate(
         top_5=top,
         confused=() if dense else _confused(table, classes),
     )
+
+
+def _share(right: npt.NDArray[np.bool_], groups: Keys | None, level: float) -> Score:
+    """Return the share of items that are right, with its interval."""
+    if groups is None:
+        n = int(right.sum())
+        return Score(n / len(right), proportion_interval(n, len(right), level=level))
+    return grouped_accuracy(right, groups, level=level)
 
 
 def _rank(p: FloatArray, truth: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

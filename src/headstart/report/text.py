@@ -33,15 +33,17 @@ def format_basis(interval: Interval) -> str:
     if interval.method in ("t", "prediction"):
         basis = "t over" if interval.method == "t" else "predicted from"
         return f"{basis} {counted(interval.n, 'repetition')}"
+    if interval.method == "groups":
+        return f"{counted(interval.items or 0, 'item')} in {counted(interval.n, 'group')}"
     name = "Wilson" if interval.method == "wilson" else interval.method
     return f"{name}, n = {interval.n:,}"
 
 
-def format_few(n: int | None) -> str:
+def format_few(n: int | None, of: str = "item") -> str:
     """Return ``only 3 items: ``, and nothing for ten or more."""
     if n is None or n >= FEW_ITEMS:
         return ""
-    return f"only {counted(n, 'item')}: "
+    return f"only {counted(n, of)}: "
 
 
 def format_score(score: Score, *, n: int | None = None) -> str:
@@ -57,9 +59,12 @@ def format_score(score: Score, *, n: int | None = None) -> str:
     if not math.isfinite(score.value):
         return "not defined"
     value, interval = format_percent(score.value), score.interval
-    if interval is not None and n is None:
-        n = interval.items if interval.method in ("t", "prediction") else interval.n
-    few = format_few(n)
+    if interval is not None and interval.method == "groups":
+        few = format_few(interval.n, "group")
+    elif interval is not None and n is None:
+        few = format_few(interval.items if interval.method in ("t", "prediction") else interval.n)
+    else:
+        few = format_few(n)
     return f"{few}{value}" if interval is None else f"{few}{value} ({format_interval(interval)})"
 
 

@@ -84,8 +84,8 @@ class HeadRows:
     Attributes:
         train: ``(m, d) float32``; with ``recompute``, the rows of all passes below each other.
         labels: ``(m,) int64``.
-        items: ``(m,) int64``, which item a row belongs to, by its content; rows of one item, and
-            copies, stay in one fold.
+        items: ``(m,) int64``, which item a row belongs to, by its content and its group; rows of
+            one item, copies, and items of one group stay in one fold.
         held_out: ``(m,) bool``, rows of the items that configurations are chosen by.
         validation: ``(v, d) float32``, those items, as the head would meet them in use.
         test: ``(t, d) float32``.

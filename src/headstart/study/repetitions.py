@@ -196,7 +196,10 @@ def divide(
             )
         rows, labels = np.r_[train.rows, test.rows], np.r_[train.labels, test.labels]
         own = own[0], len(train) + own[1]
-        train = test = Split(train.items, rows, labels, train.classes, train.reporter)
+        groups = None
+        if train.groups is not None and test.groups is not None:
+            groups = np.r_[train.groups, test.groups]
+        train = test = dataclasses.replace(train, rows=rows, labels=labels, groups=groups)
     repetitions = tuple(
         _repetition(train, own, number, seed, drawn=redrawn and number > 0)
         for number in range(config.repeats)
@@ -236,11 +239,16 @@ def _repetition(
     if drawn:
         assert seeds.split is not None
         fraction = len(test) / len(split)
-        train, test = stratified_split(split.labels, fraction, seed=seeds.split, keys=split.ids)
+        train, test = stratified_split(
+            split.labels, fraction, seed=seeds.split, keys=split.ids, groups=split.groups
+        )
     else:
         seeds = dataclasses.replace(seeds, split=None)
     ids = [split.ids[i] for i in train]
-    _, held = stratified_split(split.labels[train], HELD_OUT, seed=seeds.validation, keys=ids)
+    groups = None if split.groups is None else split.groups[train]
+    _, held = stratified_split(
+        split.labels[train], HELD_OUT, seed=seeds.validation, keys=ids, groups=groups
+    )
     return Repetition(number, seeds, train, test, held)
 
 

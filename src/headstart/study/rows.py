@@ -159,7 +159,8 @@ def rows_of(rows: PassRows, bench: Bench, case: Case, repetition: Repetition) ->
     held[validation] = True
     split, positions = bench.data.items(repetition, "train")
     ids = [split.ids[i] for i in positions.tolist()]
-    items = units_among(len(ids), ids).of
+    groups = None if split.groups is None else split.groups[positions]
+    items = units_among(len(ids), ids, groups).of
     passes = bench.passes(case, repetition)
     if passes[0].kind == "rows":
         splits = rows.cached[passes[0], case.cut]
@@ -182,10 +183,12 @@ def rows_of(rows: PassRows, bench: Bench, case: Case, repetition: Repetition) ->
 
 
 def rows_key(bench: Bench, case: Case, repetition: Repetition) -> str:
-    """Return a digest of everything that decides the rows of one configuration."""
+    """Return a digest of everything that decides the rows of one configuration, and its folds."""
     passes = bench.passes(case, repetition)
     own = [dataclasses.replace(one, repetition=repetition.number) for one in passes]
-    return digest_of(*(_key(one, case.cut, bench) for one in own))
+    groups = bench.data.train.groups  # decide no rows, but which are held out together
+    grouped = [] if groups is None else ["groups", *groups.tolist()]
+    return digest_of(*(_key(one, case.cut, bench) for one in own), *grouped)
 
 
 def digest_of(*parts: object) -> str:

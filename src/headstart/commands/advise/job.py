@@ -148,9 +148,11 @@ class _Measurements:
         for note in together.notes:
             self.reporter.note(note)
         self.keys, seed = together.keys, self.run.seed
-        rest, measured = stratified_split(whole.labels, 0.25, seed=seed, keys=self.keys)
+        rest, measured = stratified_split(
+            whole.labels, 0.25, seed=seed, keys=self.keys, groups=whole.groups
+        )
         inner, keys = whole.take(rest), self.keys.take(rest)
-        fit, choose = stratified_split(inner.labels, 0.2, seed=seed, keys=keys)
+        fit, choose = stratified_split(inner.labels, 0.2, seed=seed, keys=keys, groups=inner.groups)
         self.train_keys = keys.take(fit)
         self.train, self.validation = inner.take(fit), inner.take(choose)
         self.held_out = whole.take(measured)
@@ -177,6 +179,7 @@ class _Measurements:
             repetitions=self.config.repetitions,
             seed=self.run.seed,
             keys=self.keys,
+            groups=self.whole.groups,
             reporter=self.reporter,
         )
 
@@ -188,6 +191,7 @@ class _Measurements:
             self.n_classes,
             seed=self.run.seed,
             keys=self.train_keys,
+            groups=self.train.groups,
         )
         assert isinstance(chosen.head, LinearHead)
         return chosen.head

@@ -71,10 +71,17 @@ def examine(
     x, labels, classes = embedded.train_rows(), embedded.train.labels, dataset.classes
     seed, reporter = run.seed, session.reporter
     together = keep_together(labels, x, keys=embedded.train.ids, names=classes)
-    keys = together.keys
+    keys, groups = together.keys, embedded.train.groups
     doubtful, held_out, notes = _doubts(
         TrainingRows(
-            x, labels, len(classes), keys=keys, names=classes, seed=seed, reporter=reporter
+            x,
+            labels,
+            len(classes),
+            keys=keys,
+            groups=groups,
+            names=classes,
+            seed=seed,
+            reporter=reporter,
         )
     )
     session.say(*together.notes, *notes)
@@ -85,6 +92,7 @@ def examine(
         repetitions=config.repetitions,
         seed=seed,
         keys=keys,
+        groups=groups,
         reporter=reporter,
     )
     for note in budget.notes:  # the record has them beside the curve

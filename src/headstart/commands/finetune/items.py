@@ -210,7 +210,7 @@ def _divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split,
             f"the data's own {count(len(validation), 'item')}"
             f" {verb(len(validation), 'chooses', 'choose')} the best epoch",
         )
-    first, second = _held_out(whole.labels, fraction, seed, whole.ids)
+    first, second = _held_out(whole, fraction, seed, whole.ids)
     return whole.take(first), whole.take(second), _held_out_note(len(second), len(whole))
 
 
@@ -232,17 +232,19 @@ class _NearCopies:
         """Return which of the readable items train and which choose, and notes about copies."""
         split = self.whole.take(readable)
         together = keep_together(split.labels, rows, keys=split.ids, names=split.classes)
-        return *_held_out(split.labels, self.fraction, seed, together.keys), together.notes
+        return *_held_out(split, self.fraction, seed, together.keys), together.notes
 
 
 def _held_out(
-    labels: NDArray[np.int64], fraction: float, seed: int, keys: Keys
+    split: Split, fraction: float, seed: int, keys: Keys
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    first, second = stratified_split(labels, fraction, seed=seed, keys=keys)
+    first, second = stratified_split(
+        split.labels, fraction, seed=seed, keys=keys, groups=split.groups
+    )
     if not len(second):
         raise DataError(
             "no item can be held out to choose the best epoch",
-            hint="a class needs at least two different items",
+            hint="a class needs at least two different items, of two groups where groups are given",
         )
     return first, second
 

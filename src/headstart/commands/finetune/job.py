@@ -369,7 +369,7 @@ class _Job:
         """Evaluate the head on the test split, and the figures to beat."""
         train, test = self.items.train, self.items.test
         probabilities = head.likelihoods(self.items.features(test))
-        evaluation = score(test.labels, probabilities, self.dataset.classes)
+        evaluation = score(test.labels, probabilities, self.dataset.classes, groups=test.groups)
         found = list(self.baselines)
         if self.config.baselines:
             found.append(majority_baseline(train.labels, test))

@@ -30,6 +30,7 @@ def fit_probe(
         items.train.labels,
         len(items.train.classes),
         keys=items.train.ids,
+        groups=items.train.groups,
         names=items.train.classes,
         seed=session.run.seed,
         reporter=session.reporter,
@@ -46,7 +47,7 @@ def score_probe(head: LinearHead, items: Items, config: FinetuneConfig) -> Basel
     return Baseline(
         "linear probe",
         f"{what} on the frozen backbone, where the recipe starts",
-        accuracy_score(items.test.labels, predicted),
+        accuracy_score(items.test.labels, predicted, groups=items.test.groups),
     )
 
 

@@ -18,6 +18,7 @@ from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
+from headstart.commands.torn_groups import torn_group_notes
 from headstart.core.errors import DataError
 from headstart.core.records import Baseline
 from headstart.data import Inputs
@@ -71,6 +72,7 @@ def fit(
     with session.clock("extract"):
         embedded = embed(session, (network,), dataset)
     session.say(*embedded.cache_notes(), *embedded.unseen_notes())
+    session.say(*torn_group_notes(embedded, run.seed))
     fingerprints = embedded.fingerprints(network, run)
     with session.clock("fit"):
         trained, found = _trained(fingerprints, embedded, config, session)
@@ -79,7 +81,9 @@ def fit(
         session.say("this head was trained before on the same rows: taken unchanged")
     with session.clock("evaluate"):
         probabilities = trained.head.likelihoods(embedded.test_rows())
-        evaluation = score(embedded.test.labels, probabilities, dataset.classes)
+        evaluation = score(
+            embedded.test.labels, probabilities, dataset.classes, groups=embedded.test.groups
+        )
         baselines = (
             _baselines(fingerprints, embedded, network.inputs, session) if config.baselines else ()
         )
@@ -144,6 +148,7 @@ def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:
         embedded.train.labels,
         len(embedded.train.classes),
         keys=embedded.train.ids,
+        groups=embedded.train.groups,
         names=embedded.train.classes,
         seed=session.run.seed,
         reporter=session.reporter,

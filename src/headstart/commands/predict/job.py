@@ -207,7 +207,7 @@ def evaluate(
         session.cache, model.backbone, model.settings(session), tested, model.trained_on
     )
     session.say(*([near] if near else []))
-    evaluation = score(tested.labels, said.probabilities, model.classes)
+    evaluation = score(tested.labels, said.probabilities, model.classes, groups=tested.groups)
     if folder is not None:
         made = trained if isinstance(trained, str | Path) else trained.folder
         source = None if made is None else Path(made)

@@ -22,6 +22,7 @@ from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions,
 from headstart.commands.sweep.features import check_features, read_features
 from headstart.commands.sweep.options import SWEEP, SweepConfig
 from headstart.commands.sweep.page import sweep_page, write_features_sweep
+from headstart.commands.torn_groups import torn_group_notes
 from headstart.core.errors import ConfigError
 from headstart.core.progress import Reporter
 from headstart.core.records import Evaluation, to_plain
@@ -96,7 +97,7 @@ def sweep(
     session.say(*network.notes)
     with session.clock("extract"):
         embedded = embed(session, tuple(cuts.values()), dataset)
-    session.say(*embedded.unseen_notes())
+    session.say(*embedded.unseen_notes(), *torn_group_notes(embedded, config.seeds[0]))
     views = {name: embedded.train_rows(i) for i, name in enumerate(cuts)}
     with session.clock("fit"):
         found = _run(
@@ -107,6 +108,7 @@ def sweep(
             run,
             session.reporter,
             embedded.train.ids,
+            embedded.train.groups,
         )
     session.say(*found.notes)
     winner = found.winner
@@ -114,7 +116,9 @@ def sweep(
     with session.clock("evaluate"):
         rows = embedded.test_rows(list(cuts).index(winner.view))
         probabilities = found.head.likelihoods(rows)
-        evaluation = score(embedded.test.labels, probabilities, dataset.classes)
+        evaluation = score(
+            embedded.test.labels, probabilities, dataset.classes, groups=embedded.test.groups
+        )
     made = new_run(
         session,
         embedded,
@@ -196,6 +200,7 @@ def _run(
     run: RunOptions,
     reporter: Reporter,
     keys: Sequence[str] | None = None,
+    groups: NDArray[np.str_] | None = None,
 ) -> Sweep:
     return sweep_heads(
         views,
@@ -207,6 +212,7 @@ def _run(
         folds=config.folds,
         seeds=config.seeds,
         keys=keys,
+        groups=groups,
         names=classes,
         device=_head_device(run.device),
         reporter=reporter,

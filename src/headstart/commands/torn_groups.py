@@ -1,0 +1,53 @@
+"""A warning where names of files or columns show groups that the split tears apart."""
+
+from __future__ import annotations
+
+from headstart.commands.embedding import Embedded
+from headstart.core.wording import clean, count
+from headstart.data.group_hints import GroupHint, group_hints
+from headstart.heads.group_check import GroupEffect, group_effect
+
+_LEAST = 0.01
+
+
+def torn_group_notes(embedded: Embedded, seed: int) -> tuple[str, ...]:
+    """Say by how much a score flatters new groups, if something shows groups that it knows.
+
+    Hints come from names and columns; each is measured on the training rows by cross-validation,
+    once with groups torn apart and once with groups kept whole. Only what makes a difference
+    beyond chance, and of a point at least, is told: the largest.
+    """
+    train = embedded.train
+    hints = group_hints(train, embedded.test)
+    measured: list[tuple[GroupHint, GroupEffect]] = []
+    for hint in hints:
+        effect = group_effect(
+            embedded.train_rows(),
+            train.labels,
+            len(train.classes),
+            hint.train,
+            keys=train.ids,
+            seed=seed,
+        )
+        if effect is None or effect.difference.interval is None:
+            continue
+        if effect.difference.value >= _LEAST and effect.difference.interval.low > 0:
+            measured.append((hint, effect))
+    if not measured:
+        return ()
+    return (_told(*max(measured, key=lambda pair: pair[1].difference.value), len(embedded.test)),)
+
+
+def _told(hint: GroupHint, effect: GroupEffect, n_test: int) -> str:
+    what = "names of files" if hint.option == "group_pattern" else f"the column '{hint.value}'"
+    torn, whole = (f"{100 * share:.1f} %" for share in (effect.torn, effect.whole))
+    return (
+        f"{what} show groups of items that belong together (such as '{clean(hint.example)}'), and"
+        f" {hint.torn:,} of {count(n_test, 'test item')} have others of their group in the training"
+        f" split: cross-validated accuracy is {torn} where groups are torn apart and {whole} where"
+        f" they are kept whole, so that the score flatters new groups; keep them whole with"
+        f" {hint.option}='{hint.value}'"
+    )
+
+
+__all__ = ["torn_group_notes"]

@@ -1,0 +1,118 @@
+"""How much of an accuracy rests on having seen others of the same group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headstart.core.division import make_folds, stratified_split
+from headstart.core.errors import HeadError
+from headstart.core.records import Score
+from headstart.core.row_keys import Keys, take_keys
+from headstart.evaluation.grouped import grouped_share
+from headstart.evaluation.targets import FloatArray
+from headstart.heads.contract import TrainingRows
+from headstart.heads.features import as_features, as_rows, subset
+from headstart.heads.registry import head_kind
+
+_MOST_ROWS = 4000
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class GroupEffect:
+    """Cross-validated accuracy of ridge regression, with groups torn apart and kept whole.
+
+    Attributes:
+        torn: accuracy where folds know no groups.
+        whole: accuracy on the same rows where every group is in one fold.
+        difference: the first minus the second, with an interval that counts groups.
+        groups: how many.
+    """
+
+    torn: float
+    whole: float
+    difference: Score
+    groups: int
+
+
+def group_effect(
+    features: object,
+    labels: np.ndarray,
+    n_classes: int,
+    groups: np.ndarray,
+    *,
+    keys: Keys | None = None,
+    seed: int = 0,
+) -> GroupEffect | None:
+    """Measure what keeping groups whole changes; None where it cannot be measured.
+
+    The same rows are predicted twice by a ridge classifier that has not seen them: once with folds
+    that know nothing of the groups, once with folds that hold whole groups out.
+
+    Args:
+        features: ``(n, d)``; beyond 4,000 rows, whole groups are drawn.
+        labels: ``(n,) int64``.
+        n_classes: the number of classes.
+        groups: ``(n,)``, what each row belongs to.
+        keys: n content ids.
+        seed: of folds and draws.
+    """
+    rows = np.arange(len(labels))
+    if len(rows) > _MOST_ROWS:
+        share = _MOST_ROWS / len(rows)
+        rows = stratified_split(labels, share, seed=seed, keys=keys, groups=groups)[1]
+    x, y = as_features(subset(as_rows(features), rows)), labels[rows]
+    own, ids = groups[rows], take_keys(keys, rows)
+    try:
+        loose = _held_out_hits(x, y, n_classes, ids, None, seed)
+        whole = _held_out_hits(x, y, n_classes, ids, own, seed)
+    except HeadError:
+        return None  # too few groups, or classes that lie in one
+    if loose is None or whole is None:
+        return None
+    difference = loose.astype(np.float64) - whole
+    _, of = np.unique(own, return_inverse=True)
+    sums, sizes = np.bincount(of, difference), np.bincount(of)
+    without = (difference.sum() - sums) / np.maximum(len(y) - sizes, 1)
+    # A difference lies in [-1, 1]; moved and halved it is a share.
+    halved = grouped_share((float(difference.mean()) + 1) / 2, (without + 1) / 2, len(y))
+    if halved.interval is None:
+        return None
+    interval = halved.interval
+    moved = type(interval)(
+        2 * interval.low - 1,
+        2 * interval.high - 1,
+        interval.level,
+        interval.method,
+        interval.n,
+        interval.items,
+    )
+    score = Score(float(difference.mean()), moved)
+    return GroupEffect(float(loose.mean()), float(whole.mean()), score, len(sizes))
+
+
+def _held_out_hits(
+    x: FloatArray,
+    y: np.ndarray,
+    n_classes: int,
+    keys: Keys | None,
+    groups: np.ndarray | None,
+    seed: int,
+) -> np.ndarray | None:
+    folds = make_folds(y, _FOLDS, seed=seed, keys=keys, groups=groups)
+    if folds is None:
+        return None
+    kind, hits = head_kind("ridge"), np.zeros(len(y), dtype=bool)
+    for fit, held in folds.splits():
+        within = None if groups is None else groups[fit]
+        training = TrainingRows(
+            x[fit], y[fit], n_classes, keys=take_keys(keys, fit), groups=within, seed=seed
+        )
+        head = kind.fit(training, kind.settings({})).head
+        hits[held] = head.predict(x[held]) == y[held]
+    return hits
+
+
+__all__ = ["GroupEffect", "group_effect"]

@@ -1,0 +1,52 @@
+"""How much of an accuracy rests on groups that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.heads.group_check import group_effect
+
+
+def patients(rng: np.random.Generator, spread: float) -> tuple[np.ndarray, ...]:
+    """Sixty patients of two classes, six slices each; ``spread`` is how far patients lie apart."""
+    groups = np.repeat(np.arange(60), 6)
+    labels = groups % 2
+    own = rng.normal(size=(60, 40)) * spread
+    class_mean = np.zeros(40)
+    class_mean[0] = 1.0
+    x = own[groups] + labels[:, None] * class_mean + rng.normal(size=(360, 40)) * 0.3
+    return x.astype(np.float32), labels, groups.astype(str)
+
+
+def test_groups_that_are_recognised_are_measured() -> None:
+    x, labels, groups = patients(np.random.default_rng(0), 2.0)
+    found = group_effect(x, labels, 2, groups)
+    assert found is not None
+    assert found.groups == 60
+    assert found.torn > found.whole + 0.1
+    assert found.difference.interval is not None
+    assert found.difference.interval.low > 0
+    assert found == group_effect(x, labels, 2, groups)
+
+
+def test_groups_without_meaning_make_no_difference() -> None:
+    x, labels, _ = patients(np.random.default_rng(1), 0.0)
+    drawn = np.random.default_rng(2).permutation(np.repeat(np.arange(60), 6)).astype(str)
+    found = group_effect(x, labels, 2, drawn)
+    assert found is not None
+    assert found.difference.interval is not None
+    assert found.difference.interval.low <= 0
+
+
+def test_what_cannot_be_measured_is_not() -> None:
+    x, labels, _ = patients(np.random.default_rng(3), 1.0)
+    assert group_effect(x, labels, 2, np.array(["one"] * 360)) is None
+
+
+def test_many_rows_are_drawn_by_whole_groups() -> None:
+    rng = np.random.default_rng(4)
+    groups = np.repeat(np.arange(900), 6)
+    x = rng.normal(size=(5400, 5)).astype(np.float32)
+    found = group_effect(x, groups % 2, 2, groups.astype(str))
+    assert found is not None
+    assert 600 <= found.groups <= 700
