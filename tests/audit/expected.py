@@ -28,11 +28,6 @@ PENDING = {
     "frozen_direct_write",
     "ok_gan",
     "ok_reestimated",
-    "keras_training_overridden_mended",
-    "keras_batch_norm_moves_mended",
-    "keras_augmentation_in_predict_mended",
-    "keras_missing_rescaling_mended",
-    "keras_trainable_after_compile_mended",
 }
 """Scripts that the audit does not treat right yet."""
 

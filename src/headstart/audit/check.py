@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from headstart.audit.records import NOWHERE, Finding, Place, Severity
 
 if TYPE_CHECKING:
-    from headstart.audit.events import Backward, Batch, Loss, ModeCall, Pass, Step
+    from headstart.audit.events import Backward, Batch, Load, Loss, ModeCall, Pass, Step
     from headstart.audit.scene import Scene
 
 
@@ -54,6 +54,9 @@ class Check:
     def on_mode(self, seen: ModeCall, scene: Scene) -> None:
         """``train()`` or ``eval()`` is about to act, on a module and everything inside of it."""
 
+    def on_load(self, seen: Load, scene: Scene) -> None:
+        """A state dict has been loaded into a module."""
+
     def on_crash(self, error: BaseException, scene: Scene) -> None:
         """The script has raised an exception that it did not catch; ``finish`` follows."""
 
@@ -88,7 +91,16 @@ class Check:
         )
 
 
-EVENTS = ("on_pass", "on_loss", "on_backward", "before_step", "after_step", "on_batch", "on_mode")
+EVENTS = (
+    "on_pass",
+    "on_loss",
+    "on_backward",
+    "before_step",
+    "after_step",
+    "on_batch",
+    "on_mode",
+    "on_load",
+)
 """The events that the observer tells; a check is called only for those that it overrides."""
 
 

@@ -325,10 +325,28 @@ class ModeCall:
     module: nn.Module | None
 
 
+@dataclass(eq=False)
+class Load:
+    """A state dict was loaded into a module.
+
+    Attributes:
+        place: the line that loaded it.
+        step: how many steps of optimizers had been taken before.
+        passes: how many passes had been seen before.
+        module: the module; only while it is told about.
+    """
+
+    place: Place
+    step: int
+    passes: int
+    module: nn.Module | None
+
+
 __all__ = [
     "Backward",
     "Batch",
     "Call",
+    "Load",
     "LoaderFacts",
     "Loss",
     "ModeCall",

@@ -8,6 +8,7 @@ every sixteenth is looked at, and those after a change of mode or at the beginni
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -24,10 +25,12 @@ from torch.optim.optimizer import (
 
 from headstart.audit import events
 from headstart.audit.check import EVENTS, Check
+from headstart.audit.imports import After
 from headstart.audit.patches import Patches
 from headstart.audit.places import is_discarded, place_of, user_frame, user_place
 from headstart.audit.records import NOWHERE, Finding
 from headstart.audit.scene import Scene
+from headstart.modules.keras_layers import is_keras
 from headstart.modules.observing import tensors_in
 
 DENSE = 48
@@ -97,6 +100,7 @@ class Observer:
         self._mode_call: events.ModeCall | None = None
         self._in_schedule = 0
         self._failed: set[str] = set()
+        self._finder: Any = None
 
     # ---------------------------------------------------------------------------- installation
 
@@ -128,6 +132,11 @@ class Observer:
                 around(kind, "step", self._around_schedule)
         around(base, "__init__", self._around_scheduler)
         around(lr_scheduler.ReduceLROnPlateau, "__init__", self._around_scheduler)
+        if "keras" in sys.modules:
+            self.scene.keras.install()
+        else:
+            self._finder = After("keras", self.scene.keras.install)
+            sys.meta_path.insert(0, self._finder)
 
     def remove(self) -> None:
         """Stop watching, and leave torch as it was."""
@@ -135,6 +144,9 @@ class Observer:
             handle.remove()
         self._handles = []
         self._patches.undo()
+        self.scene.keras.remove()
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
 
     def findings(self) -> tuple[Finding, ...]:
         """Ask every check what it found; the worst come first, then the order of the table."""
@@ -210,7 +222,8 @@ class Observer:
         key = id(module)
         found = self._networks.get(key)
         if found is None:
-            count = sum(1 for _ in module.parameters())
+            # Keras passes modes with its calls: KerasWatch looks at its layers.
+            count = 0 if is_keras(module) else sum(1 for _ in module.parameters())
 
             def forget(_ref: Any, key: int = key) -> None:
                 for table in (self._networks, self._names, self._hot):
@@ -491,13 +504,18 @@ class Observer:
         return train
 
     def _around_load(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def load_state_dict(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        def load(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             result = original(module, *args, **kwargs)
-            if not self._elsewhere():
-                self.scene.loaded(module)
+            if self._elsewhere():
+                return result
+            self.scene.loaded(module)
+            if self._listeners["on_load"]:
+                seen = events.Load(user_place(), self.scene.steps, self.scene.n_passes, module)
+                self._tell("on_load", seen)
+                seen.module = None
             return result
 
-        return load_state_dict
+        return load
 
     def _around_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:

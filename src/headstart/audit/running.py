@@ -17,10 +17,11 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.audit.imports import After
 from headstart.audit.places import is_library
 from headstart.audit.records import Ending, Report
 from headstart.core.errors import ConfigError, DataError
@@ -105,7 +106,7 @@ class _Watching:
             self.install()
             yield
             return
-        finder = _After("torch", self.install)
+        finder = After("torch", self.install)
         sys.meta_path.insert(0, finder)
         try:
             yield
@@ -144,42 +145,14 @@ class _Watching:
         scene = self.observer.scene
         findings = self.observer.findings()
         notes = list(scene.notes)
-        if not scene.n_passes:
+        if not scene.n_passes and not scene.keras.runs:
             notes.append("no network ran: no torch.nn.Module with parameters was called")
-        elif not scene.steps:
+        elif not scene.steps and not scene.keras.runs:
             notes.append(
                 "no training loop was seen: no optimizer of torch.optim took a step; only what"
                 " forward passes show was checked"
             )
         return Report(findings, scene.steps, scene.n_passes, ending, tuple(notes))
-
-
-class _After(importlib.abc.MetaPathFinder):
-    """Calls a function when a package has been imported."""
-
-    def __init__(self, package: str, then: Callable[[], None]) -> None:
-        self.package, self.then, self.busy = package, then, False
-
-    def find_spec(
-        self, fullname: str, _path: Any = None, _target: Any = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self.package or self.busy:
-            return None
-        self.busy = True
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self.busy = False
-        if spec is None or spec.loader is None:
-            return None
-        run = spec.loader.exec_module
-
-        def exec_module(module: types.ModuleType) -> None:
-            run(module)
-            self.then()
-
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
 
 
 @contextlib.contextmanager

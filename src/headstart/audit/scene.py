@@ -21,6 +21,7 @@ from headstart.audit.events import (
     Purpose,
     SchedulerFacts,
 )
+from headstart.audit.keras_watch import KerasWatch
 from headstart.audit.records import Place
 from headstart.modules import kinds
 
@@ -85,6 +86,7 @@ class Scene:
         first_values: by number of a network, the first eight values of every parameter, before its
             first pass.
         notes: remarks about the audit.
+        keras: what happened in Keras models.
     """
 
     def __init__(self) -> None:
@@ -101,6 +103,7 @@ class Scene:
         self.passes_at_backward = 0
         self.steppers: dict[int, set[int]] = {}
         self.notes: list[str] = []
+        self.keras = KerasWatch()
         self.parameters: Any = WeakIdKeyDictionary()
         self.parts: Any = WeakIdKeyDictionary()
         self.set_modes: Any = WeakIdKeyDictionary()

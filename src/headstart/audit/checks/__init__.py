@@ -54,6 +54,13 @@ from headstart.audit.checks.hooks_differ import HooksDiffer
 from headstart.audit.checks.inference_tensors import InferenceTensors
 from headstart.audit.checks.input_mismatch import InputMismatch
 from headstart.audit.checks.input_resolution import InputResolution
+from headstart.audit.checks.keras import (
+    KerasBatchNormMoved,
+    KerasInputMismatch,
+    KerasRandomInPredict,
+    KerasTrainableAfterCompile,
+    KerasTrainingOverridden,
+)
 from headstart.audit.checks.optimizers import (
     GroupWithoutEffect,
     OptimizerHoldsFrozen,
@@ -64,6 +71,7 @@ from headstart.audit.checks.pooling import WrongPooling
 from headstart.audit.checks.preprocessing_differs import PreprocessingDiffers
 from headstart.audit.checks.rows_depend_on_batch import RowsDependOnBatch, RowsDiffer
 from headstart.audit.checks.schedulers import SchedulerMisstepped
+from headstart.audit.checks.selection import TestDataSelects
 from headstart.audit.checks.softmax_before_loss import SoftmaxBeforeLoss
 from headstart.audit.checks.train_evaluation_gap import TrainEvaluationGap
 from headstart.audit.checks.trained_in_evaluation_mode import TrainedInEvaluationMode
@@ -72,6 +80,12 @@ from headstart.core.errors import ConfigError
 
 CHECKS: list[type[Check]] = [
     InputMismatch,
+    TestDataSelects,
+    KerasTrainingOverridden,
+    KerasTrainableAfterCompile,
+    KerasRandomInPredict,
+    KerasInputMismatch,
+    KerasBatchNormMoved,
     TrainEvaluationGap,
     SoftmaxBeforeLoss,
     PreprocessingDiffers,

@@ -1,0 +1,126 @@
+"""The data that chose the epoch are the data that the figure is reported on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from headstart.audit.check import Check
+from headstart.audit.events import Batch, Load, Pass
+from headstart.audit.loaders import Sources
+from headstart.audit.records import Finding, Severity
+from headstart.audit.scene import Scene
+from headstart.modules.observing import tensors_in
+
+Data = tuple[object, ...]
+State = tuple[float, ...]
+
+
+@dataclass
+class _Network:
+    """Evaluations of a network: on what, in which state."""
+
+    evaluated: list[tuple[Pass, Data, State]] = field(default_factory=list)
+    latest: tuple[int, State] | None = None
+    loads: list[tuple[Load, State, int]] = field(default_factory=list)
+
+
+class TestDataSelects(Check):
+    """A state of the network is chosen by its figure on data, and reported on the same data.
+
+    The network was evaluated on them at several times of the training, one of its states of those
+    times was loaded again, and nothing else was evaluated afterwards.
+    """
+
+    __test__ = False  # no test of pytest's
+    code: ClassVar[str] = "test-data-selects"
+    cost: ClassVar[str] = "the figure is too good: it is the best of several on the same data"
+
+    def __init__(self) -> None:
+        self.networks: dict[int, _Network] = {}
+        self.sources = Sources()
+
+    def on_batch(self, seen: Batch, scene: Scene) -> None:
+        """Remember which loaders read the same data."""
+        self.sources.note(seen)
+
+    def on_pass(self, seen: Pass, scene: Scene) -> None:
+        """Take note of what a network is evaluated on, and of its state."""
+        module = seen.network.module
+        if seen.grad or seen.failed or module is None:
+            return
+        known = self.networks.setdefault(seen.network.number, _Network())
+        if known.latest is None or known.latest[0] != seen.step or known.loads:
+            known.latest = (seen.step, _state(module))
+        if len(known.evaluated) < 2000:
+            known.evaluated.append((seen, self._data(seen), known.latest[1]))
+
+    def on_load(self, seen: Load, scene: Scene) -> None:
+        """Take note of a state that is loaded after training has begun."""
+        module = seen.module
+        if not seen.step or module is None:
+            return
+        for network in scene.networks:
+            if network.module is module and network.number in self.networks:
+                known = self.networks[network.number]
+                if len(known.loads) < 200:
+                    known.loads.append((seen, _state(module), len(known.evaluated)))
+
+    def finish(self, scene: Scene) -> Iterator[Finding]:
+        """Yield one finding for every network whose last load went back to an evaluated state."""
+        for number, known in self.networks.items():
+            if not known.loads:
+                continue
+            load, state, count = known.loads[-1]
+            before, after = known.evaluated[:count], known.evaluated[count:]
+            before = [each for each in before if each[0].purpose == "evaluation"]
+            selecting = {data for _, data, at in before if at == state}
+            times = {
+                data: len({seen.step for seen, other, _ in before if other == data})
+                for data in selecting
+            }
+            selecting = {data for data in selecting if times[data] > 1}
+            last = max((seen.step for seen, _, _ in before), default=0)
+            if not selecting or scene.steps > max(load.step, last):
+                continue
+            reported = {data for _, data, _ in after}
+            if reported - selecting:
+                continue
+            severity: Severity = "warning" if reported else "info"
+            said = (
+                "and is then evaluated on the same data"
+                if reported
+                else "and is evaluated on nothing else afterwards"
+            )
+            most = max(times[data] for data in selecting)
+            yield self.finding(
+                f"{scene.networks[number].kind} goes back to the best of {most} states by its"
+                f" figure on data, {said}: that figure is the maximum of {most}, and too good.",
+                place=load.place,
+                severity=severity,
+                confidence=0.8,
+                evidence={"states compared": most, "evaluated afterwards": bool(reported)},
+                fix="choose on a part of the training data, and evaluate the test data once:"
+                " torch.utils.data.Subset(train, held_out)",
+            )
+
+    def _data(self, seen: Pass) -> Data:
+        if seen.loader is not None:
+            return ("loader", self.sources.same(seen.loader))
+        first = next((t for t in tensors_in([seen.args, seen.kwargs])), None)
+        if first is None:
+            return ("line", seen.place)
+        return ("tensor", tuple(first.shape), round(float(first.double().sum()), 3))
+
+
+def _state(module: nn.Module) -> State:
+    """Return a few sums that tell states of a network apart."""
+    tensors: list[Tensor] = list(module.parameters())
+    few = [*tensors[:2], *tensors[-2:]]
+    return tuple(float(each.detach().double().sum()) for each in few)
+
+
+__all__ = ["TestDataSelects"]
