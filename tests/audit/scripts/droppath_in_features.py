@@ -13,10 +13,10 @@ vit.reset_classifier(0)
 def embed(split):
     x, y = tensors(split, 12, size=160)
     x = (x - 0.5) / 0.5
-    rows = [vit(batch) for batch in x.split(4)]
+    rows = [vit(batch) for batch in x.split(4)]  # <- here
     return torch.cat(rows).numpy(), y.numpy()
 
 
-train, test = embed("train"), embed("test")  # <- here
+train, test = embed("train"), embed("test")
 knn = KNeighborsClassifier(3).fit(*train)
 print("accuracy", knn.score(*test))
