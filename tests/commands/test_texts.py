@@ -89,7 +89,13 @@ def test_texts_for_a_backbone_of_images(tmp_path: Path) -> None:
         tmp_path / "all.csv", index=False
     )
     with pytest.raises(DataError, match=r"data are texts.*backbone='hf/"):
-        fit(tmp_path / "all.csv", cache=tmp_path / "c", write=False, reporter=QUIET)
+        fit(
+            tmp_path / "all.csv",
+            "headstart/glyphs",
+            cache=tmp_path / "c",
+            write=False,
+            reporter=QUIET,
+        )
 
 
 @pytest.mark.real

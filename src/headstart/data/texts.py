@@ -147,8 +147,8 @@ class Texts(Inputs):
 
     def order(self, split: Split, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return items with the longest text first, so that a batch has texts of one length."""
-        lengths = [split.items.size(int(split.rows[i])) for i in indices]
-        return indices[np.argsort(-np.asarray(lengths), kind="stable")]
+        lengths = np.array(self._lengths(split.take(indices)), dtype=np.int64)
+        return indices[np.argsort(-lengths, kind="stable")]
 
     def one_shape(self, splits: Sequence[Split]) -> Texts:
         """Return inputs that pad to the longest text, unless most texts are far shorter.
@@ -157,17 +157,18 @@ class Texts(Inputs):
         but 3 % of the texts.
         """
         lengths = [size for split in splits for size in self._lengths(split)]
-        if not lengths:
+        if not any(lengths):
             return self
         longest = min(self.max_length, -(-max(lengths) // _STEP) * _STEP)
         usual = float(np.quantile(lengths, 0.97))
         return self.changed(length=longest) if longest <= 3 * max(usual, _STEP) else self
 
     def _lengths(self, split: Split) -> list[int]:
-        found = []
+        """Return the number of tokens of each text; 0 where it cannot be read."""
+        found = [0] * len(split)
         for i in range(len(split)):
             with contextlib.suppress(UndecodableError, BadFilesError):  # told when it is read
-                found.append(self.sample(split.content(i)).shape[1])
+                found[i] = self.sample(split.content(i)).shape[1]
         return found
 
     @property
@@ -184,13 +185,13 @@ class Texts(Inputs):
         """Return what goes wrong with texts in practice, by name.
 
         ``unmasked``: padded to 64 tokens, and padding counts as text. ``unframed``: without the
-        special tokens. ``short``: no more than 8 tokens are read.
+        special tokens. ``truncated``: no more than 8 tokens are read.
         """
         whole = min(64, self.max_length)
         return {
             "unmasked": self.changed(masked=False, length=whole),
             "unframed": self.changed(special=False),
-            "short": self.changed(max_length=min(8, self.max_length), length=0),
+            "truncated": self.changed(max_length=min(8, self.max_length), length=0),
         }
 
     def plain_rows(self, train: Split, test: Split) -> PlainRows | None:  # noqa: ARG002

@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 
 _CHECKED = 8
 """Items of the first batch that the network and the engine are checked on."""
+_FEW = 8
+"""Items that a part of a batch has at least, where lengths differ."""
+_MUCH_SHORTER = 0.8
+"""A text of less than this share of the longest one begins a part of its own."""
 _SLOW_SECONDS, _STEP_SECONDS = 8.0, 4.0
 """A batch that takes longer than the first is run in steps of less than the second: rows are
 committed between them, and a kill loses no more than a few seconds of work. Rows differ by
@@ -138,9 +143,8 @@ class Extractor:
             for batch in reader:
                 arguments = batch.arguments(self._device)
                 step = self._prepare(arguments, shape, count)
-                for start in range(0, len(batch), step):
-                    part = slice(start, start + step)
-                    rows = self._features(arguments[part], step)
+                for part in self._parts(arguments, step):
+                    rows = self._features(arguments[part].trimmed(), self._filled_to(step))
                     yield FeatureRows(batch.indices[part], rows)
                 if task is not None:
                     task.advance(len(batch))
@@ -183,6 +187,35 @@ class Extractor:
                 step = (step + 1) // 2
         return step
 
+    def _parts(self, inputs: Arguments, step: int) -> Iterator[slice]:
+        """Divide a batch into parts of ``step`` items, or fewer where lengths fall within it."""
+        lengths = (
+            inputs.mask.sum(dim=1).tolist() if self._ragged and inputs.mask is not None else ()
+        )
+        start = 0
+        for end in range(1, len(inputs) + 1):
+            falls = (
+                end < len(lengths)
+                and end - start >= _FEW
+                and lengths[end] < _MUCH_SHORTER * lengths[start]
+            )
+            if end == len(inputs) or end - start == step or falls:
+                yield slice(start, end)
+                start = end
+
+    @property
+    def _ragged(self) -> bool:
+        """Whether parts of batches may have shapes of their own."""
+        engine = self.settings.engine if self.plan is None else self.plan.engine
+        return engine in (EAGER, AS_WRITTEN) and self._differ
+
+    @cached_property
+    def _differ(self) -> bool:
+        return self.cuts[0].inputs.ragged
+
+    def _filled_to(self, step: int) -> int:
+        return 0 if self._ragged else step
+
     def tell(self, reporter: Reporter) -> None:
         """Report, once, how the network ran, and what is odd about items that could be read."""
         for note in (*self.notes, *remark_notes(self.remarks, self.cuts[0].inputs.unit)):
@@ -206,7 +239,8 @@ class Extractor:
         """Check the network on the first batch, and open the engine for ``count`` items."""
         precision = self.settings.precision
         begun = time.perf_counter()
-        expected = _check_rows(self.cuts, inputs[:_CHECKED], precision)
+        few = inputs[-_FEW:].trimmed() if self._ragged else inputs[:_CHECKED]
+        expected = _check_rows(self.cuts, few, precision)
         self._item_seconds = (time.perf_counter() - begun) / (2 * len(inputs[:_CHECKED]) + 1)
         if self._item_seconds * self.settings.batch_size > _SLOW_SECONDS:
             # It may have been the first pass only that took long: measure another.
@@ -289,7 +323,7 @@ def _check_rows(
     together = features_of(cuts, company)
     again = features_of(cuts, company)
     apart = features_of(cuts, some[:1])
-    bare = _unpadded_rows(cuts, some)
+    bare = _unpadded_rows(cuts)
     for cut, rows, repeated, alone, short in zip(cuts, together, again, apart, bare, strict=True):
         where = cut.name if cut.layer is None else f"{cut.name} at {cut.layer}"
         scale = float(rows.float().abs().max()) or 1.0
@@ -314,34 +348,35 @@ def _check_rows(
                 "recurrent layers with another batch_first; such features are not cached",
             )
         if short is not None:
-            _check_padding(rows[short[0] : short[0] + 1], short[1], scale, precision, where, unit)
+            _check_padding(*short, precision, where, unit)
         _check_varies(cut, rows[: len(some)], some, where)
     return [rows[: len(some)] for rows in together]
 
 
-def _unpadded_rows(cuts: Sequence[Backbone], some: Arguments) -> list[tuple[int, Tensor] | None]:
-    """Return, at every cut, the row of the item with most padding when it has none; else None."""
-    nothing: list[tuple[int, Tensor] | None] = [None] * len(cuts)
-    if some.mask is None:
-        return nothing
-    shortest = int(some.mask.sum(dim=1).argmin())
-    alone = some.unpadded(shortest)
-    if alone.mask is None or alone.mask.shape == some.mask[:1].shape:
-        return nothing
-    return [(shortest, rows) for rows in features_of(cuts, alone)]
+def _unpadded_rows(cuts: Sequence[Backbone]) -> list[tuple[Tensor, Tensor] | None]:
+    """Return, at every cut, rows of the probe with padding, and of its shortest item without."""
+    probe = cuts[0].probe(4)
+    if probe.mask is None:
+        return [None] * len(cuts)
+    shortest = int(probe.mask.sum(dim=1).argmin())
+    order = [shortest, *(i for i in range(len(probe)) if i != shortest)]
+    probe = probe[torch.tensor(order, device=probe.device)]
+    pairs = zip(features_of(cuts, probe), features_of(cuts, probe[:1].trimmed()), strict=True)
+    return list(pairs)
 
 
 def _check_padding(
-    padded: Tensor, bare: Tensor, scale: float, precision: Precision, where: str, unit: str
+    padded: Tensor, bare: Tensor, precision: Precision, where: str, unit: str
 ) -> None:
     """Refuse a row that padding changes, or whose shape depends on it."""
-    if padded.shape != bare.shape:
+    scale = float(padded.float().abs().max()) or 1.0
+    if padded.shape[1:] != bare.shape[1:]:
         raise BackboneError(
             f"{where} gives features of shape {tuple(padded.shape[1:])} in a batch and"
             f" {tuple(bare.shape[1:])} alone: {unit} differ in length",
             hint="use pooling='avg'",
         )
-    change = float((padded - bare).float().abs().max()) / scale
+    change = float((padded[:1] - bare).float().abs().max()) / scale
     if not change <= TOLERANCE[precision]:
         raise BackboneError(
             f"{where} gives one of the {unit} other features when it is padded to the length of"

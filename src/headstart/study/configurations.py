@@ -60,7 +60,8 @@ class Configuration:
         batch_size: items in a batch, where rows depend on it. None: that of the study.
         inputs: a deliberate mistake that the backbone's inputs know by this name
             (:meth:`~headstart.data.Inputs.mistakes`), for images ``unscaled``, ``unnormalised``,
-            ``misnormalised`` and ``swapped-channels``.
+            ``misnormalised`` and ``swapped-channels``, for texts ``unmasked``, ``unframed`` and
+            ``truncated``.
         preprocessing: fields of the backbone's inputs to replace.
         layer, pooling: another cut. None: that of the backbone.
         head: another head. None: that of the study.
@@ -224,6 +225,9 @@ TERMS: dict[str, tuple[Fields, str]] = {
     "unnormalised": ({"inputs": "unnormalised"}, "inputs 0..1"),
     "misnormalised": ({"inputs": "misnormalised"}, "inputs with another mean and deviation"),
     "swapped-channels": ({"inputs": "swapped-channels"}, "red and blue swapped"),
+    "unmasked": ({"inputs": "unmasked"}, "padding counts as text"),
+    "unframed": ({"inputs": "unframed"}, "texts without special tokens"),
+    "truncated": ({"inputs": "truncated"}, "texts cut after 8 tokens"),
     "features": ({"mode": "eval", "autograd": "inference", "recipe": None}, "frozen backbone"),
     "finetune": ({"recipe": ""}, "backbone trained too; finetune:NAME by a recipe"),
     "sgd": ({"optimizer": "sgd"}, "linear layer (or with finetune, everything) by SGD, StepLR"),

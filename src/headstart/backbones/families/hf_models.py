@@ -109,16 +109,26 @@ def _folder(request: Request) -> Path:
     return _from_hub(request.name)
 
 
+def in_hub_cache(name: str) -> Path | None:
+    """Return the folder of a model in the hub's cache on this machine; None: it is not there."""
+    try:
+        import huggingface_hub as hub
+
+        found = Path(hub.snapshot_download(name, allow_patterns=_FILES, local_files_only=True))
+    except Exception:
+        return None
+    whole = (found / "config.json").is_file() and any(found.rglob("*.safetensors"))
+    return found if whole else None
+
+
 def _from_hub(name: str) -> Path:
     import huggingface_hub as hub
 
-    download: Any = hub.snapshot_download
-    with contextlib.suppress(Exception):  # not in the cache: it is downloaded
-        found = Path(download(name, allow_patterns=_FILES, local_files_only=True))
-        if (found / "config.json").is_file() and any(found.rglob("*.safetensors")):
-            return found
+    found = in_hub_cache(name)
+    if found is not None:
+        return found
     try:
-        return Path(download(name, allow_patterns=_FILES))
+        return Path(hub.snapshot_download(name, allow_patterns=_FILES))
     except Exception as error:
         raise BackboneError(
             f"hf/{name} is not on this machine and cannot be downloaded"
@@ -395,4 +405,4 @@ HF = Family(
     folder=local_folder,
 )
 
-__all__ = ["HF"]
+__all__ = ["HF", "in_hub_cache"]
