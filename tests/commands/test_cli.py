@@ -201,7 +201,7 @@ def test_mistakes_about_backbones(command, folder, tmp_path):
         ("--weights", "no.safetensors"): "--weights belongs to a backbone that is named",
         ("--pooling", "max"): "pooling must be one of",
         ("--head", "forest"): "--head must be one of auto,",
-        ("--precision", "float8"): "--precision must be one of float32,",
+        ("--precision", "float8"): "--precision must be one of auto, float32,",
         ("--device", "cuda:77"): "cannot be used",
         ("--bad-files", "eat"): "--bad-files must be raise or skip, not 'eat'",
     }.items():

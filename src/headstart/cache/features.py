@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import functools
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,11 @@ from headstart.core.wording import format_bytes
 from headstart.data import BadItem, NumberedView, Split
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.extraction import Extraction, Extractor, Precision, Storage
-from headstart.store import FeatureSet, Memo, Space, Store
+from headstart.extraction.choice import settled
+from headstart.extraction.engines import AUTO
+from headstart.extraction.machine import half_types
+from headstart.extraction.plan import Memory
+from headstart.store import FeatureSet, Memo, Space, Store, result_key
 
 FEATURES = "features"
 """The column of a feature space."""
@@ -104,6 +109,23 @@ class CachedFeatures:
         return np.asarray(self.sets[0].array(), dtype=np.float32)
 
 
+class _Plans:
+    """Results of trials among the small results of a store; what cannot be kept is forgotten."""
+
+    def __init__(self, store: Store) -> None:
+        self._results = store.results("plans")
+
+    def get(self, about: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return what is remembered; None: nothing."""
+        found = self._results.get(result_key(about))
+        return None if found is None else found.values
+
+    def put(self, about: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Remember values."""
+        with contextlib.suppress(StoreError):
+            self._results.put(result_key(about), values=values)
+
+
 class FeatureCache:
     """Features on disk under one folder.
 
@@ -144,7 +166,60 @@ class FeatureCache:
     ) -> Space:
         """Return the space of a cut."""
         settings = settings or Extraction()
+        settings.check_precision(settings.resolve_device())
         return self.store.space(describe_space(cut, settings.precision, view, settings.storage))
+
+    def settled(
+        self,
+        settings: Extraction,
+        cuts: Sequence[Backbone],
+        splits: Sequence[Split],
+        reporter: Reporter | None = None,
+    ) -> Extraction:
+        """Return settings whose precision is not ``auto``, for a job over some splits.
+
+        Rows that are stored decide: a job is not computed again because a trial comes out
+        otherwise, or because it was the small beginning of a larger one. Without any, a trial
+        decides, which is remembered.
+
+        Args:
+            settings: of the job.
+            cuts: one network.
+            splits: its items.
+            reporter: told why the precision is not float32, or what was weighed.
+        """
+        if settings.precision != AUTO:
+            return settings
+        halves = half_types(settings.resolve_device())
+        choices: tuple[Precision, ...] = ("float32", *halves)
+        if halves:
+            stored = {name: self._stored(settings, name, cuts, splits) for name in choices}
+            most = max(choices, key=lambda name: stored[name])
+            if stored[most]:
+                return dataclasses.replace(settings, precision=most)
+        count = sum(len(split) for split in splits)
+        found, why = settled(settings, cuts, splits[0], count, self.plans())
+        if why and reporter is not None:
+            reporter.note(why)
+        return found
+
+    def _stored(
+        self,
+        settings: Extraction,
+        precision: Precision,
+        cuts: Sequence[Backbone],
+        splits: Sequence[Split],
+    ) -> int:
+        """Return how many rows of the splits are stored in a precision."""
+        exact = dataclasses.replace(settings, precision=precision)
+        spaces = [self.space(cut, exact) for cut in cuts]
+        return sum(
+            len(split) - len(space.missing(split.ids, 0)) for space in spaces for split in splits
+        )
+
+    def plans(self) -> Memory:
+        """Return the memory of trials: which precision and engine suit a network here."""
+        return _Plans(self.store)
 
     def features(
         self,
@@ -179,7 +254,10 @@ class FeatureCache:
         """
         begun = time.perf_counter()
         reporter = reporter or SilentReporter()
-        with _extractor(cuts, settings) as extractor:
+        if not isinstance(cuts, Extractor):
+            cuts = (cuts,) if isinstance(cuts, Backbone) else tuple(cuts)
+            settings = self.settled(settings or Extraction(), cuts, (split,), reporter)
+        with _extractor(cuts, settings, self.plans()) as extractor:
             spaces = tuple(self.space(cut, extractor.settings, view) for cut in extractor.cuts)
             ids, number = split.ids, 0 if view is None else view.number
             if missing_rows(spaces, ids, number):
@@ -225,6 +303,8 @@ def fill_features(
     def compute(keys: list[str]) -> Iterator[Block]:
         for rows in extractor.rows(split, split.positions(keys), view=view):
             ids = [split.ids[i] for i in rows.indices]
+            if reporter is not None:
+                extractor.tell(reporter)  # how the network runs, once the first batch has run
             yield Block(ids, [{FEATURES: block} for block in rows.features])
 
     filled = fill(
@@ -242,11 +322,11 @@ def fill_features(
 
 
 def _extractor(
-    cuts: Backbone | Sequence[Backbone] | Extractor, settings: Extraction | None
+    cuts: Sequence[Backbone] | Extractor, settings: Extraction | None, memory: Memory
 ) -> AbstractContextManager[Extractor]:
     if isinstance(cuts, Extractor):
         return nullcontext(cuts)
-    return Extractor((cuts,) if isinstance(cuts, Backbone) else cuts, settings)
+    return Extractor(cuts, settings, memory)
 
 
 def _explain(space: Space, reporter: Reporter) -> None:

@@ -182,7 +182,9 @@ def embed(session: Session, cuts: Sequence[Backbone], dataset: Dataset) -> Embed
     found: dict[str, CachedFeatures] = {}
     unreadable: list[tuple[str, str]] = []
     hint = None
-    with Extractor(cuts, session.run.extraction()) as extractor:
+    splits = [dataset.splits[name] for name in ("train", "test")]
+    settings = session.settle_precision(cuts, splits)
+    with Extractor(cuts, settings, session.cache.plans()) as extractor:
         for name in ("train", "test"):
             try:
                 found[name] = session.cache.features(

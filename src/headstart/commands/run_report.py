@@ -92,6 +92,7 @@ def new_run(
     plain: dict[str, Any] = {}
     for group in (call.config if settings is None else settings, call.run, call.reading):
         plain |= to_plain(recorded(group))
+    plain["precision"] = session.run.precision  # settled, where the call left it open
     spec = call.backbone if spec is None else spec
     return Run(
         head=head,

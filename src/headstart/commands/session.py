@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstart.commands.run_place import prepare_folder
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.progress import Clock
 from headstart.core.wording import clean
 from headstart.data import Dataset, Split, load_data, load_items, load_test_data
+
+if TYPE_CHECKING:
+    from headstart.backbones import Backbone
+    from headstart.extraction import Extraction
 
 
 class Session:
@@ -39,6 +45,15 @@ class Session:
         for note in notes:
             self.reporter.note(note)
         self.notes += notes
+
+    def settle_precision(self, cuts: Sequence[Backbone], splits: Sequence[Split]) -> Extraction:
+        """Settle ``precision='auto'`` for the run, and return how it extracts.
+
+        From then on ``run`` has the precision that rows are computed in.
+        """
+        settings = self.cache.settled(self.run.extraction(), cuts, splits, self.reporter)
+        self.run = dataclasses.replace(self.run, precision=settings.precision)
+        return settings
 
     def open_dataset(
         self,

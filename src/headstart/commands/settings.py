@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, 
 
 from headstart.commands.backbone_spec import BackboneSpec
 from headstart.core.errors import ConfigError
-from headstart.core.settings import Fault, check, option, options_of, settle
+from headstart.core.records import Precision
+from headstart.core.settings import Fault, check, like, option, options_of, settle
+from headstart.extraction.engines import AUTO
 from headstart.extraction.settings import Extraction
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class RunOptions(Extraction):
     """How to run a backbone over items, and where results go: what all commands share.
 
     Attributes:
+        precision: as for :class:`~headstart.extraction.Extraction`, and ``auto`` by default.
         seed: of every random choice.
         on_bad: ``raise`` at the end of reading if items cannot be read, or ``skip`` them.
         cache: place of the feature cache: a folder, an address such as ``s3://bucket/features``,
@@ -48,6 +51,7 @@ class RunOptions(Extraction):
         reporter: where notes and progress go. None: standard error.
     """
 
+    precision: Precision = like(Extraction, "precision", AUTO)
     seed: int = option(0, "Seed of every random choice.", at_least=0, panel=RUNNING)
     on_bad: OnBad = option(
         "raise",
@@ -250,6 +254,7 @@ class Signature(Generic[Config]):
         hidden: options of the backbone that only Python offers.
         shown: by option the default as the help text shows it, where it is not what others have.
         builds: whether it builds a backbone; one that takes a run has that of the run.
+        weighs: whether it weighs precisions; for one that does not, ``auto`` means float32.
     """
 
     name: str
@@ -259,6 +264,7 @@ class Signature(Generic[Config]):
     hidden: tuple[str, ...] = ()
     shown: Mapping[str, str] = dataclasses.field(default_factory=dict)
     builds: bool = True
+    weighs: bool = True
 
     def settle(
         self,
@@ -287,12 +293,18 @@ class Signature(Generic[Config]):
         if not self.builds:
             own, shared, data = settle(self.name, overrides, *groups)
             self._refuse_unused(shared, data)
-            return Settled(own, shared, data, spec)
+            return Settled(own, self._weighed(shared), data, spec)
         own, shared, data, built = settle(self.name, overrides, *groups, spec)
         self._refuse_unused(shared, data)
         if named or backbone is spec:
-            return Settled(own, shared, data, built)
-        return Settled(own, shared, data, _recut(backbone, built))
+            return Settled(own, self._weighed(shared), data, built)
+        return Settled(own, self._weighed(shared), data, _recut(backbone, built))
+
+    def _weighed(self, run: RunOptions) -> RunOptions:
+        """Return the shared settings, with a precision where none is weighed."""
+        if self.weighs or run.precision != AUTO:
+            return run
+        return dataclasses.replace(run, precision="float32")
 
     def _refuse_unused(self, run: RunOptions, reading: ReadOptions) -> None:
         given = {**_differing(run, self.run), **_differing(reading, ReadOptions())}

@@ -29,8 +29,9 @@ from headstart.core.records import Precision
 from headstart.data import BadItem, NumberedView, Split, read_batches
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.data.remarks import remark_notes
-from headstart.extraction.engines import AUTO, EAGER
-from headstart.extraction.plan import AS_WRITTEN, Plan, Trial
+from headstart.extraction.choice import settled
+from headstart.extraction.engines import AUTO, EAGER, EngineUnfitError
+from headstart.extraction.plan import AS_WRITTEN, Memory, Plan, Trial, unfit_note
 from headstart.extraction.precision import TOLERANCE, autocast
 from headstart.extraction.settings import Extraction
 from headstart.modules.modes import evaluation_mode
@@ -72,7 +73,8 @@ class Extractor:
 
     Args:
         cuts: the same network with the same inputs.
-        settings: batch size, precision, device.
+        settings: batch size, precision (not ``auto``), device.
+        memory: of earlier trials of engines.
 
     Attributes:
         bad: items that could not be read so far, with their positions in their split.
@@ -83,7 +85,12 @@ class Extractor:
             weighs its preparations against them.
     """
 
-    def __init__(self, cuts: Sequence[Backbone], settings: Extraction | None = None) -> None:
+    def __init__(
+        self,
+        cuts: Sequence[Backbone],
+        settings: Extraction | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         self.cuts = tuple(cuts)
         self.settings = settings or Extraction()
         self.bad: list[BadItem] = []
@@ -91,7 +98,10 @@ class Extractor:
         self.notes: list[str] = []
         self.plan: Plan | None = None
         self.ahead = 0
+        self.memory = memory
+        self._trial: Trial | None = None
         self._device = self.settings.resolve_device()
+        self.settings.check_precision(self._device)
         self._open = contextlib.ExitStack()
         self._forward: Run | None = None
         self._item_seconds = 0.0
@@ -226,14 +236,27 @@ class Extractor:
         """Run some items, filled up to ``shape``."""
         assert self._forward is not None
         with self._computing():
-            outputs = self._forward(inputs.filled(shape))
+            try:
+                outputs = self._forward(inputs.filled(shape))
+            except EngineUnfitError as unfit:  # of a shape, say, that the first batch did not have
+                assert self.plan is not None
+                assert self._trial is not None
+                self.notes.append(unfit_note(self.plan.engine, unfit))
+                self._forward, self.plan = self._trial.as_written()
+                outputs = self._forward(inputs.filled(shape))
         return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
         module, precision = self.cuts[0].module, self.settings.precision
-        with evaluation_mode(module), torch.inference_mode(), autocast(precision, self._device):
-            yield
+        threads = torch.get_num_threads()
+        if self.plan is not None:
+            _set_threads(self.plan.threads)
+        try:
+            with evaluation_mode(module), torch.inference_mode(), autocast(precision, self._device):
+                yield
+        finally:
+            _set_threads(threads)
 
     def _start(self, inputs: Arguments, shape: int, count: int) -> Run:
         """Check the network on the first batch, and open the engine for ``count`` items."""
@@ -247,7 +270,7 @@ class Extractor:
             begun = time.perf_counter()
             features_of(self.cuts, inputs[:_CHECKED])
             self._item_seconds = (time.perf_counter() - begun) / len(inputs[:_CHECKED])
-        trial = Trial(
+        trial = self._trial = Trial(
             self.cuts,
             precision,
             self._device,
@@ -256,11 +279,20 @@ class Extractor:
             expected,
             self._item_seconds,
             self._open.enter_context,
+            self.memory,
+            fixed=self.cuts[0].inputs.unit == "images",
         )
         name = self.settings.engine
         run, self.plan = trial.chosen() if name == AUTO else trial.named(name)
         self.notes += trial.notes
+        if self.plan.reason:
+            self.notes.append(str(self.plan))
         return run
+
+
+def _set_threads(count: int) -> None:
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 def extract(
@@ -272,6 +304,8 @@ def extract(
     reporter: Reporter | None = None,
 ) -> FeatureRows:
     """Compute the features of a split in memory, without a cache.
+
+    Nothing is kept of the trials of ``precision='auto'`` and ``engine='auto'`` either.
 
     Args:
         cuts: one network, cut at one or several places.
@@ -289,6 +323,9 @@ def extract(
     """
     reporter = reporter or SilentReporter()
     cuts = (cuts,) if isinstance(cuts, Backbone) else tuple(cuts)
+    settings, why = settled(settings or Extraction(), cuts, split, len(split))
+    if why:
+        reporter.note(why)
     with (
         Extractor(cuts, settings) as extractor,
         reporter.task("extract features", len(split), cuts[0].inputs.unit) as task,

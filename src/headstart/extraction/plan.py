@@ -1,12 +1,17 @@
 """The execution plan: which engine runs a network, chosen by what a job costs with each.
 
 With ``engine='auto'`` a small job runs the network as it is written, without any preparation. For a
-larger one runs on a copy with folded batch norms.
+larger one the plan compares ``seconds to prepare + items × seconds an item`` over the engines:
+those that were measured before for this network, shape of batch, device and library versions by
+what is remembered, others by what the table expects of them. An engine that should pay clearly is
+opened on the first batch, checked, and timed against the network on a copy with folded norms; the
+faster one runs the job, and its figures are remembered.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,10 +23,12 @@ from headstart.backbones import Backbone, features_of
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.core.records import Precision
+from headstart.core.wording import format_seconds
 from headstart.extraction.engines import EAGER, EngineUnfitError, find_engine
 from headstart.extraction.engines.eager import arranged
-from headstart.extraction.engines.table import Engine
-from headstart.extraction.precision import TOLERANCE
+from headstart.extraction.engines.table import Engine, engines
+from headstart.extraction.machine import describe_machine, describe_network
+from headstart.extraction.precision import ROW_TOLERANCE, TOLERANCE, row_errors
 
 if TYPE_CHECKING:
     from headstart.extraction.engines.table import Run
@@ -29,6 +36,12 @@ if TYPE_CHECKING:
 AS_WRITTEN = "as written"
 _SMALL_SECONDS = 1.0
 """A job that takes no longer than this is not worth any preparation."""
+_MARGIN = 1.3
+"""A job has to promise to be this much shorter with an engine that was not measured."""
+_SAMPLE_SECONDS, _SAMPLE, _ROUNDS = 0.3, 8, 2
+"""Timing takes a few passes over at most this many items, fewer where the network is slow."""
+_THREADS_SECONDS, _THREADS_GAIN = 5.0, 1.1
+"""From this length on a job finds out whether one thread is faster; a busy machine may be."""
 
 
 class Memory(Protocol):
@@ -47,14 +60,24 @@ class Plan:
 
     Attributes:
         engine: name of an engine, or ``as written``.
-        reason: why, as the end of a sentence; empty where nothing was chosen.
+        precision: of the passes.
+        batch_size: items in a pass.
+        threads: of torch, on the CPU.
+        reason: why; empty where nothing was weighed.
     """
 
     engine: str
+    precision: Precision
+    batch_size: int
+    threads: int
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"the network runs on the engine '{self.engine}': {self.reason}"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return (
+            f"engine '{self.engine}' in {self.precision}, batches of {self.batch_size}, {threads}: "
+            f"{self.reason}"
+        )
 
 
 @dataclass
@@ -67,9 +90,11 @@ class Trial:
         inputs: the first batch, filled up to the shape of all.
         count: items that have to be computed.
         expected: rows of the first items, from the network as it is written.
-        item_seconds: as it is written.
+        item_seconds: as it is written; a first estimate.
         enter: keeps a context open as long as the extractor.
         memory: of earlier trials.
+        fixed: whether all batches will have this shape; no engine made for a shape is tried else.
+        notes: engines that did not work out, and why.
     """
 
     cuts: Sequence[Backbone]
@@ -81,6 +106,7 @@ class Trial:
     item_seconds: float
     enter: Callable[[contextlib.AbstractContextManager[Run]], Run]
     memory: Memory | None = None
+    fixed: bool = True
     notes: list[str] = field(default_factory=list)
 
     def named(self, name: str) -> tuple[Run, Plan]:
@@ -95,21 +121,111 @@ class Trial:
         if missing is not None:
             raise missing
         try:
-            return self._opened(engine), Plan(name)
+            return self._opened(engine), self._plan(name)
         except EngineUnfitError as unfit:
-            self.notes.append(
-                f"the engine '{name}' does not run this network ({unfit}): it runs as it is written"
-            )
-            return self._as_written()
+            self.notes.append(unfit_note(name, unfit))
+            return self.as_written()
+
+    def as_written(self) -> tuple[Run, Plan]:
+        """Run the network as it is written."""
+        return (lambda inputs: features_of(self.cuts, arranged(inputs))), self._plan(AS_WRITTEN)
 
     def chosen(self) -> tuple[Run, Plan]:
         """Choose an engine for the job, and open it."""
         if self.count * self.item_seconds <= _SMALL_SECONDS:
-            return self._as_written()
-        return self._opened(find_engine(EAGER)), Plan(EAGER)
+            return self.as_written()
+        written, _ = self.as_written()
+        own = self._timed(written, self._sample())
+        if self.count * own <= _SMALL_SECONDS:
+            return self.as_written()
+        self._choose_threads(written, own)
+        eager = self._opened(find_engine(EAGER))
+        with torch.no_grad():
+            eager(self._sample())
+        eager_item = self._timed(eager, self._sample())
+        known = self._remembered()
+        reason = f"{self._rate(eager_item)}"
+        for total, engine in self._candidates(known, own):
+            if total >= self.count * eager_item:
+                reason += f"; '{engine.name}' does not pay for {self.count:,} {self._unit}"
+                break
+            remembered = engine.name in known
+            begun = time.perf_counter()
+            try:
+                run = self._opened(engine)
+            except (EngineUnfitError, BackboneError) as unfit:
+                known[engine.name] = {"unfit": str(unfit)}
+                self._remember(known)
+                reason += f"; '{engine.name}' cannot run it ({unfit})"
+                continue
+            seconds = time.perf_counter() - begun
+            if remembered:
+                item = float(known[engine.name]["item"])
+                how = f"{self._rate(item)}, measured in an earlier run"
+                return run, self._plan(engine.name, how)
+            item = self._timed(run, self.inputs, rounds=1)
+            known[engine.name] = {"item": item, "seconds": max(0.0, seconds - item)}
+            self._remember(known)
+            if item < eager_item:
+                how = (
+                    f"{self._rate(item)} against {self._rate(eager_item)} in eager, ready after"
+                    f" {format_seconds(seconds)}"
+                )
+                return run, self._plan(engine.name, how)
+            reason += f"; '{engine.name}' is slower ({self._rate(item)})"
+        return eager, self._plan(EAGER, reason)
 
-    def _as_written(self) -> tuple[Run, Plan]:
-        return (lambda inputs: features_of(self.cuts, arranged(inputs))), Plan(AS_WRITTEN)
+    @property
+    def _unit(self) -> str:
+        return self.cuts[0].inputs.unit
+
+    def _rate(self, item_seconds: float) -> str:
+        return f"{1 / item_seconds:,.0f} {self._unit}/s"
+
+    def _plan(self, engine: str, reason: str = "") -> Plan:
+        threads = torch.get_num_threads()
+        return Plan(engine, self.precision, len(self.inputs), threads, reason)
+
+    def _candidates(self, known: Mapping[str, Any], own: float) -> list[tuple[float, Engine]]:
+        """Return engines with the seconds that the job should take on them, the fastest first."""
+        found: list[tuple[float, Engine]] = []
+        for engine in engines() if self.fixed else ():
+            prospect = engine.prospect.get(self.device.type)
+            if prospect is None or self.precision not in prospect.gain or engine.missing():
+                continue
+            record = known.get(engine.name)
+            if record is None:
+                job = prospect.seconds + self.count * own / prospect.gain[self.precision]
+                found.append((_MARGIN * job, engine))
+            elif "unfit" not in record:
+                found.append((record["seconds"] + self.count * record["item"], engine))
+        return sorted(found, key=lambda each: each[0])
+
+    def _choose_threads(self, run: Run, seconds: float) -> None:
+        """Take one thread where several wait for each other: on a busy machine, say."""
+        several = torch.get_num_threads()
+        if self.device.type != "cpu" or several == 1 or self.count * seconds < _THREADS_SECONDS:
+            return
+        torch.set_num_threads(1)  # the pipeline restores it behind every batch
+        alone = self._timed(run, self._sample())
+        torch.set_num_threads(several)
+        if alone * _THREADS_GAIN < min(seconds, self._timed(run, self._sample())):
+            torch.set_num_threads(1)
+
+    def _sample(self) -> Arguments:
+        most = int(_SAMPLE_SECONDS / max(self.item_seconds, 1e-9))
+        return self.inputs[: max(1, min(_SAMPLE, most))]
+
+    def _timed(self, run: Run, inputs: Arguments, rounds: int = _ROUNDS) -> float:
+        """Return the seconds an item of passes that are warm: the best of a few."""
+        times = []
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            run(inputs)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            times.append(time.perf_counter() - begun)
+        return min(times) / len(inputs)
 
     def _opened(self, engine: Engine) -> Run:
         """Open an engine, run it, and check its rows; the eager one checks its own copy."""
@@ -117,6 +233,27 @@ class Trial:
         if engine.name != EAGER:
             check_engine(engine.name, self.cuts, self.expected, run(self.inputs), self.precision)
         return run
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "kind": "engines",
+            "network": describe_network(self.cuts, self.inputs),
+            "machine": describe_machine(self.device),
+            "precision": self.precision,
+        }
+
+    def _remembered(self) -> dict[str, Any]:
+        found = None if self.memory is None else self.memory.get(self._about())
+        return dict(found or {})
+
+    def _remember(self, known: Mapping[str, Any]) -> None:
+        if self.memory is not None:
+            self.memory.put(self._about(), known)
+
+
+def unfit_note(name: str, unfit: EngineUnfitError) -> str:
+    """Say that an engine gives way, and why."""
+    return f"the engine '{name}' does not run this network ({unfit}): it runs as it is written"
 
 
 def check_engine(
@@ -134,7 +271,9 @@ def check_engine(
     for cut, rows, other in zip(cuts, expected, found, strict=True):
         scale = float(rows.float().abs().max()) or 1.0
         change = float((rows.float() - other[: len(rows)].float()).abs().max()) / scale
-        if not change <= TOLERANCE[precision]:  # written so that NaN fails, too
+        off = float(row_errors(other[: len(rows)], rows).max())
+        # Written so that NaN fails, too.
+        if not (change <= TOLERANCE[precision] and off <= ROW_TOLERANCE[precision]):
             raise BackboneError(
                 f"the engine '{name}' returns other features of {cut.name} than the network itself"
                 f" (they differ by {change:.2g} of the largest feature)",
@@ -142,4 +281,4 @@ def check_engine(
             )
 
 
-__all__ = ["AS_WRITTEN", "Memory", "Plan", "Trial", "check_engine"]
+__all__ = ["AS_WRITTEN", "Memory", "Plan", "Trial", "check_engine", "unfit_note"]

@@ -132,7 +132,9 @@ class Stage:
     )
     label_smoothing: float = option(0.0, "Label smoothing.", at_least=0, below=1)
     precision: Precision = option(
-        "float32", "Precision of forward and backward pass; bfloat16 runs under autocast."
+        "float32",
+        "Precision of forward and backward pass; bfloat16 runs under autocast.",
+        choices=("float32", "bfloat16", "float16"),
     )
     clip: float | None = option(
         None, "Largest norm of all gradients together.", above=0, shown="no clipping"

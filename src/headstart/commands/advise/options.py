@@ -37,6 +37,7 @@ ADVISE = Signature(
         "engine": "the network is also trained",
         "on_bad": "an item that cannot be read ends it",
     },
+    weighs=False,
 )
 
 __all__ = ["ADVISE", "AdviseConfig"]

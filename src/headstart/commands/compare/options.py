@@ -9,11 +9,12 @@ COMPARE = Signature(
     "compare",
     CompareConfig(),
     # 32 images per batch, as in most tutorials: what depends on the batch depends on its size.
-    run=RunOptions(batch_size=32),
+    run=RunOptions(batch_size=32, precision="float32"),
     without={
         "engine": "the network is run in ways that an engine cannot",
         "storage": "rows are compared as they leave the network",
     },
+    weighs=False,
 )
 
 __all__ = ["COMPARE", "CompareConfig"]

@@ -116,7 +116,7 @@ def examine(
         configuration = {
             "data": dataset.name,
             "backbone": BackboneSpec.of(network).plain(),
-            **to_plain({**recorded(config), **recorded(run), **recorded(reading)}),
+            **to_plain({**recorded(config), **recorded(session.run), **recorded(reading)}),
         }
         inputs, first, second = network.inputs, embedded.train, embedded.test
         excerpts = (

@@ -136,6 +136,7 @@ FINETUNE = Signature(
     FinetuneConfig(),
     without={"precision": "a recipe has a precision in each of its stages"},
     hidden=("storage", "engine"),
+    weighs=False,
 )
 
 

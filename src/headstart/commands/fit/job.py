@@ -73,7 +73,7 @@ def fit(
         embedded = embed(session, (network,), dataset)
     session.say(*embedded.cache_notes(), *embedded.unseen_notes())
     session.say(*torn_group_notes(embedded, run.seed))
-    fingerprints = embedded.fingerprints(network, run)
+    fingerprints = embedded.fingerprints(network, session.run)
     with session.clock("fit"):
         trained, found = _trained(fingerprints, embedded, config, session)
     session.say(*trained.notes)

@@ -132,7 +132,7 @@ def sweep(
             "chosen": {"view": winner.view, "head": winner.head, **winner.options},
             "candidates": to_plain(found.candidates[:50]),
         },
-        fingerprints=embedded.fingerprints(cut, run),
+        fingerprints=embedded.fingerprints(cut, session.run),
         spec=cut,
         backbone=cut,
         folder=folder,
