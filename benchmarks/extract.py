@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -39,7 +40,6 @@ from headstart.extraction.precision import autocast
 from headstart.modules.modes import evaluation_mode
 
 warnings.filterwarnings("ignore")
-CPU = torch.device("cpu")
 MODELS = {
     "resnet18": ("resnet18", 224, 32),
     "resnet50": ("resnet50", 224, 16),
@@ -76,7 +76,7 @@ class Others:
     """Ways to run a network without headstart; each returns a pass over the batch."""
 
     def __init__(self, net: nn.Module, pixels: Tensor) -> None:
-        self.net, self.pixels = net, pixels
+        self.net, self.pixels, self.kind = net, pixels, pixels.device.type
         self.last = pixels.contiguous(memory_format=torch.channels_last)
 
     def thread(self) -> Pass:
@@ -105,7 +105,7 @@ class Others:
         """The same in bfloat16, by autocast."""
 
         def run() -> Tensor:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            with torch.inference_mode(), torch.autocast(self.kind, torch.bfloat16):
                 return self.net(self.last)
 
         return run
@@ -119,8 +119,8 @@ class Others:
         def run() -> Tensor:
             with (
                 torch.no_grad(),
-                torch.autocast("cpu", torch.bfloat16, enabled=half),
-                settings.patch(freezing=True),
+                torch.autocast(self.kind, torch.bfloat16, enabled=half),
+                settings.patch(freezing=self.kind == "cpu"),
             ):
                 return code(self.last)
 
@@ -188,16 +188,16 @@ class Others:
 
 def ours(engine: str, precision: Any, cut: Backbone, pixels: Tensor) -> Pass:
     """An engine of headstart, called as the pipeline calls it."""
-    opened = contextlib.ExitStack()
+    opened, device = contextlib.ExitStack(), pixels.device
     inputs = Arguments((pixels,))
 
     @contextlib.contextmanager
     def computing() -> Iterator[None]:
-        with evaluation_mode(cut.module), torch.inference_mode(), autocast(precision, CPU):
+        with evaluation_mode(cut.module), torch.inference_mode(), autocast(precision, device):
             yield
 
     with computing():
-        forward = opened.enter_context(find_engine(engine).open([cut], precision, CPU))
+        forward = opened.enter_context(find_engine(engine).open([cut], precision, device))
 
     def run() -> Any:
         with computing():
@@ -209,7 +209,7 @@ def ours(engine: str, precision: Any, cut: Backbone, pixels: Tensor) -> Pass:
 def variants(name: str, net: nn.Module, pixels: Tensor) -> dict[str, Callable[[], Pass]]:
     """Return all variants by name, as functions that open them."""
     other = Others(net, pixels)
-    size = pixels.shape[-1]
+    size, cpu = pixels.shape[-1], pixels.device.type == "cpu"
     inputs = Preprocessing(size=(size, size), mean=(0.5,) * 3, std=(0.25,) * 3)
     cut = load_backbone(net, inputs=inputs)
     found: dict[str, Callable[[], Pass]] = {
@@ -217,26 +217,34 @@ def variants(name: str, net: nn.Module, pixels: Tensor) -> dict[str, Callable[[]
         "thread 000's loop (gradients on)": other.thread,
         "timm's inference loop, channels last": other.timm_loop,
         "eager loop, autocast bfloat16, channels last": other.half,
-        "torch.compile, freezing, float32": lambda: other.compiled(False),
-        "torch.compile, freezing, bfloat16": lambda: other.compiled(True),
-        "ONNX Runtime, float32": other.onnx,
-        "OpenVINO, f32": lambda: other.openvino("f32"),
-        "OpenVINO, bf16": lambda: other.openvino("bf16"),
+        "torch.compile, float32": lambda: other.compiled(False),
+        "torch.compile, bfloat16": lambda: other.compiled(True),
     }
-    if name == "vit-s":
+    if cpu:
+        found["ONNX Runtime, float32"] = other.onnx
+        found["OpenVINO, f32"] = lambda: other.openvino("f32")
+        found["OpenVINO, bf16"] = lambda: other.openvino("bf16")
+    if cpu and name == "vit-s":
         found["Hugging Face pipeline, preprocessing included"] = other.hugging_face
-    if name in ("resnet50", "mobilenetv1"):
+    if cpu and name in ("resnet50", "mobilenetv1"):
         kind = {"resnet50": "ResNet50", "mobilenetv1": "MobileNet"}[name]
         found["Keras predict (PyTorch backend)"] = lambda: other.keras(kind)
-    for engine, precision in (
-        ("eager", "float32"), ("eager", "bfloat16"), ("compile", "float32"),
-        ("compile", "bfloat16"),
-        ("onnx", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"),
-    ):  # fmt: skip
-        found[f"headstart {engine}, {precision}"] = lambda engine=engine, precision=precision: ours(
-            engine, precision, cut, pixels
-        )
+    pairs = [(e, p) for e in ("eager", "compile") for p in ("float32", "bfloat16")]
+    if cpu:
+        pairs += [("onnx", "float32"), ("openvino", "float32"), ("openvino", "bfloat16")]
+    else:
+        pairs += [("eager", "tf32"), ("compile", "tf32")]
+    for engine, precision in pairs:
+        found[f"headstart {engine}, {precision}"] = partial(ours, engine, precision, cut, pixels)
     return found
+
+
+def settled(work: Pass, device: torch.device) -> Any:
+    """Run, and wait until a GPU has finished."""
+    made = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return made
 
 
 def best(work: Pass, seconds: float = 0.5, least: int = 3) -> float:
@@ -248,19 +256,19 @@ def best(work: Pass, seconds: float = 0.5, least: int = 3) -> float:
     return min(times)
 
 
-def gemm(kind: torch.dtype) -> float:
+def gemm(kind: torch.dtype, device: torch.device) -> float:
     """Return the rate of a square matrix product, in multiply-adds a second."""
-    size = 2048
-    one, two = (torch.randn(size, size).to(kind) for _ in range(2))
+    size = 2048 if device.type == "cpu" else 8192
+    one, two = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
     with torch.no_grad():
-        return size**3 / best(lambda: one @ two)
+        return size**3 / best(lambda: settled(lambda: one @ two, device))
 
 
-def bandwidth() -> float:
+def bandwidth(device: torch.device) -> float:
     """Return the bytes a second that a large copy reads and writes."""
-    one = torch.empty(2**26, dtype=torch.float32)
+    one = torch.empty(2**26, dtype=torch.float32, device=device)
     two = torch.empty_like(one)
-    return 2 * one.nbytes / best(lambda: two.copy_(one))
+    return 2 * one.nbytes / best(lambda: settled(lambda: two.copy_(one), device))
 
 
 def multiplications(net: nn.Module, pixels: Tensor) -> float:
@@ -270,12 +278,13 @@ def multiplications(net: nn.Module, pixels: Tensor) -> float:
     return counter.get_total_flops() / 2
 
 
-def measure(name: str, rounds: int, wanted: list[str]) -> dict[str, Any]:
+def measure(name: str, rounds: int, wanted: list[str], device: torch.device) -> dict[str, Any]:
     """Open all variants of a network, and time them in turn."""
     model, size, count = MODELS[name]
+    count = count if device.type == "cpu" else 512
     torch.manual_seed(0)
-    net = lively(timm.create_model(model, pretrained=False, num_classes=0))
-    pixels = torch.randn(count, 3, size, size)
+    net = lively(timm.create_model(model, pretrained=False, num_classes=0)).to(device)
+    pixels = torch.randn(count, 3, size, size, device=device)
     opened: list[Variant] = []
     for label, make in variants(name, net, pixels).items():
         if wanted and label != BASE and not any(word in label for word in wanted):
@@ -283,19 +292,19 @@ def measure(name: str, rounds: int, wanted: list[str]) -> dict[str, Any]:
         begun = time.perf_counter()
         try:
             run = make()
-            run()
+            settled(run, device)
         except Exception as error:
             print(f"  {label}: {first_line(error)}", flush=True)
             continue
         opened.append(Variant(label, run, time.perf_counter() - begun))
-        run()
+        settled(run, device)
     ceilings: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     for _ in range(rounds):
         for label, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-            ceilings[label].append(gemm(kind))
+            ceilings[label].append(gemm(kind, device))
         for variant in opened:
             begun = time.perf_counter()
-            variant.run()
+            settled(variant.run, device)
             variant.rates.append(count / (time.perf_counter() - begun))
     peak = {label: statistics.median(found) for label, found in ceilings.items()}
     work = multiplications(net, pixels)
@@ -337,14 +346,14 @@ def show(found: dict[str, Any]) -> None:
     print(flush=True)
 
 
-def machine() -> str:
+def machine(device: torch.device) -> str:
     """Name the machine and the libraries."""
     libraries = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("torch", "timm", "openvino", "onnxruntime")
     )
     return (
         f"{_processor()}, {torch.get_num_threads()} threads, {platform.system()}, {libraries}; "
-        f"copies of memory at {bandwidth() / 1e9:.1f} GB/s"
+        f"copies of memory at {bandwidth(device) / 1e9:.1f} GB/s"
     )
 
 
@@ -354,14 +363,16 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--variants", nargs="*", default=[], help="parts of names; empty: all")
     parser.add_argument("--json", help="write the figures to this file, too")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    print(machine(), flush=True)
+    device = torch.device(given.device)
+    print(machine(device), flush=True)
     found = []
     for name in given.models:
-        found.append(measure(name, given.rounds, given.variants))
+        found.append(measure(name, given.rounds, given.variants, device))
         show(found[-1])
         if given.json:
             with open(given.json, "w") as file:  # noqa: PTH123
