@@ -96,9 +96,9 @@ def test_findings_answer_the_question_of_the_guide(run: Any) -> None:
     assert "Dropout (drop) stays on in fit" in answer.text
     assert "training=True by a trainable base (train)" in answer.text
     assert "statistics of 2 of 2 layers" in answer.text
-    assert '{base: "trainable-fixed-norm"}' in answer.fix
+    assert '{base: "trainable-fixed-norm"}' in answer.text
     depends = found["rows depend on the batch"]
-    assert "(in Keras: training=True, trainable=True" in depends.text
+    assert "(in Keras: training=True, trainable=True), a row" in depends.text
     assert "training=False" in depends.fix
     for finding in run.comparison.findings:
         assert "backbone.eval()" not in finding.text + finding.fix

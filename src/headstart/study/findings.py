@@ -431,9 +431,9 @@ def _twin(e: Evidence, outcome: FrozenOutcome, function: object) -> FrozenOutcom
 
 
 def _named(e: Evidence, outcomes: Sequence[Outcome]) -> str:
-    """Return the names of outcomes, and what one writes for them in another framework."""
-    ways = dict.fromkeys(way for outcome in outcomes if (way := e.way(outcome)))
-    said = f" (in {e.terms.framework}: {'; or '.join(ways)})" if ways else ""
+    """Return the names of outcomes, and what one writes for the first in another framework."""
+    way = next((way for outcome in outcomes if (way := e.way(outcome))), None)
+    said = f" (in {e.terms.framework}: {way})" if way else ""
     return f"{listed(outcome.name for outcome in outcomes)}{said}"
 
 

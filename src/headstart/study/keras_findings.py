@@ -37,8 +37,8 @@ def inference_mode_and_frozen(e: Evidence) -> Iterator[Finding]:
             "training=True": trained.accuracy.value,
             "training=False": reference.accuracy.value,
         }
-    yield Finding("Keras: training and trainable", "note", text + _after_unfreezing(e),
-                  fix=KERAS.keep if e.facts.norms else "", evidence=evidence)  # fmt: skip
+    text += _after_unfreezing(e)
+    yield Finding("Keras: training and trainable", "note", text, evidence=evidence)
 
 
 def _while_frozen(e: Evidence) -> str:
@@ -74,7 +74,8 @@ def _after_unfreezing(e: Evidence) -> str:
         f" batch and moves the statistics of {len(moved)} of {count(len(e.moved or {}), 'layer')}"
         f" ({worst} by {format_number(moved[worst])} standard deviations within two batches)."
         " Keras's fit passes training=True to a functional base even where the model says"
-        " base(x, training=False) (up to 3.15.1, issue 20285)."
+        " base(x, training=False) (up to 3.15.1, issue 20285); headstart.freeze(model,"
+        ' {base: "trainable-fixed-norm"}) holds there as well.'
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ def build_keras(request: Request) -> Built:
         **request.model_args,
     }
     try:
-        model = make(**arguments)
+        with _numbered_anew():
+            model = make(**arguments)
     except TypeError as error:
         raise bad_arguments(f"keras/{request.name}", error) from error
     except Exception as error:
@@ -219,6 +221,24 @@ def _load_file(keras: Any, request: Request) -> Built:
         ) from error
     note = f"the feature of {path.name} is the model's output, where no layer is given"
     return built_from(model, known_of(model), (note,), loaded=True)
+
+
+@contextmanager
+def _numbered_anew() -> Iterator[None]:
+    """Let Keras number layers without a name as it does in a new process.
+
+    It counts on from model to model: a network that is built twice would have other layers and
+    other cache keys the second time.
+    """
+    from keras.src.backend.common import global_state
+
+    counts = "object_name_uids"
+    before = global_state.get_global_attribute(counts)
+    global_state.set_global_attribute(counts, None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(counts, before)
 
 
 def _load_weights(model: Any, file: Path) -> None:
