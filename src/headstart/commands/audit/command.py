@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.commands.audit.options import AuditConfig
+from headstart.commands.audit.options import AUDIT, AuditConfig
 from headstart.commands.console import print_json
 from headstart.commands.generate import generated
+from headstart.commands.settings import BackboneSpec, ReadOptions
+from headstart.core.errors import ConfigError
 from headstart.core.terminal import say
 
 if TYPE_CHECKING:
@@ -19,34 +21,57 @@ SCRIPT_FAILED = 3
 """Exit status where the script crashed, or ended itself with a status other than 0."""
 
 
-@generated("audit")
+@generated(AUDIT)
 def audit(
     config: AuditConfig,
+    backbone: BackboneSpec,
+    reading: ReadOptions,
     script: Annotated[
-        Path, typer.Argument(metavar="SCRIPT", help="A Python file.", show_default=False)
-    ],
+        Path | None, typer.Argument(metavar="[SCRIPT]", help="A Python file.", show_default=False)
+    ] = None,
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="-- ARGS", help="What the script is called with.", show_default=False
         ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Check the backbone against these data instead, without any training.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run a training script, unmodified, and say what is wrong with it, where, and how to mend it.
 
-    The script computes what it computes without the audit. Findings so far are also printed when it
-    crashes or is interrupted. Exit status: 0; 1 with --fail-on and such a finding; 3 if the script
-    failed.
-    """
-    from headstart.audit import audit_script
+    With --data it checks a backbone against data instead, without any training.
 
-    report = audit_script(
-        script,
-        arguments or (),
-        steps=config.steps,
-        seconds=config.seconds,
-        stdout_to_stderr=config.json,
-    )
+    The script computes what it computes without the audit. Findings so far are also printed when
+    it crashes or is interrupted. Exit status: 0; 1 with --fail-on and such a finding; 3 if the
+    script failed.
+    """
+    if (script is None) == (data is None):
+        raise ConfigError(
+            ("audit takes a script, or a backbone and data",),
+            hint="headstart audit train.py, or headstart audit --backbone B --data DATA",
+        )
+    if data is not None:
+        from headstart.commands.audit.job import audit_data
+
+        report = audit_data(data, backbone, config=config, reading=reading)
+    else:
+        from headstart.audit import audit_script
+
+        assert script is not None
+        report = audit_script(
+            script,
+            arguments or (),
+            steps=config.steps,
+            seconds=config.seconds,
+            stdout_to_stderr=config.json,
+        )
     if config.sarif is not None:
         from headstart.audit.sarif import write_sarif
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart.commands.settings import Signature
 from headstart.core.settings import check, option
 
 
@@ -45,4 +46,7 @@ class AuditConfig:
         check(self)
 
 
-__all__ = ["AuditConfig"]
+AUDIT = Signature("audit", AuditConfig())
+
+
+__all__ = ["AUDIT", "AuditConfig"]
