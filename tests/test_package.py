@@ -12,7 +12,17 @@ import pytest
 import headstart
 import headstart.commands
 
-COMMANDS = ("fit", "predict", "evaluate", "sweep", "examine", "finetune", "advise", "compare")
+COMMANDS = (
+    "fit",
+    "predict",
+    "evaluate",
+    "update",
+    "sweep",
+    "examine",
+    "finetune",
+    "advise",
+    "compare",
+)
 HEAVY = (
     "matplotlib",
     "lightning",

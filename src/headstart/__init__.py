@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headstart.commands.predict.job import evaluate as evaluate
     from headstart.commands.predict.job import predict as predict
     from headstart.commands.sweep.job import sweep as sweep
+    from headstart.commands.update.job import update as update
     from headstart.data import Dataset as Dataset
     from headstart.data import Preprocessing as Preprocessing
     from headstart.data import Split as Split
@@ -90,6 +91,7 @@ __getattr__, __dir__, _names = contents(
             "predict",
         ),
         "commands.sweep.job": ("sweep",),
+        "commands.update.job": ("update",),
         "commands.examine.job": ("examine",),
         "commands.compare.job": ("compare",),
         "commands.finetune.job": ("finetune",),

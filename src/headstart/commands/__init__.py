@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from headstart.commands.settings import RunOptions as RunOptions
     from headstart.commands.sweep.job import SweepResult as SweepResult
     from headstart.commands.sweep.options import SweepConfig as SweepConfig
+    from headstart.commands.update.options import UpdateConfig as UpdateConfig
 
 __getattr__, __dir__, __all__ = contents(
     __name__,
@@ -63,5 +64,6 @@ __getattr__, __dir__, __all__ = contents(
         "finetune.job": ("plan_finetune",),
         "advise.options": ("AdviseConfig",),
         "advise.indicators": ("Advice",),
+        "update.options": ("UpdateConfig",),
     },
 )

@@ -26,6 +26,7 @@ from headstart.commands.fit.command import fit
 from headstart.commands.predict.command import evaluate, predict
 from headstart.commands.signals import EndedBySignal, end_on_signals
 from headstart.commands.sweep.command import sweep
+from headstart.commands.update.command import update
 from headstart.core.errors import HeadstartError
 from headstart.core.terminal import say
 from headstart.core.wording import clean
@@ -59,6 +60,7 @@ app = typer.Typer(
 app.command()(fit)
 app.command()(predict)
 app.command()(evaluate)
+app.command()(update)
 app.command()(sweep)
 app.command()(examine)
 app.command()(finetune)

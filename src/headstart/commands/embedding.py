@@ -11,6 +11,7 @@ import numpy as np
 from headstart.backbones import AUTO, Backbone, choose, misfit
 from headstart.cache import CachedFeatures
 from headstart.commands.invocation import Call
+from headstart.commands.kept_rows import KeptRows
 from headstart.commands.run_folder import backbone_fingerprint, split_fingerprint
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
@@ -51,6 +52,10 @@ class Embedded:
     def test_rows(self, cut: int = 0) -> FeatureSet:
         """Return the rows ``(n_test, d)`` at one of the cuts, unread."""
         return self.found["test"].sets[cut]
+
+    def kept(self) -> KeptRows:
+        """Return what a run keeps of its items, so that others can join it."""
+        return KeptRows.of(self.train, self.train_rows(), self.test, self.test_rows())
 
     def fingerprints(self, backbone: Backbone, run: Extraction) -> dict[str, str]:
         """Return the content digests of the backbone up to a cut, and of both splits."""

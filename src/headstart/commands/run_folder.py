@@ -22,6 +22,7 @@ from headstart._version import __version__
 from headstart.backbones import Backbone
 from headstart.cache import describe_space
 from headstart.commands.invocation import Commands
+from headstart.commands.kept_rows import KeptRows
 from headstart.commands.run_description import FORMAT, check_files, guarded, read_description
 from headstart.commands.run_place import RUN, whole_run
 from headstart.commands.settings import BackboneLike, BackboneSpec
@@ -72,6 +73,7 @@ class Run:
         commands: the command that made the run, and those that may follow.
         trained_on: content ids of the items that trained it (``train``) or chose its best epoch
             (``validation``).
+        rows: its items with their features, so that others can join it; None: not kept.
     """
 
     head: Head
@@ -95,6 +97,7 @@ class Run:
     tuned: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     commands: Commands = field(default=Commands(), repr=False)
     trained_on: Ids = field(default_factory=dict, repr=False)
+    rows: KeptRows | None = field(default=None, repr=False)
 
     @property
     def accuracy(self) -> float:

@@ -50,7 +50,12 @@ _BEFORE = frozenset({
 })  # fmt: skip
 """What a folder may hold that an older version wrote, which did not list its files."""
 
-KNOWN = _BEFORE | {"predictions.csv", "predictions.parquet", "training_items.json"}
+KNOWN = _BEFORE | {
+    "predictions.csv",
+    "predictions.parquet",
+    "rows.safetensors",
+    "training_items.json",
+}
 """Every name that a job writes: a file of the user's that has one is never overwritten."""
 
 _UNFINISHED = frozenset({"plan.json", "tensorboard", "mlruns", "mlflow.json"})

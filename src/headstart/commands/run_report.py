@@ -18,6 +18,7 @@ from headstart.commands.console import (
     stdout,
 )
 from headstart.commands.invocation import Call, Commands
+from headstart.commands.kept_rows import KeptRows
 from headstart.commands.prediction_table import Probabilities, prediction_columns, write_predictions
 from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import Mistake, fit_page, wrong_items
@@ -26,8 +27,9 @@ from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
 from headstart.commands.training_items import save_training_items
 from headstart.commands.tuned import save_tuned
+from headstart.core.errors import BadFilesError
 from headstart.core.files import write_json
-from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, to_plain
+from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, Excerpt, to_plain
 from headstart.core.settings import recorded
 from headstart.core.wording import count, format_seconds
 from headstart.core.wording import count as counted
@@ -75,6 +77,7 @@ def new_run(
     commands: tuple[str, ...] = (),
     baselines: tuple[Baseline, ...] = (),
     curves: tuple[Curve, ...] = (),
+    rows: KeptRows | None = None,
 ) -> Run:
     """Put together the record of a run.
 
@@ -85,6 +88,7 @@ def new_run(
         configuration: what else the record says of how the run was made: ``data``, ``chosen``.
         settings: the command's own, where they are not those of the call.
         spec: what the backbone was built from; None: that of the call.
+        rows: what the run keeps of its items, so that others can join it.
         commands: what may follow; the one for new data is added.
         head, evaluation, fingerprints, backbone, folder, baselines, curves: see
             :class:`~headstart.commands.run_folder.Run`.
@@ -114,6 +118,7 @@ def new_run(
         folder=folder,
         commands=Commands(call.again(), commands, later_commands(call, folder)),
         trained_on={"train": items.train.ids},
+        rows=rows,
     )
 
 
@@ -198,6 +203,8 @@ def write_run(
 
     run.head.save(folder)
     save_training_items(folder, run.trained_on)
+    if run.rows is not None:
+        run.rows.save(folder)
     if run.tuned:
         save_tuned(folder, run.tuned)
     write_json(folder / "metrics.json", run.metrics())
@@ -271,7 +278,15 @@ def find_mistakes(
             true=classes[test.labels[i]],
             predicted=classes[predicted[i]],
             probability=float(confidence[i]),
-            excerpt=inputs.excerpt(test.content(int(i))),
+            excerpt=_excerpt(test, int(i), inputs),
         )
         for i in order
     )
+
+
+def _excerpt(test: Split, i: int, inputs: Inputs) -> Excerpt | None:
+    """Return a glimpse of an item; None where it is gone, as the old items of an update are."""
+    try:
+        return inputs.excerpt(test.content(i))
+    except BadFilesError:
+        return None

@@ -11,7 +11,7 @@ from headstart.commands.run_place import prepare_folder
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.progress import Clock
 from headstart.core.wording import clean
-from headstart.data import Dataset, Split, load_data, load_items, load_test_data
+from headstart.data import Dataset, Split, load_data, load_items, load_test_data, load_training_data
 
 if TYPE_CHECKING:
     from headstart.backbones import Backbone
@@ -128,6 +128,24 @@ class Session:
                 reporter=self.reporter,
             )
             _ = dataset.test.ids
+        return dataset
+
+    def open_training_data(
+        self, source: Any, reading: ReadOptions, *, kind: str | None = None
+    ) -> Dataset:
+        """Load labelled data, all of which trains."""
+        self._data = source
+        with self.cache.memo() as memo:
+            dataset = load_training_data(
+                source,
+                **reading.where(),
+                kind=kind,
+                train=reading.train,
+                splits=reading.splits,
+                digest_memo=memo,
+                reporter=self.reporter,
+            )
+            _ = dataset.train.ids
         return dataset
 
     def open_items(self, source: Any, reading: ReadOptions, *, kind: str | None = None) -> Split:

@@ -18,7 +18,12 @@ from headstart.data.inputs import (
     register_inputs,
 )
 from headstart.data.items import DigestMemo, Items
-from headstart.data.loading import load_data, load_items, load_test_data
+from headstart.data.loading import (
+    load_data,
+    load_items,
+    load_test_data,
+    load_training_data,
+)
 from headstart.data.preprocessing import Preprocessing
 from headstart.data.reading import (
     BadItem,
@@ -76,6 +81,7 @@ __all__ = [
     "load_data",
     "load_items",
     "load_test_data",
+    "load_training_data",
     "numbered_views",
     "read_batches",
     "register_inputs",

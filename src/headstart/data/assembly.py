@@ -50,6 +50,18 @@ def assemble_test(found: Source, reporter: Reporter) -> Dataset:
     return Dataset(found.name, classes, {"test": splits[role]}, tuple(notes))
 
 
+def assemble_training(found: Source, reporter: Reporter) -> Dataset:
+    """Return the data set of the part of a source that trains, under the name ``train``."""
+    role = next(r for r in ("train", WHOLE, "validation", "test") if r in found.parts)
+    notes = list(found.notes)
+    if len(found.parts) > 1:
+        notes.append(f"Of the divided source only the {role} split joins.")
+    only = Source(found.name, {role: found.parts[role]}, found.classes)
+    classes, splits = _splits(only, notes, reporter)
+    _note_names(only, classes, notes)
+    return Dataset(found.name, classes, {"train": splits[role]}, tuple(notes))
+
+
 def _splits(
     found: Source, notes: list[str], reporter: Reporter
 ) -> tuple[tuple[str, ...], dict[str, Split]]:

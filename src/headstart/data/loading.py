@@ -16,7 +16,7 @@ from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import quoted
 from headstart.data import arrays, folders, keras_batches, lists, objects, tables
-from headstart.data.assembly import assemble, assemble_test
+from headstart.data.assembly import assemble, assemble_test, assemble_training
 from headstart.data.dataset import Dataset, Split
 from headstart.data.decoding import ranged
 from headstart.data.first_look import first_look
@@ -186,6 +186,50 @@ def load_test_data(
         reporter=reporter,
     )
     return assemble_test(_read(source, request), reporter)
+
+
+def load_training_data(
+    source: Any,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    text_column: str | None = None,
+    kind: str | None = None,
+    image_folder: str | Path | None = None,
+    image_suffix: str | None = None,
+    encoding: str | None = None,
+    train: str | None = None,
+    splits: Splits = "auto",
+    value_range: ValueRange | None = None,
+    digest_memo: DigestMemo | None = None,
+    reporter: Reporter | None = None,
+) -> Dataset:
+    """Load labelled items that train, all of them: of a divided source its training split.
+
+    Args: as for :func:`load_data`.
+
+    Returns:
+        A data set with the one split ``train``.
+
+    Raises:
+        DataError, MissingExtraError: as for :func:`load_data`.
+    """
+    reporter = reporter or SilentReporter()
+    request = Request(
+        image_column=image_column,
+        label_column=label_column,
+        text_column=text_column,
+        kind=kind,
+        image_folder=image_folder,
+        image_suffix=image_suffix,
+        encoding=encoding,
+        train=train,
+        splits=splits,
+        value_range=value_range,
+        memo=digest_memo,
+        reporter=reporter,
+    )
+    return assemble_training(_read(source, request), reporter)
 
 
 def load_items(
@@ -398,4 +442,4 @@ def _read_plain(source: Any, request: Request) -> Source:
     )
 
 
-__all__ = ["BUILT_IN", "load_data", "load_items", "load_test_data"]
+__all__ = ["BUILT_IN", "load_data", "load_items", "load_test_data", "load_training_data"]

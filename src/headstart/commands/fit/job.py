@@ -99,6 +99,7 @@ def fit(
         fingerprints=fingerprints,
         backbone=network,
         folder=folder,
+        rows=None if folder is None else embedded.kept(),
         commands=(_compared(call, trained),),
     )
     if folder is not None:

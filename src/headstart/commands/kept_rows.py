@@ -1,0 +1,161 @@
+"""The features of a run, kept in its folder, so that items can join it without the old images.
+
+``rows.safetensors`` holds ids, labels and features of the training items and of the test items. The
+choice of a penalty, the calibration and the centre of a prototype head depend on every row, so that
+the rows themselves are the statistics that a refit needs. Above 64 MB only ids and labels are kept,
+and the features are those of the cache.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from headstart.core.errors import DataError
+from headstart.core.files import own_file, write_bytes
+from headstart.data import Content, Items, Split, UndecodableError
+
+if TYPE_CHECKING:
+    from headstart.store import FeatureSet
+
+ROWS_FILE = "rows.safetensors"
+MOST_BYTES = 64 * 2**20
+"""Of features; with 1,280 of them an item, those of 13,000 items."""
+
+_ID_BYTES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class KeptSplit:
+    """Items of a run.
+
+    Attributes:
+        ids: content ids.
+        labels: ``(n,) int64``, indices into the classes of the run.
+        origins: where each item was.
+        rows: ``(n, d)``, their features, as the cache has them; None: not kept.
+    """
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    origins: tuple[str, ...]
+    rows: NDArray[Any] | None
+
+    @classmethod
+    def of(cls, split: Split, rows: NDArray[Any] | None) -> KeptSplit:
+        """Keep the items of a split with their features."""
+        return cls(split.ids, split.labels, split.origins, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptRows:
+    """What a run keeps of its training and test items."""
+
+    train: KeptSplit
+    test: KeptSplit
+
+    @classmethod
+    def of(cls, train: Split, first: FeatureSet, test: Split, second: FeatureSet) -> KeptRows:
+        """Keep what a run was made from; the features where they are small enough."""
+        width = first.shape[1] * first.dtype.itemsize
+        small = (len(first) + len(second)) * width <= MOST_BYTES
+        return cls(
+            KeptSplit.of(train, np.asarray(first.array()) if small else None),
+            KeptSplit.of(test, np.asarray(second.array()) if small else None),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write :data:`ROWS_FILE`."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, split in (("train", self.train), ("test", self.test)):
+            ids = np.frombuffer(bytes.fromhex("".join(split.ids)), dtype=np.uint8)
+            arrays[f"{name}.ids"] = ids.reshape(len(split.ids), _ID_BYTES)
+            arrays[f"{name}.labels"] = np.ascontiguousarray(split.labels)
+            arrays[f"{name}.origins"] = _packed(split.origins)
+            if split.rows is not None:
+                arrays[f"{name}.rows"] = np.ascontiguousarray(split.rows)
+        write_bytes(folder / ROWS_FILE, safetensors.numpy.save(arrays))
+
+
+class KeptItems(Items):
+    """Items of which ids and origins are left; their contents lie wherever they were."""
+
+    def __init__(self, kept: KeptSplit) -> None:
+        super().__init__(len(kept.ids))
+        self._digests = list(kept.ids)
+        self._origins = kept.origins
+
+    def content(self, i: int) -> Content:
+        """There is none."""
+        raise UndecodableError(f"{self._origins[i]} is not kept with the run")
+
+    def origin(self, i: int) -> str:
+        """Return where it was."""
+        return self._origins[i]
+
+    @classmethod
+    def split(cls, kept: KeptSplit, classes: tuple[str, ...]) -> Split:
+        """Return kept items as a split."""
+        rows = np.arange(len(kept.ids), dtype=np.int64)
+        return Split(cls(kept), rows, kept.labels, classes)
+
+
+def read_rows(place: Path, n_classes: int, n_features: int) -> KeptRows | None:
+    """Read what a run has kept; None where it has kept nothing.
+
+    Args:
+        place: where the files of the run lie; the digest of the file has been checked.
+        n_classes, n_features: of the run.
+
+    Raises:
+        DataError: the file is damaged or is not that of this run.
+    """
+    path = own_file(place, ROWS_FILE)
+    if not path.is_file():
+        return None
+    try:
+        arrays = safetensors.numpy.load(path.read_bytes())
+        return KeptRows(
+            *(_split(arrays, name, n_classes, n_features) for name in ("train", "test"))
+        )
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise DataError(f"'{path}' is damaged ({error})", hint="fit again") from error
+
+
+def _split(
+    arrays: dict[str, NDArray[Any]], name: str, n_classes: int, n_features: int
+) -> KeptSplit:
+    ids, labels = arrays[f"{name}.ids"], arrays[f"{name}.labels"]
+    origins, rows = _unpacked(arrays[f"{name}.origins"]), arrays.get(f"{name}.rows")
+    n = len(ids)
+    if ids.dtype != np.uint8 or ids.shape != (n, _ID_BYTES):
+        raise ValueError(f"{name}.ids have the shape {ids.shape}")
+    if labels.dtype != np.int64 or labels.shape != (n,) or len(origins) != n:
+        raise ValueError(f"{name}.labels or origins are not one an item")
+    if n and not (labels.min() >= 0 and labels.max() < n_classes):
+        raise ValueError(f"{name}.labels name classes that there are not")
+    if rows is not None and (rows.dtype.kind != "f" or rows.shape != (n, n_features)):
+        raise ValueError(f"{name}.rows have the shape {rows.shape}, expected ({n}, {n_features})")
+    return KeptSplit(tuple(bytes(one).hex() for one in ids), labels, origins, rows)
+
+
+def _packed(texts: Sequence[str]) -> NDArray[np.uint8]:
+    payload = json.dumps(list(texts), separators=(",", ":")).encode()
+    return np.frombuffer(payload, dtype=np.uint8)
+
+
+def _unpacked(array: NDArray[Any]) -> tuple[str, ...]:
+    values = json.loads(array.tobytes())
+    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
+        raise ValueError("origins are not texts")
+    return tuple(values)
+
+
+__all__ = ["MOST_BYTES", "ROWS_FILE", "KeptItems", "KeptRows", "KeptSplit", "read_rows"]

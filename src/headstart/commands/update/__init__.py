@@ -1,0 +1,1 @@
+"""``headstart update``: new items and new classes join a run."""

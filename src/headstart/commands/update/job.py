@@ -1,0 +1,347 @@
+"""New items and new classes join a run: its head is fitted anew to old and new features."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones import Backbone
+from headstart.cache.fill import missing_rows
+from headstart.commands.baselines import majority_baseline
+from headstart.commands.invocation import Call
+from headstart.commands.kept_rows import ROWS_FILE, KeptItems, KeptRows, KeptSplit, read_rows
+from headstart.commands.run_description import check_files, read_description
+from headstart.commands.run_folder import (
+    Run,
+    SavedRun,
+    backbone_fingerprint,
+    open_run,
+    split_fingerprint,
+)
+from headstart.commands.run_place import holds_folder, publishing_run, whole_run
+from headstart.commands.run_report import new_run, write_run
+from headstart.commands.session import Session
+from headstart.commands.settings import ReadOptions, RunOptions
+from headstart.commands.update.options import UPDATE, UpdateConfig
+from headstart.core.errors import ConfigError, DataError
+from headstart.core.records import CacheUse
+from headstart.core.wording import count, quoted, verb
+from headstart.data import Split
+from headstart.data.names import composed, look_alikes
+from headstart.evaluation import evaluate as score
+from headstart.extraction import Extraction
+from headstart.heads import find_leaks
+from headstart.heads.registry import Trained, TrainingRows, head_kind
+
+
+@holds_folder
+def update(
+    data: Any,
+    trained: SavedRun | Run | Path | str,
+    *,
+    config: UpdateConfig | None = None,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
+    **overrides: Any,
+) -> Run:
+    """Let new items, and new classes, join a run of ``fit``.
+
+    The head is fitted to the features of the old items, which the run folder keeps, and of the
+    new ones, with the options of the run: it is the head that ``fit`` would train on all of them.
+    No old image is read. All new items train, and the test split stays that of the run. Items that
+    are in it, or in the training items already, are left out, and a note says how many.
+
+    Args:
+        data: labelled items, as :func:`headstart.load_data` takes them; of divided data the
+            training split.
+        trained: the run, or its folder.
+        config: how the run is opened.
+        run: how to run the backbone, and where results go; None for ``out`` replaces the run, whole
+            or not at all.
+        reading: how to read the data.
+        **overrides: single fields of these.
+
+    Returns:
+        The updated run.
+
+    Raises:
+        DataError: nothing new, labels that contradict one another or the run, a class that differs
+            from one of the run in spelling alone; or a run that cannot be updated.
+    """
+    call = Call(UPDATE, data, *UPDATE.settle(overrides, config, run, reading))
+    folder = trained.folder if isinstance(trained, Run | SavedRun) else Path(trained).expanduser()
+    if folder is None:
+        raise ConfigError(("a run in memory has no folder to update",), hint="fit with out=DIR")
+    target = folder if call.run.out is None else call.run.out
+    session = Session(dataclasses.replace(call.run, out=target))
+    read_description(whole_run(folder), folder)  # before a folder is made of a wrong name
+    place = session.folder("update")
+    with session.clock("load"):
+        old = _Old.of(folder, call.config, session)
+        fresh = _joining(old, data, call.reading, session)
+    with session.clock("extract"):
+        items = _Joined.of(old, fresh, session)
+    with session.clock("fit"):
+        made = _fit(old, items, session)
+    session.say(*made.notes)
+    with session.clock("evaluate"):
+        probabilities = made.head.likelihoods(items.kept.test.rows)
+        evaluation = score(items.test.labels, probabilities, items.test.classes)
+        majority = majority_baseline(items.train.labels, items.test)
+    configuration = {
+        **old.configuration,
+        "chosen": dict(made.chosen),
+        "updates": [*old.configuration.get("updates", []), items.record()],
+    }
+    call = dataclasses.replace(call, backbone=old.saved.spec)
+    result = new_run(
+        session,
+        items,
+        call,
+        head=made.head,
+        evaluation=evaluation,
+        baselines=(majority,),
+        curves=made.curves,
+        configuration=configuration,
+        fingerprints={
+            "backbone": backbone_fingerprint(old.backbone, old.saved.precision, old.saved.storage),
+            "train": split_fingerprint(items.train),
+            "test": split_fingerprint(items.test),
+        },
+        spec=old.saved.spec,
+        backbone=old.backbone,
+        folder=place,
+        rows=items.kept,
+    )
+    commands = dataclasses.replace(result.commands, made=call.of_run(folder))
+    result = dataclasses.replace(result, commands=commands)
+    if place is not None:
+        with publishing_run(place) as unfinished:
+            write_run(result, unfinished, items.test, probabilities)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Old:
+    """A run that items are to join.
+
+    Attributes:
+        saved: the run.
+        kept: its items with their features.
+        configuration: how it was made.
+        backbone: of the run.
+    """
+
+    saved: SavedRun
+    kept: KeptRows
+    configuration: Mapping[str, Any]
+    backbone: Backbone
+
+    @classmethod
+    def of(cls, folder: Path, config: UpdateConfig, session: Session) -> _Old:
+        saved = open_run(folder)
+        session.say(*saved.notes)
+        if saved.tuned is not None:
+            raise DataError(
+                f"'{folder}' was fine-tuned, and its backbone has seen the old items alone",
+                hint="fine-tune again on all items; update is for runs of fit",
+            )
+        place = whole_run(folder)
+        configuration = read_description(place, folder).values["configuration"]
+        check_files(place, saved.files, ROWS_FILE)
+        kept = read_rows(place, len(saved.classes), saved.head.n_features)
+        if kept is None or ROWS_FILE not in saved.files:
+            raise DataError(
+                f"'{folder}' has no {ROWS_FILE}, so that nothing can join it: an older version"
+                " wrote it, or another command than fit",
+                hint="fit once more on the old items",
+            )
+        network = saved.load_backbone(
+            config.backbone, weights=config.weights, trust_code=config.trust_code
+        )
+        return cls(saved, kept, configuration, network)
+
+    def settings(self, session: Session) -> Extraction:
+        return dataclasses.replace(
+            session.run.extraction(), precision=self.saved.precision, storage=self.saved.storage
+        )
+
+    def rows(self, split: KeptSplit, session: Session) -> NDArray[Any]:
+        """Return the features of old items: those that were kept, or those of the cache."""
+        if split.rows is not None:
+            return split.rows
+        space = session.cache.space(self.backbone, self.settings(session))
+        lacking = missing_rows((space,), split.ids)
+        if lacking:
+            raise DataError(
+                f"the features of {count(len(lacking), 'old item')} are neither in the run, which"
+                " was too large to keep them, nor in the cache",
+                hint="give the cache that the run was made with, cache=PLACE, or fit again",
+            )
+        return np.asarray(space.read(split.ids).array())
+
+
+def _joining(old: _Old, data: Any, reading: ReadOptions, session: Session) -> Split:
+    """Return the items that are new, with labels that index the classes of both."""
+    limits = old.saved.value_range
+    if limits is not None and reading.value_range is None:
+        reading = dataclasses.replace(reading, value_range=limits)
+    found = session.open_training_data(data, reading, kind=old.backbone.inputs.kind)
+    session.say(*found.notes)
+    split, classes = _named_alike(found.train, old.saved.classes)
+    trained = dict(zip(old.kept.train.ids, old.kept.train.labels.tolist(), strict=True))
+    tested = set(old.kept.test.ids)
+    first: dict[str, int] = {}
+    keep, again, leaking, other = [], 0, [], []
+    for i, (key, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
+        if key in tested:
+            leaking.append(i)
+        elif key in trained:
+            again += 1
+            other += [i] if trained[key] != label else []
+        elif key in first:
+            again += 1
+            if split.labels[first[key]] != label:
+                raise DataError(
+                    f"{split.origins[first[key]]} and {split.origins[i]} have the same content and"
+                    " different labels",
+                    hint="correct one of them",
+                )
+        else:
+            first[key] = i
+            keep.append(i)
+    if other:
+        raise DataError(
+            f"{count(len(other), 'item')} trained this run under another label (such as"
+            f" {split.origins[other[0]]}, there '{classes[trained[split.ids[other[0]]]]}')",
+            hint="leave them out, or correct the labels and fit again",
+        )
+    if again:
+        session.say(
+            f"{count(again, 'item')} {verb(again)} in the training items already, or given twice:"
+            " left out"
+        )
+    if leaking:
+        session.say(
+            f"{count(len(leaking), 'item')} {verb(len(leaking))} in the test split of the run (such"
+            f" as {split.origins[leaking[0]]}): left out, so that the figures stay honest"
+        )
+    if not keep:
+        raise DataError(
+            f"none of {count(len(split), 'item')} is new to the run", hint="give other items"
+        )
+    return split.take(np.array(keep))
+
+
+def _named_alike(split: Split, old: tuple[str, ...]) -> tuple[Split, tuple[str, ...]]:
+    """Return a split whose labels index the old classes and, behind them, its new ones."""
+    known = {composed(name) for name in old}
+    present = sorted(set(split.labels.tolist()))
+    new = tuple(split.classes[i] for i in present if composed(split.classes[i]) not in known)
+    alike = [group for group in look_alikes([*old, *new]) if set(group) & set(new)]
+    if alike:
+        raise DataError(
+            f"the classes {quoted(alike[0])} differ only in their spelling",
+            hint="give them one name",
+        )
+    classes = (*old, *new)
+    return split.aligned_to(classes), classes
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """Old and new items together, as a run records them."""
+
+    train: Split
+    test: Split
+    use: CacheUse
+    images_per_second: float | None
+    kept: KeptRows
+    added: int
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, old: _Old, fresh: Split, session: Session) -> _Joined:
+        found = session.cache.features(
+            old.backbone,
+            fresh,
+            settings=old.settings(session),
+            on_bad=session.run.on_bad,
+            reporter=session.reporter,
+        )
+        fresh = fresh.take(found.kept)
+        if not len(fresh):
+            raise DataError("none of the new items can be read", hint="give other items")
+        before, tested = old.kept.train, old.kept.test
+        first, test_rows = old.rows(before, session), old.rows(tested, session)
+        rows = np.concatenate([first, np.asarray(found.rows).astype(first.dtype, copy=False)])
+        whole = KeptSplit(
+            (*before.ids, *fresh.ids),
+            np.concatenate([before.labels, fresh.labels]),
+            (*before.origins, *fresh.origins),
+            rows,
+        )
+        _say_what_joins(old, fresh, found.rows, test_rows, session)
+        kept = KeptRows(whole, dataclasses.replace(tested, rows=test_rows))
+        return cls(
+            KeptItems.split(whole, fresh.classes),
+            KeptItems.split(tested, fresh.classes),
+            found.use,
+            None,
+            kept,
+            len(fresh),
+            tuple(fresh.classes[len(old.saved.classes) :]),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return what ``run.json`` says of the update."""
+        return {"added": self.added, "new_classes": list(self.classes)}
+
+
+def _say_what_joins(
+    old: _Old, fresh: Split, rows: Any, test_rows: NDArray[Any], session: Session
+) -> None:
+    new = fresh.classes[len(old.saved.classes) :]
+    before = len(old.kept.train.ids)
+    classes = f", of which {quoted(new, 5)} {verb(len(new))} new to it" if new else ""
+    held = count(len(set(fresh.labels.tolist())), "class", "classes")
+    session.say(
+        f"{count(len(fresh), 'item')} in {held}{classes} join {count(before, 'training item')}; the"
+        f" test split of {count(len(old.kept.test.ids), 'item')} stays as it was"
+    )
+    if new:
+        session.say(
+            f"no test item is of {quoted(new, 5)}: the figures say nothing about"
+            f" {'that class' if len(new) == 1 else 'those classes'}"
+        )
+    leaks = find_leaks(rows, test_rows) if min(len(fresh), len(test_rows)) else ()
+    if leaks:
+        session.say(
+            f"{count(len(leaks), 'test item')} nearly {verb(len(leaks), 'equals', 'equal')} a new"
+            f" item (such as {fresh.origins[leaks[0].train]}): the score may flatter"
+        )
+
+
+def _fit(old: _Old, items: _Joined, session: Session) -> Trained:
+    """Fit the head of the run to all rows, with its options, as ``fit`` does."""
+    made = old.configuration
+    kind = head_kind(made["head"])
+    rows = TrainingRows(
+        items.kept.train.rows,
+        items.train.labels,
+        len(items.train.classes),
+        keys=items.train.ids,
+        names=items.train.classes,
+        seed=made["seed"],
+        reporter=session.reporter,
+    )
+    return kind.fit(rows, kind.settings(made["head_options"], folds=made["folds"]))
+
+
+__all__ = ["UpdateConfig", "update"]
