@@ -36,6 +36,7 @@ class Part:
         leaf: whether it has no modules inside.
         own: how many parameters are its own.
         first: copies of its running statistics before its first run.
+        mode: the call of ``train()`` that put it into the mode of its latest pass in training mode.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Part:
     leaf: bool
     own: int
     first: dict[str, Tensor] = field(default_factory=dict)
+    mode: ModeCall | None = None
 
     @property
     def normalises(self) -> bool:
@@ -84,8 +86,9 @@ class Network:
         parameters: how many parameters it has; events are told only for networks that have some.
         passes: how many passes were seen.
         stepped: names of its parameters that a step of an optimizer was to move.
-        moved_directly: whether all its parameters move without an optimizer, as those of a moving
-            average do.
+        moved_directly: whether its parameters move towards those of a trained network without an
+            optimizer, as those of a moving average do.
+        flips: by name of a parameter, how often its ``requires_grad`` was found changed.
     """
 
     number: int
@@ -96,6 +99,7 @@ class Network:
     passes: int = 0
     stepped: set[str] = field(default_factory=set)
     moved_directly: bool = False
+    flips: dict[str, int] = field(default_factory=dict)
 
     @property
     def module(self) -> nn.Module | None:
@@ -123,6 +127,7 @@ class Pass:
         trained: whether gradients came back to its output. Known only after the backward pass.
         consumers: later passes, of other networks, that took this one's output.
         failed: whether it raised an exception.
+        cumulative: whether its live norms average over all batches (``momentum=None``).
         args, kwargs, output: only while the pass is told about.
         memo: measurements that several checks share; only while the pass is told about.
     """
@@ -142,6 +147,7 @@ class Pass:
     trained: bool = False
     consumers: list[Pass] = field(default_factory=list)
     failed: bool = False
+    cumulative: bool = False
     args: tuple[Any, ...] | None = None
     kwargs: Mapping[str, Any] | None = None
     output: Any = None

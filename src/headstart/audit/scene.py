@@ -136,9 +136,7 @@ class Scene:
 
     def mode_place(self, part: Part, otherwise: Place) -> Place:
         """Return the line that set the mode of a module; ``otherwise`` where none did."""
-        module = part.ref()
-        call = None if module is None else self.mode_call(module)
-        return otherwise if call is None or not call.place.line else call.place
+        return otherwise if part.mode is None or not part.mode.place.line else part.mode.place
 
     def stays_frozen(self, seen: Pass, part: Part) -> bool:
         """Whether a module was frozen in a pass, and meant to be.
@@ -148,11 +146,11 @@ class Scene:
         """
         if part.name not in seen.frozen or seen.network.moved_directly:
             return False
-        module = part.ref()
-        if module is None:
-            return True
-        facts = [self.facts_of(p) for p in module.parameters()]
-        return not any(f is not None and f.flips > 1 for f in facts)
+        flips, around = seen.network.flips, part.name
+        while around and around.rpartition(".")[0] in seen.frozen and part.own == 0:
+            around = around.rpartition(".")[0]
+        within = f"{around}." if around and around in seen.frozen else ""
+        return not any(times > 1 for name, times in flips.items() if name.startswith(within))
 
     def feeds_training(self, seen: Pass) -> bool:
         """Whether what a pass put out was taken by one that gradients came back to."""
@@ -182,8 +180,7 @@ class Scene:
             return False
         if not seen.training and all(not c.training or c.part.leaf for c in seen.calls):
             return all(c.part.normalises for c in seen.calls if c.training)
-        modules = [call.part.ref() for call in norms]
-        return all(m is not None and getattr(m, "momentum", 0.0) is None for m in modules)
+        return seen.cumulative
 
     def live_norms(self, seen: Pass) -> list[Call]:
         """Return the calls that normalised by the batch; instance norms do not."""
@@ -227,7 +224,16 @@ class Scene:
         return found
 
     def keep(self, seen: Pass) -> None:
-        """Keep a pass that was looked at closely."""
+        """Keep a pass that was looked at closely, with what is known of its modes only now."""
+        norms = []
+        for call in seen.calls:
+            part = call.part
+            module = part.ref() if call.training and (part.normalises or part.random) else None
+            if module is not None:
+                part.mode = self.mode_call(module)
+                if part.running:
+                    norms.append(getattr(module, "momentum", 0.0) is None)
+        seen.cumulative = bool(norms) and all(norms)
         if seen.number % self._every == 0:
             self.passes.append(seen)
         if len(self.passes) > MOST:
@@ -290,6 +296,8 @@ class Scene:
             if facts.trainable != trainable:
                 facts.trainable = trainable
                 facts.flips += 1
+                for each in facts.networks:
+                    each.flips[name] = facts.flips
                 facts.frozen_since = None if trainable else self.steps
             if facts.frozen_since is not None:
                 facts.frozen_steps = max(facts.frozen_steps, self.steps - facts.frozen_since)

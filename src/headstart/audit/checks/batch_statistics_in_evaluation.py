@@ -1,4 +1,4 @@
-"""A network in evaluation mode normalises by the batch all the same."""
+"""A trained network normalises by the batch while it is evaluated."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
+from headstart.audit.checks.evaluation_in_training_mode import evaluations_in_training_mode
 from headstart.audit.events import Pass
 from headstart.audit.records import Finding
 from headstart.audit.scene import common_path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class BatchStatisticsInEvaluation(Check):
-    """Batch norms without running statistics use the batch in evaluation mode too."""
+    """Batch norms use the batch: in training mode, or without running statistics in any mode."""
 
     code = "batch-statistics-in-evaluation"
     cost = "a prediction depends on the other items of its batch; one item alone cannot be served"
@@ -24,6 +25,21 @@ class BatchStatisticsInEvaluation(Check):
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network."""
         told: set[int] = set()
+        for seen, live in evaluations_in_training_mode(scene):
+            names = [call.part.name for call in live if call.part.normalises]
+            if not names or seen.network.number in told:
+                continue
+            told.add(seen.network.number)
+            yield self.finding(
+                f"{count(len(names), 'batch norm')} of {seen.network.kind} normalised by the batch"
+                " while it was evaluated, and their running statistics moved",
+                place=seen.place,
+                module=common_path(names) or seen.network.kind,
+                severity="error",
+                confidence=0.7 if seen.grad else 0.95,
+                evidence={"layers": names, "rows": seen.rows, "no_grad": not seen.grad},
+                fix="model.eval()  # before the evaluation; model.train() after it",
+            )
         for purpose in ("evaluation", "extraction"):
             for seen in scene.passes_for(purpose):
                 names = [c.part.name for c in seen.calls if c.part.batch_only]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from headstart.audit.check import Check
 from headstart.audit.checks.frozen_statistics_moved import fix_target
-from headstart.audit.events import ModeCall, Pass
+from headstart.audit.events import ModeCall, Part, Pass
 from headstart.audit.records import Finding
 
 if TYPE_CHECKING:
@@ -23,7 +20,7 @@ _MOST = 64
 
 @dataclass(frozen=True)
 class _Undone:
-    part: weakref.ref[nn.Module]
+    part: Part
     set_by: ModeCall
     undone_by: ModeCall
 
@@ -43,11 +40,11 @@ class EvalUndone(Check):
         if not seen.mode or seen.module is None or self.looked >= _MOST:
             return
         self.looked += 1
-        for part in seen.module.modules():
+        for name, part in seen.module.named_modules():
             call = scene.mode_call(part)
             own = call is not None and not call.mode and call.target() is part
             if own and part is not seen.module and call is not None and any(part.children()):
-                self.candidates.append(_Undone(weakref.ref(part), call, seen))
+                self.candidates.append(_Undone(scene.part(part, name), call, seen))
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each line that undoes."""
@@ -57,7 +54,7 @@ class EvalUndone(Check):
             if found is None or each.undone_by.place in told or not self._meant(each, scene):
                 continue
             told.add(each.undone_by.place)
-            name = _name_in(found, each)
+            name = each.part.name
             yield self.finding(
                 f"{name or found.network.kind} was put in evaluation mode at {each.set_by.place},"
                 f" and {each.undone_by.kind}.train() put it back in training mode; it was then"
@@ -74,15 +71,12 @@ class EvalUndone(Check):
 
     def _ran_in_training(self, each: _Undone, scene: Scene) -> Pass | None:
         """Return a pass after the ``train()`` in which something inside of the part was live."""
-        part = each.part()
-        if part is None:
-            return None
-        inside = {id(module) for module in part.modules()}
         for seen in scene.passes_for("training"):
             if seen.number <= each.undone_by.passes:
                 continue
             live = [*scene.live_norms(seen), *scene.live_chance(seen)]
-            if any(c.training and id(c.part.ref()) in inside for c in live):
+            within = f"{each.part.name}."
+            if any(c.training and c.part.name.startswith(within) for c in live):
                 return seen
         return None
 
@@ -91,19 +85,13 @@ class EvalUndone(Check):
 
         Not where it was only evaluated between the two calls: then ``train()`` ends an evaluation.
         """
-        part = each.part()
         between = [
             seen
             for seen in scene.passes
             if each.set_by.passes < seen.number <= each.undone_by.passes
-            and any(call.part.ref() is part for call in seen.calls)
+            and any(call.part is each.part for call in seen.calls)
         ]
         return not between or any(seen.trained for seen in between)
-
-
-def _name_in(seen: Pass, each: _Undone) -> str:
-    part = each.part()
-    return next((call.part.name for call in seen.calls if call.part.ref() is part), "")
 
 
 __all__ = ["EvalUndone"]

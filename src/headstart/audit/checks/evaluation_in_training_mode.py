@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
-from headstart.audit.events import Network, Pass
+from headstart.audit.events import Call, Network, Pass
 from headstart.audit.records import Finding
 from headstart.core.wording import count, listed
 
@@ -26,13 +26,9 @@ class EvaluationInTrainingMode(Check):
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network."""
-        found: dict[int, list[Pass]] = {}
-        for seen in scene.passes_for("evaluation"):
-            if self._concerned(seen, scene):
-                found.setdefault(seen.network.number, []).append(seen)
-        for passes in found.values():
+        for passes in _by_network(scene):
             network = passes[0].network
-            meant = is_adversarial(network, scene) or _in_turns(passes, scene)
+            meant = is_meant(passes, scene)
             first = next((p for p in passes if not p.grad), passes[0])
             live = [c.part for c in first.calls if c.training]
             norms = [part.name for part in live if part.normalises]
@@ -41,6 +37,7 @@ class EvaluationInTrainingMode(Check):
                 *([f"{count(len(norms), 'batch norm')} used the batch"] if norms else []),
                 *([f"{listed(chance, 3)} drew random numbers"] if chance else []),
             ]
+            mode = next((part.mode for part in live if part.mode is not None), None)
             yield self.finding(
                 f"{network.kind} was evaluated in training mode in"
                 f" {count(len(passes), 'observed pass', 'observed passes')}: {' and '.join(what)}",
@@ -53,19 +50,40 @@ class EvaluationInTrainingMode(Check):
                     "batch_norms": norms,
                     "random": chance,
                     "no_grad": not first.grad,
-                    "mode_set_at": _mode_set(first, scene),
+                    "mode_set_at": "never" if mode is None else str(mode.place),
                 },
                 fix="model.eval()  # before the evaluation; model.train() after it",
             )
 
-    def _concerned(self, seen: Pass, scene: Scene) -> bool:
-        if not seen.training or not seen.step or scene.restates(seen):
-            return False
-        if not any(c.training and (c.part.normalises or c.part.random) for c in seen.calls):
-            return False
-        if seen.grad and seen.number > scene.passes_at_backward:  # its backward was still to come
-            return False
-        return not scene.feeds_training(seen)
+
+def evaluations_in_training_mode(scene: Scene) -> Iterator[tuple[Pass, list[Call]]]:
+    """Yield, for each network evaluated in training mode by mistake, a pass and its live calls."""
+    for passes in _by_network(scene):
+        if not is_meant(passes, scene):
+            first = next((p for p in passes if not p.grad), passes[0])
+            yield first, [call for call in first.calls if call.training]
+
+
+def _by_network(scene: Scene) -> list[list[Pass]]:
+    found: dict[int, list[Pass]] = {}
+    for seen in scene.passes_for("evaluation"):
+        if is_concerned(seen, scene):
+            found.setdefault(seen.network.number, []).append(seen)
+    return list(found.values())
+
+
+def is_meant(passes: list[Pass], scene: Scene) -> bool:
+    """Whether passes in training mode are no mistake: those of a GAN, or for pseudo-labels."""
+    return is_adversarial(passes[0].network, scene) or _in_turns(passes, scene)
+
+
+def is_concerned(seen: Pass, scene: Scene) -> bool:
+    """Whether a pass of a trained network in training mode is an evaluation."""
+    if not seen.training or not seen.step or scene.restates(seen):
+        return False
+    if not any(c.training and (c.part.normalises or c.part.random) for c in seen.calls):
+        return False
+    return not scene.was_cut_off(seen) and not scene.feeds_training(seen)
 
 
 def is_adversarial(network: Network, scene: Scene) -> bool:
@@ -89,10 +107,10 @@ def _in_turns(passes: list[Pass], scene: Scene) -> bool:
     return len(steps) >= 4 and len(passes) <= 2 * len(steps) and len(steps) >= scene.steps / 2
 
 
-def _mode_set(seen: Pass, scene: Scene) -> str:
-    module = seen.network.module
-    call = None if module is None else scene.mode_call(module)
-    return "never" if call is None else str(call.place)
-
-
-__all__ = ["EvaluationInTrainingMode", "is_adversarial"]
+__all__ = [
+    "EvaluationInTrainingMode",
+    "evaluations_in_training_mode",
+    "is_adversarial",
+    "is_concerned",
+    "is_meant",
+]

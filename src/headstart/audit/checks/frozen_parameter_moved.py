@@ -38,6 +38,7 @@ class _Moved:
     place: Place
     step: int
     made: str
+    facts: ParameterFacts
 
 
 class FrozenParameterMoved(Check):
@@ -91,10 +92,10 @@ class FrozenParameterMoved(Check):
             trainable = parameter.requires_grad or _unreadable(parameter)
             if trainable:
                 self.records.pop(parameter, None)
-            elif parameter not in self.records or self.loads.get(parameter) != facts.loads:
+            elif parameter not in self.records or self.loads.get(parameter) != _state(facts):
                 self.records[parameter] = record(parameter)
                 self.samples[parameter] = sample_of(parameter)
-                self.loads[parameter] = facts.loads
+                self.loads[parameter] = _state(facts)
 
     def _compare(self, scene: Scene, seen: Step, optimizer: Optimizer | None) -> None:
         for parameter, before in list(self.records.items()):
@@ -103,7 +104,7 @@ class FrozenParameterMoved(Check):
                 continue
             if optimizer is not None and not _holds(optimizer, parameter):
                 continue
-            if self.loads.get(parameter) != facts.loads:
+            if self.loads.get(parameter) != _state(facts):
                 continue
             change_ = change(facts.name, parameter, before)
             if change_ is None:
@@ -141,7 +142,15 @@ class FrozenParameterMoved(Check):
         place = user_place() if stepper is not None else seen.place
         where = str(made) if stepper is not None else ""
         return _Moved(
-            facts.name, network.number, network.kind, change_, cause, place, seen.number, where
+            facts.name,
+            network.number,
+            network.kind,
+            change_,
+            cause,
+            place,
+            seen.number,
+            where,
+            facts,
         )
 
     def _averages(self, scene: Scene, parameter: Tensor, facts: ParameterFacts) -> bool:
@@ -159,7 +168,7 @@ class FrozenParameterMoved(Check):
         groups: dict[tuple[int, str], list[_Moved]] = {}
         for each in self.moved:
             network = scene.networks[each.network]
-            if not network.moved_directly and not _alternates(scene, each):
+            if not network.moved_directly and each.facts.flips <= 1:
                 groups.setdefault((each.network, each.cause), []).append(each)
         for (_, cause), moved in groups.items():
             names = list(dict.fromkeys(each.name for each in moved))
@@ -227,13 +236,9 @@ def _holds(optimizer: Optimizer, parameter: Tensor) -> bool:
     return any(p is parameter for group in optimizer.param_groups for p in group["params"])
 
 
-def _alternates(scene: Scene, moved: _Moved) -> bool:
-    module = scene.networks[moved.network].module
-    if module is None:
-        return False
-    parameter = dict(module.named_parameters()).get(moved.name)
-    facts = None if parameter is None else scene.facts_of(parameter)
-    return facts is not None and facts.flips > 1
+def _state(facts: ParameterFacts) -> tuple[int, int]:
+    """What makes earlier records of a parameter void: loaded values, and unfreezing in between."""
+    return facts.loads, facts.flips
 
 
 def _fix(moved: _Moved) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from headstart.audit.check import Check
 from headstart.audit.events import Network, OptimizerFacts, Step
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
     from headstart.audit.scene import Scene
 
 
+_FEW = 2
+"""Frozen parameters that networks have by design, such as fixed position embeddings."""
+
+
 def looks(step: int) -> bool:
     """Whether to look closely at a step: the first 32, and then every 64th, for late unfreezing."""
     return step <= 32 or step % 64 == 0
@@ -29,10 +32,7 @@ class OptimizerHoldsFrozen(Check):
     """Frozen parameters in an optimizer do nothing, as long as they have no gradient."""
 
     code = "optimizer-holds-frozen"
-    severity = "info"
-    cost = (
-        "nothing, until a gradient of zero is left behind: then weight decay and momentum move them"
-    )
+    cost = "nothing at first; once a gradient of zero is left behind, weight decay moves them"
 
     def __init__(self) -> None:
         self.held: dict[int, tuple[OptimizerFacts, list[ParameterFacts], int]] = {}
@@ -54,12 +54,14 @@ class OptimizerHoldsFrozen(Check):
             if not frozen:
                 continue
             names = [f.name for f in frozen]
+            few = len(names) <= _FEW
             yield self.finding(
                 f"{facts.kind} holds {count(len(names), 'parameter')} of {total} that"
                 " never required a gradient while it stepped",
                 place=facts.place,
                 module=common_path([name.rpartition(".")[0] for name in names]),
-                confidence=0.95,
+                severity="info" if few else None,
+                confidence=0.5,
                 evidence={"parameters": names[:50], "frozen": len(names), "held": total},
                 fix="optimizer = Adam([p for p in model.parameters() if p.requires_grad], lr=lr)",
             )
@@ -73,20 +75,16 @@ class OptimizerMissesTrainable(Check):
     cost = "they stay as they are: a new layer stays random, an unfrozen one stays frozen"
 
     def __init__(self) -> None:
-        self.graded: Any = WeakIdKeyDictionary()
+        self.graded: dict[ParameterFacts, int] = {}
         self.places: dict[int, Place] = {}
 
     def before_step(self, seen: Step, scene: Scene) -> None:
         """Count parameters with a gradient that this optimizer does not hold."""
         if not looks(seen.number):
             return
-        own = {id(p) for group in seen.optimizer.param_groups for p in group["params"]}
-        for parameter, facts in scene.parameters.items():
-            if parameter.requires_grad and parameter.grad is not None and id(parameter) not in own:
-                self.graded[parameter] = self.graded.get(parameter, 0) + 1
-                self.places.setdefault(facts.networks[0].number, seen.place)
-                if facts.held:
-                    self.graded.pop(parameter)
+        count_graded(self.graded, scene)
+        for facts in self.graded:
+            self.places.setdefault(facts.networks[-1].number, seen.place)
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network of which a part that is not the first is missed."""
@@ -115,13 +113,31 @@ class OptimizerMissesTrainable(Check):
             )
 
 
-def missed_by_network(graded: Any, scene: Scene) -> dict[int, list[ParameterFacts]]:
+def count_graded(graded: dict[ParameterFacts, int], scene: Scene) -> None:
+    """Count, for each parameter with a gradient that no optimizer holds, the steps seen so."""
+    listed = {
+        id(p)
+        for facts in scene.optimizers
+        if (optimizer := facts.ref()) is not None
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    for parameter, facts in scene.parameters.items():
+        if not parameter.requires_grad or parameter.grad is None:
+            continue
+        if facts.held or id(parameter) in listed:
+            graded.pop(facts, None)
+        else:
+            graded[facts] = graded.get(facts, 0) + 1
+
+
+def missed_by_network(
+    graded: dict[ParameterFacts, int], scene: Scene
+) -> dict[int, list[ParameterFacts]]:
     """Return the parameters that got gradients twice and are held by no optimizer, by network."""
     found: dict[int, list[ParameterFacts]] = {}
-    for parameter, times in graded.items():
-        facts = scene.facts_of(parameter)
-        enough = times >= min(2, scene.steps)
-        if facts is not None and not facts.held and enough and not _held_now(parameter, scene):
+    for facts, times in graded.items():
+        if not facts.held and times >= min(2, scene.steps):
             found.setdefault(facts.networks[-1].number, []).append(facts)
     return found
 
@@ -142,16 +158,6 @@ def is_prefix(network: Network, missed: list[ParameterFacts], scene: Scene) -> b
     return last < first and not any(facts.flips for facts in missed)
 
 
-def _held_now(parameter: Tensor, scene: Scene) -> bool:
-    for facts in scene.optimizers:
-        optimizer = facts.ref()
-        if optimizer is not None and any(
-            p is parameter for group in optimizer.param_groups for p in group["params"]
-        ):
-            return True
-    return False
-
-
 class OptimizerHoldsStale(Check):
     """The optimizer holds parameters that no network has any more."""
 
@@ -160,7 +166,7 @@ class OptimizerHoldsStale(Check):
     cost = "the layers that took their place are not trained"
 
     def __init__(self) -> None:
-        self.stale: dict[int, tuple[OptimizerFacts, list[list[int]], int]] = {}
+        self.stale: dict[int, tuple[OptimizerFacts, list[list[int]], int, int]] = {}
 
     def before_step(self, seen: Step, scene: Scene) -> None:
         """Count parameters without a gradient that are in no network that ran."""
@@ -173,14 +179,17 @@ class OptimizerHoldsStale(Check):
             for p in parameters
             if p.grad is None and p.requires_grad and not _in_a_network(p, scene)
         ]
-        self.stale[seen.facts.number] = (seen.facts, stale, len(parameters))
+        lost = sum(
+            not facts.held and parameter.requires_grad and parameter.grad is not None
+            for parameter, facts in scene.parameters.items()
+        )
+        self.stale[seen.facts.number] = (seen.facts, stale, len(parameters), lost)
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each optimizer."""
-        for facts, shapes, total in self.stale.values():
+        for facts, shapes, total, lost in self.stale.values():
             if not shapes:
                 continue
-            lost = sum(not f.held and f.trainable for f in scene.parameters.values())
             yield self.finding(
                 f"{facts.kind} holds {count(len(shapes), 'parameter')} of {total} that belong to no"
                 f" network that runs; {count(lost, 'trainable parameter')} of the networks that do"
@@ -271,8 +280,6 @@ class GroupWithoutEffect(Check):
         for group in self.groups.values():
             if group.moved or group.checks < 3 or group.facts.steps < 4 or not group.size:
                 continue
-            if group.facts.steps == group.size == 0:
-                continue
             alone = not any(
                 number == group.facts.number and index != group.index
                 for number, index in self.groups
@@ -312,6 +319,8 @@ __all__ = [
     "OptimizerHoldsFrozen",
     "OptimizerHoldsStale",
     "OptimizerMissesTrainable",
+    "count_graded",
     "is_prefix",
+    "looks",
     "missed_by_network",
 ]

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from headstart.audit.check import Check
-from headstart.audit.checks.optimizers import is_prefix, looks, missed_by_network
+from headstart.audit.checks.optimizers import (
+    count_graded,
+    is_prefix,
+    looks,
+    missed_by_network,
+)
 from headstart.audit.events import Pass, Step
 from headstart.audit.measuring import trial
 from headstart.audit.records import Finding
@@ -41,7 +45,7 @@ class WastedGradients(Check):
     cost = "time and memory for gradients that nothing uses"
 
     def __init__(self) -> None:
-        self.graded: Any = WeakIdKeyDictionary()
+        self.graded: dict[ParameterFacts, int] = {}
         self.costs: dict[int, _Cost] = {}
         self.inputs: dict[int, tuple[Pass, int]] = {}
 
@@ -69,12 +73,7 @@ class WastedGradients(Check):
     def before_step(self, seen: Step, scene: Scene) -> None:
         """Count parameters with a gradient that no optimizer holds."""
         if looks(seen.number):
-            for parameter, facts in scene.parameters.items():
-                if parameter.requires_grad and parameter.grad is not None:
-                    if facts.held:
-                        self.graded.pop(parameter, None)
-                    else:
-                        self.graded[parameter] = self.graded.get(parameter, 0) + 1
+            count_graded(self.graded, scene)
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network."""
