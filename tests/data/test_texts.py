@@ -14,7 +14,7 @@ import pytest
 
 from headstart.core.errors import DataError
 from headstart.data import Dataset, load_data, load_items
-from headstart.data.content import digest
+from headstart.data.content import UndecodableError, digest, text_of
 
 TEXTS = [
     f"the {word} number {i} is {'far' if i % 2 else 'near'}" for i, word in enumerate("abcdefgh")
@@ -122,3 +122,43 @@ def test_the_backbone_decides_where_a_table_holds_images_and_texts(tmp_path: Pat
         assert found.train.items.kind == expected
     found = load_data(tmp_path / "all.csv", text_column="text", label_column="label")
     assert found.train.items.kind == "text"
+
+
+def folder_of(root: Path, texts: list[str], labels: list[str]) -> None:
+    for i, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        (root / label).mkdir(parents=True, exist_ok=True)
+        (root / label / f"{i}.txt").write_bytes(text.encode())
+
+
+def test_folders_of_text_files(tmp_path: Path) -> None:
+    folder_of(tmp_path / "all", TEXTS, LABELS)
+    (tmp_path / "all" / "README.txt").write_text("not an item")
+    dataset = load_data(tmp_path / "all", test_fraction=0.25)
+    assert dataset.classes == ("far", "near")
+    assert sorted(dataset.train.ids + dataset.test.ids) == sorted(map(digest, TEXTS))
+    left = "1 file of 'all' left out, in no class folder: 'README.txt'"
+    assert any(left in note for note in dataset.notes)
+    folder_of(tmp_path / "split" / "train", TEXTS, LABELS)
+    folder_of(tmp_path / "split" / "test", TEXTS[:2], LABELS[:2])
+    divided = load_data(tmp_path / "split")
+    assert (len(divided.train), len(divided.test)) == (8, 2)
+    everything = load_items(tmp_path / "all")
+    assert len(everything) == 9
+    assert everything.items.kind == "text"
+    assert load_items(tmp_path / "all" / "README.txt", kind="text").content(0) == b"not an item"
+
+
+def test_text_files_that_are_none_and_folders_of_images(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder_of(tmp_path, [*TEXTS[:2], "x"], ["far", "near", "far"])
+    (tmp_path / "far" / "bad.txt").write_bytes(b"\xff\xfe\xfd")
+    split = load_data(tmp_path, test_fraction=0.3).train
+    with pytest.raises(UndecodableError, match="not UTF-8 text: invalid start byte at byte 0"):
+        text_of(b"\xff\xfe\xfd")
+    assert text_of(b"\xef\xbb\xbftext") == "text"
+    assert split.items.kind == "text"
+    for i, label in enumerate(["far", "near"] * 3):
+        Image.new("RGB", (8, 8), (i * 9, 0, 0)).save(tmp_path / label / f"{i}.png")
+    assert load_data(tmp_path).train.items.kind == "image"
+    assert load_data(tmp_path, kind="text").train.items.kind == "text"

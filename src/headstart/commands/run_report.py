@@ -31,7 +31,7 @@ from headstart.core.errors import BadFilesError
 from headstart.core.files import write_json
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, Excerpt, to_plain
 from headstart.core.settings import recorded
-from headstart.core.wording import count, format_seconds
+from headstart.core.wording import count, format_seconds, singular
 from headstart.core.wording import count as counted
 from headstart.data import Inputs, Split
 from headstart.evaluation import most_likely
@@ -244,7 +244,8 @@ def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
     return fit_page(
         run.evaluation,
         title=f"{data}: {run.configuration['head']} head on {run.backbone.name}",
-        subtitle=f"{run.n_train:,} training and {counted(run.n_test, 'test image')}, "
+        subtitle=f"{run.n_train:,} training and "
+        f"{counted(run.n_test, f'test {singular(run.backbone.inputs.unit)}')}, "
         f"features of {cut}, embedded once",
         baselines=run.baselines,
         curves=run.curves,

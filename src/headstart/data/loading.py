@@ -15,7 +15,15 @@ import numpy as np
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import quoted
-from headstart.data import arrays, folders, keras_batches, lists, objects, tables
+from headstart.data import (
+    arrays,
+    folders,
+    keras_batches,
+    lists,
+    objects,
+    tables,
+    text_folders,
+)
 from headstart.data.assembly import assemble, assemble_test, assemble_training
 from headstart.data.dataset import Dataset, Split
 from headstart.data.decoding import ranged
@@ -64,6 +72,7 @@ def load_data(
 
             - the path of a folder of class folders, with or without ``train/`` and
               ``val|valid|test/`` above them;
+            - the path of such a folder of ``.txt`` files;
             - the path of a CSV, TSV or Parquet file, or of a folder of ``train.*``, ``test.*``;
             - the path of a numpy archive, or of a folder that ``datasets`` has saved;
             - the word ``"digits"``: scikit-learn's handwritten digits;
@@ -332,6 +341,9 @@ BUILT_IN: tuple[SourceKind, ...] = (
     SourceKind(
         "a saved datasets.Dataset", lambda path, _: objects.is_saved_hub_dataset(path),
         objects.read_saved_hub_dataset, path=True,
+    ),
+    SourceKind(
+        "a folder of text files", text_folders.holds_texts, text_folders.read_texts, path=True
     ),
     _IMAGES,
     SourceKind("a folder of tables", folders.is_table_folder, tables.read_table_folder, path=True),

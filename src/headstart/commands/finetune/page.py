@@ -16,7 +16,7 @@ from headstart.commands.run_folder import Run
 from headstart.commands.run_page import fit_page
 from headstart.commands.run_report import find_mistakes
 from headstart.core.records import to_plain
-from headstart.core.wording import count, format_percent, format_seconds
+from headstart.core.wording import count, format_percent, format_seconds, singular
 from headstart.data import Split
 from headstart.finetuning.outcome import Trained
 from headstart.finetuning.plan import Plan
@@ -43,8 +43,8 @@ def finetune_page(
         run.evaluation,
         title=f"{run.configuration['data']}: {run.backbone.name} fine-tuned by {plan.recipe}",
         subtitle=f"{run.n_train:,} training, {plan.n_validation:,} validation and"
-        f" {count(run.n_test, 'test image')}; {count(len(run.tuned), 'tensor')} of the backbone"
-        f" changed",
+        f" {count(run.n_test, f'test {singular(run.backbone.inputs.unit)}')};"
+        f" {count(len(run.tuned), 'tensor')} of the backbone changed",
         baselines=run.baselines,
         curves=run.curves,
         configuration={"backbone": run.spec.plain(), **to_plain(dict(run.configuration))},
