@@ -142,7 +142,7 @@ def test_folders_of_text_files(tmp_path: Path) -> None:
     folder_of(tmp_path / "split" / "test", TEXTS[:2], LABELS[:2])
     divided = load_data(tmp_path / "split")
     assert (len(divided.train), len(divided.test)) == (8, 2)
-    everything = load_items(tmp_path / "all")
+    everything = load_items(tmp_path / "all", kind="text")
     assert len(everything) == 9
     assert everything.items.kind == "text"
     assert load_items(tmp_path / "all" / "README.txt", kind="text").content(0) == b"not an item"

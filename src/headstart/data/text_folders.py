@@ -16,10 +16,10 @@ TEXT_SUFFIXES = frozenset((".txt",))
 
 
 def holds_texts(path: Path, request: Request) -> bool:
-    """Return whether a path is text files: a folder of them, without images or tables.
+    """Return whether a path is text files: class folders of them, without images or tables.
 
-    Where the backbone takes texts, images beside them do not count, and one file will do. With
-    labels, there are class folders.
+    Where the backbone takes texts, images beside them do not count; without labels, any text file
+    below the folder is an item, and one file will do.
     """
     wanted = request.kind == "text"
     if path.is_file():
@@ -28,7 +28,7 @@ def holds_texts(path: Path, request: Request) -> bool:
         return False
     if not any_file(path, TEXT_SUFFIXES) or (not wanted and any_file(path, IMAGE_SUFFIXES)):
         return False
-    return not request.labels_required or wanted or len(_classes(_top(path, request))) > 1
+    return wanted or (request.labels_required and len(_classes(_top(path, request))) > 1)
 
 
 def read_texts(path: Path, request: Request) -> Source:
