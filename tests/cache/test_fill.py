@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,14 @@ def test_nothing_computed_is_lost_by_an_error(spaces: tuple[Space, Space]) -> No
     assert len(other.seen) == 16
 
 
+def eventually(true: Callable[[], bool]) -> bool:
+    """Wait for what a thread that writes will have done; it is done in some milliseconds."""
+    until = time.monotonic() + 30
+    while not (found := true()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return found
+
+
 def test_portions_are_committed_when_enough_wait(
     spaces: tuple[Space, Space], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,11 +113,15 @@ def test_portions_are_committed_when_enough_wait(
         assert len(compute.seen) == 8  # and are known all the same
         monkeypatch.setattr(module, "COMMIT_BYTES", 500)  # two blocks of 8 * 3 * 3 * 4 bytes
         filling.fill(IDS[8:16], compute)
-        assert not spaces[0].missing(IDS[:16])  # too many bytes
+        assert eventually(
+            lambda: filling.is_idle and not spaces[0].missing(IDS[:16])
+        )  # too many bytes
         monkeypatch.setattr(module, "COMMIT_BYTES", 2**30)
         monkeypatch.setattr(module, "COMMIT_SECONDS", 0.0)
         filling.fill(IDS[16:24], compute)
-        assert not spaces[0].missing(IDS[:24])  # too long ago
+        assert eventually(
+            lambda: filling.is_idle and not spaces[0].missing(IDS[:24])
+        )  # too long ago
         monkeypatch.setattr(module, "COMMIT_SECONDS", 1e9)
         filling.fill(IDS[24:], compute)
         assert len(spaces[0].missing(IDS)) == 16

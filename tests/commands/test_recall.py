@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,3 +149,13 @@ def test_what_was_damaged_is_found_out_again(built: list[str], tmp_path: Path) -
     file.write_bytes(file.read_bytes()[:-3] + b"\0\0\0")
     assert recalled_backbone(spec, store).identity() == before
     assert len(built) == 2
+
+
+def test_a_run_says_where_the_time_of_its_extraction_went(tmp_path: Path) -> None:
+    first = headstart.fit("digits", cache=tmp_path / "cache", out=tmp_path / "run")
+    said = json.loads((tmp_path / "run" / "run.json").read_text())["extraction"]
+    assert said["items"] == first.cache.misses
+    assert {"model", "write"} <= set(said["seconds"])
+    assert "-bound: " in said["verdict"]
+    headstart.fit("digits", cache=tmp_path / "cache", out=tmp_path / "run")
+    assert "extraction" not in json.loads((tmp_path / "run" / "run.json").read_text())

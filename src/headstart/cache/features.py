@@ -317,6 +317,7 @@ def fill_features(
         batch_size=extractor.settings.batch_size,
         storage=extractor.settings.storage,
         reporter=reporter,
+        stages=extractor.stages,
     )
     return filled, tuple(extractor.bad[known:])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.files import is_scratch
-from headstart.core.progress import Progress, Reporter, SilentReporter
+from headstart.core.progress import Progress, Reporter, SilentReporter, tell
 from headstart.core.records import CacheUse, Storage
+from headstart.core.stages import Stages
 from headstart.store import Space
 
 COMMIT_SECONDS = 3.0
 COMMIT_BYTES = 32 * 2**20
 """Rows are committed after this much work or memory, from the first batch on: a killed run loses
-no more than that and the batch under way. A commit takes some hundredths of a second."""
+no more than that, what is being committed, and the batch under way. A commit takes some hundredths
+of a second, on a slow disk some seconds: it runs in a thread of its own beside the next batches,
+one commit at a time. No more than twice this memory waits: then computing waits for the disk."""
 _SHARE_SECONDS = 15.0  # of work that is claimed at a time
 _FIRST_BATCHES = 4  # claimed before the speed is known
 _POLL_SECONDS = 0.2
@@ -77,6 +81,7 @@ def fill(
     batch_size: int = 64,
     storage: Storage | None = None,
     reporter: Reporter | None = None,
+    stages: Stages | None = None,
 ) -> Filled:
     """Compute and commit the rows that are missing.
 
@@ -89,6 +94,7 @@ def fill(
         batch_size: items in a pass of ``compute``; shares of the work are multiples of it.
         storage: how floating columns are stored; None keeps their type.
         reporter: shown progress.
+        stages: takes the time of writing; progress shows its shares.
 
     Raises:
         StoreError: rows cannot be written; what was committed stays.
@@ -107,7 +113,12 @@ def fill(
             )
             break
     filling = Filling(
-        spaces, number=number, batch_size=batch_size, storage=storage, reporter=reporter
+        spaces,
+        number=number,
+        batch_size=batch_size,
+        storage=storage,
+        reporter=reporter,
+        stages=stages,
     )
     with reporter.task(task, len(missing), unit) as progress, filling:
         filling.fill(missing, compute, progress)
@@ -127,7 +138,7 @@ class Filling:
     this process released.
 
     Args:
-        spaces, number, batch_size, storage, reporter: as for :func:`fill`.
+        spaces, number, batch_size, storage, reporter, stages: as for :func:`fill`.
 
     Attributes:
         lost: ids of the items that have no row so far.
@@ -141,16 +152,21 @@ class Filling:
         batch_size: int = 64,
         storage: Storage | None = None,
         reporter: Reporter | None = None,
+        stages: Stages | None = None,
     ) -> None:
         self.spaces, self.number, self.storage = tuple(spaces), number, storage
         self.lost: set[str] = set()
         self._reporter = reporter or SilentReporter()
         self._least = _FIRST_BATCHES * batch_size
         self._share = self._least
+        self._stages = stages or Stages()
         self._waiting: list[Block] = []
-        self._ready: set[str] = set()  # ids of the waiting rows
-        self._since = 0.0  # when the work on them began
+        self._ready: set[str] = set()  # ids of the rows that wait or are being committed
+        self._since = 0.0  # when the work on those that wait began
         self._noted = False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="headstart-write")
+        self._writing: Future[None] | None = None
+        self._written: list[Block] = []  # what it commits
 
     def __enter__(self) -> Filling:
         return self
@@ -162,6 +178,7 @@ class Filling:
             self.commit()  # the user's signal may have come in the middle of it
             raise
         finally:
+            self._writer.shutdown()
             for space in self.spaces:
                 space.release()
 
@@ -186,24 +203,52 @@ class Filling:
 
     def commit(self) -> None:
         """Commit the rows that wait; if that is interrupted, they wait on for the next commit."""
+        self._settle()
+        self._begin()
+        self._settle()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being committed."""
+        return self._writing is None or self._writing.done()
+
+    def _begin(self) -> None:
+        """Begin to commit the rows that wait, in the thread that writes; none is being written."""
         if not self._waiting:
             return
-        ids = [key for block in self._waiting for key in block.ids]
-        try:
+        blocks, self._waiting = self._waiting, []
+        self._written = blocks
+        self._writing = self._writer.submit(self._write, blocks)
+        self._since = time.monotonic()
+
+    def _settle(self) -> None:
+        """Wait for what is being committed.
+
+        Raises:
+            StoreError: it cannot be stored: a full disk, say. Its rows are missing, and not tried
+                again.
+        """
+        if self._writing is None:
+            return
+        wait([self._writing])  # an interruption here leaves it to the next call
+        error = self._writing.exception()
+        self._writing = None
+        self._ready.difference_update(key for block in self._written for key in block.ids)
+        self._written = []
+        if error is not None:
+            raise error
+
+    def _write(self, blocks: Sequence[Block]) -> None:
+        ids = [key for block in blocks for key in block.ids]
+        with self._stages("write"):
             for position, space in enumerate(self.spaces):
-                parts = [block.columns[position] for block in self._waiting]
+                parts = [block.columns[position] for block in blocks]
                 columns = {
                     name: np.concatenate([part[name] for part in parts]) for name in parts[0]
                 }
                 space.append(
                     ids, columns, self.number, storage=self.storage, reporter=self._reporter
                 )
-        except Exception:
-            self._waiting.clear()  # they cannot be stored: a full disk, say
-            raise
-        self._waiting.clear()
-        self._ready.clear()
-        self._since = time.monotonic()
 
     def _missing(self, ids: Sequence[str]) -> list[str]:
         done = self.lost | self._ready
@@ -228,24 +273,32 @@ class Filling:
             without.difference_update(block.ids)
             if task is not None:
                 task.advance(len(block.ids))
+                tell(task, self._stages.shares())
             self._commit_if_due()
         self.lost |= without
         if task is not None:
             task.advance(len(without))
         if len(keys) >= self._share:  # a share: what was claimed is committed together
-            self.commit()
+            self._settle()
+            self._begin()
             # The first share is small, to learn the speed.
             rate = len(keys) / max(time.monotonic() - begun, 1e-3)
             self._share = max(self._least, int(rate * _SHARE_SECONDS))
 
     def _commit_if_due(self) -> None:
-        due = time.monotonic() - self._since >= COMMIT_SECONDS
-        if due or sum(block.nbytes for block in self._waiting) >= COMMIT_BYTES:
-            self.commit()
+        if self.is_idle:
+            self._settle()
+        size = sum(block.nbytes for block in self._waiting)
+        due = time.monotonic() - self._since >= COMMIT_SECONDS or size >= COMMIT_BYTES
+        if due and self._writing is not None and size >= COMMIT_BYTES:
+            with self._stages("waiting"):
+                self._settle()
+        if due and self._writing is None:
+            self._begin()
 
     def _wait(self) -> None:
         """Wait for another process, which may be waiting for rows that wait here."""
-        if self._waiting:
+        if self._waiting or self._writing is not None:
             self.commit()
             return
         if not self._noted:

@@ -201,6 +201,8 @@ def embed(session: Session, cuts: Sequence[Backbone], dataset: Dataset) -> Embed
             except BadFilesError as error:
                 unreadable += error.files
                 hint = error.hint
+        if extractor.done:
+            session.throughput = extractor.throughput()
     if unreadable:
         raise BadFilesError(tuple(dict(unreadable).items()), hint=hint)
     train, test = found["train"], found["test"]

@@ -74,6 +74,8 @@ class Run:
         trained_on: content ids of the items that trained it (``train``) or chose its best epoch
             (``validation``).
         rows: its items with their features, so that others can join it; None: not kept.
+        extraction: seconds by stage, and what each stage could do, in plain values; empty where
+            nothing was computed.
     """
 
     head: Head
@@ -98,6 +100,7 @@ class Run:
     commands: Commands = field(default=Commands(), repr=False)
     trained_on: Ids = field(default_factory=dict, repr=False)
     rows: KeptRows | None = field(default=None, repr=False)
+    extraction: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def accuracy(self) -> float:
@@ -142,6 +145,7 @@ class Run:
             "training_items": describe_training_items(self.trained_on),
             "command": self.commands.made,
             **({"tuned": describe_tuned(self.tuned)} if self.tuned else {}),
+            **({"extraction": to_plain(dict(self.extraction))} if self.extraction else {}),
         }
 
 

@@ -119,6 +119,9 @@ def new_run(
         commands=Commands(call.again(), commands, later_commands(call, folder)),
         trained_on={"train": items.train.ids},
         rows=rows,
+        extraction={}
+        if session.throughput is None
+        else session.throughput.describe(backbone.inputs.unit),
     )
 
 

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from headstart.commands.run_place import prepare_folder
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.progress import Clock
+from headstart.core.stages import Throughput
 from headstart.core.wording import clean
 from headstart.data import Dataset, Split, load_data, load_items, load_test_data, load_training_data
 
 if TYPE_CHECKING:
     from headstart.backbones import Backbone
     from headstart.extraction import Extraction
+
+_LONG = 10.0
+"""Seconds over all stages from which it is said which one binds."""
 
 
 class Session:
@@ -30,6 +34,7 @@ class Session:
         reporter: where notes and progress go.
         clock: takes the time of the steps.
         notes: what has been said so far: decisions made on the user's behalf.
+        throughput: what the stages of the extraction could do; None where nothing was computed.
     """
 
     def __init__(self, run: RunOptions) -> None:
@@ -38,6 +43,7 @@ class Session:
         self.reporter = run.open_reporter()
         self.clock = Clock()
         self.notes: list[str] = []
+        self.throughput: Throughput | None = None
         self._data: Any = None
 
     def say(self, *notes: str) -> None:
@@ -54,6 +60,16 @@ class Session:
         settings = self.cache.settled(self.run.extraction(), cuts, splits, self.reporter)
         self.run = dataclasses.replace(self.run, precision=settings.precision)
         return settings
+
+    def say_what_binds(self, unit: str) -> None:
+        """Say which stage of a long extraction was the slowest.
+
+        Args:
+            unit: what several items are called ("images").
+        """
+        found = self.throughput
+        if found is not None and sum(found.seconds.values()) >= _LONG:
+            self.say(found.verdict(unit))
 
     def open_dataset(
         self,

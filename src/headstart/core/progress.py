@@ -25,6 +25,13 @@ class Progress(Protocol):
         """Report that ``count`` more units are done."""
 
 
+def tell(task: Progress, text: str) -> None:
+    """Show what a piece of work spends its time on, where ``task`` has a ``tell`` that takes it."""
+    take = getattr(task, "tell", None)
+    if take is not None:
+        take(text)
+
+
 class Reporter(Protocol):
     """Receives what a person should know while work is in progress."""
 
@@ -84,6 +91,7 @@ class Work:
         unit: what several are called ("images").
         done: so many.
         seconds: since it began.
+        spent: what the time goes into ("model 61 %, decode 30 %"); empty where it is not known.
     """
 
     name: str
@@ -91,6 +99,7 @@ class Work:
     unit: str
     done: int = 0
     seconds: float = 0.0
+    spent: str = ""
 
     @property
     def finished(self) -> bool:
@@ -136,16 +145,19 @@ class Work:
     def plain(self) -> str:
         """Return it as a line of a log."""
         told = ", ".join(part for part in (self.rate, self.time) if part)
+        told += f"; {self.spent}" if told and self.spent else ""
         return f"{self.name}: {self.counted}" + (f" ({told})" if told else "")
 
     def line(self, width: int) -> str:
         """Return it as a line of a terminal, never wider than ``width`` columns.
 
-        What matters least is left out first: the bar, the rate, the count, the time that is left.
+        What matters least is left out first: the bar, what the time goes into, the rate, the count,
+        the time that is left.
         """
         share = 100 if self.total <= 0 else min(100, 100 * self.done // self.total)
         percent = f"{share:3d} %"
         choices = (
+            (self.counted, self.rate, self.time, self.spent),
             (self.counted, self.rate, self.time),
             (self.counted, self.time),
             (f"{self.done:,}/{self.total:,}", self.time),
@@ -178,6 +190,10 @@ class _Counting:
     def advance(self, count: int = 1) -> None:
         self.work.done += count
         self.tick()
+
+    def tell(self, text: str) -> None:
+        """Show what the time goes into."""
+        self.work.spent = text
 
     def tick(self) -> Work:
         self.work.seconds = max(time.monotonic() - self.begun, 1e-9)

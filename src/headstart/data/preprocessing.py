@@ -22,6 +22,7 @@ from PIL import Image
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError, ConfigError, DataError
 from headstart.core.records import Excerpt
+from headstart.core.stages import stage
 from headstart.data import decoding, pictures
 from headstart.data.content import Content
 from headstart.data.inputs import (
@@ -102,7 +103,7 @@ class Preprocessing(Inputs):
         self, content: Content, view: NumberedView | None = None, key: str = ""
     ) -> NDArray[np.uint8]:
         """Decode, resize and crop one image; returns ``(3, h, w) uint8``, RGB."""
-        with decoding.opened(content) as image:
+        with decoding.opened(content) as image, stage("resize"):
             if view is None:
                 pixels = self.geometry(image)
             else:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BadFilesError, HeadstartError
 from headstart.core.progress import Reporter, SilentReporter
+from headstart.core.stages import Stages, stage
 from headstart.core.wording import count, quoted
 from headstart.data.content import UndecodableError
 from headstart.data.dataset import Split
@@ -102,6 +103,7 @@ def read_batches(
     workers: int | None = None,
     on_bad: OnBad = "raise",
     reporter: Reporter | None = None,
+    stages: Stages | None = None,
 ) -> BatchReader:
     """Decode items in threads, ahead of the consumer, and yield them as batches, in order.
 
@@ -119,6 +121,7 @@ def read_batches(
         on_bad: ``raise`` raises after the last batch; ``skip`` leaves bad items out and tells the
             reporter so. Both fill ``reader.bad``.
         reporter: shown the items that are skipped.
+        stages: takes the time of reading, decoding and resizing.
 
     Returns:
         An iterator of :class:`Batch`. About two batches and two chunks per thread are in memory
@@ -135,13 +138,15 @@ def read_batches(
     index = np.arange(len(split)) if indices is None else np.asarray(indices)
     index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
     bad: list[BadItem] = []
-    decoder = _Decoder(split, inputs, view if view is not None and view.number else None)
-    batches = _decode_ahead(decoder, index, batch_size, workers or _workers(), bad)
+    augmented = view if view is not None and view.number else None
+    decoder = _Decoder(split, inputs, augmented, stages or Stages())
+    batches = _decode_ahead(decoder, index, batch_size, workers or default_workers(), bad)
     settled = _settle(batches, decoder, bad, on_bad, reporter or SilentReporter())
     return BatchReader(settled, bad, decoder.remarks)
 
 
-def _workers() -> int:
+def default_workers() -> int:
+    """Return how many threads decode: the processors that this process may use, at most 8."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(8, available or 1)
 
@@ -217,17 +222,23 @@ class _Decoder:
     split: Split
     inputs: Inputs
     view: NumberedView | None
+    stages: Stages
     remarks: dict[str, list[str]] = field(default_factory=dict)
 
     def decode(self, index: NDArray[np.int64]) -> list[Any]:
         """Return for every item its sample, or a :class:`BadItem`."""
+        with self.stages.collecting():
+            return self._decoded(index)
+
+    def _decoded(self, index: NDArray[np.int64]) -> list[Any]:
         items, found = self.split.items, []
         for i in index.tolist():
             row = int(self.split.rows[i])
             try:
-                content = items.checked(row)
-                key = items.digest(row) if self.view is not None else ""
-                with listening() as said:
+                with stage("read"):
+                    content = items.checked(row)
+                    key = items.digest(row) if self.view is not None else ""
+                with listening() as said, stage("decode"):
                     found.append(self.inputs.sample(content, self.view, key))
                 for what in said:
                     self.remarks.setdefault(what, []).append(items.origin(row))

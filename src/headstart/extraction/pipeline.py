@@ -26,11 +26,13 @@ from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError, DataError
 from headstart.core.progress import Progress, Reporter, SilentReporter
 from headstart.core.records import Precision
+from headstart.core.stages import Stages, Throughput
 from headstart.data import BadItem, NumberedView, Split, read_batches
-from headstart.data.reading import OnBad, settle_bad_items
+from headstart.data.reading import OnBad, default_workers, settle_bad_items
 from headstart.data.remarks import remark_notes
 from headstart.extraction.choice import settled
 from headstart.extraction.engines import AUTO, EAGER, EngineUnfitError
+from headstart.extraction.feed import Feed
 from headstart.extraction.plan import AS_WRITTEN, Memory, Plan, Trial, unfit_note
 from headstart.extraction.precision import TOLERANCE, autocast
 from headstart.extraction.settings import Extraction
@@ -78,6 +80,8 @@ class Extractor:
 
     Attributes:
         bad: items that could not be read so far, with their positions in their split.
+        done: items whose rows were computed.
+        stages: where the time went.
         remarks: what is odd about items that could be read, with their origins.
         notes: how the network runs, where that is not as it was asked for.
         plan: how it runs; None before the first batch.
@@ -100,6 +104,8 @@ class Extractor:
         self.ahead = 0
         self.memory = memory
         self._trial: Trial | None = None
+        self.done, self.stages = 0, Stages()
+        self._most: int | None = None  # items at a time that the memory holds
         self._device = self.settings.resolve_device()
         self.settings.check_precision(self._device)
         self._open = contextlib.ExitStack()
@@ -146,25 +152,64 @@ class Extractor:
             view=view,
             workers=self.settings.workers,
             on_bad="skip",
+            stages=self.stages,
         )
         shape = self._shape(split)
         count = max(self.ahead, len(split) if indices is None else len(indices))
+        feed = Feed(reader, self._device, self.stages)
         try:
-            for batch in reader:
-                arguments = batch.arguments(self._device)
-                step = self._prepare(arguments, shape, count)
-                for part in self._parts(arguments, step):
-                    rows = self._features(arguments[part].trimmed(), self._filled_to(step))
+            for batch in feed:
+                with self.stages("model"):
+                    arguments = batch.arguments()
+                for part, rows in self._batch(arguments, shape, count):
                     yield FeatureRows(batch.indices[part], rows)
+                self.done += len(batch.indices)
                 if task is not None:
-                    task.advance(len(batch))
+                    task.advance(len(batch.indices))
         finally:
+            feed.close()
             self.bad += reader.bad
             for what, origins in reader.remarks.items():
                 self.remarks.setdefault(what, []).extend(origins)
-            reader.close()
         if task is not None:
             task.advance(len(reader.bad))
+
+    def throughput(self) -> Throughput:
+        """Return what the stages could do, each alone."""
+        return Throughput.of(self.stages, self.done, self.settings.workers or default_workers())
+
+    def _batch(
+        self, arguments: Arguments, shape: int, count: int
+    ) -> Iterator[tuple[slice, tuple[NDArray[np.float32], ...]]]:
+        """Run one batch, in steps where it takes long or where the memory does not hold it."""
+        start = 0
+        while start < len(arguments):
+            size, rest = min(shape, self._most or shape), arguments[start:]
+            try:
+                step = min(size, self._prepare(rest[:size], size, count))
+                part = next(self._parts(rest, step))
+                rows = self._features(rest[part].trimmed(), self._filled_to(step))
+            except RuntimeError as error:
+                if size == 1 or not _is_out_of_memory(error):
+                    raise
+                rows = None
+            if rows is None:  # out of the handler, which holds what the pass had allocated
+                self._halve(size)
+                continue
+            yield slice(start, start + part.stop), rows
+            start += part.stop
+
+    def _halve(self, size: int) -> None:
+        """Run fewer items at a time from now on."""
+        self._most = (size + 1) // 2
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        where = "this machine's memory" if self._device.type == "cpu" else f"{self._device}"
+        unit = self.cuts[0].inputs.unit
+        self.notes.append(
+            f"{where} does not hold {size} {unit} at a time: from here on {self._most} run at a"
+            f" time; batch_size={self._most} says so from the beginning"
+        )
 
     def _shape(self, split: Split) -> int:
         """Return how many items every batch of a split has, once it is filled up.
@@ -235,7 +280,7 @@ class Extractor:
     def _features(self, inputs: Arguments, shape: int) -> tuple[NDArray[np.float32], ...]:
         """Run some items, filled up to ``shape``."""
         assert self._forward is not None
-        with self._computing():
+        with self.stages("model"), self._computing():
             try:
                 outputs = self._forward(inputs.filled(shape))
             except EngineUnfitError as unfit:  # of a shape, say, that the first batch did not have
@@ -244,7 +289,7 @@ class Extractor:
                 self.notes.append(unfit_note(self.plan.engine, unfit))
                 self._forward, self.plan = self._trial.as_written()
                 outputs = self._forward(inputs.filled(shape))
-        return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
+            return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
@@ -293,6 +338,14 @@ class Extractor:
 def _set_threads(count: int) -> None:
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a pass needed more memory than its device, or this machine, has."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return any(said in text for said in ("out of memory", "not enough memory", "can't allocate"))
 
 
 def extract(

@@ -71,6 +71,7 @@ def fit(
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     with session.clock("extract"):
         embedded = embed(session, (network,), dataset)
+    session.say_what_binds(network.inputs.unit)
     session.say(*embedded.cache_notes(), *embedded.unseen_notes())
     session.say(*torn_group_notes(embedded, run.seed))
     fingerprints = embedded.fingerprints(network, session.run)
