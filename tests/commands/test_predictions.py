@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +210,23 @@ def test_a_comparison_writes_every_prediction(command, noise, tmp_path):  # noqa
     section = page[page.index("<h2>Mistakes</h2>") :]
     assert "wrong most often" in section.lower()
     assert "<img " in section[: section.index("</section>")]
+
+
+def test_writing_predictions_imports_no_pandas(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np; from pathlib import Path\n"
+        "from headstart.commands.prediction_table import prediction_columns, write_predictions\n"
+        "p = np.array([[0.25, 0.75], [0.5, 0.5]]); c = ['no', '=1+1']\n"
+        "table = prediction_columns(['a', 'b\\udcff'], ['no', '=1+1'], c, p, split='test')\n"
+        "write_predictions(Path(sys.argv[1]), table, c, p)\n"
+        "assert 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    read = pq.read_table(tmp_path / "predictions.parquet")
+    assert read.column("item").to_pylist() == ["a", "b\\xff"]
+    assert read.column("right").to_pylist() == [False, False]
+    assert read.column("prediction").to_pylist() == ["=1+1", "no"]
+    assert read.column("probability").to_pylist() == [0.75, 0.5]
+    assert read.column("probabilities").to_pylist() == [[0.25, 0.75], [0.5, 0.5]]
+    text = (tmp_path / "predictions.csv").read_text()
+    assert "'=1+1" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 
 from headstart.commands.results import baselines_once, trained_once
+from headstart.commands.run_folder import split_fingerprint
+from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.core.records import Baseline, Curve, Interval, Score
+from headstart.data import load_data
 from headstart.heads import Trained, fit_prototype
 from headstart.store import Store
 
@@ -89,3 +93,14 @@ def test_what_another_version_kept_is_computed_again(tmp_path: Path) -> None:
         store.results("heads").put(info.key, kept.arrays, values)
         assert not trained_once(store, {}, lambda: Trained(HEAD))[1]
         assert trained_once(store, {}, lambda: Trained(HEAD))[1]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_fingerprint_of_a_split_is_that_of_its_canonical_json(*, grouped: bool) -> None:
+    split = load_data("digits").train
+    groups = np.array([f"série {i % 7}" for i in range(len(split))]) if grouped else None
+    split = dataclasses.replace(split, groups=groups)
+    lines = [[key, int(label)] for key, label in zip(split.ids, split.labels, strict=True)]
+    more = [] if groups is None else [groups.tolist()]
+    text = canonical_json([list(split.classes), lines, *more], compact=False)
+    assert split_fingerprint(split) == fingerprint(text)

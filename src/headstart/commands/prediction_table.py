@@ -6,7 +6,7 @@ CSV files are often opened by spreadsheets, which run a cell that begins with ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,11 +87,13 @@ def write_predictions(
     if not isinstance(probabilities, np.ndarray):
         write_table(likeliest, folder / "predictions.parquet")
         return
-    flat = pa.array(np.ascontiguousarray(probabilities, dtype=np.float32).reshape(-1))
+    flat = np.ascontiguousarray(probabilities, dtype=np.float32).reshape(-1)
     ends = np.arange(len(probabilities) + 1, dtype=np.int64) * len(classes)
-    table = _table(columns).append_column(
-        "probabilities", pa.LargeListArray.from_arrays(pa.array(ends), flat)
+    lists = pa.LargeListArray.from_arrays(
+        pa.Array.from_buffers(pa.int64(), len(ends), [None, pa.py_buffer(ends)]),
+        pa.Array.from_buffers(pa.float32(), len(flat), [None, pa.py_buffer(flat)]),
     )
+    table = _table(columns).append_column("probabilities", lists)
     names = json.dumps([storable(name) for name in classes], ensure_ascii=False)
     write_table(table.replace_schema_metadata({"classes": names}), folder / "predictions.parquet")
 
@@ -132,16 +134,36 @@ def write_table(table: pa.Table | Mapping[str, Sequence[Any]], path: Path) -> No
 def _table(columns: Mapping[str, Sequence[Any]], *, safe: bool = False) -> pa.Table:
     import pyarrow as pa
 
-    def cell(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        text = storable(value)
+    def cell(text: str) -> str:
+        text = storable(text)
         return f"'{text}" if safe and text.startswith(_FORMULA) else text
 
     return pa.table(
-        [pa.array([cell(value) for value in values]) for values in columns.values()],
+        [_array(values, cell) for values in columns.values()],
         names=[cell(name) for name in columns],
     )
+
+
+def _array(values: Sequence[Any], cell: Callable[[str], str]) -> pa.Array:
+    """Return a column; texts pass through ``cell``.
+
+    ``pyarrow.array`` would import pandas, where it is installed, only to see whether these are
+    its values: half a second.
+    """
+    import pyarrow as pa
+
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        builder = pa.lib.StringBuilder()
+        builder.append_values([cell(value) for value in values])
+        return builder.finish()
+    if kinds == {bool}:
+        bits = np.packbits(np.array(values, bool), bitorder="little")
+        return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
+    if kinds == {float}:
+        numbers = np.array(values, np.float64)
+        return pa.Array.from_buffers(pa.float64(), len(values), [None, pa.py_buffer(numbers)])
+    return pa.array([cell(value) if isinstance(value, str) else value for value in values])
 
 
 __all__ = ["prediction_columns", "write_predictions", "write_table"]

@@ -395,9 +395,14 @@ def backbone_fingerprint(
 
 def split_fingerprint(split: Split) -> str:
     """Return the digest of a split's items, labels and groups, in order."""
-    lines = [[key, int(label)] for key, label in zip(split.ids, split.labels, strict=True)]
-    groups = [] if split.groups is None else [split.groups.tolist()]
-    return fingerprint(canonical_json([list(split.classes), lines, *groups], compact=False))
+    # The canonical JSON of [classes, [[id, label], ...], groups], in the time of large splits.
+    labels = split.labels.tolist()
+    lines = ", ".join([f'["{key}", {label}]' for key, label in zip(split.ids, labels, strict=True)])
+    classes = canonical_json(list(split.classes), compact=False)
+    groups = (
+        "" if split.groups is None else f", {canonical_json(split.groups.tolist(), compact=False)}"
+    )
+    return fingerprint(f"[{classes}, [{lines}]{groups}]")
 
 
 def describe_environment() -> dict[str, Any]:

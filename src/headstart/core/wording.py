@@ -82,8 +82,11 @@ def clean(text: object) -> str:
     Line breaks and tabs become spaces. Control characters (terminal escapes among them), lone
     surrogates (file names that are not UTF-8) and characters that reorder text become ``�``.
     """
+    given = str(text)
+    if given.isascii() and given.isprintable():
+        return given
     marks = []
-    for mark in str(text):
+    for mark in given:
         if mark in "\t\n\r\v\f\u2028\u2029":
             marks.append(" ")
         elif unicodedata.category(mark) in _INVISIBLE or mark in _REORDERING:
@@ -95,6 +98,8 @@ def clean(text: object) -> str:
 
 def storable(text: str) -> str:
     """Return a text that can be written as UTF-8, where a file name has other bytes in hex."""
+    if text.isascii():
+        return text
     return (
         "".join(
             f"\\x{ord(mark) - 0xDC00:02x}" if "\udc80" <= mark <= "\udcff" else mark

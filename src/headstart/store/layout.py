@@ -103,7 +103,8 @@ def pack_ids(ids: Sequence[str]) -> PackedIds:
     """
     if isinstance(ids, str):
         raise StoreError("item ids are a sequence of strings, not one string")
-    joined = "".join(ids) if all(isinstance(i, str) and len(i) == ID_LENGTH for i in ids) else ""
+    plain = set(map(type, ids)) <= {str} or all(isinstance(i, str) for i in ids)
+    joined = "".join(ids) if plain and set(map(len, ids)) <= {ID_LENGTH} else ""
     try:
         raw = bytes.fromhex(joined)
     except ValueError:
