@@ -1,0 +1,179 @@
+"""Features of image files, end to end: against decoding alone and the network alone; how it grows.
+
+``stages`` runs three jobs in turn in every round, on the same files, threads and engine: decoding
+and resizing alone, the network alone (on pixels in memory), and both with rows written to a new
+cache. Where decoding and the network share processors, both together cannot be faster than
+1 / (1 / decoding + 1 / network); where they have their own, than the slower of the two.
+
+``growth`` extracts the first N items of a data set, each N in a process of its own, and reports
+seconds and processor seconds an image, the peak of its memory, and the time to the first row.
+
+    python benchmarks/extract_files.py stages FOLDER --model resnet50 --size 224 --rounds 3
+    python benchmarks/extract_files.py growth FOLDER --model mobilenetv1_100 --size 32
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.backbones import Backbone, load_backbone
+from headstart.cache import FeatureCache
+from headstart.data import Preprocessing, Split, load_data, load_items, read_batches
+from headstart.extraction import Extraction, Extractor
+
+warnings.filterwarnings("ignore")
+
+
+def backbone_of(model: str, size: int) -> Backbone:
+    """Return a network of timm with random weights: its speed does not depend on them."""
+    import timm
+
+    torch.manual_seed(0)
+    inputs = Preprocessing(size=size, mean=(0.5,) * 3, std=(0.5,) * 3, crop_fraction=0.875)
+    return load_backbone(timm.create_model(model, num_classes=0), inputs=inputs)
+
+
+def items_of(data: str, count: int | None) -> Split:
+    """Return items of the training split, repeated where there are too few, with their ids."""
+    split = load_data(data).train
+    split = split.take(np.arange(count or len(split)) % len(split))
+    _ = split.ids
+    return split
+
+
+def decoding(split: Split, backbone: Backbone, settings: Extraction) -> float:
+    """Return items a second of reading, decoding, resizing and joining."""
+    begun = time.perf_counter()
+    for batch in read_batches(
+        split,
+        None,
+        backbone.inputs,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        on_bad="skip",
+    ):
+        _ = batch.collated
+    return len(split) / (time.perf_counter() - begun)
+
+
+def network(count: int, backbone: Backbone, settings: Extraction) -> float:
+    """Return items a second of the network, on pixels in memory of the size that it takes."""
+    side = backbone.inputs.values()["size"][0]
+    some = np.random.default_rng(0).integers(0, 256, (256, side, side, 3), dtype=np.uint8)
+    split = load_items((some, np.zeros(len(some), int)))
+    split = split.take(np.arange(count) % len(some))
+    inputs = backbone.inputs.changed(crop_fraction=1.0)
+    whole = load_backbone(backbone.module, inputs=inputs)
+    with Extractor([whole], settings) as extractor:
+        for _ in extractor.rows(split.take(range(settings.batch_size))):
+            pass  # checks, and opens the engine
+        begun = time.perf_counter()
+        for _ in extractor.rows(split):
+            pass
+        return count / (time.perf_counter() - begun)
+
+
+def end_to_end(split: Split, backbone: Backbone, settings: Extraction) -> tuple[float, str]:
+    """Return items a second from files to rows in a new cache, and the verdict."""
+    with tempfile.TemporaryDirectory() as folder, Extractor([backbone], settings) as extractor:
+        for _ in extractor.rows(split.take(range(min(len(split), settings.batch_size)))):
+            pass
+        begun = time.perf_counter()
+        FeatureCache(folder).features(extractor, split, on_bad="skip")
+        seconds = time.perf_counter() - begun
+        return len(split) / seconds, extractor.throughput().verdict("images")
+
+
+def stages(args: argparse.Namespace) -> None:
+    """Run the three jobs in turn, and print medians."""
+    backbone, split = backbone_of(args.model, args.size), items_of(args.data, args.items)
+    settings = Extraction(batch_size=args.batch_size, engine=args.engine)
+    found: dict[str, list[float]] = {"decoding": [], "network": [], "end to end": []}
+    shares, bounds, verdict = [], [], ""
+    for _ in range(args.rounds):
+        decode = decoding(split, backbone, settings)
+        model = network(len(split), backbone, settings)
+        whole, verdict = end_to_end(split, backbone, settings)
+        for name, rate in zip(found, (decode, model, whole), strict=True):
+            found[name].append(rate)
+        shares.append(whole / min(decode, model))
+        bounds.append(whole * (1 / decode + 1 / model))
+    print(f"{args.model} at {args.size} px, {len(split)} images, {args.rounds} rounds")
+    for name, rates in found.items():
+        print(
+            f"{name:12} {statistics.median(rates):8.1f} images/s"
+            f" ({min(rates):.1f}–{max(rates):.1f})"
+        )
+    print(f"of the slower of the two      {statistics.median(shares):.2f}")
+    print(f"of what shared cores can do   {statistics.median(bounds):.2f}")
+    print(verdict)
+
+
+def child(args: argparse.Namespace) -> None:
+    """Extract so many items, and print what it took as JSON."""
+    backbone, split = backbone_of(args.model, args.size), items_of(args.data, args.child)
+    settings = Extraction(batch_size=args.batch_size, engine=args.engine)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun, worked, first = time.perf_counter(), time.process_time(), 0.0
+    with Extractor([backbone], settings) as extractor:
+        for _ in extractor.rows(split):
+            first = first or time.perf_counter() - begun
+    seconds, busy = time.perf_counter() - begun, time.process_time() - worked
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        json.dumps({
+            "milliseconds an image": round(1000 * seconds / len(split), 3),
+            "of the processor": round(1000 * busy / len(split), 3),
+            "first row after, s": round(first, 2),
+            "peak memory, MiB": peak // 1024,
+            "of it extraction, MiB": (peak - before) // 1024,
+        })
+    )  # fmt: skip
+
+
+def growth(args: argparse.Namespace) -> None:
+    """Run every size in a process of its own."""
+    for count in args.counts:
+        command = [sys.executable, __file__, "growth", args.data, "--child", str(count)]
+        more: list[Any] = ["--model", args.model, "--size", args.size, "--engine", args.engine]
+        made = subprocess.run(
+            [*command, *map(str, more)], check=True, capture_output=True, text=True
+        )
+        told = json.loads(made.stdout.strip().splitlines()[-1])
+        print(f"{count:7,}  " + "   ".join(f"{name} {value}" for name, value in told.items()))
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("stages", "growth"))
+    parser.add_argument("data", help="what headstart reads: a folder of class folders, tables, …")
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--items", type=int, help="of the training split; more repeat it")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 5_000, 20_000, 60_000])
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child is not None:
+        child(args)
+    else:
+        {"stages": stages, "growth": growth}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
