@@ -125,9 +125,11 @@ class PreparedHead(Head):
         if (
             len(arrays) != len(document["arrays"]) + 2
             or len(own) != 2
-            or any(a.shape != width or not np.isfinite(a).all() for a in own.values())
+            or any(a.shape != width for a in own.values())
         ):
             raise HeadError(f"expected a mean and a scale of shape {width}, found {sorted(arrays)}")
+        if not all(np.isfinite(a).all() for a in own.values()):
+            raise HeadError("the mean or the scale of the head holds NaN or infinity")
         mean, scale = (own[name].astype(np.float64) for name in ("mean", "scale"))
         if scale.min() <= 0:
             raise HeadError("the scale of the head must be positive everywhere")
