@@ -1,4 +1,4 @@
-# make demo   installs, runs the main job on the embedded default, and compares ways to run it
+# make demo   installs, runs the main job on both embedded backbones, and compares ways to run it
 # make test   installs and runs the test suite
 # make lint   formatting, style, types, and the order of imports
 # make slow   the tests that take long (CI runs them too)
@@ -16,7 +16,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 .PHONY: demo test slow walks lint format clean
 
 demo: $(VENV)/.package
-	$(BIN)/headstart fit digits --out runs/demo
+	$(BIN)/headstart fit photographs --out runs/demo
+	@echo
+	$(BIN)/headstart fit digits --out runs/demo-digits
 	@echo
 	$(BIN)/headstart compare digits --out runs/demo-compare
 

@@ -88,7 +88,7 @@ from headstart.core.progress import SilentReporter
 draw = np.random.default_rng(0)
 x, y = draw.integers(0, 255, (60, 16, 16, 3), dtype=np.uint8), np.arange(60) % 2
 headstart.fit(
-    {"train": (x[:40], y[:40]), "test": (x[40:], y[40:])},
+    {"train": (x[:40], y[:40]), "test": (x[40:], y[40:])}, "headstart/glyphs",
     cache=sys.argv[1], out=sys.argv[2], write=sys.argv[3] == "True", reporter=SilentReporter(),
 )
 own = set(sys.stdlib_module_names)

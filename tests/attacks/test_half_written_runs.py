@@ -191,8 +191,8 @@ def test_a_real_job_that_is_killed_leaves_the_run_before_it(place, tmp_path):
         "run_report.write_tested = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
         "x = np.random.default_rng(0).integers(0, 255, (24, 8, 8, 3), dtype=np.uint8)\n"
         "y = np.arange(24) % 2\n"
-        "headstart.fit({'train': (x, y), 'test': (x[:6], y[:6])}, out=sys.argv[1],\n"
-        "              cache=sys.argv[2], baselines=False)\n"
+        "headstart.fit({'train': (x, y), 'test': (x[:6], y[:6])}, 'headstart/glyphs',\n"
+        "              out=sys.argv[1], cache=sys.argv[2], baselines=False)\n"
     )
     ended = subprocess.run(
         [sys.executable, script, folder, tmp_path / "cache"], capture_output=True, check=False

@@ -282,7 +282,10 @@ def half_a_network(tmp_path):
 def test_weights_have_to_reach_the_deepest_layer(dataset, half_a_network, tmp_path):
     # In whatever order the layers are named, and wherever the weights are loaded first.
     spec = BackboneSpec(
-        weights=half_a_network, layer="stage2.0", preprocessing={"mean": 0.5, "std": 0.5}
+        "headstart/glyphs",
+        weights=half_a_network,
+        layer="stage2.0",
+        preprocessing={"mean": 0.5, "std": 0.5},
     )
     options = {"write": False, "cache": tmp_path, "reporter": QUIET}
     heads = {"heads": ("prototype",)}

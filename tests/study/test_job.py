@@ -158,7 +158,9 @@ def test_weights_have_to_reach_the_deepest_configuration(tmp_path):
     path = tmp_path / "half.safetensors"
     save_file({k: v for k, v in whole.items() if not k.startswith("stage3")}, path)
     colours = {"mean": 0.5, "std": 0.5}
-    spec = BackboneSpec(weights=str(path), layer="stage2.0", preprocessing=colours)
+    spec = BackboneSpec(
+        "headstart/glyphs", weights=str(path), layer="stage2.0", preprocessing=colours
+    )
     with pytest.raises(BackboneError, match=r"missing: .*stage3"):
         configs = "eval,layer=stage3.0"
         compare("digits", spec, configs=configs, write=False, cache=tmp_path / "cache")

@@ -44,7 +44,7 @@ def _sources(*built_in: str) -> str:
     """Describe what data is read from: what comes with the package, and what was registered."""
     registered = sys.modules.get("headstart.data.source")  # nothing can be where it is not loaded
     more = [] if registered is None else [kind.name for kind in registered.registered_sources()]
-    text = any_of([*built_in, *more, "the word digits"])
+    text = any_of([*built_in, *more, "the word digits or photographs"])
     return f"{text[0].upper()}{text[1:]}."
 
 

@@ -77,6 +77,7 @@ def fit_page(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
     mistakes: Sequence[Mistake] = (),
+    examples: Sequence[Example] = (),
     listed: bool = False,
     commands: Commands | Sequence[str] = (),
     head_name: str = "this head",
@@ -97,6 +98,7 @@ def fit_page(
         notes: defaults that were used with their reasons, things handled on the user's behalf.
         warnings: what the reader should doubt (a tiny test set, suspicious inputs).
         mistakes: examples of wrong predictions, the most confident first.
+        examples: some test items, so that the reader sees what they are.
         listed: whether the files of all predictions lie beside the page.
         commands: what to try next; a :class:`Commands` also has the command that made the run,
             which ends the page.
@@ -108,6 +110,7 @@ def fit_page(
     timing = dict(timing or {})
     sections = (
         Section("Result", tuple(_result(evaluation, baselines, head_name, notes, warnings))),
+        Section("Some test items", (Gallery(tuple(examples)),) if examples else ()),
         Section("By class", tuple(_classes(evaluation))),
         Section("Mistakes", tuple(_mistakes(evaluation, mistakes, listed))),
         Section("Training and choice", tuple(_training(evaluation, curves))),

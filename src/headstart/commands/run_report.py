@@ -31,14 +31,16 @@ from headstart.core.errors import BadFilesError
 from headstart.core.files import write_json
 from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, Excerpt, to_plain
 from headstart.core.settings import recorded
-from headstart.core.wording import count, format_seconds, singular
+from headstart.core.wording import count, format_percent, format_seconds, singular
 from headstart.core.wording import count as counted
 from headstart.data import Inputs, Split
 from headstart.evaluation import most_likely
 from headstart.heads import Head
 from headstart.report import Page, evaluation_table, write_page
+from headstart.report.page import Example
 
 MISTAKES = 24
+EXAMPLES = 12
 
 
 class TestedItems(Protocol):
@@ -259,6 +261,7 @@ def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
         cache=run.cache,
         notes=run.notes,
         mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
+        examples=find_examples(run.classes, test, probabilities, run.backbone.inputs),
         listed=True,
         commands=run.commands,
         head_name=f"{run.configuration['head']} head",
@@ -286,6 +289,34 @@ def find_mistakes(
         )
         for i in order
     )
+
+
+def find_examples(
+    classes: tuple[str, ...],
+    test: Split,
+    probabilities: Probabilities,
+    inputs: Inputs,
+) -> tuple[Example, ...]:
+    """Return up to 12 test items, spread over the classes, with what was predicted for each."""
+    each = max(1, EXAMPLES // max(1, len(np.unique(test.labels))))
+    spread = []
+    for label in np.unique(test.labels)[:EXAMPLES]:
+        same = np.flatnonzero(test.labels == label)
+        spread.append(same[np.linspace(0, len(same) - 1, num=min(each, len(same)), dtype=np.int64)])
+    chosen = np.concatenate(spread) if spread else np.empty(0, dtype=np.int64)
+    best, values = most_likely(probabilities)
+    found = []
+    for i in chosen.tolist():
+        glimpse = _excerpt(test, i, inputs)
+        if glimpse is None:
+            continue
+        facts = (
+            ("true", classes[test.labels[i]]),
+            ("predicted", classes[best[i, 0]]),
+            ("probability", format_percent(float(values[i, 0]))),
+        )
+        found.append(Example(test.origins[i], facts, glimpse))
+    return tuple(found)
 
 
 def _excerpt(test: Split, i: int, inputs: Inputs) -> Excerpt | None:

@@ -136,6 +136,35 @@ def read_digits() -> Source:
     return Source("digits", {WHOLE: Part(items, names, "digits")})
 
 
+TILE = 106
+"""Pixels a side of a piece of a sample photograph."""
+
+
+def read_photographs() -> Source:
+    """Return pieces of scikit-learn's two sample photographs, 106×106 pixels, 24 of each.
+
+    The classes are the photographs: ``flower`` and ``temple``. Pieces do not overlap; those of the
+    left half train and those of the right half are tested, so that neighbours stay on one side.
+    """
+    from sklearn.datasets import load_sample_image
+
+    pieces: dict[str, list[NDArray[np.uint8]]] = {"train": [], "test": []}
+    names: dict[str, list[str | None]] = {"train": [], "test": []}
+    for name, file in (("flower", "flower.jpg"), ("temple", "china.jpg")):
+        image = np.asarray(load_sample_image(file))
+        height, width = (size // TILE for size in image.shape[:2])
+        for row, column in np.ndindex(height, width):
+            role = "train" if column < width // 2 else "test"
+            top, left = row * TILE, column * TILE
+            pieces[role].append(image[top : top + TILE, left : left + TILE])
+            names[role].append(name)
+    parts = {
+        role: Part(image_items(np.stack(some), f"photographs, {role}")[0], tuple(names[role]), role)
+        for role, some in pieces.items()
+    }
+    return Source("photographs", parts)
+
+
 def image_items(
     x: NDArray[Any], name: str, value_range: ValueRange | None = None
 ) -> tuple[SampleItems, list[str]]:

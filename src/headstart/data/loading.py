@@ -75,7 +75,8 @@ def load_data(
             - the path of such a folder of ``.txt`` files;
             - the path of a CSV, TSV or Parquet file, or of a folder of ``train.*``, ``test.*``;
             - the path of a numpy archive, or of a folder that ``datasets`` has saved;
-            - the word ``"digits"``: scikit-learn's handwritten digits;
+            - the word ``"digits"``: scikit-learn's handwritten digits; ``"photographs"``: pieces
+              of its two sample photographs;
             - a ``datasets.Dataset`` or ``DatasetDict``; a data frame or Arrow table;
             - a map-style torch data set of pairs (image, label);
             - arrays ``(x, y)``, or ``{"train": (x, y), "test": (x, y)}``; the values may be torch
@@ -312,6 +313,11 @@ BUILT_IN: tuple[SourceKind, ...] = (
         "the word 'digits'",
         lambda source, _: isinstance(source, str) and source == "digits",
         lambda _, __: arrays.read_digits(),
+    ),
+    SourceKind(
+        "the word 'photographs'",
+        lambda source, _: isinstance(source, str) and source == "photographs",
+        lambda _, __: arrays.read_photographs(),
     ),
     SourceKind(
         "(to predict for) a list of paths, PIL images or arrays", lists.is_list, lists.read_list
