@@ -35,7 +35,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
     text = (ROOT / "docs" / "keras.md").read_text(encoding="utf-8")
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(code) == 2
+    assert len(code) == 3
     names: dict[str, Any] = {}
     for number, block in enumerate(code):
         exec(compile(block, f"docs/keras.md, example {number}", "exec"), names)

@@ -18,6 +18,7 @@ from headstart.commands import open_run
 from headstart.core.errors import BackboneError
 from headstart.core.progress import SilentReporter
 from headstart.prefix import Cut, find_cut
+from headstart.sklearn import FeatureExtractor
 from tests.keras_models import LAST, MODELS, Block, keras, mobilenet, residual, settled
 
 QUIET = SilentReporter()
@@ -284,3 +285,62 @@ def test_real_weights_reach_the_same_accuracy(shared_data: Path, tmp_path: Path)
     ]
     assert runs[0].accuracy == runs[1].accuracy
     assert runs[0].accuracy > 0.93
+
+
+def _with_inputs(first: Any, **options: Any) -> Any:
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(first(inputs))
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(name="rows")(x), **options)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        keras.layers.Rescaling(1 / 127.5, offset=-1, name="first"),
+        keras.layers.Normalization(mean=[100.0] * 3, variance=[2500.0] * 3, name="first"),
+    ],
+    ids=["rescaling", "normalization"],
+)
+def test_a_model_that_scales_its_inputs_gets_pixels(first: Any, tmp_path: Path) -> None:
+    _with_inputs(first).save(tmp_path / "own.keras")
+    backbone = load_backbone(str(tmp_path / "own.keras"))
+    assert (backbone.inputs.scale, backbone.inputs.std) == (1, (1, 1, 1))
+    assert any("so it gets pixels of 0 to 255" in note for note in backbone.notes)
+    assert not any("scaled twice" in note for note in backbone.notes)
+    for given in (INPUTS, {"scale": 1 / 255, "mean": 0, "std": 1}):
+        twice = load_backbone(str(tmp_path / "own.keras"), **given)
+        assert any("inputs are scaled twice: 'first'" in note for note in twice.notes)
+    plain = load_backbone(_with_inputs(keras.layers.Rescaling(2, offset=-1)), **INPUTS)
+    assert not any("scale" in note for note in plain.notes)
+
+
+def test_several_inputs_and_outputs_are_said() -> None:
+    a, b = keras.Input((16, 16, 3), name="a"), keras.Input((16, 16, 3), name="b")
+    conv = keras.layers.Conv2D(4, 3, name="conv")
+    rows = keras.layers.GlobalAveragePooling2D(name="rows")(conv(a))
+    two = keras.Model([a, b], keras.layers.Add(name="sum")([conv(a), conv(b)]))
+    with pytest.raises(
+        BackboneError, match=r"takes 2 inputs \(a, b\), and a backbone takes images"
+    ):
+        load_backbone(two, **INPUTS)
+    (note,) = load_backbone(keras.Model(a, [rows, conv(a)]), **INPUTS).notes
+    assert "the feature is the first" in note
+
+
+def test_a_head_by_keras_on_the_cached_features(tmp_path: Path) -> None:
+    base = mobilenet(pooling="avg")
+    extractor = FeatureExtractor(base, cache=tmp_path, backbone_args=INPUTS)
+    x, y = squares(60)
+    rows = extractor.fit_transform(x)
+    keras.utils.set_random_seed(0)
+    scale = keras.layers.Normalization()
+    scale.adapt(rows)
+    head = keras.Sequential([keras.Input((rows.shape[1],)), scale, keras.layers.Dense(1)])
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    head.compile(
+        keras.optimizers.Adam(0.05), loss, metrics=[keras.metrics.BinaryAccuracy(threshold=0)]
+    )
+    head.fit(rows, y, epochs=60, verbose=0)
+    test, truth = squares(30, 1)
+    assert head.evaluate(extractor.transform(test), truth, verbose=0)[1] > 0.9
+    assert np.array_equal(extractor.transform(x), rows)

@@ -75,6 +75,7 @@ class Built:
         tokens: the layer whose output a pooling is about that the user names without a layer;
             None: the network's own output.
         about: what is stated of the weights; of a file of the user's own nothing is.
+        scaling: the layer that scales pixels of 0 to 255 inside the module; empty: none does.
     """
 
     module: nn.Module
@@ -88,6 +89,7 @@ class Built:
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tokens: str | None = None
     about: About = NOTHING_STATED
+    scaling: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import stamp
 from headstart.core.wording import count
+from headstart.data import Preprocessing
 from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
 from headstart.modules.keras import is_keras
@@ -143,7 +144,7 @@ def build_backbone(
         layer = built.tokens
     chosen: Pooling = pooling or ("none" if layer is None else "avg")
     stated = (f"weights: {built.about}",) if str(built.about) else ()
-    notes = (*built.notes, *stated, *said)
+    notes = (*built.notes, *stated, *said, *_scaled_twice(built, chosen_inputs))
     backbone = Backbone(
         name, built.module, chosen_inputs, layer, chosen, built.blocks, {}, notes, built.about
     )
@@ -165,6 +166,18 @@ def build_backbone(
         },
     }
     return dataclasses.replace(backbone, notes=notes, origin=origin)
+
+
+def _scaled_twice(built: Built, inputs: Inputs) -> tuple[str, ...]:
+    """Say it where a module scales pixels itself, and its inputs are scaled before, too."""
+    if not built.scaling or not isinstance(inputs, Preprocessing):
+        return ()
+    if inputs.scale == 1 and not any(inputs.mean) and set(inputs.std) == {1}:
+        return ()
+    return (
+        f"inputs are scaled twice: '{built.scaling}' of the model scales pixels of 0 to 255, and"
+        " scale, mean and std are applied before; leave these out",
+    )
 
 
 def _evaluate(module: nn.Module) -> None:

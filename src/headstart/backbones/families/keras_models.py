@@ -40,6 +40,9 @@ _SIZES = {
 _RESIZING = {"interpolation": "bilinear", "resize": "squash"}
 
 
+_PIXELS = {"scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
 def build_keras(request: Request) -> Built:
     """Build a network of ``keras.applications`` without its classifier, or load a saved model."""
     from headstart.modules.keras import load_keras
@@ -94,10 +97,55 @@ def built_from(
     """
     from headstart.modules.keras import torch_network
 
+    _check_inputs(model)
+    scaling = own_scaling(model)
+    if scaling and not {"scale", "mean", "std"} & known.keys():
+        known = {**known, **_PIXELS}
+        notes = (
+            *notes,
+            f"'{scaling}' of the model scales its inputs, so it gets pixels of 0 to 255",
+        )
     tree = torch_network(model, channels_first=takes_channels_last(model))
     tree.eval()  # as Keras calls a model where nothing says training=True
     blocks = tuple(_ending(names) for names in segments(tree))
-    return Built(tree, known, blocks, (), notes, loaded=loaded)
+    names = getattr(model, "output_names", None) or ()
+    if len(names) > 1:
+        notes = (*notes, f"of the outputs {', '.join(names)} the feature is the first; pass layer=…"
+                 " for another")  # fmt: skip
+    return Built(tree, known, blocks, (), notes, loaded=loaded, scaling=scaling)
+
+
+def _check_inputs(model: Any) -> None:
+    """Refuse a model that takes more than images."""
+    inputs = getattr(model, "inputs", None) or ()
+    if len(inputs) > 1:
+        names = ", ".join(str(one.name) for one in inputs)
+        raise BackboneError(
+            f"{model.name} takes {len(inputs)} inputs ({names}), and a backbone takes images alone",
+            hint="pass a keras.Model of the part that takes the images",
+        )
+
+
+def own_scaling(model: Any) -> str:
+    """Return the layer of a model that scales pixels of 0 to 255; empty where none does.
+
+    That is a ``Rescaling`` that divides by more than 50, or a ``Normalization`` by a deviation
+    above 10, before any layer with weights to train.
+    """
+    import numpy as np
+    from keras.layers import Normalization, Rescaling
+
+    for layer in getattr(model, "layers", None) or ():
+        if isinstance(layer, Rescaling) and np.max(np.abs(layer.scale)) < 1 / 50:
+            return str(layer.name)
+        if isinstance(layer, Normalization) and layer.built and layer.variance is not None:
+            variance = np.asarray(layer.variance.detach() if hasattr(layer.variance, "detach")
+                                  else layer.variance)  # fmt: skip
+            if np.max(variance) > 100:
+                return str(layer.name)
+        if layer.trainable_weights:
+            return ""
+    return ""
 
 
 def known_of(model: Any) -> dict[str, Any]:
