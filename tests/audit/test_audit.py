@@ -161,3 +161,62 @@ def test_sarif_has_what_the_standard_demands(tmp_path: Path) -> None:
         assert result["level"] in ("note", "warning", "error")
         place = result["locations"][0]["physicalLocation"]["artifactLocation"]
         assert place["uri"] == "train.py"
+
+
+def test_a_script_that_catches_everything_is_ended(tmp_path: Path) -> None:
+    file = script(
+        tmp_path,
+        """
+        import torch
+        from torch import nn
+        net = nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        while True:
+            try:
+                net(torch.randn(8, 4)).sum().backward()
+                optimizer.step()
+            except:
+                pass
+        """,
+    )
+    done = run(file, "--steps", 3, "--json")
+    said = json.loads(done.stdout)
+    assert said["ended"]["how"] == "steps"
+    assert "it catches what is to end it" in said["ended"]["message"]
+
+
+def test_pages_of_the_findings_are_up_to_date() -> None:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, root / "scripts" / "findings_pages.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_found_does_not_depend_on_the_network_living_on(tmp_path: Path) -> None:
+    file = script(
+        tmp_path,
+        """
+        import torch
+        from torch import nn
+
+        def main():
+            body = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.2))
+            body.requires_grad_(False).eval()
+            net = nn.Sequential(body, nn.Linear(8, 2), nn.Linear(2, 2))
+            optimizer = torch.optim.Adam(net[1].parameters(), lr=1e-2)
+            for epoch in range(2):
+                net.train()
+                for _ in range(4):
+                    x, y = torch.randn(16, 8), torch.randint(0, 2, (16,))
+                    optimizer.zero_grad()
+                    nn.functional.cross_entropy(net(x), y).backward()
+                    optimizer.step()
+
+        main()
+        """,
+    )
+    found = {f.code: (f.module, f.line) for f in audit_script(file).at_least("warning")}
+    assert found["eval-undone"] == ("0", 11)
+    assert found["frozen-statistics-moved"] == ("0.1", 11)
+    assert found["dropout-in-frozen-part"] == ("0.2", 11)
+    assert found["optimizer-misses-trainable"][0] == "2"

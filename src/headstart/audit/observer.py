@@ -39,6 +39,8 @@ EVERY = 16
 """Later ones: every so many."""
 HOT = 3
 """Passes looked at closely after a mode was set or an epoch began."""
+_PATIENCE = 20
+"""How often a script may catch the exception that is to end it."""
 LOSSES = (
     "cross_entropy",
     "nll_loss",
@@ -100,6 +102,9 @@ class Observer:
         self._mode_call: events.ModeCall | None = None
         self._in_schedule = 0
         self._failed: set[str] = set()
+        self._stops = 0
+        self.on_swallowed: Callable[[], None] = lambda: None
+        """Called where the script has caught :class:`StopAudit` again and again, and goes on."""
         self._finder: Any = None
 
     # ---------------------------------------------------------------------------- installation
@@ -217,6 +222,12 @@ class Observer:
             return
         self._begin(network, module, args)
 
+    def _stop(self) -> None:
+        self._stops += 1
+        if self._stops > _PATIENCE:
+            self.on_swallowed()
+        raise StopAudit
+
     def _known(self, module: nn.Module) -> events.Network | None:
         """Return the facts of a network; None where it has no parameters."""
         key = id(module)
@@ -247,7 +258,7 @@ class Observer:
             self._hot[id(module)] = hot - 1
         closely = bool(hot) or network.passes <= DENSE or network.passes % EVERY == 0
         if self.limit is not None and scene.steps >= self.limit:
-            raise StopAudit
+            self._stop()
         if not closely:
             self._pass, self._raw = None, None
             return
@@ -388,7 +399,7 @@ class Observer:
         self._depth = 0  # a pass that was left by an exception of the user's is over
         scene, facts = self.scene, self._optimizer(optimizer)
         if self.limit is not None and scene.steps >= self.limit:
-            raise StopAudit
+            self._stop()
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 known = scene.facts_of(parameter)
@@ -412,7 +423,7 @@ class Observer:
             self._tell("after_step", self._step(optimizer, facts, scene.steps))
         scene.backwards_since_step = 0
         if self.limit is not None and scene.steps >= self.limit:
-            raise StopAudit
+            self._stop()
 
     def _step(self, optimizer: Optimizer, facts: events.OptimizerFacts, number: int) -> events.Step:
         since = self.scene.backwards_since_step

@@ -7,6 +7,7 @@ first still count; the observer is installed the moment that torch has been impo
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -17,13 +18,13 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.audit.imports import After
 from headstart.audit.places import is_library
-from headstart.audit.records import Ending, Report
+from headstart.audit.records import Ending, How, Report
 from headstart.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def audit_script(
     steps: int | None = None,
     seconds: float | None = None,
     stdout_to_stderr: bool = False,
+    last_resort: Callable[[Report], None] | None = None,
 ) -> Report:
     """Run a script under observation, and return what was found.
 
@@ -47,6 +49,8 @@ def audit_script(
         steps: stop after so many steps of optimizers; None: at its end.
         seconds: stop after so many seconds; None: at its end.
         stdout_to_stderr: whether what it prints goes to standard error.
+        last_resort: called with the report where the script catches whatever is to end it, and goes
+            on for ever; it has to end the process.
 
     Raises:
         DataError: the file cannot be read or is no Python.
@@ -67,6 +71,8 @@ def audit_script(
                 stack.enter_context(_output_to_stderr())
             stack.enter_context(_as_main(Path(script), list(arguments)))
             stack.enter_context(watching.when_imported())
+            if last_resort is not None:
+                watching.give_up = functools.partial(_give_up, watching, stack, last_resort)
             ending = _run(code, watching, seconds, steps)
         return watching.report(ending)
     finally:
@@ -91,6 +97,18 @@ def _compiled(script: Path) -> types.CodeType:
         raise DataError(f"'{script}' is no Python: {error}") from error
 
 
+def _give_up(
+    watching: _Watching,
+    stack: contextlib.ExitStack,
+    last_resort: Callable[[Report], None],
+    how: How,
+    message: str,
+) -> None:
+    report = watching.report(Ending(how, f"{message}; it catches what is to end it"))
+    stack.close()
+    last_resort(report)
+
+
 class _Watching:
     """The observer, once there is something to observe."""
 
@@ -98,6 +116,7 @@ class _Watching:
         self.steps = steps
         self.observer: Observer | None = None
         self.owner = os.getpid()
+        self.give_up: Callable[[How, str], None] = lambda _how, _message: None
 
     @contextlib.contextmanager
     def when_imported(self) -> Iterator[None]:
@@ -119,6 +138,9 @@ class _Watching:
         from headstart.audit.observer import Observer
 
         self.observer = Observer(all_checks(), self.steps)
+        self.observer.on_swallowed = lambda: self.give_up(
+            "steps", f"stopped after {self.steps} steps, as asked"
+        )
         self.observer.install()
 
     def remove(self) -> None:
@@ -188,17 +210,23 @@ class _OutOfTime(BaseException):
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: float | None) -> Iterator[None]:
+def _time_limit(seconds: float | None, watching: _Watching) -> Iterator[None]:
     """Raise in the main thread after some time."""
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    times = 0
+
     def end(_number: int, _frame: Any) -> None:
+        nonlocal times
+        times += 1
+        if times > 3:
+            watching.give_up("seconds", f"stopped after {seconds:g} seconds, as asked")
         raise _OutOfTime
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
     try:
         yield
     finally:
@@ -212,7 +240,7 @@ def _run(
     """Run the script, and say how it ended."""
     namespace = sys.modules["__main__"].__dict__
     try:
-        with _time_limit(seconds):
+        with _time_limit(seconds, watching):
             exec(code, namespace)  # noqa: S102 this is what the user asks for
             _join_threads()
     except SystemExit as error:

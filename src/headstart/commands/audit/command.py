@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +73,23 @@ def audit(
             steps=config.steps,
             seconds=config.seconds,
             stdout_to_stderr=config.json,
+            last_resort=lambda found: _leave(found, config),
         )
+    status = _deliver(report, config)
+    if status:
+        raise typer.Exit(status)
+
+
+def _leave(report: Report, config: AuditConfig) -> None:
+    """End a process whose script cannot be ended."""
+    status = _deliver(report, config)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _deliver(report: Report, config: AuditConfig) -> int:
+    """Print and write what was found; return the exit status."""
     if config.sarif is not None:
         from headstart.audit.sarif import write_sarif
 
@@ -81,9 +99,8 @@ def audit(
     else:
         _print(report)
     if config.fail_on is not None and report.at_least(config.fail_on):  # type: ignore[arg-type]
-        raise typer.Exit(1)
-    if report.ending is not None and report.ending.status:
-        raise typer.Exit(SCRIPT_FAILED)
+        return 1
+    return SCRIPT_FAILED if report.ending is not None and report.ending.status else 0
 
 
 def _print(report: Report) -> None:

@@ -1,0 +1,130 @@
+"""Write ``docs/findings``: a page for every finding of the audit, from its check and its scripts.
+
+python scripts/findings_pages.py          # write them
+python scripts/findings_pages.py --check  # exit with 1 where a page is not up to date
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+
+from tests.audit.expected import FAULTY  # noqa: E402
+
+from headstart.audit.check import Check  # noqa: E402
+from headstart.audit.checks import CHECKS  # noqa: E402
+
+PAGES = ROOT / "docs" / "findings"
+SCRIPTS = ROOT / "tests" / "audit" / "scripts"
+
+
+def pages() -> dict[str, str]:
+    """Return every page, by the name of its file."""
+    found = {f"{check.code}.md": page(check) for check in CHECKS}
+    return {"README.md": overview(), **found}
+
+
+def overview() -> str:
+    """Return the list of all findings."""
+    rows = [
+        f"| [{check.code}]({check.code}.md) | {check.severity} | {summary(check)} |"
+        for check in sorted(CHECKS, key=lambda check: check.code)
+    ]
+    return "\n".join(
+        [
+            "# Findings of the audit",
+            "",
+            "`headstart audit SCRIPT.py` runs a training script, unmodified, and prints what is"
+            " wrong with it. Each finding below has a page with a script that shows it and the"
+            " mended one beside it.",
+            "",
+            "```console",
+            "$ headstart audit train.py --steps 200 -- --epochs 3",
+            "$ headstart audit train.py --json > findings.json",
+            "$ headstart audit train.py --sarif audit.sarif --fail-on warning",
+            "```",
+            "",
+            "The script computes what it computes without the audit: no random number is drawn, and"
+            " what is measured runs on stand-ins. `error` is for what makes results wrong,"
+            " `warning` for what is likely to cost accuracy, time or memory, `info` for remarks."
+            " Exit status: 0; 1 with `--fail-on` and such a finding; 3 if the script failed.",
+            "From inside a program: `with headstart.audit.watch(model) as watch: ...`, then"
+            " `watch.findings`.",
+            "",
+            "| finding | severity | what it is |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+            "The docstring of `headstart.audit.checks` says how to add one. These pages are written"
+            " by `scripts/findings_pages.py`.",
+            "",
+        ]
+    )
+
+
+def page(check: type[Check]) -> str:
+    """Return the page of one finding."""
+    lines = [
+        f"# {check.code}",
+        "",
+        summary(check),
+        "",
+        prose(check),
+        "",
+        f"**Severity:** {check.severity}.",
+    ]
+    if check.cost:
+        lines += ["", f"**What it costs:** {check.cost}."]
+    script = next((each.script for each in FAULTY if check.code in each.codes), None)
+    if script is not None:
+        for title, name in (("The mistake", script), ("Mended", f"{script}_mended")):
+            source = (SCRIPTS / f"{name}.py").read_text(encoding="utf-8").rstrip()
+            lines += ["", f"## {title}", "", "```python", source, "```"]
+        lines += [
+            "",
+            "A comment `# <-` marks the lines that the finding may name. `zoo` is"
+            " [a module of the tests](../../tests/audit/scripts/zoo.py) with pictures and weights.",
+        ]
+    lines += ["", "[All findings](README.md)", ""]
+    return "\n".join(lines)
+
+
+def summary(check: type[Check]) -> str:
+    """Return the first line of the module that holds the check alone, or of its class."""
+    module = inspect.getmodule(check)
+    alone = sum(other.__module__ == check.__module__ for other in CHECKS) == 1
+    text = (module.__doc__ if alone and module is not None else check.__doc__) or ""
+    return " ".join(text.strip().split("\n\n")[0].split())
+
+
+def prose(check: type[Check]) -> str:
+    """Return what the class says of itself, in Markdown."""
+    text = inspect.cleandoc(check.__doc__ or "")
+    text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text).replace("``", "`")
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+def main() -> None:
+    """Write the pages, or compare them."""
+    wanted = pages()
+    if "--check" in sys.argv:
+        stale = [
+            name
+            for name, text in wanted.items()
+            if not (PAGES / name).is_file() or (PAGES / name).read_text(encoding="utf-8") != text
+        ]
+        if stale:
+            sys.exit(f"not up to date: {', '.join(stale)}; run python scripts/findings_pages.py")
+        return
+    PAGES.mkdir(exist_ok=True)
+    for name, text in wanted.items():
+        (PAGES / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
