@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from headstart.commands.fit.job import fit as fit
     from headstart.commands.predict.job import evaluate as evaluate
     from headstart.commands.predict.job import predict as predict
+    from headstart.commands.rank.job import rank as rank
     from headstart.commands.sweep.job import sweep as sweep
     from headstart.commands.update.job import update as update
     from headstart.data import Dataset as Dataset
@@ -90,6 +91,7 @@ __getattr__, __dir__, _names = contents(
             "evaluate",
             "predict",
         ),
+        "commands.rank.job": ("rank",),
         "commands.sweep.job": ("sweep",),
         "commands.update.job": ("update",),
         "commands.examine.job": ("examine",),

@@ -10,6 +10,7 @@ from headstart.backbones import Backbone
 from headstart.core.errors import BackboneError, HeadError
 from headstart.data import Preprocessing
 from headstart.heads import Head, LinearHead
+from headstart.heads.prepared import PreparedHead
 from headstart.modules.keras import KerasPart, load_keras
 
 
@@ -39,7 +40,9 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
             f"{backbone.name} is no Keras model, so no keras.Model can be made of it",
             hint="fit on a keras.Model, a .keras file or keras/NAME",
         )
-    if not isinstance(head, LinearHead) or head.task != "classification":
+    prepared = head.preparation if isinstance(head, PreparedHead) else None
+    linear = head.inner if isinstance(head, PreparedHead) else head
+    if not isinstance(linear, LinearHead) or linear.task != "classification":
         raise HeadError(
             f"this {head.kind} head is not one Dense layer that classifies",
             hint="train head='linear', 'ridge' or 'lda' on classes",
@@ -47,9 +50,15 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
     model = backbone.module.keras_layer
     inputs, output = model.inputs, _output(backbone, model)
     row = _pooled(keras, backbone, output)
-    weight = head.weight / head.scale[:, None] / head.temperature
-    bias = (head.bias - (head.mean / head.scale) @ head.weight) / head.temperature
-    bias = np.where(head.present, bias, -1e9)  # nothing is known of classes without training items
+    mean, scale = linear.mean, linear.scale
+    if prepared is not None:
+        row = keras.layers.UnitNormalization(name="unit_length")(row)
+        mean, scale = prepared.mean + prepared.scale * mean, prepared.scale * scale
+    weight = linear.weight / scale[:, None] / head.temperature
+    bias = (linear.bias - (mean / scale) @ linear.weight) / head.temperature
+    bias = np.where(
+        linear.present, bias, -1e9
+    )  # nothing is known of classes without training items
     dense = keras.layers.Dense(head.n_classes, activation="softmax", name="head")
     made = keras.Model(inputs, dense(row), name=f"{model.name}_classifier")
     dense.set_weights([weight.astype("float32"), bias.astype("float32")])

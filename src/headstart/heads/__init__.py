@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from headstart.heads.sweeps import Candidate as Candidate
     from headstart.heads.sweeps import Sweep as Sweep
     from headstart.heads.sweeps import sweep as sweep
+    from headstart.heads.transferability import h_score as h_score
+    from headstart.heads.transferability import log_evidence as log_evidence
 
 __getattr__, __dir__, __all__ = contents(
     __name__,
@@ -101,5 +103,6 @@ __getattr__, __dir__, __all__ = contents(
             "find_leaks",
         ),
         "sweeps": ("Candidate", "Sweep", "sweep"),
+        "transferability": ("h_score", "log_evidence"),
     },
 )

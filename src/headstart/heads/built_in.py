@@ -183,6 +183,7 @@ BUILT_IN = (
         tasks=("classification", "multi-label", "regression"),
         options=AutoOptions,
         fit=_fit_auto,
+        coarse={"folds": 3, "coarse": True},
         swept=False,  # a sweep compares the others itself
     ),
     HeadKind(

@@ -137,8 +137,11 @@ def _kinds(options: AutoOptions, task: str) -> list[HeadKind]:
 def _settings(kind: HeadKind, options: AutoOptions, few: bool) -> Any:
     shared = {"class_weight": options.class_weight, "device": options.device}
     own: dict[str, Any] = {"folds": options.folds}
+    if options.coarse:
+        own |= kind.coarse
     if few:
         own |= {"standardise": False, **kind.few}
+        own.pop("grid", None)
     return kind.settings({}, **shared, **own)
 
 

@@ -85,6 +85,9 @@ class AutoOptions(_Options):
         at_least=0,
     )
     folds: int = option(5, "Folds in which the heads are compared.", at_least=2)
+    coarse: bool = option(
+        False, "Choose from fewer values: for comparisons, in which many heads are trained."
+    )
     class_weight: ClassWeight = option(None, _CLASS_WEIGHT)
     device: str = option("cpu", "Where products are made: cpu, cuda or auto.")
 

@@ -35,7 +35,13 @@ def sweep(
     run: RunOptions,
     printing: Printing,
 ) -> None:
-    """Try every head on every layer, choose inside the training split, test the winner once."""
+    """Try every head on every layer, choose inside the training split, test the winner once.
+
+    With --backbones it compares backbones instead, and recommends one.
+    """
+    if config.backbones:
+        _rank(data, config, backbone, reading, run, printing)
+        return
     from headstart.commands.run_report import mistakes_line, time_line
     from headstart.commands.sweep.job import sweep as sweep_job
     from headstart.commands.sweep.page import HEADER, best_rows
@@ -71,3 +77,31 @@ def sweep(
         print_lines(console, (f"\nreport: {folder}/report.html",))
     if result.run is not None:
         print_lines(console, result.run.commands.lines())
+
+
+def _rank(
+    data: str,
+    config: SweepConfig,
+    backbone: BackboneSpec,
+    reading: ReadOptions,
+    run: RunOptions,
+    printing: Printing,
+) -> None:
+    from headstart.commands.rank.job import plain, rank
+    from headstart.commands.rank.page import HEADER, RIGHT, correlation_line, table_rows
+
+    made = rank(data, config.backbones, config=config, backbone=backbone, run=run, reading=reading)
+    if printing.json:
+        print_json(plain(made))
+        return
+    if printing.quiet:
+        print_quietly(made.folder, run.out)
+        return
+    console = stdout()
+    console.print(plain_table(HEADER, table_rows(made.ranking), RIGHT))
+    line = correlation_line(made.ranking)
+    said = [f"\nrecommended: {made.ranking.reason}", *([line] if line else [])]
+    print_lines(console, said)
+    if made.folder is not None:
+        print_lines(console, (f"report: {made.folder}/report.html",))
+    print_lines(console, made.commands.lines())

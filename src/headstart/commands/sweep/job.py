@@ -81,6 +81,8 @@ def sweep(
     """
     call = Call(SWEEP, data, *SWEEP.settle(overrides, config, run, reading, backbone))
     config, run = call.config, call.run
+    if config.backbones:
+        raise ConfigError(("sweep tries heads on one backbone",), hint="call headstart.rank")
     bare = read_features(data)
     if bare is not None:
         return _sweep_features(bare, call)

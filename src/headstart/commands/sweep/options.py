@@ -50,6 +50,9 @@ class SweepConfig:
         standardise: whether features are scaled to unit deviation; both may be tried.
         folds: of the cross-validation.
         seeds: one division into folds for each, no seed twice.
+        backbones: compare these instead of heads, see :func:`headstart.rank`.
+        backbone_options: a TOML file of options for single backbones.
+        most: backbones that a pattern with ``*`` may stand for.
     """
 
     layers: tuple[str | None, ...] = option(
@@ -70,6 +73,16 @@ class SweepConfig:
     )
     folds: int = option(5, "Folds of the cross-validation.", at_least=2)
     seeds: tuple[int, ...] = option((0,), "Seeds, one division each, none twice.", at_least=0)
+    backbones: tuple[str, ...] = option(
+        (), "Compare backbones instead of heads: names, also with * as in timm/resnet*."
+    )
+    backbone_options: str | None = option(
+        None,
+        "TOML file of options for single backbones: a table for each name, such as"
+        ' ["timm/mobilenetv1_100"] with weights, size, mean, std, layer.',
+        metavar="FILE",
+    )
+    most: int = option(12, "Backbones that a name with * may stand for.", at_least=1)
 
     def __post_init__(self) -> None:
         check(self)

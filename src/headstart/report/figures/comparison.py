@@ -214,6 +214,7 @@ def cost_figure(
     intervals: Sequence[Interval | None] = (),
     times: Sequence[tuple[float, float] | None] = (),
     *,
+    front: Sequence[bool] = (),
     x_label: str = "time per image, ms",
 ) -> Figure:
     """Draw accuracy against the time of extraction; cheap and accurate is top left.
@@ -225,6 +226,8 @@ def cost_figure(
         intervals: for every configuration the interval of the accuracy, or None; empty for none.
         times: for every configuration the shortest and the longest time in seconds, or None; empty
             for none.
+        front: for every configuration, whether no other is cheaper and more accurate: these are
+            joined by a line. Empty for none.
         x_label: what the x axis shows, with its unit.
     """
     bands = padded(intervals, len(names))
@@ -261,6 +264,13 @@ def cost_figure(
         set_ticks(axes, "x", across, [tick_label(tick) for tick in across])
     ticks = nice_ticks(low, high)
     set_ticks(axes, "y", ticks, [tick_label(tick) for tick in ticks])
+    best = sorted(
+        (1000 * seconds[index], 100 * accuracies[index])
+        for index in inside
+        if index < len(front) and front[index]
+    )
+    if len(best) > 1:
+        line(axes, [x for x, _ in best], [y for _, y in best], VERMILION, width=1.5, zorder=1)
     for point in points:
         if point.band is not None:
             ends = [100 * point.band.low, 100 * point.band.high]

@@ -1,0 +1,1 @@
+"""``headstart sweep --backbones``: which backbone for this data."""

@@ -1,0 +1,202 @@
+"""What one backbone is worth on one training split: found out once, and kept."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart._version import __version__
+from headstart.backbones import Backbone
+from headstart.commands.recall import recalled_backbone
+from headstart.commands.run_folder import backbone_fingerprint, split_fingerprint
+from headstart.commands.session import Session
+from headstart.commands.settings import BackboneSpec
+from headstart.core.errors import ConfigError
+from headstart.core.records import CacheUse
+from headstart.data import Split
+from headstart.extraction import Extractor
+from headstart.heads.nested import nested_cross_validation
+from headstart.heads.registry import automatic_heads
+from headstart.heads.transferability import h_score, log_evidence
+from headstart.modules.modes import evaluation_mode
+from headstart.store import FeatureSet, Result, result_key
+
+_TIMED_ITEMS = 8
+_TIMES = 3
+_COMPARED_ITEMS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What was found out of a backbone.
+
+    Attributes:
+        predicted: ``(n,) int64``, the class of each training item by a head that did not see it.
+        labels: ``(n,) int64``, the true one.
+        features: the width of a row.
+        milliseconds: of the network for one item, in batches of 8, on this machine.
+        megabytes: of the weights that run.
+        licence: of the weights; empty: not stated.
+        scores: transferability scores by name, higher is better.
+        heads: the head of each fold.
+        computed: rows that were embedded in this call.
+        found: whether all of it was known from an earlier call.
+    """
+
+    predicted: np.ndarray
+    labels: np.ndarray
+    features: int
+    milliseconds: float
+    megabytes: float
+    licence: str
+    scores: Mapping[str, float]
+    heads: tuple[str, ...]
+    computed: int = 0
+    found: bool = False
+
+    @property
+    def right(self) -> np.ndarray:
+        """``(n,) bool``, whether each item is told right."""
+        return np.asarray(self.predicted == self.labels)
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How backbones are probed, all alike.
+
+    Attributes:
+        heads: to choose from in every fold.
+        folds: that are held out in turn.
+        seed: of the folds.
+    """
+
+    heads: tuple[str, ...]
+    folds: int
+    seed: int
+
+
+def settings_for(n_items: int, heads: tuple[str, ...] | None, folds: int, seed: int) -> Any:
+    """Return how to probe: with many items, heads are not compared once more in every fold."""
+    default = automatic_heads() if n_items <= _COMPARED_ITEMS else automatic_heads()[:1]
+    return ProbeSettings(default if heads is None else heads, folds, seed)
+
+
+def probe_backbone(
+    spec: BackboneSpec, train: Split, settings: ProbeSettings, session: Session
+) -> Probe:
+    """Embed what is missing, train heads beside every fold, and measure what the network costs.
+
+    The test split is neither embedded nor read.
+
+    Args:
+        spec: how to build it.
+        train: the training items.
+        settings: of the heads.
+        session: with the cache and the settings of the run.
+
+    Raises:
+        HeadstartError, RuntimeError, MemoryError: it cannot be built or run.
+    """
+    network = recalled_backbone(spec, session.cache.store)
+    shape = network.feature_shape()
+    if len(shape) != 1:
+        raise ConfigError((f"its features have the shape {shape} an item, and a head needs rows",))
+    run = session.run
+    key = {
+        "headstart": __version__,
+        "backbone": backbone_fingerprint(network, run.precision, run.storage),
+        "train": split_fingerprint(train),
+        "on_bad": run.on_bad,
+        "heads": list(settings.heads),
+        "folds": settings.folds,
+        "seed": settings.seed,
+        "version": 1,
+    }
+    computed = CacheUse(0, 0)
+
+    def compute() -> Probe:
+        nonlocal computed
+        with Extractor((network,), run.extraction()) as extractor:
+            found = session.cache.features(
+                extractor, train, on_bad=run.on_bad, reporter=session.reporter
+            )
+        computed = found.use
+        return _probe(network, found.sets[0], train.take(found.kept), settings, session)
+
+    kept = session.cache.store.results("probes")
+    probe, found = kept.once(result_key(key), compute, _pack, _unpack)
+    gc.collect()  # of a hundred networks, one is in memory
+    return replace(probe, computed=computed.misses, found=found)
+
+
+def _probe(
+    network: Backbone, rows: FeatureSet, train: Split, settings: ProbeSettings, session: Session
+) -> Probe:
+    x, k = np.asarray(rows[0 : len(rows)]), len(train.classes)
+    nested = nested_cross_validation(
+        x,
+        train.labels,
+        k,
+        head="auto",
+        head_options={"heads": settings.heads, "coarse": True},
+        folds=settings.folds,
+        seed=settings.seed,
+        keys=train.ids,
+        groups=train.groups,
+        names=train.classes,
+        reporter=session.reporter,
+    )
+    tensors = dict(network.module.named_parameters()) | dict(network.module.named_buffers())
+    running = [tensors[name] for name in network.live.tensors if name in tensors]
+    return Probe(
+        predicted=nested.probabilities.argmax(axis=1),
+        labels=np.asarray(train.labels, dtype=np.int64),
+        features=x.shape[1],
+        milliseconds=1000 * _seconds_per_item(network),
+        megabytes=sum(t.numel() * t.element_size() for t in running) / 1e6,
+        licence=network.about.licence,
+        scores={"LogME": log_evidence(x, train.labels, k), "H-score": h_score(x, train.labels, k)},
+        heads=tuple(str(chosen["head"]) for chosen in nested.chosen),
+    )
+
+
+def _seconds_per_item(network: Backbone) -> float:
+    """Return the time of the network alone, the best of a few batches."""
+    probe = network.probe(_TIMED_ITEMS).to(network.device)
+    times = []
+    with torch.inference_mode(), evaluation_mode(network.module):
+        for _ in range(_TIMES + 1):
+            begun = time.perf_counter()
+            network.features(probe).cpu()
+            times.append(time.perf_counter() - begun)
+    return min(times[1:]) / _TIMED_ITEMS
+
+
+def _pack(made: Probe) -> Result:
+    names = ("features", "milliseconds", "megabytes", "licence")
+    values = {name: getattr(made, name) for name in names}
+    arrays = {"predicted": made.predicted, "labels": made.labels}
+    return Result(arrays, {**values, "scores": dict(made.scores), "heads": list(made.heads)})
+
+
+def _unpack(found: Result) -> Probe:
+    values = found.values
+    return Probe(
+        found.arrays["predicted"],
+        found.arrays["labels"],
+        int(values["features"]),
+        float(values["milliseconds"]),
+        float(values["megabytes"]),
+        str(values["licence"]),
+        dict(values["scores"]),
+        tuple(values["heads"]),
+    )
+
+
+__all__ = ["Probe", "ProbeSettings", "probe_backbone", "settings_for"]
