@@ -133,9 +133,10 @@ def test_the_folds_of_fit_and_sweep(data: Dataset, cache: Path) -> None:
     alone = Dataset("once", data.classes, once)
     for job in (fit, sweep):
         notes: list[str] = []
-        a = job(data, write=False, cache=cache, reporter=Noting(notes))
+        more = {"head": "linear"} if job is fit else {}
+        a = job(data, write=False, cache=cache, reporter=Noting(notes), **more)
         assert sum("held out together" in note for note in notes) == 1
-        b = job(alone, write=False, cache=cache, reporter=QUIET)
+        b = job(alone, write=False, cache=cache, reporter=QUIET, **more)
         if job is fit:
             step = np.log10(b.configuration["chosen"]["C"] / a.configuration["chosen"]["C"] / TIMES)
             assert abs(step) < 0.25

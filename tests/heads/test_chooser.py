@@ -28,7 +28,7 @@ from headstart.heads import (
 from headstart.heads.base import Head
 from headstart.heads.chooser import _Tried, _winner
 from headstart.heads.prepared import PreparedHead, shrunk_preparation
-from headstart.heads.registry import automatic_heads, head_kind
+from headstart.heads.registry import automatic_heads, head_for, head_kind
 from headstart.heads.source import StreamedFeatures
 
 Digits = tuple[np.ndarray, np.ndarray]
@@ -266,3 +266,13 @@ def test_the_registry_says_which_heads_are_automatic() -> None:
     assert automatic_heads() == ("linear", "ridge", "lda", "prototype")
     assert isinstance(head_kind("auto"), HeadKind)
     assert chooser.FAVOURITE_LEAD > 0
+
+
+def test_options_of_one_head_mean_that_head() -> None:
+    assert head_for("auto", {}).name == "auto"
+    assert head_for("auto", {"few": 3, "folds": 4}).name == "auto"
+    assert head_for("auto", {"C": 0.1}).name == "linear"
+    assert head_for("auto", {"alpha": 3.0, "standardise": False}).name == "ridge"
+    assert head_for("auto", {"shrinkage": 0.1}).name == "lda"
+    assert head_for("auto", {"sharpness": 1}).name == "auto"  # which then says what it has
+    assert head_for("knn", {"k": 3}).name == "knn"

@@ -17,6 +17,7 @@ from headstart.heads.contract import HeadKind, Trained, TrainingRows
 from headstart.heads.table import (
     automatic_heads,
     find,
+    head_for,
     head_kind,
     head_kinds,
     head_names,
@@ -77,6 +78,7 @@ __all__ = [
     "automatic_heads",
     "describe_heads",
     "head_fault",
+    "head_for",
     "head_kind",
     "head_kinds",
     "head_names",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from headstart.core.errors import ConfigError
 from headstart.core.wording import did_you_mean
 from headstart.heads.contract import HeadKind
@@ -31,6 +34,26 @@ def head_names(task: str | None = None) -> tuple[str, ...]:
     return tuple(kind.name for kind in head_kinds(task))
 
 
+def head_for(name: str, options: Mapping[str, Any] | None) -> HeadKind:
+    """Return the kind of head that a name and options mean.
+
+    ``auto`` with options that it does not have, such as ``C``, is the first head that it would
+    choose from and that has all of them: who names a penalty has chosen.
+
+    Args:
+        name: of a kind, or an alias.
+        options: by name.
+
+    Raises:
+        ConfigError: no head has that name.
+    """
+    kind, given = head_kind(name), set(options or {})
+    if kind.name != "auto" or given <= set(kind.option_names):
+        return kind
+    fitting = (one for one in map(head_kind, automatic_heads()) if given <= set(one.option_names))
+    return next(fitting, kind)
+
+
 def automatic_heads(task: str = "classification") -> tuple[str, ...]:
     """Return the names of the heads that ``auto`` chooses from, the favourite first."""
     return tuple(kind.name for kind in head_kinds(task) if kind.automatic)
@@ -57,6 +80,7 @@ __all__ = [
     "KINDS",
     "automatic_heads",
     "find",
+    "head_for",
     "head_kind",
     "head_kinds",
     "head_names",

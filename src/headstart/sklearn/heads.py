@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from headstart.heads.base import Head
-from headstart.heads.registry import HeadKind, TrainingRows, head_fault, head_kind
+from headstart.heads.registry import HeadKind, TrainingRows, head_fault, head_for
 from headstart.sklearn.faults import InputError, conventional, raise_faults
 from headstart.sklearn.rows import Given, distinct, given_rows
 
@@ -39,7 +39,7 @@ class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is un
 
     def _kind(self, task: str) -> HeadKind:
         raise_faults(self, head_faults(self.get_params(deep=False), task))
-        return head_kind(self.head)
+        return head_for(self.head, self.head_options)
 
     def _train(
         self,
@@ -96,8 +96,9 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
     Whatever has to be chosen (a penalty, the epoch) is chosen inside the rows given to ``fit``.
 
     Args:
-        head: a kind of head: ``auto`` (the default: what wins inside the rows given to ``fit``
-            among the next four), ``linear`` (multinomial logistic regression), ``ridge``, ``lda``,
+        head: a kind of head: ``linear`` (multinomial logistic regression; the default of
+            :class:`HeadClassifier`), ``auto`` (what wins inside the rows given to ``fit`` among the
+            others of this line; the default of ``TransferClassifier``), ``ridge``, ``lda``,
             ``prototype`` (nearest class mean by cosine), ``knn``, ``mlp``, or whatever
             :func:`headstart.heads.register_head` has added.
         head_options: options of that head by name, such as ``{"C": 0.1}`` for ``linear`` or
@@ -258,7 +259,7 @@ def head_faults(given: Mapping[str, Any], task: str) -> list[str]:
         return [*faults, f"head_options must be a mapping or None, not {type(options).__name__}"]
     if given.get("class_weight") is not None and "class_weight" in (options or {}):
         faults.append("class_weight is given twice, as a parameter and in head_options")
-    return faults if fault is not None else faults + head_kind(head).faults(options or {})
+    return faults if fault is not None else faults + head_for(head, options).faults(options or {})
 
 
 def outputs_one_by_one(head: Head, x: NDArray[Any]) -> NDArray[np.float64]:

@@ -55,7 +55,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         layer: str | None = None,
         pooling: Pooling | None = None,
-        head: str = "linear",
+        head: str = "auto",
         head_options: Mapping[str, Any] | None = None,
         class_weight: ClassWeight = None,
         random_state: int | np.random.RandomState | None = 0,

@@ -23,7 +23,7 @@ from headstart.core.errors import DataError
 from headstart.core.records import Baseline
 from headstart.data import Inputs
 from headstart.evaluation import evaluate as score
-from headstart.heads.registry import Trained, TrainingRows, head_kind
+from headstart.heads.registry import Trained, TrainingRows, head_for
 
 
 @holds_folder
@@ -125,12 +125,12 @@ def _trained(
     key = {
         "backbone": fingerprints["backbone"],
         "train": fingerprints["train"],
-        "head": head_kind(config.head).name,
+        "head": head_for(config.head, config.head_options).name,
         "options": config.head_options,
         "folds": config.folds,
         "seed": session.run.seed,
         "divided": "by content",
-        **among(config.head),
+        **among(head_for(config.head, config.head_options).name),
     }
     return trained_once(session.cache.store, key, lambda: _train(embedded, config, session))
 
@@ -138,13 +138,14 @@ def _trained(
 def _compared(call: Call, trained: Trained) -> str:
     """Return the call of ``compare`` with this head, or with the one that was chosen."""
     config = call.config
-    if head_kind(config.head).name == "auto":
+    kind = head_for(config.head, config.head_options)
+    if kind.name == "auto":
         return call.then("compare", head=str(trained.chosen["head"]))
-    return call.then("compare", head=config.head, head_options=config.head_options)
+    return call.then("compare", head=kind.name, head_options=config.head_options)
 
 
 def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:
-    kind = head_kind(config.head)
+    kind = head_for(config.head, config.head_options)
     rows = TrainingRows(
         embedded.train_rows(),
         embedded.train.labels,

@@ -9,7 +9,7 @@ from typing import Any
 from headstart.commands.settings import Signature, head_wrong
 from headstart.core.errors import ConfigError
 from headstart.core.settings import check, option
-from headstart.heads.registry import describe_heads, head_kind
+from headstart.heads.registry import describe_heads, head_for
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class FitConfig:
         baselines: whether to compute figures to beat.
     """
 
-    head: str = option("linear", describe_heads, check=head_wrong)
+    head: str = option("auto", describe_heads, check=head_wrong)
     head_options: Mapping[str, Any] = option(
         {}, "Options of the head by name, such as '{\"standardise\": false}'."
     )
@@ -39,7 +39,7 @@ class FitConfig:
     def faults(self) -> list[str]:
         """Look at the options of the head."""
         try:
-            head_kind(self.head).settings(self.head_options, folds=self.folds)
+            head_for(self.head, self.head_options).settings(self.head_options, folds=self.folds)
         except ConfigError as error:
             return list(error.faults)
         return []
