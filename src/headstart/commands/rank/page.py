@@ -13,9 +13,9 @@ from headstart.commands.rank.ranking import Ranked, Ranking
 from headstart.commands.run_folder import describe_environment
 from headstart.commands.run_page import command_blocks
 from headstart.core.files import write_json
-from headstart.core.records import to_plain
-from headstart.core.wording import count, format_number
-from headstart.report import Callout, Notes, Page, Picture, Section, Table, format_score, write_page
+from headstart.core.records import Score, to_plain
+from headstart.core.wording import count, format_number, format_percent
+from headstart.report import Callout, Notes, Page, Picture, Section, Table, write_page
 from headstart.report.figures import cost_figure, save_png
 from headstart.report.page import Block
 from headstart.report.text import flatten
@@ -42,7 +42,7 @@ def _row(row: Ranked, recommended: str | None) -> tuple[str, ...]:
         behind = f"{100 * row.behind.value:.1f} points" + ("" if row.apart else ", not told apart")
     return (
         row.name,
-        format_score(row.accuracy),
+        _cell(row.accuracy),
         behind,
         f"{probe.features:,}",
         format_number(probe.milliseconds),
@@ -51,6 +51,14 @@ def _row(row: Ranked, recommended: str | None) -> tuple[str, ...]:
         *(format_number(probe.scores[name]) for name in ("LogME", "H-score")),
         ", ".join(remarks),
     )
+
+
+def _cell(score: Score) -> str:
+    """Return an accuracy with its limits, in per cent."""
+    if score.interval is None:
+        return format_percent(score.value)
+    low, high = 100 * score.interval.low, 100 * score.interval.high
+    return f"{format_percent(score.value)} [{low:.1f}, {high:.1f}]"
 
 
 def correlation_line(found: Ranking) -> str:

@@ -37,7 +37,7 @@ from headstart.data.names import composed, look_alikes
 from headstart.evaluation import evaluate as score
 from headstart.extraction import Extraction
 from headstart.heads import find_leaks
-from headstart.heads.registry import Trained, TrainingRows, head_kind
+from headstart.heads.registry import Trained, TrainingRows, head_for
 
 
 @holds_folder
@@ -331,7 +331,7 @@ def _say_what_joins(
 def _fit(old: _Old, items: _Joined, session: Session) -> Trained:
     """Fit the head of the run to all rows, with its options, as ``fit`` does."""
     made = old.configuration
-    kind = head_kind(made["head"])
+    kind = head_for(made["head"], made["head_options"])
     rows = TrainingRows(
         items.kept.train.rows,
         items.train.labels,

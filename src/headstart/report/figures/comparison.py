@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -270,7 +271,8 @@ def cost_figure(
         if index < len(front) and front[index]
     )
     if len(best) > 1:
-        line(axes, [x for x, _ in best], [y for _, y in best], VERMILION, width=1.5, zorder=1)
+        across, up = [x for x, _ in best], [y for _, y in best]
+        line(axes, across, up, VERMILION, width=1.5, alpha=0.5, zorder=1)
     for point in points:
         if point.band is not None:
             ends = [100 * point.band.low, 100 * point.band.high]
@@ -280,10 +282,22 @@ def cost_figure(
             line(axes, ends, [point.accuracy] * 2, BLUE, width=1.5, alpha=0.5, zorder=2)
         color, shape = (VERMILION, "v") if point.below else (BLUE, "o")
         marks(axes, [point.cost], [point.accuracy], color, shape=shape, size=8)
-    _name_points(axes, points)
+    _name_points(axes, points, _along(axes, best))
     heading(axes, "accuracy, %", dx=-40)
     foot(axes, x_label)
     return figure
+
+
+def _along(axes: Axes, corners: Sequence[tuple[float, float]]) -> list[Box]:
+    """Return small boxes along the line through the points, in pixels."""
+    boxes = []
+    at = [axes.transData.transform(corner) for corner in corners]
+    for (x0, y0), (x1, y1) in pairwise(at):
+        steps = max(1, int(max(abs(x1 - x0), abs(y1 - y0)) / 8))
+        for step in range(steps + 1):
+            x, y = x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps
+            boxes.append(Box(float(x) - 4, float(y) - 2, float(x) + 4, float(y) + 2))
+    return boxes
 
 
 def _intervals(axes: Axes, points: Sequence[_Point]) -> list[Box]:
@@ -301,14 +315,14 @@ def _intervals(axes: Axes, points: Sequence[_Point]) -> list[Box]:
     return boxes
 
 
-def _name_points(axes: Axes, points: Sequence[_Point]) -> None:
+def _name_points(axes: Axes, points: Sequence[_Point], lines: list[Box]) -> None:
     """Write each name beside its point; one that had to move is tied to it by a hairline."""
     within = axes.get_window_extent()
     room = Box(within.x0, within.y0, within.x1 + 28, within.y1 + 8)
     spots = [axes.transData.transform((point.cost, point.accuracy)) for point in points]
     widths = [text_width(point.name, SMALL) for point in points]
     at = [(float(x), float(y)) for x, y in spots]
-    places = place_names(at, widths, 14, room, _intervals(axes, points))
+    places = place_names(at, widths, 14, room, _intervals(axes, points) + lines)
     for point, (x, y), (dx, dy) in zip(points, spots, places, strict=True):
         if dy:
             ends = axes.transData.inverted().transform([(x, y), (x + 0.8 * dx, y + dy)])
