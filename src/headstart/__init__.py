@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from headstart.commands.fit.job import fit as fit
     from headstart.commands.predict.job import evaluate as evaluate
     from headstart.commands.predict.job import predict as predict
-    from headstart.commands.rank.job import rank as rank
     from headstart.commands.sweep.job import sweep as sweep
+    from headstart.commands.sweep.rank.job import rank as rank
     from headstart.commands.update.job import update as update
     from headstart.data import Dataset as Dataset
     from headstart.data import Preprocessing as Preprocessing

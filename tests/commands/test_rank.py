@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 import headstart
 from headstart.backbones.families import timm_models
 from headstart.commands.cli import app
-from headstart.commands.rank import job, named, probe
-from headstart.commands.rank.named import named_backbones, read_options
-from headstart.commands.rank.probe import Probe
-from headstart.commands.rank.ranking import rank_probes
 from headstart.commands.settings import BackboneSpec
+from headstart.commands.sweep.rank import job, named, probe
+from headstart.commands.sweep.rank.named import named_backbones, read_options
+from headstart.commands.sweep.rank.probe import Probe
+from headstart.commands.sweep.rank.ranking import rank_probes
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import SilentReporter
 

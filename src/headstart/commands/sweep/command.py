@@ -87,8 +87,8 @@ def _rank(
     run: RunOptions,
     printing: Printing,
 ) -> None:
-    from headstart.commands.rank.job import plain, rank
-    from headstart.commands.rank.page import HEADER, RIGHT, correlation_line, table_rows
+    from headstart.commands.sweep.rank.job import plain, rank
+    from headstart.commands.sweep.rank.page import HEADER, RIGHT, correlation_line, table_rows
 
     made = rank(data, config.backbones, config=config, backbone=backbone, run=run, reading=reading)
     if printing.json:

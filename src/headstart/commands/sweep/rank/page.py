@@ -9,9 +9,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from headstart.commands.invocation import Commands
-from headstart.commands.rank.ranking import Ranked, Ranking
 from headstart.commands.run_folder import describe_environment
 from headstart.commands.run_page import command_blocks
+from headstart.commands.sweep.rank.ranking import Ranked, Ranking
 from headstart.core.files import write_json
 from headstart.core.records import Score, to_plain
 from headstart.core.wording import count, format_number, format_percent

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from headstart.commands.invocation import Call, Commands
-from headstart.commands.rank.named import Named, named_backbones, read_options
-from headstart.commands.rank.page import plain_ranking, write_ranking
-from headstart.commands.rank.probe import Probe, probe_backbone, settings_for
-from headstart.commands.rank.ranking import Ranking, rank_probes
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.options import SWEEP, SweepConfig
+from headstart.commands.sweep.rank.named import Named, named_backbones, read_options
+from headstart.commands.sweep.rank.page import plain_ranking, write_ranking
+from headstart.commands.sweep.rank.probe import Probe, probe_backbone, settings_for
+from headstart.commands.sweep.rank.ranking import Ranking, rank_probes
 from headstart.core.errors import BadFilesError, ConfigError, DataError, HeadstartError
 from headstart.core.settings import recorded
 from headstart.core.wording import count

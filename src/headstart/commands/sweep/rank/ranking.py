@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.commands.rank.probe import Probe
+from headstart.commands.sweep.rank.probe import Probe
 from headstart.core.records import Score
 from headstart.core.wording import count, format_percent
 from headstart.evaluation import accuracy_score
