@@ -672,7 +672,7 @@ def test_sources_families_poolings_and_engines_are_at_once_in_the_help() -> None
         capture_output=True, text=True, check=True, timeout=120,
         env={**os.environ, "COLUMNS": "400"},
     )  # fmt: skip
-    assert "a .fasta file or the word digits." in done.stdout
+    assert "a .fasta file or the word digits or photographs." in done.stdout
     assert "or own/NAME." in done.stdout
     assert "halves: two halves of every batch." in done.stdout
     assert "avg, cls, last, gem, none or median." in done.stdout

@@ -91,7 +91,7 @@ __getattr__, __dir__, _names = contents(
             "evaluate",
             "predict",
         ),
-        "commands.rank.job": ("rank",),
+        "commands.sweep.rank.job": ("rank",),
         "commands.sweep.job": ("sweep",),
         "commands.update.job": ("update",),
         "commands.examine.job": ("examine",),

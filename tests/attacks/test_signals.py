@@ -284,12 +284,19 @@ def test_a_real_command_resumes_where_it_was_ended(tmp_path: Path) -> None:
     assert f"{info.rows:,} feature rows came from the cache" in err
 
 
+class _Seen(list[int]):
+    """Shared by copies of the network: engines run one of their own."""
+
+    def __deepcopy__(self, _memo: object) -> _Seen:
+        return self
+
+
 class _Sleeper(torch.nn.Module):
     """Takes a time for each item, and notes how many it is given."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
-        self.seconds, self.seen = seconds, []
+        self.seconds, self.seen = seconds, _Seen()
         self.convolution = torch.nn.Conv2d(3, 4, 3)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -105,7 +105,7 @@ def test_a_head_predicts_nothing_of_no_rows(name: str, cache: Path) -> None:
 
 def test_what_is_no_list_of_images_is_told(run: Run, paths: list[Path], cache: Path) -> None:
     with pytest.raises(DataError, match="none of the 2 strings of the list names a file"):
-        load_items(["what a day", "who is it"])
+        load_items(["what a day", "who is it"], kind="image")
     with pytest.raises(DataError, match=r"entry 1 \(NoneType\), 2 \(int\)"):
         load_items([paths[0], None, 3])
     with pytest.raises(BadFilesError, match=r"none\.png"):

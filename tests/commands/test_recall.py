@@ -14,9 +14,18 @@ import headstart
 from headstart.backbones import Backbone
 from headstart.backbones.glyphs import network
 from headstart.cache import FeatureCache
+from headstart.commands import recall
 from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.recall import recalled_backbone
 from headstart.core.errors import BackboneError
+from headstart.modules.values import replaced_methods
+
+
+@pytest.fixture(autouse=True)
+def _from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests of this process have replaced in libraries is not the subject."""
+    known = replaced_methods()
+    monkeypatch.setattr(recall, "library_is_patched", lambda: bool(replaced_methods() - known))
 
 
 @pytest.fixture

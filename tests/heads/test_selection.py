@@ -241,7 +241,7 @@ def test_sweep_ranks_views_and_heads(digits: tuple[np.ndarray, np.ndarray]) -> N
     assert all(len(c.per_fold) == 6 for c in found.candidates)
     assert len(found.curves) == 4
     assert all(c.seeds == (0, 1) for c in found.candidates)
-    with pytest.raises(ConfigError, match="one of linear, ridge"):
+    with pytest.raises(ConfigError, match="one of auto, linear, ridge"):
         sweep(x, y, 10, heads=["perceptron"])
     with pytest.raises(HeadError, match="rows in every view"):
         sweep({"a": x, "b": x[:10]}, y, 10)

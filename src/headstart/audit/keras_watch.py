@@ -23,7 +23,7 @@ from headstart.audit.records import Place
 from headstart.core.errors import HeadstartError
 from headstart.data.corrections import Correction, corrections
 from headstart.freezing.moments import Moments
-from headstart.modules.forward import StopForward
+from headstart.modules.forward import StopForward, hooked
 from headstart.modules.keras_layers import is_keras
 
 ROWS = 48
@@ -259,20 +259,17 @@ def _given(module: Any, norm: Any, images: Tensor) -> Moments:
     stop = StopForward()
     found: list[Moments] = []
 
-    def before(_module: Any, args: tuple[Any, ...]) -> None:
+    def before(_name: str, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         axis = int(getattr(norm, "axis", -1))
         found.append(Moments.of(args[0].detach().movedim(axis, 1)))
         raise stop
 
-    handle = norm.register_forward_pre_hook(before)
     try:
-        with torch.no_grad():
+        with hooked({"norm": norm}, before=before), torch.no_grad():
             module(images, training=False)
     except StopForward as end:
         if end is not stop:
             raise
-    finally:
-        handle.remove()
     if not found:
         raise HeadstartError("the batch norm was not reached")
     return found[0]

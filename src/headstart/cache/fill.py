@@ -233,8 +233,11 @@ class Filling:
         wait([self._writing])  # an interruption here leaves it to the next call
         error = self._writing.exception()
         self._writing = None
-        self._ready.difference_update(key for block in self._written for key in block.ids)
-        self._written = []
+        written, self._written = self._written, []
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            self._waiting = [*written, *self._waiting]  # for the next commit
+            raise error
+        self._ready.difference_update(key for block in written for key in block.ids)
         if error is not None:
             raise error
 

@@ -23,7 +23,7 @@ precision, relative to its own length."""
 
 AUTO_TOLERANCE = 2e-2
 """How far rows in half precision may be from those in float32, relative to their length, where
-``precision='auto'`` chooses. Networks with ImageNet weights are off by 0.3 to 1 % in bfloat16."""
+``precision='auto'`` chooses. Networks with random weights are off by 0.3 to 1 % in bfloat16."""
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

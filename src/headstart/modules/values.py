@@ -181,6 +181,11 @@ def _patches(kind: type) -> list[FunctionType]:
 
 def library_is_patched() -> bool:
     """Whether any class of a network that a library defines has had a method replaced."""
+    return bool(replaced_methods())
+
+
+def replaced_methods() -> set[tuple[type, str]]:
+    """Return the methods of networks' classes of libraries that come from elsewhere."""
     seen: set[type] = set()
     todo: list[type] = [nn.Module]
     while todo:
@@ -188,8 +193,13 @@ def library_is_patched() -> bool:
         if kind not in seen:
             seen.add(kind)
             todo += kind.__subclasses__()
-    replaced = (value for kind in seen if library_of(kind) for value in vars(kind).values())
-    return any(isinstance(value, FunctionType) and not library_of(value) for value in replaced)
+    return {
+        (kind, name)
+        for kind in seen
+        if library_of(kind)
+        for name, value in vars(kind).items()
+        if isinstance(value, FunctionType) and not library_of(value)
+    }
 
 
 def _is_foreign(function: FunctionType, kind: type, key: str) -> bool:

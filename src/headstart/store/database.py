@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import sqlite3
@@ -245,9 +246,17 @@ class Database:
         return connection
 
     def _open_for_writing(self) -> None:
-        """Make the file, or find out that it is closed to us: SQLite would open it for reading."""
+        """Make the file, or find out that it is closed to us: SQLite would open it for reading.
+
+        A file that exists is not opened here. Closing any descriptor of it would drop the locks
+        that another thread of this process holds on it through SQLite.
+        """
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666))
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            if not is_writable(self.path):
+                denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
+                raise errors.unreadable(self.what, denied) from None
         except PermissionError as error:
             raise errors.unreadable(self.what, error) from error
         except OSError:

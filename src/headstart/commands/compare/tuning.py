@@ -57,15 +57,14 @@ class FineTuner:
         from headstart.commands.finetune.job import finetune
 
         extraction = dataclasses.replace(self.extraction, precision="float32")
+        shared = {**vars(extraction), "precision": "auto"}  # a recipe has its own
         cache = FeatureCache(folder / "cache")
         run = finetune(
             dataset,
             backbone,
             recipe_from(tuning.recipe),
             config=FinetuneConfig(stored="off", baselines=False),
-            run=RunOptions(
-                **vars(extraction), seed=seed, out=folder / "run", cache=cache, reporter=reporter
-            ),
+            run=RunOptions(**shared, seed=seed, out=folder / "run", cache=cache, reporter=reporter),
         )
 
         def predict(split: Split) -> NDArray[np.int64]:

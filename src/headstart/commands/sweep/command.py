@@ -98,9 +98,15 @@ def _rank(
         print_quietly(made.folder, run.out)
         return
     console = stdout()
-    console.print(plain_table(HEADER, table_rows(made.ranking), RIGHT))
+    table = plain_table(HEADER[:-1], [row[:-1] for row in table_rows(made.ranking)], RIGHT)
+    table.columns[0].no_wrap = True  # two backbones must not look alike
+    console.print(table)
     line = correlation_line(made.ranking)
-    said = [f"\nrecommended: {made.ranking.reason}", *([line] if line else [])]
+    failed = [f"{row.name} was not tried: {row.why}" for row in made.ranking.rows if row.why]
+    front = [row.name for row in made.ranking.rows if row.on_front]
+    said = [f"\nrecommended: {made.ranking.reason}", *([line] if line else []), *failed]
+    if front:
+        said.append(f"no other is both cheaper and more accurate: {', '.join(front)}")
     print_lines(console, said)
     if made.folder is not None:
         print_lines(console, (f"report: {made.folder}/report.html",))

@@ -109,9 +109,11 @@ def probe_backbone(
     if len(shape) != 1:
         raise ConfigError((f"its features have the shape {shape} an item, and a head needs rows",))
     run = session.run
+    # Each backbone has a precision of its own, where that is to be found out.
+    extraction = session.cache.settled(run.extraction(), (network,), (train,), session.reporter)
     key = {
         "headstart": __version__,
-        "backbone": backbone_fingerprint(network, run.precision, run.storage),
+        "backbone": backbone_fingerprint(network, extraction.precision, extraction.storage),
         "train": split_fingerprint(train),
         "on_bad": run.on_bad,
         "heads": list(settings.heads),
@@ -123,7 +125,7 @@ def probe_backbone(
 
     def compute() -> Probe:
         nonlocal computed
-        with Extractor((network,), run.extraction()) as extractor:
+        with Extractor((network,), extraction, session.cache.plans()) as extractor:
             found = session.cache.features(
                 extractor, train, on_bad=run.on_bad, reporter=session.reporter
             )
