@@ -23,9 +23,6 @@ SLOW = {
 }
 """Scripts that bring a large library with them, or run a large network: left to the slow suite."""
 
-PENDING: set[str] = set()
-"""Scripts that the audit does not treat right yet."""
-
 
 @dataclass(frozen=True)
 class Faulty:
