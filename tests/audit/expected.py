@@ -48,7 +48,11 @@ FAULTY = (
     Faulty("frozen_direct_write", ("frozen-parameter-moved",), "*"),
     Faulty("frozen_statistics_tutorial", ("frozen-statistics-moved",), "bn1"),
     Faulty("batch_statistics_in_features", ("batch-statistics-in-extraction",), "*"),
-    Faulty("batch_statistics_in_evaluation", ("evaluation-in-training-mode",), "*"),
+    Faulty(
+        "batch_statistics_in_evaluation",
+        ("evaluation-in-training-mode", "batch-statistics-in-evaluation"),
+        "*",
+    ),
     Faulty("eval_undone", ("eval-undone",), "encoder*"),
     Faulty("evaluated_in_training_mode", ("evaluation-in-training-mode",), "*"),
     Faulty("trained_in_evaluation_mode", ("trained-in-evaluation-mode",), "*"),
