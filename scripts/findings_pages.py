@@ -74,8 +74,7 @@ def page(check: type[Check]) -> str:
         "",
         summary(check),
         "",
-        prose(check),
-        "",
+        *([] if prose(check) == summary(check) else [prose(check), ""]),
         f"**Severity:** {check.severity}.",
     ]
     if check.cost:

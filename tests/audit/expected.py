@@ -47,6 +47,7 @@ FAULTY = (
     Faulty("frozen_ema", ("frozen-parameter-moved",), "conv1*"),
     Faulty("frozen_direct_write", ("frozen-parameter-moved",), "*"),
     Faulty("frozen_statistics_tutorial", ("frozen-statistics-moved",), "bn1"),
+    Faulty("frozen_momentum_zero", ("frozen-batch-statistics",), "*"),
     Faulty("batch_statistics_in_features", ("batch-statistics-in-extraction",), "*"),
     Faulty(
         "batch_statistics_in_evaluation",
@@ -65,6 +66,7 @@ FAULTY = (
     Faulty("optimizer_holds_frozen", ("optimizer-holds-frozen",), "conv1", remark=True),
     Faulty("optimizer_misses_trainable", ("optimizer-misses-trainable",), "fc*"),
     Faulty("optimizer_stale_after_unfreezing", ("optimizer-misses-trainable",), "layer3*"),
+    Faulty("head_replaced_after_optimizer", ("optimizer-holds-stale",), "*"),
     Faulty("optimizer_rate_without_effect", ("group-without-effect",), "*"),
     Faulty("scheduler_before_optimizer", ("scheduler-misstepped",)),
     Faulty("scheduler_every_batch", ("scheduler-misstepped",)),

@@ -86,6 +86,10 @@ def test_every_script_is_expected_to_say_something() -> None:
     assert len(CORRECT) >= 14
 
 
+def test_every_check_has_a_script_that_shows_it() -> None:
+    assert {code for case in FAULTY for code in case.codes} == CODES
+
+
 @pytest.mark.parametrize(
     "case",
     [
