@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import headstart
+from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import SilentReporter
 
 
@@ -67,3 +68,18 @@ def test_heads_of_other_groups_are_trained_anew(films: Path, tmp_path: Path) -> 
     _, other = fit(films, tmp_path, group_pattern=r"(f\d)\d_")
     assert "trained before" not in other
     assert "(f" not in str(again.commands.later)
+
+
+def test_what_groups_have_no_meaning_for_says_so(films: Path, tmp_path: Path) -> None:
+    out, quiet = tmp_path / "run", SilentReporter()
+    shared: dict[str, Any] = {"cache": tmp_path / "cache", "reporter": quiet}
+    headstart.fit(films, "headstart/glyphs", out=out, group_pattern=r"(f\d+)_", **shared)
+    with pytest.raises(DataError, match=r"made with group_pattern=.*groups would be torn apart"):
+        headstart.update(films, out, **shared)
+    for job in (headstart.update, headstart.predict):
+        with pytest.raises(ConfigError, match=f"{job.__name__} does not take group_pattern"):
+            job(films, out, group_pattern="f", **shared)
+    found = headstart.evaluate(films, out, group_pattern=r"(f\d+)_", **shared)
+    interval = found.evaluation.accuracy.interval
+    assert interval is not None
+    assert interval.method == "groups"

@@ -97,7 +97,13 @@ _OF_THE_RUN = {
 PREDICT = Signature(
     "predict",
     PredictConfig(),
-    without={**_OF_THE_RUN, "label_column": "labels are not read", "test": "all items are used"},
+    without={
+        **_OF_THE_RUN,
+        "label_column": "labels are not read",
+        "group_column": "nothing is divided",
+        "group_pattern": "nothing is divided",
+        "test": "all items are used",
+    },
     builds=False,
 )
 EVALUATE = Signature(

@@ -154,6 +154,13 @@ class _Old:
             )
         place = whole_run(folder)
         configuration = read_description(place, folder).values["configuration"]
+        grouped = [n for n in ("group_column", "group_pattern") if configuration.get(n)]
+        if grouped:
+            raise DataError(
+                f"'{folder}' was made with {grouped[0]}='{configuration[grouped[0]]}', and its kept"
+                " rows do not say what they belong to: groups would be torn apart",
+                hint="fit once more on the old items and the new ones",
+            )
         check_files(place, saved.files, ROWS_FILE)
         kept = read_rows(place, len(saved.classes), saved.head.n_features)
         if kept is None or ROWS_FILE not in saved.files:

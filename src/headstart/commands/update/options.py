@@ -20,6 +20,8 @@ UPDATE = Signature(
         "precision": "it is that of the run",
         "storage": "it is that of the run",
         "seed": "it is that of the run",
+        "group_column": "the kept rows of a run do not say what they belong to",
+        "group_pattern": "the kept rows of a run do not say what they belong to",
         "test": "the test split stays that of the run",
         "test_fraction": "nothing is set aside: the test split stays that of the run",
     },
