@@ -80,6 +80,6 @@ def test_what_groups_have_no_meaning_for_says_so(films: Path, tmp_path: Path) ->
         with pytest.raises(ConfigError, match=f"{job.__name__} does not take group_pattern"):
             job(films, out, group_pattern="f", **shared)
     found = headstart.evaluate(films, out, group_pattern=r"(f\d+)_", **shared)
-    interval = found.evaluation.accuracy.interval
+    interval = found.accuracy.interval
     assert interval is not None
     assert interval.method == "groups"
