@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import shlex
 
 import pytest
 import typer
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from headstart.commands.cli import app
 from headstart.commands.compare.job import compare
 from headstart.commands.compare.page import comparison_page
-from headstart.commands.compare.tables import terminal
+from headstart.commands.compare.tables import comparison_rows, terminal
 from headstart.commands.settings import BackboneSpec
 from headstart.core.progress import SilentReporter
 from headstart.report.page import render_page
@@ -151,3 +153,20 @@ def test_inputs_of_the_recommended_configuration_are_said(tmp_path):
 def test_what_no_option_sets_makes_no_command(tmp_path):
     another = Configuration("another", preprocessing={"resize": "shortest"})
     assert commands(another, tmp_path) == ()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 110, 120, 160, 250])
+def test_no_figure_of_the_table_is_cut_off(study, width):
+    result = study("train,class-ordered", repeats=2)
+    console = Console(file=io.StringIO(), width=width)
+    console.print(terminal(result))
+    table = console.file.getvalue().split("Differences are paired")[0]
+    assert "…" not in table
+    header, rows = comparison_rows(result)
+    shown = table.splitlines()[0]
+    kept = [name for name in header if name in shown]
+    assert kept == list(header[: len(kept)])
+    assert len(kept) >= 2
+    assert len(kept) == len(header) or width < 160
+    for row in rows:
+        assert all(cell in table for cell in row[: len(kept)])

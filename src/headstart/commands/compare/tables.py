@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.records import Interval
@@ -17,7 +18,7 @@ from headstart.core.wording import (
 from headstart.study.results import Comparison, Finding, FrozenOutcome, Outcome
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group
     from rich.table import Table
 
 Row = tuple[str, ...]
@@ -26,6 +27,7 @@ ACCURACY: Row = ("configuration", "accuracy", "95 % interval", "difference", "p 
 BEHAVIOUR: Row = ("other batch", "2nd pass", "ms/item", "MiB")
 TRAINING: Row = ("configuration", "best validation", "kept epoch", "time a run", "× reference")
 
+_UNBOUNDED = 10_000
 _ROUNDING = 1e-3  # below this, rows change by rounding only
 
 
@@ -116,13 +118,13 @@ def terminal(comparison: Comparison, worded: Callable[[str], str] = str) -> Grou
         f"Differences are paired, from {reference}. Other batch, 2nd pass: the largest change of a"
         " feature."
     )
-    parts: list[Any] = [_table(header, rows, advice.configuration), Text(legend, style="dim")]
+    parts: list[Any] = [_Fitting(header, rows, advice.configuration), Text(legend, style="dim")]
     if ways := framework_rows(comparison):
         framework = comparison.evidence.terms.framework
         parts += [Text(f"\nIn {framework}, with base as your model:")]
         parts += [Text(f"  {clean(way)}: {clean(names)}") for names, way in ways]
     if comparison.evidence.tuned:
-        parts += [Text(), _table(TRAINING, training_rows(comparison))]
+        parts += [Text(), _Fitting(TRAINING, training_rows(comparison))]
     for finding in comparison.findings:
         mark = {"warning": "!", "advice": ">", "note": "·"}[finding.level]
         text = Text(f"\n{mark} {clean(finding_text(comparison, finding))}")
@@ -132,6 +134,27 @@ def terminal(comparison: Comparison, worded: Callable[[str], str] = str) -> Grou
     parts.append(Text(f"\n{clean(worded(advice.text))}", style="bold"))
     parts += [Text(f"  {clean(line)}") for line in (*advice.evidence, worded(advice.doubt))]
     return Group(*parts)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """A table without the last of its columns, where all of them do not fit.
+
+    What is left out of a terminal is in the report; a figure that is cut off says nothing.
+    """
+
+    header: Row
+    rows: Sequence[Row]
+    bold: str | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        free = options.update(max_width=_UNBOUNDED)
+        for columns in range(len(self.header), 0, -1):
+            rows = [row[:columns] for row in self.rows]
+            table = _table(self.header[:columns], rows, self.bold)
+            if columns == 2 or console.measure(table, options=free).maximum <= options.max_width:
+                yield table
+                return
 
 
 def _table(header: Row, rows: Sequence[Row], bold: str | None = None) -> Table:
