@@ -27,3 +27,15 @@ def test_the_report_shows_test_items(tmp_path: Path) -> None:
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Some test items" in page
     assert page.count("data:image/") >= 12
+
+
+def test_the_report_names_the_head_that_chose_itself(tmp_path: Path) -> None:
+    run = fit(
+        "photographs", "headstart/glyphs", out=tmp_path / "run", cache=tmp_path / "cache",
+        reporter=SilentReporter(), baselines=False,
+    )  # fmt: skip
+    page = (tmp_path / "run" / "report.html").read_text()
+    chosen = run.configuration["chosen"]["head"]
+    assert chosen != "auto"
+    assert f"photographs: {chosen} head on headstart/glyphs" in page
+    assert "auto head" not in page

@@ -241,6 +241,8 @@ def write_tested(
 def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
     """Build the page of the run."""
     data = run.configuration["data"]
+    # The head that trained, where it was chosen among several.
+    head = run.configuration.get("chosen", {}).get("head", run.configuration["head"])
     cut = (
         run.backbone.name
         if run.backbone.layer is None
@@ -248,7 +250,7 @@ def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
     )
     return fit_page(
         run.evaluation,
-        title=f"{data}: {run.configuration['head']} head on {run.backbone.name}",
+        title=f"{data}: {head} head on {run.backbone.name}",
         subtitle=f"{run.n_train:,} training and "
         f"{counted(run.n_test, f'test {singular(run.backbone.inputs.unit)}')}, "
         f"features of {cut}, embedded once",
@@ -264,7 +266,7 @@ def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
         examples=find_examples(run.classes, test, probabilities, run.backbone.inputs),
         listed=True,
         commands=run.commands,
-        head_name=f"{run.configuration['head']} head",
+        head_name=f"{head} head",
     )
 
 
