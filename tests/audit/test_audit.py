@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,30 @@ def test_a_check_of_ones_own(tmp_path: Path) -> None:
         assert "loud" in codes(audit_script(script(tmp_path, FAULTY)))
     finally:
         CHECKS.remove(Loud)
+
+
+def test_threads_that_wait_for_ever_end_no_audit(tmp_path: Path) -> None:
+    """Neither those of the process around it, nor executors that the script never shuts down."""
+    release = threading.Event()
+    other = threading.Thread(target=release.wait)
+    other.start()
+    pools = """
+        from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+        import threading, time
+        done = []
+        pool, processes = ThreadPoolExecutor(1), ProcessPoolExecutor(1)
+        pool.submit(int).result()
+        processes.submit(int).result()
+        for _ in range(3):
+            pool.submit(time.sleep, 0.05)
+        threading.Thread(target=lambda: (time.sleep(0.3), print("its own thread"))).start()
+    """
+    try:
+        report = audit_script(script(tmp_path, pools), seconds=30)
+    finally:
+        release.set()
+    assert report.ending is not None
+    assert report.ending.how == "end"
 
 
 def test_a_check_that_fails_hides_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ from headstart.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from headstart.audit.observer import Observer
+
+_POLL_SECONDS = 0.02
 
 
 def audit_script(
@@ -239,10 +242,11 @@ def _run(
 ) -> Ending:
     """Run the script, and say how it ended."""
     namespace = sys.modules["__main__"].__dict__
+    others = set(threading.enumerate())
     try:
         with _time_limit(seconds, watching):
             exec(code, namespace)  # noqa: S102 this is what the user asks for
-            _join_threads()
+            _join_threads(others)
     except SystemExit as error:
         _leave_if_forked(watching)
         return _exited(error)
@@ -260,10 +264,24 @@ def _run(
     return Ending("end", "ran to its end")
 
 
-def _join_threads() -> None:
-    """Wait for the script's threads, as Python does at its end."""
+def _join_threads(others: set[threading.Thread]) -> None:
+    """Wait for the script's threads, as Python does at its end.
+
+    Idle workers of an executor that nobody shut down wait for ever; Python dismisses them when the
+    process ends.
+
+    Args:
+        others: threads that ran before the script did.
+    """
+    queues = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", {})
+    managers = getattr(sys.modules.get("concurrent.futures.process"), "_threads_wakeups", {})
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
+        if thread is threading.current_thread() or thread.daemon or thread in others:
+            continue
+        if thread in queues:
+            while queues[thread].qsize():
+                time.sleep(_POLL_SECONDS)
+        elif thread not in managers:
             thread.join()
 
 
