@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +10,7 @@ import torch
 from torch import Tensor
 
 from headstart.audit.events import Batch
+from headstart.audit.measuring import saved_randomness
 from headstart.modules.observing import tensors_in
 
 LOADERS = 64
@@ -54,7 +52,7 @@ class Sources:
 def differs_when_asked_again(dataset: Any) -> bool:
     """Whether items of a data set change from one reading to the next; two items are read twice."""
     try:
-        with unchanged_randomness():
+        with saved_randomness():
             apart = _isolated(dataset)
             for index in {0, len(apart) // 2}:
                 one, other = _floats(apart[index]), _floats(apart[index])
@@ -63,18 +61,6 @@ def differs_when_asked_again(dataset: Any) -> bool:
     except Exception:
         return False
     return False
-
-
-@contextmanager
-def unchanged_randomness() -> Iterator[None]:
-    """Restore the random states of Python, NumPy and torch."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def _isolated(dataset: Any) -> Any:
@@ -103,4 +89,4 @@ def _unlike(one: Tensor, other: Tensor) -> bool:
     return one.shape != other.shape or not torch.equal(one, other)
 
 
-__all__ = ["LOADERS", "Sources", "differs_when_asked_again", "unchanged_randomness"]
+__all__ = ["LOADERS", "Sources", "differs_when_asked_again"]
