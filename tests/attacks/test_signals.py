@@ -267,9 +267,10 @@ def test_a_real_command_resumes_where_it_was_ended(tmp_path: Path) -> None:
     words += ["--cache", tmp_path / "cache"]
     code = "from headstart.commands.cli import main; main()"
     process = start(code, *words)
-    while not Store(tmp_path / "cache").spaces():
+    rows, begun = 0, time.monotonic()
+    while not rows and time.monotonic() - begun < 60:
         time.sleep(0.1)
-    time.sleep(2)
+        rows = sum(info.rows for info in Store(tmp_path / "cache").spaces())
     process.terminate()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143

@@ -151,7 +151,7 @@ def test_the_command_has_the_curve_of_one_device_by_torchrun_and_by_itself(tmp_p
     def losses(out: str, *start: str, more: tuple[str, ...] = ()) -> list[float]:
         subprocess.run(
             [sys.executable, *start, "-m", "headstart", "finetune", "data.npz", "-r", "r.toml",
-             "--out", out, "--cache", "cache", "--device", "cpu", *more],
+             "-b", "headstart/glyphs", "--out", out, "--cache", "cache", "--device", "cpu", *more],
             cwd=tmp_path, check=True, timeout=300,
         )  # fmt: skip
         epochs = json.loads((tmp_path / out / "metrics.json").read_text())["training"]["epochs"]

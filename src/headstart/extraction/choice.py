@@ -34,7 +34,8 @@ _SMALL_SECONDS = 5.0
 """A job of less than this runs in float32: its rows are the same on every machine."""
 _GAIN = 1.2
 """Half precision has to be this much faster."""
-_ITEMS, _SAMPLE_SECONDS, _ROUNDS = 16, 0.5, 3
+_ITEMS, _SAMPLE_SECONDS, _SAMPLE_SHARE, _ROUNDS = 16, 0.5, 0.01, 3
+"""A pass of the trial takes at most these items and seconds, and this share of the job."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def choose_precision(
         }
         found = None if memory is None else memory.get(about)
         if found is None:
-            found = _trial(cuts, inputs[: max(2, int(_SAMPLE_SECONDS / item))], half, device)
+            seconds = min(_SAMPLE_SECONDS, _SAMPLE_SHARE * count * item)
+            found = _trial(cuts, inputs[: max(2, int(seconds / item))], half, device)
             if memory is not None:
                 memory.put(about, found)
     gain, off = float(found["gain"]), float(found["off"])

@@ -38,8 +38,9 @@ _SMALL_SECONDS = 1.0
 """A job that takes no longer than this is not worth any preparation."""
 _MARGIN = 1.3
 """A job has to promise to be this much shorter with an engine that was not measured."""
-_SAMPLE_SECONDS, _SAMPLE, _ROUNDS = 0.3, 8, 2
-"""Timing takes a few passes over at most this many items, fewer where the network is slow."""
+_SAMPLE_SECONDS, _SAMPLE_SHARE, _SAMPLE, _ROUNDS = 0.3, 0.01, 8, 2
+"""Timing takes a few passes over at most this many items, fewer where the network is slow: a pass
+takes no more than these seconds, and no more than this share of the job."""
 _THREADS_SECONDS, _THREADS_GAIN = 5.0, 1.1
 """From this length on a job finds out whether one thread is faster; a busy machine may be."""
 
@@ -213,7 +214,8 @@ class Trial:
             torch.set_num_threads(1)
 
     def _sample(self) -> Arguments:
-        most = int(_SAMPLE_SECONDS / max(self.item_seconds, 1e-9))
+        seconds = min(_SAMPLE_SECONDS, _SAMPLE_SHARE * self.count * self.item_seconds)
+        most = int(seconds / max(self.item_seconds, 1e-9))
         return self.inputs[: max(1, min(_SAMPLE, most))]
 
     def _timed(self, run: Run, inputs: Arguments, rounds: int = _ROUNDS) -> float:

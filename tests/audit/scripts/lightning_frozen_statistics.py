@@ -1,4 +1,4 @@
-"""Lightning calls train() at the beginning of every epoch, also on the frozen backbone."""
+"""train() on the whole module before fit: Lightning trains in the modes that it finds, or sets them."""
 import logging
 
 import lightning as L
@@ -31,6 +31,6 @@ class Probe(L.LightningModule):
 
 
 model = Probe()
-model.train()
+model.train()  # <- here
 trainer = L.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 trainer.fit(model, DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True))  # <- here

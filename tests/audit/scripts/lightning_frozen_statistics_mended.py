@@ -1,4 +1,4 @@
-"""Lightning calls train() at the beginning of every epoch, also on the frozen backbone."""
+"""train() on the whole module before fit: Lightning trains in the modes that it finds, or sets them."""
 import logging
 
 import lightning as L
