@@ -24,7 +24,7 @@ from headstart.core.errors import BackboneError, BadFilesError
 from headstart.data import load_items
 from headstart.extraction import Extraction
 from headstart.freezing import blend, drift, reestimate
-from headstart.modules.keras import as_module
+from headstart.modules.keras_contract import as_module
 from tests.keras_models import MODELS, keras, settled
 
 APPLICATIONS = {

@@ -11,7 +11,7 @@ import torch
 import headstart
 from headstart.core.errors import FreezeError
 from headstart.freezing import FreezeHandle, drift, plan_freeze
-from headstart.modules.keras import as_module
+from headstart.modules.keras_contract import as_module
 from tests.keras_models import MODELS, images, keras, mobilenet, nested, side
 
 PARTS = {

@@ -16,7 +16,8 @@ from torch.profiler import profile
 
 from headstart.core.errors import BackboneError
 from headstart.modules.forward import capture, hooked
-from headstart.modules.keras import KerasPart, as_module, torch_network
+from headstart.modules.keras import KerasPart, torch_network
+from headstart.modules.keras_contract import as_module
 from headstart.study.measurements import _Memory
 from tests.keras_models import MODELS, images, keras, mobilenet, nested, residual, settled
 

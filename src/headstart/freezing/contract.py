@@ -19,7 +19,7 @@ from headstart.modules.digests import (
     record,
     require_readable,
 )
-from headstart.modules.keras import hold_keras
+from headstart.modules.keras_contract import hold_keras
 
 _CONTRACT = "_headstart_contract"
 

@@ -20,7 +20,7 @@ from headstart.freezing import hold
 from headstart.freezing.contract import Contract, contract_on, contracts
 from headstart.modules import kinds
 from headstart.modules.digests import Record, change, named_tensors, record
-from headstart.modules.keras import as_module
+from headstart.modules.keras_contract import as_module
 
 
 @dataclass

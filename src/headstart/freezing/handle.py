@@ -15,7 +15,7 @@ from headstart.freezing import contract as contracting
 from headstart.freezing.contract import Contract, Verification, contract_on, contracts
 from headstart.freezing.norm import require_reestimated
 from headstart.freezing.plan import FreezePlan, Spec, plan_freeze
-from headstart.modules.keras import as_module
+from headstart.modules.keras_contract import as_module
 
 
 class FreezeHandle:

@@ -21,7 +21,7 @@ from headstart.freezing.moments import Moments
 from headstart.freezing.plan import FreezePlan
 from headstart.modules import kinds
 from headstart.modules.digests import digest
-from headstart.modules.keras import as_module
+from headstart.modules.keras_contract import as_module
 from headstart.modules.modes import evaluation_mode
 
 Method = Literal["layerwise", "one_pass"]

@@ -22,7 +22,7 @@ from headstart.freezing.governance import (
 )
 from headstart.freezing.policy import FreezePolicy
 from headstart.modules import kinds, writers
-from headstart.modules.keras import as_module, named_by_keras
+from headstart.modules.keras_contract import as_module, named_by_keras
 
 
 @dataclass(frozen=True)

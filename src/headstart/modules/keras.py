@@ -18,8 +18,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from headstart.core.errors import BackboneError
+from headstart.modules.keras_calls import bridge_of, here, own_forward, running
 from headstart.modules.keras_layers import (
     config_of,
     default_mode,
@@ -40,9 +40,6 @@ from headstart.modules.keras_layers import (
     unpacked,
     wirings,
 )
-
-_TREE = "_headstart_network"
-_TRAINABLE = "_headstart_trainable"
 
 
 class KerasPart(nn.Module):
@@ -148,13 +145,13 @@ class KerasPart(nn.Module):
         mode = self.training and training is not False
         if takes_mode:
             kwargs["training"] = mode
-        if _here().entering is self:  # Keras called the layer, which called this part
-            _here().entering = None
+        if here().entering is self:  # Keras called the layer, which called this part
+            here().entering = None
             with unpacked(layer):
-                return _own_forward(layer)(*args, **kwargs)
+                return own_forward(layer)(*args, **kwargs)
         if takes_mode is False:
             kwargs["training"] = mode  # for the layers inside; Keras keeps it from the layer's call
-        with _bound(self), _running(self), unpacked(layer):
+        with _bound(self), running(self, _inside(self)), unpacked(layer):
             return layer(*self._ordered(args), **kwargs)
 
     def _ordered(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -218,7 +215,7 @@ class KerasNetwork(KerasPart):
 
     def forward(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """Run the graph; ``training=False`` holds for everything inside."""
-        if _here().entering is self:
+        if here().entering is self:
             return super().forward(*args, training=training, **kwargs)
         from keras import tree
 
@@ -247,58 +244,6 @@ class KerasNetwork(KerasPart):
         return outputs[0] if single else outputs
 
 
-class _Bridge:
-    """Replaces the ``forward`` of a Keras layer, so that Keras's own calls go through a part.
-
-    Attributes:
-        layer: the layer.
-        held: the part that a freeze contract holds, which all calls go through.
-    """
-
-    def __init__(self, layer: Any) -> None:
-        self.layer = layer
-        self.held: KerasPart | None = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        part = _here().parts.get(id(self.layer)) or self.held
-        if part is None or id(part) in _here().running:
-            return _own_forward(self.layer)(*args, **kwargs)
-        _here().entering = part
-        return part(*args, **kwargs)
-
-
-class _Here(threading.local):
-    """What runs in this thread; kept off the modules, whose attributes tracers compare."""
-
-    def __init__(self) -> None:
-        self.parts: dict[int, KerasPart] = {}
-        self.running: set[int] = set()
-        self.entering: KerasPart | None = None
-
-
-_HERE = _Here()
-
-
-def _here() -> _Here:
-    return _HERE
-
-
-@contextmanager
-def _running(part: KerasPart) -> Iterator[None]:
-    """Let the layers inside a layer run as their parts: in their own modes, seen by hooks."""
-    here = _here()
-    inner = {id(p.keras_layer): p for p in part.modules() if isinstance(p, KerasPart)}
-    del inner[id(part.keras_layer)]
-    before = here.parts
-    here.parts = {**before, **inner}
-    here.running.add(id(part))
-    try:
-        yield
-    finally:
-        here.parts = before
-        here.running.discard(id(part))
-
-
 def torch_network(model: Any, *, channels_first: bool = False) -> KerasPart:
     """Build the tree of modules of a Keras model or layer.
 
@@ -320,75 +265,6 @@ def torch_network(model: Any, *, channels_first: bool = False) -> KerasPart:
     return tree
 
 
-def tree_of(model: Any) -> KerasPart:
-    """Return the tree that stands for a Keras model in freezing, always the same one."""
-    found = vars(model).get(_TREE)
-    if found is None:
-        found = vars(model)[_TREE] = torch_network(model)
-    return found  # type: ignore[no-any-return]
-
-
-def as_module(model: Any) -> Any:
-    """Return the tree of a Keras model, and anything else unchanged."""
-    return tree_of(model) if is_keras(model) and not isinstance(model, KerasPart) else model
-
-
-def named_by_keras(tree: nn.Module, spec: Any) -> Any:
-    """Let the keys of a mapping be Keras layers, or their names where these have dots in them.
-
-    Args:
-        tree: of a Keras model; for other modules ``spec`` is returned unchanged.
-        spec: what :func:`headstart.freeze` takes.
-    """
-    if not isinstance(spec, Mapping) or not isinstance(tree, KerasPart):
-        return spec
-    parts = [(name, part) for name, part in tree.named_modules() if isinstance(part, KerasPart)]
-    layers = {id(part.keras_layer): name for name, part in parts}
-    names = {
-        str(part.keras_layer.name): name for name, part in parts if "." in part.keras_layer.name
-    }
-
-    def named(key: Any) -> Any:
-        return names.get(key, key) if isinstance(key, str) else layers.get(id(key), key)
-
-    return {named(key): policy for key, policy in spec.items()}
-
-
-def hold_keras(tree: nn.Module, held: Iterable[str] | None) -> None:
-    """Carry a contract over to Keras, whose own loops read other flags than PyTorch's.
-
-    Variables are trainable where their tensors require a gradient, so that ``fit`` and
-    ``train_on_batch`` update those and no others; held layers run in inference mode whatever
-    ``training`` Keras passes.
-
-    Args:
-        tree: where the contract is; nothing happens to modules that are not Keras's.
-        held: names of the parts that stay in evaluation mode; None after a release, when every
-            layer's ``trainable`` is what it was.
-    """
-    names = set(held or ())
-    for name, part in tree.named_modules():
-        if not isinstance(part, KerasPart) or not hasattr(part.keras_layer, "_trainable"):
-            continue
-        layer = part.keras_layer
-        if name in names:
-            _bridge(layer).held = part
-        elif isinstance(bridge := vars(layer).get("forward"), _Bridge):
-            bridge.held = None
-        for key, parameter in part._parameters.items():
-            assert parameter is not None
-            part._headstart_variables[key]._trainable = parameter.requires_grad
-        if held is None:
-            layer._trainable = vars(part).pop(_TRAINABLE, layer._trainable)
-            continue
-        vars(part).setdefault(_TRAINABLE, layer._trainable)
-        # A norm that may follow the batch has to be trainable: Keras couples the two.
-        free = name not in names and "running_mean" in part._buffers
-        inside = list(part.parameters())
-        if inside or free:
-            layer._trainable = free or any(parameter.requires_grad for parameter in inside)
-
-
 def _build(layer: Any, wiring: Any, built: dict[int, KerasPart]) -> KerasPart:
     if id(layer) in built:
         return built[id(layer)]
@@ -406,23 +282,19 @@ def _build(layer: Any, wiring: Any, built: dict[int, KerasPart]) -> KerasPart:
             name += "_"
         part._modules[name] = _build(child, wires.get(child.name), built)
         if graph is None:
-            _bridge(child)
+            bridge_of(child)
     return part
 
 
-def _bridge(layer: Any) -> Any:
-    bridge = vars(layer).get("forward")
-    if not isinstance(bridge, _Bridge):
-        bridge = vars(layer)["forward"] = _Bridge(layer)
-    return bridge
+def _inside(part: KerasPart) -> dict[int, KerasPart]:
+    """Return the parts inside a part, by the ``id`` of their Keras layers."""
+    parts = {id(one.keras_layer): one for one in part.modules() if isinstance(one, KerasPart)}
+    del parts[id(part.keras_layer)]
+    return parts
 
 
 def _children(part: nn.Module) -> list[KerasPart]:
     return [child for child in part._modules.values() if isinstance(child, KerasPart)]
-
-
-def _own_forward(layer: Any) -> Any:
-    return type(layer).forward.__get__(layer)
 
 
 @contextmanager
@@ -485,10 +357,7 @@ def _copy_layer(part: KerasPart, memo: dict[int, Any]) -> None:
 __all__ = [
     "KerasNetwork",
     "KerasPart",
-    "as_module",
-    "hold_keras",
     "is_keras",
     "load_keras",
     "torch_network",
-    "tree_of",
 ]
