@@ -11,7 +11,12 @@ from headstart.core.errors import BackboneError
 from headstart.core.wording import nearest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
+
+IMAGENET = "ImageNet-1k"
+"""What classifiers are known of, by the name that :class:`About` states."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,21 @@ class Built:
     scaling: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """The last linear layer of a network, as it was pre-trained.
+
+    Attributes:
+        weight: ``(d, c) float64``; logits are ``features @ weight + bias``.
+        bias: ``(c,) float64``.
+        data: what it was trained on, which says what its classes are.
+    """
+
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    data: str = IMAGENET
+
+
 @dataclass(frozen=True)
 class Family:
     """One kind of backbone.
@@ -118,6 +138,9 @@ class Family:
         fixed: whether name, arguments, the requested file of weights and the versions of the
             libraries decide what is built: nothing is downloaded, and no code of the user's runs.
             What is known of such a backbone is kept, and the next run builds it only to run it.
+        classifier: returns a function that loads the classifier of ImageNet's 1,000 classes that
+            reads the features of a backbone, with the weights that its name stands for; None: it
+            states none.
     """
 
     name: str
@@ -133,6 +156,7 @@ class Family:
     loading: tuple[str, ...] = ()
     about: Callable[[str], About] | None = None
     fixed: Callable[[Request], bool] = lambda _: False
+    classifier: Callable[[Request], Callable[[], Classifier | None] | None] = lambda _: None
 
     def claimed(self, source: str) -> str | None:
         """Return the name within the family of a source, or None if it is not of this family."""
@@ -174,9 +198,11 @@ def no_download(name: str, reason: str) -> BackboneError:
 
 
 __all__ = [
+    "IMAGENET",
     "NOTHING_STATED",
     "About",
     "Built",
+    "Classifier",
     "Family",
     "Request",
     "bad_arguments",

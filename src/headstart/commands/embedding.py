@@ -15,6 +15,7 @@ from headstart.commands.kept_rows import KeptRows
 from headstart.commands.run_folder import backbone_fingerprint, split_fingerprint
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
+from headstart.core.division import few_per_class
 from headstart.core.errors import BadFilesError, ConfigError
 from headstart.core.records import CacheUse
 from headstart.core.wording import count as counted
@@ -137,6 +138,32 @@ def open_call(
     return call, network, dataset
 
 
+def fewer_labels(dataset: Dataset, each: int | None, session: Session, seed: int) -> Dataset:
+    """Leave all but some training items of each class out.
+
+    Args:
+        dataset: the test split stays as it is.
+        each: items of a class, copies counted once; 0: none; None: all.
+        session: says how many are left.
+        seed: decides which.
+    """
+    if each is None:
+        return dataset
+    train = dataset.train
+    rows = (
+        few_per_class(train.labels, each, seed=seed, keys=train.ids)
+        if each
+        else np.empty(0, np.int64)
+    )
+    session.say(
+        f"labels of {counted(len(rows), 'training item')} of {len(train):,} are used: at most"
+        f" {each} of each class"
+        if each
+        else "no training item is used, nor its label"
+    )
+    return dataclasses.replace(dataset, splits={**dataset.splits, "train": train.take(rows)})
+
+
 def load_backbone(spec: BackboneSpec | Backbone) -> Backbone:
     """Build a backbone; one that is built already is taken unchanged."""
     return spec.load() if isinstance(spec, BackboneSpec) else spec
@@ -190,7 +217,8 @@ def embed(session: Session, cuts: Sequence[Backbone], dataset: Dataset) -> Embed
     splits = [dataset.splits[name] for name in ("train", "test")]
     settings = session.settle_precision(cuts, splits)
     with Extractor(cuts, settings, session.cache.plans()) as extractor:
-        for name in ("train", "test"):
+        # Of no training items there are rows once the test items have some.
+        for name in ("train", "test") if len(dataset.train) else ("test", "train"):
             try:
                 found[name] = session.cache.features(
                     extractor,

@@ -234,6 +234,7 @@ class SavedRun:
         *,
         weights: str | Path | None = None,
         trust_code: bool = False,
+        load: Callable[[BackboneSpec], Backbone] | None = None,
     ) -> Backbone:
         """Build the backbone and check that it is the one the head was trained on.
 
@@ -244,6 +245,7 @@ class SavedRun:
             weights: the file of weights, where it has moved; trusted, likewise.
             trust_code: run the file of code that run.json names, if it is the one that the run
                 was made with.
+            load: loads what runs no code of the user's; None: it is built.
 
         Raises:
             BackboneError: code is not trusted or has changed.
@@ -252,7 +254,7 @@ class SavedRun:
         if isinstance(given, Backbone):
             backbone = given
         else:
-            backbone = self._described(lambda: self._build(given, weights, trust_code), given)
+            backbone = self._described(lambda: self._build(given, weights, trust_code, load), given)
         if self.tuned is not None and not self._fits(backbone):
             backbone = self.tuned.apply(backbone)
         self.check(backbone)
@@ -274,7 +276,11 @@ class SavedRun:
             ) from error
 
     def _build(
-        self, given: BackboneLike | None, weights: str | Path | None, trust_code: bool
+        self,
+        given: BackboneLike | None,
+        weights: str | Path | None,
+        trust_code: bool,
+        load: Callable[[BackboneSpec], Backbone] | None,
     ) -> Backbone:
         if isinstance(given, BackboneSpec):
             return given.load()
@@ -286,7 +292,9 @@ class SavedRun:
             given=self.spec.source if module is not None else name,
             weights=None if weights is None else str(weights),
         )
-        return spec.load(digest) if module is None else spec.load_module(module)
+        if module is not None:
+            return spec.load_module(module)
+        return spec.load(digest) if load is None or digest is not None else load(spec)
 
     def _fits(self, backbone: Backbone) -> bool:
         return backbone_fingerprint(backbone, self.precision, self.storage) == self.fingerprint

@@ -307,9 +307,11 @@ class Extractor:
         """Check the network on the first batch, and open the engine for ``count`` items."""
         precision = self.settings.precision
         begun = time.perf_counter()
-        few = inputs[-_FEW:].trimmed() if self._ragged else inputs[:_CHECKED]
+        # Of a job of a dozen items the check would else be the larger part.
+        most = max(2, min(_CHECKED, count // 4))
+        few = inputs[-_FEW:].trimmed() if self._ragged else inputs[:most]
         expected = _check_rows(self.cuts, few, precision)
-        self._item_seconds = (time.perf_counter() - begun) / (2 * len(inputs[:_CHECKED]) + 1)
+        self._item_seconds = (time.perf_counter() - begun) / (2 * len(few) + 1)
         if self._item_seconds * self.settings.batch_size > _SLOW_SECONDS:
             # It may have been the first pass only that took long: measure another.
             begun = time.perf_counter()

@@ -262,6 +262,7 @@ def unpack_head(arrays: Arrays, document: Mapping[str, Any], where: str) -> Head
         "perceptron",
         "neighbours",
         "prepared",
+        "started",
     ):  # importing a module enters its heads
         importlib.import_module(f"headstart.heads.{module}")
     if kind not in _KINDS:

@@ -68,10 +68,14 @@ def choose_penalty(path: LogisticPath, rule: Rule, d: int) -> int:
 
 def _most_probable(path: LogisticPath, d: int) -> int:
     """Return the value of the highest posterior: held-out likelihood times prior."""
-    grid = np.asarray(path.grid)
-    away = np.log(grid * d / _PRIOR_CD) / _PRIOR_DEVIATION
-    loss = float(path.held_out.sum()) * path.mean_log_loss + away**2 / 2
+    loss = float(path.held_out.sum()) * path.mean_log_loss + surprise(np.asarray(path.grid), d)
     return int(np.where(path.dropped, np.inf, loss).argmin())
+
+
+def surprise(grid: FloatArray, d: int) -> FloatArray:
+    """Return what the prior says against each C: its negative log density, without a constant."""
+    away = np.log(grid * d / _PRIOR_CD) / _PRIOR_DEVIATION
+    return np.asarray(away**2 / 2)
 
 
 def standard_error(path: LogisticPath) -> FloatArray:
@@ -80,4 +84,11 @@ def standard_error(path: LogisticPath) -> FloatArray:
     return np.asarray(path.accuracy.std(axis=0, ddof=1) / np.sqrt(folds))
 
 
-__all__ = ["Rule", "choose_penalty", "grid_of", "standard_error", "without_folds"]
+__all__ = [
+    "Rule",
+    "choose_penalty",
+    "grid_of",
+    "standard_error",
+    "surprise",
+    "without_folds",
+]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from headstart.backbones.families.timm_models import blocks_of, timm_groups
 from headstart.backbones.family import (
     NOTHING_STATED,
     About,
     Built,
+    Classifier,
     Family,
     Request,
     bad_arguments,
@@ -78,6 +81,21 @@ def _photos(request: Request) -> Built:
     return Built(module, published.preprocessing, blocks_of(module), removed, about=about)
 
 
+def classifier_of_bundled(request: Request) -> Callable[[], Classifier] | None:
+    """Return what reads the ImageNet classifier of a bundled backbone from its file of weights."""
+    from headstart.backbones.photos import PUBLISHED, classifier_tensors
+
+    published = PUBLISHED.get(request.name)
+    if published is None:
+        return None
+
+    def load() -> Classifier:
+        weight, bias = classifier_tensors(published)
+        return Classifier(weight.double().numpy().T, bias.double().numpy())
+
+    return load
+
+
 _CLASSIFIER = ("classifier.weight", "classifier.bias")
 
 BUNDLED = Family(
@@ -89,4 +107,5 @@ BUNDLED = Family(
     groups=timm_groups,
     about=about_bundled,
     fixed=lambda _: True,
+    classifier=classifier_of_bundled,
 )

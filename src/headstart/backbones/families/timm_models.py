@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlparse
 
 from headstart.backbones.family import (
+    IMAGENET,
     NOTHING_STATED,
     About,
     Built,
+    Classifier,
     Family,
     Request,
     bad_arguments,
@@ -197,6 +199,43 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def classifier_of_timm(request: Request) -> Callable[[], Classifier | None] | None:
+    """Return what loads the ImageNet classifier of timm's own weights, where they state one."""
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(request.name)
+    stated = {} if config is None else config.to_dict()
+    last = about_of(stated).data.rpartition(", then ")[2]
+    if last != IMAGENET or stated.get("num_classes") != 1000:
+        return None
+    return lambda: _linear_classifier(request)
+
+
+def _linear_classifier(request: Request) -> Classifier | None:
+    """Return the classifier of a timm model if it is one linear layer.
+
+    That it reads what the network without it returns is seen by running both on one input.
+    """
+    import timm
+    import torch
+    from torch import nn
+
+    arguments = {key: _tuple(value) for key, value in request.model_args.items()}
+    with _hub_silence():
+        whole: Any = timm.create_model(request.name, pretrained=True, **arguments).eval()
+    layer = whole.get_classifier()
+    if not isinstance(layer, nn.Linear) or layer.out_features != 1000:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.rand(2, *whole.pretrained_cfg["input_size"], generator=generator)
+    with torch.no_grad():
+        features = whole.forward_head(whole.forward_features(sample), pre_logits=True)
+        if not torch.allclose(layer(features), whole(sample), atol=1e-4):
+            return None
+    bias = torch.zeros(1000) if layer.bias is None else layer.bias.detach()
+    return Classifier(layer.weight.detach().double().numpy().T, bias.double().numpy())
+
+
 def timm_groups(model: nn.Module) -> list[list[str]] | None:
     """Return the parameter names of every block, as timm's own ``group_matcher`` groups them."""
     if not callable(getattr(model, "group_matcher", None)):
@@ -217,4 +256,5 @@ TIMM = Family(
     groups=timm_groups,
     loading=("pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
     fixed=lambda request: request.weights is not None,
+    classifier=classifier_of_timm,
 )

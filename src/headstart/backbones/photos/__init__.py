@@ -196,6 +196,19 @@ def published_tensors(published: Published) -> dict[str, Tensor]:
     return tensors
 
 
+def classifier_tensors(published: Published) -> tuple[Tensor, Tensor]:
+    """Read the classifier of ImageNet's 1,000 classes alone, without building the network.
+
+    Returns:
+        ``(1000, 1280) float32`` and ``(1000,) float32``: it reads what the network returns.
+
+    Raises:
+        BackboneError: see :func:`published_tensors`.
+    """
+    *_, weight, bias = published_tensors(published).values()
+    return weight, bias
+
+
 def renamed(
     tensors: Mapping[str, Tensor], network: nn.Module, published: Published
 ) -> dict[str, Tensor]:
@@ -240,6 +253,7 @@ __all__ = [
     "PUBLISHED",
     "Published",
     "build_network",
+    "classifier_tensors",
     "load_photos",
     "photos_card",
     "published_tensors",

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from headstart.backbones import Backbone
 from headstart.commands.baselines import majority_baseline, plain_baseline
-from headstart.commands.embedding import Embedded, embed, open_call
+from headstart.commands.embedding import Embedded, embed, fewer_labels, open_call
 from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
+from headstart.commands.own_classifier import head_without_labels, zero_label_baseline
 from headstart.commands.recall import recalled_backbone
 from headstart.commands.results import among, baselines_once, trained_once
 from headstart.commands.run_folder import Run
@@ -21,9 +23,9 @@ from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.commands.torn_groups import torn_group_notes
 from headstart.core.errors import DataError
 from headstart.core.records import Baseline
-from headstart.data import Inputs
 from headstart.evaluation import evaluate as score
 from headstart.heads.registry import Trained, TrainingRows, head_for
+from headstart.heads.started import fit_started
 
 
 @holds_folder
@@ -67,16 +69,18 @@ def fit(
         call, network, dataset = open_call(
             session, call, lambda spec: recalled_backbone(spec, session.cache.store)
         )
-    folder = session.folder(f"{dataset.name}-{config.head}")
+    dataset = fewer_labels(dataset, config.labels_per_class, session, run.seed)
+    folder = session.folder(f"{dataset.name}-{config.start or config.head}")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     with session.clock("extract"):
         embedded = embed(session, (network,), dataset)
     session.say_what_binds(network.inputs.unit)
-    session.say(*embedded.cache_notes(), *embedded.unseen_notes())
+    # A head that begins as a classifier knows classes that no training item has.
+    session.say(*embedded.cache_notes(), *(() if config.start else embedded.unseen_notes()))
     session.say(*torn_group_notes(embedded, run.seed))
     fingerprints = embedded.fingerprints(network, session.run)
     with session.clock("fit"):
-        trained, found = _trained(fingerprints, embedded, config, session)
+        trained, found = _trained(fingerprints, embedded, network, config, session)
     session.say(*trained.notes)
     if found:
         session.say("this head was trained before on the same rows: taken unchanged")
@@ -86,7 +90,7 @@ def fit(
             embedded.test.labels, probabilities, dataset.classes, groups=embedded.test.groups
         )
         baselines = (
-            _baselines(fingerprints, embedded, network.inputs, session) if config.baselines else ()
+            _baselines(fingerprints, embedded, network, config, session) if config.baselines else ()
         )
     made = new_run(
         session,
@@ -101,7 +105,7 @@ def fit(
         backbone=network,
         folder=folder,
         rows=None if folder is None else embedded.kept(),
-        commands=(_compared(call, trained),),
+        commands=_compared(call, trained),
     )
     if folder is not None:
         with publishing_run(folder) as place:
@@ -112,10 +116,13 @@ def fit(
 def _trained(
     fingerprints: Mapping[str, str],
     embedded: Embedded,
+    network: Backbone,
     config: FitConfig,
     session: Session,
 ) -> tuple[Trained, bool]:
     """Train the head, or find it: it is a function of rows, labels and these settings."""
+    if config.start is not None:
+        return _started(fingerprints, embedded, network, config, session)
     present = np.unique(embedded.train.labels)
     if len(present) < 2:
         raise DataError(
@@ -135,34 +142,75 @@ def _trained(
     return trained_once(session.cache.store, key, lambda: _train(embedded, config, session))
 
 
-def _compared(call: Call, trained: Trained) -> str:
+def _started(
+    fingerprints: Mapping[str, str],
+    embedded: Embedded,
+    network: Backbone,
+    config: FitConfig,
+    session: Session,
+) -> tuple[Trained, bool]:
+    """Train the head that begins as the backbone's own classifier, or find it."""
+    start, said = head_without_labels(network, embedded.test.classes, config.class_names)
+    session.say(f"start: {said}")
+    key = {
+        "backbone": fingerprints["backbone"],
+        "train": fingerprints["train"],
+        "start": start.pack(),
+        "folds": config.folds,
+        "seed": session.run.seed,
+    }
+    rows = _rows(embedded, session)
+    return trained_once(
+        session.cache.store, key, lambda: fit_started(rows, start, folds=config.folds)
+    )
+
+
+def _compared(call: Call, trained: Trained) -> tuple[str, ...]:
     """Return the call of ``compare`` with this head, or with the one that was chosen."""
     config = call.config
+    if config.start is not None:
+        return ()
     kind = head_for(config.head, config.head_options)
     if kind.name == "auto":
-        return call.then("compare", head=str(trained.chosen["head"]))
-    return call.then("compare", head=kind.name, head_options=config.head_options)
+        return (call.then("compare", head=str(trained.chosen["head"])),)
+    return (call.then("compare", head=kind.name, head_options=config.head_options),)
 
 
 def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:
     kind = head_for(config.head, config.head_options)
-    rows = TrainingRows(
+    settings = kind.settings(config.head_options, folds=config.folds)
+    return kind.fit(_rows(embedded, session), settings)
+
+
+def _rows(embedded: Embedded, session: Session) -> TrainingRows:
+    train = embedded.train
+    return TrainingRows(
         embedded.train_rows(),
-        embedded.train.labels,
-        len(embedded.train.classes),
-        keys=embedded.train.ids,
-        groups=embedded.train.groups,
-        names=embedded.train.classes,
+        train.labels,
+        len(train.classes),
+        keys=train.ids,
+        groups=train.groups,
+        names=train.classes,
         seed=session.run.seed,
         reporter=session.reporter,
     )
-    return kind.fit(rows, kind.settings(config.head_options, folds=config.folds))
 
 
 def _baselines(
-    fingerprints: Mapping[str, str], embedded: Embedded, inputs: Inputs, session: Session
+    fingerprints: Mapping[str, str],
+    embedded: Embedded,
+    network: Backbone,
+    config: FitConfig,
+    session: Session,
 ) -> tuple[Baseline, ...]:
     train, test, seed = embedded.train, embedded.test, session.run.seed
+    inputs, store = network.inputs, session.cache.store
+    zero, notes = zero_label_baseline(
+        store, network, fingerprints, test, embedded.test_rows(), config.class_names
+    )
+    session.say(*notes)
+    if not len(train):
+        return zero
 
     def compute() -> tuple[Baseline, ...]:
         majority = majority_baseline(train.labels, test)
@@ -176,7 +224,7 @@ def _baselines(
         "seed": seed,
         "divided": "by content",
     }
-    return baselines_once(session.cache.store, key, compute)
+    return (*baselines_once(store, key, compute), *zero)
 
 
 __all__ = ["FitConfig", "fit"]

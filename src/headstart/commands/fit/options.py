@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from headstart.commands.settings import Signature, head_wrong
 from headstart.core.errors import ConfigError
-from headstart.core.settings import check, option
+from headstart.core.kinds import JSON_OBJECT, Kind
+from headstart.core.settings import Fault, check, option
 from headstart.heads.registry import describe_heads, head_for
+
+
+def _class_names(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        return dict(JSON_OBJECT.parse(text))
+    try:
+        return tomllib.loads(Path(text).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"'{text}' cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"'{text}' is not TOML: {error}") from error
+
+
+def _wrong_names(value: Any) -> str | None:
+    if isinstance(value, Mapping) and all(
+        isinstance(name, str) and names and all(isinstance(each, str) for each in _several(names))
+        for name, names in value.items()
+    ):
+        return None
+    return f"must give one name or a list of names for each class, not {value!r}"
+
+
+def _several(names: Any) -> Sequence[Any]:
+    return names if isinstance(names, list | tuple) else [names]
+
+
+CLASS_NAMES = Kind("FILE|JSON", "a TOML file, or a JSON object", _class_names, json.dumps)
 
 
 @dataclass(frozen=True)
@@ -24,6 +55,14 @@ class FitConfig:
         head_options: options of that kind, by name.
         folds: folds of the cross-validation, where the head uses one.
         baselines: whether to compute figures to beat.
+        start: ``classifier`` begins the head as the classifier that the backbone was pre-trained
+            with (:func:`headstart.heads.started.fit_started`); the classes are found among
+            ImageNet's by their names.
+        class_names: by class which of ImageNet's it is, or which several, where its name does not
+            say so: ``{"cat": ["tabby", "Persian cat"]}``. On the command line a TOML file, or the
+            same as JSON.
+        labels_per_class: train on so many items of each class alone, drawn with the seed; 0, with
+            ``start="classifier"``, trains on none.
     """
 
     head: str = option("auto", describe_heads, check=head_wrong)
@@ -32,12 +71,34 @@ class FitConfig:
     )
     folds: int = option(5, "Folds of the cross-validation inside the training split.", at_least=2)
     baselines: bool = option(True, "The figures to beat, on the same test items.")
+    start: Literal["classifier"] | None = option(
+        None,
+        "classifier: begin as the ImageNet classifier of the backbone, with classes found by name.",
+        shown="nothing known",
+    )
+    class_names: Mapping[str, Any] = option(
+        {},
+        "Which of ImageNet's classes a class is, where its name does not say so: a TOML file with"
+        " lines such as cat = ['tabby', 'Persian cat'], or JSON.",
+        kind=CLASS_NAMES,
+        check=_wrong_names,
+    )
+    labels_per_class: int | None = option(
+        None,
+        "Train on so many items of each class alone; 0 with --start classifier trains on none.",
+        shown="all",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
         check(self)
 
     def faults(self) -> list[str]:
-        """Look at the options of the head."""
+        """Look at the options of the head, and at what belongs together."""
+        if self.start is not None and (self.head != "auto" or self.head_options):
+            return [Fault("start", "has a head of its own: leave out head and head_options")]
+        if self.labels_per_class == 0 and self.start is None:
+            return [Fault("labels_per_class", "must be at least 1 unless start='classifier'")]
         try:
             head_for(self.head, self.head_options).settings(self.head_options, folds=self.folds)
         except ConfigError as error:

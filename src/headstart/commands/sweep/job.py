@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.commands.embedding import complete_up_to, embed, open_call
+from headstart.commands.embedding import complete_up_to, embed, fewer_labels, open_call
 from headstart.commands.invocation import Call
 from headstart.commands.run_folder import Run
 from headstart.commands.run_place import holds_folder, prepare_folder, publishing_run
@@ -26,7 +26,7 @@ from headstart.commands.torn_groups import torn_group_notes
 from headstart.core.errors import ConfigError
 from headstart.core.progress import Reporter
 from headstart.core.records import Evaluation, to_plain
-from headstart.core.settings import recorded
+from headstart.core.settings import Fault, recorded
 from headstart.evaluation import evaluate as score
 from headstart.heads import DINO_GRID, Candidate, Sweep
 from headstart.heads import sweep as sweep_heads
@@ -84,6 +84,9 @@ def sweep(
     if config.backbones:
         raise ConfigError(("sweep tries heads on one backbone",), hint="call headstart.rank")
     bare = read_features(data)
+    if bare is not None and config.labels_per_class is not None:
+        said = "is for data of items: of bare features, give fewer rows"
+        raise ConfigError((Fault("labels_per_class", said),))
     if bare is not None:
         return _sweep_features(bare, call)
     session = Session(run)
@@ -94,6 +97,7 @@ def sweep(
             lambda spec: complete_up_to(_cut_somewhere(spec, config.layers), config.layers),
             seed=config.seeds[0],
         )
+        dataset = fewer_labels(dataset, config.labels_per_class, session, config.seeds[0])
         cuts = _cuts(network, config)
     folder = session.folder(f"{dataset.name}-sweep")
     session.say(*network.notes)

@@ -53,6 +53,7 @@ class SweepConfig:
         backbones: compare these instead of heads, see :func:`headstart.rank`.
         backbone_options: a TOML file of options for single backbones.
         most: backbones that a pattern with ``*`` may stand for.
+        labels_per_class: choose by so many training items of each class, drawn with the first seed.
     """
 
     layers: tuple[str | None, ...] = option(
@@ -83,6 +84,12 @@ class SweepConfig:
         metavar="FILE",
     )
     most: int = option(12, "Backbones that a name with * may stand for.", at_least=1)
+    labels_per_class: int | None = option(
+        None,
+        "Choose by so many training items of each class alone, where all would take too long.",
+        shown="all",
+        at_least=2,
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -16,11 +16,12 @@ from headstart.cache.fill import missing_rows
 from headstart.commands.baselines import majority_baseline
 from headstart.commands.invocation import Call
 from headstart.commands.kept_rows import ROWS_FILE, KeptItems, KeptRows, KeptSplit, read_rows
+from headstart.commands.own_classifier import head_without_labels
+from headstart.commands.recall import recalled_backbone
 from headstart.commands.run_description import check_files, read_description
 from headstart.commands.run_folder import (
     Run,
     SavedRun,
-    backbone_fingerprint,
     open_run,
     split_fingerprint,
 )
@@ -38,6 +39,7 @@ from headstart.evaluation import evaluate as score
 from headstart.extraction import Extraction
 from headstart.heads import find_leaks
 from headstart.heads.registry import Trained, TrainingRows, head_for
+from headstart.heads.started import fit_started
 
 
 @holds_folder
@@ -110,7 +112,7 @@ def update(
         curves=made.curves,
         configuration=configuration,
         fingerprints={
-            "backbone": backbone_fingerprint(old.backbone, old.saved.precision, old.saved.storage),
+            "backbone": old.saved.fingerprint,  # opening the run has checked that it is that
             "train": split_fingerprint(items.train),
             "test": split_fingerprint(items.test),
         },
@@ -170,7 +172,10 @@ class _Old:
                 hint="fit once more on the old items",
             )
         network = saved.load_backbone(
-            config.backbone, weights=config.weights, trust_code=config.trust_code
+            config.backbone,
+            weights=config.weights,
+            trust_code=config.trust_code,
+            load=lambda spec: recalled_backbone(spec, session.cache.store),
         )
         return cls(saved, kept, configuration, network)
 
@@ -338,7 +343,6 @@ def _say_what_joins(
 def _fit(old: _Old, items: _Joined, session: Session) -> Trained:
     """Fit the head of the run to all rows, with its options, as ``fit`` does."""
     made = old.configuration
-    kind = head_for(made["head"], made["head_options"])
     rows = TrainingRows(
         items.kept.train.rows,
         items.train.labels,
@@ -348,6 +352,10 @@ def _fit(old: _Old, items: _Joined, session: Session) -> Trained:
         seed=made["seed"],
         reporter=session.reporter,
     )
+    if made.get("start") is not None:
+        start, _ = head_without_labels(old.backbone, items.train.classes, made["class_names"])
+        return fit_started(rows, start, folds=made["folds"])
+    kind = head_for(made["head"], made["head_options"])
     return kind.fit(rows, kind.settings(made["head_options"], folds=made["folds"]))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headstart.commands.embedding import fewer_labels
 from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.session import Session
@@ -63,8 +64,8 @@ def rank(
         options: settings of single backbones by name, fields of
             :class:`~headstart.BackboneSpec`; they add to those of the file
             ``config.backbone_options``.
-        config: of its settings ``heads``, ``folds``, the first of ``seeds``, ``backbone_options``
-            and ``most`` count.
+        config: of its settings ``heads``, ``folds``, the first of ``seeds``,
+            ``backbone_options``, ``most`` and ``labels_per_class`` count.
         backbone: settings that all of them share, such as ``size``.
         run, reading, **overrides: as for :func:`headstart.fit`.
 
@@ -84,6 +85,7 @@ def rank(
     named, notes = named_backbones(config.backbones, base, single, config.most)
     session = Session(run)
     dataset = session.open_dataset(data, reading, seed=config.seeds[0])
+    dataset = fewer_labels(dataset, config.labels_per_class, session, config.seeds[0])
     folder = session.folder(f"{dataset.name}-backbones")
     session.say(*notes)
     tried = _tried(named, dataset, config, session)
