@@ -247,13 +247,16 @@ def test_missing_tensors_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_kinds_of_models_are_refused(tmp_path: Path) -> None:
-    from transformers import CLIPConfig, ViTConfig
+    from transformers import ViltConfig, VivitConfig, Wav2Vec2Config
 
-    ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2).save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match="takes images, and hf/ is for models of texts"):
+    Wav2Vec2Config(hidden_size=32, num_attention_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match="takes sounds, and hf/ is for models of texts and of"):
         load_backbone(f"hf/{tmp_path}")
-    CLIPConfig().save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match="takes texts together with images"):
+    VivitConfig(hidden_size=32, num_attention_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError):
+        load_backbone(f"hf/{tmp_path}")
+    ViltConfig(hidden_size=32, num_attention_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError):
         load_backbone(f"hf/{tmp_path}")
 
 

@@ -80,6 +80,8 @@ class Built:
         tokens: the layer whose output a pooling is about that the user names without a layer;
             None: the network's own output.
         about: what is stated of the weights; of a file of the user's own nothing is.
+        unstated: why the weights do not say everything about their inputs, as a sentence without a
+            full stop; empty: nothing is to be said.
         scaling: the layer that scales pixels of 0 to 255 inside the module; empty: none does.
     """
 
@@ -95,6 +97,7 @@ class Built:
     tokens: str | None = None
     about: About = NOTHING_STATED
     scaling: str = ""
+    unstated: str = ""
 
 
 @dataclass(frozen=True, eq=False)

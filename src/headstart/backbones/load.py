@@ -137,7 +137,13 @@ def build_backbone(
         chosen_inputs = inputs.changed(**given)
     else:
         kind = inputs_kind(built.kind)
-        chosen_inputs, said = kind.resolve(name, {**built.known, **inputs_in(file, kind)}, given)
+        known = {**built.known, **inputs_in(file, kind)}
+        try:
+            chosen_inputs, said = kind.resolve(name, known, given)
+        except BackboneError as error:
+            if not built.unstated:
+                raise
+            raise BackboneError(f"{error.message}; {built.unstated}", hint=error.hint) from error
     if layer is not None:
         find_layer(built.module, layer)
     elif pooling is not None and pooling != "none" and built.tokens is not None:

@@ -21,6 +21,7 @@ from headstart.core.records import CacheUse
 from headstart.core.wording import count as counted
 from headstart.core.wording import verb
 from headstart.data import Dataset, Split
+from headstart.data.remarks import remark_notes
 from headstart.extraction import Extraction, Extractor
 from headstart.store import FeatureSet
 
@@ -234,10 +235,25 @@ def embed(session: Session, cuts: Sequence[Backbone], dataset: Dataset) -> Embed
     if unreadable:
         raise BadFilesError(tuple(dict(unreadable).items()), hint=hint)
     train, test = found["train"], found["test"]
-    return Embedded(
+    embedded = Embedded(
         dataset.train.take(train.kept),
         dataset.test.take(test.kept),
         found,
         train.use + test.use,
         train.seconds + test.seconds,
     )
+    _record_remarks(session, cuts[0], embedded)
+    return embedded
+
+
+def _record_remarks(session: Session, cut: Backbone, embedded: Embedded) -> None:
+    """Record what is left out of items; it is said here where no item had to be read."""
+    found: dict[str, list[str]] = {}
+    for split in (embedded.train, embedded.test):
+        for what, origins in cut.inputs.remarks(split).items():
+            found.setdefault(what, []).extend(origins)
+    notes = remark_notes(found, cut.inputs.unit)
+    if embedded.use.misses:
+        session.notes += notes
+    else:
+        session.say(*notes)

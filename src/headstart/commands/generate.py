@@ -62,7 +62,7 @@ Data = Annotated[
 Items = Annotated[
     str,
     typer.Argument(
-        help=_sources("an image", "a folder of images", "a CSV or Parquet file"),
+        help=_sources("an image", "a folder of images or of .txt files", "a CSV or Parquet file"),
         show_default=False,
     ),
 ]

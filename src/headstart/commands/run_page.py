@@ -351,7 +351,7 @@ def _cost(
 ) -> list[Block]:
     rows = [(name, format_seconds(value)) for name, value in timing.items()]
     if images_per_second is not None and math.isfinite(images_per_second):
-        rows.append(("images per second", format_number(images_per_second)))
+        rows.append(("items per second", format_number(images_per_second)))
     if cache is not None:
         rows.append(("rows from the cache", f"{cache.hits:,}"))
         rows.append(("rows computed", f"{cache.misses:,}"))

@@ -118,7 +118,9 @@ def new_run(
         spec=spec if isinstance(spec, BackboneSpec) else BackboneSpec.of(backbone),
         backbone=backbone,
         folder=folder,
-        commands=Commands(call.again(), commands, later_commands(call, folder)),
+        commands=Commands(
+            call.again(), commands, later_commands(call, folder, backbone.inputs.unit)
+        ),
         trained_on={"train": items.train.ids},
         rows=rows,
         extraction={}
@@ -127,13 +129,19 @@ def new_run(
     )
 
 
-def later_commands(call: Call, folder: Path | None) -> tuple[tuple[str, str], ...]:
-    """Return how the run of a call is used on other data."""
+def later_commands(call: Call, folder: Path | None, unit: str) -> tuple[tuple[str, str], ...]:
+    """Return how the run of a call is used on other data.
+
+    Args:
+        call: that made the run.
+        folder: of the run.
+        unit: what several items are called ("images").
+    """
     if folder is None:
         return ()
     table = Path("predictions.csv")
     return (
-        ("new images", call.with_run("predict", folder, "NEW_IMAGES", table=table)),
+        (f"new {unit}", call.with_run("predict", folder, f"NEW_{unit.upper()}", table=table)),
         ("other labelled data", call.with_run("evaluate", folder, "OTHER_DATA")),
     )
 

@@ -228,9 +228,23 @@ class Inputs(ABC):
         """Return inputs with a deliberate mistake, by name ("unscaled"); by default none."""
         return {}
 
+    def consequence(self, other: Inputs) -> str:  # noqa: ARG002
+        """Return what other inputs mean for the items, as a clause; empty: there is no word for it.
+
+        :func:`headstart.compare` puts it before the figures of these inputs.
+        """
+        return ""
+
     def enlargement(self, contents: Sequence[Content]) -> Enlargement | None:  # noqa: ARG002
         """Return by how much some items are enlarged; None where that has no meaning."""
         return None
+
+    def remarks(self, split: Split) -> Mapping[str, Sequence[str]]:  # noqa: ARG002
+        """Return what these inputs leave out of items, with the items' origins; by default nothing.
+
+        It is for the record of a run whose rows are in the cache already, so that nothing is read.
+        """
+        return {}
 
     def plain_rows(self, train: Split, test: Split) -> PlainRows | None:  # noqa: ARG002
         """Return rows for a baseline without a network; None where there are none to offer."""

@@ -71,7 +71,7 @@ def read_list(source: Any, request: Request) -> Source:
 
 def _items(values: list[Any], request: Request) -> Items:
     texts = values and all(isinstance(value, str) for value in values)
-    if texts and (request.kind == "text" or not _names_files(values)):
+    if texts and (request.kind == "text" or not names_files(values)):
         if request.kind == "image":
             raise DataError(
                 f"none of the {len(values):,} strings of the list names a file, such as"
@@ -85,7 +85,7 @@ def _items(values: list[Any], request: Request) -> Items:
     return ObjectItems(len(values), lambda i: _content(values[i], request), "list")
 
 
-def _names_files(values: list[str]) -> bool:
+def names_files(values: list[str]) -> bool:
     """Return whether any of some strings is a path of an image or of a file."""
     for value in values:
         if Path(value).suffix.lower() in IMAGE_SUFFIXES:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 Resize = Literal["shortest", "squash"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Channels = Literal["RGB", "BGR"]
+CropOffset = Literal["round", "floor"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -73,6 +74,8 @@ class Preprocessing(Inputs):
             ``squash`` resizes both sides to the box and may distort.
         interpolation: the resampling filter.
         channels: the channel order the network was trained with.
+        crop_offset: where a centre crop begins when half a pixel is left over: ``round`` to the
+            nearest, as timm and torchvision do; ``floor``, as the processors of transformers do.
 
     Raises:
         ConfigError: naming every value that cannot be.
@@ -89,6 +92,7 @@ class Preprocessing(Inputs):
     resize: Resize = "shortest"
     interpolation: Interpolation = "bicubic"
     channels: Channels = "RGB"
+    crop_offset: CropOffset = "round"
 
     def __post_init__(self) -> None:
         size: Any = self.size
@@ -137,7 +141,8 @@ class Preprocessing(Inputs):
         """
         height, width = self.size
         target = _target(image.size, self._box(), self.resize)
-        left, top = round((target[0] - width) / 2), round((target[1] - height) / 2)
+        whole = round if self.crop_offset == "round" else math.floor
+        left, top = whole((target[0] - width) / 2), whole((target[1] - height) / 2)
         part = (left, top, left + width, top + height)
         return np.asarray(resize(image, target, self.interpolation, part))
 
@@ -169,6 +174,7 @@ class Preprocessing(Inputs):
             "interpolation": self.interpolation,
             "channels": self.channels,
             "decoder": decoding.describe_decoder(),
+            **({} if self.crop_offset == "round" else {"crop_offset": self.crop_offset}),
         }
 
     @property
@@ -179,7 +185,8 @@ class Preprocessing(Inputs):
     @property
     def decoding(self) -> Hashable:
         """What decides the pixels before they are normalised."""
-        return (self.size, self.crop_fraction, self.resize, self.interpolation)
+        crop = (self.crop_fraction, self.crop_offset)
+        return (self.size, crop, self.resize, self.interpolation)
 
     @classmethod
     def check_items(cls, items: Items) -> None:
@@ -327,6 +334,7 @@ def _faults(p: Preprocessing) -> list[str]:
         ("resize", p.resize, get_args(Resize)),
         ("interpolation", p.interpolation, get_args(Interpolation)),
         ("channels", p.channels, get_args(Channels)),
+        ("crop_offset", p.crop_offset, get_args(CropOffset)),
     ):
         if value not in options:
             faults.append(f"{name} must be one of {', '.join(options)}, not {value!r}")

@@ -23,7 +23,7 @@ from headstart.core.wording import shorten
 from headstart.data.content import Content, UndecodableError, text_of
 from headstart.data.inputs import Inputs, NumberedView, PlainRows, register_inputs
 from headstart.data.items import Items
-from headstart.data.remarks import remark
+from headstart.data.remarks import listening, remark
 from headstart.data.tokenizers import keep_tokenizer, kept_tokenizer, library_version, tokenize
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 400
 """Characters of an excerpt."""
+_FRAME = 8
+"""More special tokens than any tokenizer puts around a text."""
 _STEP = 8
 """Tokens by which one length for all texts is rounded up, so that like data have equal keys."""
 
@@ -107,8 +109,24 @@ class Texts(Inputs):
         if not found.ids:
             raise UndecodableError("the tokenizer finds no token in it")
         if found.cut:
-            remark(f"Longer than {self._longest:,} tokens, behind which nothing is read")
+            remark(self._cut)
         return np.array([found.ids, found.segments], dtype=np.int64)
+
+    @property
+    def _cut(self) -> str:
+        return f"Longer than {self._longest:,} tokens, behind which nothing is read"
+
+    def remarks(self, split: Split) -> Mapping[str, Sequence[str]]:
+        """Return the texts that are cut; only long ones are tokenized to find out."""
+        cut = []
+        for i in range(len(split)):
+            with contextlib.suppress(UndecodableError, BadFilesError), listening() as heard:
+                content = split.content(i)
+                # a token is a byte or more of a text
+                if len(self.prompt) + len(content) > self._longest - _FRAME:
+                    self.sample(content)
+                    cut += [split.origins[i]] if self._cut in heard else []
+        return {self._cut: cut} if cut else {}
 
     @property
     def _longest(self) -> int:
@@ -193,6 +211,22 @@ class Texts(Inputs):
             "unframed": self.changed(special=False),
             "truncated": self.changed(max_length=min(8, self.max_length), length=0),
         }
+
+    def consequence(self, other: Inputs) -> str:
+        """Return what other inputs mean for the texts, as a clause."""
+        if not isinstance(other, Texts):
+            return ""
+        said = []
+        if self.masked and not other.masked:
+            said.append("padding counts as text: the network and the pooling see no mask")
+        if self.special and not other.special:
+            said.append("texts lack the special tokens that the network was trained with")
+        if other._longest < self._longest:
+            said.append(
+                f"nothing is read of a text behind token {other._longest:,},"
+                f" instead of {self._longest:,}"
+            )
+        return " and ".join(said)
 
     def plain_rows(self, train: Split, test: Split) -> PlainRows | None:  # noqa: ARG002
         """Return TF-IDF weights of words, by the words of the training texts."""

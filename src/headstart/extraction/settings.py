@@ -46,7 +46,7 @@ class Extraction:
         workers: threads that decode; None: the processors of this process, at most 8.
     """
 
-    batch_size: int = option(64, "Images per forward pass.", at_least=1, panel=_RUNNING)
+    batch_size: int = option(64, "Items per forward pass.", at_least=1, panel=_RUNNING)
     precision: Precision = option(
         "float32",
         "Precision of the forward pass. auto: bfloat16 where it is faster and as good.",
@@ -58,7 +58,7 @@ class Extraction:
     engine: str = option(AUTO, _describe, choices=lambda: (AUTO, *engine_names()), panel=_RUNNING)
     workers: int | None = option(
         None,
-        "Threads that decode images.",
+        "Threads that decode items.",
         shown="one per processor, at most 8",
         at_least=1,
         panel=_RUNNING,

@@ -126,6 +126,7 @@ class Plan:
         stages: in order.
         bytes_free: on the disk of the cache.
         notes: what a reader should know.
+        unit: what several items are called ("images").
     """
 
     recipe: str
@@ -135,6 +136,7 @@ class Plan:
     stages: tuple[PlannedStage, ...]
     bytes_free: int
     notes: tuple[str, ...] = ()
+    unit: str = "items"
 
     @property
     def seconds(self) -> float:

@@ -101,6 +101,7 @@ def make_plan(
         ),
         bytes_free,
         tuple(_notes(targets)),
+        feeds.network.source.inputs.unit,
     )
     return Prepared(plan, tuple(targets), tuple(each.cut for each in choices), chooser.memory)
 

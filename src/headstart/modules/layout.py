@@ -122,7 +122,7 @@ def find_layout(module: nn.Module, layer: str | None, example: Arguments) -> Lay
         if len(positions) != 1 or found.rows != 1:
             return found
         special = _special_tokens(seen, example, base.shape[positions[0]])
-        token = special[0] if special and _has_class_token(module) else None
+        token = special[0] if special and has_class_token(module) else None
         return dataclasses.replace(found, special=special, class_token=token)
 
 
@@ -244,7 +244,7 @@ def _special_tokens(seen: Observed, example: Arguments, count: int) -> tuple[int
     return () if is_text else seen.alike.get(count, ())
 
 
-def _has_class_token(module: nn.Module) -> bool:
+def has_class_token(module: nn.Module) -> bool:
     """Whether a parameter or buffer is named as a class token is."""
     names = [name for name, _ in module.named_parameters()]
     names += [name for name, _ in module.named_buffers()]
@@ -264,5 +264,6 @@ __all__ = [
     "ROWS",
     "Layout",
     "find_layout",
+    "has_class_token",
     "tokens",
 ]

@@ -1,6 +1,6 @@
 """scikit-learn estimators: frozen features and the heads on them, in scikit-learn's own words.
 
-:class:`FeatureExtractor` turns images into features, :class:`HeadClassifier` and
+:class:`FeatureExtractor` turns images or texts into features, :class:`HeadClassifier` and
 :class:`HeadRegressor` learn from features, :class:`TransferClassifier` does both. They clone,
 pickle and validate as scikit-learn's checks demand, and work in its pipelines and searches.
 """

@@ -1,10 +1,10 @@
-"""``FeatureExtractor``: images → features of a frozen backbone, through the cache."""
+"""``FeatureExtractor``: images or texts → features of a frozen backbone, through the cache."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,8 +20,9 @@ from headstart.backbones import AUTO, Backbone, Pooling, choose, misfit
 from headstart.cache import FeatureCache
 from headstart.core.errors import ConfigError
 from headstart.core.progress import console_reporter
-from headstart.data import DigestMemo, Split, load_items
+from headstart.data import DigestMemo, Items, Split, load_items
 from headstart.data.levels import range_fault
+from headstart.data.lists import names_files
 from headstart.extraction import Extraction, Precision, extract
 from headstart.modules.pooling import pooling_kinds
 from headstart.sklearn import images
@@ -33,18 +34,18 @@ from headstart.sklearn.networks import EXTRACTING, argument_faults, cut_network
 # fmt: off
 class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
 # fmt: on
-    """Turn images into features of a frozen, pre-trained network.
+    """Turn images or texts into features of a frozen, pre-trained network.
 
-    The network runs once an image, in evaluation mode. Its features are kept on disk, known by
-    the content of the image: another fold, another head or another parameter of a search finds
+    The network runs once an item, in evaluation mode. Its features are kept on disk, known by
+    the content of the item: another fold, another head or another parameter of a search finds
     them there. ``fit`` learns nothing; it checks parameters and data.
 
     Args:
-        backbone: ``auto``: chosen by a look at 32 of the images that come first, in ``fit`` or
+        backbone: ``auto``: chosen by a look at 32 of the items that come first, in ``fit`` or
             else in ``transform``, and kept until the next ``fit``. Or a name
             (``headstart/photos``, ``headstart/glyphs``, ``timm/NAME``, ``torchvision/NAME``,
-            ``file.py:factory``), a :class:`~headstart.Backbone`, or a module of your own. A name
-            is best in a search: clones of an object carry a copy of its weights each.
+            ``hf/NAME``, ``file.py:factory``), a :class:`~headstart.Backbone`, or a module of your
+            own. A name is best in a search: clones of an object carry a copy of its weights each.
         layer: name of the submodule whose output is the feature; None: the backbone's own.
         pooling: ``avg``, ``cls``, ``last``, ``gem`` or ``none``; None is ``avg`` at a layer.
         backbone_args: further arguments of :func:`headstart.load_backbone`, such as ``weights``,
@@ -57,9 +58,10 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             ``(0, 16)``. None: integers are levels 0..255, floats lie in [0, 1], and files say what
             their values mean.
         image_column: the column of a table that holds paths or bytes; None: found by itself.
+        text_column: the column of a table that holds texts; None: found by itself.
         cache: folder of the feature cache; None: ``$HEADSTART_CACHE``, else the platform's cache
             folder; False: nothing is kept.
-        batch_size: images a forward pass.
+        batch_size: items a forward pass.
         precision: ``float32``, ``bfloat16`` or ``float16``; see :class:`~headstart.Extraction`.
         device: ``auto`` takes a CUDA device if there is one.
         workers: threads that decode images; None: the processors of this process, at most 8.
@@ -81,6 +83,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         image_shape: Literal["square"] | tuple[int, ...] | None = None,
         value_range: tuple[float, float] | None = None,
         image_column: str | None = None,
+        text_column: str | None = None,
         cache: str | os.PathLike[str] | Literal[False] | None = None,
         batch_size: int = 64,
         precision: Precision = "float32",
@@ -95,6 +98,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.image_shape = image_shape
         self.value_range = value_range
         self.image_column = image_column
+        self.text_column = text_column
         self.cache = cache
         self.batch_size = batch_size
         self.precision = precision
@@ -114,7 +118,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Raises:
             SettingsError: parameters are invalid; all are named.
-            InputError: X holds no images.
+            InputError: X holds no images or texts.
         """
         raise_faults(self, extractor_faults(self.get_params(deep=False)))
         self.__dict__.pop("backbone_", None)
@@ -126,7 +130,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Return the features of images.
+        """Return the features of images or texts.
 
         Args:
             X: one of
@@ -135,6 +139,8 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 - flat rows ``(n, d)``, an array or a numeric table; see ``image_shape``;
                 - a list, series, or table column of paths, of bytes of image files, of
                   ``{"bytes", "path"}``, of PIL images, or of arrays of several sizes;
+                - a list, series, or table column of texts, for a backbone that takes texts; with
+                  ``backbone="auto"``, strings of which none names a file are texts;
                 - a :class:`~headstart.data.Split`.
 
         Returns:
@@ -208,18 +214,36 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 self.__dict__.pop(name, None)
         _refuse_names(X)
         with conventional():
-            if self.image_column is not None or images.is_column(X):
+            column = self.image_column or self.text_column
+            if column is not None or images.is_column(X):
                 values = (
-                    images.column_values(X)
-                    if self.image_column is None
-                    else images.named_column(X, self.image_column)
+                    images.column_values(X) if column is None else images.named_column(X, column)
                 )
                 self._check_columns(X, reset)
-                return images.split_of(images.column_items(values or (), self._range(), memo))
+                return images.split_of(self._column_items(values or (), memo))
             if _is_mixed_table(X):
                 self._check_columns(X, reset)
-                return load_items(X, value_range=self._range(), digest_memo=memo)
+                kind = self._kind()
+                return load_items(X, kind=kind, value_range=self._range(), digest_memo=memo)
         return images.split_of(self._array_items(X, reset))
+
+    def _column_items(self, values: Sequence[Any], memo: DigestMemo | None) -> Items:
+        """Return the items of a column: texts, or images in any form."""
+        strings = [value for value in values if isinstance(value, str)]
+        texts = self.text_column is not None
+        if strings and self.image_column is None and not texts:
+            kind = self._kind()
+            texts = kind == "text" or (kind is None and not names_files(strings))
+        if texts:
+            return images.text_items(values)
+        return images.column_items(values, self._range(), memo)
+
+    def _kind(self) -> str | None:
+        """Return the kind of items that the backbone takes; None: it is still to be chosen."""
+        if self.backbone == AUTO and not hasattr(self, "backbone_"):
+            return None
+        with EXTRACTING:
+            return self._cut().inputs.kind
 
     def _array_items(self, X: Any, reset: bool) -> Any:
         if hasattr(X, "detach"):
@@ -255,7 +279,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
 
 def image_tags(tags: Any, image_shape: object) -> Any:
-    """Set the tags of an estimator that takes images.
+    """Set the tags of an estimator that takes images or texts.
 
     Only with ``image_shape="square"`` is any two-dimensional array a batch of images.
     """
@@ -287,6 +311,8 @@ def extractor_faults(given: Mapping[str, Any]) -> list[str]:
     if given["pooling"] not in (None, *poolings):
         known = ", ".join(poolings)
         faults.append(f"pooling must be one of {known} or None, not {given['pooling']!r}")
+    if given["image_column"] is not None and given["text_column"] is not None:
+        faults.append("image_column and text_column are both given: a backbone takes one of them")
     faults += _shape_faults(given["image_shape"]) + _range_faults(given["value_range"])
     cache = given["cache"]
     if cache is not None and cache is not False and not isinstance(cache, str | os.PathLike):
@@ -319,9 +345,8 @@ def _refuse_names(X: Any) -> None:
         raise InputError("expected images, one a row, found one image", hint="give [image], a list")
     if isinstance(X, str | os.PathLike):
         raise InputError(
-            f"expected images, one a row, found the path '{os.fspath(X)}'",
-            hint="give a list of paths, even for one, or headstart.load_items(path) for a folder or"
-            " table",
+            f"expected images or texts, one a row, found the string '{os.fspath(X)}'",
+            hint="give a list, even for one, or headstart.load_items(path) for a folder or table",
         )
 
 

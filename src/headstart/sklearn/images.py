@@ -1,7 +1,7 @@
-"""What scikit-learn users hold as X → a :class:`~headstart.data.Split` of images.
+"""What scikit-learn users hold as X → a :class:`~headstart.data.Split` of images or texts.
 
 What a value means follows from its type alone, never from the other values in the batch: an
-image has the same features alone, in a training fold and in a test fold.
+item has the same features alone, in a training fold and in a test fold.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headstart.data import DigestMemo, Items, Split
 from headstart.data.arrays import ENCODED, image_content, image_items
 from headstart.data.content import Content, UndecodableError
 from headstart.data.decoding import ranged
-from headstart.data.items import FileItems, ObjectItems, RangedItems, read_file
+from headstart.data.items import FileItems, ObjectItems, RangedItems, TextItems, read_file
 from headstart.data.levels import levels_of
 from headstart.sklearn.faults import InputError
 
@@ -107,6 +107,23 @@ def column_items(
         files = FileItems(paths, [str(path) for path in paths], memo)
         return files if value_range is None else RangedItems(files, value_range, ranged)
     return ObjectItems(len(values), lambda i: _content(values[i], value_range), "X")
+
+
+def text_items(values: Sequence[Any]) -> Items:
+    """Return the items of a column of texts.
+
+    Raises:
+        InputError: entries are missing or of another type; the first are named.
+    """
+    bad = [i for i, value in enumerate(values) if not isinstance(value, str)]
+    if bad:
+        shown = ", ".join(f"row {i} ({_shown(values[i])})" for i in bad[:5])
+        raise InputError(
+            f"expected a text in every row, found {shown}"
+            + (f" and {len(bad) - 5} more" if len(bad) > 5 else ""),
+            hint="leave these rows out, or fill them",
+        )
+    return TextItems(values, "X row")
 
 
 def array_items(

@@ -1,4 +1,4 @@
-"""``TransferClassifier``: images → features of a frozen backbone → a head, as one estimator."""
+"""``TransferClassifier``: images or texts → features of a frozen backbone → a head, in one."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ _HEAD = parameters_of(HeadClassifier)
 
 
 class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Classify images by a head on features of a frozen, pre-trained network.
+    """Classify images or texts by a head on features of a frozen, pre-trained network.
 
     It is :class:`FeatureExtractor` and :class:`HeadClassifier` in one, with the parameters of
-    both, so that one search covers layers and penalties. The network runs once an image and
+    both, so that one search covers layers and penalties. The network runs once an item and
     layer: every fold and every other parameter finds the features in the cache.
 
     Args:
-        backbone, layer, pooling, backbone_args, image_shape, value_range, image_column, cache,
-            batch_size, precision, device, workers, verbose: as for :class:`FeatureExtractor`.
+        backbone, layer, pooling, backbone_args, image_shape, value_range, image_column,
+            text_column, cache, batch_size, precision, device, workers, verbose: as for
+            :class:`FeatureExtractor`.
         head, head_options, class_weight, random_state: as for :class:`HeadClassifier`.
 
     Attributes:
@@ -63,6 +64,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         image_shape: Literal["square"] | tuple[int, ...] | None = None,
         value_range: tuple[float, float] | None = None,
         image_column: str | None = None,
+        text_column: str | None = None,
         cache: str | os.PathLike[str] | Literal[False] | None = None,
         batch_size: int = 64,
         precision: Precision = "float32",
@@ -81,6 +83,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.image_shape = image_shape
         self.value_range = value_range
         self.image_column = image_column
+        self.text_column = text_column
         self.cache = cache
         self.batch_size = batch_size
         self.precision = precision
@@ -92,7 +95,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Extract the features that are not in the cache, and train the head.
 
         Args:
-            X: images; see :meth:`FeatureExtractor.transform`.
+            X: images or texts; see :meth:`FeatureExtractor.transform`.
             y: ``(n,)`` classes, numbers or text; two or more of them.
             sample_weight, groups: as for :meth:`HeadClassifier.fit`.
 
@@ -127,7 +130,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._fitted().decision_function(self.extractor_.transform(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable class of each image, ``(n,)``."""
+        """Return the most probable class of each item, ``(n,)``."""
         return self._fitted().predict(self.extractor_.transform(X))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:

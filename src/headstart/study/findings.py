@@ -14,6 +14,7 @@ from headstart.core.wording import count as counted
 from headstart.core.wording import format_number as number
 from headstart.evaluation import Difference
 from headstart.extraction import TOLERANCE
+from headstart.study.input_findings import inputs_changed
 from headstart.study.inputs import InputCheck
 from headstart.study.keras_findings import inference_mode_and_frozen
 from headstart.study.results import Evidence, Finding, FrozenOutcome, Outcome, TunedOutcome
@@ -409,6 +410,7 @@ RULES: list[Rule] = [
     rows_depend_on_batch,
     class_order_matters,
     dropout_left_on,
+    inputs_changed,
     statistics_moved,
     ways_are_equal,
     differences_in_noise,

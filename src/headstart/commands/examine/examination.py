@@ -17,7 +17,7 @@ EXAMPLES = 24
 
 @dataclass(frozen=True)
 class NearCopy:
-    """A test image that nearly equals a training image: where both are found, and their cosine."""
+    """A test item that nearly equals a training item: where both are found, and their cosine."""
 
     test: str
     train: str
@@ -26,7 +26,7 @@ class NearCopy:
 
 @dataclass(frozen=True)
 class Doubt:
-    """A training image whose held-out prediction confidently disagrees with its label.
+    """A training item whose held-out prediction confidently disagrees with its label.
 
     Attributes:
         item: where it is found.
@@ -46,7 +46,7 @@ class Examination:
 
     Attributes:
         budget: accuracy at 1, 2, 5, … labels per class, and the gain from twice as many.
-        near_copies: test images that are nearly training images, the most similar first.
+        near_copies: test items that are nearly training items, the most similar first.
         doubts: labels to look at, the most doubtful first.
         n_train, n_test: items looked at.
         notes: what was decided on the user's behalf; ``budget`` has notes of its own.

@@ -47,7 +47,7 @@ def examine(
 ) -> Examination:
     """Look for leaks and doubtful labels, and measure what more labels would bring.
 
-    Only the leak check looks at the images of the test split; of its labels, only classes that no
+    Only the leak check looks at the items of the test split; of its labels, only classes that no
     training item has are named. With a run folder (``runs/TIME-NAME-examine`` by default) it leaves
     ``report.html``, ``examination.json`` and the held-out predictions for the training items.
 

@@ -15,13 +15,13 @@ class ExamineConfig:
 
     Attributes:
         repetitions: of the learning curve.
-        threshold: cosine of centred features from which two images are near copies.
+        threshold: cosine of centred features from which two items are near copies.
         most: how many rows of each list the terminal shows; the report and the JSON have more.
     """
 
     repetitions: int = option(5, "Repetitions of the learning curve.", at_least=1)
     threshold: float = option(
-        NEAR, "Cosine from which two images are near copies.", at_least=-1, at_most=1
+        NEAR, "Cosine from which two items are near copies.", at_least=-1, at_most=1
     )
     most: int = option(20, "Rows of each list that are printed.", at_least=1, record=False)
 

@@ -63,7 +63,7 @@ def examine_page(
     )
     return Page(
         title=f"{configuration['data']}: the data, by its features",
-        subtitle=f"{found.n_train:,} training and {counted(found.n_test, 'test image')}",
+        subtitle=f"{found.n_train:,} training and {counted(found.n_test, 'test item')}",
         verdict=_verdict(found),
         headlines=tuple(headlines),
         sections=(

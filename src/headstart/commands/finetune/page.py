@@ -57,11 +57,11 @@ def finetune_page(
         commands=run.commands,
         head_name="fine-tuned",
     )
-    added = (Section("Stages", _outcomes(trained)), Section("Plan", _plan_blocks(plan)))
+    added = (Section("Stages", _outcomes(trained, plan.unit)), Section("Plan", _plan_blocks(plan)))
     return dataclasses.replace(page, sections=(*page.sections[:1], *added, *page.sections[1:]))
 
 
-def _outcomes(trained: Trained) -> tuple[Table]:
+def _outcomes(trained: Trained, unit: str) -> tuple[Table]:
     rows = []
     for number, stage in enumerate(trained.stages):
         reached = [r.validation_accuracy for r in trained.records if r.stage == number]
@@ -72,7 +72,7 @@ def _outcomes(trained: Trained) -> tuple[Table]:
                 stage.ended,
                 format_percent(max(reached)) if reached else "none",
                 format_seconds(stage.seconds),
-                "stored rows" if stage.cached else "images",
+                "stored rows" if stage.cached else unit,
                 stage.proof,
             )
         )
@@ -96,7 +96,7 @@ def _plan_blocks(plan: Plan) -> tuple[Table | Text | Code, ...]:
                 f"Stage '{stage.name}': what every possible cut would cost; storing once, reading"
                 " or recomputing in every epoch"
             )
-            blocks.append(Table(PLACES, place_rows(stage), caption, "llrrrrrr"))
+            blocks.append(Table(PLACES, place_rows(stage, plan.unit), caption, "llrrrrrr"))
         blocks.append(Code(stage.policy, caption=f"what stage '{stage.name}' freezes"))
     return tuple(blocks)
 

@@ -27,7 +27,6 @@ _FEW, _WIDE = 3, 7
 HEADER = ("stage", "trains", "parameters", "rates", "trains on", "expected time", "memory")
 PLACES = ("cut", "stored", "an item", "in all", "store", "read", "recompute", "stage")
 """The header of :func:`place_rows`: ``store`` is once, ``read`` and ``recompute`` are an epoch."""
-_NOWHERE = "nowhere: from the images"
 _TAKEN = "→ "
 
 
@@ -46,7 +45,7 @@ def plan_rows(plan: Plan) -> tuple[tuple[str, ...], ...]:
                 _groups(stage.groups),
                 f"{stage.trainable:,} ({format_percent(stage.trainable / stage.parameters)})",
                 f"{high:.3g}" if low == high else f"{low:.3g} to {high:.3g}",
-                "stored rows" if stage.cut is not None and stage.cut.read else "images",
+                "stored rows" if stage.cut is not None and stage.cut.read else plan.unit,
                 _time(stage),
                 format_bytes(stage.memory),
             )
@@ -54,8 +53,13 @@ def plan_rows(plan: Plan) -> tuple[tuple[str, ...], ...]:
     return tuple(rows)
 
 
-def place_rows(stage: PlannedStage) -> tuple[tuple[str, ...], ...]:
-    """Return one row for every possible cut of a stage under :data:`PLACES`, and one without."""
+def place_rows(stage: PlannedStage, unit: str) -> tuple[tuple[str, ...], ...]:
+    """Return one row for every possible cut of a stage under :data:`PLACES`, and one without.
+
+    Args:
+        stage: the stage.
+        unit: what several items are called ("images").
+    """
     cut = stage.cut
     if cut is None:
         return ()
@@ -67,7 +71,7 @@ def place_rows(stage: PlannedStage) -> tuple[tuple[str, ...], ...]:
         name, *sizes, read, recompute = _about(place)
         whole = format_seconds(place.seconds)
         rows.append((f"{taken}{name}{room}", *sizes, store, read, recompute, whole))
-    nowhere = f"{'' if cut.read else _TAKEN}{_NOWHERE}"
+    nowhere = f"{'' if cut.read else _TAKEN}{_nowhere(unit)}"
     return (*rows, (nowhere, *[""] * 6, format_seconds(cut.seconds_images)))
 
 
@@ -88,6 +92,10 @@ def describe_cut(stage: PlannedStage) -> str:
         rows += f", {cut.at.missing:,} of them to be computed"
     state = "stored" if cut.read else "not stored"
     return f"cut {cut.at.place}, at {where}; {rows}; {state}, since {cut.reason}"
+
+
+def _nowhere(unit: str) -> str:
+    return f"nowhere: from the {unit}"
 
 
 def _groups(groups: tuple[str, ...]) -> str:
@@ -130,23 +138,23 @@ def plan_table(plan: Plan) -> Group:
     return Group(
         Text(title, style="bold"),
         _table(HEADER, plan_rows(plan), "llrlllr"),
-        *shown(plan.stages),
+        *shown(plan.stages, plan.unit),
         *(_dim(line) for line in _settings(plan.stages)),
         _dim(f"disk: {format_bytes(plan.bytes_free)} free"),
     )
 
 
-def _one_by_one(stages: Sequence[PlannedStage]) -> Iterator[Text | Table]:
+def _one_by_one(stages: Sequence[PlannedStage], unit: str) -> Iterator[Text | Table]:
     for stage in stages:
         rates = {rate.name: rate.lr for rate in stage.rates}
         listed = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
         yield _dim(f"{stage.name}: rates {listed}")
         yield _dim(f"{stage.name}: {describe_cut(stage)}")
         if stage.cut is not None:
-            yield _table(PLACES, place_rows(stage), "llrrrrrr")
+            yield _table(PLACES, place_rows(stage, unit), "llrrrrrr")
 
 
-def _side_by_side(stages: Sequence[PlannedStage]) -> Iterator[Text | Table]:
+def _side_by_side(stages: Sequence[PlannedStage], unit: str) -> Iterator[Text | Table]:
     """Show many stages beside one another: their rates, and what they cost at every cut."""
     parts = [stages[start : start + _WIDE] for start in range(0, len(stages), _WIDE)]
     # A group is listed twice where its weights decay and its biases do not.
@@ -163,7 +171,8 @@ def _side_by_side(stages: Sequence[PlannedStage]) -> Iterator[Text | Table]:
     for part in parts:
         if any(stage.cut is not None for stage in part):
             rows = [
-                (name, *(_seconds(stage, name) for stage in part)) for name in (*order, _NOWHERE)
+                *((name, *(_seconds(stage, name) for stage in part)) for name in order),
+                (_nowhere(unit), *map(_without, part)),
             ]
             yield _beside("the whole stage", part, rows)
     for stage in stages:
@@ -178,15 +187,19 @@ def _places(stage: PlannedStage) -> tuple[PlannedPlace, ...]:
 def _seconds(stage: PlannedStage, name: str) -> str:
     """Return what a stage takes if it is cut at a place; empty where it cannot be."""
     cut = stage.cut
-    if name == _NOWHERE:
-        taken = cut is None or not cut.read
-        seconds = stage.seconds if cut is None else cut.seconds_images
-        return f"{_TAKEN if taken else ''}{format_seconds(seconds)}"
     for place in _places(stage):
         if cut is not None and place.place == name:
             taken = cut.read and place is cut.at
             return f"{_TAKEN if taken else ''}{format_seconds(place.seconds)}"
     return ""
+
+
+def _without(stage: PlannedStage) -> str:
+    """Return what a stage takes if nothing is stored."""
+    cut = stage.cut
+    taken = cut is None or not cut.read
+    seconds = stage.seconds if cut is None else cut.seconds_images
+    return f"{_TAKEN if taken else ''}{format_seconds(seconds)}"
 
 
 def _merged(lists: Sequence[Sequence[str]]) -> list[str]:

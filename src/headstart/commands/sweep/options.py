@@ -23,10 +23,14 @@ def _scaled(text: str) -> tuple[bool, ...]:
     return _SCALED[text]
 
 
+def _layers(text: str) -> tuple[str | None, ...]:
+    return tuple(None if name == "output" else name for name in _words(text))
+
+
 _LAYERS = Kind(
     "NAME,…",
     "layer names with commas",
-    lambda text: tuple(None if name == "output" else name for name in _words(text)),
+    _layers,
     lambda layers: ",".join("output" if layer is None else layer for layer in layers),
 )
 _STANDARDISE = Kind(
