@@ -236,10 +236,13 @@ def test_missing_labels_name_the_rows(pictures: Pictures, tmp_path: Path) -> Non
 
 
 def test_fractional_labels_are_not_classes(pictures: Pictures, tmp_path: Path) -> None:
-    assert "fractional numbers such as 0.5" in message((pictures.pixels(), [0.5, 1.0] * 6))
+    assert "fractional numbers such as 0.5" in message(
+        (pictures.pixels(), [0.5, 1.0] * 6), task="classification"
+    )
     pictures.write(tmp_path)
     rows = ["path,label", "cat/0.png,1.5", "cat/1.png,2.0"]
-    assert "fractional numbers" in message(write_csv(tmp_path / "t.csv", "\n".join(rows)))
+    table = write_csv(tmp_path / "t.csv", "\n".join(rows))
+    assert "fractional numbers" in message(table, task="classification")
 
 
 def test_labels_beyond_the_declared_classes() -> None:
@@ -294,7 +297,7 @@ def test_tables_without_images_or_labels(tmp_path: Path, shared_data: Path) -> N
     assert "has no column of images" in text
     assert "'code' (string)" in text or "'code' (large_string)" in text
     frame = pd.DataFrame({"image": [b"x", b"y"], "score": [0.5, 0.2]})
-    assert "no column of labels beside 'image'" in message(frame)
+    assert "no column of labels beside 'image'" in message(frame, task="classification")
 
 
 def test_broken_tables(pictures: Pictures, tmp_path: Path) -> None:

@@ -291,11 +291,13 @@ def test_one_hot_columns_among_others_are_named(pictures: Pictures, tmp_path: Pa
     text = message(path)
     assert "label_column='rust,scab,healthy'" in text
     assert labels(path, label_column="rust, scab,healthy") == ["rust", "scab", "healthy"] * 4
-    assert "are not one-hot" in message(path, label_column="rust,scab")
+    assert "are not one-hot" in message(path, label_column="rust,scab", task="classification")
+    assert load_data(path, label_column="rust,scab").task == "multi-label"
     assert "has no column 'rost'" in message(path, label_column="rost,scab")
 
 
 def test_columns_that_are_not_one_hot(pictures: Pictures, tmp_path: Path) -> None:
     path = one_hot(pictures, tmp_path, healthy=1)
-    assert "several columns that could hold the labels" in message(path)
+    assert "several columns that could hold the labels" in message(path, task="classification")
+    assert load_data(path).task == "multi-label"
     assert len(load_items(path)) == 12

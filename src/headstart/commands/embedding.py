@@ -22,6 +22,7 @@ from headstart.core.wording import count as counted
 from headstart.core.wording import verb
 from headstart.data import Dataset, Split
 from headstart.data.remarks import remark_notes
+from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.extraction import Extraction, Extractor
 from headstart.store import FeatureSet
 
@@ -55,8 +56,10 @@ class Embedded:
         """Return the rows ``(n_test, d)`` at one of the cuts, unread."""
         return self.found["test"].sets[cut]
 
-    def kept(self) -> KeptRows:
-        """Return what a run keeps of its items, so that others can join it."""
+    def kept(self) -> KeptRows | None:
+        """Return what a run keeps of its items, so that others can join it; classes alone can."""
+        if self.train.targets is not None:
+            return None
         return KeptRows.of(self.train, self.train_rows(), self.test, self.test_rows())
 
     def fingerprints(self, backbone: Backbone, run: Extraction) -> dict[str, str]:
@@ -83,6 +86,8 @@ class Embedded:
 
     def unseen_notes(self) -> tuple[str, ...]:
         """Say that test items have classes that no training item has, if so."""
+        if self.train.targets is not None:
+            return ()
         trained = np.unique(self.train.labels)
         unseen = np.setdiff1d(self.test.labels, trained)
         if not len(unseen):
@@ -109,6 +114,7 @@ def open_call(
     load: Callable[[BackboneSpec | Backbone], Backbone] | None = None,
     *,
     seed: int | None = None,
+    tasks: Sequence[str] = (CLASSIFICATION.name,),
 ) -> tuple[Call, Backbone, Dataset]:
     """Load the backbone and the data of a call; where the data choose the backbone, they are first.
 
@@ -117,6 +123,7 @@ def open_call(
         call: its settings.
         load: builds the backbone; None: as it is given.
         seed: of the split that is set aside; None: that of the run.
+        tasks: those that the command is for.
 
     Returns:
         The call with the name of the backbone, the backbone, and the data.
@@ -127,13 +134,15 @@ def open_call(
     load = load or load_backbone
     if isinstance(call.backbone, BackboneSpec) and call.backbone.source == AUTO:
         call.backbone.named(AUTO)  # what needs a name is said before the data are read
-        dataset = session.open_dataset(call.data, call.reading, seed)
+        dataset = session.open_dataset(call.data, call.reading, seed, tasks=tasks)
         choice = choose(dataset.train)
         session.say(choice.reason)
         call = dataclasses.replace(call, backbone=call.backbone.named(choice.name))
         return call, load(call.backbone), dataset
     network = load(call.backbone)
-    dataset = session.open_dataset(call.data, call.reading, seed, kind=network.inputs.kind)
+    dataset = session.open_dataset(
+        call.data, call.reading, seed, kind=network.inputs.kind, tasks=tasks
+    )
     warning = misfit(network, dataset.train)
     session.say(*([warning] if warning else []))
     return call, network, dataset

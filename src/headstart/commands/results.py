@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from headstart._version import __version__
-from headstart.core.records import Baseline, Curve, Interval, Score, to_plain
+from headstart.core.records import Baseline, Curve, Interval, Reference, Score, from_plain, to_plain
 from headstart.heads import Trained, unpack_head
 from headstart.heads.registry import automatic_heads, head_kind
 from headstart.store import Result, Store, result_key
@@ -35,8 +35,8 @@ def among(head: str) -> dict[str, Any]:
 
 
 def baselines_once(
-    store: Store, key: Mapping[str, Any], compute: Callable[[], tuple[Baseline, ...]]
-) -> tuple[Baseline, ...]:
+    store: Store, key: Mapping[str, Any], compute: Callable[[], tuple[Baseline | Reference, ...]]
+) -> tuple[Baseline | Reference, ...]:
     """Return baselines, computed or found; arguments as for :func:`trained_once`."""
     kept = store.results("baselines")
     return kept.once(_key(key), compute, _pack_baselines, _unpack_baselines)[0]
@@ -59,15 +59,17 @@ def _unpack_trained(found: Result) -> Trained:
     return Trained(head, values["chosen"], curves, tuple(values["notes"]))
 
 
-def _pack_baselines(made: tuple[Baseline, ...]) -> Result:
+def _pack_baselines(made: tuple[Baseline | Reference, ...]) -> Result:
     return Result(values={"baselines": to_plain(made)})
 
 
-def _unpack_baselines(found: Result) -> tuple[Baseline, ...]:
+def _unpack_baselines(found: Result) -> tuple[Baseline | Reference, ...]:
     return tuple(_baseline(values) for values in found.values["baselines"])
 
 
-def _baseline(values: Mapping[str, Any]) -> Baseline:
+def _baseline(values: Mapping[str, Any]) -> Baseline | Reference:
+    if "figures" in values:
+        return from_plain(Reference, values)
     score = values["accuracy"]
     interval = None if score["interval"] is None else Interval(**score["interval"])
     return Baseline(values["name"], values["description"], Score(score["value"], interval))

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from headstart._version import __version__
@@ -25,17 +26,28 @@ from headstart.commands.invocation import Commands
 from headstart.commands.kept_rows import KeptRows
 from headstart.commands.run_description import FORMAT, check_files, guarded, read_description
 from headstart.commands.run_place import RUN, whole_run
+from headstart.commands.scoring import AnyEvaluation
 from headstart.commands.settings import BackboneLike, BackboneSpec
 from headstart.commands.training_items import Ids, describe_training_items, read_training_items
 from headstart.commands.trust import Named, read_files
 from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
 from headstart.core.errors import DataError, HeadError, HeadstartError
 from headstart.core.files import own_file
-from headstart.core.fingerprints import canonical_json, fingerprint
-from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, from_plain, to_plain
+from headstart.core.fingerprints import canonical_json, fingerprint, sha256
+from headstart.core.records import (
+    Baseline,
+    CacheUse,
+    Curve,
+    Evaluation,
+    NamedScore,
+    Reference,
+    from_plain,
+    to_plain,
+)
 from headstart.core.wording import clean, count, quoted, shorten
 from headstart.data import Split
 from headstart.data.levels import ValueRange, checked_range
+from headstart.evaluation.tasks import task_named
 from headstart.extraction import Precision, Storage
 from headstart.heads import Head, load_head
 from headstart.heads.base import ARRAYS_FILE, OPTIONS_FILE
@@ -53,7 +65,8 @@ class Run:
 
     Attributes:
         head: the trained head; ``run.predict`` needs it together with ``backbone``.
-        classes: class names, in the order of the head's probabilities.
+        classes: class names, in the order of the head's probabilities; names of the labels or
+            targets of another task.
         evaluation: scores on the test split; None if there was nothing to evaluate on.
         baselines: figures to beat, on the same test items.
         curves: how the head was chosen or trained.
@@ -80,8 +93,8 @@ class Run:
 
     head: Head
     classes: tuple[str, ...]
-    evaluation: Evaluation
-    baselines: tuple[Baseline, ...]
+    evaluation: AnyEvaluation
+    baselines: tuple[Baseline | Reference, ...]
     curves: tuple[Curve, ...]
     configuration: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -104,8 +117,22 @@ class Run:
 
     @property
     def accuracy(self) -> float:
-        """Accuracy on the test split, a fraction in [0, 1]."""
-        return self.evaluation.accuracy.value
+        """Accuracy on the test split, a fraction in [0, 1].
+
+        Raises:
+            DataError: the task has none.
+        """
+        return accuracy_of(self.evaluation)
+
+    @property
+    def task(self) -> str:
+        """What the head predicts: ``classification``, ``multi-label`` or ``regression``."""
+        return self.head.task
+
+    @property
+    def score(self) -> NamedScore:
+        """The figure that runs of this task are compared by, on the test split."""
+        return main_score(self.evaluation)
 
     def to_keras(self, *, pixels: bool = True) -> Any:
         """Return the Keras backbone and the head as one ``keras.Model``.
@@ -119,7 +146,15 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """Return what ``metrics.json`` holds."""
         return {
-            "accuracy": self.accuracy,
+            **(
+                {"accuracy": self.accuracy}
+                if isinstance(self.evaluation, Evaluation)
+                else {
+                    "task": self.task,
+                    "score": self.score.score.value,
+                    "score_name": self.score.name,
+                }
+            ),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
@@ -137,6 +172,7 @@ class Run:
             "backbone": self.spec.plain(),
             "about": to_plain(self.backbone.about),
             "built_from": to_plain(self.backbone.origin.get("files", {})),
+            "task": self.task,
             "classes": list(self.classes),
             "configuration": to_plain(dict(self.configuration)),
             "fingerprints": to_plain(dict(self.fingerprints)),
@@ -167,6 +203,7 @@ class SavedRun:
         trained_on: content ids of the items that trained the run; None: not recorded.
         value_range: the values of black and white that its data were read with.
         files: SHA-256 of its files by name; empty where an older version kept none.
+        label_column: the columns that its labels were read from, where they were named.
     """
 
     folder: Path
@@ -183,6 +220,7 @@ class SavedRun:
     trained_on: Ids | None = field(default=None, repr=False)
     value_range: ValueRange | None = None
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    label_column: str | None = None
 
     def __repr__(self) -> str:
         """Name folder, head, backbone and classes in one line."""
@@ -214,19 +252,30 @@ class SavedRun:
         return values
 
     @cached_property
-    def evaluation(self) -> Evaluation:
+    def evaluation(self) -> AnyEvaluation:
         """The scores of the run on its test split, with their intervals.
 
         Raises:
             DataError: as for :attr:`metrics`.
         """
         path = self.folder / "metrics.json"
-        return guarded(path, lambda: from_plain(Evaluation, self.metrics["evaluation"]))
+        record = task_named(self.head.task).record
+        found: AnyEvaluation = guarded(path, lambda: from_plain(record, self.metrics["evaluation"]))
+        return found
 
     @property
     def accuracy(self) -> float:
-        """Accuracy on the test split of the run, a fraction in [0, 1]."""
-        return self.evaluation.accuracy.value
+        """Accuracy on the test split of the run, a fraction in [0, 1].
+
+        Raises:
+            DataError: the task has none.
+        """
+        return accuracy_of(self.evaluation)
+
+    @property
+    def score(self) -> NamedScore:
+        """The figure that runs of this task are compared by, on the test split of the run."""
+        return main_score(self.evaluation)
 
     def load_backbone(
         self,
@@ -311,6 +360,28 @@ class SavedRun:
             )
 
 
+def main_score(evaluation: AnyEvaluation) -> NamedScore:
+    """Return the figure that runs of a task are compared by."""
+    if isinstance(evaluation, Evaluation):
+        return NamedScore("accuracy", evaluation.accuracy)
+    return evaluation.figures()[0]
+
+
+def accuracy_of(evaluation: AnyEvaluation) -> float:
+    """Return the accuracy of a classifier.
+
+    Raises:
+        DataError: it is none.
+    """
+    if isinstance(evaluation, Evaluation):
+        return evaluation.accuracy.value
+    names = ", ".join(each.name for each in evaluation.figures())
+    raise DataError(
+        f"there is no accuracy, because no item is of one class; the scores are {names}",
+        hint="use run.score or run.evaluation",
+    )
+
+
 def open_run(folder: Path | str, *, trust_code: bool = False) -> SavedRun:
     """Open a run folder. That runs no code, whatever the folder says.
 
@@ -352,6 +423,13 @@ def _values_of(said: Mapping[str, Any]) -> ValueRange | None:
     return None if limits is None else checked_range(limits)
 
 
+def _label_column(said: Mapping[str, Any]) -> str | None:
+    found = said["configuration"].get("label_column")
+    if found is not None and not isinstance(found, str):
+        raise ValueError("its label_column is no name")
+    return found
+
+
 def _open(folder: Path, place: Path, trust_code: bool) -> SavedRun:
     said = read_description(place, folder)
     check_files(place, said.files, "plan.json")
@@ -391,6 +469,7 @@ def _open(folder: Path, place: Path, trust_code: bool) -> SavedRun:
         trained_on,
         value_range,
         said.files,
+        guarded(path, lambda: _label_column(said.values)),
     )
 
 
@@ -410,7 +489,12 @@ def split_fingerprint(split: Split) -> str:
     groups = (
         "" if split.groups is None else f", {canonical_json(split.groups.tolist(), compact=False)}"
     )
-    return fingerprint(f"[{classes}, [{lines}]{groups}]")
+    targets = (
+        ""
+        if split.targets is None
+        else f", {sha256(np.ascontiguousarray(split.targets).tobytes())}"
+    )
+    return fingerprint(f"[{classes}, [{lines}]{groups}{targets}]")
 
 
 def describe_environment() -> dict[str, Any]:

@@ -114,8 +114,8 @@ def fit_page(
         Section("By class", tuple(_classes(evaluation))),
         Section("Mistakes", tuple(_mistakes(evaluation, mistakes, listed))),
         Section("Training and choice", tuple(_training(evaluation, curves))),
-        Section("Time and cache", tuple(_cost(timing, images_per_second, cache))),
-        Section("To repeat this", tuple(_settings(commands, configuration, environment))),
+        Section("Time and cache", tuple(cost_blocks(timing, images_per_second, cache))),
+        Section("To repeat this", tuple(settings_blocks(commands, configuration, environment))),
     )
     return Page(
         title=title,
@@ -346,9 +346,10 @@ def _training(evaluation: Evaluation, curves: Sequence[Curve]) -> list[Block]:
     return blocks
 
 
-def _cost(
+def cost_blocks(
     timing: Mapping[str, float], images_per_second: float | None, cache: CacheUse | None
 ) -> list[Block]:
+    """Return the table of seconds and of rows found and computed."""
     rows = [(name, format_seconds(value)) for name, value in timing.items()]
     if images_per_second is not None and math.isfinite(images_per_second):
         rows.append(("items per second", format_number(images_per_second)))
@@ -358,11 +359,12 @@ def _cost(
     return [Table(("", ""), tuple(rows), align="lr")] if rows else []
 
 
-def _settings(
+def settings_blocks(
     commands: Commands | Sequence[str],
     configuration: Mapping[str, Any] | None,
     environment: Mapping[str, Any] | None,
 ) -> list[Block]:
+    """Return the end of a page: settings, versions, commands."""
     blocks: list[Block] = []
     for caption, values in (("Configuration", configuration), ("Environment", environment)):
         if values:

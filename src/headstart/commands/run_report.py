@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,21 +23,38 @@ from headstart.commands.prediction_table import Probabilities, prediction_column
 from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import Mistake, fit_page, wrong_items
 from headstart.commands.run_place import file_digests
+from headstart.commands.scoring import AnyEvaluation
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
+from headstart.commands.task_page import task_page
+from headstart.commands.task_report import scored_items, write_task_figures, write_task_tested
 from headstart.commands.training_items import save_training_items
 from headstart.commands.tuned import save_tuned
 from headstart.core.errors import BadFilesError
 from headstart.core.files import write_json
-from headstart.core.records import Baseline, CacheUse, Curve, Evaluation, Excerpt, to_plain
+from headstart.core.records import (
+    Baseline,
+    CacheUse,
+    Curve,
+    Evaluation,
+    Excerpt,
+    Reference,
+    to_plain,
+)
 from headstart.core.settings import recorded
 from headstart.core.wording import count, format_percent, format_seconds, singular
 from headstart.core.wording import count as counted
 from headstart.data import Inputs, Split
 from headstart.evaluation import most_likely
+from headstart.evaluation.multi_label import MultiLabelEvaluation
+from headstart.evaluation.regression import RegressionEvaluation
 from headstart.heads import Head
 from headstart.report import Page, evaluation_table, write_page
 from headstart.report.page import Example
+from headstart.report.task_text import task_table
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 MISTAKES = 24
 EXAMPLES = 12
@@ -69,7 +86,7 @@ def new_run(
     call: Call,
     *,
     head: Head,
-    evaluation: Evaluation,
+    evaluation: AnyEvaluation,
     configuration: Mapping[str, Any],
     fingerprints: Mapping[str, Any],
     backbone: Backbone,
@@ -77,7 +94,7 @@ def new_run(
     settings: Any = None,
     spec: BackboneSpec | Backbone | None = None,
     commands: tuple[str, ...] = (),
-    baselines: tuple[Baseline, ...] = (),
+    baselines: tuple[Baseline | Reference, ...] = (),
     curves: tuple[Curve, ...] = (),
     rows: KeptRows | None = None,
 ) -> Run:
@@ -146,8 +163,13 @@ def later_commands(call: Call, folder: Path | None, unit: str) -> tuple[tuple[st
     )
 
 
-def mistakes_line(evaluation: Evaluation) -> str:
-    """Say how many items were predicted wrong."""
+def mistakes_line(evaluation: AnyEvaluation) -> str:
+    """Say how many items were predicted wrong; nothing where none is right or wrong."""
+    if isinstance(evaluation, RegressionEvaluation):
+        return f"{count(evaluation.n, 'test item')} predicted"
+    if isinstance(evaluation, MultiLabelEvaluation):
+        wrong = evaluation.n - round(evaluation.n * evaluation.exact_match.value)
+        return f"a label wrong: {wrong:,} of {count(evaluation.n, 'test item')}"
     wrong = wrong_items(evaluation)
     return f"mistakes: {wrong:,} of {count(evaluation.n, 'test item')}"
 
@@ -181,7 +203,7 @@ def print_run(run: Run, printing: Printing, out: Path | str | None = None) -> No
         print_quietly(run.folder, out)
         return
     console = stdout()
-    console.print(evaluation_table(run.evaluation, baselines=run.baselines))
+    console.print(scores_table(run.evaluation, run.baselines))
     rate = run.images_per_second
     speed = "" if rate is None else f" ({rate:,.0f} {run.backbone.inputs.unit}/s)"
     console.print(f"\n{time_line(run.seconds, speed)}")
@@ -189,6 +211,16 @@ def print_run(run: Run, printing: Printing, out: Path | str | None = None) -> No
         files = f"{mistakes_line(run.evaluation)}; all are in {run.folder}/predictions.csv"
         print_lines(console, (f"\n{files}", f"\nreport: {run.folder}/report.html"))
     print_lines(console, run.commands.lines())
+
+
+def scores_table(
+    evaluation: AnyEvaluation, baselines: Sequence[Baseline | Reference] = ()
+) -> Group:
+    """Return scores, baselines and the rows of classes, labels or targets, for rich."""
+    if isinstance(evaluation, Evaluation):
+        known = [each for each in baselines if isinstance(each, Baseline)]
+        return evaluation_table(evaluation, baselines=known)
+    return task_table(evaluation, baselines=[b for b in baselines if isinstance(b, Reference)])
 
 
 def write_run(
@@ -207,12 +239,7 @@ def write_run(
         probabilities: ``(n_test, n_classes)``, what the head predicts for it.
         page: the report; None: that of a run on frozen features.
     """
-    from headstart.report.figures import (
-        confusion_figure,
-        curves_figure,
-        reliability_figure,
-        save_png,
-    )
+    from headstart.report.figures import curves_figure, save_png
 
     run.head.save(folder)
     save_training_items(folder, run.trained_on)
@@ -221,15 +248,30 @@ def write_run(
     if run.tuned:
         save_tuned(folder, run.tuned)
     write_json(folder / "metrics.json", run.metrics())
-    if run.evaluation.confusion:  # of very many classes there is none
-        save_png(confusion_figure(run.evaluation), folder / "confusion.png")
-    save_png(reliability_figure(run.evaluation), folder / "reliability.png")
+    if isinstance(run.evaluation, Evaluation):
+        _write_classes(run.evaluation, folder)
+        write_tested(folder, run.classes, test, probabilities)
+        page = page or report_page(run, test, probabilities)
+    else:
+        scored = scored_items(run.evaluation, run.head, test, probabilities, run.backbone.inputs)
+        write_task_figures(folder, scored)
+        write_task_tested(folder, run.head, test, probabilities)
+        known = [each for each in run.baselines if isinstance(each, Reference)]
+        page = page or task_page(scored, baselines=known, **_told(run))
     if run.curves:
         save_png(curves_figure(run.curves), folder / "curves.png")
-    write_tested(folder, run.classes, test, probabilities)
-    write_page(page or report_page(run, test, probabilities), folder / "report.html")
+    write_page(page, folder / "report.html")
     # Last: a folder with a run.json is a whole run.
     write_json(folder / "run.json", {**run.description(), "files": file_digests(folder)})
+
+
+def _write_classes(evaluation: Evaluation, folder: Path) -> None:
+    """Write the figures of a classifier."""
+    from headstart.report.figures import confusion_figure, reliability_figure, save_png
+
+    if evaluation.confusion:  # of very many classes there is none
+        save_png(confusion_figure(evaluation), folder / "confusion.png")
+    save_png(reliability_figure(evaluation), folder / "reliability.png")
 
 
 def write_tested(
@@ -247,7 +289,20 @@ def write_tested(
 
 
 def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
-    """Build the page of the run."""
+    """Build the page of the run of a classifier."""
+    assert isinstance(run.evaluation, Evaluation)
+    return fit_page(
+        run.evaluation,
+        baselines=[each for each in run.baselines if isinstance(each, Baseline)],
+        mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
+        examples=find_examples(run.classes, test, probabilities, run.backbone.inputs),
+        listed=True,
+        **_told(run),
+    )
+
+
+def _told(run: Run) -> dict[str, Any]:
+    """Return what the page of any task says of how the run was made."""
     data = run.configuration["data"]
     # The head that trained, where it was chosen among several.
     head = run.configuration.get("chosen", {}).get("head", run.configuration["head"])
@@ -256,26 +311,21 @@ def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
         if run.backbone.layer is None
         else (f"{run.backbone.name} up to {run.backbone.layer}")
     )
-    return fit_page(
-        run.evaluation,
-        title=f"{data}: {head} head on {run.backbone.name}",
-        subtitle=f"{run.n_train:,} training and "
+    return {
+        "title": f"{data}: {head} head on {run.backbone.name}",
+        "subtitle": f"{run.n_train:,} training and "
         f"{counted(run.n_test, f'test {singular(run.backbone.inputs.unit)}')}, "
         f"features of {cut}, embedded once",
-        baselines=run.baselines,
-        curves=run.curves,
-        configuration={"backbone": run.spec.plain(), **to_plain(dict(run.configuration))},
-        environment=run.environment,
-        timing={step: value for step, value in run.seconds.items() if step != "total"},
-        images_per_second=run.images_per_second,
-        cache=run.cache,
-        notes=run.notes,
-        mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
-        examples=find_examples(run.classes, test, probabilities, run.backbone.inputs),
-        listed=True,
-        commands=run.commands,
-        head_name=f"{head} head",
-    )
+        "curves": run.curves,
+        "configuration": {"backbone": run.spec.plain(), **to_plain(dict(run.configuration))},
+        "environment": run.environment,
+        "timing": {step: value for step, value in run.seconds.items() if step != "total"},
+        "images_per_second": run.images_per_second,
+        "cache": run.cache,
+        "notes": run.notes,
+        "commands": run.commands,
+        "head_name": f"{head} head",
+    }
 
 
 def find_mistakes(

@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.commands.run_place import prepare_folder
 from headstart.commands.settings import ReadOptions, RunOptions
+from headstart.core.errors import DataError
 from headstart.core.progress import Clock
 from headstart.core.stages import Throughput
-from headstart.core.wording import clean
+from headstart.core.wording import any_of, clean
 from headstart.data import Dataset, Split, load_data, load_items, load_test_data, load_training_data
+from headstart.evaluation.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
     from headstart.backbones import Backbone
     from headstart.extraction import Extraction
 
+_DIFFERENTLY = {
+    "classification": "under more than one class",
+    "multi-label": "with different labels",
+    "regression": "with different values",
+}
 _LONG = 10.0
 """Seconds over all stages from which it is said which one binds."""
 
@@ -78,6 +85,7 @@ class Session:
         seed: int | None = None,
         *,
         kind: str | None = None,
+        tasks: Sequence[str] = (CLASSIFICATION.name,),
     ) -> Dataset:
         """Load a source, or take a data set unchanged, and say what is remarkable about it.
 
@@ -88,6 +96,10 @@ class Session:
             reading: how to read it.
             seed: of the split that is set aside; None: the seed of the run.
             kind: of the inputs of the backbone, where that is known.
+            tasks: those that the command is for.
+
+        Raises:
+            DataError: the data cannot be read, or are for another task.
         """
         self._data = source
         with self.cache.memo() as memo:
@@ -102,12 +114,14 @@ class Session:
                     train=reading.train,
                     test=reading.test,
                     splits=reading.splits,
+                    task=reading.task,
                     test_fraction=reading.test_fraction,
                     seed=self.run.seed if seed is None else seed,
                     digest_memo=memo,
                     reporter=self.reporter,
                 )
             )
+            self._require_task(dataset, tasks)
             leaks = dataset.leaks()
             contradictions = () if dataset.test_drawn else dataset.contradictions()
         self.say(*dataset.notes)
@@ -122,10 +136,23 @@ class Session:
             first, second = contradictions[0]
             one = len(contradictions) == 1
             self.say(
-                f"{len(contradictions):,} {'item appears' if one else 'items appear'} under more"
-                f" than one class (such as {first} and {second}); one of the labels must be wrong"
+                f"{len(contradictions):,} {'item appears' if one else 'items appear'}"
+                f" {_DIFFERENTLY[dataset.task]} (such as {first} and {second}); one of the labels"
+                " must be wrong"
             )
         return dataset
+
+    def _require_task(self, dataset: Dataset, tasks: Sequence[str]) -> None:
+        """Refuse data of a task that a command is not for, after saying how it was found."""
+        if dataset.task in tasks:
+            return
+        self.say(*(note for note in dataset.notes if note.startswith("Task: ")))
+        raise DataError(
+            f"this command is for {any_of(tasks)}, and the labels are those of a {dataset.task}"
+            f" task",
+            hint="fit, predict and evaluate take every task; task='classification' reads each"
+            " label as a class",
+        )
 
     def open_test_data(
         self, source: Any, reading: ReadOptions, *, kind: str | None = None
@@ -140,6 +167,7 @@ class Session:
                 **reading.grouping(),
                 test=reading.test,
                 splits=reading.splits,
+                task=reading.task,
                 digest_memo=memo,
                 reporter=self.reporter,
             )
@@ -158,6 +186,7 @@ class Session:
                 kind=kind,
                 train=reading.train,
                 splits=reading.splits,
+                task=reading.task,
                 digest_memo=memo,
                 reporter=self.reporter,
             )

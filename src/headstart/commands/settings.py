@@ -124,6 +124,8 @@ class ReadOptions:
         splits: ``auto``: names such as train and test say what is a split; ``none``: every folder
             is a class, and no column divides a table.
         value_range: the values of black and white, where arrays or files do not say so.
+        task: what labels mean: one class, several labels, or numbers; ``auto``: what they look
+            like, told with the reason.
         test_fraction: share set aside where the source has no test split.
     """
 
@@ -186,6 +188,11 @@ class ReadOptions:
         "Values of black and white, where arrays or files do not say so: 0,4095 for 12 bits.",
         shown="by type",
         metavar="BLACK,WHITE",
+        panel=DATA,
+    )
+    task: Literal["auto", "classification", "multi-label", "regression"] = option(
+        "auto",
+        "What labels mean: one class, several labels, or numbers. auto: what they look like.",
         panel=DATA,
     )
     test_fraction: float = option(

@@ -53,6 +53,23 @@ class Score:
 
 
 @dataclass(frozen=True)
+class NamedScore:
+    """A score with what it is called and how it is read.
+
+    Attributes:
+        name: such as ``mAP`` or ``MAE``.
+        score: the figure.
+        unit: ``percent``: a share that is shown in per cent; ``number``: as it is.
+        higher: whether more is better.
+    """
+
+    name: str
+    score: Score
+    unit: Literal["percent", "number"] = "percent"
+    higher: bool = True
+
+
+@dataclass(frozen=True)
 class ClassScores:
     """One row of the per-class table. Fractions in [0, 1]; ``support`` is the number of items.
 
@@ -161,6 +178,15 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Figures to beat where there is no accuracy: all scores of a baseline on the test items."""
+
+    name: str
+    description: str
+    figures: tuple[NamedScore, ...]
+
+
+@dataclass(frozen=True)
 class Excerpt:
     """A glimpse of one or several items for a report.
 
@@ -243,7 +269,9 @@ __all__ = [
     "Excerpt",
     "Interval",
     "IntervalMethod",
+    "NamedScore",
     "Precision",
+    "Reference",
     "ReliabilityBin",
     "Score",
     "Storage",

@@ -18,9 +18,9 @@ from headstart.core.wording import quoted
 from headstart.data.content import Content, UndecodableError
 from headstart.data.decoding import ranged, to_rgb
 from headstart.data.items import Items, SampleItems, TextItems
-from headstart.data.labels import class_names
 from headstart.data.levels import ValueRange, is_unit, layout_of, levels_of
 from headstart.data.source import WHOLE, Part, Request, Source, split_keys, unlabelled
+from headstart.data.targets import Labels, read_labels, read_matrix
 
 _NPZ_KINDS = {"x": "x", "images": "x", "image": "x", "y": "y", "labels": "y", "label": "y"}
 
@@ -45,7 +45,7 @@ def read_pair(pair: Any, name: str, request: Request) -> tuple[Part, list[str]]:
                 hint="give (x, y), or {'train': (x, y), 'test': (x, y)}",
             )
         pair = (pair, None)
-    x, y = as_array(pair[0]), None if pair[1] is None else as_array(pair[1])
+    x, y = as_array(pair[0]), None if pair[1] is None else _label_array(pair[1])
     items, notes = _items(x, name, request)
     where = f"the labels of {name}"
     if y is None:
@@ -53,7 +53,8 @@ def read_pair(pair: Any, name: str, request: Request) -> tuple[Part, list[str]]:
     if len(y) != len(x):
         unit = "texts" if items.kind == "text" else "images"
         raise DataError(f"{name} has {len(x):,} {unit} but {len(y):,} labels")
-    return Part(items, tuple(class_names(_flat_labels(y, where, notes), where)), where), notes
+    said = _labels(y, where, request, notes)
+    return Part(items, said.names, where, None, None, said.targets, said.doubt), notes
 
 
 def _items(x: NDArray[Any], name: str, request: Request) -> tuple[Items, list[str]]:
@@ -248,6 +249,36 @@ def _are_labels(array: NDArray[Any]) -> bool:
     )
 
 
+def _label_array(y: Any) -> NDArray[Any]:
+    """Return labels as an array; lists of names, one an item, stay lists."""
+    if isinstance(y, list | tuple) and any(isinstance(one, list | tuple | set) for one in y):
+        named = any(
+            isinstance(one, set) or any(isinstance(name, str) for name in one)
+            for one in y
+            if isinstance(one, list | tuple | set)
+        )
+        if named or len({len(one) for one in y if hasattr(one, "__len__")}) > 1:
+            array = np.empty(len(y), object)
+            array[:] = y
+            return array
+    if isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype == object:
+        return y
+    return as_array(y)
+
+
+def _labels(y: NDArray[Any], where: str, request: Request, notes: list[str]) -> Labels:
+    if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "iufb":
+        return read_labels(_flat_labels(y, where, notes), where, request.task)
+    classes = request.task == "classification" or (request.task == "auto" and _one_hot(y))
+    if not classes:
+        return read_matrix(y, where, request.task)
+    return read_labels(_flat_labels(y, where, notes), where, request.task)
+
+
+def _one_hot(y: NDArray[Any]) -> bool:
+    return bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
+
+
 def _flat_labels(y: NDArray[Any], where: str, notes: list[str]) -> NDArray[Any]:
     if y.ndim == 2 and y.shape[1] == 1:
         return y[:, 0]
@@ -259,6 +290,6 @@ def _flat_labels(y: NDArray[Any], where: str, notes: list[str]) -> NDArray[Any]:
     if y.ndim != 1:
         raise DataError(
             f"{where} have the shape {y.shape}, expected one class per image: (n,)",
-            hint="headstart takes one class per image, not several",
+            hint="several labels an image are 0 and 1 in columns (n, k), task='multi-label'",
         )
     return y

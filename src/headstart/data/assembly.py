@@ -8,13 +8,17 @@ from headstart.core.division import stratified_split
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter
 from headstart.core.wording import count, listed, quoted
+from headstart.data.assembled_targets import Numbered, numbered_targets
 from headstart.data.dataset import Dataset, Split
 from headstart.data.labels import encode, require_labels
 from headstart.data.names import composed, look_alikes
 from headstart.data.source import WHOLE, Part, Source
+from headstart.data.targets import Asked
 
 
-def assemble(found: Source, test_fraction: float, seed: int, reporter: Reporter) -> Dataset:
+def assemble(
+    found: Source, test_fraction: float, seed: int, reporter: Reporter, task: Asked = "auto"
+) -> Dataset:
     """Return the data set of a source, with a training and a test split.
 
     Args:
@@ -22,21 +26,25 @@ def assemble(found: Source, test_fraction: float, seed: int, reporter: Reporter)
         test_fraction: share of each class to set aside where there is no test split.
         seed: decides which items.
         reporter: shown the progress of computing ids.
+        task: what labels mean.
 
     Raises:
         DataError: missing labels, no training split, or too few items to set any aside.
     """
     notes = list(found.notes)
-    classes, splits = _splits(found, notes, reporter)
+    classes, splits = _splits(found, notes, reporter, task)
     drawn = "test" not in splits and "validation" not in splits
     splits = _settled(splits, test_fraction, seed, notes)
-    _note_classes(classes, splits, notes)
-    _note_names(found, classes, notes)
+    if splits["train"].targets is None:
+        _note_classes(classes, splits, notes)
+        _note_names(found, classes, notes)
+    else:
+        _note_outputs(splits["train"], notes)
     _note_torn_groups(splits, notes)
     return Dataset(found.name, classes, splits, tuple(notes), drawn)
 
 
-def assemble_test(found: Source, reporter: Reporter) -> Dataset:
+def assemble_test(found: Source, reporter: Reporter, task: Asked = "auto") -> Dataset:
     """Return the data set of the one part of a source to evaluate on, under the name ``test``."""
     role = next(r for r in ("test", "validation", WHOLE, "train") if r in found.parts)
     notes = list(found.notes)
@@ -45,25 +53,25 @@ def assemble_test(found: Source, reporter: Reporter) -> Dataset:
     elif role == "train":
         notes.append("The training split is evaluated, because the source has no other.")
     only = Source(found.name, {role: found.parts[role]}, found.classes)
-    classes, splits = _splits(only, notes, reporter)
+    classes, splits = _splits(only, notes, reporter, task)
     _note_names(only, classes, notes)
     return Dataset(found.name, classes, {"test": splits[role]}, tuple(notes))
 
 
-def assemble_training(found: Source, reporter: Reporter) -> Dataset:
+def assemble_training(found: Source, reporter: Reporter, task: Asked = "auto") -> Dataset:
     """Return the data set of the part of a source that trains, under the name ``train``."""
     role = next(r for r in ("train", WHOLE, "validation", "test") if r in found.parts)
     notes = list(found.notes)
     if len(found.parts) > 1:
         notes.append(f"Of the divided source only the {role} split joins.")
     only = Source(found.name, {role: found.parts[role]}, found.classes)
-    classes, splits = _splits(only, notes, reporter)
+    classes, splits = _splits(only, notes, reporter, task)
     _note_names(only, classes, notes)
     return Dataset(found.name, classes, {"train": splits[role]}, tuple(notes))
 
 
 def _splits(
-    found: Source, notes: list[str], reporter: Reporter
+    found: Source, notes: list[str], reporter: Reporter, task: Asked
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Number the classes; drop held-out parts that come without labels; refuse missing labels."""
     parts = dict(found.parts)
@@ -73,6 +81,11 @@ def _splits(
             del parts[role]
     for part in parts.values():
         _require_labels(part)
+    targets = numbered_targets(parts, task)
+    if targets is not None:
+        notes += targets.notes
+        return targets.outputs, _with_targets(parts, targets, reporter)
+    notes += dict.fromkeys(f"{_capital(p.doubt)}." for p in parts.values() if p.doubt)
     classes, labels = encode({role: part.names for role, part in parts.items()}, found.classes)
     splits = {
         role: Split(
@@ -87,6 +100,30 @@ def _splits(
         for role, part in parts.items()
     }
     return classes, splits
+
+
+def _with_targets(parts: dict[str, Part], found: Numbered, reporter: Reporter) -> dict[str, Split]:
+    """Return splits of several labels an item, or of numbers."""
+    splits = {}
+    for role, own in found.splits.items():
+        part = parts[role]
+        groups = None if part.groups is None else np.array(part.groups, dtype=np.str_)[own.rows]
+        splits[role] = Split(
+            part.items,
+            own.rows,
+            own.strata,
+            found.outputs,
+            reporter,
+            groups,
+            part.metadata,
+            found.task,
+            own.values,
+        )
+    return splits
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _require_labels(part: Part) -> None:
@@ -128,12 +165,18 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
         whole.labels, fraction, seed=seed, keys=whole.ids, groups=groups
     )
     if len(second) == 0:
+        few, why = count(len(whole), "item"), ""
+        if whole.targets is None:
+            few += f" in {count(len(whole.classes), 'class', 'classes')}"
+            why = ": no class has two different items"
         raise DataError(
-            f"{count(len(whole), 'item')} in {count(len(whole.classes), 'class', 'classes')} are"
-            " too few to set a test split aside: no class has two different items",
+            f"{few} are too few to set a test split aside{why}",
             hint="add items, give a test split, or name the classes with label_column=NAME",
         )
     share = f"{fraction:.0%} of each class, seed {seed}"
+    if whole.targets is not None:
+        kind = "their values" if whole.task == "regression" else "their rarest labels"
+        share = f"{fraction:.0%}, with {kind} in proportion, seed {seed}"
     if groups is not None:
         held, every = len(np.unique(groups[second])), len(np.unique(groups))
         share = f"{held:,} of {count(every, 'group')} whole, seed {seed}"
@@ -154,15 +197,17 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
 
 def _note_contradictions(whole: Split, notes: list[str]) -> None:
     """Say that equal content appears under different classes."""
-    label_of: dict[str, set[int]] = {}
-    for key, label in zip(whole.ids, whole.labels.tolist(), strict=True):
-        label_of.setdefault(key, set()).add(label)
+    label_of: dict[str, set[str]] = {}
+    for key, label in zip(whole.ids, whole.y.tolist(), strict=True):
+        label_of.setdefault(key, set()).add(str(label))
     contradictory = sum(len(labels) > 1 for labels in label_of.values())
     if contradictory:
         verb = "appears" if contradictory == 1 else "appear"
         notes.append(
             f"{count(contradictory, 'image')} {verb} under more than one class; one of the labels"
             " must be wrong."
+            if whole.targets is None
+            else f"{count(contradictory, 'item')} {verb} with different targets; some are wrong."
         )
 
 
@@ -178,6 +223,20 @@ def _note_torn_groups(splits: dict[str, Split], notes: list[str]) -> None:
             f"{count(int(torn.sum()), 'test item')} of {len(test):,} {'has' if one else 'have'}"
             f" others of {'its' if one else 'their'} group in the training split (such as group"
             f" '{test.groups[torn][0]}'): the score says little about new groups."
+        )
+
+
+def _note_outputs(train: Split, notes: list[str]) -> None:
+    """Say which labels no training item has."""
+    assert train.targets is not None
+    if train.task != "multi-label":
+        return
+    occurs = train.targets.max(axis=0) > 0
+    never = [name for name, has in zip(train.classes, occurs, strict=True) if not has]
+    if never:
+        notes.append(
+            f"{count(len(never), 'label')} without any training item: {quoted(never, 5)}; nothing"
+            " can be learnt of them."
         )
 
 

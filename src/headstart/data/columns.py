@@ -14,6 +14,7 @@ import pyarrow.types as types
 from headstart.core.errors import DataError
 from headstart.core.wording import did_you_mean, quoted
 from headstart.data.formats import IMAGE_SUFFIXES
+from headstart.data.targets import Asked, zeros_and_ones
 
 _LABEL_NAMES = (
     "label", "labels", "class", "class_name", "classname", "class_label", "class_id", "classid",
@@ -174,6 +175,7 @@ def label_column(
     *,
     required: bool,
     group: str | None = None,
+    task: Asked = "auto",
 ) -> str | tuple[str, ...] | None:
     """Return the name of the column that holds the labels.
 
@@ -183,13 +185,15 @@ def label_column(
     Args:
         table: ``pyarrow.Table``.
         where: the table's name, for messages.
-        asked: the name the user gave, if any; or the names of one-hot columns, with commas.
+        asked: the name the user gave, if any; or the names of several columns, with commas.
         image: the image column.
         required: whether it is an error that there is none, or that several could be meant.
         group: the column of groups, which holds no labels unless asked for.
+        task: what the labels mean; numbers with fractions are labels of a regression alone.
 
     Returns:
-        The name; or the names of one-hot columns, of which exactly one is 1 in every row.
+        The name; or the names of several columns: one-hot ones, 0 and 1 of several labels, or
+        the targets of a regression.
 
     Raises:
         DataError: no such column; or ``required`` and no or several candidates.
@@ -198,27 +202,33 @@ def label_column(
         several = tuple(name.strip() for name in asked.split(","))
         for name in several:
             _require(table, name, where, "label_column")
-        one_hot_names(table, several, where)
+        if task == "classification":
+            one_hot_names(table, several, where)
         return several
     if asked is not None:
         _require(table, asked, where, "label_column")
         return asked
     rest = [f for f in table.schema if f.name not in (image, group) and not _is_index(f.name)]
+    lists = [f.name for f in rest if _is_list(f.type)]
     rest = [f for f in rest if _is_scalar(f.type) and not _holds_paths(table, f.name)]
     named = [f.name for f in rest if f.name.casefold() in _LABEL_NAMES]
-    candidates = named or [f.name for f in rest if not _holds_fractions(table, f)]
+    named += [name for name in lists if name.casefold() in _LABEL_NAMES]
+    candidates = named or _candidates(table, rest, lists, task)
     if len(candidates) == 1:
         return str(candidates[0])
     if not required:
         return None
     part = [f.name for f in rest if _zeros_and_ones(table, f.name) is not None]
     whole = len(part) > 1 and one_hot(table, part)
-    if whole and not named and set(candidates) <= set(part):
+    bits = len(part) > 1 and (whole or task in ("auto", "multi-label"))
+    if bits and not named and set(candidates) <= set(part):
         return tuple(part)
     if candidates:
         hint = "choose one with label_column=NAME"
         if whole:
             hint = f"of these, {quoted(part)} are one-hot: label_column='{','.join(part)}'"
+        elif bits:
+            hint += f", or several that hold 0 and 1: label_column='{','.join(part)}'"
         raise DataError(
             f"{where} has several columns that could hold the labels: {quoted(candidates, 12)}",
             hint=hint,
@@ -228,6 +238,24 @@ def label_column(
         " values",
         hint=f"{_columns_hint(table)}; choose one with label_column=NAME",
     )
+
+
+def _candidates(table: Any, rest: Sequence[Any], lists: list[str], task: Asked) -> list[str]:
+    """Return the columns that could hold the labels of a task, where no name says which."""
+    fractions = [f.name for f in rest if _holds_fractions(table, f)]
+    if task == "regression":
+        return fractions or [f.name for f in rest if not is_text(f.type)] or [f.name for f in rest]
+    if task == "multi-label" and lists:
+        return lists
+    whole = [f.name for f in rest if f.name not in fractions]
+    if task == "classification":
+        return whole
+    return whole or lists or fractions
+
+
+def are_classes(table: Any, names: Sequence[str], task: Asked) -> bool:
+    """Return whether several columns of labels are one-hot, so that they mean one class an item."""
+    return task == "classification" or (task == "auto" and one_hot(table, names))
 
 
 def one_hot(table: Any, names: Sequence[str]) -> bool:
@@ -250,7 +278,8 @@ def one_hot_names(
         raise DataError(
             f"the columns {quoted(names, 6)} of {where} are not one-hot: expected 0 and 1, and"
             " exactly one 1 in every row",
-            hint="headstart takes one class per image: name one column with label_column=NAME",
+            hint="task='multi-label' takes 0 and 1 of several labels an item, task='regression'"
+            " numbers; for one class an item name one column with label_column=NAME",
         )
     rows = zip(*(_zeros_and_ones(table, name) or () for name in names), strict=True)
     return tuple(names[row.index(1)] for row in rows)
@@ -258,15 +287,10 @@ def one_hot_names(
 
 def _zeros_and_ones(table: Any, name: str) -> list[int] | None:
     """Return the values of a column that holds 0 and 1 in any form; None for another."""
-    known = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
     column = table.column(name)
-    distinct = pc.unique(column).to_pylist()
-    if len(distinct) > 2:
+    if len(pc.unique(column)) > 2:
         return None
-    meaning = {value: known.get(str(value).strip().casefold()) for value in distinct}
-    if None in meaning.values():
-        return None
-    return [meaning[value] or 0 for value in column.to_pylist()]
+    return zeros_and_ones(column.to_pylist())
 
 
 def names_its_labels(table: Any) -> bool:
@@ -339,6 +363,12 @@ def _holds_paths(table: Any, name: str) -> bool:
         PurePosixPath(v.replace("\\", "/")).suffix.lower() in IMAGE_SUFFIXES for v in sample
     )
     return images > len(sample) // 2
+
+
+def _is_list(kind: Any) -> bool:
+    """Return whether a column holds lists of names or whole numbers: several labels an item."""
+    listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(listed) and (is_text(kind.value_type) or types.is_integer(kind.value_type))
 
 
 def _is_scalar(kind: Any) -> bool:

@@ -29,11 +29,15 @@ class Split:
     Attributes:
         items: the contents; several splits may share them.
         rows: ``(n,) int64``, which of ``items``, in order; duplicates are allowed.
-        labels: ``(n,) int64``, indices into ``classes``; −1 for an unlabelled item.
-        classes: class names; empty for unlabelled data.
+        labels: ``(n,) int64``, indices into ``classes``; −1 for an unlabelled item. Of several
+            labels an item, and of a regression, what divisions keep in proportion
+            (:mod:`headstart.core.strata`).
+        classes: class names, or names of the labels or targets; empty for unlabelled data.
         reporter: shown the progress of computing ids.
         groups: ``(n,)`` of text, what each item belongs to (a patient, a site, a film); None where
             nothing says so. Items of one group are never parted.
+        task: what the targets mean: ``classification``, ``multi-label`` or ``regression``.
+        targets: ``(n, k) float64``, memberships or numbers; None for a classification.
         metadata: what else the source says of its items, a ``pyarrow.Table`` with a row for each of
             ``items``; None where it says nothing.
     """
@@ -45,9 +49,16 @@ class Split:
     reporter: Reporter = field(default_factory=SilentReporter, repr=False)
     groups: NDArray[np.str_] | None = None
     metadata: Any = field(default=None, repr=False)
+    task: str = "classification"
+    targets: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def y(self) -> NDArray[Any]:
+        """What a head learns: class indices ``(n,)``, memberships or values ``(n, k)``."""
+        return self.labels if self.targets is None else self.targets
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -91,8 +102,13 @@ class Split:
         if index.dtype != bool:
             index = index.astype(np.int64)
         groups = None if self.groups is None else self.groups[index]
+        targets = None if self.targets is None else self.targets[index]
         return dataclasses.replace(
-            self, rows=self.rows[index], labels=self.labels[index], groups=groups
+            self,
+            rows=self.rows[index],
+            labels=self.labels[index],
+            groups=groups,
+            targets=targets,
         )
 
     def aligned_to(self, classes: Sequence[str]) -> Split:
@@ -101,6 +117,8 @@ class Split:
         Raises:
             DataError: the split has a class that is not among ``classes``.
         """
+        if self.targets is not None:
+            return self._with_outputs(classes)
         present = set(np.unique(self.labels).tolist()) - {UNLABELLED}
         position = {composed(name): i for i, name in enumerate(classes)}
         mine = [composed(name) for name in self.classes]
@@ -118,6 +136,34 @@ class Split:
         # the last entry serves UNLABELLED, which indexes from the end
         labels = mapping[self.labels].astype(np.int64)
         return dataclasses.replace(self, labels=labels, classes=tuple(classes))
+
+    def _with_outputs(self, outputs: Sequence[str]) -> Split:
+        """Return this split with the labels or targets of a head, in its order.
+
+        A label that no item has may be missing; a single target may have another name.
+        """
+        assert self.targets is not None
+        own = {composed(name): i for i, name in enumerate(self.classes)}
+        if self.task == "regression" and len(own) == len(outputs) == 1:
+            return dataclasses.replace(self, classes=tuple(outputs))
+        held = {name for name, i in own.items() if self.targets[:, i].any()}
+        wanted = [composed(name) for name in outputs]
+        what = "target" if self.task == "regression" else "label"
+        unknown = sorted(held - set(wanted))
+        missing = [name for name in wanted if name not in own and self.task == "regression"]
+        if unknown or missing:
+            raise DataError(
+                f"the head knows {count(len(wanted), what)} ({quoted(wanted, 5)}), but the data"
+                + (f" holds {quoted(unknown, 5)} as well" if unknown else "")
+                + (" and" if unknown and missing else "")
+                + (f" lacks {quoted(missing, 5)}" if missing else ""),
+                hint=f"name the columns of its {what}s with label_column=NAME,NAME",
+            )
+        targets = np.zeros((len(self), len(wanted)))
+        for at, name in enumerate(wanted):
+            if name in own:
+                targets[:, at] = self.targets[:, own[name]]
+        return dataclasses.replace(self, targets=targets, classes=tuple(outputs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +196,11 @@ class Dataset:
         """The split that is evaluated once and chooses nothing."""
         return self.splits["test"]
 
+    @property
+    def task(self) -> str:
+        """What the targets mean: ``classification``, ``multi-label`` or ``regression``."""
+        return next(iter(self.splits.values())).task
+
     def contradictions(self) -> tuple[tuple[str, str], ...]:
         """Return items of equal content with different labels, anywhere in the data.
 
@@ -158,12 +209,10 @@ class Dataset:
         Returns:
             Pairs (origin of the first such item, origin of the next), one for each content.
         """
-        seen: dict[str, tuple[int, str]] = {}
+        seen: dict[str, tuple[Any, str]] = {}
         found: dict[str, tuple[str, str]] = {}
         for split in self.splits.values():
-            for key, label, origin in zip(
-                split.ids, split.labels.tolist(), split.origins, strict=True
-            ):
+            for key, label, origin in zip(split.ids, split.y.tolist(), split.origins, strict=True):
                 first = seen.setdefault(key, (label, origin))
                 if first[0] != label:
                     found.setdefault(key, (first[1], origin))

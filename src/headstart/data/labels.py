@@ -182,6 +182,6 @@ def _whole_number_texts(texts: list[str | None], where: str) -> list[str | None]
 def _fractional(value: float | Decimal, where: str) -> DataError:
     return DataError(
         f"{where} holds fractional numbers such as {value:g}, expected classes",
-        hint="headstart classifies; name another column with label_column=NAME, or turn the values"
-        " into classes first",
+        hint="task='regression' predicts numbers; for classes name another column with"
+        " label_column=NAME",
     )

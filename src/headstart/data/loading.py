@@ -41,6 +41,7 @@ from headstart.data.source import (
     is_table,
     registered_sources,
 )
+from headstart.data.targets import Asked
 from headstart.data.walking import existing
 
 
@@ -60,6 +61,7 @@ def load_data(
     test: str | None = None,
     splits: Splits = "auto",
     value_range: ValueRange | None = None,
+    task: Asked = "auto",
     test_fraction: float = 0.2,
     seed: int = 0,
     digest_memo: DigestMemo | None = None,
@@ -86,7 +88,8 @@ def load_data(
         image_column: a table's column of image bytes or paths; found by itself where
             unambiguous.
         label_column: a table's column of labels; likewise. Names with commas between them are
-            one-hot columns: ``"healthy,rust,scab"``.
+            several columns: one-hot ones (``"healthy,rust,scab"``), 0 and 1 of several labels an
+            item, or the numbers of a regression (``"x,y"``).
         text_column: a table's column of texts; likewise, where the items are texts.
         kind: ``image`` or ``text``, where a source might be read as either; a command gives what
             its backbone takes. None: images where there are any.
@@ -109,6 +112,11 @@ def load_data(
         value_range: the values of black and white, such as ``(0, 4095)`` for 12 bits, where the
             type of arrays does not say so, or files use fewer bits than they have. None: see
             :mod:`headstart.data.levels` for arrays and :mod:`headstart.data.decoding` for files.
+        task: what the labels mean: ``classification`` (one class an item), ``multi-label`` (any
+            number of labels an item) or ``regression`` (numbers). ``auto``: what they look like,
+            told with the reason. Several labels come from a column of lists, of texts with ``|``,
+            ``;`` or ``,`` between the labels, several columns of 0 and 1, or files that lie in
+            several class folders.
         test_fraction: share of each class that is set aside where the source has no test split;
             0.2 leaves most items to learn from.
         seed: decides which items are set aside. The choice depends on their content, not on
@@ -141,10 +149,11 @@ def load_data(
         test=test,
         splits=splits,
         value_range=value_range,
+        task=task,
         memo=digest_memo,
         reporter=reporter,
     )
-    return assemble(_read(source, request), test_fraction, seed, reporter)
+    return assemble(_agreeing(source, request), test_fraction, seed, reporter, task)
 
 
 def load_test_data(
@@ -162,6 +171,7 @@ def load_test_data(
     test: str | None = None,
     splits: Splits = "auto",
     value_range: ValueRange | None = None,
+    task: Asked = "auto",
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
 ) -> Dataset:
@@ -192,10 +202,11 @@ def load_test_data(
         test=test,
         splits=splits,
         value_range=value_range,
+        task=task,
         memo=digest_memo,
         reporter=reporter,
     )
-    return assemble_test(_read(source, request), reporter)
+    return assemble_test(_agreeing(source, request), reporter, task)
 
 
 def load_training_data(
@@ -211,6 +222,7 @@ def load_training_data(
     train: str | None = None,
     splits: Splits = "auto",
     value_range: ValueRange | None = None,
+    task: Asked = "auto",
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
 ) -> Dataset:
@@ -236,10 +248,11 @@ def load_training_data(
         train=train,
         splits=splits,
         value_range=value_range,
+        task=task,
         memo=digest_memo,
         reporter=reporter,
     )
-    return assemble_training(_read(source, request), reporter)
+    return assemble_training(_agreeing(source, request), reporter, task)
 
 
 def load_items(
@@ -299,7 +312,8 @@ def load_items(
     for note in found.notes:
         reporter.note(note)
     part = next(iter(found.parts.values()))
-    classes, labels = encode({"all": part.names}, found.classes)
+    named = (None,) * len(part.items) if part.targets is not None else part.names
+    classes, labels = encode({"all": named}, found.classes)
     rows = np.arange(len(part.items), dtype=np.int64)
     return Split(part.items, rows, labels["all"], classes, reporter)
 
@@ -365,6 +379,18 @@ BUILT_IN: tuple[SourceKind, ...] = (
     ),
 )  # fmt: skip
 """The kinds of sources, in the order in which they are tried."""
+
+
+def _agreeing(source: Any, request: Request) -> Source:
+    """Read a source; where only some splits look like another task, that task counts for all."""
+    found = _read(source, request)
+    tasks = {"" if p.targets is None else p.targets.task for p in found.parts.values()}
+    labelled = {r: p for r, p in found.parts.items() if set(p.names) != {None}}
+    other = tasks - {""}
+    if request.task != "auto" or len(other) != 1 or len(labelled) < 2 or tasks == other:
+        return found
+    task = next(iter(other))
+    return _read(source, dataclasses.replace(request, task=task))  # type: ignore[arg-type]
 
 
 def _read(source: Any, request: Request) -> Source:

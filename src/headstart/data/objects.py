@@ -29,9 +29,9 @@ from headstart.data.items import (
     TextItems,
     read_file,
 )
-from headstart.data.labels import class_names
 from headstart.data.levels import ValueRange
 from headstart.data.source import WHOLE, Part, Request, Source, roles, split_keys, unlabelled
+from headstart.data.targets import read_columns, read_labels, read_matrix
 
 
 def is_hub_dataset(source: Any) -> bool:
@@ -138,6 +138,7 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
         item,
         required=request.labels_required,
         group=request.group_column,
+        task=request.task,
     )
     group = columns.group_column(schema, name, request.group_column)
     items = (
@@ -156,13 +157,20 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
         about = dataset.with_format("arrow").select_columns(scalar.schema.names)[:]
     if isinstance(label, tuple):
         table = dataset.with_format("arrow").select_columns(list(label))[:]
-        where = f"the one-hot columns of {name}"
-        return Part(items, columns.one_hot_names(table, label), where, groups, about), None
+        if columns.are_classes(table, label, request.task):
+            where = f"the one-hot columns of {name}"
+            return Part(items, columns.one_hot_names(table, label), where, groups, about), None
+        where = f"the columns {quoted(label, 3)} of {name}"
+        many = read_columns({c: table.column(c).to_pylist() for c in label}, where, request.task)
+        return Part(items, many.names, where, groups, about, many.targets), None
     kind = features[label]
+    if hasattr(kind, "feature"):  # a list of them
+        kind = kind.feature
     declared = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
     where = f"column '{label}' of {name}"
     values = _hub_values(dataset, label)
-    return Part(items, tuple(class_names(values, where, declared)), where, groups, about), declared
+    said = read_labels(values, where, request.task, declared, label)
+    return Part(items, said.names, where, groups, about, said.targets, said.doubt), declared
 
 
 def _hub_values(dataset: Any, column: str) -> list[Any]:
@@ -227,7 +235,11 @@ def read_torch_dataset(
         targets = _read_targets(source, name, request.reporter)
     if targets is None:
         return unlabelled(items, where), None
-    return Part(items, tuple(class_names(targets, where, declared)), where), declared
+    if isinstance(targets, np.ndarray) and targets.ndim == 2:
+        said = read_matrix(targets, where, request.task)
+    else:
+        said = read_labels(targets, where, request.task, declared)
+    return Part(items, said.names, where, None, None, said.targets, said.doubt), declared
 
 
 def read_whole_torch_dataset(source: Any, request: Request) -> Source:
@@ -314,11 +326,11 @@ def _targets(source: Any) -> Any:
     if targets is None or getattr(source, "target_transform", None) is not None:
         return None
     array = as_array(targets)
-    return array if array.ndim == 1 and len(array) == len(source) else None
+    return array if array.ndim in (1, 2) and len(array) == len(source) else None
 
 
-def _read_targets(source: Any, name: str, reporter: Reporter) -> list[Any]:
-    targets = []
+def _read_targets(source: Any, name: str, reporter: Reporter) -> Any:
+    targets: list[Any] = []
     with reporter.task("Reading labels", len(source), "items") as task:
         for i in range(len(source)):
             try:
@@ -331,6 +343,9 @@ def _read_targets(source: Any, name: str, reporter: Reporter) -> list[Any]:
                     hint="give the data set an attribute 'targets' with all labels, so that bad"
                     " items can be skipped",
                 ) from error
-            targets.append(label.item() if hasattr(label, "item") else label)
+            whole = np.ndim(label) == 0 and hasattr(label, "item")
+            targets.append(label.item() if whole else label)
             task.advance()
+    if targets and all(np.ndim(one) == 1 and hasattr(one, "shape") for one in targets):
+        return np.stack([as_array(one) for one in targets])
     return targets

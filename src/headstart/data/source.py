@@ -13,6 +13,7 @@ from headstart.core.wording import quoted
 from headstart.data.items import DigestMemo, Items
 from headstart.data.levels import ValueRange
 from headstart.data.roles import overridden, role_of
+from headstart.data.targets import Asked, RawTargets
 from headstart.data.walking import files_in
 
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
@@ -41,6 +42,7 @@ class Request:
         splits: ``auto``: names such as train and test say what is a split. ``none``: they say
             nothing; every folder is a class, and no column divides a table.
         value_range: the values of black and white, where types do not say.
+        task: what labels mean; ``auto``: what they look like.
         labels_required: whether it is an error that there are no labels.
         memo: remembers digests of files between sessions.
         reporter: shown the progress of reading.
@@ -59,6 +61,7 @@ class Request:
     test: str | None = None
     splits: Splits = "auto"
     value_range: ValueRange | None = None
+    task: Asked = "auto"
     labels_required: bool = True
     memo: DigestMemo | None = None
     reporter: Reporter = field(default_factory=SilentReporter)
@@ -70,10 +73,13 @@ class Part:
 
     Attributes:
         items: its items, in the source's order.
-        names: class name of every item; None for one without a label.
+        names: class name of every item; None for one without a label; empty where ``targets`` say
+            it.
         where: what to call the labels in messages.
         groups: what every item belongs to; None where nothing says so.
         metadata: what else the source says of every item, a ``pyarrow.Table`` in the items' order.
+        targets: of any other task than classification; None for classes.
+        doubt: what is to be said of how the labels were read, a sentence; empty for none.
     """
 
     items: Items
@@ -81,6 +87,8 @@ class Part:
     where: str
     groups: tuple[str, ...] | None = None
     metadata: Any = None
+    targets: RawTargets | None = None
+    doubt: str = ""
 
 
 def unlabelled(items: Items, where: str) -> Part:

@@ -18,7 +18,7 @@ from headstart.data.image_paths import image_folder, require_some_file, with_suf
 from headstart.data.item_columns import item_column
 from headstart.data.item_groups import groups_of_values
 from headstart.data.items import ArrowItems, Items, TextItems
-from headstart.data.labels import MISSING_TEXT, class_names
+from headstart.data.labels import MISSING_TEXT
 from headstart.data.roles import NO_ROLE, folder_roles, role_of
 from headstart.data.source import (
     WHOLE,
@@ -31,6 +31,7 @@ from headstart.data.source import (
     unlabelled,
 )
 from headstart.data.table_files import FROM_TEXT, distinct, read_table
+from headstart.data.targets import read_columns, read_labels
 from headstart.data.walking import existing, survey
 
 
@@ -106,7 +107,13 @@ def _label_of(table: Any, request: Request) -> str | None:
     try:
         item = item_column(table, "train", Path(), request).name
         found = columns.label_column(
-            table, "train", request.label_column, item, required=True, group=request.group_column
+            table,
+            "train",
+            request.label_column,
+            item,
+            required=True,
+            group=request.group_column,
+            task=request.task,
         )
     except DataError:
         return None  # whoever reads the table says what is wrong with it
@@ -333,6 +340,7 @@ def _part(
             item,
             required=request.labels_required,
             group=request.group_column,
+            task=request.task,
         )
     items: Items
     if kind == "text":
@@ -350,16 +358,20 @@ def _part(
         return unlabelled(items, name)
     about = columns.metadata(table, (item, *([label] if isinstance(label, str) else label)))
     if isinstance(label, tuple):
-        where = f"the one-hot columns of {name}"
-        return Part(items, columns.one_hot_names(table, label), where, groups, about)
+        if columns.are_classes(table, label, request.task):
+            where = f"the one-hot columns of {name}"
+            return Part(items, columns.one_hot_names(table, label), where, groups, about)
+        where = f"the columns {quoted(label, 3)} of {name}"
+        found = read_columns({one: _label_values(table, one) for one in label}, where, request.task)
+        return Part(items, found.names, where, groups, about, found.targets)
     where = f"column '{label}' of {name}"
     try:
-        names = tuple(class_names(_label_values(table, label), where))
+        found = read_labels(_label_values(table, label), where, request.task, output=label)
     except DataError:
         if request.labels_required or request.label_column is not None:
             raise
         return unlabelled(items, where)  # it was only a guess that these are labels
-    return Part(items, names, where, groups, about)
+    return Part(items, found.names, where, groups, about, found.targets, found.doubt)
 
 
 def _groups(table: Any, name: str, request: Request) -> tuple[str, ...] | None:

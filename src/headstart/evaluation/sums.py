@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from headstart.core.records import Interval, Score
+from headstart.core.row_keys import Keys, numbered
 from headstart.evaluation.intervals import LEVEL, alike_limits
 
 FloatArray = NDArray[np.float64]
@@ -23,6 +24,7 @@ def figures_of_means(
     statistic: Callable[[FloatArray], FloatArray],
     kinds: tuple[Kind, ...],
     *,
+    groups: Keys | None = None,
     level: float = LEVEL,
 ) -> tuple[Score, ...]:
     """Return figures that follow from means over items, each with its interval.
@@ -35,33 +37,52 @@ def figures_of_means(
         columns: ``(n, m)``, what is averaged, of each item.
         statistic: means ``(..., m)`` → figures ``(..., f)``.
         kinds: of the ``f`` figures.
+        groups: what every item belongs to: then a group is left out in turn, not an item.
         level: the confidence level.
 
     Returns:
         ``f`` scores, without an interval for a single item.
     """
+    items, values = len(columns), statistic(columns.mean(axis=0))
+    sizes = np.ones(items)
+    if groups is not None:
+        of, names = numbered(groups)
+        sizes = np.bincount(of, minlength=len(names)).astype(np.float64)
+        summed = np.zeros((len(names), columns.shape[1]))
+        np.add.at(summed, of, columns)
+        columns = summed
     n = len(columns)
-    values = statistic(columns.mean(axis=0))
     if n < 2:
         return tuple(Score(float(value), None) for value in values)
     total = columns.sum(axis=0)
     without = np.concatenate(
-        [statistic((total - columns[at : at + _ROWS]) / (n - 1)) for at in range(0, n, _ROWS)]
+        [
+            statistic((total - columns[at : at + _ROWS]) / (items - sizes[at : at + _ROWS, None]))
+            for at in range(0, n, _ROWS)
+        ]
     )
     t = float(stdtrit(n - 1, 0.5 + level / 2))
     return tuple(
-        _score(float(value), found, kind, t, level)
+        _score(float(value), found, kind, t, level, None if groups is None else items)
         for value, found, kind in zip(values, without.T, kinds, strict=True)
     )
 
 
-def _score(value: float, without: FloatArray, kind: Kind, t: float, level: float) -> Score:
+def _score(
+    value: float, without: FloatArray, kind: Kind, t: float, level: float, items: int | None
+) -> Score:
     n = len(without)
+
+    def interval(low: float, high: float) -> Interval:
+        if items is None:
+            return Interval(low, high, level, "jackknife", n)
+        return Interval(low, high, level, "groups", n, items)
+
     if kind == "share":
         variance = _variance(without)
         alike = value * (1 - value) / variance if variance > 0 else float(n)
         low, high = alike_limits(value, alike, t)
-        return Score(value, Interval(low, high, level, "jackknife", n))
+        return Score(value, interval(low, high))
     sizes = without if kind == "size" else 1.0 - without
     size = value if kind == "size" else 1.0 - value
     if size <= 0 or sizes.min() <= 0:
@@ -70,7 +91,7 @@ def _score(value: float, without: FloatArray, kind: Kind, t: float, level: float
     low, high = size / factor, size * factor
     if kind == "explained":
         low, high = 1.0 - high, 1.0 - low
-    return Score(value, Interval(low, high, level, "jackknife", n))
+    return Score(value, interval(low, high))
 
 
 def _variance(without: FloatArray) -> float:

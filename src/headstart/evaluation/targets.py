@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import HeadError
+from headstart.core.strata import strata_of_memberships, strata_of_values
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
@@ -34,6 +35,17 @@ class Targets:
     def labels(self) -> IntArray | None:
         """Class indices ``(n,)``; None for targets of any other kind."""
         return self.values if self.values.ndim == 1 else None
+
+    @property
+    def levels(self) -> IntArray:
+        """What divisions into parts keep in proportion ``(n,)``: the classes, or in their place
+        the rarest label of each item, or which tenth of the values it lies in.
+        """
+        if self.strata is not None:
+            return self.strata
+        if set(np.unique(self.values).tolist()) <= {0.0, 1.0}:
+            return strata_of_memberships(self.values)
+        return strata_of_values(self.values)
 
     @property
     def order(self) -> IntArray:

@@ -15,10 +15,11 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from headstart.core.errors import HeadError
+from headstart.core.records import Evaluation
 from headstart.core.wording import did_you_mean
 from headstart.evaluation.classification import evaluate
-from headstart.evaluation.multi_label import evaluate_multi_label
-from headstart.evaluation.regression import evaluate_regression
+from headstart.evaluation.multi_label import MultiLabelEvaluation, evaluate_multi_label
+from headstart.evaluation.regression import RegressionEvaluation, evaluate_regression
 from headstart.evaluation.targets import (
     FloatArray,
     Targets,
@@ -57,6 +58,7 @@ class Task:
             record of scores with intervals.
         constant: checked targets → ``(k,)``, the best outputs that know no features: the baseline.
         constant_name: what that baseline is called.
+        record: what ``evaluate`` returns.
         loss_label: axis title of the loss.
     """
 
@@ -70,6 +72,7 @@ class Task:
     evaluate: Callable[..., Any]
     constant: Callable[[Targets], FloatArray]
     constant_name: str
+    record: type
     loss_label: str = "loss (nats)"
 
 
@@ -177,6 +180,7 @@ CLASSIFICATION = Task(
     evaluate=evaluate,
     constant=_class_shares,
     constant_name="majority class",
+    record=Evaluation,
 )
 MULTI_LABEL = Task(
     name="multi-label",
@@ -189,6 +193,7 @@ MULTI_LABEL = Task(
     evaluate=evaluate_multi_label,
     constant=_label_shares,
     constant_name="labels that most items have",
+    record=MultiLabelEvaluation,
 )
 REGRESSION = Task(
     name="regression",
@@ -201,6 +206,7 @@ REGRESSION = Task(
     evaluate=evaluate_regression,
     constant=lambda targets: targets.values.mean(axis=0),
     constant_name="mean of the training targets",
+    record=RegressionEvaluation,
     loss_label="mean squared error",
 )
 TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTI_LABEL, REGRESSION)}

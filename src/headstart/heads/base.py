@@ -19,12 +19,13 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 import safetensors
 import safetensors.numpy
+from scipy.special import logit
 
 from headstart.core.errors import HeadError
 from headstart.core.files import write_bytes, write_text
 from headstart.core.fingerprints import sha256
 from headstart.evaluation.targets import FloatArray
-from headstart.evaluation.tasks import task_named
+from headstart.evaluation.tasks import CLASSIFICATION, task_named
 from headstart.heads.features import Features, blocks, rows_to_predict
 
 ARRAYS_FILE = "head.safetensors"
@@ -52,12 +53,16 @@ class Head(ABC):
         rounds_by_company: whether a row's outputs depend, in the last digits, on how many rows are
             computed together, since products are in single precision.
         temperature: the calibration divisor of the log-probabilities; 1 is uncalibrated.
+        thresholds: ``(n_classes,)`` in (0, 1), the probability above which each label is predicted
+            by a multi-label head; None: 0.5. For a classifier the shares of classes that its
+            probabilities are corrected by, so that they are those of classes equally frequent.
     """
 
     kind: ClassVar[str]
     rounds_by_company: ClassVar[bool] = False
     task: str
     temperature: float
+    thresholds: FloatArray | None = None
 
     @property
     @abstractmethod
@@ -112,7 +117,7 @@ class Head(ABC):
         rows = rows_to_predict(x, self.n_features)
         found = self._probabilities(rows)
         if len(rows) * self.n_classes <= _MOST_PROBABILITIES:
-            return found.of_logits(self.decision(rows) / self.temperature)
+            return found.of_logits(self._corrected(self.decision(rows)))
         whole = np.empty(found.shape)
         for part, p in found.blocks():
             whole[part] = p
@@ -146,11 +151,30 @@ class Head(ABC):
             ``(n,) int64`` class indices; ``(n, n_classes) int64`` of 0 and 1 for a multi-label
             head; ``(n, n_classes) float64`` values for a regression.
         """
-        rows, predict = rows_to_predict(x, self.n_features), task_named(self.task).predict
+        rows, of_outputs = rows_to_predict(x, self.n_features), task_named(self.task).predict
+
+        def predict(outputs: FloatArray) -> np.ndarray:
+            return of_outputs(self._thresholded(outputs))
+
         if len(rows) * self.n_classes <= _MOST_PROBABILITIES:
             return predict(self.decision(rows))
         parts = [predict(self.decision(rows[part])) for part in self._parts(len(rows))]
         return np.concatenate(parts)
+
+    def _corrected(self, outputs: FloatArray) -> FloatArray:
+        """Return outputs over the temperature, corrected for the shares of classes."""
+        logits = outputs / self.temperature
+        if self.thresholds is None or self.task != CLASSIFICATION.name:
+            return logits
+        return logits - np.log(self.thresholds)
+
+    def _thresholded(self, outputs: FloatArray) -> FloatArray:
+        """Return outputs that are above 0, or largest, for what is predicted."""
+        if self.thresholds is None:
+            return outputs
+        if self.task == CLASSIFICATION.name:
+            return self._corrected(outputs)
+        return cast(FloatArray, outputs / self.temperature - logit(self.thresholds))
 
     def _parts(self, n: int) -> Iterator[slice]:
         return blocks(n, max(256, _AT_ONCE // self.n_classes))
@@ -164,6 +188,21 @@ class Head(ABC):
         copy.__dict__["temperature"] = float(temperature)
         return copy
 
+    def with_thresholds(self, thresholds: np.ndarray | None) -> Self:
+        """Return the same head with other thresholds ``(n_classes,)``, each in (0, 1)."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        if thresholds is None:
+            copy.__dict__.pop("thresholds", None)
+            return copy
+        values = np.asarray(thresholds, dtype=np.float64)
+        if values.shape != (self.n_classes,) or not ((values > 0) & (values < 1)).all():
+            raise HeadError(
+                f"expected {self.n_classes} thresholds between 0 and 1, found {values.shape}"
+            )
+        copy.__dict__["thresholds"] = values
+        return copy
+
     def pack(self) -> tuple[Arrays, dict[str, Any]]:
         """Return the head as arrays and plain JSON values; :func:`unpack_head` is the inverse."""
         arrays, options = self.state()
@@ -175,6 +214,7 @@ class Head(ABC):
             "n_features": self.n_features,
             "n_classes": self.n_classes,
             "temperature": self.temperature,
+            **({} if self.thresholds is None else {"thresholds": self.thresholds.tolist()}),
             "options": options,
             "arrays": {
                 name: {"dtype": str(array.dtype), "shape": list(array.shape)}
@@ -222,7 +262,7 @@ class HeadProbabilities:
 
     def __getitem__(self, rows: Any, /) -> FloatArray:
         """Return the probabilities of some rows, ``(m, k)``."""
-        return self.of_logits(self.head.decision(self.rows[rows]) / self.head.temperature)
+        return self.of_logits(self.head._corrected(self.head.decision(self.rows[rows])))
 
     def blocks(self) -> Iterator[tuple[slice, FloatArray]]:
         """Yield the probabilities of all rows in order, some rows at a time."""
@@ -278,7 +318,13 @@ def unpack_head(arrays: Arrays, document: Mapping[str, Any], where: str) -> Head
     wanted = (document["task"], document["n_features"], document["n_classes"])
     if found != wanted:
         raise HeadError(f"the head in {where} says {wanted}, its arrays say {found}")
-    return head.with_temperature(document["temperature"])
+    head = head.with_temperature(document["temperature"])
+    given = document.get("thresholds")
+    if given is None:
+        return head
+    if not isinstance(given, list) or not all(isinstance(v, int | float) for v in given):
+        raise HeadError(f"the thresholds of the head in {where} are no numbers")
+    return head.with_thresholds(np.array(given, dtype=np.float64))
 
 
 def expect_arrays(

@@ -96,10 +96,16 @@ def _fit_ridge(rows: TrainingRows, options: RidgeOptions) -> Trained:
         keys=rows.keys,
         groups=rows.groups,
     )
+    held_out = None
+    if rows.task == "multi-label" and path.left_out is not None:
+        from scipy.special import expit
+
+        held_out = expit(path.left_out / path.head.temperature)
     if given:
-        return Trained(path.head)
+        return Trained(path.head, held_out_probabilities=held_out)
     chosen = {"alpha": path.alphas[path.chosen]}
-    return Trained(path.head, chosen, (_ridge_curve(path),), path.notes)
+    curves = (_ridge_curve(path),)
+    return Trained(path.head, chosen, curves, path.notes, held_out_probabilities=held_out)
 
 
 def _ridge_curve(path: RidgePath) -> Curve:

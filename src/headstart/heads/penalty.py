@@ -117,7 +117,7 @@ def choose_linear(
             {"tolerance": tolerance, "order": rows.order, **fixed},
         )
     divided = make_folds(
-        np.zeros(len(rows.targets), np.int64) if rows.strata is None else rows.strata,
+        rows.levels,
         folds,
         seed=seed,
         keys=rows.keys,
@@ -138,7 +138,7 @@ def choose_linear(
             " different items and nothing can be held out"
         )
     else:
-        notes += divided.notes
+        notes += divided.notes if rows.strata is not None else ()
         path = fit_logistic_path(
             rows.x,
             rows.targets,
@@ -193,7 +193,8 @@ class _Different:
     Attributes:
         x: features ``(m, d)``.
         targets: ``(m,)`` or ``(m, k)``.
-        strata: ``(m,)``, what folds are stratified by; None where there are no classes.
+        strata: ``(m,)``, classes, by which probabilities are calibrated; None where there are none.
+        levels: ``(m,)``, what folds keep in proportion.
         weight, keys, groups: of these rows.
         order: ``(m,)``, in which they are summed up; None: as they lie.
         inverse: ``(n,)``, which of them each row is.
@@ -202,6 +203,7 @@ class _Different:
     x: Features
     targets: np.ndarray
     strata: np.ndarray | None
+    levels: np.ndarray
     weight: FloatArray | None
     keys: RowKeys
     groups: Keys | None
@@ -229,18 +231,19 @@ def _different(
     keys: RowKeys,
     groups: Keys | None,
 ) -> _Different:
-    targets, strata = encoded.values, encoded.strata
+    targets, strata, levels = encoded.values, encoded.strata, encoded.levels
     every = np.arange(len(targets))
     if isinstance(x, StreamedFeatures):
-        return _Different(x, targets, strata, weight, keys, groups, None, every)
+        return _Different(x, targets, strata, levels, weight, keys, groups, None, every)
     found = distinct_rows(x, keys, targets, weight)
     rows = found.rows
     if not found.merged:
-        return _Different(x, targets, strata, weight, keys, groups, rows, every)
+        return _Different(x, targets, strata, levels, weight, keys, groups, rows, every)
     return _Different(
         x[rows],
         targets[rows],
         None if strata is None else strata[rows],
+        levels[rows],
         found.counts,
         keys.take(rows),
         take_keys(linked_groups(keys, groups), rows),

@@ -15,7 +15,7 @@ from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run_folder import Run
 from headstart.commands.run_page import fit_page
 from headstart.commands.run_report import find_mistakes
-from headstart.core.records import to_plain
+from headstart.core.records import Baseline, Evaluation, to_plain
 from headstart.core.wording import count, format_percent, format_seconds, singular
 from headstart.data import Split
 from headstart.finetuning.outcome import Trained
@@ -39,13 +39,14 @@ def finetune_page(
         test: the test split that was evaluated.
         probabilities: ``(n_test, n_classes)``, what the network said of it.
     """
+    assert isinstance(run.evaluation, Evaluation)
     page = fit_page(
         run.evaluation,
         title=f"{run.configuration['data']}: {run.backbone.name} fine-tuned by {plan.recipe}",
         subtitle=f"{run.n_train:,} training, {plan.n_validation:,} validation and"
         f" {count(run.n_test, f'test {singular(run.backbone.inputs.unit)}')};"
         f" {count(len(run.tuned), 'tensor')} of the backbone changed",
-        baselines=run.baselines,
+        baselines=[each for each in run.baselines if isinstance(each, Baseline)],
         curves=run.curves,
         configuration={"backbone": run.spec.plain(), **to_plain(dict(run.configuration))},
         environment=run.environment,

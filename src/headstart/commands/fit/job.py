@@ -14,18 +14,21 @@ from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
 from headstart.commands.own_classifier import head_without_labels, zero_label_baseline
 from headstart.commands.recall import recalled_backbone
+from headstart.commands.references import references
 from headstart.commands.results import among, baselines_once, trained_once
 from headstart.commands.run_folder import Run
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
+from headstart.commands.scoring import evaluated, outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.commands.torn_groups import torn_group_notes
-from headstart.core.errors import DataError
-from headstart.core.records import Baseline
-from headstart.evaluation import evaluate as score
-from headstart.heads.registry import Trained, TrainingRows, head_for
+from headstart.core.errors import ConfigError, DataError
+from headstart.core.records import Baseline, Reference
+from headstart.evaluation.tasks import CLASSIFICATION, TASKS
+from headstart.heads.registry import Trained, TrainingRows, head_fault, head_for
 from headstart.heads.started import fit_started
+from headstart.heads.thresholds import with_thresholds
 
 
 @holds_folder
@@ -67,8 +70,12 @@ def fit(
     session = Session(run)
     with session.clock("load"):
         call, network, dataset = open_call(
-            session, call, lambda spec: recalled_backbone(spec, session.cache.store)
+            session,
+            call,
+            lambda spec: recalled_backbone(spec, session.cache.store),
+            tasks=tuple(TASKS),
         )
+        _require_head(config, dataset.task)
     dataset = fewer_labels(dataset, config.labels_per_class, session, run.seed)
     folder = session.folder(f"{dataset.name}-{config.start or config.head}")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
@@ -77,7 +84,8 @@ def fit(
     session.say_what_binds(network.inputs.unit)
     # A head that begins as a classifier knows classes that no training item has.
     session.say(*embedded.cache_notes(), *(() if config.start else embedded.unseen_notes()))
-    session.say(*torn_group_notes(embedded, run.seed))
+    if embedded.train.targets is None:
+        session.say(*torn_group_notes(embedded, run.seed))
     fingerprints = embedded.fingerprints(network, session.run)
     with session.clock("fit"):
         trained, found = _trained(fingerprints, embedded, network, config, session)
@@ -85,10 +93,8 @@ def fit(
     if found:
         session.say("this head was trained before on the same rows: taken unchanged")
     with session.clock("evaluate"):
-        probabilities = trained.head.likelihoods(embedded.test_rows())
-        evaluation = score(
-            embedded.test.labels, probabilities, dataset.classes, groups=embedded.test.groups
-        )
+        outputs = outputs_of(trained.head, embedded.test_rows())
+        evaluation = evaluated(trained.head, embedded.test, outputs)
         baselines = (
             _baselines(fingerprints, embedded, network, config, session) if config.baselines else ()
         )
@@ -100,16 +106,20 @@ def fit(
         evaluation=evaluation,
         baselines=baselines,
         curves=trained.curves,
-        configuration={"data": dataset.name, "chosen": dict(trained.chosen)},
+        configuration={
+            "data": dataset.name,
+            "task": dataset.task,
+            "chosen": dict(trained.chosen),
+        },
         fingerprints=fingerprints,
         backbone=network,
         folder=folder,
         rows=None if folder is None else embedded.kept(),
-        commands=_compared(call, trained),
+        commands=_compared(call, trained) if embedded.train.targets is None else (),
     )
     if folder is not None:
         with publishing_run(folder) as place:
-            write_run(made, place, embedded.test, probabilities)
+            write_run(made, place, embedded.test, outputs)
     return made
 
 
@@ -124,7 +134,7 @@ def _trained(
     if config.start is not None:
         return _started(fingerprints, embedded, network, config, session)
     present = np.unique(embedded.train.labels)
-    if len(present) < 2:
+    if embedded.train.targets is None and len(present) < 2:
         raise DataError(
             f"the training split holds one class only ('{embedded.train.classes[present[0]]}')",
             hint="a classifier needs items of two classes or more",
@@ -137,6 +147,9 @@ def _trained(
         "folds": config.folds,
         "seed": session.run.seed,
         "divided": "by content",
+        "task": embedded.train.task,
+        "class_weight": config.class_weight,
+        "threshold": config.threshold,
         **among(head_for(config.head, config.head_options).name),
     }
     return trained_once(session.cache.store, key, lambda: _train(embedded, config, session))
@@ -178,16 +191,17 @@ def _compared(call: Call, trained: Trained) -> tuple[str, ...]:
 
 def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:
     kind = head_for(config.head, config.head_options)
-    settings = kind.settings(config.head_options, folds=config.folds)
-    return kind.fit(_rows(embedded, session), settings)
+    settings, rows = kind.settings(config.options(), folds=config.folds), _rows(embedded, session)
+    return with_thresholds(kind.fit(rows, settings), rows, config.threshold)
 
 
 def _rows(embedded: Embedded, session: Session) -> TrainingRows:
     train = embedded.train
     return TrainingRows(
         embedded.train_rows(),
-        train.labels,
+        train.y,
         len(train.classes),
+        task=train.task,
         keys=train.ids,
         groups=train.groups,
         names=train.classes,
@@ -196,23 +210,48 @@ def _rows(embedded: Embedded, session: Session) -> TrainingRows:
     )
 
 
+def _require_head(config: FitConfig, task: str) -> None:
+    """Refuse a head, or settings, that have no meaning for the task of the data."""
+    kind = head_for(config.head, config.head_options)
+    fault = head_fault(kind.name, task)
+    faults = [] if fault is None else [fault]
+    if task != CLASSIFICATION.name:
+        named: dict[str, Any] = {"class_weight": config.class_weight, "start": config.start}
+        named["labels_per_class"] = config.labels_per_class
+        faults += [
+            f"{name} has no meaning for {task}: no item is of one class"
+            for name, value in named.items()
+            if value is not None
+        ]
+    if config.threshold not in ("auto", "half") and task == "regression":
+        faults.append("threshold has no meaning for regression: numbers are predicted")
+    if config.threshold == "f1" and task == CLASSIFICATION.name:
+        faults.append("threshold='f1' is for several labels an item; classes take 'balanced'")
+    if faults:
+        raise ConfigError(tuple(faults))
+
+
 def _baselines(
     fingerprints: Mapping[str, str],
     embedded: Embedded,
     network: Backbone,
     config: FitConfig,
     session: Session,
-) -> tuple[Baseline, ...]:
+) -> tuple[Baseline | Reference, ...]:
     train, test, seed = embedded.train, embedded.test, session.run.seed
     inputs, store = network.inputs, session.cache.store
-    zero, notes = zero_label_baseline(
-        store, network, fingerprints, test, embedded.test_rows(), config.class_names
-    )
-    session.say(*notes)
+    zero: tuple[Baseline, ...] = ()
+    if train.targets is None:
+        zero, notes = zero_label_baseline(
+            store, network, fingerprints, test, embedded.test_rows(), config.class_names
+        )
+        session.say(*notes)
     if not len(train):
         return zero
 
-    def compute() -> tuple[Baseline, ...]:
+    def compute() -> tuple[Baseline | Reference, ...]:
+        if train.targets is not None:
+            return references(train, test, inputs, seed=seed, reporter=session.reporter)
         majority = majority_baseline(train.labels, test)
         plain = plain_baseline(train, test, inputs, seed=seed, reporter=session.reporter)
         return (majority,) if plain is None else (majority, plain)

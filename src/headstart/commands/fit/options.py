@@ -54,6 +54,9 @@ class FitConfig:
             ``prototype``; see :func:`headstart.heads.chooser.choose_head`.
         head_options: options of that kind, by name.
         folds: folds of the cross-validation, where the head uses one.
+        class_weight: ``balanced`` weighs every class alike, however many items it has.
+        threshold: where a probability becomes a prediction; see
+            :func:`headstart.heads.thresholds.with_thresholds`.
         baselines: whether to compute figures to beat.
         start: ``classifier`` begins the head as the classifier that the backbone was pre-trained
             with (:func:`headstart.heads.started.fit_started`); the classes are found among
@@ -70,6 +73,14 @@ class FitConfig:
         {}, "Options of the head by name, such as '{\"standardise\": false}'."
     )
     folds: int = option(5, "Folds of the cross-validation inside the training split.", at_least=2)
+    class_weight: Literal["balanced"] | None = option(
+        None, "balanced: every class weighs alike, however many items it has."
+    )
+    threshold: Literal["auto", "half", "balanced", "f1"] = option(
+        "auto",
+        "Where a label is predicted. auto: highest F1 on held-out items (several labels); balanced:"
+        " rare classes and labels count as much as frequent ones; half: 0.5.",
+    )
     baselines: bool = option(True, "The figures to beat, on the same test items.")
     start: Literal["classifier"] | None = option(
         None,
@@ -97,13 +108,30 @@ class FitConfig:
         """Look at the options of the head, and at what belongs together."""
         if self.start is not None and (self.head != "auto" or self.head_options):
             return [Fault("start", "has a head of its own: leave out head and head_options")]
+        if self.start is not None and (self.class_weight or self.threshold != "auto"):
+            return [Fault("start", "takes neither class_weight nor threshold")]
         if self.labels_per_class == 0 and self.start is None:
             return [Fault("labels_per_class", "must be at least 1 unless start='classifier'")]
         try:
-            head_for(self.head, self.head_options).settings(self.head_options, folds=self.folds)
+            kind = head_for(self.head, self.head_options)
+        except ConfigError as error:
+            return list(error.faults)
+        if self.class_weight is not None and "class_weight" in self.head_options:
+            return [Fault("class_weight", "is given twice, as a setting and in head_options")]
+        if self.class_weight is not None and "class_weight" not in kind.option_names:
+            what = f"has no meaning for the head '{kind.name}'; threshold='balanced' works with any"
+            return [Fault("class_weight", what)]
+        try:
+            kind.settings(self.options(), folds=self.folds)
         except ConfigError as error:
             return list(error.faults)
         return []
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the head, with the class weights."""
+        if self.class_weight is None:
+            return dict(self.head_options)
+        return {**self.head_options, "class_weight": self.class_weight}
 
 
 FIT = Signature("fit", FitConfig())

@@ -11,6 +11,8 @@ from headstart.core.wording import clean, count
 
 SHOWN = 20
 """So many predictions are printed; a file gets all of them."""
+SHOWN_LABELS = 4
+"""With more labels their probabilities are not printed."""
 
 
 @generated(PREDICT)
@@ -22,7 +24,7 @@ def predict(
     running: RunOptions,
     printing: Printing,
 ) -> None:
-    """Predict classes for images, in the order of the input.
+    """Predict classes, labels or numbers for items, in the order of the input.
 
     Without --out, the first predictions are printed.
     """
@@ -30,6 +32,8 @@ def predict(
 
     said = predict_job(data, run, config=config, run=running, reading=reading)
     columns = said.columns(config.top)
+    if said.task == "multi-label" and len(said.classes) > SHOWN_LABELS and not printing.json:
+        columns = {name: columns[name] for name in ("item", "prediction")}
     rows = list(zip(*columns.values(), strict=True))
     if printing.json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
@@ -71,9 +75,10 @@ def evaluate(
     With --out it writes a folder with report.html, evaluation.json and all predictions.
     """
     from headstart.commands.predict.job import evaluate as evaluate_job
-    from headstart.commands.run_report import mistakes_line
+    from headstart.commands.run_folder import main_score
+    from headstart.commands.run_report import mistakes_line, scores_table
     from headstart.core.records import to_plain
-    from headstart.report import evaluation_table, format_score
+    from headstart.report.task_text import format_named
 
     evaluation = evaluate_job(data, run, config=config, run=running, reading=reading)
     if printing.json:
@@ -81,9 +86,10 @@ def evaluate(
         return
     console = stdout()
     if printing.quiet:
-        print_lines(console, (f"accuracy {format_score(evaluation.accuracy)}",))
+        first = main_score(evaluation)
+        print_lines(console, (f"{first.name} {format_named(first)}",))
         return
-    console.print(evaluation_table(evaluation))
+    console.print(scores_table(evaluation))
     lines = [f"\n{mistakes_line(evaluation)}"]
     if running.out is not None:
         lines[0] += f"; all are in {running.out}/predictions.csv"

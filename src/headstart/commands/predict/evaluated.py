@@ -13,12 +13,16 @@ from headstart.commands.run_folder import describe_environment
 from headstart.commands.run_page import fit_page
 from headstart.commands.run_place import RUN, whole_run
 from headstart.commands.run_report import find_mistakes, write_tested
+from headstart.commands.scoring import AnyEvaluation
 from headstart.commands.session import Session
+from headstart.commands.task_page import task_page
+from headstart.commands.task_report import scored_items, write_task_tested
 from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
 from headstart.core.records import Evaluation, to_plain
 from headstart.core.wording import count
 from headstart.data import Split
+from headstart.heads import Head
 from headstart.report import write_page
 
 
@@ -31,16 +35,17 @@ class Evaluated:
         split: the items that were scored.
         probabilities: ``(n, n_classes)``, of these items.
         data: the name of the data.
-        backbone: of the run.
+        backbone, head: of the run.
         run: its folder; None for a run in memory.
         command: the call.
     """
 
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
     split: Split
     probabilities: Probabilities
     data: str
     backbone: Backbone
+    head: Head
     run: Path | None
     command: str
 
@@ -61,26 +66,32 @@ def refuse_run_folder(folder: Path | str | None) -> None:
 
 def write_evaluation(found: Evaluated, folder: Path, session: Session) -> None:
     """Write ``report.html``, the predictions, and last ``evaluation.json``."""
-    evaluation, classes = found.evaluation, found.evaluation.classes
+    evaluation, classes = found.evaluation, found.split.classes
     configuration = {
         "run": None if found.run is None else str(found.run),
         "data": found.data,
         "backbone": found.backbone.name,
     }
     environment = describe_environment()
-    write_tested(folder, classes, found.split, found.probabilities)
-    page = fit_page(
-        evaluation,
-        title=f"{found.data}: {found.run or 'a run'} evaluated",
-        subtitle=f"{count(evaluation.n, 'labelled item')} of"
-        f" {count(len(classes), 'class', 'classes')}, features of {found.backbone.name}",
-        configuration=configuration,
-        environment=environment,
-        notes=tuple(session.notes),
-        mistakes=find_mistakes(classes, found.split, found.probabilities, found.backbone.inputs),
-        listed=True,
-        commands=Commands(found.command),
-    )
+    nouns = {"multi-label": ("label", None), "regression": ("target", None)}
+    noun, plural = nouns.get(found.head.task, ("class", "classes"))
+    told: dict[str, Any] = {
+        "title": f"{found.data}: {found.run or 'a run'} evaluated",
+        "subtitle": f"{count(evaluation.n, 'labelled item')} of"
+        f" {count(len(classes), noun, plural)}, features of {found.backbone.name}",
+        "configuration": configuration,
+        "environment": environment,
+        "notes": tuple(session.notes),
+        "commands": Commands(found.command),
+    }
+    split, outputs, inputs = found.split, found.probabilities, found.backbone.inputs
+    if isinstance(evaluation, Evaluation):
+        write_tested(folder, classes, split, outputs)
+        mistakes = find_mistakes(classes, split, outputs, inputs)
+        page = fit_page(evaluation, mistakes=mistakes, listed=True, **told)
+    else:
+        write_task_tested(folder, found.head, split, outputs)
+        page = task_page(scored_items(evaluation, found.head, split, outputs, inputs), **told)
     write_page(page, folder / "report.html")
     document: dict[str, Any] = {
         **configuration,

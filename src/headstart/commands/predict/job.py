@@ -22,14 +22,15 @@ from headstart.commands.predict.options import (
 from headstart.commands.prediction_table import Probabilities, write_table
 from headstart.commands.run_folder import Run, SavedRun, open_run
 from headstart.commands.run_place import holds_folder, publishing_run
+from headstart.commands.scoring import AnyEvaluation, evaluated, outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
+from headstart.commands.task_report import joined, said_of, task_columns
 from headstart.commands.training_items import Ids, near_copies_note, new_items
 from headstart.core.errors import ConfigError, DataError
-from headstart.core.records import CacheUse, Evaluation
+from headstart.core.records import CacheUse
 from headstart.data import BadItem, Split
 from headstart.data.levels import ValueRange
-from headstart.evaluation import evaluate as score
 from headstart.evaluation import most_likely
 from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head
@@ -42,8 +43,9 @@ class Predictions:
     Attributes:
         origins: where each item is found in the input.
         classes: class names, in the order of the columns of ``probabilities``.
-        probabilities: ``(n, n_classes) float64``; rows sum to 1. More than 50 million of them are
-            made when they are read, by ``blocks()`` or ``numpy.asarray``.
+        probabilities: ``(n, n_classes) float64``; rows sum to 1, but for several labels, each of
+            which has its own. More than 50 million of them are made when they are read, by
+            ``blocks()`` or ``numpy.asarray``. Of a regression they are the values.
         bad: items that could not be read and are left out (``on_bad="skip"``).
         cache: feature rows found and computed.
     """
@@ -53,13 +55,34 @@ class Predictions:
     probabilities: Probabilities
     bad: tuple[BadItem, ...]
     cache: CacheUse
+    head: Head
 
     def __len__(self) -> int:
         return len(self.origins)
 
     @property
+    def task(self) -> str:
+        """What is predicted: ``classification``, ``multi-label`` or ``regression``."""
+        return self.head.task
+
+    @property
+    def values(self) -> np.ndarray:
+        """What is predicted as numbers ``(n, k)``: 0 and 1 of each label, or the targets."""
+        if self.task == "classification":
+            raise DataError("a classifier predicts no values", hint="use labels or probabilities")
+        return said_of(self.head, np.asarray(self.probabilities))
+
+    @property
     def labels(self) -> tuple[str, ...]:
-        """The most probable class of each item."""
+        """The most probable class of each item; of several labels all, with ``|`` between them.
+
+        Raises:
+            DataError: numbers are predicted.
+        """
+        if self.task == "regression":
+            raise DataError("a regression predicts no labels", hint="use values")
+        if self.task != "classification":
+            return tuple(joined(self.classes, self.values))
         return tuple(self.classes[i] for i in most_likely(self.probabilities)[0][:, 0])
 
     def columns(self, top: int = 3) -> dict[str, list[Any]]:
@@ -68,6 +91,8 @@ class Predictions:
         Args:
             top: how many classes per item; at most the number of classes.
         """
+        if self.task != "classification":
+            return task_columns(self.head, self.classes, self.origins, self.probabilities)
         top = max(1, min(top, len(self.classes)))
         order, values = most_likely(self.probabilities, top)
         table: dict[str, list[Any]] = {"item": list(self.origins)}
@@ -118,7 +143,7 @@ def predict(
     reading: ReadOptions | None = None,
     **overrides: Any,
 ) -> Predictions:
-    """Predict classes for items, labelled or not.
+    """Predict classes, labels or numbers for items, labelled or not.
 
     Args:
         data: an image, a folder of images, a table, arrays, a list of paths, PIL images or
@@ -160,7 +185,7 @@ def evaluate(
     run: RunOptions | None = None,
     reading: ReadOptions | None = None,
     **overrides: Any,
-) -> Evaluation:
+) -> AnyEvaluation:
     """Score a run's head on labelled data: its test split where it has one, else all of it.
 
     Items that trained the run, known by their content, are left out, and a note says how many;
@@ -189,9 +214,9 @@ def evaluate(
         split, name = data, "a split"
     else:
         dataset = session.open_test_data(
-            data, model.reading(reading, session), kind=model.backbone.inputs.kind
+            data, model.labels(model.reading(reading, session)), kind=model.backbone.inputs.kind
         )
-        session.say(*dataset.notes)
+        session.say(*(note for note in dataset.notes if not note.startswith("Task: ")))
         split, name = dataset.test, dataset.name
     split = split.aligned_to(model.classes)
     if len(split) == 0 or (split.labels < 0).any():
@@ -207,7 +232,7 @@ def evaluate(
         session.cache, model.backbone, model.settings(session), tested, model.trained_on
     )
     session.say(*([near] if near else []))
-    evaluation = score(tested.labels, said.probabilities, model.classes, groups=tested.groups)
+    evaluation = evaluated(model.head, tested, said.probabilities)
     if folder is not None:
         made = trained if isinstance(trained, str | Path) else trained.folder
         source = None if made is None else Path(made)
@@ -217,6 +242,7 @@ def evaluate(
             said.probabilities,
             name,
             model.backbone,
+            model.head,
             source,
             call.of_run(source),
         )
@@ -236,6 +262,7 @@ class _Model:
     storage: Storage
     trained_on: Ids | None
     value_range: ValueRange | None
+    label_column: str | None
 
     @classmethod
     def of(
@@ -261,6 +288,7 @@ class _Model:
                 made["storage"],
                 trained.trained_on,
                 made.get("value_range"),
+                made.get("label_column"),
             )
         saved = trained if isinstance(trained, SavedRun) else open_run(trained)
         session.say(*saved.notes)
@@ -275,6 +303,7 @@ class _Model:
             saved.storage,
             saved.trained_on,
             saved.value_range,
+            saved.label_column,
         )
 
     def reading(self, given: ReadOptions, session: Session) -> ReadOptions:
@@ -288,6 +317,23 @@ class _Model:
         session.say(f"values are read as the run's were: value_range=({low:g}, {high:g})")
         return dataclasses.replace(given, value_range=(low, high))
 
+    def labels(self, given: ReadOptions) -> ReadOptions:
+        """Return how labels are read: for the task of the run, and from the columns of its targets.
+
+        Raises:
+            ConfigError: another task is asked for.
+        """
+        if given.task not in ("auto", self.head.task):
+            raise ConfigError(
+                (f"task='{given.task}' is not that of the run, which is {self.head.task}",),
+                hint="leave it out",
+            )
+        if self.head.task == "classification":
+            return dataclasses.replace(given, task="classification")
+        task: Any = self.head.task
+        column = given.label_column or self.label_column
+        return dataclasses.replace(given, task=task, label_column=column)
+
     def settings(self, session: Session) -> Extraction:
         """Return how features are computed: as they were when the head was trained."""
         return dataclasses.replace(
@@ -297,7 +343,7 @@ class _Model:
     def predict(self, split: Split, session: Session) -> Predictions:
         if not len(split):
             nothing = np.empty((0, len(self.classes)))
-            return Predictions((), self.classes, nothing, (), CacheUse(0, 0))
+            return Predictions((), self.classes, nothing, (), CacheUse(0, 0), self.head)
         found = session.cache.features(
             self.backbone,
             split,
@@ -308,9 +354,10 @@ class _Model:
         return Predictions(
             origins=tuple(split.origins[i] for i in found.kept),
             classes=self.classes,
-            probabilities=self.head.likelihoods(found.rows),
+            probabilities=outputs_of(self.head, found.rows),
             bad=found.bad,
             cache=found.use,
+            head=self.head,
         )
 
 

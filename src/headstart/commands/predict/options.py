@@ -100,6 +100,7 @@ PREDICT = Signature(
     without={
         **_OF_THE_RUN,
         "label_column": "labels are not read",
+        "task": "it is that of the run",
         "group_column": "nothing is divided",
         "group_pattern": "nothing is divided",
         "test": "all items are used",

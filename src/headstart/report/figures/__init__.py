@@ -12,6 +12,7 @@ from headstart.report.figures.evaluation import (
     reliability_figure,
 )
 from headstart.report.figures.output import inline, png, save_png
+from headstart.report.figures.tasks import labels_figure, values_figure
 
 __all__ = [
     "comparison_figure",
@@ -20,9 +21,11 @@ __all__ = [
     "curves_figure",
     "drift_figure",
     "inline",
+    "labels_figure",
     "learning_curve_figure",
     "per_class_figure",
     "png",
     "reliability_figure",
     "save_png",
+    "values_figure",
 ]

@@ -1,0 +1,340 @@
+"""Labels of a source → what the task is, and the targets of every item.
+
+A source's labels are classes, one an item; sets of labels; or numbers. Which, is found from the
+values where it is not said, and told with the reason. What the values do not tell is asked.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.errors import DataError
+from headstart.core.wording import count, quoted
+from headstart.data.labels import class_names, plain_values
+from headstart.data.names import composed
+
+Task = Literal["classification", "multi-label", "regression"]
+Asked = Literal["auto", "classification", "multi-label", "regression"]
+
+SEPARATORS = ("|", ";", ",")
+"""Between several labels in one text; a space counts where several labels are asked for."""
+_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+_MANY = 20
+_FEW_EACH = 3
+
+
+@dataclass(frozen=True, eq=False)
+class RawTargets:
+    """Targets that are no classes, as one split of a source gives them.
+
+    Attributes:
+        task: ``multi-label`` or ``regression``.
+        values: the labels of every item, or ``(n, t) float64``.
+        outputs: names of the labels that are declared, or of the targets.
+        why: how the task was found, the end of a sentence.
+        empty: items whose text of labels is empty, so that they have none.
+    """
+
+    task: Task
+    values: tuple[tuple[str, ...], ...] | NDArray[np.float64]
+    outputs: tuple[str, ...]
+    why: str
+    empty: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What a split of a source says of its items.
+
+    Attributes:
+        names: the class of each item; None for one without labels; empty where ``targets`` say it.
+        targets: of any other task than classification.
+        doubt: what is to be said of a task that was found, a sentence; empty for none.
+    """
+
+    names: tuple[str | None, ...]
+    targets: RawTargets | None = None
+    doubt: str = ""
+
+
+def read_labels(
+    values: Sequence[Any] | NDArray[Any],
+    where: str,
+    task: Asked = "auto",
+    declared: Sequence[str] | None = None,
+    output: str = "target",
+) -> Labels:
+    """Return the labels of one column, and the task that they mean.
+
+    Args:
+        values: one an item: a class, a list of labels, a text of several, or a number.
+        where: what they are, for messages.
+        task: what they mean; ``auto``: what they look like.
+        declared: names of the integers 0, 1, ... where the source declares them.
+        output: the name of the target, if they are numbers.
+
+    Raises:
+        DataError: values that do not fit the task, or may be classes as well as quantities.
+    """
+    plain = plain_values(values)
+    present = [value for value in plain if value is not None]
+    lists = any(_is_list(value) for value in present) or _written_lists(present)
+    if task == "classification" or (task == "auto" and declared is not None and not lists):
+        return Labels(tuple(class_names(values, where, declared)))
+    if task == "regression":
+        return _numbers(plain, where, output, "as asked for")
+    if task == "multi-label":
+        return _sets(plain, where, declared, "as asked for", _separator(present, asked=True))
+    if lists:
+        return _sets(plain, where, declared, f"{where} holds lists", None)
+    separator = _separator(present, asked=False)
+    if separator is not None:
+        why = f"{where} holds several labels with '{separator}' between them"
+        return _sets(plain, where, declared, why, separator)
+    if _fractions(present):
+        return _numbers(plain, where, output, f"{where} holds numbers with fractions")
+    return Labels(tuple(class_names(values, where, declared)), doubt=_doubt(present, where))
+
+
+def read_columns(columns: dict[str, list[Any]], where: str, task: Asked = "auto") -> Labels:
+    """Return the labels of several columns: 0 or 1 of each label, or one number of each target.
+
+    Args:
+        columns: the values by name.
+        where: what they are, for messages.
+        task: what they mean; ``auto``: several labels where all values are 0 and 1.
+
+    Raises:
+        DataError: they are neither.
+    """
+    names = tuple(columns)
+    if task != "regression":
+        bits = {name: zeros_and_ones(values) for name, values in columns.items()}
+        other = [name for name, found in bits.items() if found is None]
+        if not other:
+            rows = zip(*(found or () for found in bits.values()), strict=True)
+            sets = tuple(tuple(n for n, bit in zip(names, row, strict=True) if bit) for row in rows)
+            raw = RawTargets("multi-label", sets, names, f"{where} hold 0 and 1")
+            return Labels(("",) * len(sets), raw)
+        if task == "multi-label":
+            raise DataError(
+                f"{where}: column '{other[0]}' holds other values than 0 and 1, expected 1 where an"
+                " item has the label",
+                hint="name columns of 0 and 1, or one column of lists",
+            )
+    parts = [
+        _numbers(plain_values(values), f"column '{name}'", name, "") for name, values in
+        columns.items()
+    ]  # fmt: skip
+    table = np.concatenate([_array(part) for part in parts], axis=1)
+    known = np.isfinite(table).all(axis=1)
+    raw = RawTargets("regression", table, names, f"{where} hold numbers")
+    return Labels(tuple("" if one else None for one in known), raw)
+
+
+def read_matrix(y: NDArray[Any], where: str, task: Asked = "auto") -> Labels:
+    """Return the labels of an array ``(n, k)``: memberships of 0 and 1, or numbers.
+
+    Raises:
+        DataError: it is neither.
+    """
+    columns = {f"{i}": y[:, i].tolist() for i in range(y.shape[1])}
+    found = read_columns(columns, f"the {y.shape[1]} columns of {where}", task)
+    return found
+
+
+def zeros_and_ones(values: Sequence[Any]) -> list[int] | None:
+    """Return the values of a column that holds 0 and 1 in any form; None for another."""
+    known = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+    found = [known.get(str(value).strip().casefold()) for value in values]
+    return None if None in found else [bit or 0 for bit in found]
+
+
+def targets_of_names(names: Sequence[str | None], where: str, task: Task) -> Labels:
+    """Return class names as what another task asks for: folders called after an age, or texts."""
+    return read_labels(list(names), where, task)
+
+
+def _array(found: Labels) -> NDArray[np.float64]:
+    assert found.targets is not None
+    return np.asarray(found.targets.values, dtype=np.float64)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset | np.ndarray)
+
+
+def _written_lists(values: Sequence[Any]) -> bool:
+    """Return whether every value is the text of a list: ``"['cat', 'dog']"``."""
+    return bool(values) and all(
+        isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]"
+        for value in values
+    )
+
+
+def _separator(values: Sequence[Any], *, asked: bool) -> str | None:
+    """Return what stands between several labels in one text; None where nothing does.
+
+    Unless several labels are asked for, the parts must make up fewer names than the whole texts
+    do, and each must occur in two of them: names of classes may hold a comma.
+    """
+    texts = Counter(value.strip() for value in values if isinstance(value, str))
+    for separator in (*SEPARATORS, " ") if asked else SEPARATORS:
+        if not any(separator in text for text in texts):
+            continue
+        if asked:
+            return separator
+        parts = Counter(part for text in texts for part in set(_parts(text, separator)))
+        several = [text for text in texts if separator in text]
+        again = all(parts[part] > 1 for text in several for part in _parts(text, separator))
+        if len(parts) < len(texts) and again:
+            return separator
+    return None
+
+
+def _parts(text: str, separator: str) -> list[str]:
+    return [composed(part.strip()) for part in text.split(separator) if part.strip()]
+
+
+def _sets(
+    plain: Sequence[Any],
+    where: str,
+    declared: Sequence[str] | None,
+    why: str,
+    separator: str | None,
+) -> Labels:
+    rows = [_members(value, where, separator) for value in plain]
+    flat = [value for row in rows if row is not None for value in row]
+    named = iter(class_names(flat, where, declared))
+    sets: list[tuple[str, ...]] = []
+    names: list[str | None] = []
+    empty = 0
+    texts = not any(_is_list(value) for value in plain)
+    for row in rows:
+        found = [] if row is None else [name for _, name in zip(row, named, strict=False)]
+        sets.append(tuple(dict.fromkeys(composed(name) for name in found if name is not None)))
+        missing = row is None and not texts
+        names.append(None if missing else "")
+        empty += row is None and texts
+    raw = RawTargets("multi-label", tuple(sets), tuple(declared or ()), why, empty)
+    return Labels(tuple(names), raw)
+
+
+def _members(value: Any, where: str, separator: str | None) -> list[Any] | None:
+    if value is None:
+        return None
+    if _is_list(value):
+        return list(value.tolist() if isinstance(value, np.ndarray) else value)
+    if isinstance(value, str):
+        text = value.strip()
+        if text[:1] == "[" and text[-1:] == "]":
+            return _written(text, where)
+        return [text] if separator is None else list(_parts(text, separator))
+    return [value]
+
+
+def _written(text: str, where: str) -> list[Any]:
+    """Return the entries of a list that was written as text; numpy leaves out the commas."""
+    quoted_names = _QUOTED.findall(text)
+    if len(quoted_names) > 1 and "," not in text:
+        return [first or second for first, second in quoted_names]
+    try:
+        found = ast.literal_eval(text)
+        if isinstance(found, list):
+            return found
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    inner = [part.strip(" '\"") for part in re.split(r"[,;|\s]+", text[1:-1])]
+    if any("[" in part or "{" in part for part in inner):
+        raise DataError(f"{where} holds '{text[:60]}', expected a list of labels")
+    return [part for part in inner if part]
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _fractions(values: Sequence[Any]) -> bool:
+    """Return whether all values are numbers, and some of them are not whole."""
+    if any(isinstance(value, bool) for value in values) or not values:
+        return False
+    numbers = [_number(value) for value in values]
+    known = [number for number in numbers if number is not None]
+    return len(known) == len(numbers) and any(
+        not number.is_integer() for number in known if np.isfinite(number)
+    )
+
+
+def _numbers(plain: Sequence[Any], where: str, output: str, why: str) -> Labels:
+    numbers = [np.nan if value is None else _number(value) for value in plain]
+    wrong = [value for value, number in zip(plain, numbers, strict=True) if number is None]
+    if wrong:
+        raise DataError(
+            f"{where} holds {quoted([str(value) for value in wrong], 3)}, expected numbers for a"
+            " regression",
+            hint="name a column of numbers with label_column=NAME, or leave task out",
+        )
+    table = np.array(numbers, dtype=np.float64)[:, None]
+    if np.isinf(table).any():
+        raise DataError(f"{where} holds infinite numbers", hint="leave those items out")
+    names = tuple(None if np.isnan(value) else "" for value in table[:, 0])
+    return Labels(names, RawTargets("regression", table, (output,), why))
+
+
+def _doubt(values: Sequence[Any], where: str) -> str:
+    """Say that whole numbers are read as classes where they may be quantities; ask where they must.
+
+    Raises:
+        DataError: so many different numbers, so few items of each, that either may be meant.
+    """
+    for separator in SEPARATORS[:2]:
+        held = {value for value in values if isinstance(value, str) and separator in value}
+        if held:
+            return (
+                f"{where} holds '{separator}' in {count(len(held), 'name')} of classes, such as"
+                f" {quoted(sorted(held), 1)}; task='multi-label' divides them"
+            )
+    numbers = [_number(value) for value in values if not isinstance(value, bool)]
+    if not numbers or len(numbers) < len(values) or None in numbers:
+        return ""
+    different = len(set(numbers))
+    if different <= _MANY:
+        return ""
+    if len(numbers) < _FEW_EACH * different:
+        raise DataError(
+            f"{where} holds {different:,} different whole numbers in {count(len(numbers), 'item')}:"
+            " classes, or quantities?",
+            hint="task='regression' predicts the number, task='classification' takes each number"
+            " as a class",
+        )
+    return (
+        f"{where} holds {different:,} different whole numbers, which are read as classes;"
+        " task='regression' predicts the number instead"
+    )
+
+
+__all__ = [
+    "SEPARATORS",
+    "Asked",
+    "Labels",
+    "RawTargets",
+    "Task",
+    "read_columns",
+    "read_labels",
+    "read_matrix",
+    "targets_of_names",
+    "zeros_and_ones",
+]
