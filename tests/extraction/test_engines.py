@@ -19,6 +19,7 @@ from headstart.core.errors import MissingExtraError
 from headstart.data import Preprocessing, load_items
 from headstart.extraction import Extraction, Extractor, extract
 from headstart.extraction.engines import find_engine
+from headstart.extraction.engines.exporting import exported
 from headstart.extraction.engines.folding import folded
 from headstart.extraction.precision import autocast
 from headstart.modules.modes import evaluation_mode
@@ -335,6 +336,45 @@ def test_openvino_runs_a_small_network_up_to_a_tap() -> None:
         found = run_on("openvino", cuts, inputs)
     assert_close(found, expected_of(cuts, inputs), 1e-4)
     bits.check()
+
+
+class InPlace(nn.Module):
+    """Every layer's output is overwritten by the next, and the last needs what is not there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.first = nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True)
+        self.second, self.last = nn.Conv2d(8, 6, 3), nn.Hardswish(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.conv(x))
+        x += 1
+        return self.last(self.second(x)).mul_(2)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+@pytest.mark.parametrize("pooling", ["avg", "none"])
+@pytest.mark.parametrize("layer", ["conv", "first", "second", "last"])
+def test_runtimes_end_at_a_layer(engine: str, layer: str, pooling: str) -> None:
+    """With nothing else read; layers behind it write over its output."""
+    cut = backbone_of(InPlace()).at(layer, pooling)
+    inputs = Arguments((items(2),))
+    assert_close(run_on(engine, [cut], inputs), expected_of([cut], inputs), 1e-4)
+
+
+def test_a_program_ends_at_its_last_layer() -> None:
+    whole = backbone_of(from_timm("test_resnet")[0])
+
+    def size(layer: str | None) -> int:
+        cut = whole.at(layer) if layer else whole
+        with evaluation_mode(cut.module):
+            program = exported([cut], Arguments((items(2),)))
+        calls = [node for node in program.graph.nodes if node.op == "call_function"]
+        return sum("conv" in str(node.target) for node in calls)
+
+    sizes = [size(layer) for layer in ("layer1", "layer2", None)]
+    assert sizes == sorted(set(sizes))
 
 
 def split_of(count: int):

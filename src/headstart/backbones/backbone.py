@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -359,10 +359,39 @@ def _checked(backbones: Sequence[Backbone], rows: list[Tensor], count: int) -> l
 
 
 @contextmanager
+def recordable_features(
+    backbones: Sequence[Backbone],
+) -> Iterator[Callable[[Arguments], list[Tensor]]]:
+    """Open a function that does what :func:`features_of` does, for what records programs.
+
+    The whole network runs, see :func:`headstart.modules.forward.compilable`; what is behind the
+    last layer has to be left out by the recorder.
+    """
+    with _recordable(backbones) as run:
+        yield lambda inputs: _checked(
+            backbones, run(inputs.args, dict(inputs.kwargs), inputs.mask), len(inputs)
+        )
+
+
+@contextmanager
 def compiled_features(
     backbones: Sequence[Backbone],
 ) -> Iterator[Callable[[Arguments], list[Tensor]]]:
     """Open a function that does what :func:`features_of` does, compiled with ``torch.compile``."""
+    with _recordable(backbones) as run:
+        # The compiler keeps a bounded number of programs for each piece of code: this is its own.
+        code = run.__code__.replace(co_name="extract_features")
+        own = FunctionType(code, run.__globals__, "features", None, run.__closure__)
+        # Else the compiler remembers, by file and line, that another network had another shape, and
+        # makes a program for all shapes: slower, and minutes to make for some networks.
+        compiled = torch.compile(own, dynamic=None if backbones[0].inputs.ragged else False)
+        yield lambda inputs: _checked(
+            backbones, compiled(inputs.args, dict(inputs.kwargs), inputs.mask), len(inputs)
+        )
+
+
+@contextmanager
+def _recordable(backbones: Sequence[Backbone]) -> Iterator[FunctionType]:
     masks: list[Tensor | None] = [None]
     read = _reading(backbones, lambda: masks[0])
     layers = {backbone.layer for backbone in backbones}
@@ -374,13 +403,7 @@ def compiled_features(
             masks[0] = mask
             return _in_order(run(*args, **kwargs).values())
 
-        # The compiler keeps a bounded number of programs for each piece of code: this is its own.
-        code = masked.__code__.replace(co_name="extract_features")
-        own = FunctionType(code, masked.__globals__, "features", None, masked.__closure__)
-        compiled = torch.compile(own)
-        yield lambda inputs: _checked(
-            backbones, compiled(inputs.args, dict(inputs.kwargs), inputs.mask), len(inputs)
-        )
+        yield cast(FunctionType, masked)
 
 
 def _reading(

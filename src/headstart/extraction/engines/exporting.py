@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from headstart.backbones import Backbone, features_of
+from headstart.backbones.backbone import Backbone, recordable_features
 from headstart.core.arguments import Arguments
 from headstart.extraction.engines.table import EngineUnfitError
 from headstart.modules.values import library_of
@@ -33,7 +33,9 @@ class _Flat(nn.Module):
         self.cuts, self.like = tuple(cuts), like
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(features_of(self.cuts, rebuilt(self.like, tensors)))
+        # No pass is ended early while it is recorded: the recorder keeps account of open layers.
+        with recordable_features(self.cuts) as run:
+            return tuple(run(rebuilt(self.like, tensors)))
 
 
 def rebuilt(like: Arguments, tensors: Sequence[Tensor]) -> Arguments:
@@ -45,8 +47,8 @@ def rebuilt(like: Arguments, tensors: Sequence[Tensor]) -> Arguments:
 def exported(cuts: Sequence[Backbone], inputs: Arguments) -> ExportedProgram:
     """Record a network up to its cuts for batches of one shape, in float32.
 
-    The network's own code runs, so that hooks read its layers and end the pass behind the last of
-    them. The user's module stays as it is.
+    The network's own code runs to its end, and hooks read its layers; what is behind the last of
+    them is left out of the program. The user's module stays as it is.
 
     Raises:
         EngineUnfitError: it cannot be recorded: its path depends on values, say.
@@ -60,9 +62,23 @@ def exported(cuts: Sequence[Backbone], inputs: Arguments) -> ExportedProgram:
         # What inference mode made has no place in a program.
         plain = inputs.map(lambda tensor: tensor.clone().contiguous())
         try:
-            return torch.export.export(_Flat(cuts, plain), tuple(plain.tensors()), strict=False)
+            program = torch.export.export(_Flat(cuts, plain), tuple(plain.tensors()), strict=False)
+            _end_at_outputs(program.graph_module.graph)
+            return program
         except Exception as error:  # whatever a network's own code, or torch, raises
             raise EngineUnfitError(f"it cannot be recorded: {first_line(error)}") from error
+
+
+def _end_at_outputs(graph: fx.Graph) -> None:
+    """Drop what was recorded behind the last value that is returned.
+
+    Dead code by torch's own count is less: an operation in place counts as needed.
+    """
+    *nodes, output = graph.nodes
+    for node in reversed(nodes):
+        if node.op != "call_function" or node in output.all_input_nodes:
+            return
+        graph.erase_node(node)
 
 
 def _cannot_record(module: nn.Module) -> str | None:
