@@ -93,6 +93,10 @@ class KerasRun:
     unknown: tuple[str, ...] = ()
     inputs: KerasInputs | None = None
 
+    def norms(self) -> list[KerasLayer]:
+        """Return its layers with moving statistics."""
+        return [layer for layer in self.layers.values() if layer.statistics is not None]
+
 
 class KerasWatch:
     """Observes Keras, from when it is imported.
@@ -112,6 +116,10 @@ class KerasWatch:
         """Batch norms, by identity; kept, so that no other gets the same one."""
         self._learnt: set[int] = set()
         """Those whose statistics were learnt before this script ran them."""
+
+    def jobs(self, job: Job) -> Iterator[KerasRun]:
+        """Yield the runs of one kind, in order."""
+        return (run for run in self.runs if run.job == job)
 
     def install(self) -> None:
         """Begin to watch; Keras has been imported."""

@@ -141,7 +141,7 @@ class _Watching:
         from headstart.audit.observer import Observer
 
         self.observer = Observer(all_checks(), self.steps)
-        self.observer.on_swallowed = lambda: self.give_up(
+        self.observer.hub.on_swallowed = lambda: self.give_up(
             "steps", f"stopped after {self.steps} steps, as asked"
         )
         self.observer.install()
@@ -157,7 +157,7 @@ class _Watching:
     def is_stop(self, error: BaseException) -> bool:
         if self.observer is None:
             return False
-        from headstart.audit.observer import StopAudit
+        from headstart.audit.hub import StopAudit
 
         return isinstance(error, StopAudit)
 

@@ -35,7 +35,8 @@ from __future__ import annotations
 
 from headstart.audit.check import Check
 from headstart.audit.checks.accumulation_with_batch_norm import AccumulationWithBatchNorm
-from headstart.audit.checks.augmented_evaluation import AugmentedEvaluation, AugmentedFeatures
+from headstart.audit.checks.augmented_evaluation import AugmentedEvaluation
+from headstart.audit.checks.augmented_features import AugmentedFeatures
 from headstart.audit.checks.averaged_statistics import AveragedStatistics
 from headstart.audit.checks.batch_of_one import BatchOfOne
 from headstart.audit.checks.batch_statistics_in_evaluation import BatchStatisticsInEvaluation
@@ -43,33 +44,31 @@ from headstart.audit.checks.batch_statistics_in_extraction import BatchStatistic
 from headstart.audit.checks.class_ordered_batches import ClassOrderedBatches
 from headstart.audit.checks.classifier_not_removed import ClassifierNotRemoved
 from headstart.audit.checks.copies import TrainTestCopies
-from headstart.audit.checks.dropout_in_frozen_part import DropoutInExtraction, DropoutInFrozenPart
+from headstart.audit.checks.dropout_in_extraction import DropoutInExtraction
+from headstart.audit.checks.dropout_in_frozen_part import DropoutInFrozenPart
 from headstart.audit.checks.eval_undone import EvalUndone
 from headstart.audit.checks.evaluation_in_training_mode import EvaluationInTrainingMode
 from headstart.audit.checks.feature_scale import FeatureScale
 from headstart.audit.checks.frozen_batch_statistics import FrozenBatchStatistics
 from headstart.audit.checks.frozen_parameter_moved import FrozenParameterMoved
 from headstart.audit.checks.frozen_statistics_moved import FrozenStatisticsMoved
+from headstart.audit.checks.group_without_effect import GroupWithoutEffect
 from headstart.audit.checks.hooks_differ import HooksDiffer
 from headstart.audit.checks.inference_tensors import InferenceTensors
 from headstart.audit.checks.input_mismatch import InputMismatch
 from headstart.audit.checks.input_resolution import InputResolution
-from headstart.audit.checks.keras import (
-    KerasBatchNormMoved,
-    KerasInputMismatch,
-    KerasRandomInPredict,
-    KerasTrainableAfterCompile,
-    KerasTrainingOverridden,
-)
-from headstart.audit.checks.optimizers import (
-    GroupWithoutEffect,
-    OptimizerHoldsFrozen,
-    OptimizerHoldsStale,
-    OptimizerMissesTrainable,
-)
+from headstart.audit.checks.keras_batch_norm_moved import KerasBatchNormMoved
+from headstart.audit.checks.keras_input_mismatch import KerasInputMismatch
+from headstart.audit.checks.keras_random_in_predict import KerasRandomInPredict
+from headstart.audit.checks.keras_trainable_after_compile import KerasTrainableAfterCompile
+from headstart.audit.checks.keras_training_overridden import KerasTrainingOverridden
+from headstart.audit.checks.optimizer_holds_frozen import OptimizerHoldsFrozen
+from headstart.audit.checks.optimizer_holds_stale import OptimizerHoldsStale
+from headstart.audit.checks.optimizer_misses_trainable import OptimizerMissesTrainable
 from headstart.audit.checks.pooling import WrongPooling
 from headstart.audit.checks.preprocessing_differs import PreprocessingDiffers
-from headstart.audit.checks.rows_depend_on_batch import RowsDependOnBatch, RowsDiffer
+from headstart.audit.checks.rows_depend_on_batch import RowsDependOnBatch
+from headstart.audit.checks.rows_differ import RowsDiffer
 from headstart.audit.checks.schedulers import SchedulerMisstepped
 from headstart.audit.checks.selection import TestDataSelects
 from headstart.audit.checks.softmax_before_loss import SoftmaxBeforeLoss

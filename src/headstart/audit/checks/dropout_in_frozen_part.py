@@ -1,4 +1,4 @@
-"""Dropout or drop-path draws random numbers in a frozen part, or while features are computed."""
+"""Dropout or drop-path draws random numbers in a frozen part."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
-from headstart.audit.checks.batch_statistics_in_extraction import extractions
 from headstart.audit.checks.frozen_statistics_moved import fix_target
-from headstart.audit.events import Part, Pass
+from headstart.audit.events import Part
 from headstart.audit.records import Finding
-from headstart.audit.row_changes import RowChanges, measure_rows
 from headstart.audit.scene import common_path
-from headstart.core.wording import count, format_percent, listed
+from headstart.core.wording import count, listed
 
 if TYPE_CHECKING:
     from headstart.audit.scene import Scene
@@ -37,7 +35,7 @@ class DropoutInFrozenPart(Check):
             told.add(seen.network.number)
             names = [part.name for part in parts]
             yield self.finding(
-                f"{_sources(parts)} drew random numbers inside a frozen part while"
+                f"{sources(parts)} drew random numbers inside a frozen part while"
                 f" {seen.network.kind} was trained",
                 place=scene.mode_place(parts[0], seen.place),
                 module=common_path(names) or seen.network.kind,
@@ -47,59 +45,10 @@ class DropoutInFrozenPart(Check):
             )
 
 
-class DropoutInExtraction(Check):
-    """The same item gets other features every time."""
-
-    code = "dropout-in-extraction"
-    severity = "error"
-    cost = "features of the same item differ from pass to pass; cached ones are noise for good"
-
-    def __init__(self) -> None:
-        self.measured: dict[int, RowChanges | None] = {}
-
-    def on_pass(self, seen: Pass, scene: Scene) -> None:
-        """Measure, once for each network, how far two passes differ."""
-        number = seen.network.number
-        if number in self.measured or seen.failed or seen.discarded or seen.network.stepped:
-            return
-        if scene.live_chance(seen) and not seen.network.stepped:
-            self.measured[number] = measure_rows(seen)
-
-    def finish(self, scene: Scene) -> Iterator[Finding]:
-        """Yield one finding for each network."""
-        for passes in extractions(scene):
-            first = passes[0]
-            parts = [call.part for call in scene.live_chance(first)]
-            if not parts:
-                continue
-            names = [part.name for part in parts]
-            measured = self.measured.get(first.network.number)
-            change = None if measured is None else measured.on_second_pass
-            by = (
-                ""
-                if change is None
-                else f"; two passes over the same items differ by up to {format_percent(change)} of"
-                " the largest value"
-            )
-            yield self.finding(
-                f"{_sources(parts)} drew random numbers while {first.network.kind} computed"
-                f" features{by}",
-                place=first.place,
-                module=common_path(names) or first.network.kind,
-                confidence=0.6 if first.grad else 0.95,
-                evidence={
-                    "layers": names,
-                    "change_on_second_pass": change,
-                    "passes": len(passes),
-                },
-                fix="backbone.eval()  # before features are computed",
-            )
-
-
-def _sources(parts: list[Part]) -> str:
+def sources(parts: list[Part]) -> str:
     """Name the first layers, and how many there are."""
     shown = listed([f"{part.name or part.kind} ({part.random})" for part in parts[:2]])
     return shown if len(parts) <= 2 else f"{count(len(parts), 'layer')}, such as {shown},"
 
 
-__all__ = ["DropoutInExtraction", "DropoutInFrozenPart"]
+__all__ = ["DropoutInFrozenPart", "sources"]

@@ -11,13 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from headstart.audit.check import Check
-from headstart.audit.checks.optimizers import (
-    count_graded,
-    is_prefix,
-    looks,
-    missed_by_network,
-)
 from headstart.audit.events import Pass, Step
+from headstart.audit.held import count_graded, is_prefix, looks, missed_by_network
 from headstart.audit.measuring import trial
 from headstart.audit.records import Finding
 from headstart.audit.scene import ParameterFacts, common_path

@@ -1,0 +1,64 @@
+"""Which parameters get gradients that no optimizer uses. Shared by several checks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headstart.audit.events import Network
+from headstart.audit.scene import ParameterFacts
+
+if TYPE_CHECKING:
+    from headstart.audit.scene import Scene
+
+
+def looks(step: int) -> bool:
+    """Whether to look closely at a step: the first 32, and then every 64th, for late unfreezing."""
+    return step <= 32 or step % 64 == 0
+
+
+def count_graded(graded: dict[ParameterFacts, int], scene: Scene) -> None:
+    """Count, for each parameter with a gradient that no optimizer holds, the steps seen so."""
+    listed = {
+        id(p)
+        for facts in scene.optimizers
+        if (optimizer := facts.ref()) is not None
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    for parameter, facts in scene.parameters.items():
+        if not parameter.requires_grad or parameter.grad is None:
+            continue
+        if facts.held or id(parameter) in listed:
+            graded.pop(facts, None)
+        else:
+            graded[facts] = graded.get(facts, 0) + 1
+
+
+def missed_by_network(
+    graded: dict[ParameterFacts, int], scene: Scene
+) -> dict[int, list[ParameterFacts]]:
+    """Return the parameters that got gradients twice and are held by no optimizer, by network."""
+    found: dict[int, list[ParameterFacts]] = {}
+    for facts, times in graded.items():
+        if not facts.held and times >= min(2, scene.steps):
+            found.setdefault(facts.networks[-1].number, []).append(facts)
+    return found
+
+
+def is_prefix(network: Network, missed: list[ParameterFacts], scene: Scene) -> bool:
+    """Whether all that is missed runs before all that an optimizer moves: frozen, but not said so.
+
+    A network of which nothing is moved, and whose output others take, is such a prefix.
+    """
+    if not network.stepped:
+        return True
+    seen = next((p for p in scene.trained_passes(network)), None)
+    if seen is None:
+        return False
+    order = {call.part.name: i for i, call in reversed(list(enumerate(seen.calls)))}
+    last = max(order.get(facts.name.rpartition(".")[0], -1) for facts in missed)
+    first = min(order.get(name.rpartition(".")[0], len(order)) for name in network.stepped)
+    return last < first and not any(facts.flips for facts in missed)
+
+
+__all__ = ["count_graded", "is_prefix", "looks", "missed_by_network"]
