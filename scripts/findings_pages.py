@@ -60,6 +60,8 @@ def overview() -> str:
             "| --- | --- | --- |",
             *rows,
             "",
+            "[Published cases](../published-cases.md) that an audit catches.",
+            "",
             "The docstring of `headstart.audit.checks` says how to add one. These pages are written"
             " by `scripts/findings_pages.py`.",
             "",

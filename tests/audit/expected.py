@@ -20,6 +20,12 @@ SLOW = {
     "ok_timm_features",
     "timm_test_time_batch_statistics",
     "classifier_not_removed",
+    "field_accelerate_accumulation",
+    "field_bert_features",
+    "field_lightning_train_forgotten",
+    "ok_accelerate",
+    "ok_hf_vit",
+    "ok_segmentation",
 }
 """Scripts that bring a large library with them, or run a large network: left to the slow suite."""
 
@@ -101,6 +107,8 @@ FAULTY = (
     Faulty("train_evaluation_gap", ("train-evaluation-gap",), "bn1"),
     Faulty("pooled_over_wrong_axes", ("wrong-pooling",)),
     Faulty("class_token_pooled", ("wrong-pooling",)),
+    Faulty("head_from_embeddings", ("head-from-embeddings",)),
+    Faulty("folds_tear_subjects", ("train-test-copies",)),
     Faulty("cached_without_hooks", ("cached-without-hooks",), "layer2"),
     Faulty("cached_with_other_preprocessing", ("preprocessing-differs",)),
     # Keras
@@ -110,6 +118,34 @@ FAULTY = (
     Faulty("keras_missing_rescaling", ("keras-input-mismatch",), "*"),
     Faulty("keras_trainable_after_compile", ("keras-trainable-after-compile",), "*"),
 )
+
+FIELD: dict[str, tuple[str, ...]] = {
+    # Written before anything was mended for them, to count what is found and what is missed.
+    "field_accelerate_accumulation": ("accumulation-with-batch-norm",),
+    "field_adapters_in_a_list": ("optimizer-misses-trainable",),
+    "field_bert_features": ("dropout-in-extraction",),
+    "field_best_of_history": ("test-data-selects",),
+    "field_clipped_weights": ("frozen-parameter-moved",),
+    "field_copies_by_augmentation": ("train-test-copies",),
+    "field_demo_not_normalised": ("preprocessing-differs",),
+    "field_ema_without_buffers": ("averaged-statistics",),
+    "field_eval_in_constructor": ("eval-undone", "frozen-statistics-moved"),
+    "field_graph_thrown_away": ("wasted-gradients",),
+    "field_group_kept_frozen": ("group-without-effect", "scheduler-misstepped"),
+    "field_lightning_train_forgotten": ("trained-in-evaluation-mode",),
+    "field_logits_for_sklearn": ("classifier-not-removed",),
+    "field_no_grad_backbone": ("frozen-statistics-moved",),
+    "field_normalised_pooling": ("wrong-pooling",),
+    "field_normalised_twice": ("input-mismatch",),
+    "field_one_cycle_by_epoch": ("scheduler-misstepped",),
+    "field_random_crops_cached": ("augmented-features",),
+    "field_sigmoid_twice": ("softmax-before-loss",),
+    "field_sorted_sampler": ("class-ordered-batches",),
+    "field_stopped_on_test": ("test-data-selects",),
+    "field_test_statistics": ("rows-depend-on-batch",),
+    "field_wrong_object_in_eval": ("evaluation-in-training-mode",),
+}
+"""Scripts in the style of users, each with one mistake: all of these findings at marked lines."""
 
 THREADS: dict[str, tuple[str, ...]] = {
     # The inputs are unscaled, which evaluation mode shows and batch statistics hide.

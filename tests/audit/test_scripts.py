@@ -14,7 +14,7 @@ import torch
 
 from headstart.audit import Report, audit_script
 from headstart.audit.checks import CHECKS
-from tests.audit.expected import FAULTY, SLOW, THREADS, TROUBLE, Faulty
+from tests.audit.expected import FAULTY, FIELD, SLOW, THREADS, TROUBLE, Faulty
 
 SCRIPTS = Path(__file__).with_name("scripts")
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py") if path.stem != "zoo")
@@ -58,7 +58,7 @@ def audited(name: str, **how: object) -> Report:
 
 def needs(name: str) -> None:
     source = (SCRIPTS / f"{name}.py").read_text()
-    for library in ("lightning", "transformers", "keras"):
+    for library in ("lightning", "transformers", "keras", "accelerate"):
         if f"import {library}" in source or f"from {library}" in source:
             pytest.importorskip(library)
 
@@ -80,7 +80,7 @@ def described(report: Report) -> list[str]:
 
 def test_every_script_is_expected_to_say_something() -> None:
     faulty = {each.script for each in FAULTY}
-    known = faulty | {f"{name}_mended" for name in faulty} | {*CORRECT, *THREADS, *TROUBLE}
+    known = faulty | {f"{name}_mended" for name in faulty} | {*CORRECT, *FIELD, *THREADS, *TROUBLE}
     assert set(NAMES) - known == {"trouble_syntax"}
     assert known <= set(NAMES)
     assert len(CORRECT) >= 14
@@ -130,6 +130,16 @@ def test_a_correct_script_gets_no_warning(name: str) -> None:
     assert report.at_least("warning") == (), described(report)
     assert report.ending is not None
     assert report.ending.how == "end"
+    assert not [note for note in report.notes if "failed" in note]
+
+
+@pytest.mark.parametrize("name", speed(list(FIELD)))
+def test_a_mistake_in_the_style_of_users_is_found(name: str) -> None:
+    needs(name)
+    report = audited(name)
+    for code in FIELD[name]:
+        found = [f for f in report.at_least("warning") if f.code == code]
+        assert any(f.line in marked(name) for f in found), (code, described(report))
     assert not [note for note in report.notes if "failed" in note]
 
 

@@ -10,6 +10,7 @@ from headstart.audit import events
 from headstart.audit.hub import Hub
 from headstart.audit.passes import PassWatcher
 from headstart.audit.places import user_place
+from headstart.modules.observing import tensors_in
 
 
 class BatchWatcher:
@@ -28,6 +29,7 @@ class BatchWatcher:
             facts = self._loader_facts(loader)
             facts.epochs += 1
             self.passes.look_closely()
+            self.hub.scene.end_between()
             iterator = original(loader)
             # Persistent workers give the same iterator again.
             iterator.__dict__["_headstart_audit"] = [facts, 0]
@@ -57,12 +59,15 @@ class BatchWatcher:
             if mark is None or self.hub.elsewhere():
                 return original(iterator)
             facts = mark[0]
+            self.hub.scene.end_between()
             try:
                 data = original(iterator)
             except StopIteration:
                 facts.complete += 1
+                self.passes.over = True
                 raise
-            self.passes.loader = facts
+            self.passes.loader, self.passes.over = facts, False
+            self.passes.given = next((len(t) for t in tensors_in(data) if t.ndim), None)
             facts.batches += 1
             mark[1] += 1
             if self.hub.listens("on_batch"):

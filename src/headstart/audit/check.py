@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from headstart.audit.records import NOWHERE, Finding, Place, Severity
 
 if TYPE_CHECKING:
-    from headstart.audit.events import Backward, Batch, Load, Loss, ModeCall, Pass, Step
+    from headstart.audit.events import (
+        Backward,
+        Batch,
+        Fit,
+        Load,
+        Loss,
+        ModeCall,
+        Pass,
+        Split,
+        Step,
+    )
     from headstart.audit.scene import Scene
 
 
@@ -57,6 +67,12 @@ class Check:
     def on_load(self, seen: Load, scene: Scene) -> None:
         """A state dict has been loaded into a module."""
 
+    def on_fit(self, seen: Fit, scene: Scene) -> None:
+        """An estimator of scikit-learn is about to be fitted."""
+
+    def on_split(self, seen: Split, scene: Scene) -> None:
+        """A splitter of scikit-learn has divided data."""
+
     def on_crash(self, error: BaseException, scene: Scene) -> None:
         """The script has raised an exception that it did not catch; ``finish`` follows."""
 
@@ -100,6 +116,8 @@ EVENTS = (
     "on_batch",
     "on_mode",
     "on_load",
+    "on_fit",
+    "on_split",
 )
 """The events that the observer tells; a check is called only for those that it overrides."""
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from headstart.audit.places import Trail
 from headstart.audit.records import NOWHERE, Place
 
 Purpose = Literal["training", "evaluation", "extraction"]
@@ -86,6 +87,7 @@ class Network:
         parameters: how many parameters it has; events are told only for networks that have some.
         passes: how many passes were seen.
         stepped: names of its parameters that a step of an optimizer was to move.
+        held: names of its parameters that a stepping optimizer held, whether it moved them or not.
         moved_directly: whether its parameters move towards those of a trained network without an
             optimizer, as those of a moving average do.
         flips: by name of a parameter, how often its ``requires_grad`` was found changed.
@@ -98,6 +100,7 @@ class Network:
     parameters: int
     passes: int = 0
     stepped: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
     moved_directly: bool = False
     flips: dict[str, int] = field(default_factory=dict)
 
@@ -115,6 +118,7 @@ class Pass:
         number: counted over all networks.
         network: what ran.
         place: the line of the user's code that called it.
+        trail: all functions of the user's code that were running: equal for equal calls.
         discarded: whether its result was used by nobody: the call is a statement of its own.
         training: the mode of the network as a whole.
         grad, inference: whether autograd was on, and whether inside ``inference_mode``.
@@ -124,6 +128,7 @@ class Pass:
         calls: the modules that ran, in order. Shared between equal passes.
         frozen: names of the modules of which no parameter was trainable, those without parameters
             that are inside of one included.
+        quiet: names of the modules that ran without autograd though it was on for the network.
         trained: whether gradients came back to its output. Known only after the backward pass.
         consumers: later passes, of other networks, that took this one's output.
         failed: whether it raised an exception.
@@ -142,8 +147,10 @@ class Pass:
     step: int
     loader: int | None
     rows: int | None = None
+    trail: Trail = ()
     calls: tuple[Call, ...] = ()
     frozen: frozenset[str] = frozenset()
+    quiet: frozenset[str] = frozenset()
     trained: bool = False
     consumers: list[Pass] = field(default_factory=list)
     failed: bool = False
@@ -332,6 +339,41 @@ class ModeCall:
 
 
 @dataclass(eq=False)
+class Fit:
+    """An estimator of scikit-learn is fitted.
+
+    Attributes:
+        kind: name of its class.
+        place: the line that fits it.
+        x: the data; only while it is told about.
+    """
+
+    kind: str
+    place: Place
+    x: Any
+
+
+@dataclass(eq=False)
+class Split:
+    """A splitter of scikit-learn has made its first division of data.
+
+    Attributes:
+        kind: name of its class.
+        place: the line that asked for it.
+        x: the data; only while it is told about.
+        train, test: indices of the rows on both sides.
+        grouped: whether groups were given, which it keeps together.
+    """
+
+    kind: str
+    place: Place
+    x: Any
+    train: Any
+    test: Any
+    grouped: bool
+
+
+@dataclass(eq=False)
 class Load:
     """A state dict was loaded into a module.
 
@@ -352,6 +394,7 @@ __all__ = [
     "Backward",
     "Batch",
     "Call",
+    "Fit",
     "Load",
     "LoaderFacts",
     "Loss",
@@ -362,5 +405,6 @@ __all__ = [
     "Pass",
     "Purpose",
     "SchedulerFacts",
+    "Split",
     "Step",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from headstart.audit.events import Network
 from headstart.audit.scene import ParameterFacts
 
@@ -16,6 +18,11 @@ def looks(step: int) -> bool:
     return step <= 32 or step % 64 == 0
 
 
+def has_gradient(parameter: Tensor) -> bool:
+    """Whether a parameter is trainable and has a gradient; computed ones keep none."""
+    return parameter.requires_grad and parameter.is_leaf and parameter.grad is not None
+
+
 def count_graded(graded: dict[ParameterFacts, int], scene: Scene) -> None:
     """Count, for each parameter with a gradient that no optimizer holds, the steps seen so."""
     listed = {
@@ -26,7 +33,7 @@ def count_graded(graded: dict[ParameterFacts, int], scene: Scene) -> None:
         for p in group["params"]
     }
     for parameter, facts in scene.parameters.items():
-        if not parameter.requires_grad or parameter.grad is None:
+        if not has_gradient(parameter):
             continue
         if facts.held or id(parameter) in listed:
             graded.pop(facts, None)
@@ -50,15 +57,17 @@ def is_prefix(network: Network, missed: list[ParameterFacts], scene: Scene) -> b
 
     A network of which nothing is moved, and whose output others take, is such a prefix.
     """
+    if any(facts.stranger for facts in missed):
+        return False
     if not network.stepped:
         return True
     seen = next((p for p in scene.trained_passes(network)), None)
     if seen is None:
         return False
     order = {call.part.name: i for i, call in reversed(list(enumerate(seen.calls)))}
-    last = max(order.get(facts.name.rpartition(".")[0], -1) for facts in missed)
+    last = max(order.get(facts.names[-1].rpartition(".")[0], -1) for facts in missed)
     first = min(order.get(name.rpartition(".")[0], len(order)) for name in network.stepped)
     return last < first and not any(facts.flips for facts in missed)
 
 
-__all__ = ["count_graded", "is_prefix", "looks", "missed_by_network"]
+__all__ = ["count_graded", "has_gradient", "is_prefix", "looks", "missed_by_network"]

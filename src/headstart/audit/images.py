@@ -19,6 +19,8 @@ from headstart.freezing.norm import drift_between
 
 UNLIKE = 0.3
 """Nats (symmetric KL, mean over channels) from which two sets of images are unlike each other."""
+PLAINER = 0.8
+"""An unusual pair of preprocessings has to explain a difference so much better than a usual one."""
 EXPLAINED = 5.0
 """A change of the preprocessing explains the difference if it lowers it by this factor."""
 
@@ -97,7 +99,8 @@ def explain(one: Images, other: Images) -> Explanation | None:
                     continue
                 left = _unlike(*_changed(one.moments, was, now, flip), other.moments)
                 name = now.name + (", channels in the opposite order" if flip else "")
-                if best is None or left < best.left:
+                # Several pairs may explain it equally well: the first, which is the most usual.
+                if best is None or left < PLAINER * best.left:
                     best = Explanation(was.name, name, given, left)
     return best if best is not None and best.left * EXPLAINED < given else None
 

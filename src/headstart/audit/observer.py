@@ -1,8 +1,8 @@
 """Watches a script through torch's global hooks, and tells checks what happens.
 
 Nothing that the script computes changes: no random number is drawn, no tensor written, no hook
-returns anything. ``passes``, ``steps``, ``calls`` and ``batches`` each watch one thing; what they
-share is in ``hub``.
+returns anything. ``passes``, ``steps``, ``calls``, ``batches`` and ``estimators`` each watch one
+thing; what they share is in ``hub``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.optim.optimizer import (
 from headstart.audit.batches import BatchWatcher
 from headstart.audit.calls import LOSSES, CallWatcher
 from headstart.audit.check import Check
+from headstart.audit.estimators import EstimatorWatcher
 from headstart.audit.hub import Hub
 from headstart.audit.imports import After
 from headstart.audit.passes import PassWatcher
@@ -50,6 +51,7 @@ class Observer:
         self._steps = StepWatcher(self.hub, self._passes)
         self._calls = CallWatcher(self.hub, self._passes)
         self._batches = BatchWatcher(self.hub, self._passes)
+        self._estimators = EstimatorWatcher(self.hub)
         self._handles: list[Any] = []
         self._patches = Patches()
         self._finder: Any = None
@@ -88,6 +90,7 @@ class Observer:
                 around(kind, "step", steps.around_schedule)
         around(base, "__init__", steps.around_scheduler)
         around(lr_scheduler.ReduceLROnPlateau, "__init__", steps.around_scheduler)
+        self._estimators.install()
         if "keras" in sys.modules:
             self.scene.keras.install()
         else:
@@ -100,6 +103,8 @@ class Observer:
             handle.remove()
         self._handles = []
         self._patches.undo()
+        self.scene.end_between()
+        self._estimators.remove()
         self.scene.keras.remove()
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)

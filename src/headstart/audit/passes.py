@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from headstart.audit import events
 from headstart.audit.hub import Hub
-from headstart.audit.places import is_discarded, place_of, user_frame, user_place
+from headstart.audit.places import is_discarded, place_of, user_frame, user_place, user_trail
 from headstart.audit.records import NOWHERE
 from headstart.modules.keras_layers import is_keras
 from headstart.modules.observing import tensors_in
@@ -33,13 +33,19 @@ class PassWatcher:
 
     Attributes:
         loader: where the latest batch came from.
+        given: how many items that batch had.
+        over: whether that loader has come to its end: other passes than that of its last batch
+            have their inputs from elsewhere.
     """
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.loader: events.LoaderFacts | None = None
+        self.given: int | None = None
+        self.over = False
         self._networks: dict[int, events.Network] = {}
         self._names: dict[int, dict[int, str]] = {}
+        self._strangers: dict[int, dict[str, nn.Module]] = {}
         self._interned: dict[tuple[Any, ...], tuple[events.Call, ...]] = {}
         self._depth = 0
         self._pass: events.Pass | None = None
@@ -55,6 +61,7 @@ class PassWatcher:
     def surface(self) -> None:
         """Take note that no module runs: a pass that an exception has left is over."""
         self._depth = 0
+        self.hub.scene.end_between()
 
     def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A module begins to run: a forward pre-hook."""
@@ -74,6 +81,7 @@ class PassWatcher:
         if network is None:
             self._pass = self._raw = None
             return
+        hub.scene.end_between()
         self._begin(network, module, args)
 
     def _known(self, module: nn.Module) -> events.Network | None:
@@ -85,7 +93,7 @@ class PassWatcher:
             count = 0 if is_keras(module) else sum(1 for _ in module.parameters())
 
             def forget(_ref: Any, key: int = key) -> None:
-                for table in (self._networks, self._names, self._hot):
+                for table in (self._networks, self._names, self._strangers, self._hot):
                     table.pop(key, None)
 
             kind, ref = type(module).__name__, weakref.ref(module, forget)
@@ -115,6 +123,7 @@ class PassWatcher:
             number=scene.n_passes,
             network=network,
             place=place_of(frame),
+            trail=user_trail(),
             discarded=is_discarded(frame),
             training=module.training,
             grad=grad,
@@ -123,11 +132,11 @@ class PassWatcher:
             loader=None if self.loader is None else self.loader.number,
             args=args,
         )
-        frozen = scene.learn(network, module)
-        self._pass.frozen = frozen
+        self._first_sight(module)
+        strangers = self._strangers.get(id(module), {})
+        self._pass.frozen = scene.learn(network, module, strangers)
         shape = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else None
         self._raw = [(module, module.training, grad, shape)]
-        self._first_sight(module)
         if network.passes & (network.passes - 1) == 0:
             scene.look_for_average(network, module)
 
@@ -135,8 +144,8 @@ class PassWatcher:
         """Look at a network before it runs."""
         network = self._known(module)
         if network is not None:
-            self.hub.scene.learn(network, module)
             self._first_sight(module)
+            self.hub.scene.learn(network, module, self._strangers.get(id(module), {}))
 
     def _first_sight(self, module: nn.Module) -> None:
         """Look at the modules of a network before their first run, for their statistics."""
@@ -146,6 +155,11 @@ class PassWatcher:
             self._names[id(module)] = names
             for name, part in module.named_modules():
                 self.hub.scene.part(part, name)
+            self._strangers[id(module)] = strangers = _strangers(module)
+            for path, stranger in strangers.items():
+                for name, part in stranger.named_modules(prefix=path):
+                    names[id(part)] = name
+                    self.hub.scene.part(part, name)
             number = self._networks[id(module)].number
             self.hub.scene.first_values.setdefault(
                 number,
@@ -167,7 +181,11 @@ class PassWatcher:
         seen.kwargs, seen.output = kwargs, output
         inputs = list(tensors_in([args, kwargs]))
         seen.rows = next((t.shape[0] for t in inputs if t.ndim), None)
+        if self.over and seen.rows != self.given:
+            seen.loader = None
         seen.calls = self._calls(module, raw or [])
+        if seen.grad:
+            seen.quiet = frozenset(c.part.name for c in seen.calls if not c.grad)
         self._link(seen, inputs, list(tensors_in(output)))
         hub.scene.keep(seen)
         hub.tell("on_pass", seen)
@@ -219,6 +237,22 @@ class PassWatcher:
                     seen.trained = True
 
                 node.register_prehook(arrived)
+
+
+def _strangers(module: nn.Module) -> dict[str, nn.Module]:
+    """Return modules in Python lists and dicts of a network, which it does not know, by path."""
+    known = {id(part) for part in module.modules()}
+    found: dict[str, nn.Module] = {}
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            if key.startswith("_") or not isinstance(value, list | tuple | dict):
+                continue
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            for at, each in pairs:
+                if isinstance(each, nn.Module) and id(each) not in known:
+                    known |= {id(inner) for inner in each.modules()}
+                    found[f"{name}.{key}[{at}]".lstrip(".")] = each
+    return found
 
 
 def _storage_key(tensor: Tensor) -> int | None:

@@ -12,6 +12,9 @@ from types import CodeType, FrameType
 
 from headstart.audit.records import NOWHERE, Place
 
+Trail = tuple[tuple[CodeType, tuple[int | None, ...], int], ...]
+"""Code, position in it, and line of every function of the user's that is running."""
+
 
 @functools.cache
 def _libraries() -> tuple[str, ...]:
@@ -43,6 +46,28 @@ def user_frame() -> FrameType | None:
 def user_place() -> Place:
     """Return the line of the user's code that is running in this thread."""
     return place_of(user_frame())
+
+
+def user_trail() -> Trail:
+    """Return where all functions of the user's code are that are running in this thread.
+
+    The innermost comes first: its code, where in the text the call is, and its line.
+    """
+    found = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if not is_library(frame.f_code.co_filename):
+            # The position in the bytes changes where Python makes a call faster; that in the text
+            # does not.
+            at = _positions(frame.f_code)[max(frame.f_lasti, 0) // 2]
+            found.append((frame.f_code, at, frame.f_lineno))
+        frame = frame.f_back
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=1024)
+def _positions(code: CodeType) -> tuple[tuple[int | None, ...], ...]:
+    return tuple(code.co_positions())
 
 
 def place_of(frame: FrameType | None) -> Place:
@@ -86,4 +111,12 @@ def _read(code: CodeType) -> frozenset[str]:
     return frozenset(found)
 
 
-__all__ = ["is_discarded", "is_library", "place_of", "user_frame", "user_place"]
+__all__ = [
+    "Trail",
+    "is_discarded",
+    "is_library",
+    "place_of",
+    "user_frame",
+    "user_place",
+    "user_trail",
+]

@@ -14,6 +14,8 @@ from headstart.modules.comparing import largest_change
 from headstart.modules.observing import tensors_in
 
 _FEWEST = 4
+_QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized")
+"""Dynamic quantisation takes its scale from the whole batch, by design."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ def _measured(seen: Pass) -> RowChanges | None:
         return None
     first = next(tensors_in([args, kwargs]), None)
     if first is None or first.ndim not in (2, 4) or not first.is_floating_point():
+        return None
+    if any(type(m).__module__.startswith(_QUANTISED) for m in module.modules()):
         return None
     half = n // 2
     try:

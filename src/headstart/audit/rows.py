@@ -52,12 +52,12 @@ class Ledger:
         if output is None or not output.is_floating_point() or output.ndim < 2:
             return
         for way, made in _made(output.detach()):
-            for key in _keys(made):
+            for key in keys_of(made):
                 self.rows[key] = Source(seen, way)
 
     def source(self, rows: Tensor) -> Source | None:
         """Return where most of these ``(n, d)`` rows came from; None if that is not known."""
-        found = [each for key in _keys(rows[:LOOK]) if (each := self.rows.get(key))]
+        found = [each for key in keys_of(rows[:LOOK]) if (each := self.rows.get(key))]
         if 2 * len(found) <= min(LOOK, len(rows)):
             return None
         (number, way), _ = Counter((s.seen.network.number, s.way) for s in found).most_common(1)[0]
@@ -78,7 +78,8 @@ def _made(output: Tensor) -> Iterator[tuple[str, Tensor]]:
             yield "rows", output.flatten(1)
 
 
-def _keys(rows: Tensor) -> Iterator[tuple[str, ...]]:
+def keys_of(rows: Tensor) -> Iterator[tuple[str, ...]]:
+    """Yield what each of these ``(n, d)`` rows is known by."""
     width = rows.shape[1]
     for row in rows[:, :KEY].float().tolist():
         yield (str(width), *(f"{value:.3g}" for value in row))
@@ -92,4 +93,4 @@ def ledger_of(scene: Scene) -> Ledger:
     return _ledgers.setdefault(scene, Ledger({}))
 
 
-__all__ = ["Ledger", "Source", "ledger_of"]
+__all__ = ["Ledger", "Source", "keys_of", "ledger_of"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from headstart.audit.beneath import Beneath
 from headstart.audit.events import (
     Call,
     LoaderFacts,
@@ -37,12 +38,13 @@ class ParameterFacts:
     Attributes:
         name: its path in the network that it was first seen in.
         networks: all networks that hold it, that one first.
+        names: its path in each of them.
+        stranger: whether it is in a module of a Python list, which its network does not know.
         size: its number of elements.
         flips: how often its ``requires_grad`` was found changed.
         trainable: the latest ``requires_grad``.
         steps: steps of optimizers that held it while it was trainable and had a gradient.
         held: steps of optimizers that held it at all.
-        graded: at how many steps of any optimizer it was trainable and had a gradient.
         frozen_since: steps that had been taken when it was found frozen; None while trainable.
         loads: how often ``load_state_dict`` has set it since.
         frozen_steps: the largest number of steps that it was frozen for at a time.
@@ -52,22 +54,29 @@ class ParameterFacts:
         "flips",
         "frozen_since",
         "frozen_steps",
-        "graded",
         "held",
         "loads",
         "name",
+        "names",
         "networks",
         "size",
         "steps",
+        "stranger",
         "trainable",
     )
 
     def __init__(self, name: str, network: Network, size: int, trainable: bool, step: int) -> None:
         self.name, self.networks, self.size = name, [network], size
+        self.names = [name]
+        self.stranger = False
         self.trainable, self.flips = trainable, 0
-        self.steps, self.held, self.graded, self.loads = 0, 0, 0, 0
+        self.steps, self.held, self.loads = 0, 0, 0
         self.frozen_since: int | None = None if trainable else step
         self.frozen_steps = 0
+
+    def places(self) -> Iterator[tuple[Network, str]]:
+        """Yield every network that holds it, with its path there."""
+        return zip(self.networks, self.names, strict=True)
 
 
 class Scene:
@@ -85,6 +94,8 @@ class Scene:
         steppers: by number of a network, the numbers of the optimizers that stepped it.
         first_values: by number of a network, the first eight values of every parameter, before its
             first pass.
+        names: by number of a network, the names of its parameters.
+        between: what sees the user's own code until the next network runs.
         notes: remarks about the audit.
         keras: what happened in Keras models.
     """
@@ -102,6 +113,8 @@ class Scene:
         self.backwards_since_step = 0
         self.passes_at_backward = 0
         self.steppers: dict[int, set[int]] = {}
+        self.names: dict[int, frozenset[str]] = {}
+        self.between: Beneath | None = None
         self.notes: list[str] = []
         self.keras = KerasWatch()
         self.parameters: Any = WeakIdKeyDictionary()
@@ -141,16 +154,31 @@ class Scene:
     def stays_frozen(self, seen: Pass, part: Part) -> bool:
         """Whether a module was frozen in a pass, and meant to be.
 
-        Not where it is switched on and off in turns, as the networks of a GAN are; nor in a network
-        that is a moving average of another.
+        By ``requires_grad``, by running without autograd, or by an optimizer that holds nothing of
+        it while it steps the rest. Not where it is switched on and off in turns, as the networks of
+        a GAN are; nor in a network that is a moving average of another.
         """
-        if part.name not in seen.frozen or seen.network.moved_directly:
+        if seen.network.moved_directly:
             return False
+        if part.name not in seen.frozen:
+            return self._is_left_out(seen, part)
         flips, around = seen.network.flips, part.name
         while around and around.rpartition(".")[0] in seen.frozen and part.own == 0:
             around = around.rpartition(".")[0]
         within = f"{around}." if around and around in seen.frozen else ""
         return not any(times > 1 for name, times in flips.items() if name.startswith(within))
+
+    def _is_left_out(self, seen: Pass, part: Part) -> bool:
+        """Whether a module of a trained network has parameters that no optimizer holds."""
+        network, around = seen.network, part.name
+        if not network.stepped or not seen.grad or not part.name:
+            return False
+        known = self.names.get(network.number, ())
+        while around and not _holds_any(around, known):
+            around = around.rpartition(".")[0]
+        if not around or _holds_any(around, network.stepped):
+            return False
+        return part.name in seen.quiet or not _holds_any(around, network.held)
 
     def feeds_training(self, seen: Pass) -> bool:
         """Whether what a pass put out was taken by one that gradients came back to."""
@@ -197,6 +225,21 @@ class Scene:
     def trained_passes(self, network: Network) -> Iterator[Pass]:
         """Yield the passes of a network to which gradients came back."""
         return (each for each in self.passes if each.trained and each.network is network)
+
+    def look_between(self, view: Beneath) -> None:
+        """Let a view see functions of torch until the next network runs, or a backward pass.
+
+        Not while networks run: some of torch's layers compute otherwise where anything looks on.
+        """
+        self.end_between()
+        self.between = view
+        view.start()
+
+    def end_between(self) -> None:
+        """Take the view away."""
+        if self.between is not None:
+            self.between.stop()
+            self.between = None
 
     # ---------------------------------------------------------------------------- for observer
 
@@ -283,25 +326,51 @@ class Scene:
             if facts is not None:
                 facts.loads += 1
 
-    def learn(self, network: Network, module: nn.Module) -> frozenset[str]:
-        """Take note of every parameter of a network; return the names of its frozen modules."""
-        for name, parameter in module.named_parameters():
-            trainable = parameter.requires_grad
-            facts = self.facts_of(parameter)
-            if facts is None:
-                facts = ParameterFacts(name, network, parameter.numel(), trainable, self.steps)
-                self.parameters[parameter] = facts
-            elif network not in facts.networks:
-                facts.networks.append(network)
-            if facts.trainable != trainable:
-                facts.trainable = trainable
-                facts.flips += 1
-                for each in facts.networks:
-                    each.flips[name] = facts.flips
-                facts.frozen_since = None if trainable else self.steps
-            if facts.frozen_since is not None:
-                facts.frozen_steps = max(facts.frozen_steps, self.steps - facts.frozen_since)
+    def learn(
+        self, network: Network, module: nn.Module, strangers: Mapping[str, nn.Module]
+    ) -> frozenset[str]:
+        """Take note of every parameter of a network; return the names of its frozen modules.
+
+        Args:
+            network: what is known of it.
+            module: it.
+            strangers: modules that it runs although it does not know them, by name.
+        """
+        named = list(module.named_parameters())
+        known = len(named)
+        for path, stranger in strangers.items():
+            named += stranger.named_parameters(path)
+        for at, (name, parameter) in enumerate(named):
+            self._learn(network, name, parameter).stranger |= at >= known
+        if len(self.names.get(network.number, ())) != len(named):
+            self.names[network.number] = frozenset(name for name, _ in named)
         return frozen_modules(module)
+
+    def _learn(self, network: Network, name: str, parameter: nn.Parameter) -> ParameterFacts:
+        trainable = parameter.requires_grad
+        facts = self.facts_of(parameter)
+        if facts is None:
+            facts = ParameterFacts(name, network, parameter.numel(), trainable, self.steps)
+            self.parameters[parameter] = facts
+        elif network not in facts.networks:
+            facts.networks.append(network)
+            facts.names.append(name)
+            if facts.held:
+                network.held.add(name)
+        if facts.trainable != trainable:
+            facts.trainable = trainable
+            facts.flips += 1
+            for each, known in facts.places():
+                each.flips[known] = facts.flips
+            facts.frozen_since = None if trainable else self.steps
+        if facts.frozen_since is not None:
+            facts.frozen_steps = max(facts.frozen_steps, self.steps - facts.frozen_since)
+        return facts
+
+
+def _holds_any(path: str, names: Iterable[str]) -> bool:
+    """Whether any of these parameters is inside of a module."""
+    return any(name.startswith(f"{path}.") for name in names)
 
 
 def sample_of(tensor: Tensor) -> Tensor:

@@ -59,10 +59,13 @@ class StepWatcher:
                 known = scene.facts_of(parameter)
                 if known is not None:
                     known.held += 1
+                    if known.held == 1:
+                        for network, name in known.places():
+                            network.held.add(name)
                     if parameter.requires_grad and parameter.grad is not None:
                         known.steps += 1
-                        for network in known.networks:
-                            network.stepped.add(known.name)
+                        for network, name in known.places():
+                            network.stepped.add(name)
                             scene.steppers.setdefault(network.number, set()).add(facts.number)
         if self.hub.listens("before_step"):
             self.hub.tell("before_step", self._step(optimizer, facts, scene.steps + 1))

@@ -53,6 +53,7 @@ from headstart.audit.checks.frozen_batch_statistics import FrozenBatchStatistics
 from headstart.audit.checks.frozen_parameter_moved import FrozenParameterMoved
 from headstart.audit.checks.frozen_statistics_moved import FrozenStatisticsMoved
 from headstart.audit.checks.group_without_effect import GroupWithoutEffect
+from headstart.audit.checks.head_from_embeddings import HeadFromEmbeddings
 from headstart.audit.checks.hooks_differ import HooksDiffer
 from headstart.audit.checks.inference_tensors import InferenceTensors
 from headstart.audit.checks.input_mismatch import InputMismatch
@@ -91,6 +92,7 @@ CHECKS: list[type[Check]] = [
     WrongPooling,
     InputResolution,
     HooksDiffer,
+    HeadFromEmbeddings,
     FeatureScale,
     TrainTestCopies,
     ClassifierNotRemoved,

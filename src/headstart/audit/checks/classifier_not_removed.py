@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from headstart.audit import replay
 from headstart.audit.check import Check
 from headstart.audit.checks.feature_scale import first_trained
-from headstart.audit.events import Call, Pass
+from headstart.audit.estimators import as_rows
+from headstart.audit.events import Call, Fit, Pass
 from headstart.audit.records import Finding
 from headstart.audit.rows import ledger_of
 from headstart.audit.scene import Scene
@@ -22,7 +23,7 @@ CLASSES = (10, 100, 200, 365, 1000, 1001, 8142, 10450, 11221, 11821, 18291, 2184
 
 @dataclass(frozen=True)
 class _Old:
-    used: Pass
+    used: Pass | None
     run: Pass
     layer: str
     width: int
@@ -68,10 +69,25 @@ class ClassifierNotRemoved(Check):
             width = int(rows.shape[1])
             self.found[seen.network.number] = _Old(seen, run, layer, width, features, softmax)
 
+    def on_fit(self, seen: Fit, scene: Scene) -> None:
+        """Look where the rows come from that an estimator is fitted to."""
+        rows = as_rows(seen.x)
+        source = None if rows is None else ledger_of(scene).source(rows)
+        if rows is None or source is None or source.way != "rows":
+            return
+        number = source.seen.network.number
+        old = _old_classifier([c for c in source.seen.calls if c.part.own], rows)
+        if old is not None:
+            layer, features, softmax = old
+            self.found.setdefault(
+                -1 - number,
+                _Old(None, source.seen, layer, int(rows.shape[1]), features, softmax),
+            )
+
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every head."""
         for old in self.found.values():
-            if old.used.purpose != "training":
+            if old.used is not None and old.used.purpose != "training":
                 continue
             what = "probabilities" if old.softmax else "class scores (logits)"
             yield self.finding(

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from headstart.audit import replay
 from headstart.audit.check import Check
-from headstart.audit.events import Batch, Pass
+from headstart.audit.events import Batch, Pass, Split
 from headstart.audit.loaders import Sources
+from headstart.audit.places import Trail
 from headstart.audit.records import Finding, Place
+from headstart.audit.rows import keys_of
 from headstart.audit.scene import Scene
 from headstart.heads import find_leaks
+from headstart.modules.observing import tensors_in
 
 ROWS = 512
 """Items that are compared, by line and data loader."""
@@ -24,10 +27,17 @@ SIDE = 8
 """Images are compared at so many pixels a side."""
 NEAR = 0.12
 """Copies differ by less than this share of how far items lie from the mean."""
+SHOWN = 0.25
+"""And images, without the mean of each channel, by less than this share of what they show."""
 WHOLE = 0.9
 """A set of which so many are exactly training items is the training set, tested on purpose."""
 LEAST = 2
-_Key = tuple[int, int | None, Place]
+MOST = 4096
+"""Training items of a division that its test items are compared with."""
+SPLITS = 4
+SHARE = 0.05
+"""Copies among fewer test items than this share do not come from a way of dividing."""
+_Key = tuple[int, int | None, Trail]
 
 
 class TrainTestCopies(Check):
@@ -44,6 +54,22 @@ class TrainTestCopies(Check):
         self.groups: dict[_Key, list[tuple[Pass, NDArray[np.float32]]]] = {}
         self.whole: dict[int, tuple[int, bool]] = {}
         self.sources = Sources()
+        self.images: dict[tuple[str, ...], NDArray[np.float32]] = {}
+        self.divided: dict[Place, tuple[str, int, int, float]] = {}
+
+    def on_split(self, seen: Split, scene: Scene) -> None:
+        """Compare both sides of a division by scikit-learn, unless it keeps groups together."""
+        if (seen.grouped and "Group" in seen.kind) or seen.place in self.divided:
+            return
+        if len(self.divided) >= SPLITS:
+            return
+        train = self._items(seen.x, np.asarray(seen.train)[:MOST])
+        test = self._items(seen.x, np.asarray(seen.test)[:ROWS])
+        if train is None or test is None:
+            return
+        found = _near(_distinct(train), _distinct(test))
+        if found is not None and found[0] >= SHARE * found[1]:
+            self.divided[seen.place] = (seen.kind, *found)
 
     def on_batch(self, seen: Batch, scene: Scene) -> None:
         """Take note of which data set a loader's items are part of."""
@@ -58,7 +84,7 @@ class TrainTestCopies(Check):
         if seen.failed:
             return
         loader = self.sources.same(seen.loader)
-        group = self.groups.setdefault((seen.network.number, loader, seen.place), [])
+        group = self.groups.setdefault((seen.network.number, loader, seen.trail), [])
         if sum(len(small) for _, small in group) >= ROWS:
             return
         given = replay.images_of(seen)
@@ -67,10 +93,30 @@ class TrainTestCopies(Check):
             small = _small(rows)
             if small is not None:
                 group.append((seen, small))
+                self._remember(seen, small)
+
+    def _remember(self, seen: Pass, small: NDArray[np.float32]) -> None:
+        """Keep which image a row of features was made of."""
+        output = next(tensors_in(seen.output), None)
+        if output is None or small.ndim != 3 or len(self.images) >= MOST:
+            return
+        rows = output.detach().flatten(1)
+        if rows.shape[1] > 1 and rows.is_floating_point() and len(rows) == len(small):
+            self.images.update(zip(keys_of(rows), small, strict=True))
+
+    def _items(self, x: Any, index: NDArray[Any]) -> NDArray[np.float32] | None:
+        """Return small images: of a division's data, or those that its features were made of."""
+        items = _items(x, index)
+        if items is None or items.ndim != 2:
+            return items
+        found = [self.images.get(key) for key in keys_of(torch.as_tensor(items))]
+        known = [each for each in found if each is not None]
+        return np.stack(known) if len(known) > 0.9 * len(items) else items
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every network."""
-        told: set[int] = set()
+        yield from self._of_splits()
+        told: set[int] = {key[0] for key in self.groups} if self.divided else set()
         for key, group in self.groups.items():
             tested = [(p, s) for p, s in group if p.purpose in ("evaluation", "extraction")]
             if not tested or key[0] in told:
@@ -86,31 +132,36 @@ class TrainTestCopies(Check):
                 found = self._compare(trained, tested)
                 if found:
                     told.add(key[0])
-                    yield self._said(scene, key, other, tested[0][0], *found)
+                    line = trained[0][0].place.line
+                    yield self._said(scene, key, other, tested[0][0], line, *found)
                     break
+
+    def _of_splits(self) -> Iterator[Finding]:
+        for place, (kind, copies, of, similarity) in self.divided.items():
+            yield self.finding(
+                f"{copies} of {of} test items of the first division by {kind} are near copies of"
+                " training items: it has torn apart what belongs together, such as pictures of one"
+                " subject.",
+                place=place,
+                module=kind,
+                confidence=0.85,
+                evidence={
+                    "copies": copies,
+                    "items": of,
+                    "median cosine": round(similarity, 4),
+                    "parts of one data set": True,
+                },
+                fix="sklearn.model_selection.GroupKFold(5).split(x, y, groups=subjects)",
+            )
 
     def _compare(
         self,
         trained: list[tuple[Pass, NDArray[np.float32]]],
         tested: list[tuple[Pass, NDArray[np.float32]]],
     ) -> tuple[int, int, float] | None:
-        """Return how many of the tested items are copies, of how many, and their similarity."""
         one = _distinct(np.concatenate([small for _, small in trained]))
         other = _distinct(np.concatenate([small for _, small in tested]))
-        if one.shape[1] != other.shape[1] or len(one) < 8 or len(other) < 4:
-            return None
-        leaks = find_leaks(one, other, threshold=0.99)
-        centre = one.mean(0)
-        near: dict[int, float] = {}
-        same = 0
-        for leak in leaks:
-            a, b = other[leak.test], one[leak.train]
-            if np.linalg.norm(a - b) <= NEAR * np.linalg.norm(b - centre):
-                near[leak.test] = leak.similarity
-                same += bool(np.array_equal(a, b))
-        if len(near) < LEAST or same >= WHOLE * len(other):
-            return None
-        return len(near), len(other), float(np.median(list(near.values())))
+        return _near(one, other)
 
     def _said(
         self,
@@ -118,6 +169,7 @@ class TrainTestCopies(Check):
         tested: _Key,
         trained: _Key,
         seen: Pass,
+        line: int,
         count: int,
         of: int,
         similarity: float,
@@ -137,7 +189,7 @@ class TrainTestCopies(Check):
         )
         return self.finding(
             f"{count} of {of} items that {scene.networks[tested[0]].kind} is tested on are near"
-            f" copies of items that it was trained on (line {trained[2].line}).{why}",
+            f" copies of items that it was trained on (line {line}).{why}",
             place=seen.place,
             confidence=0.85,
             evidence=evidence,
@@ -147,15 +199,61 @@ class TrainTestCopies(Check):
         )
 
 
+def _near(one: NDArray[np.float32], other: NDArray[np.float32]) -> tuple[int, int, float] | None:
+    """Return how many of the other items are copies, of how many, and their similarity."""
+    if one.shape[1:] != other.shape[1:] or len(one) < 8 or len(other) < 4:
+        return None
+    leaks = find_leaks(one.reshape(len(one), -1), other.reshape(len(other), -1), threshold=0.99)
+    centre = one.mean(0)
+    near: dict[int, float] = {}
+    same = 0
+    for leak in leaks:
+        a, b = other[leak.test], one[leak.train]
+        if np.linalg.norm(a - b) <= NEAR * np.linalg.norm(b - centre) and _alike(a, b):
+            near[leak.test] = leak.similarity
+            same += bool(np.array_equal(a, b))
+    if len(near) < LEAST or same >= WHOLE * len(other):
+        return None
+    return len(near), len(other), float(np.median(list(near.values())))
+
+
+def _alike(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
+    """Whether two images show the same, apart from their colour: two pieces of sky do not."""
+    if a.ndim == 1:
+        return True
+    a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
+    return bool(np.linalg.norm(a - b) <= SHOWN * np.linalg.norm(b))
+
+
+def _items(x: Any, index: NDArray[Any]) -> NDArray[np.float32] | None:
+    """Return small images, ``(n, channels, positions)``, or rows as they are; else None."""
+    try:
+        values = torch.as_tensor(np.asarray(x)[index])
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return None
+    if values.ndim not in (2, 3, 4):
+        return None
+    if values.ndim == 4 and values.shape[-1] in (1, 3, 4):
+        values = values.movedim(-1, 1)
+    if values.ndim == 3:
+        values = values[:, None]
+    return None if values.ndim == 2 and values.shape[1] < 16 else _shrunk(values)
+
+
 def _counterpart(tested: list[tuple[Pass, NDArray[np.float32]]]) -> str:
     return "training" if tested[0][0].purpose == "evaluation" else "extraction"
 
 
 def _small(rows: Tensor) -> NDArray[np.float32] | None:
-    few = rows.detach()[:ROWS].float()
+    few = rows.detach()[:ROWS]
+    return None if few.ndim == 2 and few.shape[1] < 16 else _shrunk(few)
+
+
+def _shrunk(rows: Tensor) -> NDArray[np.float32]:
+    few = rows.float()
     if few.ndim == 4:
-        few = torch.nn.functional.adaptive_avg_pool2d(few, SIDE).flatten(1)
-    return None if few.shape[1] < 16 else few.cpu().numpy().astype(np.float32)
+        few = torch.nn.functional.adaptive_avg_pool2d(few, SIDE).flatten(2)
+    return few.cpu().numpy().astype(np.float32)
 
 
 def _distinct(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ class DropoutInFrozenPart(Check):
         """Yield one finding for each network."""
         told: set[int] = set()
         for seen in scene.passes_for("training"):
-            if seen.network.number in told or not seen.frozen:
+            if seen.network.number in told:
                 continue
             calls = scene.live_chance(seen)
             parts = [call.part for call in calls if scene.stays_frozen(seen, call.part)]

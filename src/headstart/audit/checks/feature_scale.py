@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from headstart.audit import replay
 from headstart.audit.check import Check
-from headstart.audit.events import Call, Pass
+from headstart.audit.estimators import as_rows
+from headstart.audit.events import Call, Fit, Pass
 from headstart.audit.records import Finding
 from headstart.audit.rows import ledger_of
 from headstart.audit.scene import Scene
@@ -24,6 +25,18 @@ APART = 100.0
 """Standard deviations of the 90th and the 10th percentile that lie so far apart are wild."""
 LARGE = 30.0
 """So is a typical standard deviation larger than this, or smaller than its reciprocal."""
+
+
+SENSITIVE = (
+    "LogisticRegression",
+    "LogisticRegressionCV",
+    "SGDClassifier",
+    "LinearSVC",
+    "SVC",
+    "KNeighborsClassifier",
+    "MLPClassifier",
+)
+"""Estimators of scikit-learn whose result depends on the scale of each feature."""
 
 
 @dataclass
@@ -40,6 +53,7 @@ class FeatureScale(Check):
 
     def __init__(self) -> None:
         self.heads: dict[int, _Head] = {}
+        self.fits: dict[str, tuple[Fit, Tensor]] = {}
 
     def on_pass(self, seen: Pass, scene: Scene) -> None:
         """Measure what the first trained layer gets, if frozen features come before it."""
@@ -67,8 +81,25 @@ class FeatureScale(Check):
         head = self.heads.setdefault(seen.network.number, _Head(call.part.name, []))
         head.passes.append((seen, Moments.of(rows.detach())))
 
+    def on_fit(self, seen: Fit, scene: Scene) -> None:
+        """Measure what a linear model of scikit-learn is fitted to, if a network put it out."""
+        rows = as_rows(seen.x) if seen.kind in SENSITIVE and seen.kind not in self.fits else None
+        if rows is not None and len(rows) >= ROWS and ledger_of(scene).source(rows) is not None:
+            self.fits[seen.kind] = (seen, rows.double().var(0).sqrt())
+
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every head."""
+        for kind, (fit, deviation) in self.fits.items():
+            found = _wild(deviation)
+            if found is not None:
+                yield self.finding(
+                    f"The features that {kind} is fitted to are not normalised: {found[0]}.",
+                    place=fit.place,
+                    module=kind,
+                    confidence=0.8,
+                    evidence=found[1],
+                    fix=f"sklearn.pipeline.make_pipeline(StandardScaler(), {kind}())",
+                )
         for head in self.heads.values():
             passes = [(seen, m) for seen, m in head.passes if seen.purpose == "training"]
             if not passes:

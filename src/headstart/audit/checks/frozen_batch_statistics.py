@@ -27,7 +27,7 @@ class FrozenBatchStatistics(Check):
 
     def on_pass(self, seen: Pass, scene: Scene) -> None:
         """Look for frozen norms that use the batch and do not move."""
-        if seen.network.number in self.seen or not seen.frozen or seen.failed:
+        if seen.network.number in self.seen or seen.failed:
             return
         parts = [c.part for c in scene.live_norms(seen) if scene.stays_frozen(seen, c.part)]
         names = [part.name for part in parts if part.batch_only or shift_of(part) == 0]
@@ -38,6 +38,10 @@ class FrozenBatchStatistics(Check):
         """Yield one finding for each network."""
         for seen, names in self.seen.values():
             if not seen.trained or seen.network.moved_directly or scene.restates(seen):
+                continue
+            left = {call.part.name for call in seen.calls if scene.stays_frozen(seen, call.part)}
+            names = [name for name in names if name in left]
+            if not names:
                 continue
             yield self.finding(
                 f"{count(len(names), 'frozen norm')} normalised by the batch while the rest of"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from headstart.audit.beneath import Beneath
 from headstart.audit.check import Check
-from headstart.audit.events import Pass, Step
+from headstart.audit.events import Backward, Pass, Step
 from headstart.audit.places import user_place
 from headstart.audit.records import Finding, Place
 from headstart.audit.scene import ParameterFacts, common_path, sample_of
@@ -61,6 +61,13 @@ class FrozenParameterMoved(Check):
         """Record what is frozen, at the first passes of its network."""
         if seen.network.passes <= 2 or not scene.steps:
             self._record(scene)
+        if self.trap is not None:
+            scene.look_between(self.trap)
+
+    def on_backward(self, seen: Backward, scene: Scene) -> None:
+        """Go on to look who writes to what is frozen."""
+        if self.trap is not None:
+            scene.look_between(self.trap)
 
     def before_step(self, seen: Step, scene: Scene) -> None:
         """Look for what moved between steps."""
@@ -76,13 +83,13 @@ class FrozenParameterMoved(Check):
         if not self.trapped and any(not each.made for each in self.moved):
             self.trapped = True
             self.trap = _Trap({p.data_ptr() for p in self.records})
-            self.trap.__enter__()  # type: ignore[no-untyped-call]
+            scene.look_between(self.trap)
 
     def _release(self, scene: Scene) -> None:
         """Take the trap away, and correct the line where something wrote to what is frozen."""
         if self.trap is None:
             return
-        self.trap.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self.trap.stop()
         place, self.trap = self.trap.place, None
         if place is not None:
             self.moved = [m if m.made else replace(m, place=place) for m in self.moved]
@@ -192,10 +199,10 @@ class FrozenParameterMoved(Check):
             )
 
 
-class _Trap(TorchFunctionMode):
-    """Sees every function of torch between two steps, and remembers which line wrote to a tensor.
+class _Trap(Beneath):
+    """Sees the user's own functions of torch, and remembers which line wrote to a tensor.
 
-    It is set once, when a frozen parameter has been found to move between steps.
+    It is set when a frozen parameter has been found to move between steps.
     """
 
     def __init__(self, addresses: set[int]) -> None:
@@ -203,8 +210,11 @@ class _Trap(TorchFunctionMode):
         self.addresses = addresses
         self.place: Place | None = None
 
-    def _holds(self, target: Tensor) -> bool:
-        return target.layout == torch.strided and target.data_ptr() in self.addresses
+    def _holds(self, target: Any) -> bool:
+        if isinstance(target, list | tuple):
+            return any(self._holds(each) for each in target)
+        strided = isinstance(target, Tensor) and target.layout == torch.strided
+        return strided and target.data_ptr() in self.addresses
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -212,9 +222,12 @@ class _Trap(TorchFunctionMode):
         """Run the function, and look at what it writes to."""
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        writes = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+        writes = name in ("__setitem__", "__set__") or (
+            name.endswith("_") and not name.endswith("__")
+        )
+        writes |= name.startswith("__i") and name.endswith("__")
         target = args[0] if writes and args else (kwargs or {}).get("out")
-        if self.place is None and isinstance(target, Tensor) and self._holds(target):
+        if self.place is None and target is not None and self._holds(target):
             self.place = user_place()
         return result
 

@@ -33,7 +33,7 @@ class FrozenStatisticsMoved(Check):
 
     def on_pass(self, seen: Pass, scene: Scene) -> None:
         """Measure how far the statistics are from what they were at first."""
-        if not seen.frozen or seen.failed:
+        if seen.failed or not (seen.frozen or seen.network.stepped):
             return
         known = self.moved.get(seen.network.number)
         # One that is remembered already is measured again now and then: the shift grows.
@@ -58,13 +58,17 @@ class FrozenStatisticsMoved(Check):
                 continue
             if seen.purpose == "extraction" and not scene.steps:
                 continue  # nothing is trained: batch-statistics-in-extraction tells it
+            left = {call.part.name for call in seen.calls if scene.stays_frozen(seen, call.part)}
+            shifts = {name: shift for name, shift in shifts.items() if name in left}
+            if not shifts:
+                continue
             names = list(shifts)
             worst = max(shifts, key=lambda name: shifts[name])
             yield self.finding(
                 f"the running statistics of {count(len(names), 'frozen norm')} moved:"
                 f" {worst or seen.network.kind} by {number(shifts[worst])} standard deviations"
                 f" within {count(seen.network.passes, 'pass', 'passes')}, since it ran in training"
-                " mode; requires_grad=False does not stop that",
+                f" mode; {_stops(seen, worst)} does not stop that",
                 place=places[worst],
                 module=common_path(names) or seen.network.kind,
                 confidence=0.95,
@@ -76,6 +80,13 @@ class FrozenStatisticsMoved(Check):
                 },
                 fix=f"{fix_target(names)}.eval()  # after every model.train()",
             )
+
+
+def _stops(seen: Pass, name: str) -> str:
+    """What keeps the parameters of a module as they are, in words."""
+    if name in seen.frozen:
+        return "requires_grad=False"
+    return "no_grad()" if name in seen.quiet else "leaving it out of the optimizer"
 
 
 def shift_of(part: Part) -> float:

@@ -16,14 +16,11 @@ if TYPE_CHECKING:
     from headstart.audit.scene import Scene
 
 
-_FEW = 2
-"""Frozen parameters that networks have by design, such as fixed position embeddings."""
-
-
 class OptimizerHoldsFrozen(Check):
     """Frozen parameters in an optimizer do nothing, as long as they have no gradient."""
 
     code = "optimizer-holds-frozen"
+    severity = "info"
     cost = "nothing at first; once a gradient of zero is left behind, weight decay moves them"
 
     def __init__(self) -> None:
@@ -46,13 +43,11 @@ class OptimizerHoldsFrozen(Check):
             if not frozen:
                 continue
             names = [f.name for f in frozen]
-            few = len(names) <= _FEW
             yield self.finding(
                 f"{facts.kind} holds {count(len(names), 'parameter')} of {total} that"
                 " never required a gradient while it stepped",
                 place=facts.place,
                 module=common_path([name.rpartition(".")[0] for name in names]),
-                severity="info" if few else None,
                 confidence=0.5,
                 evidence={"parameters": names[:50], "frozen": len(names), "held": total},
                 fix="optimizer = Adam([p for p in model.parameters() if p.requires_grad], lr=lr)",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from headstart.audit.check import Check
 from headstart.audit.events import OptimizerFacts, Step
-from headstart.audit.held import looks
+from headstart.audit.held import has_gradient, looks
 from headstart.audit.records import Finding
 from headstart.core.wording import count
 
@@ -39,7 +39,7 @@ class OptimizerHoldsStale(Check):
             if p.grad is None and p.requires_grad and not _in_a_network(p, scene)
         ]
         lost = sum(
-            not facts.held and parameter.requires_grad and parameter.grad is not None
+            not facts.held and has_gradient(parameter)
             for parameter, facts in scene.parameters.items()
         )
         self.stale[seen.facts.number] = (seen.facts, stale, len(parameters), lost)

@@ -40,7 +40,8 @@ class OptimizerMissesTrainable(Check):
         for network, missed in missed_by_network(self.graded, scene).items():
             if is_prefix(scene.networks[network], missed, scene):
                 continue
-            names = [facts.name for facts in missed]
+            names = [facts.names[-1] for facts in missed]
+            strange = all(facts.stranger for facts in missed)
             own = scene.networks[network]
             made = [o for o in scene.optimizers if o.number in scene.steppers.get(network, set())]
             unfrozen = any(facts.flips for facts in missed)
@@ -48,7 +49,8 @@ class OptimizerMissesTrainable(Check):
                 f"{count(len(names), 'trainable parameter')} of {own.kind}, such as {names[0]},"
                 f" got gradients, and no optimizer holds"
                 f" {'it' if len(names) == 1 else 'them'}"
-                + ("; they were unfrozen after it was made" if unfrozen else ""),
+                + ("; they were unfrozen after it was made" if unfrozen else "")
+                + ("; in a plain list, parameters() does not return them" if strange else ""),
                 place=self.places.get(network, own.place),
                 module=common_path([name.rpartition(".")[0] for name in names]) or own.kind,
                 confidence=0.9,
@@ -58,7 +60,9 @@ class OptimizerMissesTrainable(Check):
                     "optimizer_made_at": [str(o.place) for o in made],
                     "unfrozen_later": unfrozen,
                 },
-                fix='optimizer.add_param_group({"params": new_parameters})',
+                fix="self.layers = nn.ModuleList(layers)  # instead of a Python list, or dict"
+                if strange
+                else 'optimizer.add_param_group({"params": new_parameters})',
             )
 
 

@@ -28,6 +28,8 @@ class PreprocessingDiffers(Check):
     def __init__(self) -> None:
         self.passes: dict[tuple[int, int | None, Place], list[tuple[Pass, int, Images]]] = {}
         self.replayed: dict[int, int] = {}
+        self.generated: set[int] = set()
+        """Networks that were given images that a network made: those are no data."""
 
     def on_pass(self, seen: Pass, scene: Scene) -> None:
         """Measure the images of a pass, also for a network inside that ran by itself before."""
@@ -35,6 +37,8 @@ class PreprocessingDiffers(Check):
         module = seen.network.module
         if seen.failed or images is None or module is None or images.shape[1] not in (1, 3):
             return
+        if images.requires_grad:
+            self.generated.add(seen.network.number)
         key = (seen.network.number, seen.loader, seen.place)
         group = self.passes.setdefault(key, [])
         if len(group) >= PASSES:
@@ -59,6 +63,8 @@ class PreprocessingDiffers(Check):
         groups: dict[_Group, Images] = {}
         for (_, loader, place), passes in self.passes.items():
             for seen, number, images in passes:
+                if seen.network.number in self.generated:
+                    continue
                 nested = seen.network.number != number
                 key = (number, seen.purpose, loader, place, nested)
                 groups[key] = groups[key].merge(images) if key in groups else images

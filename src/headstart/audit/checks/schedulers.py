@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
 from headstart.audit.events import SchedulerFacts, Step
-from headstart.audit.records import Finding
+from headstart.audit.records import Finding, Place
 from headstart.core.wording import count
 from headstart.core.wording import format_number as number
 
@@ -113,7 +114,10 @@ class SchedulerMisstepped(Check):
 
     def _never(self, facts: SchedulerFacts, scene: Scene) -> Finding | None:
         steps = 0 if facts.optimizer is None else facts.optimizer.steps
-        epochs = max((loader.complete for loader in scene.loaders), default=0)
+        ended: Counter[Place] = Counter()  # a loader may be made anew in every epoch
+        for loader in scene.loaders:
+            ended[loader.place] += loader.complete
+        epochs = max(ended.values(), default=0)
         if facts.steps or not steps or (epochs < 2 and steps < 200):
             return None
         return self.finding(

@@ -9,12 +9,21 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from headstart.audit.check import Check
-from headstart.audit.events import Batch, Load, Pass
+from headstart.audit.choosing import Choice, choices
+from headstart.audit.events import Batch, Load, Pass, Step
+from headstart.audit.held import looks
 from headstart.audit.loaders import Sources
-from headstart.audit.records import Finding, Severity
+from headstart.audit.places import Trail, user_trail
+from headstart.audit.records import Finding, Place, Severity
 from headstart.audit.scene import Scene
 from headstart.modules.observing import tensors_in
 
+TIMES = 3
+"""So many evaluations on one set are there to choose from."""
+_FIX = (
+    "choose on a part of the training data, and evaluate the test data once:"
+    " torch.utils.data.Subset(train, held_out)"
+)
 Data = tuple[object, ...]
 State = tuple[float, ...]
 
@@ -29,10 +38,11 @@ class _Network:
 
 
 class TestDataSelects(Check):
-    """A state of the network is chosen by its figure on data, and reported on the same data.
+    """A state of the network, or its figure, is chosen on data and reported on the same data.
 
-    The network was evaluated on them at several times of the training, one of its states of those
-    times was loaded again, and nothing else was evaluated afterwards.
+    The network was evaluated on them at several times of the training; one of its states of those
+    times was loaded again, or the figures ended the training, or the best of them is what the
+    script reports; and nothing else was evaluated afterwards.
     """
 
     __test__ = False  # no test of pytest's
@@ -41,6 +51,7 @@ class TestDataSelects(Check):
 
     def __init__(self) -> None:
         self.networks: dict[int, _Network] = {}
+        self.steps: dict[Trail, None] = {}
         self.sources = Sources()
 
     def on_batch(self, seen: Batch, scene: Scene) -> None:
@@ -58,6 +69,11 @@ class TestDataSelects(Check):
         if len(known.evaluated) < 2000:
             known.evaluated.append((seen, self._data(seen), known.latest[1]))
 
+    def before_step(self, seen: Step, scene: Scene) -> None:
+        """Take note of where training steps."""
+        if looks(seen.number) and len(self.steps) < 64:
+            self.steps[user_trail()] = None
+
     def on_load(self, seen: Load, scene: Scene) -> None:
         """Take note of a state that is loaded after training has begun."""
         module = seen.module
@@ -72,40 +88,86 @@ class TestDataSelects(Check):
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every network whose last load went back to an evaluated state."""
         for number, known in self.networks.items():
-            if not known.loads:
+            found = self._loaded(number, known, scene) or self._chosen(number, known, scene)
+            if found is not None:
+                yield found
+
+    def _chosen(self, number: int, known: _Network, scene: Scene) -> Finding | None:
+        """Look for an end of the training, or a best figure, that evaluations on one set decide."""
+        trained = {self.sources.same(p.loader) for p in scene.passes if p.trained}
+        held = [
+            (seen, (seen.trail, self._data(seen)[:2]))
+            for seen, _, _ in known.evaluated
+            if seen.purpose == "evaluation"
+            and (seen.loader is None or self.sources.same(seen.loader) not in trained)
+        ]
+        for group in dict.fromkeys(group for _, group in held):
+            mine = [seen for seen, other in held if other == group]
+            times = len({seen.step for seen in mine})
+            last = max(seen.number for seen in mine)
+            others = any(seen.number > last for seen, other in held if other != group)
+            if times < TIMES or others:
                 continue
-            load, state, count = known.loads[-1]
-            before, after = known.evaluated[:count], known.evaluated[count:]
-            before = [each for each in before if each[0].purpose == "evaluation"]
-            selecting = {data for _, data, at in before if at == state}
-            times = {
-                data: len({seen.step for seen, other, _ in before if other == data})
-                for data in selecting
-            }
-            selecting = {data for data in selecting if times[data] > 1}
-            last = max((seen.step for seen, _, _ in before), default=0)
-            if not selecting or scene.steps > max(load.step, last):
-                continue
-            reported = {data for _, data, _ in after}
-            if reported - selecting:
-                continue
-            severity: Severity = "warning" if reported else "info"
-            said = (
-                "and is then evaluated on the same data"
-                if reported
-                else "and is evaluated on nothing else afterwards"
-            )
-            most = max(times[data] for data in selecting)
-            yield self.finding(
-                f"{scene.networks[number].kind} goes back to the best of {most} states by its"
-                f" figure on data, {said}: that figure is the maximum of {most}, and too good.",
-                place=load.place,
-                severity=severity,
-                confidence=0.8,
-                evidence={"states compared": most, "evaluated afterwards": bool(reported)},
-                fix="choose on a part of the training data, and evaluate the test data once:"
-                " torch.utils.data.Subset(train, held_out)",
-            )
+            for file, choice in (c for step in self.steps for c in choices(mine[0].trail, step)):
+                return self._said(scene.networks[number].kind, file, choice, times)
+        return None
+
+    def _said(self, kind: str, file: str, choice: Choice, times: int) -> Finding:
+        what = (
+            f"The training of {kind} ends by its figures on data"
+            if choice.how == "stop"
+            else f"The best of {times} figures of {kind} on the same data is kept"
+        )
+        said = (
+            "and what is reported is a figure on the same data"
+            if choice.reported
+            else "and it is evaluated on nothing else afterwards"
+        )
+        return self.finding(
+            f"{what}, {said}: chosen among {times}, it is too good.",
+            place=Place(file, choice.line),
+            module=kind,
+            severity="warning" if choice.reported else "info",
+            confidence=0.7 if choice.reported else 0.5,
+            evidence={"evaluations": times, "chosen by": choice.how, "reported": choice.reported},
+            fix=_FIX,
+        )
+
+    def _loaded(self, number: int, known: _Network, scene: Scene) -> Finding | None:
+        """Look for a state that was loaded again because of its figure."""
+        if not known.loads:
+            return None
+        load, state, count = known.loads[-1]
+        before, after = known.evaluated[:count], known.evaluated[count:]
+        before = [each for each in before if each[0].purpose == "evaluation"]
+        selecting = {data for _, data, at in before if at == state}
+        times = {
+            data: len({seen.step for seen, other, _ in before if other == data})
+            for data in selecting
+        }
+        selecting = {data for data in selecting if times[data] > 1}
+        last = max((seen.step for seen, _, _ in before), default=0)
+        if not selecting or scene.steps > max(load.step, last):
+            return None
+        reported = {data for _, data, _ in after}
+        if reported - selecting:
+            return None
+        severity: Severity = "warning" if reported else "info"
+        said = (
+            "and is then evaluated on the same data"
+            if reported
+            else "and is evaluated on nothing else afterwards"
+        )
+        most = max(times[data] for data in selecting)
+        return self.finding(
+            f"{scene.networks[number].kind} goes back to the best of {most} states by its"
+            f" figure on data, {said}: that figure is the maximum of {most}, and too good.",
+            place=load.place,
+            severity=severity,
+            confidence=0.8,
+            evidence={"states compared": most, "evaluated afterwards": bool(reported)},
+            fix=_FIX,
+        )
 
     def _data(self, seen: Pass) -> Data:
         if seen.loader is not None:

@@ -43,6 +43,7 @@ class WastedGradients(Check):
         self.graded: dict[ParameterFacts, int] = {}
         self.costs: dict[int, _Cost] = {}
         self.inputs: dict[int, tuple[Pass, int]] = {}
+        self.built: dict[int, set[int]] = {}
 
     def on_pass(self, seen: Pass, scene: Scene) -> None:
         """Measure the cost where it may be in vain, and look at inputs that require gradients."""
@@ -59,6 +60,9 @@ class WastedGradients(Check):
         if given:
             known = self.inputs.get(network.number)
             self.inputs[network.number] = (seen, 1 if known is None else known[1] + 1)
+        output = next(tensors_in(seen.output), None)
+        if not network.stepped and output is not None and output.requires_grad:
+            self.built.setdefault(network.number, set()).add(seen.number)
         known_cost = network.number in self.costs
         if (idle or given) and scene.steps >= 1 and not known_cost and network.passes > 1:
             found = _measured(module, seen)
@@ -79,6 +83,7 @@ class WastedGradients(Check):
             seen = next((p for p in scene.trained_passes(network)), None)
             if seen is not None:
                 yield self._of_parameters(seen, missed)
+        yield from self._thrown_away(scene)
         for number, (seen, times) in self.inputs.items():
             steps = len({p.step for p in scene.trained_passes(seen.network)})
             if times < 3 or steps < 3 or not seen.trained:
@@ -95,8 +100,32 @@ class WastedGradients(Check):
                 fix="x = x.detach()  # or: x.requires_grad_(False)",
             )
 
+    def _thrown_away(self, scene: Scene) -> Iterator[Finding]:
+        """Yield the networks whose graphs nothing ever went back through."""
+        for number, built in self.built.items():
+            network = scene.networks[number]
+            passes = [
+                p
+                for p in scene.passes_for("extraction")
+                if p.number in built and p.network is network and not scene.was_cut_off(p)
+            ]
+            if network.stepped or len(passes) < 3 or any(scene.trained_passes(network)):
+                continue
+            steps = len({p.step for p in passes})
+            yield self.finding(
+                f"{network.kind} recorded a graph for gradients in"
+                f" {count(len(passes), 'observed pass', 'observed passes')}, and no backward pass"
+                f" went through it{self._text(number)}",
+                place=passes[0].place,
+                module=network.kind,
+                severity=None if steps >= 3 else "info",
+                confidence=0.8 if steps >= 3 else 0.5,
+                evidence=self._evidence(number) | {"passes": len(passes), "steps": steps},
+                fix="with torch.no_grad():  # around the call; or backbone.requires_grad_(False)",
+            )
+
     def _of_parameters(self, seen: Pass, missed: list[ParameterFacts]) -> Finding:
-        names = [facts.name for facts in missed]
+        names = [facts.names[-1] for facts in missed]
         number = seen.network.number
         return self.finding(
             f"{count(len(names), 'parameter')} of {seen.network.kind} got gradients, and no"
