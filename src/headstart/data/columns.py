@@ -92,7 +92,9 @@ _TEXT_NAMES = (
 )  # fmt: skip
 
 
-def text_column(table: Any, where: str, asked: str | None, label: str | None = None) -> str:
+def text_column(
+    table: Any, where: str, asked: str | None, label: str | None = None, *, wanted: bool = False
+) -> str:
     """Return the name of the column that holds the texts.
 
     It is the only column of text that is neither labels, nor ids, nor names of splits or images.
@@ -103,6 +105,7 @@ def text_column(table: Any, where: str, asked: str | None, label: str | None = N
         where: the table's name, for messages.
         asked: the name the user gave, if any.
         label: the column of labels, where the user has named it.
+        wanted: whether items are texts for certain, so that a column of single words may hold them.
 
     Raises:
         DataError: no such column, no candidate, or several.
@@ -117,6 +120,8 @@ def text_column(table: Any, where: str, asked: str | None, label: str | None = N
             )
         return asked
     candidates = text_columns(table, label)
+    if wanted and not candidates:
+        candidates = text_columns(table, label, words=False)
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
@@ -130,10 +135,11 @@ def text_column(table: Any, where: str, asked: str | None, label: str | None = N
     )
 
 
-def text_columns(table: Any, label: str | None = None) -> list[str]:
+def text_columns(table: Any, label: str | None = None, *, words: bool = True) -> list[str]:
     """Return the columns that could hold the texts.
 
-    They have a customary name or hold several words in most rows; most of their rows differ.
+    They have a customary name or, if ``words``, several words in most rows; most of their rows
+    differ.
     """
     named_label = [] if label is None else label.split(",")
     found = []
@@ -148,9 +154,9 @@ def text_columns(table: Any, label: str | None = None) -> list[str]:
         ):
             continue
         sample = [v for v in table.column(name).slice(0, _SAMPLE).to_pylist() if v and v.strip()]
-        words = sum(len(v.split()) > 1 for v in sample)
+        long = not words or sum(len(v.split()) > 1 for v in sample) * 2 > len(sample)
         differ = len(set(sample)) * 2 > len(sample)
-        if differ and (name.casefold() in _TEXT_NAMES or words * 2 > len(sample)) and sample:
+        if differ and (name.casefold() in _TEXT_NAMES or long) and sample:
             found.append(name)
     return found
 

@@ -44,7 +44,8 @@ def item_column(table: Any, where: str, folder: Path, request: Request) -> ItemC
             columns.image_column(table, where, request.image_column, ids=ids), "image"
         )
     except DataError as error:
-        texts = columns.text_columns(table, request.label_column)
+        own = _is_own(request)
+        texts = columns.text_columns(table, request.label_column, words=not own)
         hint = None if ids else ids_hint(table, image_folder(folder, request))
         unsure = request.kind == "image" and len(texts) > 1
         if request.image_column is not None or not texts or hint or unsure:
@@ -53,8 +54,16 @@ def item_column(table: Any, where: str, folder: Path, request: Request) -> ItemC
 
 
 def _texts(table: Any, where: str, request: Request) -> ItemColumn:
-    name = columns.text_column(table, where, request.text_column, request.label_column)
+    wanted = request.kind == "text" or _is_own(request)
+    name = columns.text_column(
+        table, where, request.text_column, request.label_column, wanted=wanted
+    )
     return ItemColumn(name, "text")
+
+
+def _is_own(request: Request) -> bool:
+    """Return whether the backbone takes a kind of items from outside, such as DNA."""
+    return request.kind not in (None, "image", "text")
 
 
 __all__ = ["ItemColumn", "item_column"]
