@@ -176,7 +176,7 @@ def test_one_text_and_none(run: Path, cache: Path) -> None:
 def test_sweep_over_layers(model: str, cache: Path) -> None:
     found = sweep(
         {"train": questions(90), "test": questions(40, 1)}, model, cache=cache,
-        layers=tuple(f"model.encoder.layer.{i}" for i in range(3)),
+        layers=",".join(f"model.encoder.layer.{i}" for i in range(3)),  # as on a command line
         heads=("linear",), folds=3, write=False, reporter=QUIET,
     )  # fmt: skip
     views = {each.view for each in found.sweep.candidates}

@@ -57,6 +57,7 @@ class Texts(Inputs):
             mistake for :func:`headstart.compare` to measure.
         length: tokens that every text is padded to; 0: the longest of the batch. Rows are the
             same but for rounding; training from stored rows needs one shape.
+        characters: how many are read of a text before it is tokenized, as model2vec does; 0: all.
 
     Raises:
         ConfigError: naming every value that cannot be.
@@ -74,6 +75,7 @@ class Texts(Inputs):
     special: bool = True
     masked: bool = True
     length: int = 0
+    characters: int = 0
 
     def __post_init__(self) -> None:
         faults = []
@@ -103,12 +105,13 @@ class Texts(Inputs):
         if not text.strip():
             raise UndecodableError("the text is empty")
         text = self.prompt + text
+        whole, text = len(text), text[: self.characters or None]
         found = tokenize(
             text.lower() if self.lower else text, self.tokenizer, self._longest, self.special
         )
         if not found.ids:
             raise UndecodableError("the tokenizer finds no token in it")
-        if found.cut:
+        if found.cut or len(text) < whole:
             remark(self._cut)
         return np.array([found.ids, found.segments], dtype=np.int64)
 
@@ -151,7 +154,10 @@ class Texts(Inputs):
 
     def describe(self) -> dict[str, Any]:
         """Return everything that decides the tokens, as plain JSON values, for cache keys."""
-        return {"kind": self.kind, **self.values(), "library": library_version()}
+        values = self.values()
+        if not self.characters:
+            del values["characters"]
+        return {"kind": self.kind, **values, "library": library_version()}
 
     def example(self, count: int) -> Arguments:
         """Return sentences of several lengths."""

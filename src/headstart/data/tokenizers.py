@@ -74,6 +74,15 @@ def tokenize(text: str, digest: str, longest: int, special: bool = True) -> Toke
     return Tokens(encoding.ids, encoding.type_ids, bool(encoding.overflowing))
 
 
+def vocabulary_of(text: str) -> list[str]:
+    """Return the tokens of a tokenizer, added ones included.
+
+    Args:
+        text: as for :func:`keep_tokenizer`.
+    """
+    return list(_library().Tokenizer.from_str(text).get_vocab())
+
+
 def library_version() -> str:
     """Return name and version of the library that tokenizes."""
     return f"tokenizers {_library().__version__}"
@@ -99,4 +108,11 @@ def _library() -> Any:
     return tokenizers
 
 
-__all__ = ["Tokens", "keep_tokenizer", "kept_tokenizer", "library_version", "tokenize"]
+__all__ = [
+    "Tokens",
+    "keep_tokenizer",
+    "kept_tokenizer",
+    "library_version",
+    "tokenize",
+    "vocabulary_of",
+]

@@ -15,6 +15,7 @@ from typing import Any
 from headstart.backbones.families.hf_folder import class_of, library, read_config
 from headstart.backbones.families.hf_images import build_images, has_towers
 from headstart.backbones.families.hf_texts import build_texts
+from headstart.backbones.families.static import is_static, static_of
 from headstart.backbones.family import Built, Family, Request, first_line
 from headstart.backbones.sentence_folder import read_sentence_folder
 from headstart.core.errors import BackboneError
@@ -29,9 +30,11 @@ _TAKES = {
 
 def build_hf(request: Request) -> Built:
     """Build a model of texts or images with what comes with it."""
-    transformers = library()
     who = f"hf/{request.name}"
     folder = _folder(request)
+    if is_static(folder):
+        return static_of(folder, who)
+    transformers = library()
     sentences = read_sentence_folder(folder, who)
     place = folder if sentences is None else sentences.transformer
     config = read_config(transformers, place, who, request)

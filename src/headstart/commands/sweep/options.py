@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from headstart.commands.settings import Signature, head_wrong
 from headstart.core.kinds import Kind
@@ -96,6 +97,9 @@ class SweepConfig:
     )
 
     def __post_init__(self) -> None:
+        layers: Any = self.layers
+        if isinstance(layers, str):  # as on a command line
+            object.__setattr__(self, "layers", _layers(layers))
         check(self)
 
     def faults(self) -> list[str]:
