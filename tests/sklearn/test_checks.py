@@ -17,8 +17,11 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 from headstart.sklearn import (
     FeatureExtractor,
     HeadClassifier,
+    HeadMultiLabelClassifier,
     HeadRegressor,
     TransferClassifier,
+    TransferMultiLabelClassifier,
+    TransferRegressor,
 )
 from tests.conftest import REPOSITORY
 
@@ -38,6 +41,7 @@ ESTIMATORS = [
     HeadClassifier("mlp", head_options={"hidden": (32,), "dropout": 0.2, "epochs": 60, "lr": 1e-2}),
     HeadRegressor(),
     HeadRegressor("mlp", head_options={"hidden": (32,), "lr": 1e-2}),
+    HeadMultiLabelClassifier(head_options={"C": 1.0}),
     FeatureExtractor(**FLAT),
     FeatureExtractor(**FLAT, cache=False),
 ]
@@ -77,8 +81,13 @@ def test_common_checks(estimator: Any, check: Any) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     "estimator",
-    [HeadClassifier(), TransferClassifier(head_options={"C": 1.0}, **FLAT)],
-    ids=["auto", "transfer"],
+    [
+        HeadClassifier(),
+        TransferClassifier(head_options={"C": 1.0}, **FLAT),
+        TransferMultiLabelClassifier(head_options={"C": 1.0}, **FLAT),
+        TransferRegressor(**FLAT),
+    ],
+    ids=["auto", "transfer", "several labels", "numbers"],
 )
 def test_common_checks_of_slow_ones(estimator: Any) -> None:
     results = check_estimator(estimator, on_skip=None)

@@ -18,6 +18,8 @@ Features: TypeAlias = FloatArray | StreamedFeatures
 """Checked features ``(n, d)``: an array, or rows on disk that are indexed like one."""
 
 _MOMENT_ROWS = 1024
+_ROUNDED = 16.0
+"""By so many units in the last place a sum of a network differs from batch to batch."""
 
 
 def rows_to_predict(x: object, n_features: int) -> Features:
@@ -113,7 +115,9 @@ def moments(
     Rows on disk are visited in the order of the disk.
 
     The deviation of a column that is constant up to rounding is given as 1, as scikit-learn's
-    ``StandardScaler`` does, so that it is centred and left alone.
+    ``StandardScaler`` does, so that it is centred and left alone. Features in single precision were
+    rounded by a network: a column that varies by less than that, of its own mean or of the largest
+    column, is dead, and dividing by its deviation would turn rounding into a feature.
     """
     if isinstance(x, StreamedFeatures):
         rows = np.sort(rows)
@@ -136,7 +140,17 @@ def moments(
     eps = np.finfo(np.float64).eps
     # The bound that scikit-learn uses: what rounding alone leaves of a constant column.
     constant = variance <= len(rows) * eps * variance + (len(rows) * mean * eps) ** 2
+    constant |= _dead(mean, np.sqrt(variance), x.dtype)
     return mean, np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
+
+
+def _dead(mean: FloatArray, deviation: FloatArray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return which columns ``(d,) bool`` vary by no more than a network's rounding."""
+    if dtype == np.float64:
+        return np.zeros(len(mean), bool)
+    eps = float(np.finfo(np.float32).eps)
+    largest = float((np.abs(mean) + deviation).max(initial=0.0))
+    return np.asarray((deviation <= _ROUNDED * eps * np.abs(mean)) | (deviation <= eps * largest))
 
 
 def subset(x: Features, rows: IntArray) -> Features:

@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from headstart.heads.base import Head
-from headstart.heads.registry import HeadKind, TrainingRows, head_fault, head_for
+from headstart.heads.registry import HeadKind, Trained, TrainingRows, head_fault, head_for
 from headstart.sklearn.faults import InputError, conventional, raise_faults
 from headstart.sklearn.rows import Given, distinct, given_rows
 
@@ -34,7 +34,7 @@ _BLOCK_ROWS = 64
 ClassWeight = Mapping[Any, float] | Literal["balanced"] | None
 
 
-class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
+class HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
     """What classifier and regressor share: from parameters to a head of the registry."""
 
     def _kind(self, task: str) -> HeadKind:
@@ -68,7 +68,8 @@ class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is un
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
         rows, notes = distinct(rows, merge=kind.weighted)
-        trained = kind.fit(rows, kind.settings(self.head_options or {}, **more))
+        settings = kind.settings(self.head_options or {}, **more)
+        trained = self._finished(kind.fit(rows, settings), rows)
         self.head_ = trained.head
         self.chosen_ = dict(trained.chosen)
         self.curves_ = trained.curves
@@ -82,6 +83,10 @@ class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is un
                 stacklevel=3,
             )
 
+    def _finished(self, trained: Trained, rows: TrainingRows) -> Trained:  # noqa: ARG002
+        """Return what was trained with what else it needs to predict."""
+        return trained
+
     def _outputs(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         if is_empty(X):
@@ -90,7 +95,7 @@ class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is un
         return outputs_one_by_one(self.head_, X)
 
 
-class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
+class HeadClassifier(ClassifierMixin, HeadEstimator):  # type: ignore[misc]
     """A classifier of headstart on features ``(n, d)``.
 
     Whatever has to be chosen (a penalty, the epoch) is chosen inside the rows given to ``fit``.
@@ -195,7 +200,7 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         return np.asarray(values / self.head_.temperature + self._shift)
 
 
-class HeadRegressor(RegressorMixin, MultiOutputMixin, _HeadEstimator):  # type: ignore[misc]
+class HeadRegressor(RegressorMixin, MultiOutputMixin, HeadEstimator):  # type: ignore[misc]
     """A regression of headstart on features ``(n, d)``, with one target or several.
 
     Args:
@@ -325,12 +330,13 @@ def refuse_several_labels(y: Any, who: str) -> None:
         shape = (len(y), max(sizes, default=1))
     if len(shape) < 2 or (len(shape) == 2 and shape[1] == 1):
         return
+    several = who.replace("Classifier", "MultiLabelClassifier")
     raise InputError(
         f"y should be a 1d array: {who} takes one class per item, found several labels or columns"
         f" an item, an array of shape {shape}",
         hint="for one class per item in one-hot columns give y.argmax(1); for several labels"
-        f" an item train one head for each, sklearn.multioutput.MultiOutputClassifier({who}()),"
-        " or give memberships to headstart.heads.fit_logistic(x, y, k, task='multi-label')",
+        f" an item take {several}, or one head for each,"
+        f" sklearn.multioutput.MultiOutputClassifier({who}())",
     )
 
 
