@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,3 +128,30 @@ def test_portions_are_committed_when_enough_wait(
         assert len(spaces[0].missing(IDS)) == 16
     assert not spaces[0].missing(IDS)
     assert spaces[0].preflight(IDS).missing == 0
+
+
+def test_workers_do_not_wait_for_each_others_unreadable_items(tmp_path: Path) -> None:
+    lost: list[set[str]] = []
+    both = threading.Barrier(2)
+
+    def work(first: list[str]) -> None:
+        space = Store(tmp_path).space({"layer": "one"})
+        compute = Computer(unreadable=(IDS[3], IDS[33]))
+        with Filling((space,), batch_size=4) as filling:
+            filling.fill(first, lambda keys: one_column(compute(keys)))
+            both.wait(20)  # each has met one of them
+            filling.fill(IDS, lambda keys: one_column(compute(keys)))
+            lost.append(filling.lost)
+
+    def one_column(blocks: Iterator[Block]) -> Iterator[Block]:
+        return (Block(block.ids, block.columns[:1]) for block in blocks)
+
+    threads = [
+        threading.Thread(target=work, args=(ids,), daemon=True) for ids in (IDS[:8], IDS[32:])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert lost == [{IDS[3], IDS[33]}] * 2
+    assert len(Store(tmp_path).space({"layer": "one"})) == 38

@@ -6,26 +6,25 @@ import atexit
 import contextlib
 import dataclasses
 import functools
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.cache.fill import Block, Filled, fill, missing_rows
+from headstart.cache.fill import Block, Compute, Filled, fill, missing_rows
+from headstart.cache.preflight import check_room, explain
 from headstart.core.errors import DataError, StoreError
 from headstart.core.files import existing_parent, is_writable, scratch_folder
 from headstart.core.fingerprints import sha256
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import CacheUse
-from headstart.core.wording import format_bytes
 from headstart.data import BadItem, NumberedView, Split
 from headstart.data.reading import OnBad, settle_bad_items
 from headstart.extraction import Extraction, Extractor, Precision, Storage
@@ -126,6 +125,21 @@ class _Plans:
             self._results.put(result_key(about), values=values)
 
 
+class Crew(Protocol):
+    """Computes rows and commits them to a cache, in other processes say."""
+
+    def __call__(
+        self,
+        cache: FeatureCache,
+        cuts: Sequence[Backbone],
+        splits: Sequence[Split],
+        settings: Extraction,
+        view: NumberedView | None,
+        reporter: Reporter,
+    ) -> None:
+        """Compute and commit the missing rows of some splits, as far as they can be."""
+
+
 class FeatureCache:
     """Features on disk under one folder.
 
@@ -137,10 +151,15 @@ class FeatureCache:
 
     Attributes:
         place: ``location`` as it was given; None where it was not.
+        crew: computes missing rows beside this process, of several splits at a time; None: this
+            process does. What it leaves, this process computes, and finds out why.
     """
+
+    crew: Crew | None = None
 
     def __init__(self, location: Path | str | None = None) -> None:
         self.place = None if location is None else str(location)
+        self._helped: set[tuple[str, int, str]] = set()  # rows that a crew was asked for
         chosen = location if location is not None else os.environ.get("HEADSTART_CACHE")
         if isinstance(chosen, str) and "://" in chosen:
             name = sha256(chosen)[:16]
@@ -156,6 +175,11 @@ class FeatureCache:
         if own != self.location and is_writable(existing_parent(own)):
             return own
         return _scratch()
+
+    @property
+    def address(self) -> str:
+        """Where another process finds the same rows: a folder, or an address."""
+        return self.store.remote or str(self.location.absolute())
 
     def memo(self) -> Memo:
         """Return the memo of file digests, a context to be left after use."""
@@ -260,19 +284,63 @@ class FeatureCache:
         with _extractor(cuts, settings, self.plans()) as extractor:
             spaces = tuple(self.space(cut, extractor.settings, view) for cut in extractor.cuts)
             ids, number = split.ids, 0 if view is None else view.number
-            if missing_rows(spaces, ids, number):
-                if not len(spaces[0]):
-                    _explain(spaces[0], reporter)
-                _check_room(extractor, spaces, ids, number)
+            self.help(extractor, (split,), view=view, reporter=reporter)
             filled, bad = fill_features(extractor, spaces, split, view=view, reporter=reporter)
             extractor.tell(reporter)
+            use = self._with_help(spaces, ids, number, filled)
         settle_bad_items(bad, on_bad, reporter)
         kept = np.array([i for i, key in enumerate(ids) if key not in filled.lost], dtype=np.int64)
         if len(ids) and not len(kept):
             raise DataError("no item of the data can be read", hint="see the reasons above")
         kept_ids = [ids[i] for i in kept]
         sets = tuple(space.read(kept_ids, number) for space in spaces)
-        return CachedFeatures(sets, kept, filled.use, bad, time.perf_counter() - begun)
+        return CachedFeatures(sets, kept, use, bad, time.perf_counter() - begun)
+
+    def help(
+        self,
+        extractor: Extractor,
+        splits: Sequence[Split],
+        *,
+        view: NumberedView | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        """Let the crew compute the missing rows of several splits, if there is a crew.
+
+        A job of a few rows is left to this process.
+
+        Args:
+            extractor: of the network, at one or several cuts.
+            splits: the items.
+            view: a numbered augmentation.
+            reporter: shown progress, and why rows are missing.
+
+        Raises:
+            StoreError: there is no room for the rows.
+        """
+        reporter = reporter or SilentReporter()
+        settings = extractor.settings
+        spaces = tuple(self.space(cut, settings, view) for cut in extractor.cuts)
+        ids = [key for split in splits for key in split.ids]
+        number = 0 if view is None else view.number
+        missing = missing_rows(spaces, ids, number)
+        tried = {(spaces[0].key, number, key) for key in missing}
+        if not missing or tried <= self._helped:
+            return
+        if not len(spaces[0]):
+            explain(spaces[0], reporter)
+        check_room(extractor, spaces, ids, number)
+        if self.crew is not None and len(missing) > settings.batch_size:
+            self._helped |= tried
+            self.crew(self, extractor.cuts, splits, settings, view, reporter)
+
+    def _with_help(
+        self, spaces: Sequence[Space], ids: Sequence[str], number: int, filled: Filled
+    ) -> CacheUse:
+        """Count the rows that the crew has computed as computed."""
+        asked = {(spaces[0].key, number, key) for key in ids} & self._helped
+        self._helped -= asked
+        helped = max(0, len(asked) - filled.use.misses - len(filled.lost))
+        return CacheUse(filled.use.hits - helped, filled.use.misses + helped)
 
 
 def fill_features(
@@ -299,18 +367,10 @@ def fill_features(
     """
     known, number = len(extractor.bad), 0 if view is None else view.number
     extractor.ahead = len(missing_rows(spaces, split.ids, number))
-
-    def compute(keys: list[str]) -> Iterator[Block]:
-        for rows in extractor.rows(split, split.positions(keys), view=view):
-            ids = [split.ids[i] for i in rows.indices]
-            if reporter is not None:
-                extractor.tell(reporter)  # how the network runs, once the first batch has run
-            yield Block(ids, [{FEATURES: block} for block in rows.features])
-
     filled = fill(
         spaces,
         split.ids,
-        compute,
+        compute_features(extractor, split, view, reporter),
         task=task,
         unit=extractor.cuts[0].inputs.unit,
         number=number,
@@ -330,42 +390,37 @@ def _extractor(
     return Extractor(cuts, settings, memory)
 
 
-def _explain(space: Space, reporter: Reporter) -> None:
-    """Say why stored features of these very weights do not serve: a setting differs."""
-    nearest = space.nearest()
-    other = {"backbone.weights", "kind"}  # other weights, or rows of another kind
-    if nearest is None or any(d.path in other for d in nearest.differences):
-        return
-    shown = "; ".join(str(difference) for difference in nearest.differences[:3])
-    reporter.note(f"features of these weights are stored, but with other settings: {shown}")
+def compute_features(
+    extractor: Extractor,
+    split: Split,
+    view: NumberedView | None = None,
+    reporter: Reporter | None = None,
+) -> Compute:
+    """Return what computes features of a split by their ids, for a filling.
 
+    Args:
+        extractor: of the network, at one or several cuts.
+        split: the items.
+        view: a numbered augmentation.
+        reporter: told how the network runs.
+    """
 
-_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+    def compute(keys: list[str]) -> Iterator[Block]:
+        for rows in extractor.rows(split, split.positions(keys), view=view):
+            ids = [split.ids[i] for i in rows.indices]
+            if reporter is not None:
+                extractor.tell(reporter)  # how the network runs, once the first batch has run
+            yield Block(ids, [{FEATURES: block} for block in rows.features])
 
-
-def _check_room(
-    extractor: Extractor, spaces: Sequence[Space], ids: Sequence[str], view: int
-) -> None:
-    """Refuse, before the first forward pass, what the disk has no room for."""
-    needed, free = 0, None
-    for cut, space in zip(extractor.cuts, spaces, strict=True):
-        row_bytes = math.prod(cut.feature_shape()) * _BYTES[extractor.settings.storage]
-        plan = space.preflight(ids, view, row_bytes=row_bytes)
-        needed += plan.bytes_needed or 0
-        free = plan.bytes_free
-    if free is not None and needed > free:
-        raise StoreError(
-            f"the features need {format_bytes(needed)}, "
-            f"and {spaces[0].folder.parent} has {format_bytes(free)} free",
-            hint="choose another place with cache=PLACE, free room with 'headstart cache gc', "
-            "or store them smaller with storage='float16'",
-        )
+    return compute
 
 
 __all__ = [
     "FEATURES",
     "CachedFeatures",
+    "Crew",
     "FeatureCache",
+    "compute_features",
     "default_location",
     "describe_space",
     "fill_features",

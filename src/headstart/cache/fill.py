@@ -139,6 +139,7 @@ class Filling:
 
     Args:
         spaces, number, batch_size, storage, reporter, stages: as for :func:`fill`.
+        commit_seconds: rows are committed after this much work; None: :data:`COMMIT_SECONDS`.
 
     Attributes:
         lost: ids of the items that have no row so far.
@@ -153,6 +154,7 @@ class Filling:
         storage: Storage | None = None,
         reporter: Reporter | None = None,
         stages: Stages | None = None,
+        commit_seconds: float | None = None,
     ) -> None:
         self.spaces, self.number, self.storage = tuple(spaces), number, storage
         self.lost: set[str] = set()
@@ -160,6 +162,7 @@ class Filling:
         self._least = _FIRST_BATCHES * batch_size
         self._share = self._least
         self._stages = stages or Stages()
+        self._commit_seconds = commit_seconds
         self._waiting: list[Block] = []
         self._ready: set[str] = set()  # ids of the rows that wait or are being committed
         self._since = 0.0  # when the work on those that wait began
@@ -182,21 +185,31 @@ class Filling:
             for space in self.spaces:
                 space.release()
 
-    def fill(self, ids: Sequence[str], compute: Compute, task: Progress | None = None) -> None:
+    def fill(
+        self,
+        ids: Sequence[str],
+        compute: Compute,
+        task: Progress | None = None,
+        *,
+        patient: bool = True,
+    ) -> None:
         """Compute the rows of some items that are missing; commit them when enough wait.
 
         Args:
             ids: of the items.
             compute: returns their rows.
             task: advanced by the items that are done, here or elsewhere.
+            patient: wait for rows that other processes compute, or leave those to them.
         """
         missing = self._missing(ids)
         while missing:
             mine = self._claim(missing)
             if mine:
                 self._compute(mine, compute, task)
-            else:
+            elif patient:
                 self._wait()
+            else:
+                return
             before, missing = len(missing), self._missing(missing)
             if task is not None:
                 task.advance(max(0, before - len(missing) - len(mine)))
@@ -279,6 +292,7 @@ class Filling:
                 tell(task, self._stages.shares())
             self._commit_if_due()
         self.lost |= without
+        self._disclaim(without)
         if task is not None:
             task.advance(len(without))
         if len(keys) >= self._share:  # a share: what was claimed is committed together
@@ -288,11 +302,17 @@ class Filling:
             rate = len(keys) / max(time.monotonic() - begun, 1e-3)
             self._share = max(self._least, int(rate * _SHARE_SECONDS))
 
+    def _disclaim(self, lost: set[str]) -> None:
+        """Leave items that cannot be read to others, who would wait for them as long as we live."""
+        for space in self.spaces if lost else ():
+            space.disclaim(sorted(lost), self.number)
+
     def _commit_if_due(self) -> None:
         if self.is_idle:
             self._settle()
         size = sum(block.nbytes for block in self._waiting)
-        due = time.monotonic() - self._since >= COMMIT_SECONDS or size >= COMMIT_BYTES
+        wanted = COMMIT_SECONDS if self._commit_seconds is None else self._commit_seconds
+        due = time.monotonic() - self._since >= wanted or size >= COMMIT_BYTES
         if due and self._writing is not None and size >= COMMIT_BYTES:
             with self._stages("waiting"):
                 self._settle()

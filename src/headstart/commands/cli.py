@@ -21,6 +21,7 @@ from headstart.commands.cache.command import app as cache_app
 from headstart.commands.compare.command import compare
 from headstart.commands.console import timed_command
 from headstart.commands.examine.command import examine
+from headstart.commands.extract.command import extract
 from headstart.commands.finetune.command import finetune
 from headstart.commands.fit.command import fit
 from headstart.commands.predict.command import evaluate, predict
@@ -58,6 +59,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(fit)
+app.command()(extract)
 app.command()(predict)
 app.command()(evaluate)
 app.command()(update)

@@ -227,6 +227,7 @@ def embed(session: Session, cuts: Sequence[Backbone], dataset: Dataset) -> Embed
     splits = [dataset.splits[name] for name in ("train", "test")]
     settings = session.settle_precision(cuts, splits)
     with Extractor(cuts, settings, session.cache.plans()) as extractor:
+        session.cache.help(extractor, splits, reporter=session.reporter)
         # Of no training items there are rows once the test items have some.
         for name in ("train", "test") if len(dataset.train) else ("test", "train"):
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,15 @@ from headstart.core.errors import DataError
 from headstart.core.progress import Clock
 from headstart.core.stages import Throughput
 from headstart.core.wording import any_of, clean
-from headstart.data import Dataset, Split, load_data, load_items, load_test_data, load_training_data
+from headstart.data import (
+    Dataset,
+    Split,
+    load_data,
+    load_items,
+    load_parts,
+    load_test_data,
+    load_training_data,
+)
 from headstart.evaluation.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
@@ -207,6 +215,22 @@ class Session:
             )
             _ = split.ids
         return split
+
+    def open_parts(
+        self, source: Any, reading: ReadOptions, *, kind: str | None = None
+    ) -> Mapping[str, Split]:
+        """Load the items of all splits of a source, labelled or not."""
+        if isinstance(source, Split):
+            return {"all": source}
+        if isinstance(source, Dataset):
+            return source.splits
+        with self.cache.memo() as memo:
+            splits = load_parts(
+                source, **reading.where(), kind=kind, digest_memo=memo, reporter=self.reporter
+            )
+            for split in splits.values():
+                _ = split.ids
+        return splits
 
     def folder(self, name: str) -> Path | None:
         """Create the run folder before any work is done, and say where it is.

@@ -7,6 +7,7 @@ imported, so that a help text prints at once.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from headstart.core.records import Precision
 from headstart.core.settings import Fault, check, like, option, options_of, settle
 from headstart.extraction.engines import AUTO
 from headstart.extraction.settings import Extraction
+from headstart.runners.table import LOCAL, Crew, describe_runners, runner_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +48,10 @@ class RunOptions(Extraction):
         cache: place of the feature cache: a folder, an address such as ``s3://bucket/features``,
             or a :class:`~headstart.cache.FeatureCache`. None: ``$HEADSTART_CACHE`` or the
             platform's cache folder.
+        runner: who computes missing features: ``local``, or a name of
+            :mod:`headstart.runners.table`. The rows and the store are the same.
+        runner_workers: how many processes or actors; None: one for each processor.
+        address: of a cluster that runs already, for ``runner="ray"``.
         out: the run folder. None: ``runs/TIME-NAME`` in the working directory.
         write: whether to write a run folder at all.
         reporter: where notes and progress go. None: standard error.
@@ -70,6 +76,29 @@ class RunOptions(Extraction):
     out: str | Path | None = option(
         None, "Run folder.", shown="runs/TIME-NAME", metavar="DIR", flags=("-o",), record=False
     )
+    runner: str = option(
+        LOCAL,
+        lambda: f"Who computes missing features. {describe_runners()}",
+        choices=runner_names,
+        panel=RUNNING,
+        record=False,
+    )
+    runner_workers: int | None = option(
+        None,
+        "Processes or actors of the runner.",
+        shown="one per processor",
+        at_least=1,
+        panel=RUNNING,
+        record=False,
+    )
+    address: str | None = option(
+        None,
+        "Address of a cluster that runs already, for the runner.",
+        shown="a cluster of this machine",
+        metavar="ADDRESS",
+        panel=RUNNING,
+        record=False,
+    )
     write: bool = option(True, "Whether to write a run folder.", cli=False, record=False)
     reporter: Reporter | None = option(None, "Where notes go.", cli=False, record=False)
 
@@ -82,6 +111,13 @@ class RunOptions(Extraction):
         ]
         if empty:
             return [*empty]
+        if self.runner == LOCAL and self.runner_workers is not None:
+            return [
+                "runner_workers is the number of workers of a runner, and runner='local' has"
+                " one: give runner='processes', or leave it out"
+            ]
+        if self.address is not None and self.runner != "ray":
+            return ["address is that of a Ray cluster: give runner='ray', too"]
         if self.cache in ("auto", "on", "off"):
             return [
                 f"cache='{self.cache}' would be a folder of that name: the mode of fine-tuning is"
@@ -99,7 +135,14 @@ class RunOptions(Extraction):
         """Open the feature cache."""
         from headstart.cache import FeatureCache
 
-        return self.cache if isinstance(self.cache, FeatureCache) else FeatureCache(self.cache)
+        own = isinstance(self.cache, FeatureCache)
+        cache: FeatureCache = self.cache if own else FeatureCache(self.cache)  # type: ignore[assignment,arg-type]
+        if self.runner != LOCAL:
+            from headstart.runners.help import crew_of
+
+            cache = copy.copy(cache) if own else cache
+            cache.crew = crew_of(Crew(self.runner, self.runner_workers, self.address))
+        return cache
 
     def open_reporter(self) -> Reporter:
         """Return where notes and progress go."""

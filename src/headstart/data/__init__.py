@@ -21,6 +21,7 @@ from headstart.data.items import DigestMemo, Items
 from headstart.data.loading import (
     load_data,
     load_items,
+    load_parts,
     load_test_data,
     load_training_data,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "inputs_kind",
     "load_data",
     "load_items",
+    "load_parts",
     "load_test_data",
     "load_training_data",
     "numbered_views",

@@ -6,6 +6,7 @@ import dataclasses
 import zipfile
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from headstart.core.wording import quoted
 from headstart.data.content import Content, UndecodableError
 from headstart.data.decoding import ranged, to_rgb
 from headstart.data.items import Items, SampleItems, TextItems
-from headstart.data.levels import ValueRange, is_unit, layout_of, levels_of
+from headstart.data.levels import Converter, ValueRange, is_unit, layout_of, levels_of
 from headstart.data.source import WHOLE, Part, Request, Source, split_keys, unlabelled
 from headstart.data.targets import Labels, read_labels, read_matrix
 
@@ -178,7 +179,11 @@ def image_items(
         raise DataError(f"{name} holds no images", hint="expected an array (n, h, w, 3)")
     layout = layout_of(x.shape[1:], name)
     levels = levels_of(x, value_range, name)
-    return SampleItems(x, lambda v: layout(levels.convert(v)), name), list(levels.notes)
+    return SampleItems(x, partial(_samples, layout, levels.convert), name), list(levels.notes)
+
+
+def _samples(layout: Converter, convert: Converter, values: NDArray[Any]) -> NDArray[np.uint8]:
+    return layout(convert(values))
 
 
 def sample(x: Any, value_range: ValueRange | None = None) -> NDArray[np.uint8]:

@@ -286,6 +286,12 @@ class ObjectItems(Items):
         self._fetch, self._name = fetch, name
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
     def content(self, i: int) -> Content:
         """Fetch and convert one item."""
         try:

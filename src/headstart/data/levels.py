@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -69,18 +70,30 @@ def levels_of(x: NDArray[Any], value_range: ValueRange | None, name: str) -> Lev
         )
     if value_range is not None:
         low, high = checked_range(value_range)
-        return Levels(lambda v: scaled(v, low, high), _outside(x, low, high, name))
+        return Levels(partial(scaled, low=low, high=high), _outside(x, low, high, name))
     if x.dtype == bool:
-        return Levels(lambda v: v.astype(np.uint8) * np.uint8(255))
+        return Levels(_of_truth)
     top = float(x.max())
     if x.dtype.kind == "f":
         if not is_unit(x):
             raise _unknown(x, name, "floats from 0 to 1")
-        return Levels(lambda v: np.rint(v * 255.0).astype(np.uint8), _dark(top * 255, top, name))
+        return Levels(_of_unit, _dark(top * 255, top, name))
     if not _within(x, 0, 255):
         raise _unknown(x, name, "integers from 0 to 255")
     notes = _dark(top, top, name)
-    return Levels(lambda v: v if v.dtype == np.uint8 else v.astype(np.uint8), notes)
+    return Levels(_of_bytes, notes)
+
+
+def _of_truth(values: NDArray[Any]) -> NDArray[np.uint8]:
+    return values.astype(np.uint8) * np.uint8(255)
+
+
+def _of_unit(values: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.rint(values * 255.0).astype(np.uint8)
+
+
+def _of_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    return values if values.dtype == np.uint8 else values.astype(np.uint8)
 
 
 def checked_range(limits: Any) -> ValueRange:
@@ -167,6 +180,14 @@ def _within(x: NDArray[Any], low: float, high: float) -> bool:
 # -- channels --------------------------------------------------------------------------------------
 
 
+def _grey(samples: NDArray[Any]) -> NDArray[Any]:
+    return np.repeat(samples[:, :, None], 3, axis=2)
+
+
+def _channels_first(samples: NDArray[Any]) -> NDArray[Any]:
+    return _to_three(np.moveaxis(samples, 0, 2))
+
+
 def layout_of(shape: tuple[int, ...], name: str) -> Converter:
     """Return the function from one image's levels to ``(h, w, 3)``.
 
@@ -174,12 +195,12 @@ def layout_of(shape: tuple[int, ...], name: str) -> Converter:
         DataError: the shape is not that of a grey or a colour image.
     """
     if len(shape) == 2 and all(shape):
-        return lambda v: np.repeat(v[:, :, None], 3, axis=2)
+        return _grey
     if len(shape) == 3 and all(shape):
         if shape[2] in (1, 3):
             return _to_three
         if shape[0] in (1, 3):
-            return lambda v: _to_three(np.moveaxis(v, 0, 2))
+            return _channels_first
         channels = min(shape[0], shape[2])
         if channels in (2, 4):
             what = "alpha" if channels == 2 else "alpha, near infrared or a mask"

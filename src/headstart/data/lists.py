@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from headstart.core.errors import DataError
+from headstart.core.progress import SilentReporter
 from headstart.data.arrays import image_content
 from headstart.data.content import Content, UndecodableError
 from headstart.data.formats import IMAGE_SUFFIXES
@@ -82,7 +85,11 @@ def _items(values: list[Any], request: Request) -> Items:
     if values and all(isinstance(value, str | os.PathLike) for value in values):
         paths = [Path(os.fspath(value)).expanduser() for value in values]
         return FileItems(paths, [str(path) for path in paths], request.memo)
-    return ObjectItems(len(values), lambda i: _content(values[i], request), "list")
+    return ObjectItems(
+        len(values),
+        partial(_item, values, dataclasses.replace(request, memo=None, reporter=SilentReporter())),
+        "list",
+    )
 
 
 def names_files(values: list[str]) -> bool:
@@ -94,6 +101,10 @@ def names_files(values: list[str]) -> bool:
             if len(value) < _LONGEST_PATH and Path(value).expanduser().is_file():
                 return True
     return False
+
+
+def _item(values: Sequence[Any], request: Request, i: int) -> Content:
+    return _content(values[i], request)
 
 
 def _content(value: Any, request: Request) -> Content:

@@ -289,8 +289,8 @@ def load_items(
     Raises:
         DataError: the source does not exist, cannot be read, or holds no items.
     """
-    reporter = reporter or SilentReporter()
-    request = Request(
+    parts = load_parts(
+        source,
         image_column=image_column,
         label_column=label_column,
         text_column=text_column,
@@ -298,24 +298,54 @@ def load_items(
         image_folder=image_folder,
         image_suffix=image_suffix,
         encoding=encoding,
-        labels_required=False,
         value_range=value_range,
-        memo=digest_memo,
+        digest_memo=digest_memo,
         reporter=reporter,
     )
-    found = _read(source, request)
-    if len(found.parts) > 1:
+    if len(parts) > 1:
         raise DataError(
-            f"the source is divided into {quoted(list(found.parts))}, expected one list of items",
+            f"the source is divided into {quoted(list(parts))}, expected one list of items",
             hint="give one of its folders, tables or splits alone",
         )
+    return next(iter(parts.values()))
+
+
+def load_parts(
+    source: Any,
+    *,
+    digest_memo: DigestMemo | None = None,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> dict[str, Split]:
+    """Load the items of all parts of a source, labelled or not, each in the order of the source.
+
+    Args:
+        source: as for :func:`load_items`; it may be divided into splits.
+        digest_memo, reporter: as for :func:`load_data`.
+        **options: the others of :func:`load_items`.
+
+    Returns:
+        A split for each part, by its role; labels are −1 where the source has none.
+
+    Raises:
+        DataError: the source does not exist, cannot be read, or holds no items.
+    """
+    reporter = reporter or SilentReporter()
+    request = Request(labels_required=False, memo=digest_memo, reporter=reporter, **options)
+    found = _read(source, request)
     for note in found.notes:
         reporter.note(note)
-    part = next(iter(found.parts.values()))
-    named = (None,) * len(part.items) if part.targets is not None else part.names
-    classes, labels = encode({"all": named}, found.classes)
-    rows = np.arange(len(part.items), dtype=np.int64)
-    return Split(part.items, rows, labels["all"], classes, reporter)
+    names = {
+        role: part.names if part.targets is None else (None,) * len(part.items)
+        for role, part in found.parts.items()
+    }
+    classes, labels = encode(names, found.classes)
+    return {
+        role: Split(
+            part.items, np.arange(len(part.items), dtype=np.int64), labels[role], classes, reporter
+        )
+        for role, part in found.parts.items()
+    }
 
 
 _IMAGES = SourceKind(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def read_torch_dataset(
     if length == 0:
         raise DataError(f"{name} has no items", hint="expected pairs (image, label)")
     limits = request.value_range
-    items = ObjectItems(length, lambda i: image_content(_pair(source[i], name, i)[0], limits), name)
+    items = ObjectItems(length, partial(_item, source, name, limits), name)
     _require_constant(source, name, limits)
     declared = _declared_classes(source)
     where = f"the labels of {name}"
@@ -263,6 +264,10 @@ def read_torch_datasets(source: Mapping[str, Any], request: Request) -> Source:
     for key, role in chosen.items():
         parts[role], order = read_torch_dataset(source[key], request, key)
     return Source(type(next(iter(source.values()))).__name__, parts, order)
+
+
+def _item(source: Any, name: str, limits: ValueRange | None, i: int) -> Content:
+    return image_content(_pair(source[i], name, i)[0], limits)
 
 
 def _pair(item: Any, name: str, i: int) -> tuple[Any, Any]:

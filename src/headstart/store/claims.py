@@ -76,6 +76,21 @@ class Claims:
             "DELETE FROM claims WHERE id = ? AND view = ?", ((blob, view) for blob in id_blobs(ids))
         )
 
+    def release_rows(self, ids: PackedIds, view: int) -> None:
+        """Drop the claims of this process on some rows.
+
+        Args:
+            ids: (n, 2) uint64.
+            view: number of the view.
+        """
+        if self._lock is None or self._pid != os.getpid():
+            return
+        with self._index.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM claims WHERE id = ? AND view = ? AND owner = ?",
+                ((blob, view, self._owner) for blob in id_blobs(ids)),
+            )
+
     def release(self) -> None:
         """Drop all claims of this process."""
         if self._lock is None or self._pid != os.getpid():

@@ -76,6 +76,9 @@ class Memo:
         self._pending: dict[bytes, tuple[_Stamp, str]] = {}
         self._used = False
 
+    def __reduce__(self) -> tuple[type[Memo], tuple[Path]]:
+        return Memo, (self.path,)  # another process opens the file itself
+
     def __enter__(self) -> Memo:
         return self
 

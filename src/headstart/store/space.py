@@ -136,6 +136,11 @@ class Space:
         """The folder of the space below, which this user can only read; None if there is none."""
         return None if self._below is None else self._below.folder
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether rows are shared by machines, which do not see each other's claims."""
+        return self._remote is not None
+
     def is_writable(self) -> bool:
         """Whether this user may add rows, as far as the permissions say."""
         return self._folder.is_writable()
@@ -340,6 +345,11 @@ class Space:
             if self._claims is None:
                 self._claims = Claims(self._layout, index)
         return unpack_ids(self._claims.take(packed, view, limit))
+
+    def disclaim(self, ids: Sequence[str], view: int = 0) -> None:
+        """Release the claims of this process on some rows, which will not be appended."""
+        if self._claims is not None:
+            self._claims.release_rows(pack_ids(ids), checked_view(view))
 
     def release(self) -> None:
         """Release all claims of this process whose rows were not appended."""

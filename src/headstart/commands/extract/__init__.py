@@ -1,0 +1,1 @@
+"""``headstart extract``: features of a data set into the cache, by one machine or many."""

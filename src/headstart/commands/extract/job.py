@@ -1,0 +1,167 @@
+"""Embed all items of a data set into the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.backbones import AUTO, choose, misfit
+from headstart.commands.embedding import load_backbone
+from headstart.commands.extract.options import EXTRACT, ExtractConfig
+from headstart.commands.session import Session
+from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
+from headstart.core.errors import BadFilesError, ConfigError
+from headstart.core.records import CacheUse
+from headstart.core.wording import clean, count, format_seconds
+from headstart.data import Split
+from headstart.extraction import Extractor
+from headstart.runners.help import crew_of
+from headstart.runners.table import Crew
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What :func:`extract_features` did.
+
+    Attributes:
+        backbone: its name.
+        place: where the features are: a folder or an address.
+        space: the key of their space.
+        shape: of the features of one item.
+        items: how many there are, equal ones counted once each time.
+        bad: how many cannot be read and were left out.
+        use: rows found and rows computed.
+        seconds: of reading and computing.
+    """
+
+    backbone: str
+    place: str
+    space: str
+    shape: tuple[int, ...]
+    items: int
+    bad: int
+    use: CacheUse
+    seconds: float
+
+    def describe(self) -> dict[str, Any]:
+        """Return it in plain values."""
+        return dataclasses.asdict(self)
+
+    def lines(self) -> tuple[str, ...]:
+        """Return it as the command line prints it."""
+        rate = ""
+        if self.use.misses and self.seconds:
+            rate = f", {self.use.misses / self.seconds:,.1f} a second"
+        shape = " × ".join(f"{size:,}" for size in self.shape)
+        bad = f", {count(self.bad, 'item')} left out" if self.bad else ""
+        return (
+            f"{count(self.items, 'item')}: {self.use.hits:,} rows found, {self.use.misses:,}"
+            f" computed in {format_seconds(self.seconds)}{rate}{bad}",
+            f"features: {shape} an item, in {clean(self.place)}, space {self.space[:12]}",
+        )
+
+
+def extract_features(
+    data: Any,
+    backbone: BackboneLike = "auto",
+    *,
+    config: ExtractConfig | None = None,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
+    **overrides: Any,
+) -> Extracted:
+    """Embed the items of all splits of a data set, and keep the features in the cache.
+
+    ``fit``, ``sweep`` and ``finetune`` with the same backbone, settings and cache then make no
+    forward pass. Labels are not needed.
+
+    Args:
+        data: a :class:`~headstart.data.Split`, or anything :func:`headstart.load_data` or
+            :func:`headstart.load_items` takes.
+        backbone: a name, a :class:`~headstart.backbones.Backbone`, a module, or how to build one.
+        config: which member of a job array this process is.
+        run: how to run the backbone, who computes (``runner``), and the cache.
+        reading: how to read the data.
+        **overrides: single fields of these, such as ``runner="processes"``.
+
+    Raises:
+        BadFilesError: items cannot be read; everything readable has been embedded and kept.
+        ConfigError, DataError, BackboneError, StoreError: see their packages.
+    """
+    config, run, reading, spec = EXTRACT.settle(overrides, config, run, reading, backbone)
+    crew = _crew(config, run)
+    session = Session(run)
+    if crew is not None:
+        session.cache.crew = crew_of(crew)
+    splits, network = _open(session, data, reading, spec)
+    session.say(*network.notes, f"preprocessing: {network.inputs}")
+    parts = [split for split in splits.values() if len(split)]
+    settings = session.settle_precision((network,), parts)
+    use, left_out = CacheUse(0, 0), 0
+    unreadable: list[tuple[str, str]] = []
+    clock = session.clock
+    with clock("extract"), Extractor((network,), settings, session.cache.plans()) as extractor:
+        session.cache.help(extractor, parts, reporter=session.reporter)
+        for split in parts:
+            try:
+                found = session.cache.features(
+                    extractor, split, on_bad=session.run.on_bad, reporter=session.reporter
+                )
+            except BadFilesError as error:
+                unreadable += error.files
+                continue
+            use, left_out = use + found.use, left_out + len(split) - len(found.kept)
+        if extractor.done:
+            session.throughput = extractor.throughput()
+    session.say_what_binds(network.inputs.unit)
+    if unreadable:
+        raise BadFilesError(
+            tuple(dict(unreadable).items()), hint="leave them out with on_bad='skip'"
+        )
+    return Extracted(
+        network.name,
+        session.cache.address,
+        session.cache.space(network, settings).key,
+        network.feature_shape(),
+        sum(map(len, parts)),
+        left_out,
+        use,
+        clock.seconds()["extract"],
+    )
+
+
+def _crew(config: ExtractConfig, run: RunOptions) -> Crew | None:
+    """Return the crew of an array; None where the shared settings say it all."""
+    given = [name for name in ("index", "of", "patience") if getattr(config, name) is not None]
+    if run.runner != "array":
+        if given:
+            raise ConfigError(
+                (f"{given[0]} is of a job array: give runner='array', too",),
+            )
+        return None
+    from headstart.runners.array import member
+
+    index, of = member(config.index, config.of)
+    return Crew("array", index=index, of=of, patience=config.patience)
+
+
+def _open(
+    session: Session, data: Any, reading: ReadOptions, spec: Any
+) -> tuple[Mapping[str, Split], Any]:
+    """Load the data and the backbone; where the data choose the backbone, they are first."""
+    if isinstance(spec, BackboneSpec) and spec.source == AUTO:
+        spec.named(AUTO)  # what needs a name is said before the data are read
+        splits = session.open_parts(data, reading)
+        choice = choose(next(iter(splits.values())))
+        session.say(choice.reason)
+        return splits, load_backbone(spec.named(choice.name))
+    network = load_backbone(spec)
+    splits = session.open_parts(data, reading, kind=network.inputs.kind)
+    warning = misfit(network, next(iter(splits.values())))
+    session.say(*([warning] if warning else []))
+    return splits, network
+
+
+__all__ = ["ExtractConfig", "Extracted", "extract_features"]
