@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones import AUTO, Backbone, choose, misfit
 from headstart.cache import CachedFeatures
@@ -22,6 +24,7 @@ from headstart.core.wording import count as counted
 from headstart.core.wording import verb
 from headstart.data import Dataset, Split
 from headstart.data.remarks import remark_notes
+from headstart.data.table_columns import Encodings, encoded_columns
 from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.extraction import Extraction, Extractor
 from headstart.store import FeatureSet
@@ -35,6 +38,7 @@ class Embedded:
         train, test: the readable items of each split.
         found: the rows by split; they are read on demand.
         use: rows found and computed, over both splits.
+        tables: by split ``(n, w)``, columns of its table that are joined to every row.
         seconds: of reading and computing.
     """
 
@@ -43,24 +47,38 @@ class Embedded:
     found: Mapping[str, CachedFeatures]
     use: CacheUse
     seconds: float
+    tables: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
-    def train_rows(self, cut: int = 0) -> FeatureSet:
+    def train_rows(self, cut: int = 0) -> FeatureSet | NDArray[Any]:
         """Return the rows ``(n_train, d)`` at one of the cuts, unread.
 
         Heads and selection take them as they take arrays, and read in blocks what is too large
         for memory.
         """
-        return self.found["train"].sets[cut]
+        return self._rows("train", cut)
 
-    def test_rows(self, cut: int = 0) -> FeatureSet:
+    def test_rows(self, cut: int = 0) -> FeatureSet | NDArray[Any]:
         """Return the rows ``(n_test, d)`` at one of the cuts, unread."""
-        return self.found["test"].sets[cut]
+        return self._rows("test", cut)
+
+    def _rows(self, split: str, cut: int) -> FeatureSet | NDArray[Any]:
+        rows = self.found[split].sets[cut]
+        return joined_rows(rows, self.tables[split]) if self.tables else rows
+
+    def with_columns(self, encodings: Encodings) -> Embedded:
+        """Return these splits with columns of their table joined to the rows."""
+        tables = {
+            name: encoded_columns(split, encodings)
+            for name, split in (("train", self.train), ("test", self.test))
+        }
+        return dataclasses.replace(self, tables=tables)
 
     def kept(self) -> KeptRows | None:
         """Return what a run keeps of its items, so that others can join it; classes alone can."""
-        if self.train.targets is not None:
+        if self.train.targets is not None or self.tables:
             return None
-        return KeptRows.of(self.train, self.train_rows(), self.test, self.test_rows())
+        first, second = (self.found[name].sets[0] for name in ("train", "test"))
+        return KeptRows.of(self.train, first, self.test, second)
 
     def fingerprints(self, backbone: Backbone, run: Extraction) -> dict[str, str]:
         """Return the content digests of the backbone up to a cut, and of both splits."""
@@ -106,6 +124,12 @@ class Embedded:
         if not self.use.misses or not self.seconds:
             return None
         return round(self.use.misses / self.seconds, 1)
+
+
+def joined_rows(rows: FeatureSet | NDArray[Any], table: NDArray[np.float64]) -> NDArray[Any]:
+    """Return rows with columns behind them, ``(n, d + w) float32``, in memory."""
+    whole = rows.array() if isinstance(rows, FeatureSet) else rows
+    return np.concatenate([np.asarray(whole, np.float32), table.astype(np.float32)], axis=1)
 
 
 def open_call(

@@ -10,9 +10,10 @@ from scipy.sparse import issparse
 
 from headstart.core.division import few_per_class, make_folds
 from headstart.core.progress import Reporter
-from headstart.core.records import Reference
+from headstart.core.records import Baseline, Reference
 from headstart.core.wording import quoted
 from headstart.data import Inputs, Split
+from headstart.evaluation import accuracy_score
 from headstart.evaluation.tasks import MULTI_LABEL, Task, task_named
 from headstart.heads.registry import TrainingRows, automatic_heads, head_kind
 
@@ -33,6 +34,40 @@ def references(
     constant = _constant(train, test)
     plain = _plain(train, test, inputs, seed=seed, reporter=reporter)
     return (constant,) if plain is None else (constant, plain)
+
+
+def columns_baseline(
+    train: Split,
+    test: Split,
+    x: NDArray[np.float64],
+    z: NDArray[np.float64],
+    seed: int,
+) -> Baseline | Reference:
+    """Return what the columns that join the features predict without them.
+
+    Args:
+        train, test: splits of one data set.
+        x, z: the columns of both, as numbers.
+        seed: of folds.
+    """
+    kind, task = head_kind(automatic_heads(train.task)[0]), task_named(train.task)
+    rows = TrainingRows(
+        x,
+        train.y,
+        len(train.classes),
+        task=train.task,
+        keys=train.ids,
+        groups=train.groups,
+        seed=seed,
+    )
+    head = kind.fit(rows, kind.settings({}, **kind.coarse)).head
+    name, about = "columns alone", f"{kind.name} head on the columns without the features"
+    if train.targets is None:
+        score = accuracy_score(test.labels, head.predict(z), groups=test.groups)
+        return Baseline(name, about, score)
+    outputs = head.predict(z) if task.probabilities is None else head.predict_proba(z)
+    found = task.evaluate(test.y, outputs, test.classes, groups=test.groups)
+    return Reference(name, about, found.figures())
 
 
 def _constant(train: Split, test: Split) -> Reference:

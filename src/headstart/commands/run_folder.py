@@ -47,6 +47,7 @@ from headstart.core.records import (
 from headstart.core.wording import clean, count, quoted, shorten
 from headstart.data import Split
 from headstart.data.levels import ValueRange, checked_range
+from headstart.data.table_columns import Encodings, read_encodings
 from headstart.evaluation.tasks import task_named
 from headstart.extraction import Precision, Storage
 from headstart.heads import Head, load_head
@@ -87,6 +88,7 @@ class Run:
         trained_on: content ids of the items that trained it (``train``) or chose its best epoch
             (``validation``).
         rows: its items with their features, so that others can join it; None: not kept.
+        columns: how columns of a table join the features; empty where none do.
         extraction: seconds by stage, and what each stage could do, in plain values; empty where
             nothing was computed.
     """
@@ -113,6 +115,7 @@ class Run:
     commands: Commands = field(default=Commands(), repr=False)
     trained_on: Ids = field(default_factory=dict, repr=False)
     rows: KeptRows | None = field(default=None, repr=False)
+    columns: Encodings = ()
     extraction: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -180,6 +183,7 @@ class Run:
             "notes": list(self.notes),
             "training_items": describe_training_items(self.trained_on),
             "command": self.commands.made,
+            **({"columns": to_plain(self.columns)} if self.columns else {}),
             **({"tuned": describe_tuned(self.tuned)} if self.tuned else {}),
             **({"extraction": to_plain(dict(self.extraction))} if self.extraction else {}),
         }
@@ -204,6 +208,7 @@ class SavedRun:
         value_range: the values of black and white that its data were read with.
         files: SHA-256 of its files by name; empty where an older version kept none.
         label_column: the columns that its labels were read from, where they were named.
+        columns: how columns of a table join the features; empty where none do.
     """
 
     folder: Path
@@ -221,6 +226,7 @@ class SavedRun:
     value_range: ValueRange | None = None
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
     label_column: str | None = None
+    columns: Encodings = ()
 
     def __repr__(self) -> str:
         """Name folder, head, backbone and classes in one line."""
@@ -470,6 +476,7 @@ def _open(folder: Path, place: Path, trust_code: bool) -> SavedRun:
         value_range,
         said.files,
         guarded(path, lambda: _label_column(said.values)),
+        guarded(path, lambda: read_encodings(said.values.get("columns", ()))),
     )
 
 

@@ -45,6 +45,7 @@ from headstart.core.settings import recorded
 from headstart.core.wording import count, format_percent, format_seconds, singular
 from headstart.core.wording import count as counted
 from headstart.data import Inputs, Split
+from headstart.data.table_columns import Encodings
 from headstart.evaluation import most_likely
 from headstart.evaluation.multi_label import MultiLabelEvaluation
 from headstart.evaluation.regression import RegressionEvaluation
@@ -97,6 +98,7 @@ def new_run(
     baselines: tuple[Baseline | Reference, ...] = (),
     curves: tuple[Curve, ...] = (),
     rows: KeptRows | None = None,
+    columns: Encodings = (),
 ) -> Run:
     """Put together the record of a run.
 
@@ -108,6 +110,7 @@ def new_run(
         settings: the command's own, where they are not those of the call.
         spec: what the backbone was built from; None: that of the call.
         rows: what the run keeps of its items, so that others can join it.
+        columns: of the table that join the features.
         commands: what may follow; the one for new data is added.
         head, evaluation, fingerprints, backbone, folder, baselines, curves: see
             :class:`~headstart.commands.run_folder.Run`.
@@ -140,6 +143,7 @@ def new_run(
         ),
         trained_on={"train": items.train.ids},
         rows=rows,
+        columns=columns,
         extraction={}
         if session.throughput is None
         else session.throughput.describe(backbone.inputs.unit),

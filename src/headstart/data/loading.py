@@ -342,7 +342,12 @@ def load_parts(
     classes, labels = encode(names, found.classes)
     return {
         role: Split(
-            part.items, np.arange(len(part.items), dtype=np.int64), labels[role], classes, reporter
+            part.items,
+            np.arange(len(part.items), dtype=np.int64),
+            labels[role],
+            classes,
+            reporter,
+            metadata=part.metadata,
         )
         for role, part in found.parts.items()
     }

@@ -91,9 +91,9 @@ class Part:
     doubt: str = ""
 
 
-def unlabelled(items: Items, where: str) -> Part:
+def unlabelled(items: Items, where: str, metadata: Any = None) -> Part:
     """Return a split without any label."""
-    return Part(items, (None,) * len(items), where)
+    return Part(items, (None,) * len(items), where, metadata=metadata)
 
 
 @dataclass(frozen=True)

@@ -355,7 +355,7 @@ def _part(
         items = ArrowItems(data, paths, start, name, request.memo)
     groups = _groups(table, name, request)
     if label is None:
-        return unlabelled(items, name)
+        return unlabelled(items, name, columns.metadata(table, (item,)))
     about = columns.metadata(table, (item, *([label] if isinstance(label, str) else label)))
     if isinstance(label, tuple):
         if columns.are_classes(table, label, request.task):
@@ -370,7 +370,9 @@ def _part(
     except DataError:
         if request.labels_required or request.label_column is not None:
             raise
-        return unlabelled(items, where)  # it was only a guess that these are labels
+        return unlabelled(
+            items, where, columns.metadata(table, (item,))
+        )  # it was only a guess that these are labels
     return Part(items, found.names, where, groups, about, found.targets, found.doubt)
 
 

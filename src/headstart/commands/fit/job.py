@@ -14,7 +14,7 @@ from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
 from headstart.commands.own_classifier import head_without_labels, zero_label_baseline
 from headstart.commands.recall import recalled_backbone
-from headstart.commands.references import references
+from headstart.commands.references import columns_baseline, references
 from headstart.commands.results import among, baselines_once, trained_once
 from headstart.commands.run_folder import Run
 from headstart.commands.run_place import holds_folder, publishing_run
@@ -25,6 +25,7 @@ from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.commands.torn_groups import torn_group_notes
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import Baseline, Reference
+from headstart.data.table_columns import Encodings, column_names, fitted_columns
 from headstart.evaluation.tasks import CLASSIFICATION, TASKS
 from headstart.heads.registry import Trained, TrainingRows, head_fault, head_for
 from headstart.heads.started import fit_started
@@ -82,6 +83,11 @@ def fit(
     with session.clock("extract"):
         embedded = embed(session, (network,), dataset)
     session.say_what_binds(network.inputs.unit)
+    encodings: Encodings = ()
+    if config.columns is not None:
+        encodings, told = fitted_columns(embedded.train, column_names(config.columns))
+        session.say(*told)
+        embedded = embedded.with_columns(encodings)
     # A head that begins as a classifier knows classes that no training item has.
     session.say(*embedded.cache_notes(), *(() if config.start else embedded.unseen_notes()))
     if embedded.train.targets is None:
@@ -115,6 +121,7 @@ def fit(
         backbone=network,
         folder=folder,
         rows=None if folder is None else embedded.kept(),
+        columns=encodings,
         commands=_compared(call, trained) if embedded.train.targets is None else (),
     )
     if folder is not None:
@@ -150,6 +157,7 @@ def _trained(
         "task": embedded.train.task,
         "class_weight": config.class_weight,
         "threshold": config.threshold,
+        **({"columns": embedded.tables["train"]} if embedded.tables else {}),
         **among(head_for(config.head, config.head_options).name),
     }
     return trained_once(session.cache.store, key, lambda: _train(embedded, config, session))
@@ -243,7 +251,7 @@ def _baselines(
     zero: tuple[Baseline, ...] = ()
     if train.targets is None:
         zero, notes = zero_label_baseline(
-            store, network, fingerprints, test, embedded.test_rows(), config.class_names
+            store, network, fingerprints, test, embedded.found["test"].sets[0], config.class_names
         )
         session.say(*notes)
     if not len(train):
@@ -263,7 +271,12 @@ def _baselines(
         "seed": seed,
         "divided": "by content",
     }
-    return (*baselines_once(store, key, compute), *zero)
+    alone = (
+        (columns_baseline(train, test, embedded.tables["train"], embedded.tables["test"], seed),)
+        if embedded.tables
+        else ()
+    )
+    return (*baselines_once(store, key, compute), *zero, *alone)
 
 
 __all__ = ["FitConfig", "fit"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from headstart.backbones import Backbone
+from headstart.commands.embedding import joined_rows
 from headstart.commands.invocation import Call
 from headstart.commands.predict.evaluated import Evaluated, refuse_run_folder, write_evaluation
 from headstart.commands.predict.options import (
@@ -31,6 +32,7 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import CacheUse
 from headstart.data import BadItem, Split
 from headstart.data.levels import ValueRange
+from headstart.data.table_columns import Encodings, encoded_columns
 from headstart.evaluation import most_likely
 from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head
@@ -263,6 +265,7 @@ class _Model:
     trained_on: Ids | None
     value_range: ValueRange | None
     label_column: str | None
+    columns: Encodings
 
     @classmethod
     def of(
@@ -289,6 +292,7 @@ class _Model:
                 trained.trained_on,
                 made.get("value_range"),
                 made.get("label_column"),
+                trained.columns,
             )
         saved = trained if isinstance(trained, SavedRun) else open_run(trained)
         session.say(*saved.notes)
@@ -304,6 +308,7 @@ class _Model:
             saved.trained_on,
             saved.value_range,
             saved.label_column,
+            saved.columns,
         )
 
     def reading(self, given: ReadOptions, session: Session) -> ReadOptions:
@@ -344,6 +349,7 @@ class _Model:
         if not len(split):
             nothing = np.empty((0, len(self.classes)))
             return Predictions((), self.classes, nothing, (), CacheUse(0, 0), self.head)
+        table = encoded_columns(split, self.columns) if self.columns else np.empty(0)
         found = session.cache.features(
             self.backbone,
             split,
@@ -351,10 +357,13 @@ class _Model:
             on_bad=session.run.on_bad,
             reporter=session.reporter,
         )
+        rows: Any = found.rows
+        if self.columns:
+            rows = joined_rows(found.rows, table[found.kept])
         return Predictions(
             origins=tuple(split.origins[i] for i in found.kept),
             classes=self.classes,
-            probabilities=outputs_of(self.head, found.rows),
+            probabilities=outputs_of(self.head, rows),
             bad=found.bad,
             cache=found.use,
             head=self.head,
