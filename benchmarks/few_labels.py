@@ -6,6 +6,10 @@ Each file holds ``x_train (n, d)``, ``y_train (n,)``, ``x_test``, ``y_test``; ``
 takes such files, too. A repetition draws the labels of every class from the training rows, the
 same for all heads, and scores on all test rows (``--most-test`` of them at most).
 
+A file may also hold ``start_weight (d, k)`` and ``start_bias (k,)``: the columns of the backbone's
+own classifier that stand for the classes. Then *started* is the head of ``--start classifier``, and
+what it says without a label stands above the table.
+
 Columns are labels a class; a cell is the mean accuracy over the repetitions, in per cent.
 
 - *today*: logistic regression on standardised features, C by cross-validation in the drawn rows
@@ -23,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.heads import TrainingRows, head_kind
+from headstart.heads.started import StartedHead, fit_started
 
 HEADS: dict[str, tuple[str, dict[str, object]]] = {
     "today": ("linear", {}),
@@ -45,12 +50,22 @@ def measure(file: Path, labels_a_class: list[int], repetitions: int, most_test: 
     """Print the table of one file."""
     with np.load(file) as arrays:
         x, y, x_test, y_test = (arrays[f"{a}_{b}"] for b in ("train", "test") for a in "xy")
+        start = (
+            StartedHead.untrained(
+                arrays["start_weight"], arrays["start_bias"], [[k] for k in range(int(y.max()) + 1)]
+            )
+            if "start_weight" in arrays
+            else None
+        )
     if len(x_test) > most_test:
         some = np.random.default_rng(0).permutation(len(x_test))[:most_test]
         x_test, y_test = x_test[some], y_test[some]
     classes = int(y.max()) + 1
     print(f"\n{file.stem}: {classes} classes, {x.shape[1]} features, {len(x_test)} test rows")
     found: dict[str, dict[int, list[float]]] = {name: {} for name in HEADS}
+    if start is not None:
+        found["started"] = {}
+        print(f"without a label: {100 * (start.predict(x_test) == y_test).mean():.1f} %")
     taken: dict[int, Counter[str]] = {each: Counter() for each in labels_a_class}
     for each in labels_a_class:
         for repetition in range(repetitions):
@@ -62,6 +77,10 @@ def measure(file: Path, labels_a_class: list[int], repetitions: int, most_test: 
                 found[name].setdefault(each, []).append(right)
                 if name == "auto":
                     taken[each][str(trained.chosen["head"])] += 1
+            if start is not None:
+                trained = fit_started(TrainingRows(x[rows], y[rows], classes), start)
+                right = float((trained.head.predict(x_test) == y_test).mean())
+                found["started"].setdefault(each, []).append(right)
     print(f"{'':18}" + "".join(f"{each:>8}" for each in labels_a_class))
     for name, values in found.items():
         print(f"{name:18}" + "".join(f"{100 * np.mean(v):8.1f}" for v in values.values()))
