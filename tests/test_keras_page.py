@@ -16,6 +16,7 @@ import torch
 import headstart
 from headstart import load_data
 from headstart.core.errors import DataError
+from headstart.modules.keras import torch_network
 from tests.keras_models import LAST, images, keras, mobilenet, real_mobilenet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +53,17 @@ def test_trainable_false_leaves_dropout_on() -> None:
     assert not torch.equal(model(batch, training=True), model(batch, training=True))
     headstart.freeze(model, "frozen")
     assert torch.equal(model(batch, training=True), model(batch, training=True))
+
+
+def test_a_plain_call_augments_and_predict_does_not() -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.RandomZoom(0.3, seed=1, name="zoom")(inputs)
+    model = keras.Model(inputs, keras.layers.RandomFlip(seed=0, name="flip")(x))
+    batch = torch.rand(4, 16, 16, 3)
+    assert not torch.equal(model(batch), batch)
+    assert torch.equal(model(batch, training=False), batch)
+    assert np.array_equal(model.predict(batch.numpy(), verbose=0), batch.numpy())
+    assert torch.equal(torch_network(model).eval()(batch), batch)
 
 
 def test_pytorch_modes_say_nothing_to_keras() -> None:

@@ -23,6 +23,10 @@ from headstart.backbones.groups import block_groups, param_groups
 from headstart.core.errors import BackboneError, BadFilesError
 from headstart.data import load_items
 from headstart.extraction import Extraction
+from headstart.extraction.engines import EngineUnfitError
+from headstart.extraction.engines.eager import arranged, faithful_copy
+from headstart.extraction.engines.folding import close, folded
+from headstart.extraction.precision import autocast
 from headstart.freezing import blend, drift, reestimate
 from headstart.modules.keras_contract import as_module
 from tests.keras_models import MODELS, keras, settled
@@ -190,6 +194,41 @@ def test_rows_do_not_depend_on_the_size_of_batches(name: str) -> None:
     for size in (1, 3):
         rows = extract(backbone, split, settings=Extraction(batch_size=size)).features[0]
         np.testing.assert_allclose(rows, whole, rtol=1e-3, atol=1e-4 * np.abs(whole).max())
+
+
+@every
+def test_the_copy_for_fast_passes_gives_the_rows_of_the_network(name: str) -> None:
+    """At layers all over the network, without a change to the user's model."""
+    model = model_of(name)
+    backbone = backbone_of(name, model)
+    backbone.module.eval()
+    cuts = [backbone.at(layer, "none") for layer in some([x.name for x in backbone.layers])]
+    before = [np.asarray(v).copy() for v in model.variables]
+    kinds = [type(part).__name__ for part in backbone.module.modules()]
+    probe = arranged(backbone.probe(3))
+    with torch.inference_mode():
+        expected = features_of(cuts, probe)
+        if name == "subclassed":
+            with pytest.raises(EngineUnfitError, match="a call of its own"):
+                folded(cuts, probe, "float32")
+            return
+        copies = folded(cuts, probe, "float32")
+        assert close(expected, features_of(copies, probe), 1e-4)
+    made = [type(part).__name__ for part in copies[0].module.modules()]
+    assert ("ImageLayer" in made) is (name != "blocks")  # there, all lies inside of layers
+    assert kinds == [type(part).__name__ for part in backbone.module.modules()]
+    after = [np.asarray(v) for v in model.variables]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_the_copy_in_half_precision() -> None:
+    backbone = backbone_of("MobileNetV2")
+    backbone.module.eval()
+    probe = arranged(backbone.probe(4))
+    with torch.inference_mode(), autocast("bfloat16", torch.device("cpu")):
+        expected = features_of([backbone], probe)
+        (copied,) = faithful_copy([backbone], probe, "bfloat16")
+        assert close(expected, features_of([copied], probe), 5e-2)
 
 
 def test_a_network_built_again_by_name_has_the_same_key() -> None:

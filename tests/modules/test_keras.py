@@ -18,6 +18,7 @@ from headstart.core.errors import BackboneError
 from headstart.modules.forward import capture, hooked
 from headstart.modules.keras import KerasPart, torch_network
 from headstart.modules.keras_contract import as_module
+from headstart.modules.keras_inference import ImageLayer, for_inference
 from headstart.study.measurements import _Memory
 from tests.keras_models import MODELS, images, keras, mobilenet, nested, residual, settled
 
@@ -191,6 +192,45 @@ def test_a_pass_holds_no_more_than_it_needs() -> None:
             run()
         peaks.append(memory.peak)
     assert peaks[1] < 0.3 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "same", "strides": 2},
+        {"padding": "same", "dilation_rate": 2, "activation": "gelu"},
+        {"padding": "same", "kernel_size": (2, 5)},
+        {"padding": "valid", "strides": (1, 3), "groups": 3, "use_bias": False},
+        {"padding": "same", "strides": 2, "depth_multiplier": 2, "activation": "relu"},
+        {"padding": "same", "dtype": "mixed_bfloat16"},
+        {"padding": "same", "data_format": "channels_first"},
+    ],
+    ids=str,
+)
+def test_the_tree_for_inference_computes_the_same(options: dict[str, Any]) -> None:
+    options = {"kernel_size": 3, "name": "conv", **options}
+    first = options.get("data_format") == "channels_first"
+    inputs = keras.Input((6, 11, 9) if first else (11, 9, 6))
+    depthwise = "depth_multiplier" in options
+    x = keras.layers.DepthwiseConv2D(**options)(inputs) if depthwise else keras.layers.Conv2D(
+        9, **options)(inputs)  # fmt: skip
+    axis = 1 if first else -1
+    x = keras.layers.BatchNormalization(axis=axis, scale=False, epsilon=0.1, name="one")(x)
+    x = keras.layers.Add(name="twice")([x, keras.layers.ReLU(name="relu")(x)])
+    shared = keras.layers.BatchNormalization(axis=axis, center=False, name="shared")
+    model = settled(keras.Model(inputs, shared(shared(x))))
+    tree = torch_network(model).eval()
+    made = for_inference(tree)
+    replaced = {name for name, part in made.named_children() if isinstance(part, ImageLayer)}
+    assert replaced == {"one", "shared"} | (set() if "dtype" in options else {"conv"})
+    images = torch.rand(3, *inputs.shape[1:])
+    with torch.inference_mode():
+        expected = tree(images)
+        found = made(images)
+    assert found.dtype == expected.dtype
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert not any(isinstance(part, ImageLayer) for part in tree.modules())
+    assert for_inference(torch.nn.Linear(2, 2)).__class__ is torch.nn.Linear
 
 
 def separable() -> Any:

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from headstart.backbones import Backbone
+from headstart.backbones.families.keras_models import takes_channels_last
+from headstart.backbones.family import first_line
 from headstart.core.errors import BackboneError, HeadError
 from headstart.data import Preprocessing
 from headstart.heads import Head, LinearHead
 from headstart.heads.prepared import PreparedHead
 from headstart.modules.keras import KerasPart, load_keras
+from headstart.modules.keras_layers import graph_of, output_in
 
 
 def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
@@ -30,8 +33,8 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
         A ``keras.Model`` from ``(n, h, w, 3)`` to class probabilities ``(n, k)``.
 
     Raises:
-        BackboneError: the backbone is no Keras model, its layer lies inside another layer, or its
-            pooling has no Keras layer.
+        BackboneError: the backbone is no Keras model, its layer lies inside another layer, its
+            pooling has no Keras layer, or its own call does not run on a symbolic input.
         HeadError: the head is not linear, or does not classify.
     """
     keras = load_keras()
@@ -48,7 +51,7 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
             hint="train head='linear', 'ridge' or 'lda' on classes",
         )
     model = backbone.module.keras_layer
-    inputs, output = model.inputs, _output(backbone, model)
+    inputs, output = _graph(keras, backbone, model)
     row = _pooled(keras, backbone, output)
     mean, scale = linear.mean, linear.scale
     if prepared is not None:
@@ -65,16 +68,35 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
     return _from_pixels(keras, backbone, made) if pixels else made
 
 
-def _output(backbone: Backbone, model: Any) -> Any:
-    if backbone.layer is None:
-        return model.outputs[0]
-    part = dict(backbone.module.named_children()).get(backbone.layer)
-    if not isinstance(part, KerasPart):
+def _graph(keras: Any, backbone: Backbone, model: Any) -> tuple[Any, Any]:
+    """Return the symbolic inputs of a model, and what it computes of them up to the cut."""
+    inputs = getattr(model, "inputs", None)
+    part = dict(backbone.module.named_children()).get(backbone.layer or "")
+    if backbone.layer is not None and not (inputs and isinstance(part, KerasPart)):
         raise BackboneError(
-            f"layer '{backbone.layer}' lies inside another layer, which a Keras graph cannot cut",
-            hint="choose a layer of the model's own graph",
+            f"layer '{backbone.layer}' lies inside another layer, or inside a model with a call of"
+            " its own, which a Keras graph cannot cut",
+            hint="choose a layer of the model's own graph, or no layer",
         )
-    return part.keras_layer.output
+    if isinstance(part, KerasPart):
+        return inputs, output_in(graph_of(model), part.keras_layer)
+    if inputs:
+        return inputs, model.outputs[0]
+    sides = getattr(backbone.inputs, "size", None)
+    if sides is None:
+        raise BackboneError(
+            f"{model.name} does not say what it takes", hint="pass a functional keras.Model"
+        )
+    made = keras.Input((*sides, 3) if takes_channels_last(model) else (3, *sides), name="images")
+    try:
+        outputs = model(made)
+    except Exception as error:
+        raise BackboneError(
+            f"{model.name} has a call of its own that does not run on a symbolic input:"
+            f" {first_line(error)}",
+            hint="write it with keras.ops, or use headstart.predict(data, run)",
+        ) from error
+    return made, keras.tree.flatten(outputs)[0]
 
 
 def _pooled(keras: Any, backbone: Backbone, output: Any) -> Any:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from headstart.core.errors import BackboneError
+from headstart.core.errors import BackboneError, HeadstartError
 from headstart.modules.keras_calls import bridge_of, here, own_forward, running
 from headstart.modules.keras_layers import (
     config_of,
@@ -152,7 +152,10 @@ class KerasPart(nn.Module):
         if takes_mode is False:
             kwargs["training"] = mode  # for the layers inside; Keras keeps it from the layer's call
         with _bound(self), running(self, _inside(self)), unpacked(layer):
-            return layer(*self._ordered(args), **kwargs)
+            try:
+                return layer(*self._ordered(args), **kwargs)
+            except HeadstartError as error:
+                raise _as_raised(error) from None
 
     def _ordered(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if not self.channels_first:
@@ -224,7 +227,7 @@ class KerasNetwork(KerasPart):
         graph = graph_of(self._headstart_layer)
         if not all(isinstance(x, Tensor | fx.Proxy) for x in inputs):
             inputs = graph._standardize_inputs(inputs)
-        parts = {id(part._headstart_layer): part for part in _children(self)}
+        parts = {id(vars(part)["_headstart_layer"]): part for part in self.children()}
 
         def run(operation: Any) -> Any:
             part = parts[id(operation)]
@@ -286,15 +289,18 @@ def _build(layer: Any, wiring: Any, built: dict[int, KerasPart]) -> KerasPart:
     return part
 
 
+def _as_raised(error: HeadstartError) -> HeadstartError:
+    """Return an error as it was raised; Keras replaces it by one with the arguments of the call."""
+    while isinstance(error.__context__, HeadstartError):
+        error = error.__context__
+    return error
+
+
 def _inside(part: KerasPart) -> dict[int, KerasPart]:
     """Return the parts inside a part, by the ``id`` of their Keras layers."""
     parts = {id(one.keras_layer): one for one in part.modules() if isinstance(one, KerasPart)}
     del parts[id(part.keras_layer)]
     return parts
-
-
-def _children(part: nn.Module) -> list[KerasPart]:
-    return [child for child in part._modules.values() if isinstance(child, KerasPart)]
 
 
 @contextmanager
@@ -336,8 +342,10 @@ def _copy_layer(part: KerasPart, memo: dict[int, Any]) -> None:
         made.set_weights(layer.get_weights())
     except Exception as error:
         raise BackboneError(
-            f"the Keras layer '{layer.name}' cannot be copied: {type(error).__name__}: {error}",
-            hint="give its class a get_config() that returns the arguments of __init__",
+            f"the Keras layer '{layer.name}' cannot be copied: {type(error).__name__}:"
+            f" {[*str(error).splitlines(), ''][0]}",
+            hint="give its class a get_config() that returns the arguments of __init__, and let"
+            " __init__ pass others (**kwargs) to super().__init__",
         ) from error
     pairs = zip(part.modules(), _build(made, None, {}).modules(), strict=True)
     for old, new in pairs:

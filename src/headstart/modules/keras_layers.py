@@ -120,6 +120,15 @@ def _steps(graph: Any) -> list[tuple[Any, list[int]]]:
     return steps[::-1]
 
 
+def output_in(graph: Any, layer: Any) -> Any:
+    """Return the symbolic output that a layer has in a graph, a model inside it, too.
+
+    Keras's ``layer.output`` of a model inside another is the output of the model alone.
+    """
+    (outputs,) = (node.outputs for node, _ in _steps(graph) if node.operation is layer)
+    return outputs[0]
+
+
 def default_mode(layer: Any) -> Any:
     """Return what ``training`` is where a call of the layer does not pass it."""
     signature = getattr(layer, "_call_signature", None)
@@ -251,6 +260,7 @@ __all__ = [
     "is_input",
     "is_keras",
     "load_keras",
+    "output_in",
     "own_variables",
     "run_graph",
     "unpacked",

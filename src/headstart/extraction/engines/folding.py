@@ -26,6 +26,8 @@ from headstart.core.arguments import Arguments
 from headstart.core.records import Precision
 from headstart.extraction.engines.table import EngineUnfitError
 from headstart.modules.forward import hooked
+from headstart.modules.keras import KerasPart
+from headstart.modules.keras_inference import for_inference
 from headstart.modules.values import library_of
 
 Convolution: TypeAlias = (
@@ -54,6 +56,8 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._alive: list[Tensor] = []  # so that no address is used twice
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.permute.default:  # reads nothing: what reads its result counts
+            return func(*args, **(kwargs or {}))
         given = {t.data_ptr(): t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         self.reads.update(given.keys())
         self._alive += given.values()
@@ -79,14 +83,15 @@ def folded(
     """
     module = cuts[0].module
     _refuse(module)
+    own = for_inference(module)  # of a Keras network; its convolutions and norms are not the user's
+    if own is module and any(isinstance(part, KerasPart) for part in module.modules()):
+        raise EngineUnfitError("a Keras model with a call of its own runs as it is written")
+    if own is not module:
+        cuts = tuple(_around(cut, own) for cut in cuts)
     uses, pairs = _pairs(cuts, inputs[:_PROBE])
     if uses.decides:
         raise EngineUnfitError("the values of the items decide which of its layers run")
-    shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    try:
-        twin = copy.deepcopy(module, cast("dict[int, Any]", dict(shared)))
-    except Exception as error:  # whatever a user's module raises
-        raise EngineUnfitError(f"it cannot be copied ({type(error).__name__})") from error
+    twin = _copied(module) if own is module else own
     for convolution, norm in pairs:
         _fold(twin.get_submodule(convolution), twin.get_submodule(norm))
         _replace(twin, norm)
@@ -94,11 +99,20 @@ def folded(
     return tuple(_around(cut, twin) for cut in cuts)
 
 
+def _copied(module: nn.Module) -> nn.Module:
+    """Return a copy that shares its tensors with the module."""
+    shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    try:
+        return copy.deepcopy(module, cast("dict[int, Any]", dict(shared)))
+    except Exception as error:  # whatever a user's module raises
+        raise EngineUnfitError(f"it cannot be copied ({type(error).__name__})") from error
+
+
 def _refuse(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, torch.jit.ScriptModule):
             raise EngineUnfitError("TorchScript runs as it is written")
-        if library_of(type(part)) == "keras" or type(part).__module__ == "headstart.modules.keras":
+        if library_of(type(part)) == "keras":
             raise EngineUnfitError("a Keras model runs as it is written")
         if part._forward_hooks or part._forward_pre_hooks or "_orig_mod" in part._modules:
             raise EngineUnfitError(
