@@ -181,12 +181,13 @@ def test_what_has_no_meaning_is_refused(tables: Path, cache: Path) -> None:
         fit(class_weight="balanced")
 
 
-@pytest.mark.parametrize("command", ["compare", "advise", "examine", "sweep"])
+@pytest.mark.parametrize("command", ["compare", "advise", "examine", "finetune", "rank"])
 def test_commands_for_classes_say_so_in_one_line(command: str, tables: Path, cache: Path) -> None:
     more: dict[str, Any] = {} if command == "advise" else {"write": False}
+    given = ((GLYPHS,),) if command == "rank" else (GLYPHS,)
     with pytest.raises(DataError, match="is for classification, and the labels are those of a reg"):
         getattr(headstart, command)(
-            tables / "ink.csv", GLYPHS, cache=cache, label_column="ink", reporter=QUIET, **more
+            tables / "ink.csv", *given, cache=cache, label_column="ink", reporter=QUIET, **more
         )
 
 
@@ -209,6 +210,34 @@ def test_class_weights_and_thresholds_for_classes(cache: Path) -> None:
     plain = recall()
     assert recall(class_weight="balanced") > plain
     assert recall(threshold="balanced") > plain
+
+
+def test_a_sweep_finds_the_layer(tables: Path, cache: Path, tmp_path: Path) -> None:
+    """The share of ink is known at the stem, and lost behind it; labels are not known there."""
+    layers = ("stem", "stage3.0")
+    found = headstart.sweep(
+        tables / "ink.csv", GLYPHS, layers=layers, label_column="ink", cache=cache,
+        out=tmp_path / "ink", reporter=QUIET, standardise=(True, False),
+    )  # fmt: skip
+    assert found.sweep.winner.view.startswith("stem")
+    assert len(found.sweep.candidates) == 4
+    assert found.sweep.winner.figures[0].score.value > 0.9
+    assert found.evaluation.r2.value > 0.9
+    page = (tmp_path / "ink" / "report.html").read_text()
+    assert "The sweep" in page
+    assert "held-out R²" in page
+    opened = open_run(tmp_path / "ink")
+    assert opened.evaluation.r2.value == found.evaluation.r2.value
+    found = headstart.sweep(
+        tables / "pages.csv", GLYPHS, layers=layers, cache=cache, write=False, reporter=QUIET
+    )
+    assert found.sweep.winner.view.startswith("stage3.0")
+    assert {each.head for each in found.sweep.candidates} == {"linear", "ridge"}
+    assert found.run.head.thresholds is not None
+    with pytest.raises(ConfigError, match="'lda', which cannot be trained for multi-label"):
+        headstart.sweep(
+            tables / "pages.csv", GLYPHS, heads=("lda",), cache=cache, write=False, reporter=QUIET
+        )
 
 
 @pytest.mark.slow

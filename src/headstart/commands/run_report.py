@@ -26,7 +26,7 @@ from headstart.commands.run_place import file_digests
 from headstart.commands.scoring import AnyEvaluation
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
-from headstart.commands.task_page import task_page
+from headstart.commands.task_page import Scored, task_page
 from headstart.commands.task_report import scored_items, write_task_figures, write_task_tested
 from headstart.commands.training_items import save_training_items
 from headstart.commands.tuned import save_tuned
@@ -260,8 +260,7 @@ def write_run(
         scored = scored_items(run.evaluation, run.head, test, probabilities, run.backbone.inputs)
         write_task_figures(folder, scored)
         write_task_tested(folder, run.head, test, probabilities)
-        known = [each for each in run.baselines if isinstance(each, Reference)]
-        page = page or task_page(scored, baselines=known, **_told(run))
+        page = page or task_report_page(run, scored)
     if run.curves:
         save_png(curves_figure(run.curves), folder / "curves.png")
     write_page(page, folder / "report.html")
@@ -303,6 +302,12 @@ def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
         listed=True,
         **_told(run),
     )
+
+
+def task_report_page(run: Run, scored: Scored) -> Page:
+    """Build the page of the run of another task than classification."""
+    known = [each for each in run.baselines if isinstance(each, Reference)]
+    return task_page(scored, baselines=known, **_told(run))
 
 
 def _told(run: Run) -> dict[str, Any]:

@@ -156,10 +156,10 @@ class Session:
             return
         self.say(*(note for note in dataset.notes if note.startswith("Task: ")))
         raise DataError(
-            f"this command is for {any_of(tasks)}, and the labels are those of a {dataset.task}"
-            f" task",
-            hint="fit, predict and evaluate take every task; task='classification' reads each"
-            " label as a class",
+            f"this command is for {any_of(tasks)}, and the labels are those of a"
+            f" {dataset.task} task",
+            hint="fit, sweep, predict and evaluate take every task; task='classification' reads"
+            " each label as a class",
         )
 
     def open_test_data(

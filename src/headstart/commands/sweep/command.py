@@ -42,11 +42,12 @@ def sweep(
     if config.backbones:
         _rank(data, config, backbone, reading, run, printing)
         return
-    from headstart.commands.run_report import mistakes_line, time_line
+    from headstart.commands.run_report import mistakes_line, scores_table, time_line
     from headstart.commands.sweep.job import sweep as sweep_job
     from headstart.commands.sweep.page import HEADER, best_rows
+    from headstart.commands.sweep.task_page import task_rows
     from headstart.core.records import to_plain
-    from headstart.report import evaluation_table
+    from headstart.heads.task_sweeps import TaskSweep
 
     result = sweep_job(data, backbone, config=config, run=run, reading=reading)
     folder = None if result.folder is None else str(result.folder)
@@ -55,7 +56,7 @@ def sweep(
             {
                 "winner": to_plain(result.sweep.winner),
                 "candidates": to_plain(result.sweep.candidates),
-                "curves": to_plain(result.sweep.curves),
+                "curves": to_plain(getattr(result.sweep, "curves", ())),
                 "evaluation": to_plain(result.evaluation),
                 "folder": folder,
                 "next": [] if result.run is None else list(result.run.commands.next),
@@ -66,10 +67,14 @@ def sweep(
         print_quietly(result.folder, run.out)
         return
     console = stdout()
-    console.print(plain_table(HEADER, best_rows(result.sweep)))
+    if isinstance(result.sweep, TaskSweep):
+        header, rows = task_rows(result.sweep)
+        console.print(plain_table(header, rows))
+    else:
+        console.print(plain_table(HEADER, best_rows(result.sweep)))
     if result.evaluation is not None:
         console.print("\nthe first, refitted on all training items, on the test split:\n")
-        console.print(evaluation_table(result.evaluation))
+        console.print(scores_table(result.evaluation))
         console.print(f"\n{mistakes_line(result.evaluation)}")
     if result.run is not None:
         console.print(f"\n{time_line(result.run.seconds)}")

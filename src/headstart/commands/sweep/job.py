@@ -17,20 +17,26 @@ from headstart.commands.invocation import Call
 from headstart.commands.run_folder import Run
 from headstart.commands.run_place import holds_folder, prepare_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
+from headstart.commands.scoring import AnyEvaluation, evaluated, outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.features import check_features, read_features
 from headstart.commands.sweep.options import SWEEP, SweepConfig
 from headstart.commands.sweep.page import sweep_page, write_features_sweep
+from headstart.commands.sweep.task_page import task_sweep_page
 from headstart.commands.torn_groups import torn_group_notes
 from headstart.core.errors import ConfigError
 from headstart.core.progress import Reporter
-from headstart.core.records import Evaluation, to_plain
+from headstart.core.records import to_plain
 from headstart.core.settings import Fault, recorded
+from headstart.data import Split
 from headstart.evaluation import evaluate as score
+from headstart.evaluation.tasks import CLASSIFICATION, TASKS
 from headstart.heads import DINO_GRID, Candidate, Sweep
 from headstart.heads import sweep as sweep_heads
 from headstart.heads.features import as_rows
+from headstart.heads.registry import head_fault
+from headstart.heads.task_sweeps import TaskCandidate, TaskSweep, sweep_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +50,8 @@ class SweepResult:
         folder: where it was written; None if it was not, as for bare features without ``out``.
     """
 
-    sweep: Sweep
-    evaluation: Evaluation | None
+    sweep: Sweep | TaskSweep
+    evaluation: AnyEvaluation | None
     run: Run | None
     folder: Path | None = None
 
@@ -96,45 +102,52 @@ def sweep(
             call,
             lambda spec: complete_up_to(_cut_somewhere(spec, config.layers), config.layers),
             seed=config.seeds[0],
+            tasks=tuple(TASKS),
         )
+        _require_heads(config, dataset.task)
         dataset = fewer_labels(dataset, config.labels_per_class, session, config.seeds[0])
         cuts = _cuts(network, config)
     folder = session.folder(f"{dataset.name}-sweep")
     session.say(*network.notes)
     with session.clock("extract"):
         embedded = embed(session, tuple(cuts.values()), dataset)
-    session.say(*embedded.unseen_notes(), *torn_group_notes(embedded, config.seeds[0]))
+    session.say(*embedded.unseen_notes())
+    if embedded.train.targets is None:
+        session.say(*torn_group_notes(embedded, config.seeds[0]))
     views = {name: embedded.train_rows(i) for i, name in enumerate(cuts)}
     with session.clock("fit"):
-        found = _run(
-            views,
-            embedded.train.labels,
-            dataset.classes,
-            config,
-            run,
-            session.reporter,
-            embedded.train.ids,
-            embedded.train.groups,
-        )
+        found: Sweep | TaskSweep
+        if embedded.train.targets is not None:
+            found = _run_task(views, embedded.train, config, session.reporter)
+        else:
+            found = _run(
+                views,
+                embedded.train.labels,
+                dataset.classes,
+                config,
+                run,
+                session.reporter,
+                embedded.train.ids,
+                embedded.train.groups,
+            )
     session.say(*found.notes)
     winner = found.winner
     cut = cuts[winner.view]
     with session.clock("evaluate"):
         rows = embedded.test_rows(list(cuts).index(winner.view))
-        probabilities = found.head.likelihoods(rows)
-        evaluation = score(
-            embedded.test.labels, probabilities, dataset.classes, groups=embedded.test.groups
-        )
+        probabilities = outputs_of(found.head, rows)
+        evaluation = evaluated(found.head, embedded.test, probabilities)
     made = new_run(
         session,
         embedded,
         call,
         head=found.head,
         evaluation=evaluation,
-        curves=found.curves,
+        curves=found.curves if isinstance(found, Sweep) else found.trained.curves,
         configuration={
             "head": winner.head,
             "data": dataset.name,
+            "task": dataset.task,
             "chosen": {"view": winner.view, "head": winner.head, **winner.options},
             "candidates": to_plain(found.candidates[:50]),
         },
@@ -145,13 +158,48 @@ def sweep(
         commands=(_fit_winner(call, winner, cut),),
     )
     if folder is not None:
-        page = sweep_page(found, made, embedded.test, probabilities)
+        page = (
+            sweep_page(found, made, embedded.test, probabilities)
+            if isinstance(found, Sweep)
+            else task_sweep_page(found, made, embedded.test, probabilities)
+        )
         with publishing_run(folder) as place:
             write_run(made, place, embedded.test, probabilities, page)
     return SweepResult(found, evaluation, made, folder)
 
 
-def _fit_winner(call: Call, winner: Candidate, cut: Backbone) -> str:
+def _require_heads(config: SweepConfig, task: str) -> None:
+    """Refuse heads and settings that have no meaning for the task of the data."""
+    if task == CLASSIFICATION.name:
+        return
+    faults = [fault for name in config.heads or () if (fault := head_fault(name, task)) is not None]
+    if config.labels_per_class is not None:
+        faults.append(f"labels_per_class has no meaning for {task}: no item is of one class")
+    if config.grid is not None:
+        faults.append(f"grid is of C of a classification; for {task} heads choose their own")
+    if faults:
+        raise ConfigError(tuple(faults))
+
+
+def _run_task(
+    views: Mapping[str, Any], train: Split, config: SweepConfig, reporter: Reporter
+) -> TaskSweep:
+    return sweep_task(
+        views,
+        train.y,
+        train.classes,
+        train.task,
+        heads=config.heads,
+        standardise=config.standardise,
+        folds=config.folds,
+        seeds=config.seeds,
+        keys=train.ids,
+        groups=train.groups,
+        reporter=reporter,
+    )
+
+
+def _fit_winner(call: Call, winner: Candidate | TaskCandidate, cut: Backbone) -> str:
     """Return the call of ``fit`` that trains what was chosen."""
     spec = call.backbone
     if isinstance(spec, BackboneSpec):
