@@ -7,6 +7,7 @@ a difference is for whoever has features to measure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -106,6 +107,9 @@ def _column(split: Split, name: str) -> NDArray[np.str_] | None:
 
 
 def _named(split: Split, pattern: str) -> NDArray[np.str_] | None:
+    some = split.items.origin(int(split.rows[0])).replace("\\", "/")
+    if re.search(pattern, some) is None:
+        return None  # not in every name
     try:
         values = groups_of_names(split.items, pattern)
     except HeadstartError:

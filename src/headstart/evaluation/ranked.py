@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
-from scipy.stats import rankdata
 
 from headstart.core.records import Interval, Score
 from headstart.core.row_keys import Keys, numbered
@@ -113,6 +112,8 @@ def rank_correlation(
 
 def spearman(truth: FloatArray, values: FloatArray) -> FloatArray:
     """Return Spearman's correlation of every target, ``(t,)``, ties at their mean rank."""
+    from scipy.stats import rankdata  # slow to load, and most jobs have no use for it
+
     if len(truth) < 2:
         return np.full(truth.shape[1], np.nan)
     a, b = (rankdata(one, axis=0) for one in (truth, values))
