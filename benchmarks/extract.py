@@ -123,6 +123,7 @@ class Others:
         """``torch.compile`` at its best: freezing, channels last."""
         import torch._inductor.config as settings
 
+        torch.compiler.reset()  # it keeps few programs for a piece of code, and this is one
         code = torch.compile(lambda x: self.net(x))
 
         def run() -> Tensor:

@@ -19,7 +19,7 @@ def evaluate(module: nn.Module) -> None:
     contract remembers the mode that was last requested through it.
     """
     for part in module.modules():
-        if hasattr(part, "training"):  # frozen TorchScript has no modes
+        if getattr(part, "training", False):  # frozen TorchScript has no modes
             part.training = False
 
 
@@ -37,7 +37,8 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         for part, training in modes:
-            part.training = training
+            if part.training != training:  # setting an attribute of a module is slow
+                part.training = training
 
 
 @contextmanager
