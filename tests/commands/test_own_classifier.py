@@ -187,6 +187,7 @@ def test_some_labels_of_each_class_train(cache: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_ants_and_bees_without_a_label_and_with_all(tmp_path: Path) -> None:
     if not REAL.is_dir():
         pytest.skip("the photographs are not there")

@@ -70,6 +70,31 @@ def test_a_run_names_its_model_by_place_and_digest(model: str, tmp_path: Path) -
         predict(texts, tmp_path / "run", cache=tmp_path / "cache", reporter=QUIET)
 
 
+@pytest.mark.parametrize("how", ["folder", "files", "subfolder"])
+def test_a_run_finds_a_model_behind_links(how: str, model: str, tmp_path: Path) -> None:
+    """A linked folder, linked files as in the hub's cache, a transformer in a subfolder."""
+    source, place = Path(model.removeprefix("hf/")), tmp_path / "place"
+    if how == "folder":
+        place.symlink_to(source)
+    elif how == "files":
+        for file in source.rglob("*"):
+            if file.is_file():
+                link = place / file.relative_to(source)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file)
+    else:
+        shutil.copytree(source, place)
+        (place / "0_Transformer").mkdir()
+        for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+            (place / name).rename(place / "0_Transformer" / name)
+        modules = json.loads((place / "modules.json").read_text())
+        modules[0]["path"] = "0_Transformer"
+        (place / "modules.json").write_text(json.dumps(modules))
+    cache = tmp_path / "cache"
+    fit(data(), f"hf/{place}", out=tmp_path / "run", cache=cache, reporter=QUIET)
+    assert len(predict(["the cat"], tmp_path / "run", cache=cache, reporter=QUIET).labels) == 1
+
+
 def test_empty_texts_are_bad_items(model: str, tmp_path: Path) -> None:
     train, test = data().values()
     train[0][3], train[0][7] = "", " \n "

@@ -158,7 +158,7 @@ class Named:
             f"name it yourself: backbone='{family.name}/FOLDER'",
         )
         path = self._path("weights") if entry is not None else folder
-        if entry is None or path.absolute().parent != folder.absolute():
+        if entry is None or not (path.parent == folder.absolute() or _lies_in(path, folder)):
             raise DataError(
                 f"run.json in '{self.folder}' names the model folder '{folder}', outside of the run"
                 " folder and without a digest of its weights: it is not opened",
@@ -220,6 +220,12 @@ def _walk(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(values, list | tuple):
         for value in values:
             yield from _walk(value, name)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Return whether a file is one of a model's folder, links followed, as in the hub's cache."""
+    files = (*folder.glob("*.safetensors*"), *folder.glob("*/*.safetensors*"))
+    return any(file.resolve() == path.resolve() for file in files)
 
 
 def _difference(path: Path, entry: Mapping[str, Any]) -> str | None:

@@ -31,6 +31,7 @@ from headstart.heads.rules import grid_of, surprise, without_folds
 _BLOCK_ROWS = 4096
 _MOST_WORK = 4e8  # rows x features x classes of one pass, from which one fold decides
 _PASSES = 200
+_SHORTEST = 1e-12  # the length that a row of zeros is divided by
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class StartedHead(Head):
         owner: ``(m,) int64``, the class that each column stands for; of several the probabilities
             are added.
         share: the inverse temperature of the classifier, fitted to the training rows.
+        unit: whether the classifier reads rows divided by their length, as one made of texts does.
         weight, bias: ``(d, k) float64``, ``(k,) float64``: what training has added.
         preparation: of the rows that ``weight`` is for.
         temperature: see :class:`~headstart.heads.base.Head`.
@@ -56,18 +58,25 @@ class StartedHead(Head):
     bias: FloatArray
     preparation: Preparation
     share: float = 1.0
+    unit: bool = False
     task: str = "classification"
     temperature: float = 1.0
 
     @classmethod
     def untrained(
-        cls, weight: FloatArray, bias: FloatArray, members: Sequence[Sequence[int]]
+        cls,
+        weight: FloatArray,
+        bias: FloatArray,
+        members: Sequence[Sequence[int]],
+        *,
+        unit: bool = False,
     ) -> Self:
         """Return the head that is the classifier alone.
 
         Args:
             weight, bias: ``(d, c)``, ``(c,)``, of all its classes.
             members: by class of the head the positions of those that it stands for.
+            unit: whether it reads rows divided by their length.
         """
         columns = [position for each in members for position in each]
         owner = np.repeat(np.arange(len(members)), [len(each) for each in members])
@@ -79,6 +88,7 @@ class StartedHead(Head):
             np.zeros((d, k)),
             np.zeros(k),
             Preparation(np.zeros(d), np.ones(d)),
+            unit=unit,
         )
 
     @property
@@ -95,7 +105,10 @@ class StartedHead(Head):
         """Return the classifier's log-probabilities among these classes, ``(n, k) float64``."""
         found = np.empty((len(x), self.n_classes))
         for rows in blocks(len(x), _BLOCK_ROWS):
-            logits = np.asarray(x[rows], dtype=np.float64) @ self.start_weight + self.start_bias
+            given = np.asarray(x[rows], dtype=np.float64)
+            if self.unit:
+                given = given / np.maximum(np.linalg.norm(given, axis=1, keepdims=True), _SHORTEST)
+            logits = given @ self.start_weight + self.start_bias
             for one in range(self.n_classes):
                 found[rows, one] = logsumexp(logits[:, self.owner == one], axis=1)
         return cast(FloatArray, log_softmax(found, axis=1))
@@ -113,7 +126,7 @@ class StartedHead(Head):
         names = ("start_weight", "start_bias", "owner", "weight", "bias")
         arrays = {name: getattr(self, name) for name in names}
         own = {"mean": self.preparation.mean, "scale": self.preparation.scale}
-        return {**arrays, **own}, {"share": self.share}
+        return {**arrays, **own}, {"share": self.share, **({"unit": True} if self.unit else {})}
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> Self:
@@ -134,10 +147,17 @@ class StartedHead(Head):
             for name in ("start_weight", "start_bias", "weight", "bias", "mean")
         )
         preparation = Preparation(mean, scale)
-        return cls(start_weight, start_bias, owner, weight, bias, preparation, share)
+        unit = options.get("unit", False) is True
+        return cls(start_weight, start_bias, owner, weight, bias, preparation, share, unit)
 
 
-def fit_started(rows: TrainingRows, start: StartedHead, *, folds: int = 5) -> Trained:
+def fit_started(
+    rows: TrainingRows,
+    start: StartedHead,
+    *,
+    folds: int = 5,
+    called: str = "the network's own classifier",
+) -> Trained:
     """Train a head that begins as a classifier.
 
     Minimises ``sum_i loss_i + |weight|^2 / (2 C) + bias^2 / 2``. The scale of the classifier is
@@ -148,6 +168,7 @@ def fit_started(rows: TrainingRows, start: StartedHead, *, folds: int = 5) -> Tr
         rows: training rows; of no rows the classifier is returned as it is.
         start: the classifier, from :meth:`StartedHead.untrained`.
         folds: that are held out in turn.
+        called: what to call the classifier in notes.
 
     Returns:
         The head, its penalty as ``chosen["C"]``, and a note on what labels have added.
@@ -156,7 +177,7 @@ def fit_started(rows: TrainingRows, start: StartedHead, *, folds: int = 5) -> Tr
         HeadError: the features do not fit the classifier.
     """
     if not len(np.asarray(rows.y)):
-        return Trained(start, {"C": 0.0}, notes=("head: the network's own classifier, no label",))
+        return Trained(start, {"C": 0.0}, notes=(f"head: {called}, no label",))
     x = np.asarray(as_rows(rows.x, n_features=start.n_features)[:])
     labels = as_labels(rows.y, len(x), rows.n_classes)
     together = keep_together(labels, x, keys=rows.keys, names=rows.names)
@@ -171,7 +192,7 @@ def fit_started(rows: TrainingRows, start: StartedHead, *, folds: int = 5) -> Tr
     head = replace(start, share=share, preparation=preparation, weight=weight, bias=bias)
     own = before.argmax(axis=1) == labels
     said = (
-        f"head: begins as the network's own classifier, which without a label is right on"
+        f"head: begins as {called}, right without a label on"
         f" {format_percent(float(own.mean()))} of {count(len(labels), 'training item')}"
     )
     if tried is None:

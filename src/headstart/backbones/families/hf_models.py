@@ -31,7 +31,7 @@ _TAKES = {
 def build_hf(request: Request) -> Built:
     """Build a model of texts or images with what comes with it."""
     who = f"hf/{request.name}"
-    folder = _folder(request)
+    folder = find_folder(request)
     if is_static(folder):
         return static_of(folder, who)
     transformers = library()
@@ -82,7 +82,7 @@ def _is_path(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name
 
 
-def _folder(request: Request) -> Path:
+def find_folder(request: Request) -> Path:
     """Return the folder of a model: the user's own, or that of the hub's cache."""
     local = local_folder(request.name)
     if local is not None:
@@ -141,4 +141,4 @@ HF = Family(
     folder=local_folder,
 )
 
-__all__ = ["HF", "in_hub_cache"]
+__all__ = ["HF", "find_folder", "in_hub_cache"]

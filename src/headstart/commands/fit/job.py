@@ -12,7 +12,7 @@ from headstart.commands.baselines import majority_baseline, plain_baseline
 from headstart.commands.embedding import Embedded, embed, fewer_labels, open_call
 from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
-from headstart.commands.own_classifier import head_without_labels, zero_label_baseline
+from headstart.commands.own_classifier import zero_label_baseline
 from headstart.commands.recall import recalled_backbone
 from headstart.commands.references import columns_baseline, references
 from headstart.commands.results import among, baselines_once, trained_once
@@ -22,6 +22,8 @@ from headstart.commands.run_report import new_run, write_run
 from headstart.commands.scoring import evaluated, outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
+from headstart.commands.starting import STARTS, starting_head
+from headstart.commands.text_start import zero_shot_baseline
 from headstart.commands.torn_groups import torn_group_notes
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import Baseline, Reference
@@ -170,8 +172,10 @@ def _started(
     config: FitConfig,
     session: Session,
 ) -> tuple[Trained, bool]:
-    """Train the head that begins as the backbone's own classifier, or find it."""
-    start, said = head_without_labels(network, embedded.test.classes, config.class_names)
+    """Train the head that begins as a classifier, or find it."""
+    start, said = starting_head(
+        config.start, network, embedded.test.classes, config.class_names, config.prompt
+    )
     session.say(f"start: {said}")
     key = {
         "backbone": fingerprints["backbone"],
@@ -180,9 +184,11 @@ def _started(
         "folds": config.folds,
         "seed": session.run.seed,
     }
-    rows = _rows(embedded, session)
+    rows, called = _rows(embedded, session), STARTS[str(config.start)]
     return trained_once(
-        session.cache.store, key, lambda: fit_started(rows, start, folds=config.folds)
+        session.cache.store,
+        key,
+        lambda: fit_started(rows, start, folds=config.folds, called=called),
     )
 
 
@@ -254,6 +260,11 @@ def _baselines(
             store, network, fingerprints, test, embedded.found["test"].sets[0], config.class_names
         )
         session.say(*notes)
+    if config.start == "text":
+        head, said = starting_head(
+            config.start, network, test.classes, config.class_names, config.prompt
+        )
+        zero = (zero_shot_baseline(head, test, embedded.found["test"].sets[0], said),)
     if not len(train):
         return zero
 

@@ -62,10 +62,12 @@ class FitConfig:
         baselines: whether to compute figures to beat.
         start: ``classifier`` begins the head as the classifier that the backbone was pre-trained
             with (:func:`headstart.heads.started.fit_started`); the classes are found among
-            ImageNet's by their names.
+            ImageNet's by their names. ``text``: as texts about the classes, which a model with a
+            tower for images and one for texts embeds; training is drawn towards either.
         class_names: by class which of ImageNet's it is, or which several, where its name does not
             say so: ``{"cat": ["tabby", "Persian cat"]}``. On the command line a TOML file, or the
-            same as JSON.
+            same as JSON. With ``start="text"``, what a class is called in the prompt.
+        prompt: the text about a class, with ``{}`` in the place of its name.
         labels_per_class: train on so many items of each class alone, drawn with the seed; 0, with
             ``start="classifier"``, trains on none.
     """
@@ -90,9 +92,10 @@ class FitConfig:
         metavar="NAME,NAME",
     )
     baselines: bool = option(True, "The figures to beat, on the same test items.")
-    start: Literal["classifier"] | None = option(
+    start: Literal["classifier", "text"] | None = option(
         None,
-        "classifier: begin as the ImageNet classifier of the backbone, with classes found by name.",
+        "classifier: begin as the ImageNet classifier of the backbone, with classes found by name;"
+        " text: as texts about the classes, with a backbone such as CLIP or SigLIP.",
         shown="nothing known",
     )
     class_names: Mapping[str, Any] = option(
@@ -102,9 +105,15 @@ class FitConfig:
         kind=CLASS_NAMES,
         check=_wrong_names,
     )
+    prompt: str | None = option(
+        None,
+        "With --start text: the text about a class, {} being its name.",
+        shown="a photo of a {}",
+        check=lambda text: None if "{}" in text else "must hold {} in the place of a class's name",
+    )
     labels_per_class: int | None = option(
         None,
-        "Train on so many items of each class alone; 0 with --start classifier trains on none.",
+        "Train on so many items of each class alone; 0 with --start trains on none.",
         shown="all",
         at_least=0,
     )
@@ -120,8 +129,10 @@ class FitConfig:
             return [Fault("start", "takes neither class_weight nor threshold")]
         if self.start is not None and self.columns is not None:
             return [Fault("start", "takes no columns: the classifier knows features alone")]
+        if self.prompt is not None and self.start != "text":
+            return [Fault("prompt", "has no meaning without start='text'")]
         if self.labels_per_class == 0 and self.start is None:
-            return [Fault("labels_per_class", "must be at least 1 unless start='classifier'")]
+            return [Fault("labels_per_class", "must be at least 1 unless start is given")]
         try:
             kind = head_for(self.head, self.head_options)
         except ConfigError as error:

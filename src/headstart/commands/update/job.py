@@ -16,7 +16,6 @@ from headstart.cache.fill import missing_rows
 from headstart.commands.baselines import majority_baseline
 from headstart.commands.invocation import Call
 from headstart.commands.kept_rows import ROWS_FILE, KeptItems, KeptRows, KeptSplit, read_rows
-from headstart.commands.own_classifier import head_without_labels
 from headstart.commands.recall import recalled_backbone
 from headstart.commands.run_description import check_files, read_description
 from headstart.commands.run_folder import (
@@ -29,6 +28,7 @@ from headstart.commands.run_place import holds_folder, publishing_run, whole_run
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
+from headstart.commands.starting import STARTS, starting_head
 from headstart.commands.update.options import UPDATE, UpdateConfig
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import CacheUse
@@ -353,8 +353,11 @@ def _fit(old: _Old, items: _Joined, session: Session) -> Trained:
         reporter=session.reporter,
     )
     if made.get("start") is not None:
-        start, _ = head_without_labels(old.backbone, items.train.classes, made["class_names"])
-        return fit_started(rows, start, folds=made["folds"])
+        begun, classes = made["start"], items.train.classes
+        start, _ = starting_head(
+            begun, old.backbone, classes, made["class_names"], made.get("prompt")
+        )
+        return fit_started(rows, start, folds=made["folds"], called=STARTS[begun])
     kind = head_for(made["head"], made["head_options"])
     return kind.fit(rows, kind.settings(made["head_options"], folds=made["folds"]))
 
