@@ -9,6 +9,7 @@ is computed twice and published once.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from typing import Protocol
@@ -71,11 +72,44 @@ class Share:
         self.job, self.index, self.of = job, index, of
         self._told = told
         self._patience = patience
+        self._begun = time.monotonic()
         self._longest = 0.0  # seconds that a shard took
         self._shards = job.shards()
         cache = FeatureCache(job.place)
         self._spaces = tuple(cache.space(cut, job.settings, job.view) for cut in job.cuts)
         self._memory = cache.plans()
+
+    def __enter__(self) -> Share:
+        settings = self.job.settings
+        with contextlib.ExitStack() as open_:
+            self.extractor = open_.enter_context(Extractor(self.job.cuts, settings, self._memory))
+            self.filling = open_.enter_context(
+                Filling(
+                    self._spaces,
+                    number=self.job.number,
+                    batch_size=settings.batch_size,
+                    storage=settings.storage,
+                    stages=self.extractor.stages,
+                    commit_seconds=_REMOTE_COMMIT_SECONDS if self.is_remote else None,
+                )
+            )
+            self.extractor.ahead = self._ahead()
+            self._progress = _Progress(self._told, self.extractor)
+            self._close = open_.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close.close()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether workers on other machines do not see the claims of this one."""
+        return self._spaces[0].is_remote
+
+    @property
+    def count(self) -> int:
+        """How many shards the job has."""
+        return len(self._shards)
 
     def run(self) -> Ran:
         """Compute until no row is missing that could be computed.
@@ -84,77 +118,72 @@ class Share:
             BackboneError: the rows would depend on the batch or on randomness.
             StoreError: rows cannot be written; what was committed stays.
         """
-        begun = time.monotonic()
-        remote = self._spaces[0].is_remote
-        settings = self.job.settings
-        with (
-            Extractor(self.job.cuts, settings, self._memory) as extractor,
-            Filling(
-                self._spaces,
-                number=self.job.number,
-                batch_size=settings.batch_size,
-                storage=settings.storage,
-                stages=extractor.stages,
-                commit_seconds=_REMOTE_COMMIT_SECONDS if remote else None,
-            ) as filling,
-        ):
-            extractor.ahead = self._ahead()
-            self._progress = _Progress(self._told, extractor)
-            own, others = turns(len(self._shards), self.index, self.of)
+        with self:
+            own, others = turns(self.count, self.index, self.of)
             for number in own:
-                self._fill(filling, extractor, number)
-            self._help(filling, extractor, [*own, *others], patient=remote)
+                self.fill(number)
+            self._help([*own, *others], patient=self.is_remote)
             self._progress.advance(0)
-        done = extractor.done
-        found = extractor.throughput() if done else None
-        seconds = time.monotonic() - begun
-        where, notes = socket.gethostname(), tuple(extractor.notes)
-        return Ran(self.index, done, seconds, found, where, notes)
+        return self.ran()
+
+    def ran(self) -> Ran:
+        """Return what was done so far."""
+        done = self.extractor.done
+        found = self.extractor.throughput() if done else None
+        seconds = time.monotonic() - self._begun
+        notes = tuple(self.extractor.notes)
+        return Ran(self.index, done, seconds, found, socket.gethostname(), notes)
 
     def _ahead(self) -> int:
         ids = [key for shard in self._shards for key in shard.ids]
         return -(-len(missing_rows(self._spaces, ids, self.job.number)) // self.of)
 
-    def _fill(self, filling: Filling, extractor: Extractor, number: int) -> None:
+    def fill(self, number: int) -> None:
         """Compute what is missing of one shard and not claimed, and commit it."""
         begun, shard = time.monotonic(), self._shards[number]
-        compute = compute_features(extractor, self.job.splits[shard.split], self.job.view)
-        before = extractor.done
-        filling.fill(shard.ids, compute, self._progress, patient=False)
-        if extractor.done > before:
-            filling.commit()
+        compute = compute_features(self.extractor, self.job.splits[shard.split], self.job.view)
+        before = self.extractor.done
+        self.filling.fill(shard.ids, compute, self._progress, patient=False)
+        if self.extractor.done > before:
+            self.filling.commit()
             self._longest = max(self._longest, time.monotonic() - begun)
 
-    def _help(
-        self, filling: Filling, extractor: Extractor, order: list[int], *, patient: bool
-    ) -> None:
+    def left(self, number: int) -> int:
+        """Return how many rows of a shard are missing and can be computed."""
+        return len(self._open([number]).get(number, ()))
+
+    def _help(self, order: list[int], *, patient: bool) -> None:
         """Compute what others leave undone, until nothing is missing."""
         alive = _Alive(self.of, self._patience_now() if patient else 0.0)
         pause = _POLL_SECONDS
-        while open_ := self._open(order, filling.lost):
+        while open_ := self._open(order):
             alive.see({number: len(ids) for number, ids in open_.items()})
-            before = extractor.done, len(filling.lost)
+            before = self._settled()
             for number in alive.order(list(open_)):
                 if number % self.of == self.index or not alive(number % self.of):
-                    self._fill(filling, extractor, number)
-                    if patient and (extractor.done, len(filling.lost)) != before:
+                    self.fill(number)
+                    if patient and self._settled() != before:
                         break  # look at the log again: others may be at the same shards
-            if (extractor.done, len(filling.lost)) != before:
+            if self._settled() != before:
                 pause = _POLL_SECONDS
                 continue
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_POLL if patient else _POLL_SECONDS)
             self._progress.advance(0)
 
+    def _settled(self) -> tuple[int, int]:
+        """Return how many rows were computed here, and how many could not be."""
+        return self.extractor.done, len(self.filling.lost)
+
     def _patience_now(self) -> float:
         if self._patience is not None:
             return self._patience
         return max(_LEAST_PATIENCE, _SHARDS_OF_PATIENCE * self._longest)
 
-    def _open(self, order: list[int], lost: set[str]) -> dict[int, set[str]]:
+    def _open(self, order: list[int]) -> dict[int, set[str]]:
         """Return the shards that are incomplete, with their missing ids, in this order."""
         ids = [key for number in order for key in self._shards[number].ids]
-        missing = set(missing_rows(self._spaces, ids, self.job.number)) - lost
+        missing = set(missing_rows(self._spaces, ids, self.job.number)) - self.filling.lost
         if not missing:
             return {}
         found = {number: missing.intersection(self._shards[number].ids) for number in order}

@@ -105,6 +105,7 @@ register_runner(Runner("processes", "processes of this machine", _in_module("pro
 register_runner(
     Runner("array", "one of the members of a job array, for extract", _in_module("array"))
 )
+register_runner(Runner("ray", "actors of a Ray cluster", _in_module("cluster")))
 
 
 __all__ = [

@@ -1,0 +1,267 @@
+"""Ray: actors that keep the network and take one shard after the other.
+
+An actor commits a shard and returns how many rows it computed, never the rows. The driver holds
+nothing that is not in the store, so that its death loses nothing that was committed. An actor has
+one shard at a time; what is in flight where an actor or its node dies is given to another one.
+Without an address a cluster of this machine is started, and ended with the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from headstart.cache import FeatureCache
+from headstart.core.errors import ConfigError, HeadstartError, MissingExtraError
+from headstart.core.progress import Progress, Reporter, tell
+from headstart.runners.job import Job, Ran, summary
+from headstart.runners.on_machine import settings_of
+from headstart.runners.share import Share
+from headstart.runners.table import Crew
+
+_OBJECTS = 200 * 2**20
+"""Bytes of Ray's object store: it holds the job, which is the network and the list of items."""
+_DEATHS = 3
+_OLD_SECONDS = 60.0
+"""A shard that an actor has had for this long is given to an idle one, too: its node may be slow,
+or may never have come."""
+_AGAIN_SECONDS = 1.0
+_LEAVE_SECONDS = 30.0
+_ANSWER_SECONDS = 10.0
+
+
+def run(job: Job, crew: Crew, reporter: Reporter) -> Sequence[Ran]:
+    """Compute the missing rows of a job on a Ray cluster.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ConfigError: the job cannot be sent, or there is no cluster at the address.
+        HeadstartError: what an actor raised, or that they keep dying.
+    """
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError:
+        raise MissingExtraError("ray", "ray", "runner='ray'") from None
+    missing = len(job.missing(FeatureCache(job.place)))
+    unit, payload = job.cuts[0].inputs.unit, job.pickled()
+    with _cluster(ray, crew), reporter.task("extract features", missing, unit) as progress:
+        begun = time.monotonic()
+        count = crew.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        found = _Actors(ray, ray.put(payload), job, count, progress, reporter).run()
+        seconds = time.monotonic() - begun
+    for note in dict.fromkeys(note for ran in found for note in ran.notes):
+        reporter.note(note)
+    if said := summary(found, unit, seconds):
+        reporter.note(said)
+    return found
+
+
+@contextlib.contextmanager
+def _cluster(ray: Any, crew: Crew) -> Iterator[None]:
+    """Join a cluster, or start one of this machine; one that the program has joined is used."""
+    if ray.is_initialized():
+        yield
+        return
+    if crew.address is not None:
+        _check_answers(crew.address)
+    before = dict(os.environ)
+    handler = signal.getsignal(signal.SIGTERM)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    own: dict[str, Any] = {"num_cpus": crew.workers or os.cpu_count() or 1}
+    own |= {"object_store_memory": _OBJECTS, "include_dashboard": False}
+    try:
+        try:
+            ray.init(
+                address="local" if crew.address is None else crew.address,
+                logging_level="ERROR",
+                log_to_driver=False,
+                **(own if crew.address is None else {}),
+            )
+        except Exception as error:
+            raise _no_cluster(crew.address or "local", error) from error
+        _restore(handler)
+        yield
+    finally:
+        ray.shutdown()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address at which nothing answers: Ray would try for minutes.
+
+    Raises:
+        ConfigError: it names a host and a port, and there is no connection.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # auto, local, or what Ray knows better
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> ConfigError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ConfigError(
+        (f"no Ray cluster at '{address}': {reason}",),
+        hint="give address=HOST:PORT of one that runs, or leave it out",
+    )
+
+
+def _restore(handler: Any) -> None:
+    """Give a signal back to the program, where Ray has taken it."""
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
+
+
+class _Worker:
+    """One actor: a share of the job, open as long as the actor lives."""
+
+    def __init__(self, payload: bytes, index: int, of: int) -> None:
+        job: Job = pickle.loads(payload)  # noqa: S301  from our own driver
+        self._shares = ""
+        self._share = Share(settings_of(job, 0, 1), index, of, self._told).__enter__()
+
+    def _told(self, done: int, shares: str) -> None:  # noqa: ARG002
+        self._shares = shares
+
+    def shard(self, number: int) -> tuple[int, int, str] | HeadstartError:
+        """Compute and commit one shard: rows computed here so far, rows left, what takes time."""
+        try:
+            self._share.fill(number)
+            return self._share.extractor.done, self._share.left(number), self._shares
+        except HeadstartError as error:
+            return error
+
+    def leave(self) -> Ran:
+        """Close the share, and return what was done."""
+        self._share.__exit__()
+        return self._share.ran()
+
+
+class _Actors:
+    """The actors of one job, and the shards that are not done."""
+
+    def __init__(
+        self, ray: Any, payload: Any, job: Job, count: int, progress: Progress, reporter: Reporter
+    ) -> None:
+        self._ray, self._payload = ray, payload
+        self._progress, self._reporter = progress, reporter
+        shards = job.shards()
+        self._count = max(1, min(count, len(shards)))
+        self._waiting: deque[tuple[float, int]] = deque((0.0, n) for n in range(len(shards)))
+        self._open = set(range(len(shards)))
+        self._flying: dict[Any, tuple[int, int, float]] = {}  # actor, shard, since when
+        gpu = job.settings.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+        self._kind = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0)(_Worker)
+        self._actors: dict[int, Any] = {}
+        self._done: dict[int, int] = {}
+        self._shares: dict[int, str] = {}
+        self._deaths = 0
+
+    def run(self) -> list[Ran]:
+        """Return when no shard is left."""
+        for index in range(self._count):
+            self._start(index)
+        try:
+            while self._open:
+                self._hand_out()
+                ready, _ = self._ray.wait(list(self._flying), timeout=_AGAIN_SECONDS)
+                for reference in ready:
+                    self._take(reference)
+            return self._leave()
+        finally:
+            for actor in self._actors.values():
+                self._ray.kill(actor)
+
+    def _start(self, index: int) -> None:
+        self._actors[index] = self._kind.remote(self._payload, index, self._count)
+        self._done[index] = 0
+
+    def _hand_out(self) -> None:
+        """Give every idle actor one shard."""
+        busy = {actor for actor, _, _ in self._flying.values()}
+        for index in self._actors:
+            number = None if index in busy else self._next(index)
+            if number is not None:
+                reference = self._actors[index].shard.remote(number)
+                self._flying[reference] = (index, number, time.monotonic())
+
+    def _next(self, index: int) -> int | None:
+        """Return a shard that nobody has, or the oldest that another actor has had for long."""
+        now = time.monotonic()
+        for _ in range(len(self._waiting)):
+            due, number = self._waiting.popleft()
+            if number not in self._open:
+                continue
+            if due <= now:
+                return number
+            self._waiting.append((due, number))
+        flying = [number for _, number, _ in self._flying.values()]
+        old = [
+            (since, number)
+            for actor, number, since in self._flying.values()
+            if actor != index and flying.count(number) == 1 and now - since > _OLD_SECONDS
+        ]
+        return min(old)[1] if old else None
+
+    def _take(self, reference: Any) -> None:
+        """Take what an actor says of a shard, or that it has died."""
+        index, number, _ = self._flying.pop(reference)
+        try:
+            said = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise RuntimeError(f"in actor {index}: {error}") from error
+        except self._ray.exceptions.RayError as error:
+            self._lost(index, number, error)
+            return
+        if isinstance(said, HeadstartError):
+            raise said
+        done, left, self._shares[index] = said
+        self._progress.advance(done - self._done[index])
+        self._deaths = 0 if done > self._done[index] else self._deaths
+        self._done[index] = done
+        if left:  # others have claimed those rows
+            self._waiting.append((time.monotonic() + _AGAIN_SECONDS, number))
+        else:
+            self._open.discard(number)
+        largest = [(i, s.partition(",")[0]) for i, s in sorted(self._shares.items()) if s]
+        tell(self._progress, "actors " + ", ".join(f"{i}: {s}" for i, s in largest[:4]))
+
+    def _lost(self, index: int, number: int, error: Exception) -> None:
+        """Give the shard to another actor, and replace the one that died."""
+        self._waiting.appendleft((0.0, number))
+        self._deaths += 1
+        reason = str(error).strip().splitlines()[0]
+        if self._deaths > _DEATHS * self._count:
+            raise HeadstartError(
+                f"actors of Ray keep dying, and computed nothing in between: {reason}",
+                hint="what is committed stays; run it again when the cluster is well",
+            )
+        self._reporter.note(f"actor {index} died; its shard is given to another: {reason}")
+        self._start(index)
+
+    def _leave(self) -> list[Ran]:
+        """Let all actors commit and report, as far as they are there."""
+        leaving = [actor.leave.remote() for actor in self._actors.values()]
+        ready, _ = self._ray.wait(leaving, num_returns=len(leaving), timeout=_LEAVE_SECONDS)
+        found = []
+        for reference in ready:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                found.append(self._ray.get(reference))
+        return found
+
+
+__all__ = ["run"]
