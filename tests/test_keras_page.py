@@ -108,6 +108,59 @@ def test_batches_of_keras_are_data() -> None:
         load_data(Wrong(x, y, 4))
 
 
+class Streamed:
+    """What a ``tf.data.Dataset`` is read by; TensorFlow is not among the tests' packages."""
+
+    def __init__(self, batches: list[Any], cardinality: int = -2) -> None:
+        self.batches, self.number = batches, cardinality
+
+    def as_numpy_iterator(self) -> Any:
+        return iter(self.batches)
+
+    def cardinality(self) -> int:
+        return self.number
+
+
+def test_a_tf_data_set_is_read_by_the_batch() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (21, 8, 8, 3), dtype="uint8")
+    y = np.arange(21) % 3
+    batches = [(x[:8], y[:8]), (x[8:16], y[8:16]), (x[16:], y[16:])]
+    plain = load_data((x, y), seed=0)
+    split = load_data(Streamed(batches), seed=0)
+    assert split.train.ids == plain.train.ids
+    assert np.array_equal(split.train.labels, plain.train.labels)
+    divided = load_data({"train": Streamed(batches[:2], 2), "test": Streamed(batches[2:], 1)})
+    assert (len(divided.train), len(divided.test)) == (16, 5)
+
+
+@pytest.mark.parametrize(
+    ("batches", "cardinality", "said"),
+    [
+        ([], 0, "has no batches"),
+        ([(np.zeros((4, 8, 8, 3)), np.zeros(4))], -1, "does not end; leave out its .repeat()"),
+        ([(np.zeros((8, 8, 3)), np.int64(1))], 1, r"single items.*use its \.batch\(32\)"),
+        ([np.zeros((4, 8, 8, 3))], 1, r"a ndarray, expected \(x, y\)"),
+        ([(np.zeros((2, s, 8, 3)), np.zeros(2)) for s in (8, 9)], 2, "differ in shape"),
+    ],
+)
+def test_what_cannot_be_read_of_a_tf_data_set(
+    batches: list[Any], cardinality: int, said: str
+) -> None:
+    with pytest.raises(DataError, match=said) as raised:
+        load_data(Streamed(batches, cardinality))
+    assert "\n" not in str(raised.value)
+
+
+def test_without_tensorflow_keras_says_what_its_reader_needs(tmp_path: Path) -> None:
+    """The page says to pass the folder itself."""
+    if importlib.util.find_spec("tensorflow") is not None:
+        pytest.skip("TensorFlow is installed")
+    (tmp_path / "a").mkdir()
+    keras.utils.array_to_img(np.zeros((8, 8, 3))).save(tmp_path / "a" / "1.png")
+    with pytest.raises(ImportError, match="requires the tensorflow module"):
+        keras.utils.image_dataset_from_directory(tmp_path, verbose=False)
+
+
 @pytest.mark.real
 @pytest.mark.slow
 def test_thread_001_end_to_end(shared_data: Path, tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from headstart.core.errors import DataError
 from headstart.data.arrays import read_arrays
 from headstart.data.source import Request, Source
 
+_INFINITE = -1
+"""``tf.data.INFINITE_CARDINALITY``."""
+
 
 def are_batches(source: Any, _request: Request) -> bool:
     """Return whether this yields batches in Keras's or TensorFlow's way, or a mapping to such."""
@@ -36,10 +39,11 @@ def read_batches(source: Any, request: Request) -> Source:
 
 
 def _is_one(source: Any) -> bool:
-    keras, tensorflow = sys.modules.get("keras"), sys.modules.get("tensorflow")
+    keras = sys.modules.get("keras")
     if keras is not None and isinstance(source, keras.utils.PyDataset):
         return True
-    return tensorflow is not None and isinstance(source, tensorflow.data.Dataset)
+    # What tf.data's sets are read by; TensorFlow itself is not asked for.
+    return callable(getattr(source, "as_numpy_iterator", None))
 
 
 def _arrays(source: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -52,8 +56,19 @@ def _arrays(source: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
             )
         xs.append(np.asarray(batch[0]))
         ys.append(np.asarray(batch[1]))
+        if ys[-1].ndim == 0:
+            raise DataError(
+                f"{name} yields single items, expected batches (x, y)", hint="use its .batch(32)"
+            )
     if not xs:
         raise DataError(f"{name} has no batches")
+    shapes = {found.shape[1:] for found in xs}
+    if len(shapes) > 1 or len({found.shape[1:] for found in ys}) > 1:
+        listed = ", ".join(str(shape) for shape in sorted(shapes))
+        raise DataError(
+            f"items of {name} differ in shape among the batches: {listed}",
+            hint="let it resize the images to one size, or pass the folder or table of the files",
+        )
     x, y = np.concatenate(xs), np.concatenate(ys)
     # One column per class is how Keras writes categories; one column alone, how it writes two.
     if y.ndim == 2 and y.shape[1] > 1 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all():
@@ -65,6 +80,9 @@ def _arrays(source: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _batches(source: Any, name: str) -> Iterator[Any]:
     if hasattr(source, "as_numpy_iterator"):
+        cardinality = getattr(source, "cardinality", None)
+        if cardinality is not None and int(cardinality()) == _INFINITE:
+            raise DataError(f"{name} does not end", hint="leave out its .repeat(), or .take(n)")
         yield from source.as_numpy_iterator()
         return
     if source.num_batches is None:
