@@ -178,17 +178,20 @@ def mistakes_line(evaluation: AnyEvaluation) -> str:
     return f"mistakes: {wrong:,} of {count(evaluation.n, 'test item')}"
 
 
-def time_line(seconds: Mapping[str, float], rate: str = "") -> str:
+def time_line(
+    seconds: Mapping[str, float], rate: str = "", *, rest: str = "imports and report"
+) -> str:
     """Say how long the whole command took, and its steps.
 
     Args:
         seconds: by step, with ``total``.
         rate: what is said of the speed, in brackets.
+        rest: what the remaining time went to.
     """
     steps = {name: value for name, value in seconds.items() if name != "total"}
     whole = max(command_seconds(seconds["total"]), sum(steps.values()))
-    rest = {"imports and report": whole - sum(steps.values())}
-    told = ", ".join(f"{name} {format_seconds(value)}" for name, value in {**steps, **rest}.items())
+    steps[rest] = whole - sum(steps.values())
+    told = ", ".join(f"{name} {format_seconds(value)}" for name, value in steps.items())
     return f"time:   {format_seconds(whole)}{rate}: {told}"
 
 

@@ -29,6 +29,7 @@ def predict(
     Without --out, the first predictions are printed.
     """
     from headstart.commands.predict.job import predict as predict_job
+    from headstart.commands.run_report import time_line
 
     said = predict_job(data, run, config=config, run=running, reading=reading)
     columns = said.columns(config.top)
@@ -55,6 +56,8 @@ def predict(
         print_lines(
             console, (f"{count(len(said), 'prediction')} written to {clean(config.table)}",)
         )
+    if said.seconds:
+        print_lines(console, ("", time_line(said.seconds, rest="imports")))
 
 
 def _plain(cell: object) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class Predictions:
             ``blocks()`` or ``numpy.asarray``. Of a regression they are the values.
         bad: items that could not be read and are left out (``on_bad="skip"``).
         cache: feature rows found and computed.
+        head: what predicted them.
+        seconds: wall time by step: ``load``, ``extract``, ``predict``, ``total``.
     """
 
     origins: tuple[str, ...]
@@ -58,6 +61,7 @@ class Predictions:
     bad: tuple[BadItem, ...]
     cache: CacheUse
     head: Head
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -169,9 +173,10 @@ def predict(
     if config.table is not None:
         check_table_path(config.table)
     session = Session(run)
-    model = _Model.of(trained, config, session)
-    kind = model.backbone.inputs.kind
-    split = session.open_items(data, model.reading(reading, session), kind=kind)
+    with session.clock("load"):
+        model = _Model.of(trained, config, session)
+        kind = model.backbone.inputs.kind
+        split = session.open_items(data, model.reading(reading, session), kind=kind)
     said = model.predict(split, session)
     if config.table is not None:
         said.write(config.table, config.top)
@@ -350,23 +355,27 @@ class _Model:
             nothing = np.empty((0, len(self.classes)))
             return Predictions((), self.classes, nothing, (), CacheUse(0, 0), self.head)
         table = encoded_columns(split, self.columns) if self.columns else np.empty(0)
-        found = session.cache.features(
-            self.backbone,
-            split,
-            settings=self.settings(session),
-            on_bad=session.run.on_bad,
-            reporter=session.reporter,
-        )
+        with session.clock("extract"):
+            found = session.cache.features(
+                self.backbone,
+                split,
+                settings=self.settings(session),
+                on_bad=session.run.on_bad,
+                reporter=session.reporter,
+            )
         rows: Any = found.rows
         if self.columns:
             rows = joined_rows(found.rows, table[found.kept])
+        with session.clock("predict"):
+            probabilities = outputs_of(self.head, rows)
         return Predictions(
             origins=tuple(split.origins[i] for i in found.kept),
             classes=self.classes,
-            probabilities=outputs_of(self.head, rows),
+            probabilities=probabilities,
             bad=found.bad,
             cache=found.use,
             head=self.head,
+            seconds=session.clock.seconds(),
         )
 
 
