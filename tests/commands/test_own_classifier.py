@@ -13,7 +13,7 @@ from headstart import evaluate, fit, open_run, predict, rank, update
 from headstart.backbones.photos import PHOTOS, weights_path
 from headstart.commands.fit.options import CLASS_NAMES, FitConfig
 from headstart.commands.own_classifier import ZERO_LABEL
-from headstart.core.errors import BackboneError, ConfigError
+from headstart.core.errors import BackboneError, ConfigError, DataError
 from headstart.core.progress import SilentReporter
 from headstart.heads.started import StartedHead
 
@@ -99,6 +99,8 @@ def test_a_start_is_refused_where_names_do_not_say_the_classes(cache: Path) -> N
     assert "class_names" in str(refused.value)
     with pytest.raises(ConfigError, match=r"up to blocks\.2 brings no classifier"):
         made(data("ants", "bees"), cache, start="classifier", layer="blocks.2")
+    with pytest.raises(DataError, match=r"one class only \('ants'\)"):
+        made(data("ants"), cache, start="classifier")
     with pytest.raises(ConfigError, match="headstart/glyphs brings no classifier"):
         fit(data("ants", "bees"), "headstart/glyphs", start="classifier", cache=cache, write=False)
 
@@ -125,6 +127,9 @@ def test_names_are_read_from_toml_or_json(tmp_path: Path) -> None:
     names = CLASS_NAMES.parse(str(file))
     assert names == {"cat": ["tabby", "Persian cat"], "my ant": "ant"}
     assert CLASS_NAMES.parse(CLASS_NAMES.write(names)) == names
+    assert FitConfig(class_names=str(file)).class_names == names
+    with pytest.raises(ConfigError, match=r"class_names cannot be read: .*nothing\.toml"):
+        FitConfig(class_names=tmp_path / "nothing.toml")
     file.write_text("cat = tabby")
     for wrong in (str(file), str(tmp_path / "nothing.toml"), "{", "[1]"):
         with pytest.raises(ValueError, match=r"cat|nothing|JSON|\[1\]|names\.toml"):

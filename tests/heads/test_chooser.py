@@ -80,6 +80,25 @@ def test_ten_items_prove_nothing_and_a_thousand_do() -> None:
     assert _winner(*tried([rival, favourite]), None) == 0
 
 
+def test_of_few_items_the_log_loss_decides_and_of_many_the_accuracy() -> None:
+    """Two heads that are right equally often, one of which knows when it is wrong."""
+
+    def saying(right: np.ndarray, sure: np.ndarray) -> _Tried:
+        p = np.where(right, sure, 1 - sure)
+        return _Tried(head_kind("ridge"), None, np.stack([1 - p, p], axis=1))
+
+    right = np.tile([True, True, True, True, False], 8)
+    bold, wise = np.full(40, 0.9), np.where(right, 0.9, 0.55)
+    labels = np.ones(40, np.int64)
+    assert _winner([saying(right, bold), saying(right, wise)], labels, None) == 1
+    assert _winner([saying(right, wise), saying(right, bold)], labels, None) == 0
+    worse = right.copy()
+    worse[:4] = False
+    many, sure = np.tile(right, 200), np.tile(bold, 200)
+    rival, knows = np.tile(worse, 200), np.tile(np.where(worse, 0.9, 0.51), 200)
+    assert _winner([saying(many, sure), saying(rival, knows)], np.ones(8000, np.int64), None) == 0
+
+
 def test_a_weight_counts_as_so_many_rows() -> None:
     rng = np.random.default_rng(1)
     a, b = (rng.random(60) < 0.6).astype(float), (rng.random(60) < 0.75).astype(float)
@@ -197,7 +216,10 @@ def test_many_labels_are_trained_as_by_name(digits: Digits) -> None:
     assert trained.held_out.value == pytest.approx(trained.details["heads"][name])
 
 
-def test_a_rival_that_wins_is_calibrated_on_what_was_held_out(digits: Digits) -> None:
+def test_a_rival_that_wins_is_calibrated_on_what_was_held_out(
+    digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chooser, "FAVOURITE_LEAD", -1.0)  # the rival wins
     rng = np.random.default_rng(0)
     x, y = digits
     noisy = np.where(rng.random(len(y)) < 0.3, rng.integers(0, 10, len(y)), y)

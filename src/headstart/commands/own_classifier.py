@@ -7,9 +7,9 @@ from typing import Any
 
 from headstart.backbones import Backbone
 from headstart.backbones.classifier import IMAGENET, Classifier, Match, classifier_of, match_classes
-from headstart.core.errors import BackboneError, ConfigError
+from headstart.core.errors import BackboneError, ConfigError, DataError
 from headstart.core.records import Baseline, from_plain, to_plain
-from headstart.core.wording import clean, count
+from headstart.core.wording import clean, count, quoted
 from headstart.data import Split
 from headstart.evaluation import evaluate
 from headstart.heads.started import StartedHead
@@ -31,24 +31,31 @@ def head_without_labels(
         named: by own class which of the classifier's it is, where its name does not say so.
 
     Raises:
+        DataError: there is one class only.
         ConfigError: the backbone brings no classifier, or classes are not among its own; all
             faults are named.
     """
+    if len(classes) < 2:
+        raise DataError(
+            f"the data hold one class only ({quoted(classes)})",
+            hint="a classifier needs items of two classes or more",
+        )
     load = classifier_of(backbone)
     found = None if load is None else load()
     if found is None:
         cut = "" if backbone.layer is None else f" up to {backbone.layer}"
         raise ConfigError(
             (f"{backbone.name}{cut} brings no classifier of {IMAGENET} that reads its features",),
-            hint="headstart/photos brings one, as most of timm's networks do; give neither layer"
-            " nor weights, or leave out start='classifier'",
+            hint="headstart/photos does, and so do most of timm's networks with their own weights"
+            if backbone.layer is None
+            else "the classifier reads the network's own feature: leave out the layer",
         )
     match = match_classes(classes, named)
     if match.faults:
         raise ConfigError(
             match.faults,
-            hint="say which they are with class_names, such as {'cat': ['tabby', 'Persian cat']},"
-            " or leave out start='classifier'",
+            hint="class_names='FILE.toml' says which they are, in lines such as"
+            " cat = ['tabby', 'Persian cat']",
         )
     return _head(found, classes, match), f"{backbone.name}'s own classifier of {IMAGENET}: {match}"
 
@@ -121,8 +128,8 @@ def _partly(match: Match, classes: Sequence[str]) -> tuple[str, ...]:
     more = len(match.faults) - 1
     others = f" (and {count(more, 'class', 'classes')} more)" if more else ""
     return (
-        f"no zero-label baseline: {clean(match.faults[0])}{others}; class_names says which they"
-        " are",
+        f"no zero-label baseline: {clean(match.faults[0])}{others};"
+        " class_names='FILE.toml' says which they are",
     )
 
 

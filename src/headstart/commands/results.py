@@ -31,7 +31,9 @@ def trained_once(
 
 def among(head: str) -> dict[str, Any]:
     """Return what the key of a head that chooses itself has beside that of any other."""
-    return {"among": list(automatic_heads())} if head_kind(head).name == "auto" else {}
+    if head_kind(head).name != "auto":
+        return {}
+    return {"among": list(automatic_heads()), "rule": "log loss and accuracy"}
 
 
 def baselines_once(

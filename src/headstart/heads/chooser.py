@@ -3,8 +3,8 @@ known to.
 
 The favourite is logistic regression. Ridge, LDA and prototypes are trained in the folds in which
 logistic regression chooses its penalty, and judged on the same held-out items. A rival is taken if
-it is probably the better head *given that heads seldom differ by more than a point*: from ten items
-a difference says next to nothing, from a thousand it says everything.
+it is probably the better head, by its log loss where items are few and by its accuracy where they
+are many: from ten items a difference in accuracy says next to nothing, from a thousand everything.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
 from headstart.core.division import Folds, make_folds, require_two_classes_beside
 from headstart.core.errors import ConfigError
 from headstart.core.records import Score
 from headstart.core.wording import count, format_percent, listed
 from headstart.evaluation.intervals import proportion_interval
-from headstart.evaluation.targets import as_labels, as_weights, require_two_classes
+from headstart.evaluation.targets import FloatArray, as_labels, as_weights, require_two_classes
 from headstart.heads.base import Head
 from headstart.heads.calibration import calibration_rows, fit_temperature
 from headstart.heads.contract import HeadKind, Trained, TrainingRows
@@ -34,10 +35,16 @@ from headstart.heads.table import automatic_heads, head_kind
 
 FAVOURITE_LEAD = 0.005
 """By how much the favourite is ahead of a rival before anything is measured (mean)."""
-DEVIATION = 0.01
-"""How much two heads differ in general (standard deviation of the difference in accuracy)."""
+DEVIATION = 0.005
+"""How far accuracies differ otherwise than log losses let expect (standard deviation)."""
+ACCURACY_A_NAT = 0.5
+"""What a gain of one nat in held-out log loss is worth in accuracy."""
+NATS = 0.1
+"""How much the log losses of two heads differ in general (standard deviation)."""
 _MOST_WORK = 20e9  # products of one decomposition
 _MOST_LOGITS = 10_000_000
+_TINY = 1e-300  # what an uncalibrated probability is at least
+_LEAST = 1e-9  # probability; one item that a head is sure of being otherwise does not decide
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,36 +183,62 @@ def _in_folds(kind: HeadKind, settings: Any, rows: TrainingRows, divided: Folds)
 def _winner(tried: Sequence[_Tried], labels: np.ndarray, weights: np.ndarray | None) -> int:
     """Return the position of the head that is probably the best.
 
-    The difference between a rival and the favourite is normal around ``-FAVOURITE_LEAD`` with
-    ``DEVIATION`` before it is measured, and measured with the standard error of the paired
-    difference: the rival with the highest posterior mean wins if that is above 0.
+    Of few items the log loss of calibrated probabilities says more than how many are right. What it
+    lets expect of a rival's lead in accuracy, less ``FAVOURITE_LEAD``, is the mean of that lead
+    before it is measured, with ``DEVIATION``; it is measured with the standard error of the paired
+    difference. The rival with the highest posterior mean wins if that is above 0.
     """
     share = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
     right = [_right(one, labels) for one in tried]
+    likely = [_log_likelihood(one, labels, weights) for one in tried]
     posterior = [0.0]
-    for rival in right[1:]:
+    for rival, logs in zip(right[1:], likely[1:], strict=True):
         assert rival is not None
         assert right[0] is not None
-        difference = rival - right[0]
-        lead = float(share @ difference) / float(share.sum())
-        error = float(share @ (difference - lead) ** 2) / float(share.sum()) ** 2
-        if error <= 0:  # both say the same of every item
-            posterior.append(-FAVOURITE_LEAD)
-            continue
-        known, found = 1 / DEVIATION**2, 1 / error
-        posterior.append((lead * found - FAVOURITE_LEAD * known) / (known + found))
+        gain = _shrunk(logs - likely[0], share, 0.0, NATS)
+        expected = ACCURACY_A_NAT * gain - FAVOURITE_LEAD
+        posterior.append(_shrunk(rival - right[0], share, expected, DEVIATION))
     return int(np.argmax(posterior))
+
+
+def _shrunk(difference: np.ndarray, share: np.ndarray, before: float, deviation: float) -> float:
+    """Return the posterior mean of a paired difference that is normal before it is measured."""
+    mean = float(share @ difference) / float(share.sum())
+    error = float(share @ (difference - mean) ** 2) / float(share.sum()) ** 2
+    if error <= 0:  # every item says the same: what was expected stays
+        return before
+    known, found = 1 / deviation**2, 1 / error
+    return (mean * found + before * known) / (known + found)
+
+
+def _log_likelihood(one: _Tried, labels: np.ndarray, weights: np.ndarray | None) -> FloatArray:
+    """Return the log probability of the class of each held-out item, calibrated, ``(n,)``."""
+    if one.probabilities is None:
+        return np.zeros(len(labels))
+    factor = _temperature(one.probabilities, labels, weights)
+    logits = np.log(np.maximum(one.probabilities, _TINY)) / factor
+    own = logits[np.arange(len(labels)), labels] - logsumexp(logits, axis=1)
+    return np.asarray(np.maximum(own, np.log(_LEAST)))
+
+
+def _temperature(
+    probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+) -> float:
+    """Return what calibrates held-out probabilities; 1 where every class was unknown."""
+    judges = calibration_rows(*probabilities.shape)
+    if not probabilities[judges, labels[judges]].any():
+        return 1.0
+    some = None if weights is None else np.asarray(weights)[judges]
+    with np.errstate(divide="ignore"):
+        logits = np.log(probabilities[judges])
+    return fit_temperature(logits, labels[judges], some, few=True)
 
 
 def _calibrated(taken: _Tried, rows: TrainingRows, labels: np.ndarray) -> Trained:
     """Train a rival on all rows, its probabilities calibrated on what was held out."""
     assert taken.probabilities is not None
     final = taken.kind.fit(rows, taken.settings)
-    judges = calibration_rows(len(labels), rows.n_classes)
-    weights = None if rows.weights is None else np.asarray(rows.weights)[judges]
-    with np.errstate(divide="ignore"):
-        logits = np.log(taken.probabilities[judges])
-    factor = fit_temperature(logits, labels[judges], weights, few=True)
+    factor = _temperature(taken.probabilities, labels, rows.weights)
     return replace(final, head=final.head.with_temperature(final.head.temperature * factor))
 
 
@@ -279,12 +312,13 @@ def _why(
         for name, value in sorted(found.items(), key=lambda pair: -pair[1])
     )
     if taken is tried[0]:
-        why = "no other is better beyond chance"
+        why = "no other is probably better"
     else:
-        why = f"better than {tried[0].kind.name} beyond chance"
+        why = f"probably better than {tried[0].kind.name}"
     return (
-        f"{start}: {why} on items held out of the training split in {divided.count} folds"
-        f" ({scores}; {items} a class); head='linear' or another name fixes it"
+        f"{start}: {why} by log loss and accuracy on items held out of the training split in"
+        f" {divided.count} folds ({scores}; {items} a class); head='linear' or another name"
+        " fixes it"
     )
 
 

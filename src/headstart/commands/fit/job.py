@@ -27,10 +27,11 @@ from headstart.commands.text_start import zero_shot_baseline
 from headstart.commands.torn_groups import torn_group_notes
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import Baseline, Reference
+from headstart.data import Dataset
 from headstart.data.table_columns import Encodings, column_names, fitted_columns
 from headstart.evaluation.tasks import CLASSIFICATION, TASKS
 from headstart.heads.registry import Trained, TrainingRows, head_fault, head_for
-from headstart.heads.started import fit_started
+from headstart.heads.started import StartedHead, fit_started
 from headstart.heads.thresholds import with_thresholds
 
 
@@ -79,6 +80,7 @@ def fit(
             tasks=tuple(TASKS),
         )
         _require_head(config, dataset.task)
+        start = _start(network, dataset, config, session)
     dataset = fewer_labels(dataset, config.labels_per_class, session, run.seed)
     folder = session.folder(f"{dataset.name}-{config.start or config.head}")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
@@ -96,7 +98,7 @@ def fit(
         session.say(*torn_group_notes(embedded, run.seed))
     fingerprints = embedded.fingerprints(network, session.run)
     with session.clock("fit"):
-        trained, found = _trained(fingerprints, embedded, network, config, session)
+        trained, found = _trained(fingerprints, embedded, start, config, session)
     session.say(*trained.notes)
     if found:
         session.say("this head was trained before on the same rows: taken unchanged")
@@ -135,13 +137,13 @@ def fit(
 def _trained(
     fingerprints: Mapping[str, str],
     embedded: Embedded,
-    network: Backbone,
+    start: StartedHead | None,
     config: FitConfig,
     session: Session,
 ) -> tuple[Trained, bool]:
     """Train the head, or find it: it is a function of rows, labels and these settings."""
-    if config.start is not None:
-        return _started(fingerprints, embedded, network, config, session)
+    if start is not None:
+        return _started(fingerprints, embedded, start, config, session)
     present = np.unique(embedded.train.labels)
     if embedded.train.targets is None and len(present) < 2:
         raise DataError(
@@ -165,18 +167,27 @@ def _trained(
     return trained_once(session.cache.store, key, lambda: _train(embedded, config, session))
 
 
+def _start(
+    network: Backbone, dataset: Dataset, config: FitConfig, session: Session
+) -> StartedHead | None:
+    """Return the classifier that the head begins as, before any item is embedded for it."""
+    if config.start is None:
+        return None
+    start, said = starting_head(
+        config.start, network, dataset.classes, config.class_names, config.prompt
+    )
+    session.say(f"start: {said}")
+    return start
+
+
 def _started(
     fingerprints: Mapping[str, str],
     embedded: Embedded,
-    network: Backbone,
+    start: StartedHead,
     config: FitConfig,
     session: Session,
 ) -> tuple[Trained, bool]:
     """Train the head that begins as a classifier, or find it."""
-    start, said = starting_head(
-        config.start, network, embedded.test.classes, config.class_names, config.prompt
-    )
-    session.say(f"start: {said}")
     key = {
         "backbone": fingerprints["backbone"],
         "train": fingerprints["train"],

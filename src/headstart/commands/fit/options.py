@@ -65,8 +65,8 @@ class FitConfig:
             ImageNet's by their names. ``text``: as texts about the classes, which a model with a
             tower for images and one for texts embeds; training is drawn towards either.
         class_names: by class which of ImageNet's it is, or which several, where its name does not
-            say so: ``{"cat": ["tabby", "Persian cat"]}``. On the command line a TOML file, or the
-            same as JSON. With ``start="text"``, what a class is called in the prompt.
+            say so: ``{"cat": ["tabby", "Persian cat"]}``, or the path of a TOML file of such lines.
+            With ``start="text"``, what a class is called in the prompt.
         prompt: the text about a class, with ``{}`` in the place of its name.
         labels_per_class: train on so many items of each class alone, drawn with the seed; 0, with
             ``start="classifier"``, trains on none.
@@ -119,12 +119,19 @@ class FitConfig:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.class_names, str | Path):
+            try:
+                object.__setattr__(self, "class_names", _class_names(str(self.class_names)))
+            except ValueError as error:
+                raise ConfigError((Fault("class_names", f"cannot be read: {error}"),)) from error
         check(self)
 
     def faults(self) -> list[str]:
         """Look at the options of the head, and at what belongs together."""
         if self.start is not None and (self.head != "auto" or self.head_options):
-            return [Fault("start", "has a head of its own: leave out head and head_options")]
+            return [
+                Fault("start", "has a head of its own, and takes neither head nor head_options")
+            ]
         if self.start is not None and (self.class_weight or self.threshold != "auto"):
             return [Fault("start", "takes neither class_weight nor threshold")]
         if self.start is not None and self.columns is not None:
