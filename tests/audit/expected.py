@@ -144,6 +144,18 @@ FIELD: dict[str, tuple[str, ...]] = {
     "field_stopped_on_test": ("test-data-selects",),
     "field_test_statistics": ("rows-depend-on-batch",),
     "field_wrong_object_in_eval": ("evaluation-in-training-mode",),
+    # A second round, after the first was mended.
+    "field_best_in_a_trainer": ("test-data-selects",),
+    "field_blue_first": ("input-mismatch",),
+    "field_detached_inside": ("frozen-statistics-moved",),
+    "field_folds_share_a_network": ("train-test-copies",),
+    "field_last_batch_of_one": ("batch-of-one",),
+    "field_momentum_after_freezing": ("frozen-parameter-moved",),
+    "field_noise_in_forward": ("rows-differ-between-passes",),
+    "field_pooled_inside": ("wrong-pooling",),
+    "field_probabilities_for_nll": ("softmax-before-loss",),
+    "field_step_schedule_by_batch": ("scheduler-misstepped",),
+    "field_teacher_switched_on": ("batch-statistics-in-extraction", "dropout-in-extraction"),
 }
 """Scripts in the style of users, each with one mistake: all of these findings at marked lines."""
 

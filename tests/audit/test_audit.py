@@ -175,6 +175,30 @@ def test_what_is_no_script_is_refused(tmp_path: Path) -> None:
         audit_script(script(tmp_path, ""), steps=0)
 
 
+def test_a_module_runs_by_its_name_and_a_notebook_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "package_of_a_user"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "parts.py").write_text("import torch\nnet = torch.nn.Linear(3, 2)\n")
+    source = "from .parts import net\nimport torch\nnet(torch.ones(4, 3))\n"
+    (folder / "train.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    report = audit_script("package_of_a_user.train")
+    assert report.ending is not None
+    assert (report.ending.how, report.passes) == ("end", 1)
+    alone = audit_script(folder / "train.py").ending
+    assert alone is not None
+    assert "headstart audit package.train" in alone.message
+    notebook = tmp_path / "book.ipynb"
+    notebook.write_text("{}")
+    with pytest.raises(DataError, match="is a notebook"):
+        audit_script(notebook)
+    with pytest.raises(DataError, match="cannot be read"):
+        audit_script("package_of_a_user.none")
+
+
 def test_sarif_has_what_the_standard_demands(tmp_path: Path) -> None:
     report = audit_script(script(tmp_path, FAULTY))
     log = to_sarif(report, tmp_path)

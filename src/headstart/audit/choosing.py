@@ -61,7 +61,8 @@ def _in_code(code: CodeType, evaluated: int, stepped: int) -> Choice | None:
         for node in _own(top)
         if isinstance(node, _Loop) and _has(node, evaluated) and _has(node, stepped)
     ]
-    return None if not loops else _Flow(body, loops[0], evaluated, stepped).choice()
+    own = code.co_varnames[:1] if code.co_argcount else ()
+    return None if not loops else _Flow(body, loops[0], evaluated, stepped, *own).choice()
 
 
 def _body(code: CodeType) -> list[ast.stmt]:
@@ -137,11 +138,12 @@ def _targets(node: ast.stmt) -> set[str]:
 
 
 def _filled(node: ast.stmt) -> set[str]:
-    """Return what a statement calls a method of, as ``history.append(…)`` does."""
+    """Return what a statement gives something to, as ``history.append(score)`` does."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         function = node.value.func
         if isinstance(function, ast.Attribute):
-            return {_path(function.value)} - {""}
+            given = node.value.args or node.value.keywords
+            return {_path(function.value)} - {""} if given else set()
         return {_path(function)} - {"", "print"}
     return set()
 
@@ -153,9 +155,13 @@ class _Flow:
         body: of the function.
         loop: that evaluates and trains.
         evaluated, stepped: lines in it.
+        first: its first parameter: the object itself, whose attributes are looked at one by one.
     """
 
-    def __init__(self, body: list[ast.stmt], loop: _Loop, evaluated: int, stepped: int) -> None:
+    def __init__(
+        self, body: list[ast.stmt], loop: _Loop, evaluated: int, stepped: int, first: str = ""
+    ) -> None:
+        self.first = first
         self.body, self.loop, self.evaluated = body, loop, evaluated
         statements = [n for top in body for n in _own(top) if isinstance(n, ast.stmt)]
         self.inside = [n for n in statements if _has(loop, n.lineno) and n is not loop]
@@ -176,7 +182,11 @@ class _Flow:
             parts = holding[-1:]
             if parts and hasattr(parts[0], "body"):  # the head of an if, a with or a loop
                 parts = []
-        return {name for n in parts for name in _targets(n)}
+        return {name for n in parts for name in _targets(n)} - {self.first}
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether something is there before the loop begins."""
+        return name in self.kept or "." in name
 
     def _spread(self) -> set[str]:
         found = set(self.seeds)
@@ -189,6 +199,7 @@ class _Flow:
                         found |= {name for n in inner for name in _targets(n)}
                 elif not hasattr(node, "body") and _reads(node) & found:
                     found |= _targets(node)
+            found.discard(self.first)
             if len(found) == before:
                 break
         return found
@@ -202,14 +213,16 @@ class _Flow:
         for node in self.inside:
             if isinstance(node, ast.If) and _reads(node.test) & self.tainted:
                 held = {name for n in node.body for name in _targets(n)} & _reads(node.test)
-                if held & self.kept:
-                    yield Choice(node.lineno, "best", self._used(held & self.kept))
+                held = {name for name in held if self._is_kept(name)}
+                if held:
+                    yield Choice(node.lineno, "best", self._used(held))
             targets = _targets(node) if isinstance(node, ast.Assign) else set()
             for call in _own(node) if targets else ():
                 best = isinstance(call, ast.Call) and _path(call.func).split(".")[-1] in _BEST
                 reads = _reads(call) if best else set()
-                if best and reads & targets & self.kept and reads & self.tainted:
-                    yield Choice(node.lineno, "best", self._used(targets & self.kept))
+                kept = {name for name in reads & targets if self._is_kept(name)}
+                if kept and reads & self.tainted:
+                    yield Choice(node.lineno, "best", self._used(kept))
         histories = self._histories()
         for node in [*self.inside, *self.after]:
             if hasattr(node, "body"):
@@ -231,7 +244,7 @@ class _Flow:
             if not isinstance(n, ast.AugAssign)
             for name in (_filled(n) | _subscripted(n))
         }
-        return filled & self.tainted & self.kept
+        return {name for name in filled & self.tainted if self._is_kept(name)}
 
     def _stops(self) -> Iterator[Choice]:
         if isinstance(self.loop, ast.While) and _reads(self.loop.test) & self.tainted:

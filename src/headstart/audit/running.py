@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.audit.imports import After
 from headstart.audit.places import is_library
+from headstart.audit.program import Program, find_program
 from headstart.audit.records import Ending, How, Report
 from headstart.core.errors import ConfigError, DataError
 
@@ -46,8 +47,9 @@ def audit_script(
     """Run a script under observation, and return what was found.
 
     Args:
-        script: a Python file. It runs as ``__main__``, with its own ``sys.argv`` and ``sys.path``,
-            in the present working directory, and reads the present standard input.
+        script: a Python file, or the name of a module, as ``python -m`` takes it. It runs as
+            ``__main__``, with its own ``sys.argv`` and ``sys.path``, in the present working
+            directory, and reads the present standard input.
         arguments: its arguments.
         steps: stop after so many steps of optimizers; None: at its end.
         seconds: stop after so many seconds; None: at its end.
@@ -66,13 +68,14 @@ def audit_script(
         faults.append(f"seconds must be above 0, not {seconds:g}")
     if faults:
         raise ConfigError(tuple(faults))
-    code = _compiled(Path(script))
+    program = find_program(script)
+    code = _compiled(program)
     watching = _Watching(steps)
     try:
         with contextlib.ExitStack() as stack:
             if stdout_to_stderr:
                 stack.enter_context(_output_to_stderr())
-            stack.enter_context(_as_main(Path(script), list(arguments)))
+            stack.enter_context(_as_main(program, list(arguments)))
             stack.enter_context(watching.when_imported())
             if last_resort is not None:
                 watching.give_up = functools.partial(_give_up, watching, stack, last_resort)
@@ -82,7 +85,8 @@ def audit_script(
         watching.remove()
 
 
-def _compiled(script: Path) -> types.CodeType:
+def _compiled(program: Program) -> types.CodeType:
+    script = program.file
     try:
         source = script.read_bytes()
     except IsADirectoryError as error:
@@ -92,6 +96,11 @@ def _compiled(script: Path) -> types.CodeType:
         ) from error
     except OSError as error:
         raise DataError(f"'{script}' cannot be read: {error.strerror}") from error
+    if script.suffix == ".ipynb":
+        raise DataError(
+            f"'{script}' is a notebook, and audit runs Python files",
+            hint=f"write it as one: jupyter nbconvert --to script {script}",
+        )
     try:
         return compile(source, str(script.absolute()), "exec", dont_inherit=True)
     except SyntaxError as error:
@@ -181,24 +190,23 @@ class _Watching:
 
 
 @contextlib.contextmanager
-def _as_main(script: Path, arguments: list[str]) -> Iterator[None]:
+def _as_main(program: Program, arguments: list[str]) -> Iterator[None]:
     """Give the script the ``__main__``, ``sys.argv`` and ``sys.path`` that Python would."""
-    path = str(script.absolute())
+    path = str(program.file.absolute())
     main = types.ModuleType("__main__")
     main.__dict__.update(
         __file__=path,
         __builtins__=__builtins__,
-        __spec__=None,
+        __spec__=program.spec,
         __loader__=importlib.machinery.SourceFileLoader("__main__", path),
         __cached__=None,
-        __package__=None,
+        __package__=None if program.spec is None else program.spec.parent,
     )
     kept = (sys.modules.get("__main__"), sys.argv, list(sys.path))
     sys.modules["__main__"] = main
-    sys.argv = [str(script), *arguments]
-    folder = str(script.resolve().parent)
+    sys.argv = [str(program.file) if program.spec is None else path, *arguments]
     # The first entry is that of the program that runs the audit.
-    sys.path[:] = [folder, *[p for p in sys.path if p not in ("", folder)]]
+    sys.path[:] = [program.folder, *[p for p in sys.path if p not in ("", program.folder)]]
     try:
         yield
     finally:
@@ -321,6 +329,11 @@ def _crashed(error: BaseException) -> Ending:
     where = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
     what = " ".join(str(error).split())
     message = f"crashed with {type(error).__name__}{': ' + what if what else ''}{where}"
+    if isinstance(error, ImportError) and "relative import" in what:
+        message += (
+            "; it is part of a package: from the folder above, name it as 'python -m' does,"
+            " as in 'headstart audit package.train'"
+        )
     if isinstance(error, EOFError):
         message += (
             "; it reads standard input, which is empty here: give it what it asks for, as in"

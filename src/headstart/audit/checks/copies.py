@@ -123,6 +123,11 @@ class TrainTestCopies(Check):
                 continue
             if tested[0][0].purpose == "extraction" and self.sources.is_random(key[1]):
                 continue  # views of the same pictures, one after the other
+            earlier = self._trained_before(key, tested)
+            if earlier is not None:
+                told.add(key[0])
+                yield self._goes_on(scene, tested, earlier)
+                continue
             for other, more in self.groups.items():
                 if other == key or other[0] != key[0] or not more or more[0][0] is tested[0][0]:
                     continue
@@ -135,6 +140,46 @@ class TrainTestCopies(Check):
                     line = trained[0][0].place.line
                     yield self._said(scene, key, other, tested[0][0], line, *found)
                     break
+
+    def _trained_before(
+        self, key: _Key, tested: list[tuple[Pass, NDArray[np.float32]]]
+    ) -> Pass | None:
+        """Return a pass on training data that hold all tested items, where the latest hold none.
+
+        So it is where the network of one fold is trained on in the next. The training set itself,
+        or a part of it, may be evaluated on purpose.
+        """
+        if tested[0][0].purpose != "evaluation":
+            return None
+        items = {each.tobytes() for _, small in tested for each in small}
+        found: list[tuple[int, float, Pass]] = []
+        for other, group in self.groups.items():
+            before = [(p, s) for p, s in group if p.trained and p.number < tested[0][0].number]
+            if other[0] == key[0] and before:
+                known = {each.tobytes() for _, small in before for each in small}
+                share = len(items & known) / len(items)
+                found.append((before[-1][0].number, share, before[0][0]))
+        if len(items) < 4 or not found or max(found, key=lambda f: f[0])[1] > 1 - WHOLE:
+            return None
+        return next((seen for _, share, seen in found if share >= WHOLE), None)
+
+    def _goes_on(
+        self, scene: Scene, tested: list[tuple[Pass, NDArray[np.float32]]], earlier: Pass
+    ) -> Finding:
+        seen = tested[0][0]
+        return self.finding(
+            f"{seen.network.kind} is tested on items that it was trained on before (line"
+            f" {earlier.place.line}), and that its present training data leave out: a network of"
+            " an earlier fold goes on in this one.",
+            place=seen.place,
+            module=seen.network.kind,
+            confidence=0.75,
+            evidence={
+                "items": sum(len(small) for _, small in tested),
+                "trained at step": earlier.step,
+            },
+            fix="model = build()  # a new network, and a new optimizer, for every fold",
+        )
 
     def _of_splits(self) -> Iterator[Finding]:
         for place, (kind, copies, of, similarity) in self.divided.items():

@@ -29,7 +29,12 @@ def audit(
     backbone: BackboneSpec,
     reading: ReadOptions,
     script: Annotated[
-        Path | None, typer.Argument(metavar="[SCRIPT]", help="A Python file.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="[SCRIPT]",
+            help="A Python file, or a module as python -m takes it.",
+            show_default=False,
+        ),
     ] = None,
     arguments: Annotated[
         list[str] | None,
