@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from headstart.audit.patches import Patches
 from headstart.audit.records import Finding
 from headstart.audit.scene import Scene
 from headstart.audit.steps import StepWatcher
+from headstart.core.wording import count
 
 
 class Observer:
@@ -114,13 +116,16 @@ class Observer:
         self._passes.introduce(module)
 
     def findings(self) -> tuple[Finding, ...]:
-        """Ask every check what it found; the worst come first, then the order of the table."""
+        """Ask every check what it found; the worst come first, then the order of the table.
+
+        The same of several networks at one line is one finding.
+        """
         found: list[Finding] = []
         with self.hub.aside():
             for check in self.hub.checks:
                 found += self.hub.guarded(check, self._asked, check) or ()
         ranks = {"error": 0, "warning": 1, "info": 2}
-        return tuple(sorted(found, key=lambda finding: ranks[finding.severity]))
+        return tuple(sorted(_together(found), key=lambda finding: ranks[finding.severity]))
 
     def _asked(self, check: Check) -> list[Finding]:
         return list(check.finish(self.scene))
@@ -129,6 +134,25 @@ class Observer:
         """Tell every check of an exception that ended the script."""
         for check in self.hub.checks:
             self.hub.guarded(check, check.on_crash, error, self.scene)
+
+
+def _together(findings: list[Finding]) -> list[Finding]:
+    """Tell once what is the same mistake: the same code, module, severity and line."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    for each in findings:
+        key = (each.code, each.severity, each.module, each.file, each.line)
+        groups.setdefault(key if each.line else (id(each),), []).append(each)
+    return [_as_one(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _as_one(group: list[Finding]) -> Finding:
+    first, others = group[0], len(group) - 1
+    more = f" The same {count(others, 'more time')} at this line, of other networks."
+    return replace(
+        first,
+        message=first.message.rstrip(".") + "." + more,
+        evidence={**first.evidence, "times at this line": len(group)},
+    )
 
 
 __all__ = ["Observer"]

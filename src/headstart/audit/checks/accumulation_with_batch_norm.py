@@ -61,7 +61,7 @@ class AccumulationWithBatchNorm(Check):
             network: Network = first.network
             rows = first.rows or 0
             yield self.finding(
-                f"gradients of {count(times, 'batch', 'batches')} of {rows} items were accumulated"
+                f"Gradients of {count(times, 'batch', 'batches')} of {rows} items were accumulated"
                 f" for one step, and {count(len(names), 'batch norm')} of {network.kind} normalised"
                 f" by each batch of {rows} alone",
                 place=first.place,

@@ -108,7 +108,7 @@ class AveragedStatistics(Check):
         """Yield one finding for each network."""
         for seen, names, state, figures in self.found.values():
             yield self.finding(
-                f"the running statistics of {count(len(names), 'batch norm')} of"
+                f"The running statistics of {count(len(names), 'batch norm')} of"
                 f" {seen.network.kind} {state}, and it was evaluated with them",
                 place=seen.place,
                 module=seen.network.kind,

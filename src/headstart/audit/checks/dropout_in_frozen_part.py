@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
-from headstart.audit.checks.frozen_statistics_moved import fix_target
+from headstart.audit.checks.frozen_statistics_moved import eval_line
 from headstart.audit.events import Part
 from headstart.audit.records import Finding
 from headstart.audit.scene import common_path
@@ -41,7 +41,7 @@ class DropoutInFrozenPart(Check):
                 module=common_path(names) or seen.network.kind,
                 confidence=0.85,
                 evidence={"layers": names, "forward_at": str(seen.place)},
-                fix=f"{fix_target(names)}.eval()  # after every model.train()",
+                fix=eval_line(names),
             )
 
 

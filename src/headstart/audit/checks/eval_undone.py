@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
-from headstart.audit.checks.frozen_statistics_moved import fix_target
+from headstart.audit.checks.frozen_statistics_moved import eval_line
 from headstart.audit.events import ModeCall, Part, Pass
 from headstart.audit.records import Finding
 
@@ -66,7 +66,7 @@ class EvalUndone(Check):
                     "train_at": str(each.undone_by.place),
                     "forward_at": str(found.place),
                 },
-                fix=f"{fix_target([name])}.eval()  # after every model.train()",
+                fix=eval_line([name]),
             )
 
     def _ran_in_training(self, each: _Undone, scene: Scene) -> Pass | None:

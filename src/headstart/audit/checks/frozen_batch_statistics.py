@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
-from headstart.audit.checks.frozen_statistics_moved import fix_target, shift_of
+from headstart.audit.checks.frozen_statistics_moved import eval_line, shift_of
 from headstart.audit.events import Pass
 from headstart.audit.records import Finding
 from headstart.audit.scene import common_path
@@ -49,7 +49,7 @@ class FrozenBatchStatistics(Check):
                 place=seen.place,
                 module=common_path(names) or seen.network.kind,
                 evidence={"layers": names},
-                fix=f"{fix_target(names)}.eval()  # after every model.train()",
+                fix=eval_line(names),
             )
 
 

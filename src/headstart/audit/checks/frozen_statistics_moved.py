@@ -65,7 +65,7 @@ class FrozenStatisticsMoved(Check):
             names = list(shifts)
             worst = max(shifts, key=lambda name: shifts[name])
             yield self.finding(
-                f"the running statistics of {count(len(names), 'frozen norm')} moved:"
+                f"The running statistics of {count(len(names), 'frozen norm')} moved:"
                 f" {worst or seen.network.kind} by {number(shifts[worst])} standard deviations"
                 f" within {count(seen.network.passes, 'pass', 'passes')}, since it ran in training"
                 f" mode; {_stops(seen, worst)} does not stop that",
@@ -78,7 +78,7 @@ class FrozenStatisticsMoved(Check):
                     "passes": seen.network.passes,
                     "forward_at": str(seen.place),
                 },
-                fix=f"{fix_target(names)}.eval()  # after every model.train()",
+                fix=eval_line(names),
             )
 
 
@@ -110,10 +110,16 @@ def shift_of(part: Part) -> float:
     return float((gap if spread is None else gap / (spread.double() + 1e-12).sqrt()).mean())
 
 
-def fix_target(names: list[str]) -> str:
-    """Return the module to name in a line of code."""
+def eval_line(names: list[str]) -> str:
+    """Return the line of code that puts modules in evaluation mode, after ``train()``."""
     path = common_path(names)
-    return f"model.{path}" if path and not path[0].isdigit() else "backbone"
+    if any(name != path and not name.startswith(f"{path}.") for name in names):
+        return (
+            "for m in model.modules(): isinstance(m, nn.modules.batchnorm._BatchNorm) and m.eval()"
+            "  # after every model.train()"
+        )
+    target = f"model.{path}" if path and not path[0].isdigit() else "backbone"
+    return f"{target}.eval()  # after every model.train()"
 
 
-__all__ = ["FrozenStatisticsMoved", "shift_of"]
+__all__ = ["FrozenStatisticsMoved", "eval_line", "shift_of"]

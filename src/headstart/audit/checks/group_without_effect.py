@@ -103,7 +103,7 @@ class GroupWithoutEffect(Check):
             scheduled = any(s.optimizer is group.facts for s in scene.schedulers)
             early = scheduled and not rate and group.facts.steps < 64
             yield self.finding(
-                f"parameter group {group.index} of {group.facts.kind}"
+                f"Parameter group {group.index} of {group.facts.kind}"
                 f" ({count(group.size, 'parameter')}, learning rate {number(rate)}) was not moved"
                 f" in {count(group.facts.steps, 'step')}: {why}",
                 place=group.facts.place,

@@ -67,7 +67,7 @@ class InferenceTensors(Check):
         if self.crash is not None and not self.seen:
             place, text = self.crash
             yield self.finding(
-                f"a tensor made under torch.inference_mode() reached autograd: {text[:160]}",
+                f"A tensor made under torch.inference_mode() reached autograd: {text[:160]}",
                 place=place,
                 confidence=0.99,
                 evidence={"error": text},

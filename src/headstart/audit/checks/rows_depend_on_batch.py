@@ -29,7 +29,7 @@ class RowsDependOnBatch(RowsMeasured):
             if found.in_another_batch < _DEPENDS or found.on_second_pass > DIFFERS:
                 continue
             yield self.finding(
-                f"without the other half of its batch, a row of {seen.network.kind} changes by up"
+                f"Without the other half of its batch, a row of {seen.network.kind} changes by up"
                 f" to {format_percent(found.in_another_batch)} of the largest value, in evaluation"
                 " mode; no batch norm explains it, so its own code mixes items",
                 place=seen.place,

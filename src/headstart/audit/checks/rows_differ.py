@@ -26,7 +26,7 @@ class RowsDiffer(RowsMeasured):
             if found.on_second_pass <= DIFFERS:
                 continue
             yield self.finding(
-                f"two passes of {seen.network.kind} over the same items differ by up to"
+                f"Two passes of {seen.network.kind} over the same items differ by up to"
                 f" {format_percent(found.on_second_pass)} of the largest value, in evaluation mode:"
                 " its own code draws random numbers whatever the mode",
                 place=seen.place,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from headstart.audit.scene import Scene
 from headstart.modules.observing import tensors_in
 
 TIMES = 3
-"""So many evaluations on one set are there to choose from."""
+"""An early end is a choice after so many evaluations on one set; of two one is the better."""
 _FIX = (
     "choose on a part of the training data, and evaluate the test data once:"
     " torch.utils.data.Subset(train, held_out)"
@@ -87,10 +87,18 @@ class TestDataSelects(Check):
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every network whose last load went back to an evaluated state."""
+        states, figures = [], []
         for number, known in self.networks.items():
-            found = self._loaded(number, known, scene) or self._chosen(number, known, scene)
-            if found is not None:
-                yield found
+            loaded = self._loaded(number, known, scene)
+            chosen = self._chosen(number, known, scene)
+            if loaded is not None and chosen is not None and chosen.severity == "warning":
+                loaded = replace(loaded, severity=chosen.severity)
+            states += [loaded] if loaded is not None else []
+            figures += [chosen] if chosen is not None else []
+        # Where a state is loaded, the figure by which it was chosen is the same mistake.
+        files = {found.file for found in states}
+        yield from states
+        yield from (found for found in figures if found.file not in files)
 
     def _chosen(self, number: int, known: _Network, scene: Scene) -> Finding | None:
         """Look for an end of the training, or a best figure, that evaluations on one set decide."""
@@ -106,10 +114,11 @@ class TestDataSelects(Check):
             times = len({seen.step for seen in mine})
             last = max(seen.number for seen in mine)
             others = any(seen.number > last for seen, other in held if other != group)
-            if times < TIMES or others:
+            if times < 2 or others:
                 continue
             for file, choice in (c for step in self.steps for c in choices(mine[0].trail, step)):
-                return self._said(scene.networks[number].kind, file, choice, times)
+                if times >= TIMES or choice.how == "best":
+                    return self._said(scene.networks[number].kind, file, choice, times)
         return None
 
     def _said(self, kind: str, file: str, choice: Choice, times: int) -> Finding:
@@ -160,8 +169,8 @@ class TestDataSelects(Check):
         )
         most = max(times[data] for data in selecting)
         return self.finding(
-            f"{scene.networks[number].kind} goes back to the best of {most} states by its"
-            f" figure on data, {said}: that figure is the maximum of {most}, and too good.",
+            f"{scene.networks[number].kind} goes back to the best of {most} states by its figures"
+            f" on one set of data, {said}: the best of {most} is too good.",
             place=load.place,
             severity=severity,
             confidence=0.8,

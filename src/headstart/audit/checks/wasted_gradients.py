@@ -90,7 +90,7 @@ class WastedGradients(Check):
                 continue
             cost = self._text(number)
             yield self.finding(
-                f"the inputs of {seen.network.kind} require gradients, so that every backward pass"
+                f"The inputs of {seen.network.kind} require gradients, so that every backward pass"
                 f" goes through its frozen part ({count(len(seen.frozen), 'module')}) to an input"
                 f" that no optimizer holds{cost}",
                 place=seen.place,
