@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from tests.audit.expected import FAULTY  # noqa: E402
+from tests.audit.expected import FAULTY, FIELD  # noqa: E402
 
 from headstart.audit.check import Check  # noqa: E402
 from headstart.audit.checks import CHECKS  # noqa: E402
@@ -32,8 +32,8 @@ def pages() -> dict[str, str]:
 def overview() -> str:
     """Return the list of all findings."""
     rows = [
-        f"| [{check.code}]({check.code}.md) | {check.severity} | {summary(check)} |"
-        for check in sorted(CHECKS, key=lambda check: check.code)
+        f"| [{each.code}]({each.code}.md) | {each.severity} | {summary(each)} | {shown(each)} |"
+        for each in sorted(CHECKS, key=lambda check: check.code)
     ]
     return "\n".join(
         [
@@ -52,12 +52,19 @@ def overview() -> str:
             "The script computes what it computes without the audit: no random number is drawn, and"
             " what is measured runs on stand-ins. `error` is for what makes results wrong,"
             " `warning` for what is likely to cost accuracy, time or memory, `info` for remarks."
-            " Exit status: 0; 1 with `--fail-on` and such a finding; 3 if the script failed.",
+            " Exit status: 0; 1 with `--fail-on` and such a finding, or if there is nothing to run"
+            " (no such file, an empty one, a notebook, no Python); 2 for wrong options; 3 if the"
+            " script failed: it crashed, or ended itself with another status than 0.",
+            "",
+            "A module of a package runs by its name, as with `python -m`: `headstart audit"
+            " package.train`. Data loaders with workers, threads and processes of the script run as"
+            " they do without the audit; what happens in other processes is not observed.",
+            "",
             "From inside a program: `with headstart.audit.watch(model) as watch: ...`, then"
             " `watch.findings`.",
             "",
-            "| finding | severity | what it is |",
-            "| --- | --- | --- |",
+            "| finding | severity | what it is | scripts that show it |",
+            "| --- | --- | --- | --- |",
             *rows,
             "",
             "[Published cases](../published-cases.md) that an audit catches.",
@@ -67,6 +74,13 @@ def overview() -> str:
             "",
         ]
     )
+
+
+def shown(check: type[Check]) -> str:
+    """Return links to the scripts of the tests that show a finding."""
+    names = [each.script for each in FAULTY if check.code in each.codes]
+    names += [name for name, codes in FIELD.items() if check.code in codes]
+    return ", ".join(f"[{name}](../../tests/audit/scripts/{name}.py)" for name in names)
 
 
 def page(check: type[Check]) -> str:

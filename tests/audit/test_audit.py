@@ -197,6 +197,8 @@ def test_a_module_runs_by_its_name_and_a_notebook_is_refused(
         audit_script(notebook)
     with pytest.raises(DataError, match="cannot be read"):
         audit_script("package_of_a_user.none")
+    with pytest.raises(DataError, match="is empty"):
+        audit_script(folder / "__init__.py")
 
 
 def test_sarif_has_what_the_standard_demands(tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ def _compiled(program: Program) -> types.CodeType:
         ) from error
     except OSError as error:
         raise DataError(f"'{script}' cannot be read: {error.strerror}") from error
+    if not source.strip():
+        raise DataError(f"'{script}' is empty: there is nothing to run")
     if script.suffix == ".ipynb":
         raise DataError(
             f"'{script}' is a notebook, and audit runs Python files",

@@ -1,4 +1,4 @@
-"""A linear probe does not start from random weights: its head answers before it has learnt."""
+"""A linear probe whose head starts from embeddings, such as those of the class names."""
 
 from __future__ import annotations
 
