@@ -98,7 +98,7 @@ class TrainTestCopies(Check):
     def _remember(self, seen: Pass, small: NDArray[np.float32]) -> None:
         """Keep which image a row of features was made of."""
         output = next(tensors_in(seen.output), None)
-        if output is None or small.ndim != 3 or len(self.images) >= MOST:
+        if output is None or output.ndim < 2 or small.ndim != 3 or len(self.images) >= MOST:
             return
         rows = output.detach().flatten(1)
         if rows.shape[1] > 1 and rows.is_floating_point() and len(rows) == len(small):
