@@ -219,6 +219,8 @@ class SchedulerFacts:
         ref: the scheduler, while it lives.
         place: where it was made.
         optimizer: what it schedules, if that was seen.
+        total, period: how many steps it plans (``total_steps``), and half of its period
+            (``T_max``); None where it has no such thing.
         steps: how often it was stepped, its own first step not counted.
         first: steps that its optimizer had taken before its first step; None: never stepped.
         backwards: backward passes of any network before its first step.
@@ -230,6 +232,8 @@ class SchedulerFacts:
     ref: weakref.ref[Any]
     place: Place
     optimizer: OptimizerFacts | None
+    total: int | None = None
+    period: int | None = None
     steps: int = 0
     first: int | None = None
     backwards: int = 0

@@ -113,6 +113,8 @@ class StepWatcher:
             ref = weakref.ref(scheduler, forget)
             kind = type(scheduler).__name__
             found = events.SchedulerFacts(kind, ref, user_place(), facts)
+            found.total = _count(scheduler, "total_steps")
+            found.period = _count(scheduler, "T_max")
             self._schedulers[key] = found
             self.hub.scene.schedulers.append(found)
         return found
@@ -142,6 +144,11 @@ class StepWatcher:
             return result
 
         return step
+
+
+def _count(scheduler: Any, name: str) -> int | None:
+    found = getattr(scheduler, name, None)
+    return found if isinstance(found, int) else None
 
 
 __all__ = ["StepWatcher"]

@@ -81,9 +81,9 @@ class SchedulerMisstepped(Check):
                     evidence={"scheduler": facts.kind, "rates": facts.rates[:32], "step": at},
                     fix="scheduler.step()  # once an epoch, outside of the loop over batches",
                 )
-        period = getattr(facts.ref(), "T_max", None)
+        period = facts.period
         loader = max((each.batches for each in scene.loaders), default=0)
-        if not isinstance(period, int) or not 2 * period < facts.steps or not facts.rates:
+        if period is None or not 2 * period < facts.steps or not facts.rates:
             return None
         if not loader >= facts.steps > 16 or max(facts.rates[period:]) < 0.9 * max(facts.rates):
             return None
@@ -97,9 +97,9 @@ class SchedulerMisstepped(Check):
 
     def _too_rarely(self, facts: SchedulerFacts, scene: Scene) -> Finding | None:
         """It counts batches, and is stepped with every epoch."""
-        total = getattr(facts.ref(), "total_steps", None)
+        total = facts.total
         steps = 0 if facts.optimizer is None else facts.optimizer.steps
-        if not isinstance(total, int) or facts.steps < 2 or steps < 3 * facts.steps:
+        if total is None or facts.steps < 2 or steps < 3 * facts.steps:
             return None
         per = steps / facts.steps
         if total < 2 * per or total % round(per) or scene.backwards < steps:
