@@ -227,3 +227,25 @@ def test_hub_lists_with_declared_names(folder: Path) -> None:
     data = load_data(datasets.Dataset.from_dict(rows, features))
     assert (data.task, data.classes) == ("multi-label", tuple(names))
     assert int(data.train.y.sum() + data.test.y.sum()) == 60
+
+
+def test_decimal_commas_are_asked_about_and_read(folder: Path) -> None:
+    path = table(folder, "decimal.csv", age=[f"{20 + i % 9},{i % 10}" for i in range(N)])
+    with pytest.raises(DataError, match="numbers with a decimal comma, or several labels"):
+        load_data(path, label_column="age")
+    data = load_data(path, label_column="age", task="regression")
+    assert data.train.y.min() == 20.0
+    assert load_data(path, label_column="age", task="multi-label").task == "multi-label"
+
+
+def test_words_that_come_in_many_combinations_are_told(folder: Path) -> None:
+    words = ["haze", "clear", "road", "water"]
+    tags = [
+        " ".join(sorted({words[i % 4], words[i // 4 % 4], words[i // 16 % 4]})) for i in range(N)
+    ]
+    path = table(folder, "words.csv", tags=tags)
+    assert any("divides them at spaces" in note for note in load_data(path).notes)
+    assert load_data(path, task="multi-label").classes == tuple(sorted(words))
+    breeds = ["golden retriever", "flat-coated retriever", "beagle", "shih tzu"]
+    data = load_data(table(folder, "breeds.csv", breed=[breeds[i % 4] for i in range(N)]))
+    assert not any("divides" in note for note in data.notes)

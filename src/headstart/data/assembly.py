@@ -182,7 +182,7 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
         share = f"{held:,} of {count(every, 'group')} whole, seed {seed}"
     notes.append(
         f"The source has no test split, so {count(len(second), 'item')} of {len(whole):,}"
-        f" ({share}) were set aside as one."
+        f" ({share}) {'was' if len(second) == 1 else 'were'} set aside as one."
     )
     repeated = len(whole) - len(set(whole.ids))
     if repeated:

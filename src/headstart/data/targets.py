@@ -27,6 +27,7 @@ Asked = Literal["auto", "classification", "multi-label", "regression"]
 SEPARATORS = ("|", ";", ",")
 """Between several labels in one text; a space counts where several labels are asked for."""
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+_COMMA = re.compile(r"[+-]?\d+,\d+")
 _MANY = 20
 _FEW_EACH = 3
 
@@ -94,13 +95,14 @@ def read_labels(
     if task == "multi-label":
         return _sets(plain, where, declared, "as asked for", _separator(present, asked=True))
     if lists:
-        return _sets(plain, where, declared, f"{where} holds lists", None)
+        return _sets(plain, where, declared, f"{where} {_hold(where)} lists", None)
+    _refuse_decimal_commas(present, where)
     separator = _separator(present, asked=False)
     if separator is not None:
-        why = f"{where} holds several labels with '{separator}' between them"
+        why = f"{where} {_hold(where)} several labels with '{separator}' between them"
         return _sets(plain, where, declared, why, separator)
     if _fractions(present):
-        return _numbers(plain, where, output, f"{where} holds numbers with fractions")
+        return _numbers(plain, where, output, f"{where} {_hold(where)} numbers with fractions")
     return Labels(tuple(class_names(values, where, declared)), doubt=_doubt(present, where))
 
 
@@ -163,6 +165,11 @@ def targets_of_names(names: Sequence[str | None], where: str, task: Task) -> Lab
     return read_labels(list(names), where, task)
 
 
+def _hold(where: str) -> str:
+    """Return the verb for a column, or for "the labels of …"."""
+    return "hold" if where.startswith("the ") else "holds"
+
+
 def _array(found: Labels) -> NDArray[np.float64]:
     assert found.targets is not None
     return np.asarray(found.targets.values, dtype=np.float64)
@@ -198,6 +205,22 @@ def _separator(values: Sequence[Any], *, asked: bool) -> str | None:
         if len(parts) < len(texts) and again:
             return separator
     return None
+
+
+def _refuse_decimal_commas(values: Sequence[Any], where: str) -> None:
+    """Ask where every text is two numbers around one comma.
+
+    Raises:
+        DataError: so it is.
+    """
+    texts = [value.strip() for value in values if isinstance(value, str)]
+    if not texts or len(texts) < len(values) or not all(map(_COMMA.fullmatch, texts)):
+        return
+    raise DataError(
+        f"{where} {_hold(where)} texts such as '{texts[0]}': numbers with a decimal comma, or"
+        " several labels?",
+        hint="task='regression' reads numbers, task='multi-label' divides at the commas",
+    )
 
 
 def _parts(text: str, separator: str) -> list[str]:
@@ -254,13 +277,15 @@ def _written(text: str, where: str) -> list[Any]:
         pass
     inner = [part.strip(" '\"") for part in re.split(r"[,;|\s]+", text[1:-1])]
     if any("[" in part or "{" in part for part in inner):
-        raise DataError(f"{where} holds '{text[:60]}', expected a list of labels")
+        raise DataError(f"{where} {_hold(where)} '{text[:60]}', expected a list of labels")
     return [part for part in inner if part]
 
 
 def _number(value: Any) -> float | None:
     if isinstance(value, bool):
         return float(value)
+    if isinstance(value, str) and _COMMA.fullmatch(value.strip()):
+        value = value.replace(",", ".")
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -283,13 +308,13 @@ def _numbers(plain: Sequence[Any], where: str, output: str, why: str) -> Labels:
     wrong = [value for value, number in zip(plain, numbers, strict=True) if number is None]
     if wrong:
         raise DataError(
-            f"{where} holds {quoted([str(value) for value in wrong], 3)}, expected numbers for a"
-            " regression",
+            f"{where} {_hold(where)} {quoted([str(value) for value in wrong], 3)}, expected numbers"
+            " for a regression",
             hint="name a column of numbers with label_column=NAME, or leave task out",
         )
     table = np.array(numbers, dtype=np.float64)[:, None]
     if np.isinf(table).any():
-        raise DataError(f"{where} holds infinite numbers", hint="leave those items out")
+        raise DataError(f"{where} {_hold(where)} infinite numbers", hint="leave those items out")
     names = tuple(None if np.isnan(value) else "" for value in table[:, 0])
     return Labels(names, RawTargets("regression", table, (output,), why))
 
@@ -304,9 +329,14 @@ def _doubt(values: Sequence[Any], where: str) -> str:
         held = {value for value in values if isinstance(value, str) and separator in value}
         if held:
             return (
-                f"{where} holds '{separator}' in {count(len(held), 'name')} of classes, such as"
-                f" {quoted(sorted(held), 1)}; task='multi-label' divides them"
+                f"{where} {_hold(where)} '{separator}' in {count(len(held), 'name')} of classes,"
+                f" such as {quoted(sorted(held), 1)}; task='multi-label' divides them"
             )
+    if _divides_at_spaces(values):
+        return (
+            f"{where} {_hold(where)} few words in many combinations, which are read as one class"
+            " each; task='multi-label' divides them at spaces"
+        )
     numbers = [_number(value) for value in values if not isinstance(value, bool)]
     if not numbers or len(numbers) < len(values) or None in numbers:
         return ""
@@ -315,15 +345,23 @@ def _doubt(values: Sequence[Any], where: str) -> str:
         return ""
     if len(numbers) < _FEW_EACH * different:
         raise DataError(
-            f"{where} holds {different:,} different whole numbers in {count(len(numbers), 'item')}:"
-            " classes, or quantities?",
+            f"{where} {_hold(where)} {different:,} different whole numbers in"
+            f" {count(len(numbers), 'item')}: classes, or quantities?",
             hint="task='regression' predicts the number, task='classification' takes each number"
             " as a class",
         )
     return (
-        f"{where} holds {different:,} different whole numbers, which are read as classes;"
+        f"{where} {_hold(where)} {different:,} different whole numbers, which are read as classes;"
         " task='regression' predicts the number instead"
     )
+
+
+def _divides_at_spaces(values: Sequence[Any]) -> bool:
+    """Return whether texts are combinations of far fewer words, each of which comes often."""
+    texts = {value.strip() for value in values if isinstance(value, str)}
+    several = [text for text in texts if " " in text]
+    words = Counter(word for text in texts for word in set(text.split()))
+    return len(several) * 2 > len(texts) > 2 * len(words) and min(words.values(), default=0) > 1
 
 
 __all__ = [
