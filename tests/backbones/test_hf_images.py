@@ -253,6 +253,41 @@ def test_a_pooler_that_the_weights_lack_is_not_made_up(tmp_path: Path) -> None:
         load_backbone(f"hf/{folder}")
 
 
+def test_channels_and_bare_folders_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    import json
+
+    folder = save_image_model(tmp_path / "m", "vit")
+    with pytest.raises(BackboneError, match=r"for a model of transformers, write hf/.*/m"):
+        load_backbone(str(folder))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_channels": 1}))
+    with pytest.raises(BackboneError, match="takes images of 1 channel, and images have 3 here"):
+        load_backbone(f"hf/{folder}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dinov2", "swin", "clip"])
+def test_the_loss_curve_of_stored_rows_is_that_of_the_images(kind: str, tmp_path: Path) -> None:
+    from headstart.commands.finetune.job import finetune
+    from headstart.finetuning import Recipe, Stage
+    from tests.finetuning.conftest import squares
+
+    folder = save_image_model(tmp_path / "m", kind)
+    recipe = Recipe("last", (Stage("last", ("last:1", "head"), epochs=2, lr=1e-3),), "probe")
+    curves: dict[str, list[float]] = {}
+    for mode in ("on", "off"):
+        plans: list[Any] = []
+        run = finetune(
+            {"train": squares(40), "test": squares(16, 9)}, f"hf/{folder}", recipe, stored=mode,
+            cache=tmp_path / "c", write=False, baselines=False, reporter=SilentReporter(),
+            show_plan=plans.append,
+        )  # fmt: skip
+        curves[mode] = [epoch["train_loss"] for epoch in run.training["epochs"][1:]]
+        stored = plans[0].stages[0].cut
+        assert (stored is not None and stored.read) == (mode == "on"), plans[0].stages[0].no_cut
+    np.testing.assert_allclose(curves["on"], curves["off"], rtol=1e-4)
+
+
 def test_random_masks_are_refused(tmp_path: Path) -> None:
     import transformers as t
 

@@ -48,6 +48,10 @@ def family_of(source: str) -> tuple[Family, str]:
         name = family.claimed(source)
         if name is not None:
             return family, name
+    if (Path(source).expanduser() / "config.json").is_file():
+        raise BackboneError(
+            f"'{source}' names no backbone", hint=f"for a model of transformers, write hf/{source}"
+        )
     raise BackboneError(
         f"'{source}' names no backbone",
         hint=f"write {any_of(family.form for family in families())}",

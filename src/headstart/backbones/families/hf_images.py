@@ -19,6 +19,8 @@ from headstart.backbones.families.hf_folder import (
     takes,
 )
 from headstart.backbones.family import Built, first_line
+from headstart.core.errors import BackboneError
+from headstart.core.wording import count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +46,12 @@ def build_images(transformers: Any, folder: Path, config: Any, who: str) -> Buil
     """
     from headstart.backbones.image_network import ImageNetwork
 
+    channels = getattr(getattr(config, "vision_config", config), "num_channels", 3)
+    if channels != 3:
+        raise BackboneError(
+            f"{who} takes images of {count(channels, 'channel')}, and images have 3 here",
+            hint="use a model of colour images",
+        )
     loaded = load_model(transformers, folder, config, who)
     known, unstated = _preprocessing(transformers, folder)
     sides = (known["size"] if known else None) or _native(config) or (_USUAL, _USUAL)
@@ -83,7 +91,7 @@ def _preprocessing(transformers: Any, folder: Path) -> tuple[dict[str, Any], str
             processor = read_processor(transformers, folder)
             found = preprocessing_of(processor)
     except Exception as error:
-        return {}, f"its image processor cannot be loaded: {first_line(error)}"
+        return {}, f"its image processor cannot be loaded: {first_line(error).rstrip('.')}"
     if found is None:
         kind = type(processor).__name__.removesuffix("Pil")
         return {}, f"{kind} does more than resize, crop, scale and normalise"
