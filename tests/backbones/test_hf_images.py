@@ -100,7 +100,9 @@ def test_the_row_is_what_the_classifier_of_this_architecture_is_given(
     )
 
 
-@pytest.mark.parametrize("kind", [*OTHER, "dinov2", "dinov2_with_registers", "swin", "convnext"])
+@pytest.mark.parametrize(
+    "kind", [*sorted(OTHER), "dinov2", "dinov2_with_registers", "swin", "convnext"]
+)
 def test_the_row_is_the_models_own_pooled_output(kind: str, tmp_path: Path) -> None:
     from transformers import AutoModel
 
