@@ -15,10 +15,14 @@ from headstart.backbones import Backbone
 from headstart.backbones.families.keras_models import _SIZES, _applications
 from headstart.backbones.groups import block_groups
 from headstart.commands import open_run
-from headstart.core.errors import BackboneError
+from headstart.commands.keras_model import keras_model
+from headstart.core.errors import BackboneError, HeadError
 from headstart.core.progress import SilentReporter
+from headstart.data import load_items as items_of
+from headstart.extraction import extract
+from headstart.heads.prepared import behind, shrunk_preparation
 from headstart.prefix import Cut, find_cut
-from headstart.sklearn import FeatureExtractor
+from headstart.sklearn import FeatureExtractor, HeadClassifier
 from tests.keras_models import LAST, MODELS, Block, keras, mobilenet, residual, settled
 
 QUIET = SilentReporter()
@@ -196,6 +200,30 @@ def test_fit_predict_and_to_keras_from_a_file(tmp_path: Path) -> None:
     model.save(tmp_path / "whole.keras")
     loaded = keras.saving.load_model(tmp_path / "whole.keras")
     assert np.allclose(loaded.predict(pixels.astype("float32"), verbose=0), probabilities)
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("kind", ["linear", "ridge", "lda", "prototype"])
+def test_a_keras_model_with_every_head_that_it_can_be(kind: str, prepared: bool) -> None:
+    backbone = load_backbone(mobilenet(pooling="avg"), **INPUTS)
+    x, y = squares(40)
+    x = x.repeat(2, axis=1).repeat(2, axis=2)
+    rows = extract(backbone, items_of(x)).features[0]
+    preparation = shrunk_preparation(rows)
+    given = preparation(rows) if prepared else rows
+    head = HeadClassifier(head=kind).fit(given, y).head_
+    head = behind(preparation, head) if prepared else head
+    for given in (head, head.with_thresholds(np.array([0.2, 0.8]))):
+        found = keras_model(backbone, given).predict(x.astype("float32"), verbose=0)
+        np.testing.assert_allclose(found, given.predict_proba(rows), atol=1e-4)
+
+
+def test_what_head_has_no_keras_layers_is_said() -> None:
+    backbone = load_backbone(mobilenet(pooling="avg"), **INPUTS)
+    x, y = squares(40)
+    head = HeadClassifier(head="knn").fit(extract(backbone, items_of(x)).features[0], y).head_
+    with pytest.raises(HeadError, match="a head of kind 'neighbours' has no Keras layers"):
+        keras_model(backbone, head)
 
 
 def load_items(x: np.ndarray) -> list[Any]:

@@ -101,7 +101,7 @@ def _compiled(program: Program) -> types.CodeType:
     if script.suffix == ".ipynb":
         raise DataError(
             f"'{script}' is a notebook, and audit runs Python files",
-            hint=f"write it as one: jupyter nbconvert --to script {script}",
+            hint="save it as one first, in Jupyter under 'Save and Export Notebook As'",
         )
     try:
         return compile(source, str(script.absolute()), "exec", dont_inherit=True)

@@ -11,7 +11,8 @@ from headstart.backbones.families.keras_models import takes_channels_last
 from headstart.backbones.family import first_line
 from headstart.core.errors import BackboneError, HeadError
 from headstart.data import Preprocessing
-from headstart.heads import Head, LinearHead
+from headstart.evaluation.targets import FloatArray
+from headstart.heads import Head, LinearHead, PrototypeHead
 from headstart.heads.prepared import PreparedHead
 from headstart.modules.keras import KerasPart, load_keras
 from headstart.modules.keras_layers import graph_of, output_in
@@ -21,11 +22,13 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
     """Attach a head to its Keras backbone.
 
     The model shares the layers of the backbone; training it trains them. Its last layer is a
-    ``Dense`` with the head's weights, its standardisation and temperature folded in.
+    ``Dense`` with the head's weights, its temperature and, but for prototypes, its standardisation
+    folded in.
 
     Args:
         backbone: a Keras backbone, cut at a layer of its own graph or at its output.
-        head: a linear head (``linear``, ``ridge`` or ``lda``) that was trained on its features.
+        head: a ``linear``, ``ridge``, ``lda`` or ``prototype`` head that was trained on its
+            features.
         pixels: whether the model takes RGB pixels of 0 to 255, resized to the backbone's size, and
             scales them itself; otherwise it takes what the backbone takes.
 
@@ -35,7 +38,7 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
     Raises:
         BackboneError: the backbone is no Keras model, its layer lies inside another layer, its
             pooling has no Keras layer, or its own call does not run on a symbolic input.
-        HeadError: the head is not linear, or does not classify.
+        HeadError: the head is of another kind, or does not classify.
     """
     keras = load_keras()
     if not isinstance(backbone.module, KerasPart):
@@ -43,25 +46,34 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
             f"{backbone.name} is no Keras model, so no keras.Model can be made of it",
             hint="fit on a keras.Model, a .keras file or keras/NAME",
         )
-    prepared = head.preparation if isinstance(head, PreparedHead) else None
-    linear = head.inner if isinstance(head, PreparedHead) else head
-    if not isinstance(linear, LinearHead) or linear.task != "classification":
+    inner = head.inner if isinstance(head, PreparedHead) else head
+    if not isinstance(inner, LinearHead | PrototypeHead) or inner.task != "classification":
         raise HeadError(
-            f"this {head.kind} head is not one Dense layer that classifies",
-            hint="train head='linear', 'ridge' or 'lda' on classes",
+            f"a head of kind '{inner.kind}' has no Keras layers that classify as it does",
+            hint="train head='linear', 'ridge', 'lda' or 'prototype' on classes",
         )
     model = backbone.module.keras_layer
     inputs, output = _graph(keras, backbone, model)
     row = _pooled(keras, backbone, output)
-    mean, scale = linear.mean, linear.scale
-    if prepared is not None:
+    mean: FloatArray = np.zeros(head.n_features)
+    scale: FloatArray = np.ones(head.n_features)
+    if isinstance(head, PreparedHead):
         row = keras.layers.UnitNormalization(name="unit_length")(row)
-        mean, scale = prepared.mean + prepared.scale * mean, prepared.scale * scale
-    weight = linear.weight / scale[:, None] / head.temperature
-    bias = (linear.bias - (mean / scale) @ linear.weight) / head.temperature
-    bias = np.where(
-        linear.present, bias, -1e9
-    )  # nothing is known of classes without training items
+        mean, scale = head.preparation.mean, head.preparation.scale
+    if isinstance(inner, PrototypeHead):
+        offset = -mean / scale - inner.centre
+        row = keras.layers.Rescaling((1 / scale).tolist(), offset.tolist(), name="centred")(row)
+        row = keras.layers.UnitNormalization(name="direction")(row)
+        weight, bias = inner.prototypes.T, np.zeros(head.n_classes)
+    else:
+        mean, scale = mean + scale * inner.mean, scale * inner.scale
+        weight = inner.weight / scale[:, None]
+        bias = inner.bias - (mean / scale) @ inner.weight
+    weight, bias = weight / head.temperature, bias / head.temperature
+    if head.thresholds is not None:  # corrected for the shares of classes
+        bias = bias - np.log(head.thresholds)
+    # Nothing is known of classes without training items.
+    bias = np.where(inner.present, bias, -1e9)
     dense = keras.layers.Dense(head.n_classes, activation="softmax", name="head")
     made = keras.Model(inputs, dense(row), name=f"{model.name}_classifier")
     dense.set_weights([weight.astype("float32"), bias.astype("float32")])
