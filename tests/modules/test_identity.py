@@ -414,6 +414,15 @@ def test_a_compiled_module_is_the_module_it_was_made_from(how, layer):
     assert torch._dynamo.eval_frame._stance.stance == stance
 
 
+def test_what_lightning_notes_when_it_compiles_is_no_part_of_a_network():
+    """Its import replaces ``torch.compile`` for the process, to keep the arguments of each call."""
+    pytest.importorskip("lightning.fabric")
+    net = network()
+    compiled = torch.compile(net, backend="eager")
+    assert vars(net)["_compile_kwargs"] == {"backend": "eager"}
+    assert identity(compiled) == identity(net) == identity(network())
+
+
 @pytest.mark.slow
 def test_layers_inside_a_compiled_part_can_be_read():
     net = compiled("inside")

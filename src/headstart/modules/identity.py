@@ -23,7 +23,7 @@ from headstart.modules.modes import untouched
 from headstart.modules.values import ADDRESS, Describer, compiled_away, library_of, settled
 from headstart.modules.watchers import only_watches
 
-_COMPILER = {"_compiled_call_impl", "_is_torch_compile"}
+_COMPILER = {"_compiled_call_impl", "_is_torch_compile", "_compile_kwargs"}  # the last: Lightning's
 _MACHINERY = frozenset(vars(nn.Module())) | {"training", "train"} | _COMPILER
 """Attributes of ``nn.Module`` itself: parameters, buffers, hooks, mode, and a compiled form of what
 is described. A freeze contract holds a module in evaluation mode by a ``train`` of its own, which
