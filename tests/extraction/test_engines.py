@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn import functional as F
 
 from headstart.backbones import Backbone, features_of, load_backbone
@@ -361,6 +362,27 @@ def test_runtimes_end_at_a_layer(engine: str, layer: str, pooling: str) -> None:
     cut = backbone_of(InPlace()).at(layer, pooling)
     inputs = Arguments((items(2),))
     assert_close(run_on(engine, [cut], inputs), expected_of([cut], inputs), 1e-4)
+
+
+@pytest.mark.slow
+def test_a_second_size_is_compiled_as_a_program_of_its_own() -> None:
+    """The compiler would make one for all sizes, which takes minutes for some networks."""
+    net = lively(InPlace())
+    torch.compiler.reset()
+    for size in (32, 48, 64):
+        cut, inputs = backbone_of(net), Arguments((items(2, size),))
+        symbols: list[Any] = []
+        real = ShapeEnv.create_symbol
+
+        def create(*args: Any, _real: Any = real, _to: list[Any] = symbols, **kwargs: Any) -> Any:
+            made = _real(*args, **kwargs)
+            _to.extend([] if made.is_number else [made])
+            return made
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ShapeEnv, "create_symbol", create)
+            assert_close(run_on("compile", [cut], inputs), expected_of([cut], inputs), 1e-4)
+        assert symbols == []
 
 
 def test_a_program_ends_at_its_last_layer() -> None:
