@@ -15,10 +15,10 @@ from headstart.backbones import Backbone
 from headstart.backbones.families.keras_models import _SIZES, _applications
 from headstart.backbones.groups import block_groups
 from headstart.commands import open_run
-from headstart.commands.keras_model import keras_model
 from headstart.core.errors import BackboneError, HeadError
 from headstart.core.progress import SilentReporter
 from headstart.data import load_items as items_of
+from headstart.export.keras_model import keras_model
 from headstart.extraction import extract
 from headstart.heads.prepared import behind, shrunk_preparation
 from headstart.prefix import Cut, find_cut

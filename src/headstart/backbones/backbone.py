@@ -150,6 +150,12 @@ class Backbone:
         chosen: Pooling = pooling or ("none" if layer is None else "avg")
         return dataclasses.replace(self, layer=layer, pooling=chosen)
 
+    def around(self, module: nn.Module) -> Backbone:
+        """Return the same inputs and the same cut around a copy of the network."""
+        layouts = _Layouts()
+        layouts[self.layer, self.inputs.decoding] = (weakref.ref(module), self.layout)
+        return dataclasses.replace(self, module=module, _layouts=layouts)
+
     def deepest(self, layers: Iterable[str | None]) -> str | None:
         """Return the layer that finishes last; None, the output, where one of them does not run.
 
@@ -348,7 +354,7 @@ def features_of(backbones: Sequence[Backbone], inputs: Arguments) -> list[Tensor
 def _checked(backbones: Sequence[Backbone], rows: list[Tensor], count: int) -> list[Tensor]:
     """Refuse rows that are not one an item."""
     for backbone, some in zip(backbones, rows, strict=True):
-        if not some.ndim or len(some) != count:
+        if not some.ndim or some.shape[0] != count:
             where = f"layer '{backbone.layer}' of " if backbone.layer else ""
             raise BackboneError(
                 f"{where}{backbone.name} gives {tuple(some.shape)} for {count} items, "
@@ -369,7 +375,7 @@ def recordable_features(
     """
     with _recordable(backbones) as run:
         yield lambda inputs: _checked(
-            backbones, run(inputs.args, dict(inputs.kwargs), inputs.mask), len(inputs)
+            backbones, run(inputs.args, dict(inputs.kwargs), inputs.mask), inputs.count
         )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from headstart._version import __version__
 from headstart.backbones import Backbone
 from headstart.cache import describe_space
+from headstart.commands.hands_on import HandsOn
 from headstart.commands.invocation import Commands
 from headstart.commands.kept_rows import KeptRows
 from headstart.commands.run_description import FORMAT, check_files, guarded, read_description
@@ -49,6 +50,7 @@ from headstart.data import Split
 from headstart.data.levels import ValueRange, checked_range
 from headstart.data.table_columns import Encodings, read_encodings
 from headstart.evaluation.tasks import task_named
+from headstart.export.predictor import Predictor
 from headstart.extraction import Precision, Storage
 from headstart.heads import Head, load_head
 from headstart.heads.base import ARRAYS_FILE, OPTIONS_FILE
@@ -61,7 +63,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow", 
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(HandsOn):
     """The outcome of ``fit``, ``sweep`` or ``finetune``.
 
     Attributes:
@@ -137,14 +139,18 @@ class Run:
         """The figure that runs of this task are compared by, on the test split."""
         return main_score(self.evaluation)
 
-    def to_keras(self, *, pixels: bool = True) -> Any:
-        """Return the Keras backbone and the head as one ``keras.Model``.
-
-        See :func:`headstart.commands.keras_model.keras_model`.
-        """
-        from headstart.commands.keras_model import keras_model
-
-        return keras_model(self.backbone, self.head, pixels=pixels)
+    def predictor(self) -> Predictor:
+        """Return what predicts: backbone, head, and what the features depend on."""
+        made = self.configuration
+        return Predictor(
+            self.head,
+            self.classes,
+            self.backbone,
+            made["precision"],
+            made["storage"],
+            made.get("value_range"),
+            self.columns,
+        )
 
     def metrics(self) -> dict[str, Any]:
         """Return what ``metrics.json`` holds."""
@@ -176,6 +182,7 @@ class Run:
             "about": to_plain(self.backbone.about),
             "built_from": to_plain(self.backbone.origin.get("files", {})),
             "task": self.task,
+            "items": self.backbone.inputs.kind,
             "classes": list(self.classes),
             "configuration": to_plain(dict(self.configuration)),
             "fingerprints": to_plain(dict(self.fingerprints)),
@@ -190,7 +197,7 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SavedRun:
+class SavedRun(HandsOn):
     """What ``predict`` and ``evaluate`` need of a run folder.
 
     Attributes:
@@ -282,6 +289,22 @@ class SavedRun:
     def score(self) -> NamedScore:
         """The figure that runs of this task are compared by, on the test split of the run."""
         return main_score(self.evaluation)
+
+    def predictor(self, given: BackboneLike | None = None, **how: Any) -> Predictor:
+        """Return what predicts: backbone, head, and what the features depend on.
+
+        Args:
+            given, **how: as for :meth:`load_backbone`.
+        """
+        return Predictor(
+            self.head,
+            self.classes,
+            self.load_backbone(given, **how),
+            self.precision,
+            self.storage,
+            self.value_range,
+            self.columns,
+        )
 
     def load_backbone(
         self,

@@ -35,9 +35,9 @@ class Arguments:
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
-        counts = {len(tensor) for tensor in self.tensors()}
-        if len(counts) != 1:
-            found = f"tensors of {sorted(counts)} items" if counts else "no tensor"
+        counts = [tensor.shape[0] for tensor in self.tensors()]
+        if not counts or any(count != counts[0] for count in counts):
+            found = f"tensors of {sorted(set(counts))} items" if counts else "no tensor"
             raise ValueError(f"the arguments of a network need one number of items, found {found}")
 
     def tensors(self) -> Iterator[Tensor]:
@@ -49,6 +49,11 @@ class Arguments:
 
     def __len__(self) -> int:
         return len(next(self.tensors()))
+
+    @property
+    def count(self) -> int:
+        """The number of items; a symbol, where a program for any number of them is recorded."""
+        return next(self.tensors()).shape[0]
 
     def __getitem__(self, index: slice | Tensor) -> Arguments:
         """Return some of the items."""

@@ -110,11 +110,20 @@ def opened(content: Content) -> Iterator[Image.Image]:
     with _MEMORY.holding(4 * pixels if pixels > LARGE else 0):
         with _clear():
             _remark(image, content)
-            image.load()
-            image.info.update(_marks(image))
-            image = _upright(image)
-            image = image if pixels > LARGE else flat_rgb(image)
+            image = loaded(image)
         yield image
+
+
+def loaded(image: Image.Image) -> Image.Image:
+    """Load an image: upright, in RGB or, if it is large, in its own mode.
+
+    Raises:
+        UndecodableError: as for :func:`to_rgb`.
+    """
+    image.load()
+    image.info.update(_marks(image))
+    upright = _upright(image)
+    return upright if upright.width * upright.height > LARGE else flat_rgb(upright)
 
 
 def _remark(image: Image.Image, data: bytes) -> None:

@@ -35,7 +35,7 @@ from headstart.data.inputs import (
     register_inputs,
 )
 from headstart.data.items import Items
-from headstart.data.resampling import resize
+from headstart.data.resampling import placed, resize
 from headstart.data.views import View, numbered_views
 
 if TYPE_CHECKING:
@@ -139,12 +139,25 @@ class Preprocessing(Inputs):
         Returns:
             ``(h, w, 3) uint8`` in RGB order, whatever ``channels`` is.
         """
-        height, width = self.size
-        target = _target(image.size, self._box(), self.resize)
-        whole = round if self.crop_offset == "round" else math.floor
-        left, top = whole((target[0] - width) / 2), whole((target[1] - height) / 2)
-        part = (left, top, left + width, top + height)
+        target, part = placed(image.size, self.size, self.box, self.resize, self.crop_offset)
         return np.asarray(resize(image, target, self.interpolation, part))
+
+    def tensor_geometry(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize and crop images of one size that are tensors, as :meth:`geometry` does.
+
+        Pillow does it, on the CPU: it rounds between its two passes, which no resizing of tensors
+        does.
+
+        Args:
+            images: ``(n, 3, h, w) uint8``, RGB, decoded and upright.
+
+        Returns:
+            ``(n, 3, *size) uint8``, on the same device.
+        """
+        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+        found = [self.geometry(Image.fromarray(np.ascontiguousarray(each))) for each in pixels]
+        stacked = np.stack(found) if found else np.empty((0, *self.size, 3), np.uint8)
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous().to(images.device)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn bytes into the network's input, on the device where they are.
@@ -279,7 +292,7 @@ class Preprocessing(Inputs):
 
     def __str__(self) -> str:
         height, width = self.size
-        box_height, box_width = self._box()
+        box_height, box_width = self.box
         how = "shorter side" if self.resize == "shortest" else "both sides"
         box = f"{box_height}" if box_height == box_width else f"{box_height}×{box_width}"
         scale = "/255" if math.isclose(self.scale, 1 / 255) else f"×{self.scale:g}"
@@ -288,22 +301,12 @@ class Preprocessing(Inputs):
             f" {self.channels} {scale}, mean {_short(self.mean)}, std {_short(self.std)}"
         )
 
-    def _box(self) -> tuple[int, int]:
-        """Return (height, width) that the image is resized to fill."""
+    @property
+    def box(self) -> tuple[int, int]:
+        """(height, width) that the image is resized to fill."""
         # timm floors; the small excess recovers 232 from crop_fraction = 224 / 232
         height, width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.size)
         return height, width
-
-
-def _target(size: tuple[int, int], box: tuple[int, int], how: str) -> tuple[int, int]:
-    """Return (width, height) that an image of (width, height) is resized to."""
-    box_height, box_width = box
-    width, height = size
-    if how == "squash":
-        return box_width, box_height
-    if height * box_width >= width * box_height:  # tall for the box: the width decides
-        return box_width, max(box_height, int(box_width * height / width))
-    return max(box_width, int(box_height * width / height)), box_height
 
 
 def _pair(size: Any) -> tuple[Any, ...]:

@@ -60,6 +60,39 @@ def resize(
     return resized if part == whole else resized.crop(part)
 
 
+def placed(
+    size: tuple[int, int], kept: tuple[int, int], box: tuple[int, int], how: str, crop_offset: str
+) -> tuple[tuple[int, int], Box]:
+    """Return what an image is resized to, and what a centre crop keeps of it.
+
+    Args:
+        size: (width, height) of the image.
+        kept: (height, width) of the crop.
+        box: (height, width) that the image is resized to fill.
+        how, crop_offset: ``resize`` and ``crop_offset`` of
+            :class:`~headstart.data.preprocessing.Preprocessing`.
+
+    Returns:
+        (width, height), and the part to keep.
+    """
+    height, width = kept
+    target = _target(size, box, how)
+    whole = round if crop_offset == "round" else math.floor
+    left, top = whole((target[0] - width) / 2), whole((target[1] - height) / 2)
+    return target, (left, top, left + width, top + height)
+
+
+def _target(size: tuple[int, int], box: tuple[int, int], how: str) -> tuple[int, int]:
+    """Return (width, height) that an image of (width, height) is resized to."""
+    box_height, box_width = box
+    width, height = size
+    if how == "squash":
+        return box_width, box_height
+    if height * box_width >= width * box_height:  # tall for the box: the width decides
+        return box_width, max(box_height, int(box_width * height / width))
+    return max(box_width, int(box_height * width / height)), box_height
+
+
 def _strips(image: Image.Image, target: tuple[int, int], interpolation: str) -> Image.Image:
     """Resize, converting to RGB in strips of rows."""
     width, height = image.size
@@ -102,4 +135,4 @@ def _source(
     return first, last, start * scale - first, min(stop * scale, length) - first
 
 
-__all__ = ["MOST", "Box", "resize"]
+__all__ = ["MOST", "Box", "placed", "resize"]

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import safetensors
@@ -27,6 +27,9 @@ from headstart.core.fingerprints import sha256
 from headstart.evaluation.targets import FloatArray
 from headstart.evaluation.tasks import CLASSIFICATION, task_named
 from headstart.heads.features import Features, blocks, rows_to_predict
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ARRAYS_FILE = "head.safetensors"
 OPTIONS_FILE = "head.json"
@@ -221,6 +224,30 @@ class Head(ABC):
                 for name, array in sorted(arrays.items())
             },
         }
+
+    def as_module(self) -> nn.Module:
+        """Return the head as a module of PyTorch's, with its temperature and thresholds.
+
+        A kind of head that is entered from outside overrides this.
+
+        Returns:
+            A new module in evaluation mode, ``(n, d) float32`` → ``(n, n_classes) float32``: what
+            :meth:`predict_proba` returns, or the values of a regression.
+
+        Raises:
+            HeadError: the kind has no module.
+        """
+        from headstart.heads.tensors import MODULES, head_module
+
+        arrays, document = self.pack()
+        inner = document["options"].get("inner")
+        kind = inner["kind"] if isinstance(inner, Mapping) else self.kind
+        if kind not in MODULES:
+            raise HeadError(
+                f"a head of kind '{kind}' has no module of PyTorch's",
+                hint=f"give {type(self).__name__} a method as_module",
+            )
+        return head_module(arrays, document).eval()
 
     def save(self, folder: Path | str) -> None:
         """Write ``head.safetensors`` and ``head.json`` into ``folder``, made if missing.

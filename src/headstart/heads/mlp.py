@@ -30,8 +30,9 @@ from headstart.heads.contract import Trained
 from headstart.heads.copies import keep_together
 from headstart.heads.features import Features, as_rows, moments
 from headstart.heads.options import MLPOptions
-from headstart.heads.perceptron import MLPHead, Perceptron, as_inputs
+from headstart.heads.perceptron import MLPHead, as_inputs, layers_of
 from headstart.heads.source import StreamedFeatures
+from headstart.heads.tensors import Perceptron
 
 _BLOCK_ROWS = 8192
 
@@ -133,7 +134,7 @@ def fit_mlp(
         notes,
     )
     head = MLPHead(
-        layers=run.network.arrays(),
+        layers=layers_of(run.network),
         mean=mean,
         scale=scale,
         output_shift=shift,

@@ -1,66 +1,25 @@
-"""The perceptron: a network of linear layers, and the head that holds its weights as arrays."""
+"""The head that holds the weights of a perceptron as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from headstart.core.errors import HeadError
 from headstart.evaluation.targets import FloatArray
 from headstart.evaluation.tasks import task_named
 from headstart.heads.base import Arrays, Head, expect_arrays
 from headstart.heads.features import Features, blocks, standardised
+from headstart.heads.tensors import Perceptron
 
 _BLOCK_ROWS = 8192
 
 Layer = tuple[np.ndarray, np.ndarray]
-
-
-class Perceptron(nn.Module):
-    """Linear layers with ReLU between them, and dropout on the inputs of all but the first.
-
-    Args:
-        layers: weight ``(out, in)`` and bias ``(out,)`` of each layer, float32.
-        dropout: in training mode; drawn from ``generator``.
-        generator: of the dropout.
-    """
-
-    def __init__(
-        self,
-        layers: Iterable[tuple[Tensor, Tensor]],
-        dropout: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList()
-        for weight, bias in layers:
-            layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-            layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
-            self.layers.append(layer)
-        self.dropout, self.generator = dropout, generator
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layers, ``(n, d) -> (n, k)``."""
-        for number, layer in enumerate(self.layers):
-            if number:
-                x = functional.relu(x)
-                if self.training and self.dropout > 0:
-                    # nn.Dropout would draw from the global generator.
-                    keep = torch.rand(x.shape, generator=self.generator) >= self.dropout
-                    x = x * keep / (1 - self.dropout)
-            x = layer(x)
-        return x
-
-    def arrays(self) -> tuple[Layer, ...]:
-        """Return copies of the weights and biases."""
-        values = [p.detach().numpy().copy() for p in self.parameters()]
-        return tuple(zip(values[::2], values[1::2], strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,3 +114,9 @@ class MLPHead(Head):
 def as_inputs(rows: FloatArray, mean: FloatArray, scale: FloatArray) -> Tensor:
     """Return standardised rows as the network takes them, ``(n, d) float32``."""
     return torch.from_numpy(standardised(rows, mean, scale).astype(np.float32))
+
+
+def layers_of(network: Perceptron) -> tuple[Layer, ...]:
+    """Return copies of the weights and biases of a perceptron."""
+    values = [p.detach().numpy().copy() for p in network.parameters()]
+    return tuple(zip(values[::2], values[1::2], strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from headstart.backbones import Backbone
 from headstart.commands.embedding import joined_rows
 from headstart.commands.invocation import Call
 from headstart.commands.predict.evaluated import Evaluated, refuse_run_folder, write_evaluation
@@ -18,24 +16,22 @@ from headstart.commands.predict.options import (
     EVALUATE,
     PREDICT,
     EvaluateConfig,
-    OpenConfig,
     PredictConfig,
 )
 from headstart.commands.prediction_table import Probabilities, write_table
-from headstart.commands.run_folder import Run, SavedRun, open_run
+from headstart.commands.predictor import RunPredictor
+from headstart.commands.run_folder import Run, SavedRun
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.scoring import AnyEvaluation, evaluated, outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.task_report import joined, said_of, task_columns
-from headstart.commands.training_items import Ids, near_copies_note, new_items
+from headstart.commands.training_items import near_copies_note, new_items
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import CacheUse
 from headstart.data import BadItem, Split
-from headstart.data.levels import ValueRange
-from headstart.data.table_columns import Encodings, encoded_columns
+from headstart.data.table_columns import encoded_columns
 from headstart.evaluation import most_likely
-from headstart.extraction import Extraction, Precision, Storage
 from headstart.heads import Head
 
 
@@ -174,10 +170,10 @@ def predict(
         check_table_path(config.table)
     session = Session(run)
     with session.clock("load"):
-        model = _Model.of(trained, config, session)
+        model = RunPredictor.of(trained, config, session)
         kind = model.backbone.inputs.kind
         split = session.open_items(data, model.reading(reading, session), kind=kind)
-    said = model.predict(split, session)
+    said = predicted(model, split, session)
     if config.table is not None:
         said.write(config.table, config.top)
     return said
@@ -216,7 +212,7 @@ def evaluate(
     session = Session(run)
     refuse_run_folder(run.out)
     folder = None if run.out is None else session.folder("evaluate")
-    model = _Model.of(trained, config, session)
+    model = RunPredictor.of(trained, config, session)
     if isinstance(data, Split):
         split, name = data, "a split"
     else:
@@ -231,7 +227,7 @@ def evaluate(
     scored, note = new_items(split, model.trained_on, include=config.include_training)
     session.say(*([note] if note else []))
     split = split.take(scored)
-    said = model.predict(split, session)
+    said = predicted(model, split, session)
     left_out = {item.index for item in said.bad}
     kept = np.array([i for i in range(len(split)) if i not in left_out], dtype=np.int64)
     tested = split.take(kept)
@@ -258,125 +254,34 @@ def evaluate(
     return evaluation
 
 
-@dataclass(frozen=True, eq=False)
-class _Model:
-    """Head and backbone of a run, with the settings that its features depend on."""
-
-    head: Head
-    classes: tuple[str, ...]
-    backbone: Backbone
-    precision: Precision
-    storage: Storage
-    trained_on: Ids | None
-    value_range: ValueRange | None
-    label_column: str | None
-    columns: Encodings
-
-    @classmethod
-    def of(
-        cls, trained: Run | SavedRun | Path | str, config: OpenConfig, session: Session
-    ) -> _Model:
-        if not isinstance(trained, Run | SavedRun | Path | str):
-            raise ConfigError(
-                (f"expected a run or its folder after the data, found {type(trained).__name__}",),
-                hint="the data comes first: predict(data, run), evaluate(data, run)",
-            )
-        if isinstance(trained, Run):
-            made, network = trained.configuration, config.backbone or trained.backbone
-            if not isinstance(network, Backbone):
-                raise ConfigError(
-                    ("a run in memory has its backbone, and another must be built already",),
-                    hint="pass backbone=load_backbone(...), or leave it out",
-                )
-            return cls(
-                trained.head,
-                trained.classes,
-                network,
-                made["precision"],
-                made["storage"],
-                trained.trained_on,
-                made.get("value_range"),
-                made.get("label_column"),
-                trained.columns,
-            )
-        saved = trained if isinstance(trained, SavedRun) else open_run(trained)
-        session.say(*saved.notes)
-        network = saved.load_backbone(
-            config.backbone, weights=config.weights, trust_code=config.trust_code
+def predicted(model: RunPredictor, split: Split, session: Session) -> Predictions:
+    """Return what a run predicts for items, as features of the cache."""
+    if not len(split):
+        nothing = np.empty((0, len(model.classes)))
+        return Predictions((), model.classes, nothing, (), CacheUse(0, 0), model.head)
+    table = encoded_columns(split, model.columns) if model.columns else np.empty(0)
+    with session.clock("extract"):
+        found = session.cache.features(
+            model.backbone,
+            split,
+            settings=model.settings(session),
+            on_bad=session.run.on_bad,
+            reporter=session.reporter,
         )
-        return cls(
-            saved.head,
-            saved.classes,
-            network,
-            saved.precision,
-            saved.storage,
-            saved.trained_on,
-            saved.value_range,
-            saved.label_column,
-            saved.columns,
-        )
-
-    def reading(self, given: ReadOptions, session: Session) -> ReadOptions:
-        """Return how data are read: with the run's values of black and white, unless others are
-        given.
-        """
-        limits = self.value_range
-        if limits is None or given.value_range is not None:
-            return given
-        low, high = limits
-        session.say(f"values are read as the run's were: value_range=({low:g}, {high:g})")
-        return dataclasses.replace(given, value_range=(low, high))
-
-    def labels(self, given: ReadOptions) -> ReadOptions:
-        """Return how labels are read: for the task of the run, and from the columns of its targets.
-
-        Raises:
-            ConfigError: another task is asked for.
-        """
-        if given.task not in ("auto", self.head.task):
-            raise ConfigError(
-                (f"task='{given.task}' is not that of the run, which is {self.head.task}",),
-                hint="leave it out",
-            )
-        if self.head.task == "classification":
-            return dataclasses.replace(given, task="classification")
-        task: Any = self.head.task
-        column = given.label_column or self.label_column
-        return dataclasses.replace(given, task=task, label_column=column)
-
-    def settings(self, session: Session) -> Extraction:
-        """Return how features are computed: as they were when the head was trained."""
-        return dataclasses.replace(
-            session.run.extraction(), precision=self.precision, storage=self.storage
-        )
-
-    def predict(self, split: Split, session: Session) -> Predictions:
-        if not len(split):
-            nothing = np.empty((0, len(self.classes)))
-            return Predictions((), self.classes, nothing, (), CacheUse(0, 0), self.head)
-        table = encoded_columns(split, self.columns) if self.columns else np.empty(0)
-        with session.clock("extract"):
-            found = session.cache.features(
-                self.backbone,
-                split,
-                settings=self.settings(session),
-                on_bad=session.run.on_bad,
-                reporter=session.reporter,
-            )
-        rows: Any = found.rows
-        if self.columns:
-            rows = joined_rows(found.rows, table[found.kept])
-        with session.clock("predict"):
-            probabilities = outputs_of(self.head, rows)
-        return Predictions(
-            origins=tuple(split.origins[i] for i in found.kept),
-            classes=self.classes,
-            probabilities=probabilities,
-            bad=found.bad,
-            cache=found.use,
-            head=self.head,
-            seconds=session.clock.seconds(),
-        )
+    rows: Any = found.rows
+    if model.columns:
+        rows = joined_rows(found.rows, table[found.kept])
+    with session.clock("predict"):
+        probabilities = outputs_of(model.head, rows)
+    return Predictions(
+        origins=tuple(split.origins[i] for i in found.kept),
+        classes=model.classes,
+        probabilities=probabilities,
+        bad=found.bad,
+        cache=found.use,
+        head=model.head,
+        seconds=session.clock.seconds(),
+    )
 
 
 __all__ = ["EvaluateConfig", "PredictConfig", "Predictions", "evaluate", "predict"]

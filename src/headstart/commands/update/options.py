@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headstart.commands.predict.options import OpenConfig
+from headstart.commands.opening import OpenConfig
 from headstart.commands.settings import Signature
 
 

@@ -1,0 +1,67 @@
+"""A run as what predicts: the one description that modules and artefacts are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headstart.backbones import Backbone
+from headstart.core.errors import BackboneError
+from headstart.core.records import Precision, Storage
+from headstart.data.levels import ValueRange
+from headstart.data.table_columns import Encodings
+from headstart.heads import Head
+
+if TYPE_CHECKING:
+    from headstart.export.network import PredictorModule
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Backbone and head of a run, and what its features depend on.
+
+    Attributes:
+        head: the trained head, with its task, its temperature and its thresholds.
+        classes: class names, in the order of the head's outputs; names of labels or targets.
+        backbone: the network with its inputs, cut and pooled as the head was trained on.
+        precision, storage: how its features were computed and stored.
+        value_range: the values of black and white that its data were read with; None: by type.
+        columns: of a table that join the features; empty where none do.
+    """
+
+    head: Head
+    classes: tuple[str, ...]
+    backbone: Backbone
+    precision: Precision
+    storage: Storage
+    value_range: ValueRange | None = None
+    columns: Encodings = ()
+
+    def module(self) -> PredictorModule:
+        """Return all of it as one module; see :class:`headstart.export.network.PredictorModule`.
+
+        Raises:
+            BackboneError: columns of a table join the features.
+            HeadError: the kind of head has no module.
+        """
+        from headstart.export.network import made_module
+
+        return made_module(self.alone())
+
+    def alone(self) -> Predictor:
+        """Return the predictor, if an item alone is all that it needs.
+
+        Raises:
+            BackboneError: columns of a table join the features.
+        """
+        if self.columns:
+            named = ", ".join(f"'{each.name}'" for each in self.columns)
+            raise BackboneError(
+                f"the run joins columns of a table to the features ({named}), which an item alone"
+                " does not have",
+                hint="predict with the run itself, or fit without columns",
+            )
+        return self
+
+
+__all__ = ["Predictor"]
