@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from headstart.commands import RunOptions as RunOptions
     from headstart.commands import open_run as open_run
     from headstart.commands.advise.job import advise as advise
+    from headstart.commands.card.job import card as card
     from headstart.commands.compare.job import compare as compare
     from headstart.commands.examine.job import examine as examine
+    from headstart.commands.export.job import export as export
     from headstart.commands.finetune.job import finetune as finetune
     from headstart.commands.fit.job import fit as fit
     from headstart.commands.predict.job import evaluate as evaluate
     from headstart.commands.predict.job import predict as predict
+    from headstart.commands.push.job import push as push
     from headstart.commands.sweep.job import sweep as sweep
     from headstart.commands.sweep.rank.job import rank as rank
     from headstart.commands.update.job import update as update
@@ -94,6 +97,9 @@ __getattr__, __dir__, _names = contents(
         "commands.sweep.rank.job": ("rank",),
         "commands.sweep.job": ("sweep",),
         "commands.update.job": ("update",),
+        "commands.card.job": ("card",),
+        "commands.export.job": ("export",),
+        "commands.push.job": ("push",),
         "commands.examine.job": ("examine",),
         "commands.compare.job": ("compare",),
         "commands.finetune.job": ("finetune",),

@@ -16,16 +16,20 @@ if TYPE_CHECKING:
     from headstart.commands.advise.indicators import Advice as Advice
     from headstart.commands.advise.options import AdviseConfig as AdviseConfig
     from headstart.commands.backbone_spec import BackboneSpec as BackboneSpec
+    from headstart.commands.card.options import CardFileConfig as CardFileConfig
     from headstart.commands.compare.job import ComparisonRun as ComparisonRun
     from headstart.commands.compare.options import CompareConfig as CompareConfig
     from headstart.commands.examine.examination import Examination as Examination
     from headstart.commands.examine.options import ExamineConfig as ExamineConfig
+    from headstart.commands.export.job import Exported as Exported
+    from headstart.commands.export.options import ExportConfig as ExportConfig
     from headstart.commands.finetune.job import plan_finetune as plan_finetune
     from headstart.commands.finetune.options import FinetuneConfig as FinetuneConfig
     from headstart.commands.fit.options import FitConfig as FitConfig
     from headstart.commands.predict.job import Predictions as Predictions
     from headstart.commands.predict.options import EvaluateConfig as EvaluateConfig
     from headstart.commands.predict.options import PredictConfig as PredictConfig
+    from headstart.commands.push.options import PushConfig as PushConfig
     from headstart.commands.run_folder import Run as Run
     from headstart.commands.run_folder import SavedRun as SavedRun
     from headstart.commands.run_folder import open_run as open_run
@@ -48,6 +52,10 @@ __getattr__, __dir__, __all__ = contents(
             "SavedRun",
             "open_run",
         ),
+        "card.options": ("CardFileConfig",),
+        "push.options": ("PushConfig",),
+        "export.options": ("ExportConfig",),
+        "export.job": ("Exported",),
         "fit.options": ("FitConfig",),
         "predict.options": (
             "EvaluateConfig",

@@ -18,13 +18,16 @@ from headstart.commands.advise.command import advise
 from headstart.commands.audit.command import audit
 from headstart.commands.backbones.command import backbones
 from headstart.commands.cache.command import app as cache_app
+from headstart.commands.card.command import card
 from headstart.commands.compare.command import compare
 from headstart.commands.console import timed_command
 from headstart.commands.examine.command import examine
+from headstart.commands.export.command import export
 from headstart.commands.extract.command import extract
 from headstart.commands.finetune.command import finetune
 from headstart.commands.fit.command import fit
 from headstart.commands.predict.command import evaluate, predict
+from headstart.commands.push.command import push
 from headstart.commands.signals import EndedBySignal, end_on_signals
 from headstart.commands.sweep.command import sweep
 from headstart.commands.update.command import update
@@ -63,6 +66,9 @@ app.command()(extract)
 app.command()(predict)
 app.command()(evaluate)
 app.command()(update)
+app.command()(export)
+app.command()(card)
+app.command()(push)
 app.command()(sweep)
 app.command()(examine)
 app.command()(finetune)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,20 +54,43 @@ def exported(cuts: Sequence[Backbone], inputs: Arguments) -> ExportedProgram:
     Raises:
         EngineUnfitError: it cannot be recorded: its path depends on values, say.
     """
-    foreign = _cannot_record(cuts[0].module)
-    if foreign:
-        raise EngineUnfitError(f"{foreign} cannot be recorded as a program")
     for cut in cuts:
         _ = cut.layout  # found by runs of its own, which have no place in a program
-    with recording(inputs.device):
+    return recorded(_Flat(cuts, inputs), tuple(inputs.tensors()))
+
+
+def recorded(
+    module: nn.Module, tensors: Sequence[Tensor], dynamic: Sequence[Mapping[int, Any]] | None = None
+) -> ExportedProgram:
+    """Record a module as a program, in float32; what it runs behind its outputs is left out.
+
+    Args:
+        module: in evaluation mode.
+        tensors: what it takes, such as the program will be given.
+        dynamic: for each of them the axes whose length may change, as ``torch.export`` takes
+            them; None: the program is for this shape.
+
+    Raises:
+        EngineUnfitError: it cannot be recorded.
+    """
+    foreign = _cannot_record(module)
+    if foreign:
+        raise EngineUnfitError(f"{foreign} cannot be recorded as a program")
+    with recording(tensors[0].device):
         # What inference mode made has no place in a program.
-        plain = inputs.map(lambda tensor: tensor.clone().contiguous())
+        plain = tuple(tensor.clone().contiguous() for tensor in tensors)
+        shapes = None if dynamic is None else _for_signature(module, dynamic)
         try:
-            program = torch.export.export(_Flat(cuts, plain), tuple(plain.tensors()), strict=False)
+            program = torch.export.export(module, plain, dynamic_shapes=shapes, strict=False)
             _end_at_outputs(program.graph_module.graph)
             return program
         except Exception as error:  # whatever a network's own code, or torch, raises
             raise EngineUnfitError(f"it cannot be recorded: {first_line(error)}") from error
+
+
+def _for_signature(module: nn.Module, dynamic: Sequence[Mapping[int, Any]]) -> dict[str, Any]:
+    names = list(inspect.signature(module.forward).parameters)
+    return {name: dict(axes) for name, axes in zip(names, dynamic, strict=False)}
 
 
 def _end_at_outputs(graph: fx.Graph) -> None:
@@ -131,4 +155,4 @@ def by_shape(build: Callable[[Arguments], Run]) -> Run:
     return run
 
 
-__all__ = ["by_shape", "exported", "first_line", "rebuilt", "recording"]
+__all__ = ["by_shape", "exported", "first_line", "rebuilt", "recorded", "recording"]

@@ -18,6 +18,8 @@ from headstart.extraction.engines.exporting import by_shape, exported, first_lin
 from headstart.extraction.engines.table import EngineUnfitError
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from headstart.extraction.engines.table import Run
 
 _MOST_BYTES = 1_900_000_000
@@ -46,15 +48,13 @@ def _built(cuts: Sequence[Backbone], inputs: Arguments) -> Run:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    with recording(inputs.device), _quiet("torch.onnx", "onnxscript"):
-        try:
-            made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True)
-            assert made is not None
-            session = onnxruntime.InferenceSession(
-                made.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # operations that ONNX lacks, of many types
-            raise EngineUnfitError(f"ONNX cannot express it: {first_line(error)}") from error
+    made = as_onnx(program)
+    try:
+        session = onnxruntime.InferenceSession(
+            made.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # operations that ONNX Runtime lacks, of many types
+        raise EngineUnfitError(f"ONNX Runtime cannot take it: {first_line(error)}") from error
     names = [each.name for each in session.get_inputs()]
 
     def run(batch: Arguments) -> Sequence[Tensor]:
@@ -65,6 +65,25 @@ def _built(cuts: Sequence[Backbone], inputs: Arguments) -> Run:
         return [torch.from_numpy(rows) for rows in session.run(None, given)]
 
     return run
+
+
+def as_onnx(program: ExportedProgram, **names: Sequence[str]) -> Any:
+    """Return a program as an ``onnx.ModelProto``.
+
+    Args:
+        program: of :mod:`headstart.extraction.engines.exporting`.
+        **names: ``input_names`` and ``output_names``; those of the program where they are left out.
+
+    Raises:
+        EngineUnfitError: it holds operations that ONNX lacks.
+    """
+    with recording(torch.device("cpu")), _quiet("torch.onnx", "onnxscript"):
+        try:
+            made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True, **names)
+            assert made is not None
+            return made.model_proto
+        except Exception as error:  # of many types
+            raise EngineUnfitError(f"ONNX cannot express it: {first_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ from headstart.extraction.engines.exporting import by_shape, exported, first_lin
 from headstart.extraction.engines.table import EngineUnfitError
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from headstart.extraction.engines.table import Run
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -42,12 +44,11 @@ def _built(cuts: Sequence[Backbone], precision: Precision, inputs: Arguments) ->
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",  # all threads work on one batch
     }
-    with recording(inputs.device):
-        try:
-            model = openvino.convert_model(program)
-            request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-        except Exception as error:  # operations that OpenVINO lacks, of many types
-            raise EngineUnfitError(f"OpenVINO cannot take it: {first_line(error)}") from error
+    model = as_openvino(program)
+    try:
+        request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    except Exception as error:
+        raise EngineUnfitError(f"OpenVINO cannot run it: {first_line(error)}") from error
 
     def run(batch: Arguments) -> Sequence[Tensor]:
         given: list[Any] = [tensor.contiguous().numpy() for tensor in batch.tensors()]
@@ -56,3 +57,18 @@ def _built(cuts: Sequence[Backbone], precision: Precision, inputs: Arguments) ->
         return [torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(count)]
 
     return run
+
+
+def as_openvino(program: ExportedProgram) -> Any:
+    """Return a program as an ``openvino.Model``.
+
+    Raises:
+        EngineUnfitError: it holds operations that OpenVINO lacks.
+    """
+    import openvino
+
+    with recording(torch.device("cpu")):
+        try:
+            return openvino.convert_model(program)
+        except Exception as error:  # operations that OpenVINO lacks, of many types
+            raise EngineUnfitError(f"OpenVINO cannot take it: {first_line(error)}") from error

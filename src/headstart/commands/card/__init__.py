@@ -1,0 +1,1 @@
+"""``headstart card``: the model card of a run."""

@@ -1,0 +1,1 @@
+"""``headstart export``: a run as an artefact that needs no headstart."""

@@ -1,0 +1,1 @@
+"""``headstart push``: a run or an artefact to a hub."""

@@ -1,0 +1,97 @@
+"""Artefacts on a hub: a folder of this machine, or a repository of Hugging Face."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from headstart.core.errors import ConfigError, HeadstartError, MissingExtraError
+from headstart.core.files import replacing
+from headstart.core.wording import shorten
+from headstart.export.artefact import DESCRIPTION, read_artefact
+
+HUB = "hf:"
+"""How the address of a repository begins."""
+
+
+def push_artefact(artefact: Path, target: str, *, private: bool = True, message: str = "") -> str:
+    """Copy an artefact into a folder, or upload it; files of an earlier one are replaced.
+
+    Args:
+        artefact: the folder of an artefact.
+        target: a folder, or ``hf:OWNER/NAME``.
+        private: whether a repository that is created is private.
+        message: of the commit; empty: "Upload NAME".
+
+    Returns:
+        Where it is: the folder, or the address of the repository.
+
+    Raises:
+        DataError: it is no artefact, or it is damaged.
+        ConfigError: the folder holds something else, or the hub refuses.
+    """
+    described = read_artefact(artefact)
+    names = (*described["files"], DESCRIPTION)  # the description last: it makes the others whole
+    if target.startswith(HUB):
+        return _uploaded(artefact, target.removeprefix(HUB), names, private, message)
+    return str(_copied(artefact, Path(target).expanduser(), names))
+
+
+def _copied(artefact: Path, folder: Path, names: tuple[str, ...]) -> Path:
+    """Copy files one by one, each as a whole; what a version-control system keeps stays."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError((f"'{folder}' is a file, and a folder is needed",))
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    ours = {DESCRIPTION, *names}
+    old: set[str] = set()
+    if DESCRIPTION in there:
+        old = set(read_artefact(folder)["files"])
+    foreign = sorted(name for name in there - ours - old if not name.startswith("."))
+    if foreign and DESCRIPTION not in there:
+        raise ConfigError(
+            (f"'{folder}' holds files that are no artefact's, such as '{foreign[0]}'",),
+            hint="name an empty folder, or one that an artefact was pushed to",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            with replacing(folder / name) as file, (artefact / name).open("rb") as source:
+                shutil.copyfileobj(source, file)
+        for name in old - ours:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError((f"'{folder}' cannot be written: {error.strerror or error}",)) from error
+    return folder
+
+
+def _uploaded(
+    artefact: Path, name: str, names: tuple[str, ...], private: bool, message: str
+) -> str:
+    try:
+        import huggingface_hub
+        from huggingface_hub.utils import validate_repo_id
+    except ImportError:
+        raise MissingExtraError("huggingface_hub", "datasets", f"target='{HUB}…'") from None
+    try:
+        validate_repo_id(name)
+        api = huggingface_hub.HfApi(library_name="headstart")
+        made = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=made.repo_id,
+            folder_path=str(artefact),
+            allow_patterns=list(names),
+            delete_patterns=["model.*", "program.json", "tokenizer.json"],  # of another format
+            commit_message=message or f"Upload {artefact.name}",
+        )
+    except HeadstartError:
+        raise
+    except Exception as error:  # of its client and of the libraries below it, of many types
+        lines = str(error).strip().splitlines() or [""]
+        raise ConfigError(
+            (f"the hub does not take '{name}': {shorten(lines[0], 160) or type(error).__name__}",),
+            hint="log in with: hf auth login; without a network push to a folder",
+        ) from error
+    return str(made)
+
+
+__all__ = ["HUB", "push_artefact"]
