@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,43 +30,50 @@ from tests.text_models import questions, save_sentence_model
 TORCH_FORMATS = ["onnx", "openvino", "pt2", "safetensors"]
 
 
+EACH = ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in TORCH_FORMATS[1:])]
+
+
 @pytest.fixture(scope="module")
-def made(place: Path) -> dict[str, Path]:
-    """The run in every format that a network of PyTorch's has."""
-    return {
-        name: export(
+def made(place: Path) -> Callable[[str], Path]:
+    """Exports the run, once in every format that is asked for."""
+
+    @functools.cache
+    def folder(name: str) -> Path:
+        return export(
             place / "run", name, output=place / name, items=10, cache=place / "cache",
             reporter=QUIET,
-        ).folder
-        for name in TORCH_FORMATS
-    }  # fmt: skip
+        ).folder  # fmt: skip
+
+    return folder
 
 
 def test_the_formats() -> None:
     assert list(FORMATS) == [*TORCH_FORMATS, "keras"]
 
 
-@pytest.mark.parametrize("name", TORCH_FORMATS)
-def test_an_artefact_predicts_as_its_run(name: str, made: dict[str, Path], place: Path) -> None:
+@pytest.mark.parametrize("name", EACH)
+def test_an_artefact_predicts_as_its_run(
+    name: str, made: Callable[[str], Path], place: Path
+) -> None:
     files = sorted((place / "data").rglob("*.*"))
     expected = headstart.predict(
         [str(file) for file in files], place / "run", cache=place / "cache", reporter=QUIET
     )
-    found = outputs_alone(made[name], [file.read_bytes() for file in files])
+    found = outputs_alone(made(name), [file.read_bytes() for file in files])
     np.testing.assert_allclose(found, np.asarray(expected.probabilities), atol=1e-5)
-    said = read_artefact(made[name])
+    said = read_artefact(made(name))
     assert said["classes"] == ["dark", "light <b>|`x`"]
     assert said["any_number"]
     assert said["parity"]["items"] == 10
     assert said["parity"]["same"] == 10
     assert 0 <= said["parity"]["largest"] <= said["parity"]["tolerance"] == 1e-4
     assert said["parity"]["data"] == "data"
-    assert not (made[name] / "__pycache__").exists()
+    assert not (made(name) / "__pycache__").exists()
 
 
-@pytest.mark.parametrize("name", TORCH_FORMATS)
-def test_the_script_needs_no_headstart(name: str, made: dict[str, Path]) -> None:
-    text = (made[name] / "predict.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", EACH)
+def test_the_script_needs_no_headstart(name: str, made: Callable[[str], Path]) -> None:
+    text = (made(name) / "predict.py").read_text(encoding="utf-8")
     imported = [
         node.module if isinstance(node, ast.ImportFrom) else alias.name
         for node in ast.walk(ast.parse(text))
@@ -74,15 +83,15 @@ def test_the_script_needs_no_headstart(name: str, made: dict[str, Path]) -> None
     assert imported
     assert not [each for each in imported if str(each).startswith("headstart")]
     words = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F", "-q"]
-    done = subprocess.run([*words, str(made[name] / "predict.py")], capture_output=True, text=True)
+    done = subprocess.run([*words, str(made(name) / "predict.py")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
-def test_the_script_as_a_user_runs_it(made: dict[str, Path], place: Path) -> None:
+def test_the_script_as_a_user_runs_it(made: Callable[[str], Path], place: Path) -> None:
     files = [*sorted((place / "data" / "dark").iterdir())[:2], place / "missing.png"]
     broken = place / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff no image")
-    words = [sys.executable, str(made["onnx"] / "predict.py"), *map(str, files), str(broken)]
+    words = [sys.executable, str(made("onnx") / "predict.py"), *map(str, files), str(broken)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 1
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -106,10 +115,10 @@ def test_what_differs_is_not_written(place: Path) -> None:
 
 
 def test_a_taken_folder_and_lost_data_are_said_before_any_work(
-    made: dict[str, Path], place: Path, tmp_path: Path
+    made: Callable[[str], Path], place: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"is there already, and nothing is overwritten"):
-        export(place / "run", "onnx", output=made["onnx"], cache=place / "cache", reporter=QUIET)
+        export(place / "run", "onnx", output=made("onnx"), cache=place / "cache", reporter=QUIET)
     run = json.loads((place / "run" / "run.json").read_text())
     moved = tmp_path / "run"
     moved.mkdir()
@@ -120,15 +129,15 @@ def test_a_taken_folder_and_lost_data_are_said_before_any_work(
     with pytest.raises(ConfigError, match=r"cannot be read again .* measured on real items"):
         export(moved, "onnx", cache=place / "cache", reporter=QUIET)
     picture = next((place / "data" / "dark").iterdir())
-    done = export(moved, "pt2", data=str(picture), cache=place / "cache", reporter=QUIET)
-    assert done.folder == tmp_path / "run-pt2"
+    done = export(moved, "onnx", data=str(picture), cache=place / "cache", reporter=QUIET)
+    assert done.folder == tmp_path / "run-onnx"
     assert done.parity.items == 1
 
 
-def test_a_changed_file_is_refused(made: dict[str, Path], tmp_path: Path) -> None:
+def test_a_changed_file_is_refused(made: Callable[[str], Path], tmp_path: Path) -> None:
     folder = tmp_path / "artefact"
     folder.mkdir()
-    for path in made["onnx"].iterdir():
+    for path in made("onnx").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     read_artefact(folder)
     (folder / "predict.py").write_text("print('other')")
@@ -139,6 +148,7 @@ def test_a_changed_file_is_refused(made: dict[str, Path], tmp_path: Path) -> Non
         read_artefact(folder)
 
 
+@pytest.mark.slow
 def test_texts_take_their_tokenizer_along(tmp_path: Path) -> None:
     folder = save_sentence_model(tmp_path / "model", prompt="query: ")
     texts, names = questions(60)
@@ -146,7 +156,7 @@ def test_texts_take_their_tokenizer_along(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("text,label\n" + rows)
     cache = {"cache": tmp_path / "cache", "reporter": QUIET}
     headstart.fit(
-        str(tmp_path / "data.csv"), str(folder), head="knn", out=tmp_path / "run", **cache
+        str(tmp_path / "data.csv"), f"hf/{folder}", head="knn", out=tmp_path / "run", **cache
     )
     expected = np.asarray(headstart.predict(texts, tmp_path / "run", **cache).probabilities)
     for name in ("onnx", "safetensors"):
@@ -176,8 +186,11 @@ def test_a_network_that_is_no_keras_model(place: Path, tmp_path: Path) -> None:
 MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"]
 
 
+SIZES = [(40, 30), (9, 50), (50, 9), pytest.param((2100, 2000), marks=pytest.mark.slow)]
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("size", [(40, 30), (9, 50), (50, 9), (2100, 2000)])
+@pytest.mark.parametrize("size", SIZES)
 def test_the_script_reads_pixels_as_headstart_does(
     mode: str, size: tuple[int, int], tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from tests.export.conftest import QUIET
 @pytest.fixture(scope="module")
 def artefact(place: Path) -> Path:
     return export(
-        place / "run", "pt2", output=place / "to-push", items=2, cache=place / "cache",
+        place / "run", "onnx", output=place / "to-push", items=2, cache=place / "cache",
         reporter=QUIET,
     ).folder  # fmt: skip
 
@@ -37,11 +37,12 @@ def test_a_folder_works_offline_and_is_replaced_file_by_file(
     assert names(target) == names(artefact)
     read_artefact(target)
     (target / ".git").mkdir()  # a clone of a repository stays one
-    (target / ".gitattributes").write_text("*.pt2 filter=lfs")
+    (target / ".gitattributes").write_text("*.onnx filter=lfs")
     assert headstart.push(artefact, target) == str(target)
     assert names(target) == {*names(artefact), ".git", ".gitattributes"}
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_first(place: Path, tmp_path: Path) -> None:
     target = tmp_path / "model"
     headstart.push(

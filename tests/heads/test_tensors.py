@@ -42,7 +42,7 @@ def outputs(head: Head, rows: np.ndarray = Q) -> np.ndarray:
 def assert_same(head: Head, rows: np.ndarray = Q) -> None:
     expected = head.predict(rows) if head.task == "regression" else head.predict_proba(rows)
     scale = np.abs(expected).max() if head.task == "regression" else 1.0
-    np.testing.assert_allclose(outputs(head, rows) / scale, expected / scale, atol=2e-6)
+    np.testing.assert_allclose(outputs(head, rows) / scale, expected / scale, atol=1e-5)
 
 
 def trained(name: str, task: str, rows: np.ndarray = X, **options: Any) -> Head:

@@ -25,9 +25,11 @@ class HandsOn(ABC):
         regression. ``module.classes`` names them; ``module.predict(["a.jpg", ...])`` reads files.
 
         Raises:
-            BackboneError, HeadError: see :meth:`headstart.export.predictor.Predictor.module`.
+            BackboneError, HeadError: see :func:`headstart.export.network.made_module`.
         """
-        return self.predictor().module()
+        from headstart.export.network import made_module
+
+        return made_module(self.predictor())
 
     def to_keras(self, *, pixels: bool = True) -> Any:
         """Return the Keras backbone and the head as one ``keras.Model``.

@@ -69,7 +69,7 @@ def _uploaded(
 ) -> str:
     try:
         import huggingface_hub
-        from huggingface_hub.utils import validate_repo_id
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
     except ImportError:
         raise MissingExtraError("huggingface_hub", "datasets", f"target='{HUB}…'") from None
     try:

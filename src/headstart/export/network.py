@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,8 @@ from headstart.backbones.backbone import features_of, recordable_features
 from headstart.core.arguments import Arguments
 from headstart.data import Inputs, Preprocessing
 from headstart.data.texts import Texts
+from headstart.export.predictor import Predictor
 from headstart.extraction.engines.exporting import rebuilt
-
-if TYPE_CHECKING:
-    from headstart.export.predictor import Predictor
 
 
 class PredictorModule(nn.Module):
@@ -50,7 +48,7 @@ class PredictorModule(nn.Module):
         self.thresholds: tuple[float, ...] | None = None
         if self.task == "multi-label":
             self.thresholds = (0.5,) * len(self.classes) if found is None else tuple(found.tolist())
-        self.half = predictor.storage == "float16"
+        self.rounded = predictor.storage == "float16"
         self.eval()
 
     @property
@@ -87,7 +85,7 @@ class PredictorModule(nn.Module):
         else:
             rows = features_of((cut,), arguments)[0]
         rows = rows.to(torch.float32)
-        if self.half:  # as the features are that the head was trained on
+        if self.rounded:  # as the features are that the head was trained on
             rows = rows.to(torch.float16).to(torch.float32)
         found: Tensor = self.head(rows)
         return found
@@ -168,11 +166,16 @@ class ArgumentsModule(PredictorModule):
 
 
 def made_module(predictor: Predictor) -> PredictorModule:
-    """Return the module for the kind of inputs that a run takes."""
-    inputs = predictor.backbone.inputs
+    """Return a run as one module, of the kind of inputs that it takes.
+
+    Raises:
+        BackboneError: columns of a table join the features.
+        HeadError: the kind of head has no module.
+    """
+    inputs = predictor.alone().backbone.inputs
     if isinstance(inputs, Preprocessing):
         return ImageModule(predictor)
     return (TextModule if isinstance(inputs, Texts) else ArgumentsModule)(predictor)
 
 
-__all__ = ["ArgumentsModule", "ImageModule", "PredictorModule", "TextModule"]
+__all__ = ["ArgumentsModule", "ImageModule", "PredictorModule", "TextModule", "made_module"]

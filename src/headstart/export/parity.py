@@ -91,7 +91,7 @@ def outputs_alone(folder: Path, contents: Sequence[Content]) -> np.ndarray:
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise BackboneError(f"the artefact's own script fails: {lines[-1][:300]}")
-        return np.load(found, allow_pickle=False)
+        return np.asarray(np.load(found, allow_pickle=False))
 
 
 def difference(found: np.ndarray, expected: np.ndarray, task: str) -> np.ndarray:

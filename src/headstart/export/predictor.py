@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from headstart.backbones import Backbone
 from headstart.core.errors import BackboneError
@@ -11,9 +10,6 @@ from headstart.core.records import Precision, Storage
 from headstart.data.levels import ValueRange
 from headstart.data.table_columns import Encodings
 from headstart.heads import Head
-
-if TYPE_CHECKING:
-    from headstart.export.network import PredictorModule
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +32,6 @@ class Predictor:
     storage: Storage
     value_range: ValueRange | None = None
     columns: Encodings = ()
-
-    def module(self) -> PredictorModule:
-        """Return all of it as one module; see :class:`headstart.export.network.PredictorModule`.
-
-        Raises:
-            BackboneError: columns of a table join the features.
-            HeadError: the kind of head has no module.
-        """
-        from headstart.export.network import made_module
-
-        return made_module(self.alone())
 
     def alone(self) -> Predictor:
         """Return the predictor, if an item alone is all that it needs.

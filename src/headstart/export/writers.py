@@ -9,6 +9,7 @@ from headstart.core.files import write_bytes, write_text
 from headstart.export.formats import Written
 from headstart.export.graph import Graph, recorded_graph
 from headstart.export.keras_model import keras_model
+from headstart.export.network import made_module
 from headstart.export.predictor import Predictor
 from headstart.export.scripts.run_safetensors import FORMAT
 from headstart.export.steps import listed_steps
@@ -16,7 +17,7 @@ from headstart.export.steps import listed_steps
 
 def graph_of(predictor: Predictor) -> Graph:
     """Return a run as a recorded program, on the CPU."""
-    return recorded_graph(predictor.module().cpu())
+    return recorded_graph(made_module(predictor).cpu())
 
 
 def write_onnx(predictor: Predictor, folder: Path) -> Written:

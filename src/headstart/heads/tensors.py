@@ -93,7 +93,7 @@ class Scaling(nn.Module):
 
 
 def _unit(x: Tensor) -> Tensor:
-    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return x / length.clamp(min=1e-30)
 
 
@@ -282,7 +282,8 @@ class Started(nn.Module):
         given = _unit(x) if self.unit else x
         logits = (given @ self.start_weight + self.start_bias)[:, self.index] + self.filled
         before = functional.log_softmax(torch.logsumexp(logits, dim=2), dim=1)
-        return self.share * before + self.scaling(_unit(x)) @ self.weight + self.bias
+        added: Tensor = self.scaling(_unit(x)) @ self.weight + self.bias
+        return self.share * before + added
 
 
 MODULES: dict[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], nn.Module]] = {

@@ -107,7 +107,7 @@ class CardContent:
 
 def model_card(content: CardContent) -> str:
     """Return the card."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     metadata = yaml.safe_dump(
         card_metadata(content), sort_keys=False, allow_unicode=True, width=1_000

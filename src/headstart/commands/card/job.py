@@ -102,7 +102,9 @@ def _content(
     found = scored.get("evaluation")
     environment = said.get("environment", {})
     packages = environment.get("packages", {})
-    reference = Baseline if head.task == "classification" else Reference
+    reference: type[Baseline | Reference] = Reference
+    if head.task == "classification":
+        reference = Baseline
     content = CardContent(
         title=config.title or f"{data} by {backbone.rpartition('/')[2]}",
         task=head.task,

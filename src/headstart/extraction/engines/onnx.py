@@ -67,7 +67,7 @@ def _built(cuts: Sequence[Backbone], inputs: Arguments) -> Run:
     return run
 
 
-def as_onnx(program: ExportedProgram, **names: Sequence[str]) -> Any:
+def as_onnx(program: ExportedProgram, **names: Any) -> Any:
     """Return a program as an ``onnx.ModelProto``.
 
     Args:
