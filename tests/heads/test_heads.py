@@ -244,22 +244,6 @@ def test_lda_equals_scikit_learn(digits: tuple[np.ndarray, np.ndarray], shrinkag
     np.testing.assert_allclose(head.predict_proba(x), reference.predict_proba(z), atol=1e-6)
 
 
-@pytest.mark.parametrize("shrinkage", [None, 0.0, 1e-4, 0.01, 0.5, 1.0])
-def test_lda_of_few_rows_is_that_of_the_same_rows_counted_one_by_one(
-    shrinkage: float | None,
-) -> None:
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(30, 64)), np.arange(30) % 3
-    x[y == 1] += 0.4
-    times = rng.integers(2, 5, 30)
-    few, used = fit_lda(x, y, 3, shrinkage=shrinkage, sample_weight=times)  # 30 inner products
-    again = np.repeat(np.arange(30), times)  # enough rows for the covariance itself
-    many, same = fit_lda(x[again], y[again], 3, shrinkage=shrinkage)
-    assert used == pytest.approx(same, abs=1e-12)
-    new = rng.normal(size=(20, 64))
-    np.testing.assert_allclose(few.predict_proba(new), many.predict_proba(new), atol=1e-6)
-
-
 def test_lda_shrinkage_is_that_of_ledoit_and_wolf(digits: tuple[np.ndarray, np.ndarray]) -> None:
     from sklearn.covariance import ledoit_wolf_shrinkage
 

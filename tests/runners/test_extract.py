@@ -63,6 +63,8 @@ def test_what_cannot_be_read_is_listed_by_every_runner(embed: Embed, tmp_path: P
         ({"runner": "procesess"}, "did you mean 'processes'"),
         ({"runner_workers": 2}, "runner='processes'"),
         ({"address": "auto"}, "runner='ray'"),
+        ({"actor_gpus": 0.5}, "actor_gpus is for a Ray cluster"),
+        ({"runner": "ray", "actor_cpus": 0.0}, "above 0"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(

@@ -65,6 +65,20 @@ def test_rows_are_those_of_the_plain_run_though_an_actor_is_killed(
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
+def test_the_stage_that_binds_is_said_by_node() -> None:
+    from headstart.runners.cluster import binding
+
+    shares = {0: "decode 62 %, model 30 %", 1: "model 80 %", 2: "model 55 %", 3: ""}
+    assert binding(shares, dict.fromkeys(range(4), "one")) == (
+        "actors 0: decode 62 %, 1: model 80 %, 2: model 55 %"
+    )
+    places = {0: "a", 1: "b", 2: "b", 3: "b"}
+    assert binding(shares, places) == "nodes a: decode (1), b: model (2)"
+    many = dict.fromkeys(range(6), "model 9 %")
+    assert binding(many, {i: f"n{i}" for i in range(6)}).endswith(", 2 more")
+    assert binding({}, {}) == ""
+
+
 def test_an_address_where_no_cluster_is_gives_one_line(embed: Embed, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match="no Ray cluster at"):

@@ -14,6 +14,7 @@ from headstart.cache.features import (
     describe_space,
 )
 from headstart.cache.fill import Block, Filled, Filling, fill
+from headstart.cache.parts import StoredPart, stored_parts
 
 __all__ = [
     "Block",
@@ -21,7 +22,9 @@ __all__ = [
     "FeatureCache",
     "Filled",
     "Filling",
+    "StoredPart",
     "default_location",
     "describe_space",
     "fill",
+    "stored_parts",
 ]

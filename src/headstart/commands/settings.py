@@ -52,6 +52,8 @@ class RunOptions(Extraction):
             :mod:`headstart.runners.table`. The rows and the store are the same.
         runner_workers: how many processes or actors; None: one for each processor.
         address: of a cluster that runs already, for ``runner="ray"``.
+        actor_cpus, actor_gpus: processors and GPUs that Ray sets aside for an actor; ``0.25`` GPUs
+            let four actors share one. None: one processor, and a GPU where there is one to use.
         out: the run folder. None: ``runs/TIME-NAME`` in the working directory.
         write: whether to write a run folder at all.
         reporter: where notes and progress go. None: standard error.
@@ -99,6 +101,22 @@ class RunOptions(Extraction):
         panel=RUNNING,
         record=False,
     )
+    actor_cpus: float | None = option(
+        None,
+        "Processors that Ray sets aside for an actor.",
+        shown="1",
+        above=0,
+        panel=RUNNING,
+        record=False,
+    )
+    actor_gpus: float | None = option(
+        None,
+        "GPUs that Ray sets aside for an actor; 0.25: four share one.",
+        shown="1 where there is one to use",
+        at_least=0,
+        panel=RUNNING,
+        record=False,
+    )
     write: bool = option(True, "Whether to write a run folder.", cli=False, record=False)
     reporter: Reporter | None = option(None, "Where notes go.", cli=False, record=False)
 
@@ -116,8 +134,9 @@ class RunOptions(Extraction):
                 "runner_workers is the number of workers of a runner, and runner='local' has"
                 " one: give runner='processes', or leave it out"
             ]
-        if self.address is not None and self.runner != "ray":
-            return ["address is that of a Ray cluster: give runner='ray', too"]
+        for name in ("address", "actor_cpus", "actor_gpus"):
+            if getattr(self, name) is not None and self.runner != "ray":
+                return [f"{name} is for a Ray cluster: give runner='ray', too"]
         if self.cache in ("auto", "on", "off"):
             return [
                 f"cache='{self.cache}' would be a folder of that name: the mode of fine-tuning is"
@@ -141,7 +160,15 @@ class RunOptions(Extraction):
             from headstart.runners.help import crew_of
 
             cache = copy.copy(cache) if own else cache
-            cache.crew = crew_of(Crew(self.runner, self.runner_workers, self.address))
+            cache.crew = crew_of(
+                Crew(
+                    self.runner,
+                    self.runner_workers,
+                    self.address,
+                    self.actor_cpus,
+                    self.actor_gpus,
+                )
+            )
         return cache
 
     def open_reporter(self) -> Reporter:

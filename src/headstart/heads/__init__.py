@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from headstart.heads.logistic import fit_logistic_path as fit_logistic_path
     from headstart.heads.logistic import fit_logistic_paths as fit_logistic_paths
     from headstart.heads.many_classes import search_takes_too_long as search_takes_too_long
+    from headstart.heads.merges import ArrayPart as ArrayPart
+    from headstart.heads.merges import RowPart as RowPart
     from headstart.heads.mlp import fit_mlp as fit_mlp
     from headstart.heads.neighbours import NeighboursHead as NeighboursHead
     from headstart.heads.neighbours import PrototypeHead as PrototypeHead
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
     from headstart.heads.neighbours import fit_prototype as fit_prototype
     from headstart.heads.nested import NestedScore as NestedScore
     from headstart.heads.nested import nested_cross_validation as nested_cross_validation
+    from headstart.heads.partitioned import lda_over as lda_over
+    from headstart.heads.partitioned import ridge_over as ridge_over
+    from headstart.heads.partitioned_logistic import logistic_over as logistic_over
     from headstart.heads.penalty import choose_linear as choose_linear
     from headstart.heads.perceptron import MLPHead as MLPHead
     from headstart.heads.registry import head_kind as head_kind
@@ -84,7 +89,10 @@ __getattr__, __dir__, __all__ = contents(
             "fit_logistic_path",
             "fit_logistic_paths",
         ),
+        "merges": ("ArrayPart", "RowPart"),
         "mlp": ("fit_mlp",),
+        "partitioned": ("lda_over", "ridge_over"),
+        "partitioned_logistic": ("logistic_over",),
         "perceptron": ("MLPHead",),
         "neighbours": ("NeighboursHead", "PrototypeHead", "fit_neighbours", "fit_prototype"),
         "nested": ("NestedScore", "nested_cross_validation"),

@@ -137,11 +137,24 @@ def moments(
         else:
             variance += np.einsum("n,nd,nd->d", weight[part], block, block)
     variance /= total
+    return mean, deviations(mean, variance, len(rows), x.dtype)
+
+
+def deviations(
+    mean: FloatArray, variance: FloatArray, count: int, dtype: np.dtype[Any]
+) -> FloatArray:
+    """Return the standard deviation ``(d,)`` of columns, 1 for those that are constant or dead.
+
+    Args:
+        mean, variance: ``(d,)``.
+        count: rows.
+        dtype: of the features.
+    """
     eps = np.finfo(np.float64).eps
     # The bound that scikit-learn uses: what rounding alone leaves of a constant column.
-    constant = variance <= len(rows) * eps * variance + (len(rows) * mean * eps) ** 2
-    constant |= _dead(mean, np.sqrt(variance), x.dtype)
-    return mean, np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
+    constant = variance <= count * eps * variance + (count * mean * eps) ** 2
+    constant |= _dead(mean, np.sqrt(variance), dtype)
+    return np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
 
 
 def _dead(mean: FloatArray, deviation: FloatArray, dtype: np.dtype[Any]) -> np.ndarray:

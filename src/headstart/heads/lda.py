@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from headstart.core.errors import HeadError
 from headstart.evaluation.targets import FloatArray, as_labels, as_weights, require_two_classes
-from headstart.heads.features import Features, as_rows, blocks, moments, standardised
+from headstart.heads.features import as_rows, blocks, moments, standardised
 from headstart.heads.linear import LinearHead
+from headstart.heads.merges import ClassSums, Scatter
 
 _RIDGE = 1e-10
-_FEW, _SAFE = 0.5, 1e-3
-"""Rows are few below this share of the features; a ridge is safe above this share of the mean
-variance, where Woodbury's identity loses three digits at most."""
 
 
 def fit_lda(
@@ -55,91 +51,61 @@ def fit_lda(
     count = np.ones(len(features)) if weight is None else weight
     mean, scale = moments(features, np.arange(len(features)), weight)
     scale = scale if standardise else np.ones_like(scale)
-    counts = np.bincount(labels, count, minlength=n_classes)
-    centres = np.zeros((n_classes, features.shape[1]))
+    counts = np.bincount(labels, count, minlength=n_classes).astype(np.float64)
+    sums = ClassSums(np.zeros((n_classes, features.shape[1])))
     for rows in blocks(len(features)):
-        z = standardised(features[rows], mean, scale)
-        np.add.at(centres, labels[rows], z * count[rows, None])
-    there = np.where(counts > 0, counts, 1.0)
-    centres /= there[:, None]
-    within = _Within.of(features, labels, centres, mean, scale, count)
-    used = within.shrinkage if shrinkage is None else float(shrinkage)
+        sums.add(standardised(features[rows], mean, scale), labels[rows], count[rows])
+    centres = sums.sums / np.where(counts > 0, counts, 1.0)[:, None]
+    scatter = Scatter(np.zeros((features.shape[1], features.shape[1])))
+    for rows in blocks(len(labels)):
+        z = standardised(features[rows], mean, scale) - centres[labels[rows]]
+        scatter.add(z, count[rows])
+    is_present = np.isin(np.arange(n_classes), present)
+    return head_of_sums(counts, centres, scatter, shrinkage, mean, scale, is_present)
+
+
+def head_of_sums(
+    counts: FloatArray,
+    centres: FloatArray,
+    scatter: Scatter,
+    shrinkage: float | None,
+    mean: FloatArray,
+    scale: FloatArray,
+    present: np.ndarray,
+) -> tuple[LinearHead, float]:
+    """Return the head that follows from sums over the rows, and its shrinkage.
+
+    Args:
+        counts: ``(k,)``, rows of each class.
+        centres: ``(k, d)``, the means of the classes, standardised.
+        scatter: of the standardised rows around the mean of their class.
+        shrinkage: see :func:`fit_lda`.
+        mean, scale: ``(d,)``, of the standardisation.
+        present: ``(k,) bool``, the classes that have rows.
+    """
+    within, automatic = _within(scatter, float(counts.sum()))
+    used = automatic if shrinkage is None else float(shrinkage)
+    d = centres.shape[1]
+    level = float(np.trace(within)) / d
+    shrunk = (1 - used) * within
     # Without shrinkage a collinear pair of features has no inverse: a whisper of a ridge.
     # Without any spread inside the classes nothing is known of it: unit variances.
-    ridge = (used + _RIDGE) * within.level if within.level > 0 else 1.0
-    weight = within.solve(centres.T, 1 - used, ridge)
-    prior = np.log(there / counts.sum())
+    shrunk[np.diag_indices(d)] += used * level + _RIDGE * level if level > 0 else 1.0
+    weight = np.linalg.solve(shrunk, centres.T)
+    prior = np.log(np.where(counts > 0, counts, 1.0) / counts.sum())
     bias = prior - 0.5 * np.einsum("kd,dk->k", centres, weight)
-    is_present = np.isin(np.arange(n_classes), present)
     head = LinearHead(
-        weight * is_present, np.where(is_present, bias, 0.0), mean, scale, is_present, method="lda"
+        weight * present, np.where(present, bias, 0.0), mean, scale, present, method="lda"
     )
     return head, used
 
 
-@dataclass(frozen=True)
-class _Within:
-    """The within-class covariance ``S: (d, d)``.
-
-    Attributes:
-        scatter: ``S``; None where rows are so few that their inner products say the same for less.
-        centred: ``(n, d)`` with ``S = centred^T centred``, where scatter is None.
-        level: the mean of the diagonal of ``S``.
-        shrinkage: by Ledoit and Wolf (2004).
-    """
-
-    scatter: FloatArray | None
-    centred: FloatArray
-    level: float
-    shrinkage: float
-
-    @classmethod
-    def of(
-        cls,
-        x: Features,
-        labels: np.ndarray,
-        centres: FloatArray,
-        mean: FloatArray,
-        scale: FloatArray,
-        count: FloatArray,
-    ) -> _Within:
-        """Add up the rows."""
-        d, n = x.shape[1], float(count.sum())
-        parts: list[FloatArray] = []
-        scatter, trace, fourth = None, 0.0, 0.0
-        few = len(labels) <= _FEW * d
-        for rows in blocks(len(labels)):
-            z = standardised(x[rows], mean, scale) - centres[labels[rows]]
-            square = np.einsum("nd,nd->n", z, z)
-            trace += float(count[rows] @ square) / n
-            fourth += float(count[rows] @ square**2)
-            if few:
-                parts.append(z * np.sqrt(count[rows, None] / n))
-            else:
-                part = z.T @ (z * count[rows, None])
-                scatter = part if scatter is None else scatter + part
-        if scatter is not None:
-            scatter /= n
-        centred = np.concatenate(parts) if parts else np.zeros((0, d))
-        inner = centred @ centred.T if scatter is None else scatter
-        size, level = float((inner**2).sum()), trace / d
-        distance = size - d * level**2
-        noise = (fourth / n - size) / n
-        shrinkage = float(np.clip(noise / distance, 0.0, 1.0)) if distance > 0 else 1.0
-        return cls(scatter, centred, level, shrinkage)
-
-    def solve(self, right: FloatArray, factor: float, ridge: float) -> FloatArray:
-        """Return ``(factor S + ridge I)^-1 right``, for ``right: (d, k)``.
-
-        Of few rows the matrix of their inner products is solved instead (Woodbury's identity),
-        which needs a ridge that is more than a whisper.
-        """
-        scatter = self.scatter
-        if scatter is None and ridge >= _SAFE * self.level:
-            inner = factor * (self.centred @ self.centred.T)
-            inner[np.diag_indices(len(inner))] += ridge
-            solved = np.linalg.solve(inner, self.centred @ right)
-            return np.asarray((right - factor * (self.centred.T @ solved)) / ridge)
-        shrunk = factor * (self.centred.T @ self.centred if scatter is None else scatter)
-        shrunk[np.diag_indices(len(shrunk))] += ridge
-        return np.linalg.solve(shrunk, right)
+def _within(sums: Scatter, n: float) -> tuple[FloatArray, float]:
+    """Return the within-class covariance ``(d, d)`` and its Ledoit-Wolf shrinkage."""
+    scatter = sums.matrix / n
+    d = len(scatter)
+    size = float((scatter**2).sum())
+    level = float(np.trace(scatter)) / d
+    distance = size - d * level**2
+    noise = (sums.fourth / n - size) / n
+    return scatter, float(np.clip(noise / distance, 0.0, 1.0)) if distance > 0 else 1.0

@@ -18,6 +18,7 @@ from headstart.heads.calibration import fit_temperature
 from headstart.heads.copies import keep_together, members_of_several, units_left_out
 from headstart.heads.features import Features, as_rows, blocks, moments, standardised
 from headstart.heads.linear import LinearHead
+from headstart.heads.merges import Gram
 from headstart.heads.ridge_classes import fit_many_classes
 
 _TOGETHER_ROWS = 4096
@@ -134,6 +135,26 @@ def fit_ridge(
     )
 
 
+def decomposed(sums: Gram) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return eigenvalues ``(d,)`` and eigenvectors ``(d, d)`` of the Gram matrix, and the products
+    with the targets in their basis ``(d, k)``.
+    """
+    values, basis = np.linalg.eigh(sums.gram)
+    return np.maximum(values, 0.0), basis, basis.T @ sums.cross
+
+
+def leverages(factor: FloatArray, values: FloatArray, alphas: FloatArray) -> FloatArray:
+    """Return the diagonal of the hat matrix ``(m, a)``, without the intercept's part.
+
+    Args:
+        factor: ``(m, d)``, rows in the eigenbasis.
+        values: ``(d,)``.
+        alphas: ``(a,)``.
+    """
+    found: FloatArray = (factor * factor) @ (1.0 / (values[:, None] + alphas))
+    return found
+
+
 def _left_out_scores(
     system: _System,
     grid: FloatArray,
@@ -207,6 +228,9 @@ class _System:
         self.together = _same_size(units)
         n, d = x.shape
         self.primal = n >= d
+        self.values: FloatArray
+        self.basis: FloatArray
+        self.projected: FloatArray
         if self.primal:
             self._decompose_gram(d)
         else:
@@ -268,7 +292,7 @@ class _System:
         """Yield the outputs ``(m, k)`` for a block at every penalty, each row left out alone."""
         if self.primal:
             factor = self._block(rows) @ self.basis
-            leverage = (factor * factor) @ (1.0 / (self.values[:, None] + alphas))
+            leverage = leverages(factor, self.values, alphas)
             leverage *= self.weights[rows, None]
         else:
             u = self.basis[rows]
@@ -284,14 +308,10 @@ class _System:
             yield targets - (targets - fitted - self.target_mean) / spare[:, at, None]
 
     def _decompose_gram(self, d: int) -> None:
-        gram, cross = np.zeros((d, d)), np.zeros((d, self.y.shape[1]))
+        sums = Gram(np.zeros((d, d)), np.zeros((d, self.y.shape[1])))
         for rows in self._blocks():
-            z = self._weighted(rows)
-            gram += z.T @ z
-            cross += z.T @ self.y[rows]
-        values, self.basis = np.linalg.eigh(gram)
-        self.values = np.maximum(values, 0.0)
-        self.projected = self.basis.T @ cross
+            sums.add(self._weighted(rows), self.y[rows])
+        self.values, self.basis, self.projected = decomposed(sums)
 
     def _kernel(self, n: int) -> FloatArray:
         kernel = np.empty((n, n))

@@ -15,6 +15,8 @@ from headstart.core.lazy import contents
 if TYPE_CHECKING:
     from headstart.runners.job import Job as Job
     from headstart.runners.job import Ran as Ran
+    from headstart.runners.reducing import over_processes as over_processes
+    from headstart.runners.reducing import over_ray as over_ray
     from headstart.runners.share import work as work
     from headstart.runners.table import LOCAL as LOCAL
     from headstart.runners.table import Crew as Crew
@@ -35,6 +37,7 @@ __getattr__, __dir__, __all__ = contents(
             "runner_names",
         ),
         "job": ("Job", "Ran"),
+        "reducing": ("over_processes", "over_ray"),
         "share": ("work",),
     },
 )

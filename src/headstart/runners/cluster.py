@@ -1,8 +1,9 @@
 """Ray: actors that keep the network and take one shard after the other.
 
 An actor commits a shard and returns how many rows it computed, never the rows. The driver holds
-nothing that is not in the store, so that its death loses nothing that was committed. An actor has
-one shard at a time; what is in flight where an actor or its node dies is given to another one.
+nothing that is not in the store, so that its death loses nothing that was committed. An actor
+computes one shard at a time, and has the next one already; what it has when it or its node dies is
+given to another one.
 Without an address a cluster of this machine is started, and ended with the job.
 """
 
@@ -12,11 +13,12 @@ import contextlib
 import importlib
 import os
 import pickle
+import re
 import signal
 import socket
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,6 +37,8 @@ _OLD_SECONDS = 60.0
 """A shard that an actor has had for this long is given to an idle one, too: its node may be slow,
 or may never have come."""
 _AGAIN_SECONDS = 1.0
+_AHEAD = 2  # shards that an actor has: it does not wait for the driver between two
+_GROW_SECONDS = 10.0  # between two looks at how large the cluster is
 _LEAVE_SECONDS = 30.0
 _ANSWER_SECONDS = 10.0
 
@@ -53,10 +57,9 @@ def run(job: Job, crew: Crew, reporter: Reporter) -> Sequence[Ran]:
         raise MissingExtraError("ray", "ray", "runner='ray'") from None
     missing = len(job.missing(FeatureCache(job.place)))
     unit, payload = job.cuts[0].inputs.unit, job.pickled()
-    with _cluster(ray, crew), reporter.task("extract features", missing, unit) as progress:
+    with joined(ray, crew), reporter.task("extract features", missing, unit) as progress:
         begun = time.monotonic()
-        count = crew.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        found = _Actors(ray, ray.put(payload), job, count, progress, reporter).run()
+        found = _Actors(ray, ray.put(payload), job, crew, progress, reporter).run()
         seconds = time.monotonic() - begun
     for note in dict.fromkeys(note for ran in found for note in ran.notes):
         reporter.note(note)
@@ -66,7 +69,7 @@ def run(job: Job, crew: Crew, reporter: Reporter) -> Sequence[Ran]:
 
 
 @contextlib.contextmanager
-def _cluster(ray: Any, crew: Crew) -> Iterator[None]:
+def joined(ray: Any, crew: Crew) -> Iterator[None]:
     """Join a cluster, or start one of this machine; one that the program has joined is used."""
     if ray.is_initialized():
         yield
@@ -77,7 +80,10 @@ def _cluster(ray: Any, crew: Crew) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    own: dict[str, Any] = {"num_cpus": crew.workers or os.cpu_count() or 1}
+    each = 1.0 if crew.cpus is None else crew.cpus
+    own: dict[str, Any] = {
+        "num_cpus": max(1, round(crew.workers * each)) if crew.workers else os.cpu_count() or 1
+    }
     own |= {"object_store_memory": _OBJECTS, "include_dashboard": False}
     try:
         try:
@@ -137,6 +143,10 @@ class _Worker:
     def _told(self, done: int, shares: str) -> None:  # noqa: ARG002
         self._shares = shares
 
+    def where(self) -> str:
+        """Return the machine, once the actor is there."""
+        return socket.gethostname()
+
     def shard(self, number: int) -> tuple[int, int, str] | HeadstartError:
         """Compute and commit one shard: rows computed here so far, rows left, what takes time."""
         try:
@@ -152,52 +162,105 @@ class _Worker:
 
 
 class _Actors:
-    """The actors of one job, and the shards that are not done."""
+    """The actors of one job, and the shards that are not done.
+
+    An actor is asked for before there is room for it: that is what makes a cluster that grows by
+    itself grow. It gets its first shard when it is there. Where the number of workers is not given,
+    further actors are asked for when the cluster has grown.
+    """
 
     def __init__(
-        self, ray: Any, payload: Any, job: Job, count: int, progress: Progress, reporter: Reporter
+        self, ray: Any, payload: Any, job: Job, crew: Crew, progress: Progress, reporter: Reporter
     ) -> None:
-        self._ray, self._payload = ray, payload
+        self._ray, self._payload, self._crew = ray, payload, crew
         self._progress, self._reporter = progress, reporter
         shards = job.shards()
-        self._count = max(1, min(count, len(shards)))
         self._waiting: deque[tuple[float, int]] = deque((0.0, n) for n in range(len(shards)))
         self._open = set(range(len(shards)))
         self._flying: dict[Any, tuple[int, int, float]] = {}  # actor, shard, since when
+        self._coming: dict[Any, int] = {}  # actors that are not there yet
         gpu = job.settings.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
-        self._kind = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0)(_Worker)
+        gpus = crew.gpus if crew.gpus is not None else 1 if gpu else 0
+        self._cpus = 1.0 if crew.cpus is None else crew.cpus
+        self._kind = ray.remote(num_cpus=self._cpus, num_gpus=gpus)(_Worker)
         self._actors: dict[int, Any] = {}
+        self._places: dict[int, str] = {}  # the machine of each actor that is there
         self._done: dict[int, int] = {}
         self._shares: dict[int, str] = {}
         self._deaths = 0
+        self._begun = self._grown = time.monotonic()
+        self._said = False
 
     def run(self) -> list[Ran]:
         """Return when no shard is left."""
-        for index in range(self._count):
-            self._start(index)
+        self._grow()
         try:
             while self._open:
                 self._hand_out()
-                ready, _ = self._ray.wait(list(self._flying), timeout=_AGAIN_SECONDS)
+                waited = [*self._flying, *self._coming]
+                if not waited:
+                    time.sleep(_AGAIN_SECONDS / 4)  # what is left others compute
+                ready, _ = self._ray.wait(waited, timeout=_AGAIN_SECONDS)
                 for reference in ready:
-                    self._take(reference)
+                    if reference in self._coming:
+                        self._came(reference)
+                    elif reference in self._flying:
+                        self._take(reference)
+                self._look()
             return self._leave()
         finally:
             for actor in self._actors.values():
                 self._ray.kill(actor)
 
+    def _wanted(self) -> int:
+        """Return how many actors there should be: no more than there are shards."""
+        room = self._ray.cluster_resources().get("CPU", 1) / self._cpus
+        return max(1, min(self._crew.workers or max(1, int(room + 1e-9)), len(self._open)))
+
+    def _grow(self) -> None:
+        """Ask for the actors that are missing."""
+        for index in range(len(self._actors), self._wanted()):
+            self._start(index)
+
+    def _look(self) -> None:
+        """See from time to time whether the cluster has grown; say so where nobody comes."""
+        now = time.monotonic()
+        if self._crew.workers is None and now - self._grown > _GROW_SECONDS:
+            self._grown = now
+            self._grow()
+        if not self._places and not self._said and now - self._begun > _OLD_SECONDS:
+            self._said = True
+            self._reporter.note(
+                f"no actor has room on the cluster yet; {len(self._coming)} wait for"
+                f" {self._cpus:g} processors each"
+            )
+
     def _start(self, index: int) -> None:
-        self._actors[index] = self._kind.remote(self._payload, index, self._count)
-        self._done[index] = 0
+        actor = self._kind.remote(self._payload, index, max(1, self._wanted()))
+        self._actors[index], self._done[index] = actor, 0
+        self._coming[actor.where.remote()] = index
+
+    def _came(self, reference: Any) -> None:
+        """Take in an actor that is there, or that could not begin."""
+        index = self._coming.pop(reference)
+        try:
+            self._places[index] = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise RuntimeError(f"in actor {index}: {error}") from error
+        except self._ray.exceptions.RayError as error:
+            self._lost(index, None, error)
 
     def _hand_out(self) -> None:
-        """Give every idle actor one shard."""
-        busy = {actor for actor, _, _ in self._flying.values()}
-        for index in self._actors:
-            number = None if index in busy else self._next(index)
-            if number is not None:
-                reference = self._actors[index].shard.remote(number)
-                self._flying[reference] = (index, number, time.monotonic())
+        """Give every idle actor a shard, and a second one to begin with when the first is done."""
+        for depth in range(1, _AHEAD + 1):
+            if depth > 1 and len(self._waiting) < len(self._places):
+                return  # the last ones: to whoever is idle first
+            busy = Counter(actor for actor, _, _ in self._flying.values())
+            for index in self._places:
+                number = None if busy[index] >= depth else self._next(index)
+                if number is not None:
+                    reference = self._actors[index].shard.remote(number)
+                    self._flying[reference] = (index, number, time.monotonic())
 
     def _next(self, index: int) -> int | None:
         """Return a shard that nobody has, or the oldest that another actor has had for long."""
@@ -237,15 +300,20 @@ class _Actors:
             self._waiting.append((time.monotonic() + _AGAIN_SECONDS, number))
         else:
             self._open.discard(number)
-        largest = [(i, s.partition(",")[0]) for i, s in sorted(self._shares.items()) if s]
-        tell(self._progress, "actors " + ", ".join(f"{i}: {s}" for i, s in largest[:4]))
+        tell(self._progress, binding(self._shares, self._places))
 
-    def _lost(self, index: int, number: int, error: Exception) -> None:
+    def _lost(self, index: int, number: int | None, error: Exception) -> None:
         """Give the shard to another actor, and replace the one that died."""
-        self._waiting.appendleft((0.0, number))
+        if number is not None:
+            self._waiting.appendleft((0.0, number))
+        for other, (actor, waiting, _) in list(self._flying.items()):
+            if actor == index:
+                del self._flying[other]
+                self._waiting.appendleft((0.0, waiting))
+        self._places.pop(index, None)
         self._deaths += 1
         reason = str(error).strip().splitlines()[0]
-        if self._deaths > _DEATHS * self._count:
+        if self._deaths > _DEATHS * len(self._actors):
             raise HeadstartError(
                 f"actors of Ray keep dying, and computed nothing in between: {reason}",
                 hint="what is committed stays; run it again when the cluster is well",
@@ -255,7 +323,7 @@ class _Actors:
 
     def _leave(self) -> list[Ran]:
         """Let all actors commit and report, as far as they are there."""
-        leaving = [actor.leave.remote() for actor in self._actors.values()]
+        leaving = [self._actors[index].leave.remote() for index in self._places]
         ready, _ = self._ray.wait(leaving, num_returns=len(leaving), timeout=_LEAVE_SECONDS)
         found = []
         for reference in ready:
@@ -264,4 +332,27 @@ class _Actors:
         return found
 
 
-__all__ = ["run"]
+def binding(shares: dict[int, str], places: dict[int, str]) -> str:
+    """Return where the time goes on each node: the stage that leads with most of its actors.
+
+    Args:
+        shares: of the stages of each actor, the largest first ("decode 62 %, network 30 %").
+        places: the node of each actor.
+    """
+    nodes: dict[str, list[str]] = {}
+    for index, text in sorted(shares.items()):
+        if text and index in places:
+            nodes.setdefault(places[index], []).append(text.partition(",")[0])
+    if len(nodes) < 2:
+        leading = [f"{i}: {s.partition(',')[0]}" for i, s in sorted(shares.items()) if s]
+        return "actors " + ", ".join(leading[:4]) if leading else ""
+    told = []
+    for node, leading in list(nodes.items())[:4]:
+        stages = Counter(re.sub(r" \d+ %$", "", text) for text in leading)
+        stage, _ = stages.most_common(1)[0]
+        told.append(f"{node}: {stage} ({len(leading)})")
+    more = f", {len(nodes) - 4} more" if len(nodes) > 4 else ""
+    return "nodes " + ", ".join(told) + more
+
+
+__all__ = ["binding", "joined", "run"]

@@ -25,6 +25,8 @@ class Crew:
         runner: a name of the table, or :data:`LOCAL`.
         workers: how many; None: one for each processor of this machine, or each of the cluster.
         address: of a cluster that runs already; None: one of this machine.
+        cpus, gpus: processors and GPUs that Ray sets aside for an actor, parts of one allowed;
+            None: one processor, and one GPU where the network may use it and the cluster has any.
         index, of: which member of a job array this process is, and of how many.
         patience: seconds without a commit of another member of an array after which its shards
             are computed here; None: three times what a shard takes, a minute at least.
@@ -33,6 +35,8 @@ class Crew:
     runner: str = LOCAL
     workers: int | None = None
     address: str | None = None
+    cpus: float | None = None
+    gpus: float | None = None
     index: int | None = None
     of: int | None = None
     patience: float | None = None

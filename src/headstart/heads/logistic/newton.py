@@ -6,6 +6,8 @@ methods need hundreds of passes; Newton's method needs ten or twenty.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -56,12 +58,36 @@ def solve_newton(
         gradient[:-1] += penalty * theta[:-1]
         return float(found.loss) + 0.5 * penalty * float((theta[:-1] ** 2).sum()), gradient
 
+    def hessian(theta: Tensor) -> Tensor:
+        return _hessian(rows, group, bounds, link, penalty, theta)
+
+    return minimise(objective, hessian, start, tolerance=tolerance, max_passes=max_passes)
+
+
+def minimise(
+    objective: Callable[[Tensor], tuple[float, Tensor]],
+    hessian: Callable[[Tensor], Tensor],
+    start: Tensor,
+    *,
+    tolerance: float,
+    max_passes: int,
+) -> tuple[Tensor, float, int]:
+    """Minimise a convex function of ``(d + 1, k)`` parameters.
+
+    Args:
+        objective: its value and gradient, one pass over the rows.
+        hessian: its second derivatives ``(k (d + 1), k (d + 1))``, classes outermost.
+        start, tolerance, max_passes: as for :func:`solve_newton`.
+
+    Returns:
+        As :func:`solve_newton`.
+    """
     theta = start.double().clone()
     loss, gradient = objective(theta)
     passes = 1
     while float(gradient.abs().max()) > tolerance and passes < max_passes:
-        hessian = _hessian(rows, group, bounds, link, penalty, theta)
-        step = -torch.linalg.solve(hessian, gradient.T.flatten()).view(theta.T.shape).T
+        curvature = hessian(theta)
+        step = -torch.linalg.solve(curvature, gradient.T.flatten()).view(theta.T.shape).T
         slope, size = float((gradient * step).sum()), 1.0
         for _ in range(_HALVINGS):
             trial = theta + size * step
@@ -102,14 +128,45 @@ def _hessian(
             p = torch.softmax(logits, dim=1)
         else:
             p = logits.sigmoid()
-        for a in range(k):
-            for b in range(a, k) if link == "softmax" else (a,):
-                curvature = weight * p[:, a] * ((1.0 if a == b else 0.0) - p[:, b])
-                hessian[a, :, b] += own.T @ (own * curvature[:, None])
+        add_curvature(hessian, own, p, weight, link)
+    return settled(hessian / group.total, penalty, link, absent)
+
+
+def add_curvature(
+    hessian: Tensor, own: Tensor, p: Tensor, weight: Tensor | None, link: Link
+) -> None:
+    """Add the second derivatives of the loss of some rows to ``(k, d + 1, k, d + 1)``.
+
+    Args:
+        hessian: to be added to; below its diagonal nothing is.
+        own: ``(m, d + 1)``, standardised rows and a column of ones.
+        p: ``(m, k)``, their probabilities.
+        weight: ``(m,)``; None: 1.
+        link: ``softmax`` or ``sigmoid``.
+    """
+    k = p.shape[1]
+    for a in range(k):
+        for b in range(a, k) if link == "softmax" else (a,):
+            curvature = p[:, a] * ((1.0 if a == b else 0.0) - p[:, b])
+            if weight is not None:
+                curvature = weight * curvature
+            hessian[a, :, b] += own.T @ (own * curvature[:, None])
+
+
+def settled(hessian: Tensor, penalty: float, link: Link, absent: Tensor) -> Tensor:
+    """Return the Hessian of the penalised mean loss as a matrix ``(k (d + 1), k (d + 1))``.
+
+    Args:
+        hessian: of the mean loss, ``(k, d + 1, k, d + 1)``, its upper half.
+        penalty: lambda.
+        link: ``softmax`` or ``sigmoid``.
+        absent: ``(k,) bool``, the classes without rows.
+    """
+    k, width = hessian.shape[:2]
     for a in range(k):
         for b in range(a):
             hessian[a, :, b] = hessian[b, :, a].T
-    flat = (hessian / group.total).reshape(k * width, k * width)
+    flat = hessian.reshape(k * width, k * width)
     diagonal = flat.diagonal().view(k, width)
     diagonal[:, :-1] += penalty
     intercepts = torch.arange(k) * width + width - 1

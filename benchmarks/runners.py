@@ -1,0 +1,100 @@
+"""What runners cost: images a second once started, plain, by processes and by actors of Ray.
+
+``python benchmarks/runners.py DATA --items 20000`` runs each in turn, several times, one thread a
+worker, and compares the rates between a tenth and the whole of the job, as the driver hears of
+rows: starting processes, importing and loading are not in it, and are shown apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from headstart.backbones import load_backbone
+from headstart.cache import FeatureCache
+from headstart.core.progress import SilentReporter
+from headstart.data import load_items
+from headstart.extraction import Extraction
+from headstart.runners import Crew
+from headstart.runners.help import crew_of
+
+KINDS = ("plain", "processes 1", "processes 2", "ray 1", "ray 2")
+
+
+class Heard(SilentReporter):
+    """Remembers when rows were done."""
+
+    def __init__(self) -> None:
+        self.times: list[tuple[float, int]] = []
+        self.done = 0
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Heard]:  # noqa: ARG002
+        """Begin to listen, where rows are extracted."""
+        self._listens = name.startswith("extract")
+        yield self
+        self._listens = False
+
+    def advance(self, count: int = 1) -> None:
+        """Hear of some rows."""
+        if self._listens and count:
+            self.done += count
+            self.times.append((time.perf_counter(), self.done))
+
+    def rate(self) -> float:
+        """Return rows a second between a tenth and the last of them."""
+        start = next((t, n) for t, n in self.times if n >= self.done / 10)
+        end = self.times[-1]
+        return (end[1] - start[1]) / (end[0] - start[0])
+
+
+def once(kind: str, given: argparse.Namespace) -> tuple[float, float]:
+    """Return the rate and the seconds until the first rows."""
+    name, _, workers = kind.partition(" ")
+    settings = Extraction(
+        batch_size=given.batch, engine="eager", precision="float32", workers=1, device="cpu"
+    )
+    network = load_backbone(given.backbone)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = FeatureCache(Path(folder))
+        split = load_items(given.data)
+        split = split.take(range(min(given.items, len(split))))
+        _ = split.ids
+        if name != "plain":
+            cache.crew = crew_of(Crew(name, int(workers)))
+        heard, begun = Heard(), time.perf_counter()
+        cache.features(network, split, settings=settings, reporter=heard)
+        return heard.rate(), heard.times[0][0] - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data")
+    parser.add_argument("--backbone", default="headstart/glyphs")
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--kinds", nargs="*", default=KINDS)
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in given.kinds}
+    for turn in range(given.turns):
+        for kind in given.kinds:
+            found[kind].append(once(kind, given))
+            rate, start = found[kind][-1]
+            print(
+                f"turn {turn}  {kind:12} {rate:8,.0f}/s, first rows after {start:.1f} s", flush=True
+            )
+    for kind, runs in found.items():
+        rates = [rate for rate, _ in runs]
+        print(f"{kind:12} median {statistics.median(rates):8,.0f}/s  {sorted(map(round, rates))}")
+
+
+if __name__ == "__main__":
+    main()
