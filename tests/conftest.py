@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,24 @@ def _small_default(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(choice, "hub_is_reachable", lambda: False)
     if request.node.get_closest_marker("chosen") is None:
         monkeypatch.setitem(choice.DEFAULTS, "photographs", "headstart/glyphs")
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An emulator of S3 that takes one request after the other: so conditional puts are atomic."""
+    moto = pytest.importorskip("moto.server", reason="needs moto")
+    pytest.importorskip("s3fs", reason="needs s3fs")
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    application = moto.DomainDispatcherApplication(moto.create_backend_app)
+    made = make_server("127.0.0.1", 0, application, threaded=False)
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{made.server_port}"
+    made.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -360,7 +360,7 @@ def test_missing_and_remote_files_of_a_table_are_bad_items(
     pictures: Pictures, tmp_path: Path
 ) -> None:
     pictures.write(tmp_path)
-    rows = ["path,label", "gone.png,a", "https://example.org/x.png,a", ",b", "cat/0.png,b"]
+    rows = ["path,label", "gone.png,a", "memory://gone/x.png,a", ",b", "cat/0.png,b"]
     split = load_test_data(write_csv(tmp_path / "t.csv", "\n".join(rows))).test
     reasons = []
     for i in range(3):
@@ -368,7 +368,7 @@ def test_missing_and_remote_files_of_a_table_are_bad_items(
             image_of(split.content(i))
         reasons.append(str(caught.value))
     assert "gone.png (no such file)" in reasons[0]
-    assert "an address on the network" in reasons[1]
+    assert "memory://gone/x.png (no such file)" in reasons[1]
     assert "t.csv row 2 (the table has no image in this row)" in reasons[2]
 
 

@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +18,6 @@ from headstart.store import Store
 from tests.runners.conftest import COUNT, rows_of
 
 BATCH = 8
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An emulator of S3 that takes one request after the other: so conditional puts are atomic."""
-    moto = pytest.importorskip("moto.server", reason="needs moto")
-    pytest.importorskip("s3fs", reason="needs s3fs")
-    from werkzeug.serving import make_server
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    application = moto.DomainDispatcherApplication(moto.create_backend_app)
-    made = make_server("127.0.0.1", 0, application, threaded=False)
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{made.server_port}"
-    made.shutdown()
 
 
 def member(pictures: Path, index: int, place: str, endpoint: str, home: Path) -> Any:
@@ -58,13 +39,13 @@ def member(pictures: Path, index: int, place: str, endpoint: str, home: Path) ->
 
 @pytest.mark.slow
 def test_two_of_four_members_are_killed_and_nothing_is_missing(
-    pictures: Path, plain: dict[str, bytes], server: str, tmp_path: Path
+    pictures: Path, plain: dict[str, bytes], s3: str, tmp_path: Path
 ) -> None:
-    options = {"client_kwargs": {"endpoint_url": server}, "use_listings_cache": False}
+    options = {"client_kwargs": {"endpoint_url": s3}, "use_listings_cache": False}
     files = fsspec.filesystem("s3", **options)
     files.mkdir("bucket")
     place = "s3://bucket/features"
-    members = [member(pictures, index, place, server, tmp_path) for index in range(4)]
+    members = [member(pictures, index, place, s3, tmp_path) for index in range(4)]
     deadline = time.monotonic() + 200
     while len(files.glob("bucket/features/*/log/*.json")) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)

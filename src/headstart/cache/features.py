@@ -253,6 +253,7 @@ class FeatureCache:
         settings: Extraction | None = None,
         view: NumberedView | None = None,
         on_bad: OnBad = "raise",
+        empty: bool = False,
         reporter: Reporter | None = None,
     ) -> CachedFeatures:
         """Return the rows of a split, computing those that are not there yet.
@@ -269,10 +270,12 @@ class FeatureCache:
             view: a numbered augmentation; None: the items without augmentation.
             on_bad: what to do with items that cannot be read: ``raise`` after everything else has
                 been computed and committed, or ``skip``.
+            empty: whether it is well that no item can be read: the split is a part of another.
             reporter: shown progress, and why rows are missing.
 
         Raises:
             BadFilesError: items cannot be read (``on_bad="raise"``).
+            DataError: none can be read.
             BackboneError: the rows would depend on the batch or on randomness.
             StoreError: the rows cannot be written or read; what was committed stays.
         """
@@ -290,7 +293,7 @@ class FeatureCache:
             use = self._with_help(spaces, ids, number, filled)
         settle_bad_items(bad, on_bad, reporter)
         kept = np.array([i for i, key in enumerate(ids) if key not in filled.lost], dtype=np.int64)
-        if len(ids) and not len(kept):
+        if len(ids) and not len(kept) and not empty:
             raise DataError("no item of the data can be read", hint="see the reasons above")
         kept_ids = [ids[i] for i in kept]
         sets = tuple(space.read(kept_ids, number) for space in spaces)

@@ -229,7 +229,8 @@ class Session:
                 source, **reading.where(), kind=kind, digest_memo=memo, reporter=self.reporter
             )
             for split in splits.values():
-                _ = split.ids
+                if not split.items.far:
+                    _ = split.ids
         return splits
 
     def folder(self, name: str) -> Path | None:

@@ -43,6 +43,10 @@ class DataError(HeadstartError):
     """The data cannot be read, or is not what the task needs."""
 
 
+class UnreachableError(DataError):
+    """What holds the data refuses or does not answer. No item is to blame, and none is left out."""
+
+
 class BadFilesError(DataError):
     """Some items cannot be decoded. ``files`` lists all of them with the reason.
 

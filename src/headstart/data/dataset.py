@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -95,6 +95,15 @@ class Split:
             return self.items.checked(int(self.rows[i]))
         except UndecodableError as error:
             raise BadFilesError(((self.items.origin(int(self.rows[i])), str(error)),)) from error
+
+    def stretches(self) -> Iterator[Split]:
+        """Yield the split in parts, in order, each of which is best done before the next is read.
+
+        Contents elsewhere are then read once, to identify and to decode them. Of other contents it
+        is one part.
+        """
+        for indices in self.items.stretches(self.rows):
+            yield self if len(indices) == len(self) else self.take(indices)
 
     def take(self, indices: ArrayLike) -> Split:
         """Return the split of the items at ``indices`` (integers or a boolean mask), in order."""

@@ -15,7 +15,7 @@ import stat
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -23,10 +23,13 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.addresses import FarFile, is_address
+from headstart.core.errors import UnreachableError
 from headstart.core.fingerprints import fingerprint
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import format_bytes
 from headstart.data.content import Content, UndecodableError, digest
+from headstart.data.elsewhere import read_address_once
 from headstart.data.levels import ValueRange
 from headstart.data.names import composed
 
@@ -36,11 +39,14 @@ _CHUNK = 64  # items per task: small items cost less than handing one task to a 
 class DigestMemo(Protocol):
     """Remembers the digests of files that have not changed, so that they are not read again."""
 
-    def lookup(self, path: Path, /) -> str | None:
+    def lookup(self, path: Path | FarFile, /) -> str | None:
         """Return the digest of the file as it is now, or None if it is not known."""
 
-    def remember(self, path: Path, digest: str, /) -> None:
+    def remember(self, path: Path | FarFile, digest: str, /) -> None:
         """Keep the digest of the file as it is now."""
+
+    def flush(self) -> None:
+        """Write down what is kept so far."""
 
 
 class Items(ABC):
@@ -54,6 +60,9 @@ class Items(ABC):
 
     kind = ""
     """What the contents are, where that is known: ``image`` or ``text``."""
+
+    far = False
+    """Whether contents lie elsewhere, so that reading them twice is to be avoided."""
 
     def __init__(self, length: int) -> None:
         self._digests: list[str | None] = [None] * length
@@ -83,6 +92,8 @@ class Items(ABC):
         if known is None:
             try:
                 known = self._compute_digest(i)
+            except UnreachableError:
+                raise
             except Exception:  # decoding it says why, once for each item
                 known = fingerprint(f"unreadable\0{self.origin(i)}")
             self._digests[i] = known
@@ -116,6 +127,10 @@ class Items(ABC):
                     task.advance(chunk)
         return tuple(self.digest(int(i)) for i in rows)
 
+    def stretches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Yield the positions of ``rows``, in order, in parts that are best done one by one."""
+        yield np.arange(len(rows), dtype=np.int64)
+
     def _digest_chunk(self, chunk: list[int]) -> int:
         for i in chunk:
             self.digest(i)
@@ -145,6 +160,10 @@ class FileItems(Items):
     def content(self, i: int) -> bytes:
         """Read the file."""
         return read_file(self._paths[i])
+
+    def file(self, i: int) -> Path | None:
+        """Return the file of item ``i``."""
+        return self._paths[i]
 
     def origin(self, i: int) -> str:
         """Return the path, relative to the source where it is below it."""
@@ -182,10 +201,21 @@ class ArrowItems(Items):
             data: bytes | None = self._data[i].as_py()
             if data is not None:
                 return data
+        if (address := self._address(i)) is not None:
+            return read_address_once(address)
         path = self._path(i)
         if path is None:
             raise UndecodableError("the table has no image in this row")
         return read_file(path)
+
+    @property
+    def column(self) -> Any:
+        """The column of bytes; None where the table holds paths only."""
+        return self._data
+
+    def file(self, i: int) -> Path | None:
+        """Return the file that row ``i`` names; None where it names none."""
+        return self._path(i)
 
     def origin(self, i: int) -> str:
         """Return ``"train.parquet row 12"``, or the path where the table holds paths only."""
@@ -193,12 +223,14 @@ class ArrowItems(Items):
             return str(path)
         return f"{self._table} row {i}"
 
+    def _address(self, i: int) -> str | None:
+        text = self._paths[i].as_py() if self._paths is not None else None
+        return text if is_address(text) else None
+
     def _path(self, i: int) -> Path | None:
         text: str | None = self._paths[i].as_py() if self._paths is not None else None
-        if not text:
+        if not text or is_address(text):
             return None
-        if "://" in text:
-            raise UndecodableError("an address on the network, not a local file; download it first")
         # tables written on Windows name their files with backslashes
         return self._folder / (text if os.sep == "\\" else text.replace("\\", "/"))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.core.addresses import is_address
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import quoted
@@ -27,6 +28,8 @@ from headstart.data import (
 from headstart.data.assembly import assemble, assemble_test, assemble_training
 from headstart.data.dataset import Dataset, Split
 from headstart.data.decoding import ranged
+from headstart.data.far import tars
+from headstart.data.far.address import read_address
 from headstart.data.first_look import first_look
 from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.item_groups import groups_of_names
@@ -83,6 +86,10 @@ def load_data(
             - a map-style torch data set of pairs (image, label);
             - arrays ``(x, y)``, or ``{"train": (x, y), "test": (x, y)}``; the values may be torch
               data sets as well;
+            - an address that fsspec knows, of any of these: ``"s3://bucket/photos"``,
+              ``"https://host/train.parquet"``; contents are read where they lie;
+            - the path or address of a tar file of WebDataset, of a folder of them, or their names
+              in braces: ``"train-{000..009}.tar"``;
             - anything that a kind of your own accepts; see
               :func:`headstart.data.register_source`.
         image_column: a table's column of image bytes or paths; found by itself where
@@ -394,8 +401,20 @@ BUILT_IN: tuple[SourceKind, ...] = (
         objects.read_whole_torch_dataset,
     ),
     SourceKind(
+        "tar files in braces, such as train-{000..009}.tar", tars.is_tar_pattern,
+        tars.read_tar_pattern,
+    ),
+    SourceKind(
+        "an address such as s3://bucket/photos", lambda source, _: is_address(source),
+        lambda source, request: read_address(source, request, _read_plain),
+    ),
+    SourceKind(
         "a saved datasets.Dataset", lambda path, _: objects.is_saved_hub_dataset(path),
         objects.read_saved_hub_dataset, path=True,
+    ),
+    SourceKind(
+        "a .tar file of WebDataset or a folder of them", tars.holds_tars, tars.read_tar_path,
+        path=True,
     ),
     SourceKind(
         "a folder of text files", text_folders.holds_texts, text_folders.read_texts, path=True

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.core.fingerprints import fingerprint
 from headstart.data.content import Content, UndecodableError
 from headstart.data.dataset import Split
 from headstart.data.decoding import image_of, to_rgb
@@ -106,7 +107,13 @@ def look_at(split: Split) -> Look:
 
 
 def _sample(split: Split) -> list[int]:
-    """Return positions of up to 32 items, drawn by content: those of the smallest ids."""
+    """Return positions of up to 32 items, drawn by content: those of the smallest ids.
+
+    Where all would have to be fetched to be identified, they are drawn by name.
+    """
+    if split.items.far and "ids" not in vars(split):
+        drawn = sorted((fingerprint(name), i) for i, name in enumerate(split.origins))
+        return [i for _, i in drawn[:LOOKS]]
     first = {key: i for i, key in reversed(list(enumerate(split.ids)))}
     return [first[key] for key in sorted(first)[:LOOKS]]
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from headstart.core.arguments import Arguments
-from headstart.core.errors import BadFilesError, HeadstartError
+from headstart.core.errors import BadFilesError, HeadstartError, UnreachableError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.stages import Stages, stage
 from headstart.core.wording import count, quoted
@@ -242,6 +242,8 @@ class _Decoder:
                     found.append(self.inputs.sample(content, self.view, key))
                 for what in said:
                     self.remarks.setdefault(what, []).append(items.origin(row))
+            except UnreachableError:
+                raise
             except Exception as error:  # of a decoder or of the user's own items: one bad item
                 found.append(BadItem(i, items.origin(row), _reason(error)))
         return found

@@ -52,8 +52,8 @@ def read_table_file(path: Path, request: Request) -> Source:
     if test is None:
         return _divided(table, path.name, path.parent, request, path.stem)
     parts = {
-        "train": _part(table, path.name, path.parent, request),
-        "test": _part(read_table(test, request), test.name, test.parent, request),
+        "train": read_part(table, path.name, path.parent, request),
+        "test": read_part(read_table(test, request), test.name, test.parent, request),
     }
     return Source(path.stem, parts)
 
@@ -85,7 +85,7 @@ def read_table_folder(folder: Path, request: Request) -> Source:
     tables = {role: _concatenated(group, request) for role, group in shards.items()}
     like = _label_of(tables.get("train"), request)
     parts = {
-        role: _part(
+        role: read_part(
             table,
             _joint_name(shards[role]),
             folder,
@@ -168,7 +168,7 @@ def _shards(files: Sequence[Path], request: Request) -> dict[str, list[Path]]:
 def _divided(table: Any, name: str, folder: Path, request: Request, short: str) -> Source:
     """Divide a table by its split column, if it has one that makes sense."""
     if request.splits == "none":
-        return Source(short, {WHOLE: _part(table, name, folder, request)})
+        return Source(short, {WHOLE: read_part(table, name, folder, request)})
     taken = (request.image_column, request.label_column, request.group_column)
     column = columns.split_column(table, taken)
     if column is not None:
@@ -180,14 +180,14 @@ def _divided(table: Any, name: str, folder: Path, request: Request, short: str) 
             for role in sorted(found):
                 wanted = [value for value, r in kinds.items() if r == role]
                 rows = pc.is_in(values, value_set=pa.array(wanted).cast(values.type))
-                parts[role] = _part(table.filter(rows), f"{role} of {name}", folder, request)
+                parts[role] = read_part(table.filter(rows), f"{role} of {name}", folder, request)
             unused = [value for value, role in kinds.items() if role is None]
             notes = [f"Split by the column '{column}' of {name}."]
             if unused:
                 notes.append(f"Rows whose '{column}' is {quoted(unused, 5)} left out.")
             return Source(short, parts, notes=tuple(notes))
     return _divided_by_paths(table, name, folder, request, short) or Source(
-        short, {WHOLE: _part(table, name, folder, request)}
+        short, {WHOLE: read_part(table, name, folder, request)}
     )
 
 
@@ -226,7 +226,7 @@ def _divided_by_paths(
     return Source(
         short,
         {
-            role: _part(table.take(i), f"{role} of {name}", folder, request)
+            role: read_part(table.take(i), f"{role} of {name}", folder, request)
             for role, i in rows.items()
         },
         notes=tuple(notes),
@@ -281,7 +281,7 @@ def read_images_with_table(
         tables.append(table)
     name = files[0].relative_to(root).as_posix()
     joined = tables[0] if len(tables) == 1 else _joined(tables, [f.name for f in files])
-    part = _part(joined, name, folder, request)
+    part = read_part(joined, name, folder, request)
     held = sum(f.suffix.lower() in IMAGE_SUFFIXES for f in survey([folder])[0].files)
     notes = [f"The labels of '{folder.name}' are those of {name}."]
     if held > len(part.items):
@@ -314,7 +314,7 @@ def _joined(tables: Sequence[Any], names: Sequence[str]) -> Any:
         ) from error
 
 
-def _part(
+def read_part(
     table: Any, name: str, folder: Path, request: Request, *, like: str | None = None
 ) -> Part:
     """Read the items and labels of a table.

@@ -159,7 +159,7 @@ class Extractor:
         feed = Feed(reader, self._device, self.stages)
         try:
             for batch in feed:
-                with self.stages("model"), self._alone():
+                with self.stages("model"):
                     arguments = batch.arguments()
                 for part, rows in self._batch(arguments, shape, count):
                     yield FeatureRows(batch.indices[part], rows)
@@ -290,21 +290,6 @@ class Extractor:
                 self._forward, self.plan = self._trial.as_written()
                 outputs = self._forward(inputs.filled(shape))
             return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep torch to one thread on the CPU, for what little is done outside the network.
-
-        Its other threads wait for more work by spinning, and take the processors from decoders
-        and from engines with threads of their own: a fifth of the time of small images.
-        """
-        threads = torch.get_num_threads()
-        if self._device.type == "cpu":
-            _set_threads(1)
-        try:
-            yield
-        finally:
-            _set_threads(threads)
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:

@@ -17,8 +17,10 @@ from typing import Any
 
 import xxhash
 
+from headstart.core.addresses import FarFile
 from headstart.core.errors import StoreError
 from headstart.core.files import share
+from headstart.core.fingerprints import sha256
 from headstart.store.database import Database
 from headstart.store.layout import is_hex32
 
@@ -89,7 +91,7 @@ class Memo:
         with contextlib.suppress(Exception):
             self.close()
 
-    def lookup(self, file: Path | str) -> str | None:
+    def lookup(self, file: Path | str | FarFile) -> str | None:
         """Return the digest of an unchanged file; None if the file is unknown, changed or gone."""
         try:
             key, stamp = _identity(file)
@@ -103,11 +105,11 @@ class Memo:
             self._used = True
         return found[1]
 
-    def remember(self, file: Path | str, digest: str) -> None:
+    def remember(self, file: Path | str | FarFile, digest: str) -> None:
         """Remember the digest of a file that was just hashed.
 
         Args:
-            file: the file.
+            file: the file; one that lies elsewhere is known by its address and version.
             digest: 32 lowercase hexadecimal characters.
         """
         try:
@@ -237,7 +239,10 @@ def _sum(key: bytes, stamp: _Stamp, digest: str) -> str:
     return str(xxhash.xxh3_128(key + b"\0" + numbers.encode()).hexdigest())
 
 
-def _identity(file: Path | str) -> tuple[bytes, _Stamp]:
+def _identity(file: Path | str | FarFile) -> tuple[bytes, _Stamp]:
+    if isinstance(file, FarFile):
+        version = int(sha256(file.version)[:15], 16)
+        return os.fsencode(file.address), _Stamp(file.size, 0, 0, version)
     path = os.path.abspath(file)  # noqa: PTH100 (resolve() would ask the disk about every part)
     found = os.stat(path)  # noqa: PTH116
     # As bytes, since a name on disk need not be text.

@@ -20,7 +20,8 @@ from typing import Any
 
 import xxhash
 
-from headstart.core.errors import MissingExtraError, StoreError
+from headstart.core.addresses import open_file_system
+from headstart.core.errors import StoreError
 from headstart.core.files import (
     locked_temporary,
     replacing,
@@ -63,7 +64,9 @@ class Remote:
         self.url = url
         self.options = dict(options or {})
         self._layout, self._description = layout, description
-        self._files, root = open_file_system(url, self.options)
+        self._files, root = open_file_system(
+            url, self.options, what="a remote store", kind=StoreError
+        )
         self._root = f"{root.rstrip('/')}/{layout.key}"
         self._described = False
 
@@ -232,28 +235,6 @@ class Remote:
                 f"cannot {doing} in {self.url}: {reason}",
                 hint="check the URL, network and permissions; what is committed stays",
             ) from error
-
-
-def open_file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL and the path in it.
-
-    Raises:
-        MissingExtraError: a package is not installed.
-        StoreError: the URL has an unknown protocol.
-    """
-    try:
-        import fsspec
-    except ImportError:
-        raise MissingExtraError("fsspec", "remote", "a remote store") from None
-    try:
-        files, path = fsspec.core.url_to_fs(url, **options)
-    except ImportError as error:
-        package = "s3fs" if url.startswith("s3") else str(error).split()[-1].strip("'\".")
-        extra = "s3" if package == "s3fs" else "remote"
-        raise MissingExtraError(package, extra, f"a remote store at {url}") from error
-    except ValueError as error:
-        raise StoreError(f"'{url}' is not the URL of a remote store: {error}") from error
-    return files, str(path)
 
 
 def put_if_absent(files: Any, path: str, data: bytes) -> bool:

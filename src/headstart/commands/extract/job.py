@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from headstart.backbones import AUTO, choose, misfit
+from headstart.backbones import AUTO, Backbone, choose, misfit
 from headstart.commands.embedding import load_backbone
 from headstart.commands.extract.options import EXTRACT, ExtractConfig
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
-from headstart.core.errors import BadFilesError, ConfigError
+from headstart.core.errors import BadFilesError, ConfigError, DataError
 from headstart.core.records import CacheUse
 from headstart.core.wording import clean, count, format_seconds
 from headstart.data import Split
+from headstart.data.far.tars import one_by_one
 from headstart.extraction import Extractor
 from headstart.runners.help import crew_of
 from headstart.runners.table import Crew
@@ -95,41 +96,106 @@ def extract_features(
     session = Session(run)
     if crew is not None:
         session.cache.crew = crew_of(crew)
-    splits, network = _open(session, data, reading, spec)
+    sources = one_by_one(data) if crew is None and session.cache.crew is None else [data]
+    splits, network = _open(session, sources[0], reading, spec)
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     parts = [split for split in splits.values() if len(split)]
     settings = session.settle_precision((network,), parts)
-    use, left_out = CacheUse(0, 0), 0
-    unreadable: list[tuple[str, str]] = []
     clock = session.clock
     with clock("extract"), Extractor((network,), settings, session.cache.plans()) as extractor:
-        session.cache.help(extractor, parts, reporter=session.reporter)
-        for split in parts:
-            try:
-                found = session.cache.features(
-                    extractor, split, on_bad=session.run.on_bad, reporter=session.reporter
-                )
-            except BadFilesError as error:
-                unreadable += error.files
-                continue
-            use, left_out = use + found.use, left_out + len(split) - len(found.kept)
+        if session.cache.crew is not None:
+            session.cache.help(extractor, parts, reporter=session.reporter)
+        total = _extract(
+            session, extractor, _in_turn(session, parts, sources[1:], reading, network)
+        )
         if extractor.done:
             session.throughput = extractor.throughput()
     session.say_what_binds(network.inputs.unit)
-    if unreadable:
-        raise BadFilesError(
-            tuple(dict(unreadable).items()), hint="leave them out with on_bad='skip'"
-        )
+    total.check()
     return Extracted(
         network.name,
         session.cache.address,
         session.cache.space(network, settings).key,
         network.feature_shape(),
-        sum(map(len, parts)),
-        left_out,
-        use,
+        total.items,
+        total.left_out,
+        total.use,
         clock.seconds()["extract"],
     )
+
+
+@dataclass
+class _Total:
+    """What was extracted so far.
+
+    Attributes:
+        items, left_out: how many there were, and how many cannot be read.
+        use: rows found and rows computed.
+        unreadable: pairs of (where, why), where bad items are an error.
+    """
+
+    items: int = 0
+    left_out: int = 0
+    use: CacheUse = field(default_factory=lambda: CacheUse(0, 0))
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Refuse items that cannot be read, where that was not allowed, or where all are."""
+        if self.unreadable:
+            raise BadFilesError(
+                tuple(dict(self.unreadable).items()), hint="leave them out with on_bad='skip'"
+            )
+        if self.items and self.left_out == self.items:
+            raise DataError("no item of the data can be read", hint="see the reasons above")
+
+
+def _extract(session: Session, extractor: Extractor, splits: Iterable[Split]) -> _Total:
+    """Extract splits one after the other."""
+    total = _Total()
+    for split in splits:
+        total.items += len(split)
+        try:
+            found = session.cache.features(
+                extractor,
+                split,
+                on_bad=session.run.on_bad,
+                empty=True,
+                reporter=session.reporter,
+            )
+        except BadFilesError as error:
+            total.unreadable += error.files
+            continue
+        total.use += found.use
+        total.left_out += len(split) - len(found.kept)
+    return total
+
+
+def _in_turn(
+    session: Session,
+    parts: Sequence[Split],
+    sources: Sequence[Any],
+    reading: ReadOptions,
+    network: Backbone,
+) -> Iterator[Split]:
+    """Yield what is extracted, as it is read best: what lies elsewhere once, part by part.
+
+    Args:
+        session: of the command.
+        parts: the splits that are open.
+        sources: further ones, each opened when it is its turn.
+        reading: how to read them.
+        network: that takes the items.
+    """
+    for split in parts:
+        if session.cache.crew is None:
+            yield from split.stretches()
+        else:
+            yield split
+    for source in sources:
+        found = session.open_parts(source, reading, kind=network.inputs.kind)
+        yield from _in_turn(
+            session, [one for one in found.values() if len(one)], (), reading, network
+        )
 
 
 def _crew(config: ExtractConfig, run: RunOptions) -> Crew | None:
