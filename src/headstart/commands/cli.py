@@ -28,6 +28,7 @@ from headstart.commands.finetune.command import finetune
 from headstart.commands.fit.command import fit
 from headstart.commands.predict.command import evaluate, predict
 from headstart.commands.push.command import push
+from headstart.commands.serve.command import serve
 from headstart.commands.signals import EndedBySignal, end_on_signals
 from headstart.commands.sweep.command import sweep
 from headstart.commands.update.command import update
@@ -65,6 +66,7 @@ app.command()(fit)
 app.command()(extract)
 app.command()(predict)
 app.command()(evaluate)
+app.command()(serve)
 app.command()(update)
 app.command()(export)
 app.command()(card)

@@ -173,6 +173,26 @@ class Extractor:
         if task is not None:
             task.advance(len(reader.bad))
 
+    def run(self, batch: Arguments) -> tuple[NDArray[np.float32], ...]:
+        """Compute features of a batch that has been read already, as a service has it.
+
+        An engine that is made for one shape gets full batches, and the surplus is dropped; texts
+        come with the longest first.
+
+        Args:
+            batch: what the network is called with.
+
+        Returns:
+            For every cut ``(n, ...) float32``, in the order of the batch.
+
+        Raises:
+            BackboneError: as for :meth:`rows`, on the first batch.
+        """
+        shape = len(batch) if self._any_shape else self.settings.batch_size
+        count = max(self.ahead, len(batch))
+        parts = [rows for _, rows in self._batch(batch.to(self._device), shape, count)]
+        return tuple(np.concatenate(blocks) for blocks in zip(*parts, strict=True))
+
     def throughput(self) -> Throughput:
         """Return what the stages could do, each alone."""
         return Throughput.of(self.stages, self.done, self.settings.workers or default_workers())

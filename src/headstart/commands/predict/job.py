@@ -27,16 +27,21 @@ from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.task_report import joined, said_of, task_columns
 from headstart.commands.training_items import near_copies_note, new_items
+from headstart.core.cards import Card, Grid, Shown
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import CacheUse
+from headstart.core.wording import count
 from headstart.data import BadItem, Split
 from headstart.data.table_columns import encoded_columns
 from headstart.evaluation import most_likely
 from headstart.heads import Head
 
+_SHOWN, _COLUMNS = 12, 8
+"""Rows and columns of predictions that a notebook shows."""
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictions(Shown):
     """What a head predicts for some items, in the order of the input.
 
     Attributes:
@@ -61,6 +66,21 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.origins)
+
+    def card(self) -> Card:
+        """Return what there is to see: the first rows of the table."""
+        facts: list[tuple[str, str | int]] = [("task", self.task)]
+        if self.bad:
+            facts.append(("left out", f"{count(len(self.bad), 'item')} that cannot be read"))
+        grids: tuple[Grid, ...] = ()
+        if isinstance(self.probabilities, np.ndarray) and len(self):
+            few = dataclasses.replace(
+                self, origins=self.origins[:_SHOWN], probabilities=self.probabilities[:_SHOWN]
+            )
+            table = dict(list(few.columns(2).items())[:_COLUMNS])
+            header = tuple(name.replace("_", " ") for name in table)
+            grids = (Grid(header, tuple(zip(*table.values(), strict=True)), "", len(self)),)
+        return Card("Predictions", count(len(self), "item"), tuple(facts), grids)
 
     @property
     def task(self) -> str:
@@ -272,16 +292,35 @@ def predicted(model: RunPredictor, split: Split, session: Session) -> Prediction
     if model.columns:
         rows = joined_rows(found.rows, table[found.kept])
     with session.clock("predict"):
-        probabilities = outputs_of(model.head, rows)
-    return Predictions(
-        origins=tuple(split.origins[i] for i in found.kept),
-        classes=model.classes,
-        probabilities=probabilities,
-        bad=found.bad,
-        cache=found.use,
-        head=model.head,
-        seconds=session.clock.seconds(),
+        made = predictions_of(model, rows, tuple(split.origins[i] for i in found.kept))
+    return dataclasses.replace(
+        made, bad=found.bad, cache=found.use, seconds=session.clock.seconds()
     )
 
 
-__all__ = ["EvaluateConfig", "PredictConfig", "Predictions", "evaluate", "predict"]
+def predictions_of(model: RunPredictor, rows: Any, origins: tuple[str, ...]) -> Predictions:
+    """Return what a run says of features.
+
+    Args:
+        model: the run.
+        rows: ``(n, d)``, with the columns of a table behind them where the run joins some.
+        origins: where each item is found.
+    """
+    return Predictions(
+        origins=origins,
+        classes=model.classes,
+        probabilities=outputs_of(model.head, rows),
+        bad=(),
+        cache=CacheUse(0, 0),
+        head=model.head,
+    )
+
+
+__all__ = [
+    "EvaluateConfig",
+    "PredictConfig",
+    "Predictions",
+    "evaluate",
+    "predict",
+    "predictions_of",
+]
