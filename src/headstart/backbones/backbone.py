@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from headstart.backbones.family import NOTHING_STATED, About
 from headstart.core.arguments import Arguments
+from headstart.core.cards import Card, Shown
 from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import fingerprint
 from headstart.data.inputs import Inputs
@@ -67,8 +68,8 @@ class Layer:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Backbone:
+@dataclass(frozen=True, eq=False, repr=False)
+class Backbone(Shown):
     """A pre-trained network that turns items into features.
 
     Attributes:
@@ -310,6 +311,20 @@ class Backbone:
             return self._recalled.shape
         with torch.no_grad(), evaluation_mode(self.module):
             return tuple(self.features(self.probe()).shape[1:])
+
+    def card(self) -> Card:
+        """Return what there is to see; a network that is not built yet stays so."""
+        known, built = self._recalled, "module" in self.__dict__
+        facts: list[tuple[str, str | int | None]] = [("takes", self.inputs.extent)]
+        if self.layer is not None:
+            facts.append(("layer", self.layer))
+        if self.pooling != "none":
+            facts.append(("pooling", self.pooling))
+        if known is not None:
+            facts.append(("a row", " × ".join(map(str, known.shape)) + " features"))
+        if built:
+            facts.append(("parameters", sum(each.numel() for each in self.module.parameters())))
+        return Card("Backbone", self.name, tuple(facts), (), self.notes)
 
     def parameter_count(self) -> int:
         """Return the number of parameters up to the layer."""

@@ -26,12 +26,14 @@ from headstart.commands.hands_on import HandsOn
 from headstart.commands.invocation import Commands
 from headstart.commands.kept_rows import KeptRows
 from headstart.commands.run_description import FORMAT, check_files, guarded, read_description
+from headstart.commands.run_methods import RunMethods, memory_facts, run_card
 from headstart.commands.run_place import RUN, whole_run
 from headstart.commands.scoring import AnyEvaluation
 from headstart.commands.settings import BackboneLike, BackboneSpec
 from headstart.commands.training_items import Ids, describe_training_items, read_training_items
 from headstart.commands.trust import Named, read_files
 from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
+from headstart.core.cards import Card
 from headstart.core.errors import DataError, HeadError, HeadstartError
 from headstart.core.files import own_file
 from headstart.core.fingerprints import canonical_json, fingerprint, sha256
@@ -62,8 +64,8 @@ _ATTEMPTS = 3
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow", "pyarrow")
 
 
-@dataclass(frozen=True, eq=False)
-class Run(HandsOn):
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(RunMethods, HandsOn):
     """The outcome of ``fit``, ``sweep`` or ``finetune``.
 
     Attributes:
@@ -119,6 +121,12 @@ class Run(HandsOn):
     rows: KeptRows | None = field(default=None, repr=False)
     columns: Encodings = ()
     extraction: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def card(self) -> Card:
+        """Return what there is to see: scores, classes, items, where it is."""
+        layer = self.backbone.layer
+        name = self.backbone.name if layer is None else f"{self.backbone.name} up to {layer}"
+        return run_card(self, name, self.evaluation, memory_facts(self))
 
     @property
     def accuracy(self) -> float:
@@ -197,7 +205,7 @@ class Run(HandsOn):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SavedRun(HandsOn):
+class SavedRun(RunMethods, HandsOn):
     """What ``predict`` and ``evaluate`` need of a run folder.
 
     Attributes:
@@ -242,6 +250,14 @@ class SavedRun(HandsOn):
             f"SavedRun('{clean(self.folder)}': {self.head.kind} head on {self.backbone_name},"
             f" {count(len(self.classes), 'class', 'classes')}: {named})"
         )
+
+    def card(self) -> Card:
+        """Return what there is to see; a folder without readable scores shows none."""
+        try:
+            evaluation = self.evaluation
+        except DataError:
+            evaluation = None
+        return run_card(self, self.backbone_name, evaluation, ())
 
     @property
     def backbone_name(self) -> str:

@@ -14,8 +14,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headstart.core.terminal import console, say
+from headstart.core.terminal import console, harmless, say
 from headstart.core.wording import clean, columns, count, format_seconds, shorten, singular
+
+_NOTEBOOK_WIDTH = 88
+"""Columns of a line in a notebook, which does not say how wide it is."""
+_NOTEBOOK_SECONDS = 0.25
+"""Between two updates there: each is a message to the browser."""
 
 
 class Progress(Protocol):
@@ -272,13 +277,66 @@ class _Line:
         yield Text(text, no_wrap=True, overflow="ellipsis", end="")
 
 
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook. Nothing is imported to find out."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else getattr(ipython, "get_ipython", lambda: None)()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+class NotebookReporter:
+    """Notes as output of the cell, and a line of progress for each piece of work."""
+
+    def note(self, text: str) -> None:
+        """Print the note as one line; standard error would look like a failure."""
+        say(text)
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str) -> Iterator[Progress]:
+        """Show name, bar, count, rate and remaining time, and keep the last line."""
+        task = _ShownTask(name, total, unit)
+        try:
+            yield task
+        finally:
+            task.show()
+
+
+class _ShownTask(_Counting):
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        super().__init__(name, total, unit)
+        self._handle: Any = None
+        self._next = 0.0
+        self.show()
+
+    def advance(self, count: int = 1) -> None:
+        super().advance(count)
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _NOTEBOOK_SECONDS
+            self.show()
+
+    def show(self) -> None:
+        """Write the line, or write it anew."""
+        import IPython.display
+
+        shown = {"text/plain": harmless(self.tick().line(_NOTEBOOK_WIDTH))}
+        if self._handle is None:
+            show: Any = IPython.display.display  # untyped
+            self._handle = show(shown, raw=True, display_id=True)
+        else:
+            self._handle.update(shown, raw=True)
+
+
 def console_reporter() -> Reporter:
     """Return the reporter for standard error: live on a terminal, plain lines elsewhere.
 
+    The kernel of a notebook shows notes and a line of progress in the output of the cell.
     Elsewhere is also a terminal that cannot move its cursor (``TERM=dumb``), and where there is no
     standard error at all nothing is reported.
     """
     if sys.stderr is None:
         return SilentReporter()
+    if in_notebook():
+        return NotebookReporter()
     live = sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
     return RichReporter() if live else PlainReporter()

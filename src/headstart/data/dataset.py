@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from headstart.core.cards import Card, Grid, Shown
 from headstart.core.errors import BadFilesError, DataError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.wording import count, quoted
+from headstart.core.wording import count, listed, quoted
 from headstart.data.content import Content, UndecodableError
 from headstart.data.items import Items
 from headstart.data.names import composed, look_alikes
@@ -22,8 +23,8 @@ UNLABELLED = -1
 """The label of an item whose class is not known."""
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
+@dataclass(frozen=True, eq=False, repr=False)
+class Split(Shown):
     """Items in an order, with labels.
 
     Attributes:
@@ -54,6 +55,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def card(self) -> Card:
+        """Return what there is to see: how many items of which classes."""
+        grids: tuple[Grid, ...] = ()
+        if self.classes and self.targets is None:
+            held = np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
+            rows = tuple(zip(self.classes[:_SHOWN], held[:_SHOWN].tolist(), strict=False))
+            grids = (Grid(("class", "items"), rows, total=len(self.classes)),)
+        facts = () if not self.classes else (_names(self),)
+        return Card("Split", _counted(self), facts, grids)
 
     @property
     def y(self) -> NDArray[Any]:
@@ -175,8 +186,25 @@ class Split:
         return dataclasses.replace(self, targets=targets, classes=tuple(outputs))
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+_SHOWN = 12
+"""Classes of a split that are shown with their number of items."""
+
+
+def _counted(split: Split) -> str:
+    unit = {"image": "image", "text": "text"}.get(split.items.kind or "", "item")
+    labelled = bool(split.classes) and split.targets is None and bool((split.labels >= 0).all())
+    bare = "" if split.targets is not None or labelled else ", not all labelled"
+    return count(len(split), unit) + (bare if split.classes else ", without labels")
+
+
+def _names(split: Split) -> tuple[str, str]:
+    """Return the classes, labels or targets, as a fact."""
+    many = {"multi-label": "labels", "regression": "targets"}.get(split.task, "classes")
+    return many, f"{len(split.classes):,}: {listed(split.classes, 5)}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Shown):
     """The splits of one source, sharing one list of classes.
 
     Attributes:
@@ -194,6 +222,16 @@ class Dataset:
     splits: Mapping[str, Split]
     notes: tuple[str, ...] = ()
     test_drawn: bool = False
+
+    def card(self) -> Card:
+        """Return what there is to see: the splits and the classes."""
+        some = next(iter(self.splits.values()), None)
+        facts = (("task", self.task), _names(some)) if some is not None else ()
+        rows = tuple(
+            (f"{name} (drawn)" if name == "test" and self.test_drawn else name, len(split))
+            for name, split in self.splits.items()
+        )
+        return Card("Dataset", self.name, facts, (Grid(("split", "items"), rows),), self.notes)
 
     @property
     def train(self) -> Split:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from headstart.backbones import Backbone, features_of
 from headstart.core.arguments import Arguments
+from headstart.core.cards import Card, Shown
 from headstart.core.errors import BackboneError
 from headstart.core.records import Precision
 from headstart.core.wording import format_seconds
@@ -55,8 +56,8 @@ class Memory(Protocol):
         """Remember values; what cannot be kept is forgotten."""
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """How a network runs in this job.
 
     Attributes:
@@ -72,6 +73,16 @@ class Plan:
     batch_size: int
     threads: int
     reason: str = ""
+
+    def card(self) -> Card:
+        """Return what there is to see."""
+        facts = (
+            ("precision", self.precision),
+            ("batches of", self.batch_size),
+            ("threads", self.threads),
+        )
+        why = (("because", self.reason),) if self.reason else ()
+        return Card("Plan of an extraction", f"engine '{self.engine}'", (*facts, *why))
 
     def __str__(self) -> str:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headstart.core.cards import Card, Grid, Shown
+from headstart.core.wording import format_bytes, format_seconds, listed
+
 
 @dataclass(frozen=True)
 class PlannedGroup:
@@ -116,8 +119,8 @@ class PlannedStage:
         return self.seconds_storing + self.epochs * self.seconds_per_epoch
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """What a fine-tuning will do.
 
     Attributes:
@@ -137,6 +140,29 @@ class Plan:
     bytes_free: int
     notes: tuple[str, ...] = ()
     unit: str = "items"
+
+    def card(self) -> Card:
+        """Return what there is to see: one line a stage."""
+        facts = (
+            ("training items", self.n_train),
+            ("validation items", self.n_validation),
+            ("expected time", format_seconds(self.seconds)),
+        )
+        header = ("stage", "trains", "parameters", "epochs", "from", "expected time", "memory")
+        rows = tuple(
+            (
+                stage.name,
+                listed(stage.groups, 4),
+                stage.trainable,
+                stage.epochs,
+                "stored rows" if stage.cut is not None and stage.cut.read else self.unit,
+                format_seconds(stage.seconds),
+                format_bytes(stage.memory),
+            )
+            for stage in self.stages
+        )
+        title = f"recipe '{self.recipe}', from {self.start}"
+        return Card("Plan of a fine-tuning", title, facts, (Grid(header, rows),), self.notes)
 
     @property
     def seconds(self) -> float:

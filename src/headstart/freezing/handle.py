@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from headstart.core.cards import Card
 from headstart.core.errors import FreezeError
 from headstart.core.wording import quoted
 from headstart.freezing import checkpoint, hold
@@ -81,6 +83,14 @@ class FreezeHandle:
         """
         contracting.remove(self.model, self._contract())
         checkpoint.unhook(self.model)
+
+    def card(self) -> Card:
+        """Return what there is to see: the plan."""
+        made = self.plan.card()
+        return dataclasses.replace(made, kind="Frozen", title=type(self.model).__name__)
+
+    def _repr_html_(self) -> str:
+        return self.card().html()
 
     def __repr__(self) -> str:
         return f"FreezeHandle of {type(self.model).__name__}\n{self.plan}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from headstart.core.cards import Card, Grid, Shown
 from headstart.core.wording import quoted
 from headstart.freezing.conflicts import conflicts
 from headstart.freezing.governance import (
@@ -75,8 +76,8 @@ class PlanRow:
         return "trains" if self.trainable == self.parameters else "trains in part"
 
 
-@dataclass(frozen=True)
-class FreezePlan:
+@dataclass(frozen=True, repr=False)
+class FreezePlan(Shown):
     """What :func:`headstart.freeze` does, or would do.
 
     Attributes:
@@ -97,6 +98,23 @@ class FreezePlan:
     def regions(self) -> dict[str, FreezePolicy]:
         """The parts and their policies: a mapping that reproduces this plan."""
         return {row.part: row.policy for row in self.rows}
+
+    def card(self) -> Card:
+        """Return what there is to see: one line a part."""
+        header = ("part", "policy", "parameters", "trainable", "norms", "chance", "state")
+        rows = tuple(
+            (
+                row.part or "(model)",
+                str(row.policy).split(":")[0],
+                row.parameters,
+                row.trainable,
+                row.norms,
+                row.chance,
+                row.state,
+            )
+            for row in self.rows
+        )
+        return Card("Plan of a freeze", "", (), (Grid(header, rows),), self.notes)
 
     def __str__(self) -> str:
         head = ("part", "policy", "parameters", "trainable", "batch-norm source", "chance", "state")

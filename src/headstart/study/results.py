@@ -9,7 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.core.cards import Card, Grid, Shown
 from headstart.core.records import CacheUse, Curve, Score, to_plain
+from headstart.core.wording import format_number, format_percent
 from headstart.data import Split
 from headstart.evaluation import Difference
 from headstart.freezing import LayerDrift
@@ -260,8 +262,22 @@ class Tested:
         return found
 
 
-@dataclass(frozen=True)
-class Comparison:
+def _figures(one: Outcome) -> tuple[str, str, str, str]:
+    """Return accuracy, interval, difference from the reference and its p-value in words."""
+    interval, apart = one.accuracy.interval, one.difference
+    bounds = "–"
+    if interval is not None:
+        bounds = f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
+    return (
+        format_percent(one.accuracy.value),
+        bounds,
+        "–" if apart is None else f"{100 * apart.value:+.1f} points",
+        "–" if apart is None or apart.p_holm is None else format_number(apart.p_holm),
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """A finished study.
 
     Attributes:
@@ -297,6 +313,19 @@ class Comparison:
     cache: CacheUse
     resumed: int
     tested: Tested = field(compare=False, repr=False)
+
+    def card(self) -> Card:
+        """Return what there is to see: one line a configuration, and what to use."""
+        known = self.evidence
+        rows = tuple((one.name, *_figures(one)) for one in known.outcomes)
+        header = ("configuration", "accuracy", "95 % interval", "difference", "p (Holm)")
+        facts = (
+            ("data", f"{known.data}, {known.n_train:,} training and {known.n_test:,} test items"),
+            ("reference", known.reference),
+            ("advice", self.recommendation.text),
+        )
+        findings = tuple(f"{one.level}: {one.text}" for one in self.findings)
+        return Card("Comparison", known.backbone, facts, (Grid(header, rows),), findings)
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from headstart.core.cards import Card, Grid, Shown
 from headstart.core.records import Score
 from headstart.core.wording import count as counted
 from headstart.finetuning.gradients import RelativeGradient
@@ -38,8 +39,8 @@ class Indicator:
     recipe: str | None = None
 
 
-@dataclass(frozen=True)
-class Advice:
+@dataclass(frozen=True, repr=False)
+class Advice(Shown):
     """Indicators and what follows from them.
 
     Attributes:
@@ -67,6 +68,13 @@ class Advice:
     command: str
     commands: tuple[str, ...]
     seconds: float
+
+    def card(self) -> Card:
+        """Return what there is to see: the verdict, and the evidence for it."""
+        rows = tuple((each.name, each.value, each.leaning) for each in self.indicators)
+        facts = (("next", self.command),) if self.command else ()
+        grid = Grid(("indicator", "measured", "leans to"), rows)
+        return Card("Advice", self.verdict, facts, (grid,))
 
 
 def trial_indicator(difference: Score, epochs: int) -> Indicator:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from headstart.commands.invocation import Commands
+from headstart.core.cards import Card, Grid, Shown
 from headstart.core.records import Score, to_plain
+from headstart.core.wording import clean, format_percent
 from headstart.heads import LabelBudget
 from headstart.report.text import format_few
 
@@ -40,8 +42,8 @@ class Doubt:
     probability: float
 
 
-@dataclass(frozen=True, eq=False)
-class Examination:
+@dataclass(frozen=True, eq=False, repr=False)
+class Examination(Shown):
     """What the features say about a data set.
 
     Attributes:
@@ -62,6 +64,29 @@ class Examination:
     notes: tuple[str, ...] = ()
     folder: Path | None = None
     commands: Commands = field(default=Commands())
+
+    def card(self) -> Card:
+        """Return what there is to see: what labels give, and the items to look at."""
+        points = zip(self.budget.shots, self.budget.scores, strict=True)
+        facts: list[tuple[str, str]] = [
+            (f"with {shots:,} a class", format_percent(score.value)) for shots, score in points
+        ]
+        doubts = tuple((d.item, d.label, d.suggested, d.probability) for d in self.doubts[:12])
+        copies = tuple((c.test, c.train, c.similarity) for c in self.near_copies[:12])
+        found = (
+            (("item", "label", "looks like", "probability"), doubts, "doubtful labels"),
+            (("test item", "training item", "cosine"), copies, "near copies"),
+        )
+        totals = (len(self.doubts), len(self.near_copies))
+        grids = tuple(
+            Grid(header, rows, caption, total)
+            for (header, rows, caption), total in zip(found, totals, strict=True)
+            if rows
+        )
+        if self.folder is not None:
+            facts.append(("folder", clean(self.folder)))
+        title = f"{self.n_train:,} training and {self.n_test:,} test items"
+        return Card("Examination", title, tuple(facts), grids, self.notes)
 
     def plain(self) -> dict[str, Any]:
         """Return everything in plain values, for ``examination.json``."""
