@@ -37,6 +37,7 @@ from headstart.data.reading import (
 )
 from headstart.data.source import Part, Request, Source, SourceKind, register_source
 from headstart.data.texts import Texts
+from headstart.data.transforms import TransformView, transform_views
 from headstart.data.views import (
     STANDARD,
     ColourJitter,
@@ -73,6 +74,7 @@ __all__ = [
     "SourceKind",
     "Split",
     "Texts",
+    "TransformView",
     "UndecodableError",
     "Variant",
     "View",
@@ -89,5 +91,6 @@ __all__ = [
     "register_inputs",
     "register_source",
     "settle_bad_items",
+    "transform_views",
     "unreadable",
 ]

@@ -12,7 +12,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from headstart.data.inputs import (
 )
 from headstart.data.items import Items
 from headstart.data.resampling import placed, resize
-from headstart.data.views import View, numbered_views
+from headstart.data.views import ImageView, View, numbered_views
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Split
@@ -111,8 +111,7 @@ class Preprocessing(Inputs):
             if view is None:
                 pixels = self.geometry(image)
             else:
-                assert isinstance(view, View)
-                pixels = view.geometry(image, key, self)
+                pixels = cast(ImageView, view).geometry(image, key, self)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def collate(self, samples: Sequence[NDArray[np.uint8]]) -> Arguments:

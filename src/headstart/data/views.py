@@ -186,6 +186,22 @@ class Preprocessing(Protocol):
         """Resize and crop an image without augmentation."""
 
 
+class ImageView(Protocol):
+    """A numbered augmentation of images."""
+
+    @property
+    def number(self) -> int:
+        """0 is the image without augmentation."""
+
+    def geometry(
+        self, image: Image.Image, key: str, preprocessing: Preprocessing
+    ) -> NDArray[np.uint8]:
+        """Return this view of one item, ``(h, w, 3) uint8``, at the network's input size."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the pixels."""
+
+
 @dataclass(frozen=True)
 class View:
     """One numbered augmentation of every item.

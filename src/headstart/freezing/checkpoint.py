@@ -45,6 +45,19 @@ class SavedContract:
         return {"version": _VERSION, "regions": regions, "digests": dict(self.digests)}
 
     @classmethod
+    def of(cls, root: nn.Module) -> SavedContract:
+        """Return the contract on a module as a checkpoint has it.
+
+        Raises:
+            FreezeError: there is none.
+        """
+        contract = contract_on(root)
+        if contract is None:
+            raise FreezeError("the contract on this model was released", hint="freeze it again")
+        digests = {name: before.digest for name, before in contract.records.items()}
+        return cls(contract.plan.regions, digests)
+
+    @classmethod
     def from_plain(cls, value: Any) -> SavedContract:
         """Parse what :meth:`to_plain` returned.
 
@@ -133,10 +146,8 @@ def adopt(root: nn.Module, saved: SavedContract) -> None:
 
 
 def _write(module: nn.Module, _state: Any, _prefix: str, local_metadata: dict[str, Any]) -> None:
-    contract = contract_on(module)
-    if contract is not None:
-        digests = {name: before.digest for name, before in contract.records.items()}
-        local_metadata[_KEY] = SavedContract(contract.plan.regions, digests).to_plain()
+    if contract_on(module) is not None:
+        local_metadata[_KEY] = SavedContract.of(module).to_plain()
 
 
 def _note(
