@@ -540,7 +540,7 @@ def test_a_recipe_and_a_logger_are_at_once_in_the_help() -> None:
     code = textwrap.dedent(
         """
         import sys
-        from headstart.commands.finetune.loggers import LoggerKind, register_logger
+        from headstart.commands.loggers import LoggerKind, register_logger
         from headstart.finetuning import Recipe, Stage, register_recipe
         register_recipe(Recipe("half", (Stage("s"),)), "half a recipe")
         register_logger(LoggerKind("papyrus", (), None))

@@ -1,4 +1,4 @@
-"""Loggers: what TensorBoard and MLflow read back, after a whole run and after one that was cut."""
+"""Loggers: what is read back of a whole run, of one that was cut, of fit, sweep and compare."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import headstart
 from headstart.commands.finetune.job import finetune
-from headstart.commands.finetune.loggers import Loggers, check_loggers
+from headstart.commands.finetune.loggers import EpochLoggers
+from headstart.commands.loggers import check_loggers
 from headstart.commands.run_folder import Run
 from headstart.core.errors import ConfigError, MissingExtraError
 from headstart.core.progress import SilentReporter
@@ -135,7 +139,7 @@ def test_a_logger_that_fails_ends_no_training_and_catches_up() -> None:
             self.notes.append(text)
 
     logger, listener = Flaky(), Listener()
-    loggers = Loggers({"mlflow": (logger, 0)}, listener)  # type: ignore[dict-item]
+    loggers = EpochLoggers({"mlflow": (logger, 0)}, listener)  # type: ignore[dict-item]
     loggers.epochs([record(1)])
     assert listener.notes == ["mlflow could not log: no route to host"]
     logger.away = False
@@ -155,8 +159,8 @@ def test_training_needs_no_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_unknown_missing_and_homeless_loggers_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match="loggers must be tensorboard or mlflow, not 'wandb'"):
-        run(tmp_path, "wandb")
+    with pytest.raises(ConfigError, match="must be one of tensorboard, mlflow, wandb, not 'paper'"):
+        run(tmp_path, "paper")
     with pytest.raises(ConfigError, match="loggers write into the run folder"):
         finetune(source(), residual(), RECIPE, write=False, loggers=("tensorboard",))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -173,3 +177,94 @@ def test_a_server_that_is_not_there_is_told_in_one_line(
     with pytest.raises(ConfigError, match="mlflow cannot log at MLFLOW_TRACKING_URI") as e:
         run(tmp_path, "mlflow")
     assert "\n" not in str(e.value)
+
+
+# -- fit, sweep and compare ----------------------------------------------------------------------
+
+EVIL = "a|b <i>=1"
+
+
+def pictures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    draw = np.random.default_rng(0)
+    x = draw.integers(0, 90, (60, 16, 16, 3), dtype=np.uint8)
+    x[::2, :8] += 150
+    y = np.array([EVIL, "c"])[np.arange(60) % 2]
+    return {"train": (x[:40], y[:40]), "test": (x[40:], y[40:])}
+
+
+JOBS = {
+    "fit": ({"head": "lda"}, "classes", {"test/accuracy", "n_train", "seconds/total"}),
+    "sweep": ({"heads": ("lda", "ridge")}, "candidates", {"test/accuracy", "test/macro_f1"}),
+    "compare": (
+        {"configs": ("eval", "train"), "repeats": 2},
+        "configurations",
+        {"accuracy/train", "accuracy/eval_inference_mode"},
+    ),
+}
+
+
+def logged(name: str, folder: Path, *loggers: str) -> tuple[Any, str, set[str]]:
+    options, table, figures = JOBS[name]
+    made = getattr(headstart, name)(
+        pictures(), "headstart/glyphs", out=folder / "run", cache=folder / "cache",
+        loggers=loggers, reporter=SilentReporter(), **options,
+    )  # fmt: skip
+    return made, table, figures
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_figures_and_tables_are_read_back(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("tensorboard")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    _, table, figures = logged(name, tmp_path, "tensorboard", "mlflow")
+    folder = tmp_path / "run"
+    found = scalars(folder / "tensorboard")
+    assert figures <= set(found)
+    assert {step for values in found.values() for step, _ in values} == {0}
+    events = b"".join(path.read_bytes() for path in (folder / "tensorboard").iterdir())
+    assert table.encode() in events
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("headstart").experiment_id])
+    assert figures <= set(run.data.metrics)
+    assert run.data.params["backbone"] == "headstart/glyphs"
+    place = client.download_artifacts(run.info.run_id, f"{table}.json", str(tmp_path))
+    read = json.loads(Path(place).read_text())
+    assert len(read["data"]) >= 2
+    assert {len(row) for row in read["data"]} == {len(read["columns"])}
+    if name == "fit":
+        assert read["data"][0][0] == EVIL
+        # The same folder once more: nothing is in the way, and the events are those of one run.
+        logged(name, tmp_path, "tensorboard")
+        assert figures <= set(scalars(folder / "tensorboard"))
+
+
+@pytest.mark.slow
+def test_weights_and_biases_is_offline_unless_there_is_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    logged("fit", tmp_path, "wandb")
+    assert {n for n in os.environ if n.startswith("WANDB")} == {
+        n for n in before if n.startswith("WANDB")
+    }
+    folder = tmp_path / "run"
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    number = json.loads((folder / "wandb.json").read_text())["run_id"]
+    (file,) = offline.glob(f"run-{number}.wandb")
+    written = file.read_bytes()
+    assert b"test/accuracy" in written
+    assert b"table-file" in written
+    assert b"headstart/glyphs" in written
+
+
+def test_rank_refuses_loggers_instead_of_leaving_them_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="backbones are compared"):
+        headstart.rank(
+            pictures(), ["headstart/glyphs"], loggers=("tensorboard",), out=tmp_path / "run"
+        )

@@ -58,8 +58,10 @@ KNOWN = _BEFORE | {
 }
 """Every name that a job writes: a file of the user's that has one is never overwritten."""
 
-_UNFINISHED = frozenset({"plan.json", "tensorboard", "mlruns", "mlflow.json"})
-"""What a fine-tuning writes before its end, beside its checkpoint."""
+_UNFINISHED = frozenset(
+    {"plan.json", "tensorboard", "mlruns", "mlflow.json", "wandb", "wandb.json"}
+)
+"""What a fine-tuning writes before its end beside its checkpoint, and what loggers write."""
 
 _LEFT_OVER = re.compile(r"\.(?:.+)\.[0-9a-f]{16}\.tmp|\.replaced\.[0-9a-f]{16}")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)

@@ -46,4 +46,19 @@ def evaluated(head: Head, split: Split, outputs: Probabilities) -> AnyEvaluation
     return found
 
 
-__all__ = ["AnyEvaluation", "evaluated", "outputs_of"]
+def tested_figures(evaluation: AnyEvaluation) -> dict[str, float]:
+    """Return the scores on a test split by the names that loggers and tables have them under."""
+    if isinstance(evaluation, Evaluation):
+        return {
+            "test/accuracy": evaluation.accuracy.value,
+            "test/balanced_accuracy": evaluation.balanced_accuracy.value,
+            "test/macro_f1": evaluation.macro_f1.value,
+            "test/log_loss": evaluation.log_loss,
+            "test/ece": evaluation.ece,
+        }
+    return {
+        f"test/{each.name.replace(' ', '_')}": each.score.value for each in evaluation.figures()
+    }
+
+
+__all__ = ["AnyEvaluation", "evaluated", "outputs_of", "tested_figures"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +13,22 @@ from headstart.commands.compare.options import COMPARE, CompareConfig
 from headstart.commands.compare.tuning import FineTuner
 from headstart.commands.embedding import complete_up_to, open_call
 from headstart.commands.invocation import Call, Commands
+from headstart.commands.loggers import require_loggers
 from headstart.commands.run_folder import (
     backbone_fingerprint,
     describe_environment,
     split_fingerprint,
 )
+from headstart.commands.run_logs import log_comparison
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
+from headstart.core.cards import Card, Shown
 from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
 from headstart.core.records import to_plain
 from headstart.core.settings import Fault
-from headstart.core.wording import count
+from headstart.core.wording import clean, count
 from headstart.data import Inputs
 from headstart.study import Comparison, resolve, run_study
 from headstart.study.configurations import with_reference
@@ -32,8 +36,8 @@ from headstart.study.configurations import with_reference
 FORMAT = 1
 
 
-@dataclass(frozen=True, eq=False)
-class ComparisonRun:
+@dataclass(frozen=True, eq=False, repr=False)
+class ComparisonRun(Shown):
     """The outcome of ``compare``.
 
     Attributes:
@@ -55,6 +59,13 @@ class ComparisonRun:
     notes: tuple[str, ...]
     spec: BackboneSpec
     folder: Path | None
+
+    def card(self) -> Card:
+        """Return what there is to see: the comparison, and where it is."""
+        made = self.comparison.card()
+        where = () if self.folder is None else (("folder", clean(self.folder)),)
+        notes = (*made.notes, *self.notes)
+        return dataclasses.replace(made, facts=(*made.facts, *where), notes=notes)
 
     def document(self) -> dict[str, Any]:
         """Return what ``comparison.json`` holds: equal for equal studies on one machine."""
@@ -103,6 +114,7 @@ def compare(
     """
     call = Call(COMPARE, data, *COMPARE.settle(overrides, config, run, reading, backbone))
     config, run = call.config, call.run
+    require_loggers(config.loggers, run.write)
     session = Session(run)
     chosen = resolve(config.configs)
     if config.epochs and not config.head_in_epochs and all(one.recipe is None for one in chosen):
@@ -149,6 +161,8 @@ def compare(
         tuner=FineTuner(run.extraction()),
         finish=finish,
     )
+    settings = {"backbone": network.name, **to_plain(dict(runs[0].comparison.settings))}
+    log_comparison(runs[0].comparison, folder, settings, config.loggers, session.reporter)
     return runs[0]
 
 

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from headstart.commands.loggers import LogOptions
 from headstart.commands.settings import RunOptions, Signature
-from headstart.study.settings import CompareConfig
+from headstart.core.settings import like
+from headstart.study import settings as study
+
+
+@dataclass(frozen=True)
+class CompareConfig(study.CompareConfig):
+    """The settings of :func:`headstart.compare`.
+
+    Attributes:
+        loggers: see :class:`headstart.commands.loggers.LogOptions`.
+    """
+
+    loggers: tuple[str, ...] = like(LogOptions, "loggers")
+
 
 COMPARE = Signature(
     "compare",

@@ -18,11 +18,12 @@ from headstart.backbones import Backbone
 from headstart.commands.baselines import majority_baseline, plain_baseline
 from headstart.commands.embedding import open_call
 from headstart.commands.finetune.items import Items
-from headstart.commands.finetune.loggers import Loggers, check_loggers, open_loggers
+from headstart.commands.finetune.loggers import EpochLoggers, open_epoch_loggers
 from headstart.commands.finetune.options import FINETUNE, FinetuneConfig
 from headstart.commands.finetune.page import finetune_page
 from headstart.commands.finetune.start import fit_probe, score_probe, surgical_block
 from headstart.commands.invocation import Call
+from headstart.commands.loggers import require_loggers
 from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run_folder import Run, backbone_fingerprint, split_fingerprint
 from headstart.commands.run_place import CHECKPOINT, RUN, holds_folder, publishing_run
@@ -95,9 +96,7 @@ def finetune(
     """
     call = _call(data, backbone, recipe, config, run, reading, overrides)
     config, run, spec = call.config, call.run, call.backbone
-    if config.loggers and not run.write:
-        raise ConfigError(("loggers write into the run folder, and write is False",))
-    check_loggers(config.loggers)
+    require_loggers(config.loggers, run.write)
     made = launch(config.devices, run.resolve_device(), _run, call, show_plan)
     return _into(spec, made) if isinstance(spec, Backbone) else made
 
@@ -345,10 +344,10 @@ class _Job:
                     self.checkpoint.remove()
         return run
 
-    def _loggers(self, folder: Path | None) -> AbstractContextManager[Loggers]:
+    def _loggers(self, folder: Path | None) -> AbstractContextManager[EpochLoggers]:
         """Open the loggers, on the main device."""
         if folder is None or not self.devices.main:
-            return contextlib.nullcontext(Loggers({}, self.session.reporter))
+            return contextlib.nullcontext(EpochLoggers({}, self.session.reporter))
         settings = {
             "data": self.dataset.name,
             "backbone": self.backbone.name,
@@ -356,7 +355,7 @@ class _Job:
             "seed": self.run.seed,
             "devices": self.devices.size,
         }
-        return open_loggers(
+        return open_epoch_loggers(
             self.config.loggers,
             folder,
             settings,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from headstart.commands.finetune.loggers import LOGGERS
+from headstart.commands.loggers import LogOptions
 from headstart.commands.settings import RUNNING, Signature
-from headstart.core.settings import check, option
+from headstart.core.settings import check, like, option
 from headstart.finetuning.presets import PRESETS
 from headstart.heads.registry import describe_heads, head_fault, head_kind, head_kinds
 
@@ -52,7 +52,7 @@ class FinetuneConfig:
         baselines: whether to compute figures to beat.
         devices: how many devices share every batch: GPUs, or processes on the CPU. The curves are
             those of one device, up to rounding and random numbers (dropout, mixing, noise).
-        loggers: ``tensorboard`` and ``mlflow``, beside the report; they write into the run folder.
+        loggers: see :class:`headstart.commands.loggers.LogOptions`.
     """
 
     recipe: str | Path | Recipe = option(
@@ -100,13 +100,7 @@ class FinetuneConfig:
     devices: int = option(
         1, "GPUs that share every batch, or processes on the CPU.", at_least=1, panel=RUNNING
     )
-    loggers: tuple[str, ...] = option(
-        (),
-        "Log into the run folder, too; can be repeated.",
-        choices=lambda: LOGGERS,
-        flags=("--log",),
-        panel=RUNNING,
-    )
+    loggers: tuple[str, ...] = like(LogOptions, "loggers")
     baselines: bool = option(True, "The figures to beat, on the same test items.")
 
     def __post_init__(self) -> None:

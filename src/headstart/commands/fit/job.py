@@ -12,11 +12,13 @@ from headstart.commands.baselines import majority_baseline, plain_baseline
 from headstart.commands.embedding import Embedded, embed, fewer_labels, open_call
 from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
+from headstart.commands.loggers import require_loggers
 from headstart.commands.own_classifier import zero_label_baseline
 from headstart.commands.recall import recalled_backbone
 from headstart.commands.references import columns_baseline, references
 from headstart.commands.results import among, baselines_once, trained_once
 from headstart.commands.run_folder import Run
+from headstart.commands.run_logs import log_run
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.scoring import evaluated, outputs_of
@@ -71,6 +73,7 @@ def fit(
     """
     call = Call(FIT, data, *FIT.settle(overrides, config, run, reading, backbone))
     config, run = call.config, call.run
+    require_loggers(config.loggers, run.write)
     session = Session(run)
     with session.clock("load"):
         call, network, dataset = open_call(
@@ -131,6 +134,7 @@ def fit(
     if folder is not None:
         with publishing_run(folder) as place:
             write_run(made, place, embedded.test, outputs)
+    log_run(made, config.loggers, session.reporter)
     return made
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from headstart.commands.loggers import LogOptions
 from headstart.commands.settings import Signature, head_wrong
 from headstart.core.errors import ConfigError
 from headstart.core.kinds import JSON_OBJECT, Kind
-from headstart.core.settings import Fault, check, option
+from headstart.core.settings import Fault, check, like, option
 from headstart.heads.registry import describe_heads, head_for
 
 
@@ -70,6 +71,7 @@ class FitConfig:
         prompt: the text about a class, with ``{}`` in the place of its name.
         labels_per_class: train on so many items of each class alone, drawn with the seed; 0, with
             ``start="classifier"``, trains on none.
+        loggers: see :class:`headstart.commands.loggers.LogOptions`.
     """
 
     head: str = option("auto", describe_heads, check=head_wrong)
@@ -117,6 +119,8 @@ class FitConfig:
         shown="all",
         at_least=0,
     )
+
+    loggers: tuple[str, ...] = like(LogOptions, "loggers")
 
     def __post_init__(self) -> None:
         if isinstance(self.class_names, str | Path):

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.commands.embedding import complete_up_to, embed, fewer_labels, open_call
 from headstart.commands.invocation import Call
+from headstart.commands.loggers import log_outcome, require_loggers
 from headstart.commands.run_folder import Run
+from headstart.commands.run_logs import candidate_table, log_run
 from headstart.commands.run_place import holds_folder, prepare_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
-from headstart.commands.scoring import AnyEvaluation, evaluated, outputs_of
+from headstart.commands.scoring import AnyEvaluation, evaluated, outputs_of, tested_figures
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.features import check_features, read_features
@@ -25,10 +27,12 @@ from headstart.commands.sweep.options import SWEEP, SweepConfig
 from headstart.commands.sweep.page import sweep_page, write_features_sweep
 from headstart.commands.sweep.task_page import task_sweep_page
 from headstart.commands.torn_groups import torn_group_notes
+from headstart.core.cards import Card, Cell, Grid, Shown
 from headstart.core.errors import ConfigError
 from headstart.core.progress import Reporter
 from headstart.core.records import to_plain
 from headstart.core.settings import Fault, recorded
+from headstart.core.wording import format_number, format_percent
 from headstart.data import Split
 from headstart.evaluation import evaluate as score
 from headstart.evaluation.tasks import CLASSIFICATION, TASKS
@@ -39,8 +43,8 @@ from headstart.heads.registry import head_fault
 from headstart.heads.task_sweeps import TaskCandidate, TaskSweep, sweep_task
 
 
-@dataclass(frozen=True, eq=False)
-class SweepResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class SweepResult(Shown):
     """The outcome of a sweep.
 
     Attributes:
@@ -54,6 +58,30 @@ class SweepResult:
     evaluation: AnyEvaluation | None
     run: Run | None
     folder: Path | None = None
+
+    def card(self) -> Card:
+        """Return what there is to see: the candidates, the best first, and the winner's scores."""
+        found = self.sweep.candidates
+        rows = tuple((one.view, one.head, *_scored(one)) for one in found[:24])
+        header = ("features", "head", "held out", "options")
+        facts: tuple[tuple[str, Cell], ...] = (
+            ("chosen", f"{self.sweep.winner.head} on {self.sweep.winner.view}"),
+        )
+        if self.run is not None:
+            facts = (*facts, *self.run.card().facts)
+        return Card("Sweep", "", facts, (Grid(header, rows, "", len(found)),), self.sweep.notes)
+
+
+def _scored(one: Candidate | TaskCandidate) -> tuple[str, str]:
+    """Return the held-out score of a candidate, and its options, in words."""
+    options = ", ".join(f"{name}={_short(value)}" for name, value in one.options.items())
+    if isinstance(one, Candidate):
+        return format_percent(one.accuracy.value), options
+    return format_number(one.figures[0].score.value), options
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @holds_folder
@@ -93,6 +121,7 @@ def sweep(
     if bare is not None and config.labels_per_class is not None:
         said = "is for data of items: of bare features, give fewer rows"
         raise ConfigError((Fault("labels_per_class", said),))
+    require_loggers(config.loggers, run.write and (bare is None or run.out is not None))
     if bare is not None:
         return _sweep_features(bare, call)
     session = Session(run)
@@ -165,6 +194,7 @@ def sweep(
         )
         with publishing_run(folder) as place:
             write_run(made, place, embedded.test, probabilities, page)
+    log_run(made, config.loggers, session.reporter, candidate_table(found.candidates))
     return SweepResult(found, evaluation, made, folder)
 
 
@@ -302,6 +332,9 @@ def _sweep_features(arrays: Mapping[str, NDArray[Any]], call: Call) -> SweepResu
         configuration = {"data": data, **to_plain({**recorded(config), "device": run.device})}
         with publishing_run(folder) as place:
             write_features_sweep(place, found, scored, names, configuration, call.again())
+        figures = {} if scored is None else tested_figures(scored[0])
+        tables = candidate_table(found.candidates)
+        log_outcome(config.loggers, folder, configuration, reporter, figures, tables)
     return SweepResult(found, None if scored is None else scored[0], None, folder)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.commands.loggers import LogOptions
 from headstart.commands.settings import Signature, head_wrong
 from headstart.core.kinds import Kind
 from headstart.core.seeds import seed_faults
-from headstart.core.settings import check, option
+from headstart.core.settings import check, like, option
 from headstart.heads.registry import describe_heads
 
 _SCALED = {"yes": (True,), "no": (False,), "both": (True, False)}
@@ -59,6 +60,7 @@ class SweepConfig:
         backbone_options: a TOML file of options for single backbones.
         most: backbones that a pattern with ``*`` may stand for.
         labels_per_class: choose by so many training items of each class, drawn with the first seed.
+        loggers: see :class:`headstart.commands.loggers.LogOptions`.
     """
 
     layers: tuple[str | None, ...] = option(
@@ -95,6 +97,7 @@ class SweepConfig:
         shown="all",
         at_least=2,
     )
+    loggers: tuple[str, ...] = like(LogOptions, "loggers")
 
     def __post_init__(self) -> None:
         layers: Any = self.layers

@@ -104,6 +104,8 @@ def _refuse(config: SweepConfig) -> None:
     faults = []
     if config.layers or config.poolings:
         faults.append("layers and poolings belong to one network, and several are compared")
+    if config.loggers:
+        faults.append("loggers take what a sweep of heads finds, and backbones are compared")
     if not config.backbones:
         faults.append("backbones must name at least one")
     if faults:
