@@ -298,7 +298,7 @@ WITHOUT_CLASSES: dict[str, Callable[[np.ndarray], object]] = {
     ),
     "mlp, soft": lambda x: fit_mlp(x, np.full((6, 2), 0.5), 2, class_weight="balanced"),
     "mlp, multi-label": lambda x: fit_mlp(
-        x, np.eye(6, 2), 2, task="multi-label", class_weight="balanced"
+        x, np.eye(6, 2), 2, task="multi-label", class_weight=(1.0, 2.0)
     ),
     "mlp, regression": lambda x: fit_mlp(
         x, np.arange(6.0), 1, task="regression", class_weight="balanced"

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from headstart.core.division import stratified_split
 from headstart.core.strata import strata_of_memberships, strata_of_values
 from headstart.heads import TrainingRows, head_kind, load_head
+from headstart.heads.logistic import fit_logistic
 from headstart.heads.thresholds import best_f1_thresholds, with_thresholds
 
 
@@ -132,3 +133,53 @@ def test_divisions_keep_rare_labels_and_values_in_proportion() -> None:
 def test_few_items_have_one_stratum(n: int) -> None:
     assert len(set(strata_of_memberships(np.ones((n, 2))).tolist())) <= 1
     assert len(set(strata_of_values(np.arange(float(n))[:, None]).tolist())) <= 1
+
+
+def _rare_labels(n: int, d: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return features and labels of which the later ones are rarer."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(n, d))
+    score = x @ rng.normal(size=(d, k)) / np.sqrt(d) + rng.normal(size=(n, k))
+    shares = np.linspace(0.4, 0.08, k)
+    return x, (score > np.quantile(score, 1 - shares, axis=0).diagonal()).astype(float)
+
+
+@pytest.mark.parametrize(("d", "k"), [(5, 3), (600, 4)], ids=["newton", "l-bfgs"])
+def test_balanced_labels_equal_scikit_learn(d: int, k: int) -> None:
+    x, y = _rare_labels(400, d, k)
+    head, _ = fit_logistic(
+        x, y, k, C=0.3, task="multi-label", class_weight="balanced", tolerance=1e-9
+    )
+    z = (x - x.mean(0)) / x.std(0)
+    model = LogisticRegression(C=0.3, class_weight="balanced", tol=1e-11, max_iter=20_000)
+    reference = OneVsRestClassifier(model).fit(z, y)
+    np.testing.assert_allclose(head.predict_proba(x), reference.predict_proba(z), atol=1e-5)
+    plain, _ = fit_logistic(x, y, k, C=0.3, task="multi-label")
+    assert head.predict_proba(x)[:, -1].mean() > plain.predict_proba(x)[:, -1].mean()
+
+
+def test_balanced_labels_of_repeated_rows_are_those_of_weights() -> None:
+    x, y = _rare_labels(120, 5, 3)
+    times = np.random.default_rng(0).integers(1, 4, len(x))
+    options = {"C": 1.0, "task": "multi-label", "class_weight": "balanced", "tolerance": 1e-10}
+    weighted, _ = fit_logistic(x, y, 3, sample_weight=times, **options)
+    repeated, _ = fit_logistic(np.repeat(x, times, 0), np.repeat(y, times, 0), 3, **options)
+    np.testing.assert_allclose(weighted.predict_proba(x), repeated.predict_proba(x), atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp"])
+def test_balanced_labels_find_more_of_the_rare_ones(name: str) -> None:
+    x, y = _rare_labels(500, 12, 4)
+    kind, rows = head_kind(name), TrainingRows(x[:300], y[:300], 4, task="multi-label")
+    found = {}
+    for weight in (None, "balanced"):
+        head = kind.fit(rows, kind.settings({"class_weight": weight})).head
+        found[weight] = (head.predict_proba(x[300:]) > 0.5)[y[300:] == 1].mean()
+    assert found["balanced"] > found[None] + 0.1
+
+
+def test_a_label_that_all_have_weighs_one() -> None:
+    x, y = _rare_labels(60, 4, 3)
+    y[:, 0], y[:, 1] = 1.0, 0.0
+    head, _ = fit_logistic(x, y, 3, task="multi-label", class_weight="balanced")
+    assert np.isfinite(head.predict_proba(x)).all()

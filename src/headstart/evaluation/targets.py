@@ -158,6 +158,41 @@ def as_weights(sample_weight: object, n: int) -> FloatArray | None:
     return cast(FloatArray, weights)
 
 
+def label_weights(
+    class_weight: str | np.ndarray | None,
+    memberships: FloatArray,
+    sample_weight: FloatArray | None = None,
+) -> FloatArray | None:
+    """Return what the absence and the presence of each label weigh, ``(2, k) float64``, or None.
+
+    ``"balanced"`` weighs both by ``n / (2 * their count)``, as scikit-learn's
+    ``OneVsRestClassifier(LogisticRegression(class_weight="balanced"))`` does, so that the weights
+    of a label sum to n. A label that all items have, or none, weighs 1.
+
+    Args:
+        class_weight: ``"balanced"`` or None; weights of classes have no meaning here.
+        memberships: ``(n, k)`` in [0, 1].
+        sample_weight: ``(n,)``, how often each item counts; None: once.
+
+    Raises:
+        HeadError: any other value.
+    """
+    if class_weight is None:
+        return None
+    if not isinstance(class_weight, str) or class_weight != "balanced":
+        raise HeadError(
+            "class_weight needs class indices, one an item; these targets are of several labels",
+            hint="class_weight='balanced' weighs presence and absence of each label alike",
+        )
+    counts = np.ones(len(memberships)) if sample_weight is None else sample_weight
+    present = counts @ memberships
+    both = np.stack([counts.sum() - present, present])
+    one_sided = (both <= 0).any(axis=0)
+    with np.errstate(divide="ignore"):
+        weights = counts.sum() / (2.0 * both)
+    return cast(FloatArray, np.where(one_sided, 1.0, weights))
+
+
 def class_weight_vector(
     class_weight: str | np.ndarray | None,
     labels: IntArray | None,

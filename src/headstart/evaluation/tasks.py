@@ -148,6 +148,19 @@ def _membership_loss(outputs: Tensor, target: Tensor, present: Tensor) -> tuple[
     return loss.sum(1), ((outputs > 0) == (target > 0.5)).float().mean(1)
 
 
+def weighted_label_loss(weights: Tensor) -> Loss:
+    """Return the loss of several labels where absence and presence of each weigh ``(2, k)``."""
+
+    def loss(outputs: Tensor, target: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+        from torch.nn import functional
+
+        cells = weights[0] + target * (weights[1] - weights[0])
+        each = functional.binary_cross_entropy_with_logits(outputs, target, reduction="none")
+        return (each * cells).sum(1), ((outputs > 0) == (target > 0.5)).float().mean(1)
+
+    return loss
+
+
 def _label_shares(targets: Targets) -> FloatArray:
     share = targets.values.mean(axis=0)
     with np.errstate(divide="ignore"):
@@ -211,4 +224,12 @@ REGRESSION = Task(
 )
 TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, MULTI_LABEL, REGRESSION)}
 
-__all__ = ["CLASSIFICATION", "MULTI_LABEL", "REGRESSION", "TASKS", "Task", "task_named"]
+__all__ = [
+    "CLASSIFICATION",
+    "MULTI_LABEL",
+    "REGRESSION",
+    "TASKS",
+    "Task",
+    "task_named",
+    "weighted_label_loss",
+]

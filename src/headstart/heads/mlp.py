@@ -7,6 +7,7 @@ one generator made from the seed; the global random state is neither read nor ch
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,14 @@ from headstart.core.records import Curve
 from headstart.core.row_keys import Keys, content_order
 from headstart.core.seeds import require_seeds
 from headstart.core.wording import count, verb
-from headstart.evaluation.targets import FloatArray, Targets, as_weights, class_weight_vector
-from headstart.evaluation.tasks import Task, task_named
+from headstart.evaluation.targets import (
+    FloatArray,
+    Targets,
+    as_weights,
+    class_weight_vector,
+    label_weights,
+)
+from headstart.evaluation.tasks import MULTI_LABEL, Task, task_named, weighted_label_loss
 from headstart.heads.contract import Trained
 from headstart.heads.copies import keep_together
 from headstart.heads.features import Features, as_rows, moments
@@ -90,6 +97,10 @@ def fit_mlp(
     order = content_order(together.keys, targets.order)
     given = cast("str | np.ndarray | None", settings.class_weight)
     counts = as_weights(sample_weight, len(features))
+    balance = label_weights(given, targets.values, counts) if task == MULTI_LABEL.name else None
+    if balance is not None:
+        weighted = weighted_label_loss(torch.from_numpy(balance).float())
+        what, given = dataclasses.replace(what, loss=weighted), None
     weights = class_weight_vector(given, targets.labels, n_classes, counts)
     notes: list[str] = []
     if validation_rows is not None:

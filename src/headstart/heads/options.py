@@ -29,7 +29,7 @@ class _Options:
 
 
 _STANDARDISE = "Scale each feature to unit deviation first."
-_CLASS_WEIGHT = "'balanced', or one weight for each class."
+_CLASS_WEIGHT = "'balanced', or one weight for each class; of several labels, 'balanced' alone."
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,6 +99,12 @@ def fit_ridge(
     encoded = what.encode(y, len(features), n_classes)
     labels = encoded.labels
     counts = as_weights(sample_weight, len(features))
+    if class_weight is not None and task == "multi-label":
+        raise HeadError(
+            "class_weight needs class indices, one an item: ridge weighs items, not labels of an"
+            " item",
+            hint="take head='linear' or head='mlp', or the thresholds of threshold='balanced'",
+        )
     weight = class_weight_vector(class_weight, labels, n_classes, counts)
     weights = np.ones(len(features)) if weight is None else weight
     mean, scale = moments(features, np.arange(len(features)), counts)

@@ -79,7 +79,9 @@ class Curvature:
         return out if u is None else torch.einsum("dlc,ckl->dkc", out, u)
 
 
-def class_curvature(probabilities: Tensor, link: Link) -> tuple[Tensor | None, Tensor]:
+def class_curvature(
+    probabilities: Tensor, link: Link, labels: Tensor | None = None
+) -> tuple[Tensor | None, Tensor]:
     """Return eigenvectors ``(c, k, k)`` and eigenvalues ``(c, k)`` of the class curvature.
 
     With more than 256 classes, or independent ones, it is diagonal: no eigenvectors.
@@ -87,10 +89,12 @@ def class_curvature(probabilities: Tensor, link: Link) -> tuple[Tensor | None, T
     Args:
         probabilities: ``(m, k, c)`` of some rows.
         link: ``softmax`` or ``sigmoid``.
+        labels: ``(m, k)``, what each label of a row weighs; None: 1.
     """
     p = probabilities.double()
     if link == "sigmoid" or p.shape[1] > _MOST_CLASSES:
-        values = (p * (1 - p)).mean(0).T
+        weights = 1.0 if labels is None else labels.double()[:, :, None]
+        values = (p * (1 - p) * weights).mean(0).T
         return None, _floored(values, values.amax(dim=1, keepdim=True))
     a = torch.diag_embed(p.mean(0).T) - torch.einsum("mkc,mlc->ckl", p, p) / len(p)
     values, vectors = eigh(a)

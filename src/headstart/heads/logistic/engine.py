@@ -218,7 +218,9 @@ class Engine:
         z = gather(self.rows, group, members).to(theta.dtype)
         logits = (z @ theta[:-1].flatten(1)).view(len(z), *theta.shape[1:]) + theta[-1]
         if self.link == "sigmoid":
-            return class_curvature(logits.sigmoid(), "sigmoid")
+            targets = self.rows.targets
+            labels = None if targets is None else self.rows.label_weights(targets[members])
+            return class_curvature(logits.sigmoid(), "sigmoid", labels)
         if group.absent.any():
             logits[:, torch.from_numpy(group.absent).to(logits.device)] = -1e30
         return class_curvature(torch.softmax(logits, dim=1), "softmax")

@@ -126,14 +126,22 @@ def _hessian(
         if link == "softmax":
             logits[:, absent[:k]] = -1e30
             p = torch.softmax(logits, dim=1)
+            labels = None
         else:
             p = logits.sigmoid()
-        add_curvature(hessian, own, p, weight, link)
+            targets = rows.targets
+            labels = None if targets is None else rows.label_weights(targets[start:stop].double())
+        add_curvature(hessian, own, p, weight, link, labels)
     return settled(hessian / group.total, penalty, link, absent)
 
 
 def add_curvature(
-    hessian: Tensor, own: Tensor, p: Tensor, weight: Tensor | None, link: Link
+    hessian: Tensor,
+    own: Tensor,
+    p: Tensor,
+    weight: Tensor | None,
+    link: Link,
+    labels: Tensor | None = None,
 ) -> None:
     """Add the second derivatives of the loss of some rows to ``(k, d + 1, k, d + 1)``.
 
@@ -143,6 +151,7 @@ def add_curvature(
         p: ``(m, k)``, their probabilities.
         weight: ``(m,)``; None: 1.
         link: ``softmax`` or ``sigmoid``.
+        labels: ``(m, k)``, what each label of a row weighs; None: 1.
     """
     k = p.shape[1]
     for a in range(k):
@@ -150,6 +159,8 @@ def add_curvature(
             curvature = p[:, a] * ((1.0 if a == b else 0.0) - p[:, b])
             if weight is not None:
                 curvature = weight * curvature
+            if labels is not None:
+                curvature = labels[:, a] * curvature
             hessian[a, :, b] += own.T @ (own * curvature[:, None])
 
 

@@ -110,7 +110,8 @@ def evaluate(
         if stack is None:
             continue
         target = _target(rows, start, stop, stack.bias.dtype)
-        loss, residual = _residual(stack.logits(z, link), target, link)
+        labels = rows.label_weights(target) if link == "sigmoid" else None
+        loss, residual = _residual(stack.logits(z, link), target, link, labels)
         if any((weights[at] != 1).any() for at in stack.members):
             columns = stack.spread(weights)
             loss *= columns
@@ -332,13 +333,25 @@ def _hits(logits: Tensor, target: Tensor, link: Link) -> Tensor:
     return (own >= logits.amax(1)).to(logits.dtype)  # argmax would be several times slower
 
 
-def _residual(logits: Tensor, target: Tensor, link: Link) -> tuple[Tensor, Tensor]:
-    """Return loss ``(m, c)`` and residual ``(m, k, c)``; the logits are spent."""
+def _residual(
+    logits: Tensor, target: Tensor, link: Link, labels: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return loss ``(m, c)`` and residual ``(m, k, c)``; the logits are spent.
+
+    Args:
+        logits: ``(m, k, c)``.
+        target: ``(m,)`` or ``(m, k)``.
+        link: softmax or sigmoid.
+        labels: ``(m, k)``, what each label of a row weighs; None: 1.
+    """
     tiny = torch.finfo(logits.dtype).tiny
     if link == "sigmoid":
         t = (target[:, None].to(logits.dtype) if target.ndim == 1 else target)[:, :, None]
-        loss = (torch.nn.functional.softplus(logits) - t * logits).sum(1)
-        return loss, logits.sigmoid_().sub_(t)
+        each = torch.nn.functional.softplus(logits) - t * logits
+        if labels is None:
+            return each.sum(1), logits.sigmoid_().sub_(t)
+        weights = labels[:, :, None]
+        return (each * weights).sum(1), logits.sigmoid_().sub_(t).mul_(weights)
     if logits.device.type == "cpu":
         probabilities = torch.softmax(logits, dim=1, out=logits)
     else:

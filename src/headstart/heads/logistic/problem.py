@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from headstart.core.errors import HeadError
-from headstart.evaluation.targets import FloatArray, as_weights, class_weight_vector
+from headstart.evaluation.targets import (
+    FloatArray,
+    as_weights,
+    class_weight_vector,
+    label_weights,
+)
 from headstart.evaluation.tasks import task_named
 from headstart.heads.features import Features, as_rows, moments
 from headstart.heads.linear import LinearHead
@@ -35,6 +40,7 @@ class Problem:
         n_classes: the outputs of the head.
         task: what the head is for.
         standardise: whether features are scaled to unit deviation.
+        balance: ``(2, k) float64``, what the absence and the presence of each label weigh; None: 1.
     """
 
     x: Features
@@ -47,6 +53,7 @@ class Problem:
     n_classes: int
     task: str
     standardise: bool
+    balance: FloatArray | None = None
 
     def rows(self, order: np.ndarray, device: torch.device = CPU, chunk: int = 0) -> Rows:
         """Return the training rows in the given reading order."""
@@ -63,6 +70,7 @@ class Problem:
             scale,
             chunk=chunk,
             device=device,
+            balance=None if self.balance is None else torch.from_numpy(self.balance).to(device),
         )
 
     def everything(self, rows: Rows) -> Group:
@@ -144,7 +152,11 @@ def make_problem(
     features = as_rows(x)
     targets = what.encode(y, len(features), n_classes)
     counts = as_weights(sample_weight, len(features))
-    weight = class_weight_vector(class_weight, targets.labels, n_classes, counts)
+    several = targets.strata is None
+    balance = label_weights(class_weight, targets.values, counts) if several else None
+    weight = (
+        counts if several else class_weight_vector(class_weight, targets.labels, n_classes, counts)
+    )
     one_column = targets.labels is not None and n_classes == 2
     return Problem(
         x=features,
@@ -152,9 +164,10 @@ def make_problem(
         targets=None if targets.labels is not None else targets.values,
         weight=np.ones(len(features)) if weight is None else weight,
         counts=counts,
-        link="sigmoid" if one_column or targets.strata is None else "softmax",
+        link="sigmoid" if one_column or several else "softmax",
         columns=1 if one_column else n_classes,
         n_classes=n_classes,
         task=task,
         standardise=standardise,
+        balance=balance,
     )

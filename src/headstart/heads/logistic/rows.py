@@ -43,6 +43,8 @@ class Rows:
             products of its type read it instead of ``x``. None until packed.
         chunk: how many streamed rows are read at once, where ``order`` is not that of the disk.
         device: where blocks, targets and parameters lie.
+        balance: ``(2, k) float64``, what the absence and the presence of each label weigh, for
+            targets of several labels; None: 1.
     """
 
     x: Features
@@ -54,6 +56,7 @@ class Rows:
     packed: Tensor | None = None
     chunk: int = 0
     device: torch.device = field(default=torch.device("cpu"))
+    balance: Tensor | None = None
 
     @property
     def n(self) -> int:
@@ -64,6 +67,13 @@ class Rows:
     def width(self) -> int:
         """The number of features plus one, for the intercept."""
         return int(self.x.shape[1]) + 1
+
+    def label_weights(self, target: Tensor) -> Tensor | None:
+        """Return what each label of some rows weighs, ``(m, k)`` for targets ``(m, k)``."""
+        if self.balance is None:
+            return None
+        absent, present = self.balance.to(target.dtype)
+        return absent + target * (present - absent)
 
     def pack(self, precision: Precision = "bfloat16") -> Rows:
         """Return the same rows with a copy of them on the device."""

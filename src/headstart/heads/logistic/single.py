@@ -74,7 +74,8 @@ def fit_logistic(
         C: inverse strength of the penalty.
         standardise: scale each feature to unit deviation first; the penalty acts on the scaled
             weights. (Features are always centred, which changes only the intercept.)
-        class_weight: ``"balanced"``, one weight per class, or None; for class indices only.
+        class_weight: ``"balanced"``, one weight per class, or None; for class indices. For several
+            labels ``"balanced"`` weighs the presence and the absence of each label alike.
         task: ``classification`` or ``multi-label``.
         sample_weight: ``(n,)``, how often each row counts, above 0; None: once. A weight of 2 is
             the row twice.
