@@ -194,8 +194,10 @@ class Backbone(Shown):
         # A mask is about the positions of the input; a layer may have others.
         applies = (
             mask is not None
-            and layout.rows == len(layout.positions) == 1
-            and tuple(mask.shape) == (output.shape[layout.batch], output.shape[layout.positions[0]])
+            and len(layout.positions) == 1
+            and not layout.strided
+            and len(mask) * layout.rows == output.shape[layout.batch]
+            and mask.shape[1] == layout.rows * output.shape[layout.positions[0]]
         )
         return pool(whole, self.pooling, layout, mask if applies else None).clone()
 

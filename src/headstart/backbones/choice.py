@@ -20,7 +20,7 @@ from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import sha256_of_file
 from headstart.core.wording import count
 from headstart.data.dataset import Split
-from headstart.data.looking import DRAWINGS, PHOTOGRAPHS, TEXTS, Look, look_at
+from headstart.data.looking import DRAWINGS, PHOTOGRAPHS, SOUNDS, TEXTS, Look, look_at
 
 AUTO = "auto"
 """In the place of a name: choose by the data."""
@@ -64,6 +64,15 @@ def choose(split: Split) -> Choice:
     if look.kind == TEXTS and TEXTS not in DEFAULTS:
         name, where = text_default(), f"since the data are {look.about}"
         return Choice(name, look, f"backbone: {name}, {where}; backbone='NAME' takes another")
+    if look.kind == SOUNDS and SOUNDS not in DEFAULTS:
+        raise BackboneError(
+            "the data are sounds, and which network suits them depends on what is heard: none is"
+            " taken by default",
+            hint="name one: backbone='hf/facebook/wav2vec2-base-960h' for speech (380 MB,"
+            " Apache-2.0), 'hf/MIT/ast-finetuned-audioset-10-10-0.4593' for any sounds (350 MB,"
+            " BSD-3-Clause);"
+            " run: pip install 'headstart[audio]'",
+        )
     if look.kind and look.kind not in DEFAULTS:
         raise BackboneError(
             f"the data are {look.about}, and there is no default backbone for {look.kind} yet",

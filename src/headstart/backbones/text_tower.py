@@ -1,8 +1,8 @@
 """What a model of two towers makes of texts: the weights of a head that needs no labels.
 
-CLIP, SigLIP and their kin were trained so that an image lies near the text that describes it. The
-vectors of texts are then a linear classifier of images: the cosine, times the temperature that the
-weights state, is the logit (Radford et al. 2021, §3.1).
+CLIP, SigLIP and their kin were trained so that an image lies near the text that describes it, CLAP
+so that a sound does. The vectors of texts are then a linear classifier of images or sounds: the
+cosine, times the temperature that the weights state, is the logit (Radford et al. 2021, §3.1).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TOWER = "tower"
 
 @dataclass(frozen=True, eq=False)
 class TextWeights:
-    """A classifier of images made of texts.
+    """A classifier of images or sounds made of texts.
 
     Attributes:
         weight: ``(d, k) float64``, one text a column: of unit length, times the temperature.
@@ -39,7 +39,7 @@ class TextWeights:
 
 
 def has_text_tower(backbone: Backbone) -> bool:
-    """Return whether the rows of a backbone are images' vectors beside which texts' can be put."""
+    """Return whether the rows of a backbone are vectors beside which those of texts can be put."""
     whole = backbone.layer is None and backbone.pooling == "none"
     named = backbone.name.startswith("hf/") and backbone.origin.get("rebuildable", False)
     return whole and named and getattr(backbone.module, "way", None) == _TOWER
@@ -69,7 +69,7 @@ def text_weights(backbone: Backbone, texts: Sequence[str]) -> TextWeights:
     with torch.no_grad():
         found = model.get_text_features(**tokens)
         vectors = found if isinstance(found, torch.Tensor) else found.pooler_output
-        scale = getattr(model, "logit_scale", None)
+        scale = getattr(model, "logit_scale", getattr(model, "logit_scale_a", None))
         factor = 1.0 if scale is None else float(scale.detach().exp())
     rows = vectors.double().numpy()
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -87,6 +87,7 @@ def _tokens(
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
+            longest = min(longest, int(tokenizer.model_max_length))
             lengths = [len(tokenizer(text)["input_ids"]) for text in texts]
             found = tokenizer(
                 list(texts), padding=padding, truncation=True, max_length=longest,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from headstart.backbones.families import families, in_folder, whole_file
 from headstart.core.errors import BackboneError, ConfigError
@@ -25,6 +25,7 @@ BACKBONE = "Backbone"
 
 INPUTS = (
     "mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels", "max_length",
+    "seconds", "windows", "short",
 )  # fmt: skip
 """The values of the inputs that are options of their own."""
 
@@ -49,8 +50,9 @@ class BackboneSpec:
         weights: path of a local checkpoint, or None.
         rename: new names for names in that file.
         model_args: further arguments of the architecture.
-        mean, std, size, scale, crop_fraction, interpolation, channels, max_length: single
-            values of the preprocessing, in the place of those that the weights state.
+        mean, std, size, scale, crop_fraction, interpolation, channels, max_length, seconds,
+            windows, short: single values of the preprocessing, in the place of those that the
+            weights state.
         preprocessing: further values of the inputs, by name.
         kind: of the inputs, where all of their values are given; None: that of the weights.
         own_module: whether ``source`` is a module that only its owner can build again.
@@ -137,6 +139,28 @@ class BackboneSpec:
         shown="the weights' own",
         metavar="TOKENS",
         at_least=3,
+        panel=BACKBONE,
+    )
+    seconds: float | None = option(
+        None,
+        "Length of the window that is read of a sound.",
+        shown="the weights' own, or 30",
+        metavar="S",
+        above=0,
+        panel=BACKBONE,
+    )
+    windows: int | None = option(
+        None,
+        "Windows that are read of a longer sound, spread evenly; a row is their mean.",
+        shown="1, the first",
+        at_least=1,
+        panel=BACKBONE,
+    )
+    short: Literal["own", "silence", "repeat"] | None = option(
+        None,
+        "What becomes of a sound that is shorter than the window: it keeps its own length, or is"
+        " filled up with silence or itself.",
+        shown="own",
         panel=BACKBONE,
     )
     preprocessing: Mapping[str, Any] = option({}, "Further values.", cli=False)

@@ -183,7 +183,8 @@ class ReadOptions:
     """How to read the data; see :func:`headstart.load_data`.
 
     Attributes:
-        image_column, label_column, text_column: columns of a table; None: found where unambiguous.
+        image_column, label_column, text_column, audio_column: columns of a table; None: found where
+            unambiguous.
         group_column: the column of a table that says which items belong together and are never
             parted: a patient, a site, a film; None: none does.
         group_pattern: a regular expression that says the same of names of files.
@@ -207,6 +208,9 @@ class ReadOptions:
     )
     text_column: str | None = option(
         None, "Column of a table with texts.", metavar="NAME", panel=DATA
+    )
+    audio_column: str | None = option(
+        None, "Column of a table with sounds or their paths.", metavar="NAME", panel=DATA
     )
     group_column: str | None = option(
         None,
@@ -278,7 +282,7 @@ class ReadOptions:
 
     def where(self) -> dict[str, Any]:
         """Return what all loaders of data take, by the name of their parameter."""
-        names = ("image_column", "label_column", "text_column")
+        names = ("image_column", "label_column", "text_column", "audio_column")
         more = ("image_folder", "image_suffix", "encoding", "value_range")
         return {name: getattr(self, name) for name in (*names, *more)}
 

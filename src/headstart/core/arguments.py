@@ -90,6 +90,9 @@ class Arguments:
         if self.mask is None:
             return self
         size = self.mask.shape[1]
+        given = (*self.args, *self.kwargs.values())
+        if not any(t.ndim > 1 and t.shape[1] == size for t in given):
+            return self  # the mask is about positions of the output: the network takes one length
         (kept,) = self.mask.any(dim=0).nonzero(as_tuple=True)
         if len(kept) == size:
             return self

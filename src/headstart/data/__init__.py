@@ -35,6 +35,7 @@ from headstart.data.reading import (
     settle_bad_items,
     unreadable,
 )
+from headstart.data.sounds import Sounds
 from headstart.data.source import Part, Request, Source, SourceKind, register_source
 from headstart.data.texts import Texts
 from headstart.data.transforms import TransformView, transform_views
@@ -70,6 +71,7 @@ __all__ = [
     "RandomResizedCrop",
     "Request",
     "Rotation",
+    "Sounds",
     "Source",
     "SourceKind",
     "Split",

@@ -1,9 +1,10 @@
-"""Which column of a table holds the images, and which the labels."""
+"""Which column of a table holds the images, sounds or texts, and which the labels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.types as types
 from headstart.core.errors import DataError
 from headstart.core.wording import did_you_mean, quoted
 from headstart.data.formats import IMAGE_SUFFIXES
+from headstart.data.sound_files import AUDIO_SUFFIXES, is_sound
 from headstart.data.targets import Asked, zeros_and_ones
 
 _LABEL_NAMES = (
@@ -37,8 +39,38 @@ _ID_NAMES = (
 )  # fmt: skip
 
 
-def image_column(table: Any, where: str, asked: str | None, *, ids: bool = False) -> str:
-    """Return the name of the column that holds image bytes or paths.
+@dataclass(frozen=True)
+class Encoded:
+    """A kind of items that a table holds as bytes of files, or names by their paths.
+
+    Attributes:
+        noun: what one is called.
+        option: the parameter that names their column.
+        suffixes: endings of their files.
+        usual: the two endings that messages name.
+        names: customary names of their column.
+    """
+
+    noun: str
+    option: str
+    suffixes: frozenset[str]
+    usual: str
+    names: tuple[str, ...]
+
+
+_FILE_NAMES = _IMAGE_NAMES[4:10]
+IMAGES = Encoded("image", "image_column", IMAGE_SUFFIXES, ".jpg, .png", _IMAGE_NAMES)
+SOUNDS = Encoded(
+    "sound", "audio_column", AUDIO_SUFFIXES, ".wav, .flac",
+    ("audio", "sound", "wav", "clip", "recording", "audio_path", "audio_file", "audio_filepath",
+     "wav_path", "slice_file_name", "track", *_FILE_NAMES),
+)  # fmt: skip
+
+
+def image_column(
+    table: Any, where: str, asked: str | None, *, ids: bool = False, kind: Encoded = IMAGES
+) -> str:
+    """Return the name of the column that holds bytes or paths of images, or of sounds.
 
     A column of bytes wins over a column of paths; among several of a kind a customary name
     decides, if it is one alone.
@@ -48,40 +80,42 @@ def image_column(table: Any, where: str, asked: str | None, *, ids: bool = False
         where: the table's name, for messages.
         asked: the name the user gave, if any.
         ids: whether images may be named without their ending, in text or whole numbers.
+        kind: images or sounds.
 
     Raises:
         DataError: no such column, no candidate, or several.
     """
     if asked is not None:
-        _require(table, asked, where, "image_column")
-        kind = table.schema.field(asked).type
-        number = ids and types.is_integer(kind)
-        if not (is_bytes(kind) or is_text(kind) or number):
+        _require(table, asked, where, kind.option)
+        found = table.schema.field(asked).type
+        number = ids and types.is_integer(found)
+        if not (is_bytes(found) or is_text(found) or number):
             raise DataError(
-                f"column '{asked}' of {where} has the type {table.schema.field(asked).type},"
-                " expected image bytes or paths",
+                f"column '{asked}' of {where} has the type {found},"
+                f" expected {kind.noun} bytes or paths",
                 hint=_columns_hint(table),
             )
         return asked
     with_bytes = [f.name for f in table.schema if is_bytes(f.type)]
-    with_paths = [f.name for f in table.schema if _holds_paths(table, f.name)]
+    with_paths = [f.name for f in table.schema if _holds_paths(table, f.name, kind.suffixes)]
     for candidates in (with_bytes, with_paths):
         if len(candidates) == 1:
             return str(candidates[0])
         if candidates:
-            named = [name for name in candidates if name.casefold() in _IMAGE_NAMES]
+            named = [name for name in candidates if name.casefold() in kind.names]
             if len(named) == 1:
                 return str(named[0])
             raise DataError(
-                f"{where} has several columns that could hold the images: {quoted(candidates, 5)}",
-                hint="choose one with image_column=NAME",
+                f"{where} has several columns that could hold the {kind.noun}s:"
+                f" {quoted(candidates, 5)}",
+                hint=f"choose one with {kind.option}=NAME",
             )
-    if ids and (found := id_columns(table)):
-        return found[0]
+    if ids and (named := id_columns(table)):
+        return named[0]
     raise DataError(
-        f"{where} has no column of images: expected image bytes, or paths that end in .jpg,"
-        " .png or the like",
-        hint=f"{_columns_hint(table)}; choose one with image_column=NAME",
+        f"{where} has no column of {kind.noun}s: expected {kind.noun} bytes, or paths that end in"
+        f" {kind.usual} or the like",
+        hint=f"{_columns_hint(table)}; choose one with {kind.option}=NAME",
     )
 
 
@@ -159,6 +193,20 @@ def text_columns(table: Any, label: str | None = None, *, words: bool = True) ->
         if differ and (name.casefold() in _TEXT_NAMES or long) and sample:
             found.append(name)
     return found
+
+
+def holds_sounds(table: Any, name: str) -> bool:
+    """Return whether a column holds bytes that begin as those of a sound file do."""
+    data, _ = image_parts(table.column(name))
+    for value in () if data is None else data.slice(0, _SAMPLE):
+        if value.is_valid:
+            return is_sound(value.as_py())
+    return False
+
+
+def names_sounds(table: Any) -> bool:
+    """Return whether a column holds paths of sounds."""
+    return any(_holds_paths(table, field.name, AUDIO_SUFFIXES) for field in table.schema)
 
 
 def id_columns(table: Any) -> list[str]:
@@ -361,14 +409,14 @@ def _is_text(table: Any, name: str) -> bool:
     return is_text(table.schema.field(name).type)
 
 
-def _holds_paths(table: Any, name: str) -> bool:
+def _holds_paths(
+    table: Any, name: str, suffixes: frozenset[str] = IMAGE_SUFFIXES | AUDIO_SUFFIXES
+) -> bool:
     if not _is_text(table, name):
         return False
     sample = [v for v in table.column(name).slice(0, _SAMPLE).to_pylist() if v]
-    images = sum(
-        PurePosixPath(v.replace("\\", "/")).suffix.lower() in IMAGE_SUFFIXES for v in sample
-    )
-    return images > len(sample) // 2
+    files = sum(PurePosixPath(v.replace("\\", "/")).suffix.lower() in suffixes for v in sample)
+    return files > len(sample) // 2
 
 
 def _is_list(kind: Any) -> bool:

@@ -41,6 +41,24 @@ def text_of(content: Content) -> str:
     return text
 
 
+def stand_in(data: bytes, wanted: str) -> str | None:
+    """Return what bytes are that stand in the place of a file; None where they may be the file.
+
+    Args:
+        data: of the file.
+        wanted: what it should be ("image").
+    """
+    head = data[:256].lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return f"a Git LFS pointer instead of the {wanted}; run: git lfs pull"
+    if head.startswith((b"<!doctype html", b"<html")):
+        article = "an" if wanted[0] in "aeiou" else "a"
+        return f"a web page instead of {article} {wanted}, perhaps from a failed download"
+    if not any(data[:4096]):
+        return "nothing but zero bytes, perhaps from an interrupted copy"
+    return None
+
+
 def digest(content: Content) -> str:
     """Return the id of a content: SHA-256, truncated to 128 bits.
 
@@ -60,4 +78,4 @@ def digest(content: Content) -> str:
     return fingerprint(head, np.ascontiguousarray(content).data)
 
 
-__all__ = ["Content", "UndecodableError", "digest", "text_of"]
+__all__ = ["Content", "UndecodableError", "digest", "stand_in", "text_of"]

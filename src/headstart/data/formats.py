@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from headstart.data.content import UndecodableError
+from headstart.data.content import UndecodableError, stand_in
 
 MAX_PIXELS = 178_956_970
 """Largest accepted width × height: where Pillow, too, refuses (0.5 GB as RGB)."""
@@ -197,11 +197,9 @@ def reason(error: Exception) -> str:
 
 def what_it_is(data: bytes) -> str:
     """Return what a file is that is no image in a known format."""
+    if found := stand_in(data, "image"):
+        return found
     head = data[:256].lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer instead of the image; run: git lfs pull"
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "a web page instead of an image, perhaps from a failed download"
     if head.startswith((b"<svg", b"<?xml")):
         return "a vector drawing (SVG), not a pixel image"
     if head.startswith(b"%!ps"):
@@ -212,8 +210,6 @@ def what_it_is(data: bytes) -> str:
         return "JPEG XL, which is not read; save it as PNG or JPEG"
     if data[128:132] == b"DICM":
         return "DICOM, which is not read; export its pixels as 16-bit PNG"
-    if not any(data[:4096]):
-        return "nothing but zero bytes, perhaps from an interrupted copy"
     return "not an image in a known format"
 
 

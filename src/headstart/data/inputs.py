@@ -140,6 +140,13 @@ class Inputs(ABC):
         a quarter of the size.
         """
 
+    def shape(self, sample: Any) -> Hashable:  # noqa: ARG002
+        """Return what the samples of one batch have to share; by default nothing.
+
+        Where a network takes no padding, this is the length of an item.
+        """
+        return None
+
     def finish(self, batch: Arguments) -> Arguments:
         """Turn a collated batch into what the network takes, on the device where it is.
 

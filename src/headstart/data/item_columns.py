@@ -16,7 +16,7 @@ class ItemColumn(NamedTuple):
 
     Attributes:
         name: of the column.
-        kind: of the items: ``image`` or ``text``.
+        kind: of the items: ``image``, ``audio`` or ``text``.
     """
 
     name: str
@@ -24,7 +24,7 @@ class ItemColumn(NamedTuple):
 
 
 def item_column(table: Any, where: str, folder: Path, request: Request) -> ItemColumn:
-    """Return the column of images, or of texts where that is asked for or there are no images.
+    """Return the column of images, or of sounds or texts where these are asked for or alone.
 
     Args:
         table: ``pyarrow.Table``.
@@ -39,11 +39,21 @@ def item_column(table: Any, where: str, folder: Path, request: Request) -> ItemC
     if request.text_column is not None or wants_text:
         return _texts(table, where, request)
     ids = request.image_suffix is not None
-    try:
+    if request.audio_column is not None or (
+        request.kind == "audio" and request.image_column is None
+    ):
+        named = request.audio_column
         return ItemColumn(
-            columns.image_column(table, where, request.image_column, ids=ids), "image"
+            columns.image_column(table, where, named, ids=ids, kind=columns.SOUNDS), "audio"
         )
+    try:
+        name = columns.image_column(table, where, request.image_column, ids=ids)
+        sounds = request.image_column is None and columns.holds_sounds(table, name)
+        return ItemColumn(name, "audio" if sounds else "image")
     except DataError as error:
+        if request.image_column is None and not ids and columns.names_sounds(table):
+            found = columns.image_column(table, where, None, kind=columns.SOUNDS)
+            return ItemColumn(found, "audio")
         own = _is_own(request)
         texts = columns.text_columns(table, request.label_column, words=not own)
         hint = None if ids else ids_hint(table, image_folder(folder, request))
@@ -63,7 +73,7 @@ def _texts(table: Any, where: str, request: Request) -> ItemColumn:
 
 def _is_own(request: Request) -> bool:
     """Return whether the backbone takes a kind of items from outside, such as DNA."""
-    return request.kind not in (None, "image", "text")
+    return request.kind not in (None, "image", "audio", "text")
 
 
 __all__ = ["ItemColumn", "item_column"]

@@ -33,6 +33,7 @@ from headstart.data.elsewhere import read_address_once
 from headstart.data.levels import ValueRange
 from headstart.data.names import composed
 
+_NOUNS = {"image": "image", "audio": "sound"}
 _CHUNK = 64  # items per task: small items cost less than handing one task to a thread
 
 
@@ -59,7 +60,7 @@ class Items(ABC):
     """Whether contents are the bytes of image files."""
 
     kind = ""
-    """What the contents are, where that is known: ``image`` or ``text``."""
+    """What the contents are, where that is known: ``image``, ``audio`` or ``text``."""
 
     far = False
     """Whether contents lie elsewhere, so that reading them twice is to be avoided."""
@@ -205,7 +206,7 @@ class ArrowItems(Items):
             return read_address_once(address)
         path = self._path(i)
         if path is None:
-            raise UndecodableError("the table has no image in this row")
+            raise UndecodableError(f"the table has no {_NOUNS[self.kind]} in this row")
         return read_file(path)
 
     @property
@@ -241,6 +242,13 @@ class ArrowItems(Items):
         return digest(self.content(i)) if path is None else _file_digest(path, self._memo)
 
 
+class SoundFileItems(FileItems):
+    """Sound files."""
+
+    encoded = False
+    kind = "audio"
+
+
 class TextFileItems(FileItems):
     """Text files."""
 
@@ -274,6 +282,13 @@ class TextItems(Items):
     def origin(self, i: int) -> str:
         """Return ``"train.csv row 12"``."""
         return f"{self._where} {i}"
+
+
+class SoundItems(ArrowItems):
+    """Bytes of sound files in a column of an Arrow table, or their paths."""
+
+    encoded = False
+    kind = "audio"
 
 
 class SampleItems(Items):
@@ -472,4 +487,4 @@ def _open_when_possible(path: Path, flags: int) -> int:
 
 
 def _too_large(size: int) -> str:
-    return f"{format_bytes(size)}, more than the limit of {format_bytes(MAX_FILE)} for one image"
+    return f"{format_bytes(size)}, more than the limit of {format_bytes(MAX_FILE)} for one item"

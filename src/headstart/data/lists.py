@@ -1,4 +1,4 @@
-"""Lists to predict for: texts, or images as paths, bytes, PIL images or arrays; one image."""
+"""Lists to predict for: texts; images or sounds as paths or bytes; images as PIL or arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ from headstart.core.progress import SilentReporter
 from headstart.data.arrays import image_content
 from headstart.data.content import Content, UndecodableError
 from headstart.data.formats import IMAGE_SUFFIXES
-from headstart.data.items import FileItems, Items, ObjectItems, TextItems, read_file
+from headstart.data.items import (
+    DigestMemo,
+    FileItems,
+    Items,
+    ObjectItems,
+    SoundFileItems,
+    TextItems,
+    read_file,
+)
+from headstart.data.sound_files import AUDIO_SUFFIXES
 from headstart.data.source import WHOLE, Request, Source, unlabelled
 
 _LONGEST_PATH = 4096
@@ -84,7 +93,7 @@ def _items(values: list[Any], request: Request) -> Items:
         return TextItems(values, "list item")
     if values and all(isinstance(value, str | os.PathLike) for value in values):
         paths = [Path(os.fspath(value)).expanduser() for value in values]
-        return FileItems(paths, [str(path) for path in paths], request.memo)
+        return file_items(paths, request.kind, request.memo)
     return ObjectItems(
         len(values),
         partial(_item, values, dataclasses.replace(request, memo=None, reporter=SilentReporter())),
@@ -92,10 +101,20 @@ def _items(values: list[Any], request: Request) -> Items:
     )
 
 
+def file_items(
+    paths: Sequence[Path], kind: str | None, memo: DigestMemo | None = None
+) -> FileItems:
+    """Return files as items: sounds where they are asked for, or where all endings say so."""
+    sounds = kind == "audio" or (
+        kind is None and all(path.suffix.lower() in AUDIO_SUFFIXES for path in paths)
+    )
+    return (SoundFileItems if sounds else FileItems)(paths, [str(path) for path in paths], memo)
+
+
 def names_files(values: list[str]) -> bool:
-    """Return whether any of some strings is a path of an image or of a file."""
+    """Return whether any of some strings is a path of an image, of a sound or of a file."""
     for value in values:
-        if Path(value).suffix.lower() in IMAGE_SUFFIXES:
+        if Path(value).suffix.lower() in IMAGE_SUFFIXES | AUDIO_SUFFIXES:
             return True
         with contextlib.suppress(OSError, ValueError):  # too long for a path
             if len(value) < _LONGEST_PATH and Path(value).expanduser().is_file():

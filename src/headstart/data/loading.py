@@ -22,8 +22,8 @@ from headstart.data import (
     keras_batches,
     lists,
     objects,
+    other_folders,
     tables,
-    text_folders,
 )
 from headstart.data.assembly import assemble, assemble_test, assemble_training
 from headstart.data.dataset import Dataset, Split
@@ -36,6 +36,7 @@ from headstart.data.item_groups import groups_of_names
 from headstart.data.items import DigestMemo, RangedItems
 from headstart.data.labels import encode
 from headstart.data.levels import ValueRange, checked_range
+from headstart.data.sound_files import AUDIO_SUFFIXES
 from headstart.data.source import (
     Request,
     Source,
@@ -54,6 +55,7 @@ def load_data(
     image_column: str | None = None,
     label_column: str | None = None,
     text_column: str | None = None,
+    audio_column: str | None = None,
     kind: str | None = None,
     group_column: str | None = None,
     group_pattern: str | None = None,
@@ -77,7 +79,8 @@ def load_data(
 
             - the path of a folder of class folders, with or without ``train/`` and
               ``val|valid|test/`` above them;
-            - the path of such a folder of ``.txt`` files;
+            - the path of such a folder of ``.txt`` files, or of sound files (``.wav``, ``.flac``,
+              ``.mp3``, ``.ogg``, ...);
             - the path of a CSV, TSV or Parquet file, or of a folder of ``train.*``, ``test.*``;
             - the path of a numpy archive, or of a folder that ``datasets`` has saved;
             - the word ``"digits"``: scikit-learn's handwritten digits; ``"photographs"``: pieces
@@ -98,8 +101,9 @@ def load_data(
             several columns: one-hot ones (``"healthy,rust,scab"``), 0 and 1 of several labels an
             item, or the numbers of a regression (``"x,y"``).
         text_column: a table's column of texts; likewise, where the items are texts.
-        kind: ``image`` or ``text``, where a source might be read as either; a command gives what
-            its backbone takes. None: images where there are any.
+        audio_column: a table's column of sounds: paths or bytes of files; likewise.
+        kind: ``image``, ``audio`` or ``text``, where a source might be read as several; a command
+            gives what its backbone takes. None: images where there are any.
         group_column: a table's column that says which items belong together: a patient, a site, a
             camera, a film. Items of one group are never parted: not by the split that is set
             aside, nor by folds, and intervals count groups.
@@ -146,6 +150,7 @@ def load_data(
         image_column=image_column,
         label_column=label_column,
         text_column=text_column,
+        audio_column=audio_column,
         kind=kind,
         group_column=group_column,
         group_pattern=group_pattern,
@@ -169,6 +174,7 @@ def load_test_data(
     image_column: str | None = None,
     label_column: str | None = None,
     text_column: str | None = None,
+    audio_column: str | None = None,
     kind: str | None = None,
     group_column: str | None = None,
     group_pattern: str | None = None,
@@ -200,6 +206,7 @@ def load_test_data(
         image_column=image_column,
         label_column=label_column,
         text_column=text_column,
+        audio_column=audio_column,
         kind=kind,
         group_column=group_column,
         group_pattern=group_pattern,
@@ -222,6 +229,7 @@ def load_training_data(
     image_column: str | None = None,
     label_column: str | None = None,
     text_column: str | None = None,
+    audio_column: str | None = None,
     kind: str | None = None,
     image_folder: str | Path | None = None,
     image_suffix: str | None = None,
@@ -248,6 +256,7 @@ def load_training_data(
         image_column=image_column,
         label_column=label_column,
         text_column=text_column,
+        audio_column=audio_column,
         kind=kind,
         image_folder=image_folder,
         image_suffix=image_suffix,
@@ -268,6 +277,7 @@ def load_items(
     image_column: str | None = None,
     label_column: str | None = None,
     text_column: str | None = None,
+    audio_column: str | None = None,
     kind: str | None = None,
     image_folder: str | Path | None = None,
     image_suffix: str | None = None,
@@ -284,8 +294,8 @@ def load_items(
             anything :func:`load_data` takes, if it is not divided into splits. The names of
             folders are not read as labels.
         image_column: as for :func:`load_data`.
-        label_column, text_column, kind, image_folder, image_suffix, encoding: as for
-            :func:`load_data`.
+        label_column, text_column, audio_column, kind, image_folder, image_suffix, encoding: as
+            for :func:`load_data`.
         value_range: as for :func:`load_data`.
         digest_memo: as for :func:`load_data`.
         reporter: as for :func:`load_data`.
@@ -301,6 +311,7 @@ def load_items(
         image_column=image_column,
         label_column=label_column,
         text_column=text_column,
+        audio_column=audio_column,
         kind=kind,
         image_folder=image_folder,
         image_suffix=image_suffix,
@@ -417,7 +428,12 @@ BUILT_IN: tuple[SourceKind, ...] = (
         path=True,
     ),
     SourceKind(
-        "a folder of text files", text_folders.holds_texts, text_folders.read_texts, path=True
+        "a folder of text files", other_folders.TEXT_FILES.holds, other_folders.TEXT_FILES.read,
+        path=True,
+    ),
+    SourceKind(
+        "a folder of sound files", other_folders.SOUND_FILES.holds,
+        other_folders.SOUND_FILES.read, path=True,
     ),
     _IMAGES,
     SourceKind("a folder of tables", folders.is_table_folder, tables.read_table_folder, path=True),
@@ -505,6 +521,8 @@ def _what(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return "one image"
+    if suffix in AUDIO_SUFFIXES:
+        return "one sound"
     if suffix in (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"):
         return "a spreadsheet, which has to be saved as CSV (UTF-8)"
     return "a file of unknown kind"

@@ -18,8 +18,9 @@ from headstart.data.content import Content, UndecodableError
 from headstart.data.dataset import Split
 from headstart.data.decoding import image_of, to_rgb
 from headstart.data.formats import open_header
+from headstart.data.sound_files import is_sound
 
-DRAWINGS, PHOTOGRAPHS, TEXTS = "drawings", "photographs", "texts"
+DRAWINGS, PHOTOGRAPHS, TEXTS, SOUNDS = "drawings", "photographs", "texts", "sounds"
 """The kinds. Pictures that are not drawings of one character count as photographs."""
 
 LOOKS = 32
@@ -89,16 +90,20 @@ def look_at(split: Split) -> Look:
         What they are. Items that cannot be read are left to whoever reads them in earnest; where
         none can, the kind is empty.
     """
-    texts, seen = 0, []
+    texts, sounds, seen = 0, 0, []
     for i in _sample(split):
         try:
             content = split.items.content(int(split.rows[i]))
             if isinstance(content, str):
                 texts += 1
+            elif split.items.kind == "audio" or (isinstance(content, bytes) and is_sound(content)):
+                sounds += 1
             else:
                 seen.append(_see(content))
         except UndecodableError:
             continue
+    if sounds > max(texts, len(seen)):
+        return Look(SOUNDS, sounds, "sounds")
     if texts > len(seen):
         return Look(TEXTS, texts, "texts")
     if not seen:
@@ -215,6 +220,7 @@ def _contrast_kept(levels: NDArray[np.float32], ink: float) -> float:
 __all__ = [
     "DRAWINGS",
     "PHOTOGRAPHS",
+    "SOUNDS",
     "TEXTS",
     "Look",
     "look_at",

@@ -27,6 +27,7 @@ from headstart.data.items import (
     DigestMemo,
     Items,
     ObjectItems,
+    SoundItems,
     TextItems,
     read_file,
 )
@@ -126,11 +127,12 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
     if len(dataset) == 0:
         raise DataError(f"{name} has no rows", hint="expected one row per item")
     features = dataset.features
-    decoded = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
+    encoded = {
+        what: [key for key, kind in features.items() if isinstance(kind, feature)]
+        for what, feature in (("image", datasets.Image), ("audio", datasets.Audio))
+    }
     schema = dataset.with_format("arrow")[:200]
-    texts = request.text_column is not None or request.kind == "text"
-    if request.image_column is None and len(decoded) == 1 and not texts:
-        request = dataclasses.replace(request, image_column=decoded[0])
+    request = _with_encoded(request, encoded)
     item, found = item_column(schema, name, Path(), request)
     label = columns.label_column(
         schema,
@@ -145,7 +147,7 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
     items = (
         _hub_texts(dataset, item, name)
         if found == "text"
-        else _hub_items(dataset, item, name, request.memo)
+        else _hub_items(dataset, item, name, request.memo, found)
     )
     if label is None:
         return unlabelled(items, name), None
@@ -174,6 +176,20 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
     return Part(items, said.names, where, groups, about, said.targets, said.doubt), declared
 
 
+def _with_encoded(request: Request, encoded: Mapping[str, list[str]]) -> Request:
+    """Return a request that names the column whose feature says that it holds images or sounds."""
+    named = (request.image_column, request.audio_column, request.text_column)
+    if request.kind == "text" or any(name is not None for name in named):
+        return request
+    for kind in sorted(encoded, key=lambda kind: kind != request.kind):
+        if len(encoded[kind]) == 1:
+            name = encoded[kind][0]
+            if kind == "audio":
+                return dataclasses.replace(request, audio_column=name)
+            return dataclasses.replace(request, image_column=name)
+    return request
+
+
 def _hub_values(dataset: Any, column: str) -> list[Any]:
     rows = dataset.with_format("arrow").select_columns([column])[:]
     values: list[Any] = rows.column(column).to_pylist()
@@ -185,27 +201,28 @@ def _hub_texts(dataset: Any, column: str, name: str) -> Items:
     return TextItems(columns.as_text(plain[:].column(column)), f"{name} row")
 
 
-def _hub_items(dataset: Any, image: str, name: str, memo: DigestMemo | None) -> Items:
+def _hub_items(dataset: Any, image: str, name: str, memo: DigestMemo | None, found: str) -> Items:
     plain = dataset.select_columns([image]).with_format("arrow")
-    kind = dataset.features[image]
+    kind, noun = dataset.features[image], "sound" if found == "audio" else "image"
     type_ = plain[:1].column(image).type
     has_bytes = columns.is_bytes(type_)
     if not has_bytes and not columns.is_text(type_):
-        raise DataError(f"column '{image}' of {name} has the type {kind}, expected images")
+        raise DataError(f"column '{image}' of {name} has the type {kind}, expected {noun}s")
 
     def fetch(i: int) -> Content:
         value = plain[i].column(image)[0].as_py()
         if isinstance(value, dict):
             value = value["bytes"] if value.get("bytes") is not None else value.get("path")
         if value is None:
-            raise UndecodableError("the data set has no image in this row")
+            raise UndecodableError(f"the data set has no {noun} in this row")
         return read_file(Path(value)) if isinstance(value, str) else value
 
     # without a selection on top, the table itself is the data set: no copy, no row-wise detour
     if getattr(dataset, "_indices", True) is None:
         data, paths = columns.image_parts(dataset.data.column(image))
-        return ArrowItems(data, paths, Path(), name, memo)
-    return ObjectItems(len(dataset), fetch, name, encoded=True)
+        kinds: type[ArrowItems] = SoundItems if found == "audio" else ArrowItems
+        return kinds(data, paths, Path(), name, memo)
+    return ObjectItems(len(dataset), fetch, name, encoded=found == "image")
 
 
 def read_torch_dataset(

@@ -202,11 +202,18 @@ class Preprocessing(Inputs):
 
     @classmethod
     def check_items(cls, items: Items) -> None:
-        """Refuse texts.
+        """Refuse texts and sounds.
 
         Raises:
-            DataError: the items are texts.
+            DataError: the items are texts or sounds.
         """
+        if items.kind == "audio":
+            raise DataError(
+                "the data are sounds, and this backbone takes images",
+                hint="name a backbone for sounds, such as"
+                " backbone='hf/MIT/ast-finetuned-audioset-10-10-0.4593'; or the column of images"
+                " with image_column=NAME",
+            )
         if items.kind == "text":
             raise DataError(
                 "the data are texts, and this backbone takes images",

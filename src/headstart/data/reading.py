@@ -107,7 +107,8 @@ def read_batches(
 ) -> BatchReader:
     """Decode items in threads, ahead of the consumer, and yield them as batches, in order.
 
-    A bad item does not stop the others: its batch comes without it (a batch of bad items only
+    A batch is divided where its inputs say that items cannot be joined (:meth:`Inputs.shape`). A
+    bad item does not stop the others: its batch comes without it (a batch of bad items only
     does not come at all), and bad items are reported after everything readable has been yielded.
 
     Args:
@@ -251,13 +252,20 @@ class _Decoder:
     def batch(
         self, index: NDArray[np.int64], tasks: list[Future[list[Any]]], bad: list[BadItem]
     ) -> Iterator[Batch]:
-        """Yield the items that could be decoded, if any, and list the others in ``bad``."""
+        """Yield the items that could be decoded, if any, and list the others in ``bad``.
+
+        Neighbours of another shape are a batch of their own.
+        """
         found = [sample for task in tasks for sample in task.result()]
         good = np.array([not isinstance(sample, BadItem) for sample in found], bool)
         bad += [sample for sample in found if isinstance(sample, BadItem)]
-        if good.any():
-            samples = [sample for sample in found if not isinstance(sample, BadItem)]
-            yield Batch(index[good], samples, self.inputs)
+        samples, kept = [s for s in found if not isinstance(s, BadItem)], index[good]
+        shapes = [self.inputs.shape(sample) for sample in samples]
+        start = 0
+        for end in range(1, len(samples) + 1):
+            if end == len(samples) or shapes[end] != shapes[start]:
+                yield Batch(kept[start:end], samples[start:end], self.inputs)
+                start = end
 
 
 def _reason(error: Exception) -> str:

@@ -30,8 +30,9 @@ class Request:
         image_column: the column of images; None: find it.
         label_column: the column of labels; None: find it.
         text_column: the column of texts; None: find it, where the items are texts.
-        kind: what the backbone takes, ``image`` or ``text``; None: not known. It decides where a
-            source holds both.
+        audio_column: the column of sounds; None: find it, where the items are sounds.
+        kind: what the backbone takes, ``image``, ``audio`` or ``text``; None: not known. It decides
+            where a source holds several.
         group_column: the column that says which rows belong together; None: none does.
         group_pattern: a regular expression that says it of names of files; None: none does.
         image_folder: where the paths of a table start; None: in the table's own folder.
@@ -51,6 +52,7 @@ class Request:
     image_column: str | None = None
     label_column: str | None = None
     text_column: str | None = None
+    audio_column: str | None = None
     kind: str | None = None
     group_column: str | None = None
     group_pattern: str | None = None

@@ -102,7 +102,10 @@ def _read_parquet(path: Path, request: Request) -> Any:
         schema = file.schema_arrow
         wanted = [
             name
-            for name in (request.image_column or request.text_column, request.label_column)
+            for name in (
+                request.image_column or request.audio_column or request.text_column,
+                request.label_column,
+            )
             if name in schema.names
         ]
         split = [name for name in schema.names if name.casefold() in columns.SPLIT_NAMES]

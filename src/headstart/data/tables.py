@@ -1,4 +1,4 @@
-"""Tables of images or texts: CSV, TSV and Parquet files, and whatever speaks Arrow's C stream."""
+"""Tables of images, sounds or texts: CSV, TSV, Parquet, and whatever speaks Arrow's C stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.image_paths import image_folder, require_some_file, with_suffix
 from headstart.data.item_columns import item_column
 from headstart.data.item_groups import groups_of_values
-from headstart.data.items import ArrowItems, Items, TextItems
+from headstart.data.items import ArrowItems, Items, SoundItems, TextItems
 from headstart.data.labels import MISSING_TEXT
 from headstart.data.roles import NO_ROLE, folder_roles, role_of
 from headstart.data.source import (
@@ -352,7 +352,8 @@ def read_part(
             paths = with_suffix(paths, request)
             if label is not None or like is None:  # a test table without labels is left out anyway
                 require_some_file(paths, start, name)
-        items = ArrowItems(data, paths, start, name, request.memo)
+        kinds: type[ArrowItems] = SoundItems if kind == "audio" else ArrowItems
+        items = kinds(data, paths, start, name, request.memo)
     groups = _groups(table, name, request)
     if label is None:
         return unlabelled(items, name, columns.metadata(table, (item,)))

@@ -249,11 +249,17 @@ class Texts(Inputs):
 
     @classmethod
     def check_items(cls, items: Items) -> None:
-        """Refuse images.
+        """Refuse images and sounds.
 
         Raises:
-            DataError: the items are images.
+            DataError: the items are images or sounds.
         """
+        if items.kind == "audio":
+            raise DataError(
+                "the data are sounds, and this backbone takes texts",
+                hint="name one for sounds, such as backbone='hf/facebook/wav2vec2-base-960h', or"
+                " the column of texts with text_column=NAME",
+            )
         if items.kind == "image":
             raise DataError(
                 "the data are images, and this backbone takes texts",

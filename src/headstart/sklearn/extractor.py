@@ -57,7 +57,8 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         value_range: the values of black and white in numeric arrays and in files, such as
             ``(0, 16)``. None: integers are levels 0..255, floats lie in [0, 1], and files say what
             their values mean.
-        image_column: the column of a table that holds paths or bytes; None: found by itself.
+        image_column: the column of a table that holds paths or bytes, of images or of sounds; None:
+            found by itself.
         text_column: the column of a table that holds texts; None: found by itself.
         cache: folder of the feature cache; None: ``$HEADSTART_CACHE``, else the platform's cache
             folder; False: nothing is kept.

@@ -21,8 +21,9 @@ from headstart.data import DigestMemo, Items, Split
 from headstart.data.arrays import ENCODED, image_content, image_items
 from headstart.data.content import Content, UndecodableError
 from headstart.data.decoding import ranged
-from headstart.data.items import FileItems, ObjectItems, RangedItems, TextItems, read_file
+from headstart.data.items import ObjectItems, RangedItems, TextItems, read_file
 from headstart.data.levels import levels_of
+from headstart.data.lists import file_items
 from headstart.sklearn.faults import InputError
 
 SMALLEST_SIDE = 8
@@ -84,11 +85,12 @@ def named_column(x: Any, name: str) -> Sequence[Any]:
 def column_items(
     values: Sequence[Any], value_range: tuple[float, float] | None, memo: DigestMemo | None
 ) -> Items:
-    """Return the items of a column of encoded images.
+    """Return the items of a column of encoded images or sounds.
 
     Args:
-        values: paths (from the working directory), bytes of image files, ``{"bytes", "path"}`` as
-            the hub writes them, PIL images, or arrays ``(h, w)``, ``(h, w, c)``, ``(c, h, w)``.
+        values: paths (from the working directory), bytes of image or sound files, ``{"bytes",
+            "path"}`` as the hub writes them, PIL images, or arrays ``(h, w)``, ``(h, w, c)``,
+            ``(c, h, w)``.
         value_range: the values of black and white, in arrays and in files.
         memo: remembers digests of files.
 
@@ -104,7 +106,7 @@ def column_items(
         )
     if all(isinstance(value, str | os.PathLike) for value in values):
         paths = [Path(os.fspath(value)).expanduser() for value in values]
-        files = FileItems(paths, [str(path) for path in paths], memo)
+        files = file_items(paths, None, memo)
         return files if value_range is None else RangedItems(files, value_range, ranged)
     return ObjectItems(len(values), lambda i: _content(values[i], value_range), "X")
 

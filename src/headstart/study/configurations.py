@@ -61,7 +61,7 @@ class Configuration:
         inputs: a deliberate mistake that the backbone's inputs know by this name
             (:meth:`~headstart.data.Inputs.mistakes`), for images ``unscaled``, ``unnormalised``,
             ``misnormalised`` and ``swapped-channels``, for texts ``unmasked``, ``unframed`` and
-            ``truncated``.
+            ``truncated``, for sounds ``truncated``, ``slowed`` and ``unstandardised``.
         preprocessing: fields of the backbone's inputs to replace.
         layer, pooling: another cut. None: that of the backbone.
         head: another head. None: that of the study.
@@ -227,7 +227,12 @@ TERMS: dict[str, tuple[Fields, str]] = {
     "swapped-channels": ({"inputs": "swapped-channels"}, "red and blue swapped"),
     "unmasked": ({"inputs": "unmasked"}, "padding counts as text"),
     "unframed": ({"inputs": "unframed"}, "texts without special tokens"),
-    "truncated": ({"inputs": "truncated"}, "texts cut after 8 tokens"),
+    "truncated": (
+        {"inputs": "truncated"},
+        "texts cut after 8 tokens, sounds after a tenth of the window",
+    ),
+    "slowed": ({"inputs": "slowed"}, "sounds fed at half their rate"),
+    "unstandardised": ({"inputs": "unstandardised"}, "sounds without mean 0 and deviation 1"),
     "features": ({"mode": "eval", "autograd": "inference", "recipe": None}, "frozen backbone"),
     "finetune": ({"recipe": ""}, "backbone trained too; finetune:NAME by a recipe"),
     "sgd": ({"optimizer": "sgd"}, "linear layer (or with finetune, everything) by SGD, StepLR"),

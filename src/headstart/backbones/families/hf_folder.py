@@ -200,8 +200,13 @@ def quiet(transformers: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def blocks_of(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the blocks: the longest list of modules of one class."""
+def blocks_of(model: nn.Module, without: str = "") -> tuple[str, ...]:
+    """Return the names of the blocks: the longest list of modules of one class.
+
+    Args:
+        model: of transformers.
+        without: a part of the names of lists that hold no blocks; empty: none do.
+    """
     from torch import nn
 
     lists = [
@@ -211,6 +216,7 @@ def blocks_of(model: nn.Module) -> tuple[str, ...]:
         and len(part)
         and len({type(each) for each in part}) == 1
         and name.count(".") <= 2
+        and not (without and without in name)
     ]
     if not lists:
         return ()

@@ -1,4 +1,4 @@
-"""transformers: models of texts and of images, with their tokenizer or image processor.
+"""transformers: models of texts, images and sounds, with their tokenizer or processor.
 
 ``hf/NAME`` is a model of the Hugging Face hub, as it lies in the local cache or is downloaded;
 ``hf/PATH`` a folder. Weights are read from safetensors files alone, and code that comes with a
@@ -14,6 +14,7 @@ from typing import Any
 
 from headstart.backbones.families.hf_folder import class_of, library, read_config
 from headstart.backbones.families.hf_images import build_images, has_towers
+from headstart.backbones.families.hf_sounds import build_sounds, has_sound_towers
 from headstart.backbones.families.hf_texts import build_texts
 from headstart.backbones.families.static import is_static, static_of
 from headstart.backbones.family import Built, Family, Request, first_line
@@ -22,14 +23,13 @@ from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import stamp
 
 _FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt"]
-"""What is downloaded: weights, configuration, tokenizer, image processor."""
-_TAKES = {
-    "input_values": "sounds", "input_features": "sounds", "pixel_values_videos": "videos",
-}  # fmt: skip
+"""What is downloaded: weights, configuration, tokenizer, processor."""
+_KINDS = {"pixel_values": "image", "input_values": "audio", "input_features": "audio"}
+"""Kinds of items by the name of a model's main argument; texts by any other."""
 
 
 def build_hf(request: Request) -> Built:
-    """Build a model of texts or images with what comes with it."""
+    """Build a model of texts, images or sounds with what comes with it."""
     who = f"hf/{request.name}"
     folder = find_folder(request)
     if is_static(folder):
@@ -38,19 +38,24 @@ def build_hf(request: Request) -> Built:
     sentences = read_sentence_folder(folder, who)
     place = folder if sentences is None else sentences.transformer
     config = read_config(transformers, place, who, request)
-    if _is_of_images(transformers, config, who):
+    kind = _kind_of(transformers, config, who)
+    if kind == "image":
         built = build_images(transformers, place, config, who)
+    elif kind == "audio":
+        built = build_sounds(transformers, place, config, who)
     else:
         built = build_texts(transformers, place, config, who, sentences)
     files = _stamps(place) if local_folder(request.name) is not None else {}
     return dataclasses.replace(built, files=files)
 
 
-def _is_of_images(transformers: Any, config: Any, who: str) -> bool:
-    """Return whether a model takes images rather than texts; refuse what takes neither alone."""
+def _kind_of(transformers: Any, config: Any, who: str) -> str:
+    """Return whether a model takes images, sounds or texts; refuse what takes none alone."""
     kind = class_of(transformers, config, who)
     if has_towers(kind):
-        return True
+        return "image"
+    if has_sound_towers(kind):
+        return "audio"
     if config.model_type == "timm_wrapper":
         raise BackboneError(
             f"{who} is a model of timm", hint="name it as timm does: backbone='timm/NAME'"
@@ -61,12 +66,12 @@ def _is_of_images(transformers: Any, config: Any, who: str) -> bool:
             hint="hf/ is for models that take one of them, or have a tower for each",
         )
     main = getattr(kind, "main_input_name", "input_ids")
-    if main in _TAKES:
+    if main == "pixel_values_videos":
         raise BackboneError(
-            f"{who} takes {_TAKES[main]}, and hf/ is for models of texts and of images",
+            f"{who} takes videos, and hf/ is for models of texts, images and sounds",
             hint="'headstart backbones' lists the families",
         )
-    return bool(main == "pixel_values")
+    return _KINDS.get(main, "text")
 
 
 def local_folder(name: str) -> Path | None:
@@ -136,7 +141,7 @@ def _stamps(folder: Path) -> dict[str, Any]:
 HF = Family(
     "hf",
     "hf/NAME or hf/FOLDER",
-    "models of texts and images of transformers, with their tokenizer or image processor",
+    "models of texts, images and sounds of transformers, with their tokenizer or processor",
     build_hf,
     folder=local_folder,
 )

@@ -72,8 +72,8 @@ class Rows:
         """Return what each label of some rows weighs, ``(m, k)`` for targets ``(m, k)``."""
         if self.balance is None:
             return None
-        absent, present = self.balance.to(target.dtype)
-        return absent + target * (present - absent)
+        weights = self.balance.to(target.dtype)
+        return torch.lerp(weights[0], weights[1], target)
 
     def pack(self, precision: Precision = "bfloat16") -> Rows:
         """Return the same rows with a copy of them on the device."""
