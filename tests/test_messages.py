@@ -15,11 +15,12 @@ from headstart.commands.finetune.options import FINETUNE
 from headstart.commands.fit.options import FIT
 from headstart.commands.predict.options import EVALUATE, PREDICT
 from headstart.commands.settings import BackboneSpec, ReadOptions
+from headstart.commands.suggest.options import SUGGEST
 from headstart.commands.sweep.options import SWEEP
 from headstart.core.settings import options_of
 
 PACKAGE = Path(headstart.__file__).parent
-SIGNATURES = (FIT, PREDICT, EVALUATE, SWEEP, EXAMINE, FINETUNE, ADVISE, COMPARE)
+SIGNATURES = (FIT, PREDICT, EVALUATE, SUGGEST, SWEEP, EXAMINE, FINETUNE, ADVISE, COMPARE)
 
 OTHERS = {"track_running_stats", "weights_only", "max_norm", "streaming"}
 """Parameters of other libraries that messages name."""
@@ -132,7 +133,7 @@ def test_the_walk_sees_what_it_has_to_see() -> None:
 def test_no_command_takes_an_option_twice() -> None:
     for each in SIGNATURES:
         groups = [each.config, each.run, ReadOptions()]
-        groups += [] if each in (PREDICT, EVALUATE) else [BackboneSpec()]
+        groups += [BackboneSpec()] if each.builds else []
         names = [option.name for group in groups for option in options_of(group)]
         assert len(names) == len(set(names)), each.name
         flags = [

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from headstart.commands.predict.job import evaluate as evaluate
     from headstart.commands.predict.job import predict as predict
     from headstart.commands.push.job import push as push
+    from headstart.commands.suggest.job import suggest as suggest
     from headstart.commands.sweep.job import sweep as sweep
     from headstart.commands.sweep.rank.job import rank as rank
     from headstart.commands.update.job import update as update
@@ -95,6 +96,7 @@ __getattr__, __dir__, _names = contents(
             "predict",
         ),
         "commands.sweep.rank.job": ("rank",),
+        "commands.suggest.job": ("suggest",),
         "commands.sweep.job": ("sweep",),
         "commands.update.job": ("update",),
         "commands.card.job": ("card",),

@@ -30,6 +30,7 @@ from headstart.commands.predict.command import evaluate, predict
 from headstart.commands.push.command import push
 from headstart.commands.serve.command import serve
 from headstart.commands.signals import EndedBySignal, end_on_signals
+from headstart.commands.suggest.command import suggest
 from headstart.commands.sweep.command import sweep
 from headstart.commands.update.command import update
 from headstart.core.errors import HeadstartError
@@ -71,6 +72,7 @@ app.command()(update)
 app.command()(export)
 app.command()(card)
 app.command()(push)
+app.command()(suggest)
 app.command()(sweep)
 app.command()(examine)
 app.command()(finetune)

@@ -18,11 +18,16 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from headstart.cache.fill import missing_rows
 from headstart.core.errors import DataError
 from headstart.core.files import own_file, write_bytes
+from headstart.core.wording import count
 from headstart.data import Content, Items, Split, UndecodableError
 
 if TYPE_CHECKING:
+    from headstart.backbones import Backbone
+    from headstart.cache import FeatureCache
+    from headstart.extraction import Extraction
     from headstart.store import FeatureSet
 
 ROWS_FILE = "rows.safetensors"
@@ -107,6 +112,27 @@ class KeptItems(Items):
         return Split(cls(kept), rows, kept.labels, classes)
 
 
+def features_of(
+    kept: KeptSplit, cache: FeatureCache, backbone: Backbone, settings: Extraction
+) -> NDArray[Any]:
+    """Return the features of kept items ``(n, d)``: those that were kept, or those of the cache.
+
+    Raises:
+        DataError: they are in neither.
+    """
+    if kept.rows is not None:
+        return kept.rows
+    space = cache.space(backbone, settings)
+    lacking = missing_rows((space,), kept.ids)
+    if lacking:
+        raise DataError(
+            f"the features of {count(len(lacking), 'old item')} are neither in the run, which"
+            " was too large to keep them, nor in the cache",
+            hint="give the cache that the run was made with, cache=PLACE, or fit again",
+        )
+    return np.asarray(space.read(kept.ids).array())
+
+
 def read_rows(place: Path, n_classes: int, n_features: int) -> KeptRows | None:
     """Read what a run has kept; None where it has kept nothing.
 
@@ -158,4 +184,12 @@ def _unpacked(array: NDArray[Any]) -> tuple[str, ...]:
     return tuple(values)
 
 
-__all__ = ["MOST_BYTES", "ROWS_FILE", "KeptItems", "KeptRows", "KeptSplit", "read_rows"]
+__all__ = [
+    "MOST_BYTES",
+    "ROWS_FILE",
+    "KeptItems",
+    "KeptRows",
+    "KeptSplit",
+    "features_of",
+    "read_rows",
+]

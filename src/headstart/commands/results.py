@@ -12,8 +12,12 @@ from typing import Any
 from headstart._version import __version__
 from headstart.core.records import Baseline, Curve, Interval, Reference, Score, from_plain, to_plain
 from headstart.heads import Trained, unpack_head
+from headstart.heads.held_out import Calibration
+from headstart.heads.outliers import Outliers
 from headstart.heads.registry import automatic_heads, head_kind
 from headstart.store import Result, Store, result_key
+
+_CALIBRATION = "calibration."
 
 
 def trained_once(
@@ -27,6 +31,19 @@ def trained_once(
         compute: trains it.
     """
     return store.results("heads").once(_key(key), compute, _pack_trained, _unpack_trained)
+
+
+def outliers_once(
+    store: Store, key: Mapping[str, Any], compute: Callable[[], Outliers]
+) -> Outliers:
+    """Return what tells strange items, computed or found; arguments as for :func:`trained_once`."""
+    kept = store.results("outliers")
+    return kept.once(
+        _key(key),
+        compute,
+        lambda made: Result(*made.pack()),
+        lambda found: Outliers.unpack(found.arrays, found.values),
+    )[0]
 
 
 def among(head: str) -> dict[str, Any]:
@@ -51,14 +68,34 @@ def _key(key: Mapping[str, Any]) -> str:
 def _pack_trained(made: Trained) -> Result:
     arrays, head = made.head.pack()
     choice = {"chosen": dict(made.chosen), "curves": made.curves, "notes": made.notes}
-    return Result(arrays, to_plain({"head": head, **choice}))
+    kept: dict[str, Any] = {"uncalibrated": made.uncalibrated}
+    if made.calibration is not None:
+        held_out, kept["calibration"] = made.calibration.pack()
+        arrays |= {f"{_CALIBRATION}{name}": array for name, array in held_out.items()}
+    return Result(arrays, to_plain({"head": head, **choice, **kept}))
 
 
 def _unpack_trained(found: Result) -> Trained:
     values = found.values
-    head = unpack_head(dict(found.arrays), values["head"], "the cache")
+    own = {n: a for n, a in found.arrays.items() if not n.startswith(_CALIBRATION)}
+    head = unpack_head(own, values["head"], "the cache")
     curves = tuple(map(Curve.from_plain, values["curves"]))
-    return Trained(head, values["chosen"], curves, tuple(values["notes"]))
+    calibration = None
+    if "calibration" in values:
+        held_out = {
+            n.removeprefix(_CALIBRATION): a
+            for n, a in found.arrays.items()
+            if n.startswith(_CALIBRATION)
+        }
+        calibration = Calibration.unpack(held_out, values["calibration"])
+    return Trained(
+        head,
+        values["chosen"],
+        curves,
+        tuple(values["notes"]),
+        calibration=calibration,
+        uncalibrated=values["uncalibrated"],
+    )
 
 
 def _pack_baselines(made: tuple[Baseline | Reference, ...]) -> Result:

@@ -25,6 +25,7 @@ from headstart.cache import describe_space
 from headstart.commands.hands_on import HandsOn
 from headstart.commands.invocation import Commands
 from headstart.commands.kept_rows import KeptRows
+from headstart.commands.packed_file import CALIBRATION_FILE, OUTLIERS_FILE, read_packed
 from headstart.commands.run_description import FORMAT, check_files, guarded, read_description
 from headstart.commands.run_methods import RunMethods, memory_facts, run_card
 from headstart.commands.run_place import RUN, whole_run
@@ -56,6 +57,8 @@ from headstart.export.predictor import Predictor
 from headstart.extraction import Precision, Storage
 from headstart.heads import Head, load_head
 from headstart.heads.base import ARRAYS_FILE, OPTIONS_FILE
+from headstart.heads.held_out import Calibration
+from headstart.heads.outliers import Outliers
 from headstart.store import space_key
 
 _ATTEMPTS = 3
@@ -95,6 +98,9 @@ class Run(RunMethods, HandsOn):
         columns: how columns of a table join the features; empty where none do.
         extraction: seconds by stage, and what each stage could do, in plain values; empty where
             nothing was computed.
+        calibration: scores of held-out training items, which sets of a coverage are made of.
+        uncalibrated: why there are none.
+        outliers: what tells items that are unlike the training items; None: not asked for.
     """
 
     head: Head
@@ -121,6 +127,9 @@ class Run(RunMethods, HandsOn):
     rows: KeptRows | None = field(default=None, repr=False)
     columns: Encodings = ()
     extraction: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    calibration: Calibration | None = field(default=None, repr=False)
+    uncalibrated: str = ""
+    outliers: Outliers | None = field(default=None, repr=False)
 
     def card(self) -> Card:
         """Return what there is to see: scores, classes, items, where it is."""
@@ -201,6 +210,7 @@ class Run(RunMethods, HandsOn):
             **({"columns": to_plain(self.columns)} if self.columns else {}),
             **({"tuned": describe_tuned(self.tuned)} if self.tuned else {}),
             **({"extraction": to_plain(dict(self.extraction))} if self.extraction else {}),
+            **({"uncalibrated": self.uncalibrated} if self.uncalibrated else {}),
         }
 
 
@@ -224,6 +234,7 @@ class SavedRun(RunMethods, HandsOn):
         files: SHA-256 of its files by name; empty where an older version kept none.
         label_column: the columns that its labels were read from, where they were named.
         columns: how columns of a table join the features; empty where none do.
+        uncalibrated: why there is nothing to make sets of a coverage of, where it says so.
     """
 
     folder: Path
@@ -242,6 +253,7 @@ class SavedRun(RunMethods, HandsOn):
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
     label_column: str | None = None
     columns: Encodings = ()
+    uncalibrated: str = ""
 
     def __repr__(self) -> str:
         """Name folder, head, backbone and classes in one line."""
@@ -279,6 +291,38 @@ class SavedRun(RunMethods, HandsOn):
         if not isinstance(values, dict):
             raise DataError(f"{path} is damaged (it holds no object)", hint="fit again")
         return values
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Scores of held-out training items, which sets of a coverage are made of; None: not kept.
+
+        Raises:
+            DataError: the file is damaged, or of another run.
+        """
+        place = whole_run(self.folder)
+        if CALIBRATION_FILE not in self.files:
+            return None
+        check_files(place, self.files, CALIBRATION_FILE)
+        found = read_packed(place, CALIBRATION_FILE, Calibration.unpack)
+        try:
+            found.check(self.head)
+        except HeadError as error:
+            fault = f"{place / CALIBRATION_FILE} is not of this run ({error})"
+            raise DataError(fault, hint="fit again") from error
+        return found
+
+    @cached_property
+    def outliers(self) -> Outliers | None:
+        """What tells items that are unlike the training items; None where nobody asked.
+
+        Raises:
+            DataError: the file is damaged, or of another run.
+        """
+        place = whole_run(self.folder)
+        if OUTLIERS_FILE not in self.files:
+            return None
+        check_files(place, self.files, OUTLIERS_FILE)
+        return read_packed(place, OUTLIERS_FILE, Outliers.unpack)
 
     @cached_property
     def evaluation(self) -> AnyEvaluation:
@@ -516,6 +560,7 @@ def _open(folder: Path, place: Path, trust_code: bool) -> SavedRun:
         said.files,
         guarded(path, lambda: _label_column(said.values)),
         guarded(path, lambda: read_encodings(said.values.get("columns", ()))),
+        clean(said.values.get("uncalibrated", "")),
     )
 
 

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.commands.abstaining import COVERAGES
 from headstart.commands.invocation import Commands
+from headstart.commands.sets_page import SETS_TITLE, sets_blocks
+from headstart.commands.unlike import UNLIKE_TITLE, unlike_blocks
 from headstart.core.records import (
     Baseline,
     CacheUse,
@@ -81,6 +84,8 @@ def fit_page(
     listed: bool = False,
     commands: Commands | Sequence[str] = (),
     head_name: str = "this head",
+    coverages: tuple[float, ...] = COVERAGES,
+    strange: Sequence[Example] = (),
 ) -> Page:
     """Build the report of ``fit``.
 
@@ -103,6 +108,8 @@ def fit_page(
         commands: what to try next; a :class:`Commands` also has the command that made the run,
             which ends the page.
         head_name: how the trained head is named beside the baselines.
+        coverages: those that were to be measured.
+        strange: test items that are unlike the training items, the strangest first.
 
     Returns:
         The page, for :func:`headstart.report.write_page`.
@@ -113,6 +120,8 @@ def fit_page(
         Section("Some test items", (Gallery(tuple(examples)),) if examples else ()),
         Section("By class", tuple(_classes(evaluation))),
         Section("Mistakes", tuple(_mistakes(evaluation, mistakes, listed))),
+        Section(SETS_TITLE, tuple(sets_blocks(evaluation, coverages))),
+        Section(UNLIKE_TITLE, tuple(unlike_blocks(evaluation.unlike, strange))),
         Section("Training and choice", tuple(_training(evaluation, curves))),
         Section("Time and cache", tuple(cost_blocks(timing, images_per_second, cache))),
         Section("To repeat this", tuple(settings_blocks(commands, configuration, environment))),

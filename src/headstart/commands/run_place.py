@@ -51,6 +51,8 @@ _BEFORE = frozenset({
 """What a folder may hold that an older version wrote, which did not list its files."""
 
 KNOWN = _BEFORE | {
+    "calibration.safetensors",
+    "outliers.safetensors",
     "predictions.csv",
     "predictions.parquet",
     "rows.safetensors",

@@ -19,6 +19,7 @@ from headstart.commands.console import (
 )
 from headstart.commands.invocation import Call, Commands
 from headstart.commands.kept_rows import KeptRows
+from headstart.commands.packed_file import CALIBRATION_FILE, OUTLIERS_FILE, save_packed
 from headstart.commands.prediction_table import Probabilities, prediction_columns, write_predictions
 from headstart.commands.run_folder import Run, describe_environment
 from headstart.commands.run_page import Mistake, fit_page, wrong_items
@@ -30,6 +31,7 @@ from headstart.commands.task_page import Scored, task_page
 from headstart.commands.task_report import scored_items, write_task_figures, write_task_tested
 from headstart.commands.training_items import save_training_items
 from headstart.commands.tuned import save_tuned
+from headstart.commands.unlike import Strangeness
 from headstart.core.errors import BadFilesError
 from headstart.core.files import write_json
 from headstart.core.records import (
@@ -50,6 +52,8 @@ from headstart.evaluation import most_likely
 from headstart.evaluation.multi_label import MultiLabelEvaluation
 from headstart.evaluation.regression import RegressionEvaluation
 from headstart.heads import Head
+from headstart.heads.held_out import Calibration
+from headstart.heads.outliers import Outliers
 from headstart.report import Page, evaluation_table, write_page
 from headstart.report.page import Example
 from headstart.report.task_text import task_table
@@ -99,6 +103,9 @@ def new_run(
     curves: tuple[Curve, ...] = (),
     rows: KeptRows | None = None,
     columns: Encodings = (),
+    calibration: Calibration | None = None,
+    uncalibrated: str = "",
+    outliers: Outliers | None = None,
 ) -> Run:
     """Put together the record of a run.
 
@@ -111,6 +118,8 @@ def new_run(
         spec: what the backbone was built from; None: that of the call.
         rows: what the run keeps of its items, so that others can join it.
         columns: of the table that join the features.
+        calibration, uncalibrated: what sets of a coverage are made of, or why there is nothing.
+        outliers: what tells items that are unlike the training items; None: not asked for.
         commands: what may follow; the one for new data is added.
         head, evaluation, fingerprints, backbone, folder, baselines, curves: see
             :class:`~headstart.commands.run_folder.Run`.
@@ -144,6 +153,9 @@ def new_run(
         trained_on={"train": items.train.ids},
         rows=rows,
         columns=columns,
+        calibration=calibration,
+        uncalibrated=uncalibrated,
+        outliers=outliers,
         extraction={}
         if session.throughput is None
         else session.throughput.describe(backbone.inputs.unit),
@@ -236,6 +248,7 @@ def write_run(
     test: Split,
     probabilities: Probabilities,
     page: Page | None = None,
+    strange: Strangeness | None = None,
 ) -> None:
     """Write head, tuned weights, ``run.json``, metrics, predictions, figures and ``report.html``.
 
@@ -245,6 +258,7 @@ def write_run(
         test: the test split that was evaluated.
         probabilities: ``(n_test, n_classes)``, what the head predicts for it.
         page: the report; None: that of a run on frozen features.
+        strange: how far out the test items are; None: nobody asked.
     """
     from headstart.report.figures import curves_figure, save_png
 
@@ -252,18 +266,24 @@ def write_run(
     save_training_items(folder, run.trained_on)
     if run.rows is not None:
         run.rows.save(folder)
+    if run.calibration is not None:
+        save_packed(folder, CALIBRATION_FILE, run.calibration.pack())
+    if run.outliers is not None:
+        save_packed(folder, OUTLIERS_FILE, run.outliers.pack())
     if run.tuned:
         save_tuned(folder, run.tuned)
     write_json(folder / "metrics.json", run.metrics())
+    more = {} if strange is None else strange.columns()
+    examples = () if strange is None else strange.examples(test, run.backbone.inputs)
     if isinstance(run.evaluation, Evaluation):
         _write_classes(run.evaluation, folder)
-        write_tested(folder, run.classes, test, probabilities)
-        page = page or report_page(run, test, probabilities)
+        write_tested(folder, run.classes, test, probabilities, more=more)
+        page = page or report_page(run, test, probabilities, examples)
     else:
         scored = scored_items(run.evaluation, run.head, test, probabilities, run.backbone.inputs)
         write_task_figures(folder, scored)
-        write_task_tested(folder, run.head, test, probabilities)
-        page = page or task_report_page(run, scored)
+        write_task_tested(folder, run.head, test, probabilities, more=more)
+        page = page or task_report_page(run, scored, examples)
     if run.curves:
         save_png(curves_figure(run.curves), folder / "curves.png")
     write_page(page, folder / "report.html")
@@ -287,14 +307,23 @@ def write_tested(
     probabilities: Probabilities,
     *,
     split: str = "test",
+    more: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
-    """Write what was predicted for every test item: ``predictions.parquet`` and ``.csv``."""
+    """Write what was predicted for every test item: ``predictions.parquet`` and ``.csv``.
+
+    Args:
+        folder, classes, test, probabilities: as for :func:`write_run`.
+        split: what the items are of the data.
+        more: further columns.
+    """
     truth = [classes[label] for label in test.labels]
     columns = prediction_columns(test.origins, truth, classes, probabilities, split=split)
-    write_predictions(folder, columns, classes, probabilities)
+    write_predictions(folder, {**columns, **(more or {})}, classes, probabilities)
 
 
-def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
+def report_page(
+    run: Run, test: Split, probabilities: Probabilities, strange: tuple[Example, ...] = ()
+) -> Page:
     """Build the page of the run of a classifier."""
     assert isinstance(run.evaluation, Evaluation)
     return fit_page(
@@ -303,14 +332,15 @@ def report_page(run: Run, test: Split, probabilities: Probabilities) -> Page:
         mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
         examples=find_examples(run.classes, test, probabilities, run.backbone.inputs),
         listed=True,
+        strange=strange,
         **_told(run),
     )
 
 
-def task_report_page(run: Run, scored: Scored) -> Page:
+def task_report_page(run: Run, scored: Scored, strange: tuple[Example, ...] = ()) -> Page:
     """Build the page of the run of another task than classification."""
     known = [each for each in run.baselines if isinstance(each, Reference)]
-    return task_page(scored, baselines=known, **_told(run))
+    return task_page(scored, baselines=known, strange=strange, **_told(run))
 
 
 def _told(run: Run) -> dict[str, Any]:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.commands.abstaining import COVERAGES
 from headstart.commands.invocation import Commands
 from headstart.commands.run_page import cost_blocks, curve_pictures, settings_blocks
+from headstart.commands.sets_page import SETS_TITLE, sets_blocks
+from headstart.commands.unlike import UNLIKE_TITLE, unlike_blocks
 from headstart.core.records import CacheUse, Curve, Excerpt, Reference
 from headstart.core.wording import count, format_number, format_percent, format_seconds
 from headstart.evaluation.multi_label import MultiLabelEvaluation
@@ -66,6 +69,8 @@ def task_page(
     notes: Sequence[str] = (),
     commands: Commands | Sequence[str] = (),
     head_name: str = "this head",
+    coverages: tuple[float, ...] = COVERAGES,
+    strange: Sequence[Example] = (),
 ) -> Page:
     """Build the report; arguments as for :func:`~headstart.commands.run_page.fit_page`."""
     timing, evaluation = dict(timing or {}), scored.evaluation
@@ -75,6 +80,8 @@ def task_page(
         Section("Some test items", (Gallery(scored.examples),) if scored.examples else ()),
         Section("By label" if several else "By target", tuple(_rows(scored))),
         Section("Largest mistakes", tuple(_mistakes(scored))),
+        Section(SETS_TITLE, tuple(sets_blocks(evaluation, coverages))),
+        Section(UNLIKE_TITLE, tuple(unlike_blocks(evaluation.unlike, strange))),
         Section("Training and choice", tuple(curve_pictures(curves))),
         Section("Time and cache", tuple(cost_blocks(timing, images_per_second, cache))),
         Section("To repeat this", tuple(settings_blocks(commands, configuration, environment))),

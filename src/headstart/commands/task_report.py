@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,23 @@ def task_columns(
 
 
 def write_task_tested(
-    folder: Path, head: Head, test: Split, outputs: Probabilities, *, split: str = "test"
+    folder: Path,
+    head: Head,
+    test: Split,
+    outputs: Probabilities,
+    *,
+    split: str = "test",
+    more: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
-    """Write what was predicted for every test item: ``predictions.parquet`` and ``.csv``."""
+    """Write what was predicted for every test item: ``predictions.parquet`` and ``.csv``.
+
+    Args:
+        folder, head, test, outputs: the run folder, the head, the items, what it says of them.
+        split: what the items are of the data.
+        more: further columns.
+    """
     columns = task_columns(head, test.classes, test.origins, outputs, test.targets, split)
+    columns |= {name: list(values) for name, values in (more or {}).items()}
     for name in ("predictions.csv", "predictions.parquet"):
         write_table(columns, folder / name)
 

@@ -96,6 +96,71 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
+class CoverageRow:
+    """What sets did for one class, label or target.
+
+    Attributes:
+        name: of the class, label or target.
+        items: how many items.
+        covered: the share of them whose truth is in its set or interval.
+        size: mean number of classes in a set, share of items undecided, or mean width.
+    """
+
+    name: str
+    items: int
+    covered: Score
+    size: float
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """What conformal sets, or intervals, of one chosen coverage did on one split.
+
+    Attributes:
+        coverage: what was chosen, a fraction.
+        n: number of items.
+        covered: the share of items, or of pairs of item and label or target, whose truth is in its
+            set, with its interval.
+        size: mean number of classes in a set, of undecided labels of an item, or mean width of an
+            interval; NaN where targets differ.
+        answered: share of items with a single answer: one class, or every label decided.
+        empty: share of items for which nothing is plausible.
+        by_class: whether the coverage was chosen for every class.
+        rows: class by class, label by label or target by target; at most 500.
+    """
+
+    coverage: float
+    n: int
+    covered: Score
+    size: float
+    answered: float
+    empty: float
+    by_class: bool = False
+    rows: tuple[CoverageRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """How many items of a split are unlike anything that a head was trained on.
+
+    Attributes:
+        method: ``knn`` or ``mahalanobis``.
+        layers: whose features judged; ``features`` are those of the head.
+        n: number of items.
+        flagged: how many of them are out.
+        false_alarms: the share of items like those of the training split that is flagged.
+        calibrated_on: independent training items that the threshold rests on.
+    """
+
+    method: str
+    layers: tuple[str, ...]
+    n: int
+    flagged: int
+    false_alarms: float
+    calibrated_on: int
+
+
+@dataclass(frozen=True)
 class ConfusedPair:
     """A kind of mistake: ``count`` of the ``items`` of a class are taken for another."""
 
@@ -122,6 +187,8 @@ class Evaluation:
         top_5: the share of items whose class is among the five most probable; None with 20
             classes or fewer.
         confused: where there is no ``confusion``, the most frequent mistakes, at most 1,000.
+        sets: what conformal sets of several coverages did; empty where none were made.
+        unlike: how many items are unlike the training items; None where nobody asked.
     """
 
     n: int
@@ -136,6 +203,8 @@ class Evaluation:
     reliability: tuple[ReliabilityBin, ...] = ()
     top_5: Score | None = None
     confused: tuple[ConfusedPair, ...] = ()
+    sets: tuple[SetScores, ...] = ()
+    unlike: Unlike | None = None
 
 
 @dataclass(frozen=True)
@@ -264,6 +333,7 @@ __all__ = [
     "CacheUse",
     "ClassScores",
     "ConfusedPair",
+    "CoverageRow",
     "Curve",
     "Evaluation",
     "Excerpt",
@@ -274,7 +344,9 @@ __all__ = [
     "Reference",
     "ReliabilityBin",
     "Score",
+    "SetScores",
     "Storage",
+    "Unlike",
     "from_plain",
     "to_plain",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import HeadError
-from headstart.core.records import NamedScore, Score
+from headstart.core.records import NamedScore, Score, SetScores, Unlike
 from headstart.core.row_keys import Keys
 from headstart.evaluation.grouped import grouped_accuracy
 from headstart.evaluation.intervals import proportion_interval
@@ -54,6 +54,8 @@ class MultiLabelEvaluation:
         macro_f1: mean F1 over the labels that occur or are predicted; an undefined one counts
             as 0, as in scikit-learn.
         per_label: one row for each label.
+        sets: what conformal sets of several coverages did; empty where none were made.
+        unlike: how many items are unlike the training items; None where nobody asked.
     """
 
     n: int
@@ -63,6 +65,8 @@ class MultiLabelEvaluation:
     micro_f1: Score
     macro_f1: Score
     per_label: tuple[LabelScores, ...] = ()
+    sets: tuple[SetScores, ...] = ()
+    unlike: Unlike | None = None
 
     def figures(self) -> tuple[NamedScore, ...]:
         """Return all scores with their names, the one that runs are compared by first."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import HeadError
-from headstart.core.records import NamedScore, Score
+from headstart.core.records import NamedScore, Score, SetScores, Unlike
 from headstart.core.row_keys import Keys
 from headstart.evaluation.ranked import rank_correlation, spearman
 from headstart.evaluation.sums import Kind, figures_of_means
@@ -47,6 +47,8 @@ class RegressionEvaluation:
             where a target does not vary.
         spearman: Spearman's correlation of ranks, the mean over the targets.
         per_target: one row for each target.
+        sets: what conformal intervals of several coverages did; empty where none were made.
+        unlike: how many items are unlike the training items; None where nobody asked.
     """
 
     n: int
@@ -56,6 +58,8 @@ class RegressionEvaluation:
     r2: Score
     spearman: Score
     per_target: tuple[TargetScores, ...] = ()
+    sets: tuple[SetScores, ...] = ()
+    unlike: Unlike | None = None
 
     def figures(self) -> tuple[NamedScore, ...]:
         """Return all scores with their names, the one that runs are compared by first."""

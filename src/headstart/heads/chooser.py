@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 from headstart.core.division import Folds, make_folds, require_two_classes_beside
 from headstart.core.errors import ConfigError
@@ -121,7 +121,7 @@ def choose_head(rows: TrainingRows, options: AutoOptions) -> Trained:
             tried[0] = replace(tried[0], trained=trained)
         tried += [_in_folds(k, _settings(k, options, few), rows, divided) for k in rivals]
     taken = tried[_winner(tried, labels, rows.weights)]
-    final = taken.trained or _calibrated(taken, rows, labels)
+    final, taken = (taken.trained, taken) if taken.trained else _calibrated(taken, rows, labels)
     if preparation is not None:
         final = replace(final, head=behind(preparation, final.head))
     return _described(final, taken, tried, rows, labels, each, few, divided, reason, together.notes)
@@ -234,12 +234,14 @@ def _temperature(
     return fit_temperature(logits, labels[judges], some, few=True)
 
 
-def _calibrated(taken: _Tried, rows: TrainingRows, labels: np.ndarray) -> Trained:
-    """Train a rival on all rows, its probabilities calibrated on what was held out."""
+def _calibrated(taken: _Tried, rows: TrainingRows, labels: np.ndarray) -> tuple[Trained, _Tried]:
+    """Train a rival on all rows, its probabilities calibrated on what was held out, these too."""
     assert taken.probabilities is not None
     final = taken.kind.fit(rows, taken.settings)
     factor = _temperature(taken.probabilities, labels, rows.weights)
-    return replace(final, head=final.head.with_temperature(final.head.temperature * factor))
+    held_out = softmax(np.log(np.maximum(taken.probabilities, _TINY)) / factor, axis=1)
+    final = replace(final, head=final.head.with_temperature(final.head.temperature * factor))
+    return final, replace(taken, probabilities=held_out)
 
 
 def _right(one: _Tried, labels: np.ndarray) -> np.ndarray | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.core.division import Folds
     from headstart.core.row_keys import Keys
     from headstart.heads.base import Head
+    from headstart.heads.held_out import Calibration
     from headstart.heads.logistic import Convergence
 
 NEAR = 0.98
@@ -105,6 +106,8 @@ class Trained:
         held_out_probabilities: ``(n, k) float64``, calibrated, for each training row by a head
             that did not train on it; what a check of labels reads.
         details: anything else that the solver reports, as plain values.
+        calibration: what sets of a chosen coverage are made of; None: nothing was kept.
+        uncalibrated: why nothing was kept.
     """
 
     head: Head
@@ -115,6 +118,8 @@ class Trained:
     held_out: Score | None = None
     held_out_probabilities: np.ndarray | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    uncalibrated: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from headstart.core.errors import HeadError
 from headstart.evaluation.targets import FloatArray, as_labels, as_weights, require_two_classes
-from headstart.heads.features import as_rows, blocks, moments, standardised
+from headstart.heads.features import Features, as_rows, blocks, moments, standardised
 from headstart.heads.linear import LinearHead
 from headstart.heads.merges import ClassSums, Scatter
 
@@ -47,7 +49,54 @@ def fit_lda(
     present = require_two_classes(labels)
     if shrinkage is not None and not 0 <= shrinkage <= 1:
         raise HeadError(f"expected a shrinkage from 0 to 1, found {shrinkage}")
-    weight = as_weights(sample_weight, len(features))
+    gauss = gaussian_classes(
+        features,
+        labels,
+        n_classes,
+        standardise=standardise,
+        weight=as_weights(sample_weight, len(features)),
+    )
+    is_present = np.isin(np.arange(n_classes), present)
+    return head_of_sums(
+        gauss.counts, gauss.centres, gauss.scatter, shrinkage, gauss.mean, gauss.scale, is_present
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianClasses:
+    """Classes with means of their own and one covariance, in standardised features.
+
+    Attributes:
+        mean, scale: ``(d,)``, by which features are standardised.
+        centres: ``(k, d)``, the class means; zero for a class without rows.
+        counts: ``(k,)``, the weight of the rows of each class.
+        scatter: of the rows around the mean of their class.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    centres: FloatArray
+    counts: FloatArray
+    scatter: Scatter
+
+
+def gaussian_classes(
+    features: Features,
+    labels: np.ndarray,
+    n_classes: int,
+    *,
+    standardise: bool = True,
+    weight: FloatArray | None = None,
+) -> GaussianClasses:
+    """Take means and scatter in three passes, block by block.
+
+    Args:
+        features: checked, ``(n, d)``.
+        labels: class indices ``(n,)``.
+        n_classes: the number of classes.
+        standardise: scale each feature to unit deviation first.
+        weight: ``(n,)``, how often each row counts; None: once.
+    """
     count = np.ones(len(features)) if weight is None else weight
     mean, scale = moments(features, np.arange(len(features)), weight)
     scale = scale if standardise else np.ones_like(scale)
@@ -60,8 +109,7 @@ def fit_lda(
     for rows in blocks(len(labels)):
         z = standardised(features[rows], mean, scale) - centres[labels[rows]]
         scatter.add(z, count[rows])
-    is_present = np.isin(np.arange(n_classes), present)
-    return head_of_sums(counts, centres, scatter, shrinkage, mean, scale, is_present)
+    return GaussianClasses(mean, scale, centres, counts, scatter)
 
 
 def head_of_sums(
@@ -83,14 +131,7 @@ def head_of_sums(
         mean, scale: ``(d,)``, of the standardisation.
         present: ``(k,) bool``, the classes that have rows.
     """
-    within, automatic = _within(scatter, float(counts.sum()))
-    used = automatic if shrinkage is None else float(shrinkage)
-    d = centres.shape[1]
-    level = float(np.trace(within)) / d
-    shrunk = (1 - used) * within
-    # Without shrinkage a collinear pair of features has no inverse: a whisper of a ridge.
-    # Without any spread inside the classes nothing is known of it: unit variances.
-    shrunk[np.diag_indices(d)] += used * level + _RIDGE * level if level > 0 else 1.0
+    shrunk, used = shrunk_covariance(scatter, float(counts.sum()), shrinkage)
     weight = np.linalg.solve(shrunk, centres.T)
     prior = np.log(np.where(counts > 0, counts, 1.0) / counts.sum())
     bias = prior - 0.5 * np.einsum("kd,dk->k", centres, weight)
@@ -98,6 +139,26 @@ def head_of_sums(
         weight * present, np.where(present, bias, 0.0), mean, scale, present, method="lda"
     )
     return head, used
+
+
+def shrunk_covariance(
+    scatter: Scatter, n: float, shrinkage: float | None = None
+) -> tuple[FloatArray, float]:
+    """Return the covariance inside the classes ``(d, d)``, which has an inverse, and its shrinkage.
+
+    Args:
+        scatter: of the rows around the mean of their class.
+        n: their weight.
+        shrinkage: in [0, 1]; None: by Ledoit and Wolf (2004).
+    """
+    within, automatic = _within(scatter, n)
+    used = automatic if shrinkage is None else float(shrinkage)
+    level = float(np.trace(within)) / len(within)
+    shrunk = (1 - used) * within
+    # Without shrinkage a collinear pair of features has no inverse: a whisper of a ridge.
+    # Without any spread inside the classes nothing is known of it: unit variances.
+    shrunk[np.diag_indices(len(within))] += used * level + _RIDGE * level if level > 0 else 1.0
+    return shrunk, used
 
 
 def _within(sums: Scatter, n: float) -> tuple[FloatArray, float]:

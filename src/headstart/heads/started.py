@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 
 from headstart.core.division import Folds, make_folds
 from headstart.core.errors import HeadError
@@ -204,7 +204,17 @@ def fit_started(
         f" {format_percent(float(right.mean()))} on items held out of the training split"
     )
     score = Score(float(right.mean()), proportion_interval(float(right.sum()), len(right)))
-    return Trained(head, {"C": C}, notes=(*together.notes, said), held_out=score)
+    held_out = None
+    if len(tried.rows) == len(labels):  # every fold was held out
+        held_out = np.empty_like(before)
+        held_out[tried.rows] = softmax(tried.outputs / head.temperature, axis=1)
+    return Trained(
+        head,
+        {"C": C},
+        notes=(*together.notes, said),
+        held_out=score,
+        held_out_probabilities=held_out,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from headstart.backbones import Backbone
+from headstart.commands.abstaining import with_sets
 from headstart.commands.baselines import majority_baseline, plain_baseline
 from headstart.commands.embedding import Embedded, embed, fewer_labels, open_call
 from headstart.commands.fit.options import FIT, FitConfig
@@ -16,7 +18,7 @@ from headstart.commands.loggers import require_loggers
 from headstart.commands.own_classifier import zero_label_baseline
 from headstart.commands.recall import recalled_backbone
 from headstart.commands.references import columns_baseline, references
-from headstart.commands.results import among, baselines_once, trained_once
+from headstart.commands.results import among, baselines_once, outliers_once, trained_once
 from headstart.commands.run_folder import Run
 from headstart.commands.run_logs import log_run
 from headstart.commands.run_place import holds_folder, publishing_run
@@ -27,11 +29,14 @@ from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.commands.starting import STARTS, starting_head
 from headstart.commands.text_start import zero_shot_baseline
 from headstart.commands.torn_groups import torn_group_notes
+from headstart.commands.unlike import Strangeness, named_views, unlike_line, views_of
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import Baseline, Reference
 from headstart.data import Dataset
 from headstart.data.table_columns import Encodings, column_names, fitted_columns
 from headstart.evaluation.tasks import CLASSIFICATION, TASKS
+from headstart.heads.abstaining import CALIBRATED, calibrated
+from headstart.heads.outliers import Outliers, fit_outliers
 from headstart.heads.registry import Trained, TrainingRows, head_fault, head_for
 from headstart.heads.started import StartedHead, fit_started
 from headstart.heads.thresholds import with_thresholds
@@ -88,7 +93,8 @@ def fit(
     folder = session.folder(f"{dataset.name}-{config.start or config.head}")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     with session.clock("extract"):
-        embedded = embed(session, (network,), dataset)
+        cuts = (network, *(network.at(layer) for layer in config.ood_layers))
+        embedded = embed(session, cuts, dataset)
     session.say_what_binds(network.inputs.unit)
     encodings: Encodings = ()
     if config.columns is not None:
@@ -108,6 +114,13 @@ def fit(
     with session.clock("evaluate"):
         outputs = outputs_of(trained.head, embedded.test_rows())
         evaluation = evaluated(trained.head, embedded.test, outputs)
+        evaluation = with_sets(
+            evaluation, trained.calibration, embedded.test, outputs, embedded.test_rows()
+        )
+        outliers, strange = _strange(fingerprints, embedded, config, session)
+        if strange is not None:
+            evaluation = dataclasses.replace(evaluation, unlike=strange.record)
+            session.say(unlike_line(strange.record))
         baselines = (
             _baselines(fingerprints, embedded, network, config, session) if config.baselines else ()
         )
@@ -129,11 +142,14 @@ def fit(
         folder=folder,
         rows=None if folder is None else embedded.kept(),
         columns=encodings,
+        calibration=trained.calibration,
+        uncalibrated=trained.uncalibrated,
+        outliers=outliers,
         commands=_compared(call, trained) if embedded.train.targets is None else (),
     )
     if folder is not None:
         with publishing_run(folder) as place:
-            write_run(made, place, embedded.test, outputs)
+            write_run(made, place, embedded.test, outputs, strange=strange)
     log_run(made, config.loggers, session.reporter)
     return made
 
@@ -165,6 +181,7 @@ def _trained(
         "task": embedded.train.task,
         "class_weight": config.class_weight,
         "threshold": config.threshold,
+        "abstain": [config.abstain, CALIBRATED],
         **({"columns": embedded.tables["train"]} if embedded.tables else {}),
         **among(head_for(config.head, config.head_options).name),
     }
@@ -198,13 +215,53 @@ def _started(
         "start": start.pack(),
         "folds": config.folds,
         "seed": session.run.seed,
+        "abstain": [config.abstain, CALIBRATED],
     }
     rows, called = _rows(embedded, session), STARTS[str(config.start)]
     return trained_once(
         session.cache.store,
         key,
-        lambda: fit_started(rows, start, folds=config.folds, called=called),
+        lambda: calibrated(
+            fit_started(rows, start, folds=config.folds, called=called),
+            rows,
+            None,
+            rule=config.abstain,
+        ),
     )
+
+
+def _strange(
+    fingerprints: Mapping[str, str], embedded: Embedded, config: FitConfig, session: Session
+) -> tuple[Outliers | None, Strangeness | None]:
+    """Learn what training items look like, and how far out the test items are."""
+    if config.ood is None:
+        return None, None
+    train, test = (
+        named_views(embedded.found[name].sets, config.ood_layers) for name in ("train", "test")
+    )
+    if not len(embedded.train):
+        raise ConfigError((f"ood='{config.ood}' needs training items, and there are none",))
+    key = {
+        "backbone": fingerprints["backbone"],
+        "train": fingerprints["train"],
+        "method": config.ood,
+        "layers": list(train),
+        "seed": session.run.seed,
+    }
+    split, method = embedded.train, config.ood
+    outliers = outliers_once(
+        session.cache.store,
+        key,
+        lambda: fit_outliers(
+            train,
+            split.labels if split.targets is None else None,
+            method=method,
+            keys=split.ids,
+            groups=split.groups,
+            seed=session.run.seed,
+        ),
+    )
+    return outliers, Strangeness.of(outliers, views_of(outliers, test), config.false_alarms)
 
 
 def _compared(call: Call, trained: Trained) -> tuple[str, ...]:
@@ -221,7 +278,8 @@ def _compared(call: Call, trained: Trained) -> tuple[str, ...]:
 def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:
     kind = head_for(config.head, config.head_options)
     settings, rows = kind.settings(config.options(), folds=config.folds), _rows(embedded, session)
-    return with_thresholds(kind.fit(rows, settings), rows, config.threshold)
+    trained = with_thresholds(kind.fit(rows, settings), rows, config.threshold)
+    return calibrated(trained, rows, kind, settings, folds=config.folds, rule=config.abstain)
 
 
 def _rows(embedded: Embedded, session: Session) -> TrainingRows:

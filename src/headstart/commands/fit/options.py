@@ -72,6 +72,13 @@ class FitConfig:
         labels_per_class: train on so many items of each class alone, drawn with the seed; 0, with
             ``start="classifier"``, trains on none.
         loggers: see :class:`headstart.commands.loggers.LogOptions`.
+        abstain: whether the run keeps what ``predict`` needs for a coverage; see
+            :func:`headstart.heads.abstaining.calibrated`.
+        ood: how items are told that are unlike anything in the training split; see
+            :mod:`headstart.heads.outliers`.
+        ood_layers: layers whose features judge that, with the mean of their scores; none: the
+            features of the head.
+        false_alarms: the share of items like those of the training split that may be flagged.
     """
 
     head: str = option("auto", describe_heads, check=head_wrong)
@@ -121,6 +128,26 @@ class FitConfig:
     )
 
     loggers: tuple[str, ...] = like(LogOptions, "loggers")
+    abstain: Literal["auto", "always", "never"] = option(
+        "auto",
+        "Keep what predict --coverage needs: scores of items held out of training. auto: where that"
+        " trains nothing for long; always: train the folds of any head; never.",
+    )
+    ood: Literal["knn", "mahalanobis"] | None = option(
+        None,
+        "Tell test items, and later others, that are unlike anything in the training split. knn:"
+        " by the nearest training items; mahalanobis: by the nearest class mean.",
+        shown="nobody is told",
+    )
+    ood_layers: tuple[str, ...] = option(
+        (),
+        "With --ood: the layers whose features judge, such as stage2,stage4.",
+        metavar="LAYER,LAYER",
+        shown="that of the head",
+    )
+    false_alarms: float = option(
+        0.05, "With --ood: the share of ordinary items that may be flagged.", above=0, below=1
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.class_names, str | Path):
@@ -132,6 +159,10 @@ class FitConfig:
 
     def faults(self) -> list[str]:
         """Look at the options of the head, and at what belongs together."""
+        if self.ood is None and self.ood_layers:
+            return [Fault("ood_layers", "has no meaning without ood")]
+        if len(set(self.ood_layers)) < len(self.ood_layers):
+            return [Fault("ood_layers", "names a layer twice")]
         if self.start is not None and (self.head != "auto" or self.head_options):
             return [
                 Fault("start", "has a head of its own, and takes neither head nor head_options")

@@ -52,6 +52,9 @@ def predict(
     console.print(plain_table(titles, shown, right=[t for t in titles if "prob" in t]))
     if len(said) > SHOWN:
         console.print(f"and {len(said) - SHOWN:,} more")
+    if said.sets is not None and said.task != "regression":
+        open_ = int(said.sets.abstain.sum())
+        print_lines(console, (f"no single answer for {open_:,} of {count(len(said), 'item')}",))
     if config.table is not None:
         print_lines(
             console, (f"{count(len(said), 'prediction')} written to {clean(config.table)}",)
@@ -80,6 +83,7 @@ def evaluate(
     from headstart.commands.predict.job import evaluate as evaluate_job
     from headstart.commands.run_folder import main_score
     from headstart.commands.run_report import mistakes_line, scores_table
+    from headstart.commands.sets_page import sets_lines
     from headstart.core.records import to_plain
     from headstart.report.task_text import format_named
 
@@ -93,7 +97,7 @@ def evaluate(
         print_lines(console, (f"{first.name} {format_named(first)}",))
         return
     console.print(scores_table(evaluation))
-    lines = [f"\n{mistakes_line(evaluation)}"]
+    lines = [f"\n{mistakes_line(evaluation)}", *sets_lines(evaluation)]
     if running.out is not None:
         lines[0] += f"; all are in {running.out}/predictions.csv"
         lines.append(f"\nreport: {running.out}/report.html")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.backbones import Backbone
+from headstart.commands.abstaining import set_columns
 from headstart.commands.invocation import Commands
 from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run_folder import describe_environment
@@ -17,11 +18,13 @@ from headstart.commands.scoring import AnyEvaluation
 from headstart.commands.session import Session
 from headstart.commands.task_page import task_page
 from headstart.commands.task_report import scored_items, write_task_tested
+from headstart.commands.unlike import Strangeness
 from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
 from headstart.core.records import Evaluation, to_plain
 from headstart.core.wording import count
 from headstart.data import Split
+from headstart.evaluation.sets import AnySets
 from headstart.heads import Head
 from headstart.report import write_page
 
@@ -38,6 +41,8 @@ class Evaluated:
         backbone, head: of the run.
         run: its folder; None for a run in memory.
         command: the call.
+        sets: what is plausible of each item at a coverage that was chosen; None: none was.
+        strange: how far out each item is; None: nobody asked.
     """
 
     evaluation: AnyEvaluation
@@ -48,6 +53,8 @@ class Evaluated:
     head: Head
     run: Path | None
     command: str
+    sets: AnySets | None = None
+    strange: Strangeness | None = None
 
 
 def refuse_run_folder(folder: Path | str | None) -> None:
@@ -84,13 +91,19 @@ def write_evaluation(found: Evaluated, folder: Path, session: Session) -> None:
         "notes": tuple(session.notes),
         "commands": Commands(found.command),
     }
+    coverages = () if found.sets is None else (found.sets.coverage,)
+    told["coverages"] = coverages
+    more = {} if found.sets is None else set_columns(found.sets, classes)
+    if found.strange is not None:
+        more |= found.strange.columns()
+        told["strange"] = found.strange.examples(found.split, found.backbone.inputs)
     split, outputs, inputs = found.split, found.probabilities, found.backbone.inputs
     if isinstance(evaluation, Evaluation):
-        write_tested(folder, classes, split, outputs)
+        write_tested(folder, classes, split, outputs, more=more)
         mistakes = find_mistakes(classes, split, outputs, inputs)
         page = fit_page(evaluation, mistakes=mistakes, listed=True, **told)
     else:
-        write_task_tested(folder, found.head, split, outputs)
+        write_task_tested(folder, found.head, split, outputs, more=more)
         page = task_page(scored_items(evaluation, found.head, split, outputs, inputs), **told)
     write_page(page, folder / "report.html")
     document: dict[str, Any] = {

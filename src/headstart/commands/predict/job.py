@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from headstart.commands.embedding import joined_rows
+from headstart.cache import CachedFeatures
+from headstart.commands.abstaining import set_columns
 from headstart.commands.invocation import Call
 from headstart.commands.predict.evaluated import Evaluated, refuse_run_folder, write_evaluation
+from headstart.commands.predict.model import Model, outputs_for
 from headstart.commands.predict.options import (
     EVALUATE,
     PREDICT,
+    AnswerConfig,
     EvaluateConfig,
     PredictConfig,
 )
@@ -28,13 +31,14 @@ from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.task_report import joined, said_of, task_columns
 from headstart.commands.training_items import near_copies_note, new_items
+from headstart.commands.unlike import Strangeness, unlike_line
 from headstart.core.cards import Card, Grid, Shown
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import CacheUse
 from headstart.core.wording import count
 from headstart.data import BadItem, Split
-from headstart.data.table_columns import encoded_columns
 from headstart.evaluation import most_likely
+from headstart.evaluation.sets import AnySets
 from headstart.heads import Head
 
 _SHOWN, _COLUMNS = 12, 8
@@ -54,6 +58,8 @@ class Predictions(Shown):
         bad: items that could not be read and are left out (``on_bad="skip"``).
         cache: feature rows found and computed.
         head: what predicted them.
+        sets: what is plausible of each item at the coverage that was chosen; None: none was.
+        strange: how far out each item is; None: nobody asked.
         seconds: wall time by step: ``load``, ``extract``, ``predict``, ``total``.
     """
 
@@ -64,6 +70,8 @@ class Predictions(Shown):
     cache: CacheUse
     head: Head
     seconds: Mapping[str, float] = field(default_factory=dict)
+    sets: AnySets | None = None
+    strange: Strangeness | None = None
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -114,8 +122,13 @@ class Predictions(Shown):
         Args:
             top: how many classes per item; at most the number of classes.
         """
+        more = {} if self.sets is None else set_columns(self.sets, self.classes)
+        more |= {} if self.strange is None else self.strange.columns()
         if self.task != "classification":
-            return task_columns(self.head, self.classes, self.origins, self.probabilities)
+            return {
+                **task_columns(self.head, self.classes, self.origins, self.probabilities),
+                **more,
+            }
         top = max(1, min(top, len(self.classes)))
         order, values = most_likely(self.probabilities, top)
         table: dict[str, list[Any]] = {"item": list(self.origins)}
@@ -123,7 +136,7 @@ class Predictions(Shown):
             suffix = "" if rank == 0 else f"_{rank + 1}"
             table[f"class{suffix}"] = [self.classes[i] for i in order[:, rank]]
             table[f"probability{suffix}"] = [float(v) for v in values[:, rank]]
-        return table
+        return {**table, **more}
 
     def write(self, path: Path | str, top: int = 3) -> Path:
         """Write the table as CSV or Parquet, by the suffix of ``path``.
@@ -191,10 +204,10 @@ def predict(
         check_table_path(config.table)
     session = Session(run)
     with session.clock("load"):
-        model = RunPredictor.of(trained, config, session)
-        kind = model.backbone.inputs.kind
-        split = session.open_items(data, model.reading(reading, session), kind=kind)
-    said = predicted(model, split, session)
+        model = Model.of(trained, config, session)
+        kind = model.predictor.backbone.inputs.kind
+        split = session.open_items(data, model.predictor.reading(reading, session), kind=kind)
+    said = _predictions(model, split, session, config)
     if config.table is not None:
         said.write(config.table, config.top)
     return said
@@ -233,30 +246,41 @@ def evaluate(
     session = Session(run)
     refuse_run_folder(run.out)
     folder = None if run.out is None else session.folder("evaluate")
-    model = RunPredictor.of(trained, config, session)
+    model = Model.of(trained, config, session)
     if isinstance(data, Split):
         split, name = data, "a split"
     else:
         dataset = session.open_test_data(
-            data, model.labels(model.reading(reading, session)), kind=model.backbone.inputs.kind
+            data,
+            model.predictor.labels(model.predictor.reading(reading, session)),
+            kind=model.predictor.backbone.inputs.kind,
         )
         session.say(*(note for note in dataset.notes if not note.startswith("Task: ")))
         split, name = dataset.test, dataset.name
     split = split.aligned_to(model.classes)
     if len(split) == 0 or (split.labels < 0).any():
         raise DataError("the data has items without labels", hint="use predict for unlabelled data")
-    scored, note = new_items(split, model.trained_on, include=config.include_training)
+    scored, note = new_items(split, model.predictor.trained_on, include=config.include_training)
     session.say(*([note] if note else []))
     split = split.take(scored)
-    said = predicted(model, split, session)
+    said = _predictions(model, split, session, config)
     left_out = {item.index for item in said.bad}
     kept = np.array([i for i in range(len(split)) if i not in left_out], dtype=np.int64)
     tested = split.take(kept)
     near = near_copies_note(
-        session.cache, model.backbone, model.settings(session), tested, model.trained_on
+        session.cache,
+        model.predictor.backbone,
+        model.predictor.settings(session),
+        tested,
+        model.predictor.trained_on,
     )
     session.say(*([near] if near else []))
     evaluation = evaluated(model.head, tested, said.probabilities)
+    if said.sets is not None:
+        measured = said.sets.measured(tested.y, tested.classes, tested.groups)
+        evaluation = dataclasses.replace(evaluation, sets=(measured,))
+    if said.strange is not None:
+        evaluation = dataclasses.replace(evaluation, unlike=said.strange.record)
     if folder is not None:
         made = trained if isinstance(trained, str | Path) else trained.folder
         source = None if made is None else Path(made)
@@ -265,10 +289,12 @@ def evaluate(
             tested,
             said.probabilities,
             name,
-            model.backbone,
+            model.predictor.backbone,
             model.head,
             source,
             call.of_run(source),
+            said.sets,
+            said.strange,
         )
         with publishing_run(folder) as place:
             write_evaluation(found, place, session)
@@ -280,23 +306,8 @@ def predicted(model: RunPredictor, split: Split, session: Session) -> Prediction
     if not len(split):
         nothing = np.empty((0, len(model.classes)))
         return Predictions((), model.classes, nothing, (), CacheUse(0, 0), model.head)
-    table = encoded_columns(split, model.columns) if model.columns else np.empty(0)
-    with session.clock("extract"):
-        found = session.cache.features(
-            model.backbone,
-            split,
-            settings=model.settings(session),
-            on_bad=session.run.on_bad,
-            reporter=session.reporter,
-        )
-    rows: Any = found.rows
-    if model.columns:
-        rows = joined_rows(found.rows, table[found.kept])
-    with session.clock("predict"):
-        made = predictions_of(model, rows, tuple(split.origins[i] for i in found.kept))
-    return dataclasses.replace(
-        made, bad=found.bad, cache=found.use, seconds=session.clock.seconds()
-    )
+    found, _, outputs = outputs_for(model, split, session)
+    return _made(model, outputs, found, split, session)
 
 
 def predictions_of(model: RunPredictor, rows: Any, origins: tuple[str, ...]) -> Predictions:
@@ -314,6 +325,38 @@ def predictions_of(model: RunPredictor, rows: Any, origins: tuple[str, ...]) -> 
         bad=(),
         cache=CacheUse(0, 0),
         head=model.head,
+    )
+
+
+def _predictions(model: Model, split: Split, session: Session, config: AnswerConfig) -> Predictions:
+    if not len(split):
+        model.require(config.asked)
+        nothing = np.empty((0, len(model.classes)))
+        ids: tuple[str, ...] = ()
+        sets = model.answers(config.asked, nothing, np.empty((0, model.head.n_features)), ids)
+        return Predictions(ids, model.classes, nothing, (), CacheUse(0, 0), model.head, sets=sets)
+    said = model.say(split, session, config.asked, config.wanted)
+    if said.strange is not None:
+        session.say(unlike_line(said.strange.record))
+    made = _made(model.predictor, said.outputs, said.found, split, session)
+    return dataclasses.replace(made, sets=said.sets, strange=said.strange)
+
+
+def _made(
+    model: RunPredictor,
+    outputs: Probabilities,
+    found: CachedFeatures,
+    split: Split,
+    session: Session,
+) -> Predictions:
+    return Predictions(
+        origins=tuple(split.origins[i] for i in found.kept),
+        classes=model.classes,
+        probabilities=outputs,
+        bad=found.bad,
+        cache=found.use,
+        head=model.head,
+        seconds=session.clock.seconds(),
     )
 
 

@@ -4,14 +4,82 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from headstart.commands.opening import OpenConfig
 from headstart.commands.settings import Signature
-from headstart.core.settings import option
+from headstart.core.settings import Fault, option
+
+if TYPE_CHECKING:
+    from headstart.commands.abstaining import Asked
+    from headstart.commands.unlike import Wanted
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(OpenConfig):
+class AnswerConfig(OpenConfig):
+    """How sure an answer has to be.
+
+    Attributes:
+        coverage: the share of items whose truth is to be in the set of what is said of it; see
+            :class:`headstart.heads.held_out.Calibration`. None: every item is answered.
+        by_class: that share of every class, not only of all items together.
+        set_score: how badly a class fits an item: ``lac`` makes the smallest sets, ``aps`` and
+            ``raps`` make them larger where an item is hard.
+        ood: how items are told that are unlike anything that trained the run; see
+            :mod:`headstart.heads.outliers`. None: they are not.
+        false_alarms: the share of ordinary items that may be flagged.
+    """
+
+    coverage: float | None = option(
+        None,
+        "Say all that is plausible, so that the truth is among it for this share of items (0.95),"
+        " and abstain where that is not one answer.",
+        above=0,
+        below=1,
+        shown="one answer for every item",
+    )
+    by_class: bool = option(False, "That share of every class alike.")
+    set_score: Literal["lac", "aps", "raps"] = option(
+        "lac",
+        "lac: the smallest sets. aps: sets that grow where an item is hard. raps: aps, with a"
+        " penalty on classes far down the list.",
+    )
+    ood: Literal["knn", "mahalanobis"] | None = option(
+        None,
+        "Tell items that are unlike anything in the training split. knn: by the nearest training"
+        " items; mahalanobis: by the nearest class mean.",
+        shown="nobody is told",
+    )
+    false_alarms: float = option(
+        0.05, "With --ood: the share of ordinary items that may be flagged.", above=0, below=1
+    )
+
+    def faults(self) -> list[str]:
+        """Refuse what belongs to a coverage where none is given."""
+        given = {"by_class": self.by_class, "set_score": self.set_score != "lac"}
+        if self.coverage is not None:
+            return []
+        return [Fault(name, "has no meaning without coverage") for name, on in given.items() if on]
+
+    @property
+    def wanted(self) -> Wanted | None:
+        """How strange items are to be told; None: not at all."""
+        from headstart.commands.unlike import Wanted
+
+        return None if self.ood is None else Wanted(self.ood, self.false_alarms)
+
+    @property
+    def asked(self) -> Asked | None:
+        """What was asked for; None: nothing."""
+        from headstart.commands.abstaining import Asked
+
+        if self.coverage is None:
+            return None
+        return Asked(self.coverage, self.by_class, self.set_score)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(AnswerConfig):
     """The settings of :func:`headstart.evaluate`.
 
     Attributes:
@@ -25,7 +93,7 @@ class EvaluateConfig(OpenConfig):
 
 
 @dataclass(frozen=True)
-class PredictConfig(OpenConfig):
+class PredictConfig(AnswerConfig):
     """The settings of :func:`headstart.predict`.
 
     Attributes:
@@ -74,4 +142,4 @@ EVALUATE = Signature(
 )
 
 
-__all__ = ["EVALUATE", "PREDICT", "EvaluateConfig", "PredictConfig"]
+__all__ = ["EVALUATE", "PREDICT", "AnswerConfig", "EvaluateConfig", "PredictConfig"]

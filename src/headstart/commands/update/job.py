@@ -12,10 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.cache.fill import missing_rows
+from headstart.commands.abstaining import with_sets
 from headstart.commands.baselines import majority_baseline
 from headstart.commands.invocation import Call
-from headstart.commands.kept_rows import ROWS_FILE, KeptItems, KeptRows, KeptSplit, read_rows
+from headstart.commands.kept_rows import (
+    ROWS_FILE,
+    KeptItems,
+    KeptRows,
+    KeptSplit,
+    features_of,
+    read_rows,
+)
 from headstart.commands.recall import recalled_backbone
 from headstart.commands.run_description import check_files, read_description
 from headstart.commands.run_folder import (
@@ -29,6 +36,7 @@ from headstart.commands.run_report import new_run, write_run
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.starting import STARTS, starting_head
+from headstart.commands.unlike import OWN, Strangeness, unlike_line
 from headstart.commands.update.options import UPDATE, UpdateConfig
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import CacheUse
@@ -38,6 +46,8 @@ from headstart.data.names import composed, look_alikes
 from headstart.evaluation import evaluate as score
 from headstart.extraction import Extraction
 from headstart.heads import find_leaks
+from headstart.heads.abstaining import calibrated
+from headstart.heads.outliers import Outliers, fit_outliers
 from headstart.heads.registry import Trained, TrainingRows, head_for
 from headstart.heads.started import fit_started
 
@@ -94,7 +104,17 @@ def update(
     session.say(*made.notes)
     with session.clock("evaluate"):
         probabilities = made.head.likelihoods(items.kept.test.rows)
-        evaluation = score(items.test.labels, probabilities, items.test.classes)
+        evaluation = with_sets(
+            score(items.test.labels, probabilities, items.test.classes),
+            made.calibration,
+            items.test,
+            probabilities,
+            items.kept.test.rows,
+        )
+        outliers, strange = _strange(old, items)
+        if strange is not None:
+            evaluation = dataclasses.replace(evaluation, unlike=strange.record)
+            session.say(unlike_line(strange.record))
         majority = majority_baseline(items.train.labels, items.test)
     configuration = {
         **old.configuration,
@@ -120,12 +140,15 @@ def update(
         backbone=old.backbone,
         folder=place,
         rows=items.kept,
+        calibration=made.calibration,
+        uncalibrated=made.uncalibrated,
+        outliers=outliers,
     )
     commands = dataclasses.replace(result.commands, made=call.of_run(folder))
     result = dataclasses.replace(result, commands=commands)
     if place is not None:
         with publishing_run(place) as unfinished:
-            write_run(result, unfinished, items.test, probabilities)
+            write_run(result, unfinished, items.test, probabilities, strange=strange)
     return result
 
 
@@ -163,6 +186,13 @@ class _Old:
                 " rows do not say what they belong to: groups would be torn apart",
                 hint="fit once more on the old items and the new ones",
             )
+        if configuration.get("ood_layers"):
+            raise DataError(
+                f"'{folder}' tells strange items by the layers"
+                f" {', '.join(configuration['ood_layers'])}, and the features of old items there"
+                " are not kept",
+                hint="fit once more on the old items and the new ones",
+            )
         check_files(place, saved.files, ROWS_FILE)
         kept = read_rows(place, len(saved.classes), saved.head.n_features)
         if kept is None or ROWS_FILE not in saved.files:
@@ -186,17 +216,7 @@ class _Old:
 
     def rows(self, split: KeptSplit, session: Session) -> NDArray[Any]:
         """Return the features of old items: those that were kept, or those of the cache."""
-        if split.rows is not None:
-            return split.rows
-        space = session.cache.space(self.backbone, self.settings(session))
-        lacking = missing_rows((space,), split.ids)
-        if lacking:
-            raise DataError(
-                f"the features of {count(len(lacking), 'old item')} are neither in the run, which"
-                " was too large to keep them, nor in the cache",
-                hint="give the cache that the run was made with, cache=PLACE, or fit again",
-            )
-        return np.asarray(space.read(split.ids).array())
+        return features_of(split, session.cache, self.backbone, self.settings(session))
 
 
 def _joining(old: _Old, data: Any, reading: ReadOptions, session: Session) -> Split:
@@ -340,9 +360,25 @@ def _say_what_joins(
         )
 
 
+def _strange(old: _Old, items: _Joined) -> tuple[Outliers | None, Strangeness | None]:
+    """Learn anew what training items look like, where the run tells what is unlike them."""
+    made = old.configuration
+    if made.get("ood") is None:
+        return None, None
+    outliers = fit_outliers(
+        {OWN: items.kept.train.rows},
+        items.train.labels,
+        method=made["ood"],
+        keys=items.train.ids,
+        seed=made["seed"],
+    )
+    return outliers, Strangeness.of(outliers, [items.kept.test.rows], made["false_alarms"])
+
+
 def _fit(old: _Old, items: _Joined, session: Session) -> Trained:
     """Fit the head of the run to all rows, with its options, as ``fit`` does."""
     made = old.configuration
+    rule = made.get("abstain", "auto")
     rows = TrainingRows(
         items.kept.train.rows,
         items.train.labels,
@@ -357,9 +393,12 @@ def _fit(old: _Old, items: _Joined, session: Session) -> Trained:
         start, _ = starting_head(
             begun, old.backbone, classes, made["class_names"], made.get("prompt")
         )
-        return fit_started(rows, start, folds=made["folds"], called=STARTS[begun])
+        begun_as = fit_started(rows, start, folds=made["folds"], called=STARTS[begun])
+        return calibrated(begun_as, rows, None, rule=rule)
     kind = head_for(made["head"], made["head_options"])
-    return kind.fit(rows, kind.settings(made["head_options"], folds=made["folds"]))
+    settings = kind.settings(made["head_options"], folds=made["folds"])
+    trained = kind.fit(rows, settings)
+    return calibrated(trained, rows, kind, settings, folds=made["folds"], rule=rule)
 
 
 __all__ = ["UpdateConfig", "update"]

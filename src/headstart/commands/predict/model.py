@@ -1,0 +1,261 @@
+"""A run, opened to predict: head and backbone, and what its features depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.cache import CachedFeatures
+from headstart.commands.abstaining import Asked, answers
+from headstart.commands.embedding import joined_rows
+from headstart.commands.kept_rows import (
+    ROWS_FILE,
+    KeptRows,
+    KeptSplit,
+    features_of,
+    read_rows,
+)
+from headstart.commands.opening import OpenConfig
+from headstart.commands.prediction_table import Probabilities
+from headstart.commands.predictor import RunPredictor
+from headstart.commands.results import outliers_once
+from headstart.commands.run_description import check_files, read_description
+from headstart.commands.run_folder import Run, SavedRun, open_run
+from headstart.commands.run_place import whole_run
+from headstart.commands.scoring import outputs_of
+from headstart.commands.session import Session
+from headstart.commands.unlike import OWN, Strangeness, Wanted, named_views, views_of
+from headstart.core.errors import DataError
+from headstart.data import Split
+from headstart.data.table_columns import encoded_columns
+from headstart.evaluation.sets import AnySets
+from headstart.heads import Head
+from headstart.heads.outliers import Outliers, fit_outliers
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a run says of items.
+
+    Attributes:
+        found: their features, at the cut of the run and behind it at other layers.
+        rows: what the head takes, ``(n, d)``: features with columns of the table.
+        outputs: ``(n, k)``, probabilities or values.
+        sets: what is plausible of each at the coverage that was asked for; None: none was.
+        strange: how far out each is; None: nobody asked.
+    """
+
+    found: CachedFeatures
+    rows: Any
+    outputs: Probabilities
+    sets: AnySets | None
+    strange: Strangeness | None
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A run that is opened to predict, with what it has kept of the items that trained it.
+
+    Attributes:
+        source: the run.
+        predictor: its backbone and its head.
+    """
+
+    source: Run | SavedRun
+    predictor: RunPredictor
+
+    @classmethod
+    def of(
+        cls, trained: Run | SavedRun | Path | str, config: OpenConfig, session: Session
+    ) -> Model:
+        """Open a run; see :meth:`~headstart.commands.predictor.RunPredictor.of`."""
+        source = open_run(trained) if isinstance(trained, str | Path) else trained
+        return cls(source, RunPredictor.of(source, config, session))
+
+    @property
+    def head(self) -> Head:
+        """The head of the run."""
+        return self.predictor.head
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Its classes, labels or targets."""
+        return self.predictor.classes
+
+    def say(
+        self,
+        split: Split,
+        session: Session,
+        asked: Asked | None = None,
+        wanted: Wanted | None = None,
+    ) -> Said:
+        """Embed items and say what they are.
+
+        Args:
+            split: one item or more.
+            session: with the cache, and the settings of the run.
+            asked: a coverage.
+            wanted: how strange items are told.
+
+        Raises:
+            DataError, HeadError: the run cannot promise what is asked for; before anything is
+                computed.
+        """
+        self.require(asked)
+        outliers = None if wanted is None else self.outliers(wanted, session)
+        own = outliers is None or outliers.layers == (OWN,)
+        layers = () if own or outliers is None else outliers.layers
+        found, rows, outputs = outputs_for(self.predictor, split, session, layers)
+        strange = None
+        with session.clock("predict"):
+            sets = self.answers(asked, outputs, rows, split.take(found.kept).ids)
+            if outliers is not None and wanted is not None:
+                views = views_of(outliers, named_views(found.sets, layers))
+                strange = Strangeness.of(outliers, views, wanted.false_alarms)
+        return Said(found, rows, outputs, sets, strange)
+
+    def require(self, asked: Asked | None) -> None:
+        """Refuse a coverage that the run cannot promise.
+
+        Raises:
+            DataError, HeadError: with the reason.
+        """
+        nothing = np.empty((0, len(self.classes)))
+        self.answers(asked, nothing, np.empty((0, self.head.n_features), np.float32), ())
+
+    def answers(
+        self, asked: Asked | None, outputs: Probabilities, rows: Any, ids: Sequence[str]
+    ) -> AnySets | None:
+        """Return what is plausible at the coverage that was asked for; None: none was."""
+        if asked is None:
+            return None
+        return answers(
+            self.source.calibration,
+            self.source.uncalibrated,
+            asked,
+            outputs,
+            rows=rows,
+            keys=ids,
+            names=self.classes,
+        )
+
+    def outliers(self, wanted: Wanted, session: Session) -> Outliers:
+        """Return what tells strange items: what ``fit`` has kept, or what its rows say.
+
+        Raises:
+            DataError: the run has kept neither.
+            HeadError: its items are too few for the rate of false alarms.
+        """
+        found = self.source.outliers
+        if found is None or found.method != wanted.method:
+            found = self._from_rows(wanted, session)
+        found.require(wanted.false_alarms)
+        return found
+
+    def _from_rows(self, wanted: Wanted, session: Session) -> Outliers:
+        rows, labels, ids = self.training_rows(session, f"fit again with ood='{wanted.method}'")
+        key = {"rows": list(ids), "labels": labels.tolist(), "method": wanted.method}
+        fingerprint = self.source.fingerprints["backbone"] if isinstance(self.source, Run) else (
+            self.source.fingerprint
+        )  # fmt: skip
+        return outliers_once(
+            session.cache.store,
+            {"backbone": fingerprint, **key},
+            lambda: fit_outliers({OWN: rows}, labels, method=wanted.method, keys=ids),
+        )
+
+    def training_rows(
+        self, session: Session, hint: str
+    ) -> tuple[NDArray[Any], NDArray[np.int64], tuple[str, ...]]:
+        """Return features, classes and content ids of the items that trained the run.
+
+        Args:
+            session: with the cache that may hold the features.
+            hint: what to do where nothing was kept.
+
+        Raises:
+            DataError: the run has kept nothing of them, or they belong to groups.
+        """
+        kept, grouped = self.kept(), self._grouped()
+        if grouped:
+            raise DataError(
+                f"the run was made with {grouped}, and its kept rows do not say what they belong"
+                " to: items of one group would judge each other",
+                hint=hint,
+            )
+        if kept is None:
+            raise DataError(
+                "the run keeps no rows of its training items: an older version, another command"
+                " than fit, another task than classes, or columns of a table",
+                hint=hint,
+            )
+        return self.features_of(kept.train, session), kept.train.labels, kept.train.ids
+
+    def features_of(self, kept: KeptSplit, session: Session) -> NDArray[Any]:
+        """Return the features of items of the run ``(n, d)``, which it or the cache has kept.
+
+        Raises:
+            DataError: they are in neither.
+        """
+        model = self.predictor
+        return features_of(kept, session.cache, model.backbone, model.settings(session))
+
+    def kept(self) -> KeptRows | None:
+        """Return what the run has kept of its items; None: nothing."""
+        if isinstance(self.source, Run):
+            return self.source.rows
+        saved, place = self.source, whole_run(self.source.folder)
+        if ROWS_FILE not in saved.files:
+            return None
+        check_files(place, saved.files, ROWS_FILE)
+        width = saved.head.n_features - sum(each.width for each in saved.columns)
+        return read_rows(place, len(saved.classes), width)
+
+    def _grouped(self) -> str:
+        """Return the option by which items of the run were grouped; empty: by none."""
+        if isinstance(self.source, Run):
+            made = self.source.configuration
+        else:
+            place = whole_run(self.source.folder)
+            made = read_description(place, self.source.folder).values["configuration"]
+        return next((name for name in ("group_column", "group_pattern") if made.get(name)), "")
+
+
+def outputs_for(
+    model: RunPredictor, split: Split, session: Session, layers: Sequence[str] = ()
+) -> tuple[CachedFeatures, Any, Probabilities]:
+    """Embed items and let the head speak.
+
+    Args:
+        model: backbone and head.
+        split: one item or more.
+        session: with the cache, and the settings of the run.
+        layers: further ones whose features are wanted.
+
+    Returns:
+        Features at the cut of the run and, behind them, at the layers; what the head takes,
+        ``(n, d)``: features with columns of the table; and what it says, ``(n, k)``.
+    """
+    table = encoded_columns(split, model.columns) if model.columns else np.empty(0)
+    with session.clock("extract"):
+        found = session.cache.features(
+            (model.backbone, *(model.backbone.at(layer) for layer in layers)),
+            split,
+            settings=model.settings(session),
+            on_bad=session.run.on_bad,
+            reporter=session.reporter,
+        )
+    rows: Any = found.sets[0]
+    if model.columns:
+        rows = joined_rows(rows, table[found.kept])
+    with session.clock("predict"):
+        outputs = outputs_of(model.head, rows)
+    return found, rows, outputs
+
+
+__all__ = ["Model", "Said", "outputs_for"]

@@ -1,0 +1,1 @@
+"""``headstart suggest``: which items to label next."""
