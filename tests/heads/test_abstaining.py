@@ -77,7 +77,7 @@ def test_a_coverage_of_every_class() -> None:
         assert measured.by_class
         share.append([row.covered.value for row in measured.rows])
     by_class = np.mean(share, axis=0)
-    assert by_class.min() > 0.87
+    assert by_class.min() > 0.85  # of 480 held-out items each
     marginal = []
     for seed in range(8):
         train, test = drawn(seed, 600)
