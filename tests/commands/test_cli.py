@@ -193,7 +193,7 @@ def test_mistakes_about_backbones(command, folder, tmp_path):
         ("--backbone", "nothing"): "names no backbone",
         ("--backbone", "timm/resnet999"): "the nearest are",
         ("--layer", "stage7"): "nearest names are",
-        ("--mean", "a,b"): "--mean takes one number or three",
+        ("--mean", "a,b"): "--mean takes one number, or one for each channel",
         ("--size", "-3"): "--size takes",
         ("--model-args", "{"): "not valid JSON",
         ("--model-args", "[1]"): "takes a JSON object",

@@ -86,7 +86,7 @@ def test_all_faults_are_reported_together_and_name_flags(app):
     )
     error = run(app, "north", "--mix", "a,b", "--tins", "x").exception
     assert str(error) == (
-        "--mix takes one number or three with commas, not 'a,b'"
+        "--mix takes one number, or one for each channel, with commas, not 'a,b'"
         " (could not convert string to float: 'a');"
         " --tins takes whole numbers with commas, not 'x'"
         " (invalid literal for int() with base 10: 'x')"

@@ -32,3 +32,14 @@ def test_examples_run(
     assert "tensor([4, 7])" in capsys.readouterr().out
     assert names["x"].shape[1:] == (3, 224, 224)
     assert sorted([*names["first"], *names["second"]]) == list(range(10))
+
+
+@pytest.mark.slow
+def test_the_examples_of_bands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    text = (REPOSITORY / "docs" / "bands.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "docs"}
+    exec(compile(example, "docs/bands.md", "exec"), names)
+    assert names["run"].accuracy.value > 0.9

@@ -191,6 +191,8 @@ class Backbone(Shown):
         half = output.dtype in {torch.float16, torch.bfloat16}
         whole = output.float() if half else output
         layout = self.layout
+        if mask is not None and len(layout.positions) == layout.rows == 1:
+            mask = self._with_prefix(mask, output.shape[layout.positions[0]])
         # A mask is about the positions of the input; a layer may have others.
         applies = (
             mask is not None
@@ -200,6 +202,13 @@ class Backbone(Shown):
             and mask.shape[1] == layout.rows * output.shape[layout.positions[0]]
         )
         return pool(whole, self.pooling, layout, mask if applies else None).clone()
+
+    def _with_prefix(self, mask: Tensor, positions: int) -> Tensor:
+        """Return the mask of a layer that has class and register tokens before the input's."""
+        more = positions - mask.shape[1]
+        if not more or more != getattr(self.module, "num_prefix_tokens", 0):
+            return mask
+        return torch.cat([mask.new_ones((len(mask), more)), mask], dim=1)
 
     @property
     def layout(self) -> Layout:

@@ -105,7 +105,7 @@ def text_default() -> str:
     Raises:
         BackboneError: it has not; with the line that installs it.
     """
-    from headstart.backbones.families.hf_models import in_hub_cache
+    from headstart.backbones.families.hf_folder import in_hub_cache
 
     if in_hub_cache(MINILM) is not None:
         return f"hf/{MINILM}"

@@ -13,7 +13,7 @@ from headstart.core.wording import nearest
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
 IMAGENET = "ImageNet-1k"
 """What classifiers are known of, by the name that :class:`About` states."""
@@ -82,6 +82,9 @@ class Built:
         about: what is stated of the weights; of a file of the user's own nothing is.
         unstated: why the weights do not say everything about their inputs, as a sentence without a
             full stop; empty: nothing is to be said.
+        adapt: changes the tensors of a file that was made for images of three channels into those
+            of a network of others, and says what it did; None: the network takes what such files
+            are made for.
         scaling: the layer that scales pixels of 0 to 255 inside the module; empty: none does.
     """
 
@@ -96,6 +99,7 @@ class Built:
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tokens: str | None = None
     about: About = NOTHING_STATED
+    adapt: Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], str]] | None = None
     scaling: str = ""
     unstated: str = ""
 
@@ -113,6 +117,21 @@ class Classifier:
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
     data: str = IMAGENET
+
+
+@dataclass(frozen=True, eq=False)
+class TextVectors:
+    """What the tower of texts of a model makes of texts.
+
+    Attributes:
+        vectors: ``(k, d) float64``, one text a row, in the space of the images' rows.
+        factor: by which a cosine becomes a logit.
+        cut: texts that are longer than the tower reads.
+    """
+
+    vectors: NDArray[np.float64]
+    factor: float
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +163,8 @@ class Family:
         classifier: returns a function that loads the classifier of ImageNet's 1,000 classes that
             reads the features of a backbone, with the weights that its name stands for; None: it
             states none.
+        texts: embeds texts by the tower of texts of a model whose module has ``way == "tower"``;
+            None: no model of this family has one.
     """
 
     name: str
@@ -160,6 +181,7 @@ class Family:
     about: Callable[[str], About] | None = None
     fixed: Callable[[Request], bool] = lambda _: False
     classifier: Callable[[Request], Callable[[], Classifier | None] | None] = lambda _: None
+    texts: Callable[[Request, Sequence[str]], TextVectors] | None = None
 
     def claimed(self, source: str) -> str | None:
         """Return the name within the family of a source, or None if it is not of this family."""
@@ -208,6 +230,7 @@ __all__ = [
     "Classifier",
     "Family",
     "Request",
+    "TextVectors",
     "bad_arguments",
     "first_line",
     "no_download",

@@ -18,7 +18,8 @@ from PIL import Image
 
 from headstart.core.arguments import Arguments
 from headstart.core.errors import ConfigError
-from headstart.data.preprocessing import Interpolation, Preprocessing
+from headstart.data.geometry import Interpolation
+from headstart.data.preprocessing import Preprocessing
 
 TOLERANCE = 1e-5
 """The largest difference of a normalised sample that is rounding alone."""

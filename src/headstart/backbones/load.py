@@ -136,8 +136,10 @@ def build_backbone(
     if inputs is not None:
         chosen_inputs = inputs.changed(**given)
     else:
-        kind = inputs_kind(built.kind)
+        kind = inputs_kind(built.kind).suited({**built.known, **given})
         known = {**built.known, **inputs_in(file, kind)}
+        if kind is not inputs_kind(built.kind) and built.known:
+            known.setdefault("in_channels", 3)  # what states its colours takes three
         try:
             chosen_inputs, said = kind.resolve(name, known, given)
         except BackboneError as error:
@@ -257,6 +259,9 @@ def _load_up_to(
         return live_parts(module, cut, *example.args, **example.kwargs).tensors
 
     flat: Mapping[str, Tensor] = read_flat(file)
+    adapted = ""
+    if built.adapt is not None:
+        flat, adapted = built.adapt(flat)
     network = Network.of(module, used(layer), built.classifier)
     fit, flat, accepted = _fitting(network, flat, file, rename)
     if not fit.fits and not accepted:
@@ -269,6 +274,7 @@ def _load_up_to(
     notes = [
         f"{count(len(report.matched), 'tensor')} loaded from {file.name}{about and f' ({about})'}"
     ]
+    notes += [adapted] if adapted else []
     beyond = [name for name in report.allowed if not name.endswith("num_batches_tracked")]
     if beyond and layer is not None:
         notes.append(

@@ -24,8 +24,8 @@ BACKBONE = "Backbone"
 """The panel of the help text."""
 
 INPUTS = (
-    "mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels", "max_length",
-    "seconds", "windows", "short",
+    "mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels", "bands",
+    "max_length", "seconds", "windows", "short",
 )  # fmt: skip
 """The values of the inputs that are options of their own."""
 
@@ -50,7 +50,7 @@ class BackboneSpec:
         weights: path of a local checkpoint, or None.
         rename: new names for names in that file.
         model_args: further arguments of the architecture.
-        mean, std, size, scale, crop_fraction, interpolation, channels, max_length, seconds,
+        mean, std, size, scale, crop_fraction, interpolation, channels, bands, max_length, seconds,
             windows, short: single values of the preprocessing, in the place of those that the
             weights state.
         preprocessing: further values of the inputs, by name.
@@ -101,7 +101,7 @@ class BackboneSpec:
     )
     mean: Any = option(
         None,
-        "Mean of the inputs in pre-training, on scaled values.",
+        "Mean of the inputs in pre-training, on scaled values; of bands, train measures it.",
         kind=PER_CHANNEL,
         shown="the weights' own",
         panel=BACKBONE,
@@ -133,6 +133,14 @@ class BackboneSpec:
         None, "nearest, box, bilinear, hamming, bicubic or lanczos.", panel=BACKBONE
     )
     channels: str | None = option(None, "RGB or BGR.", panel=BACKBONE)
+    bands: tuple[int, ...] | None = option(
+        None,
+        "Which bands of an image the network sees, as floats of all their bits: 4,3,2, or 1,1,1 for"
+        " a grey one.",
+        shown="8-bit RGB",
+        metavar="N,…",
+        panel=BACKBONE,
+    )
     max_length: int | None = option(
         None,
         "Tokens of a text that are read.",
@@ -185,7 +193,7 @@ class BackboneSpec:
         Raises:
             ConfigError: some of them belong to one architecture, and none was named.
         """
-        given = [n for n in ("weights", "rename", "model_args") if getattr(self, n)]
+        given = [n for n in ("weights", "rename", "model_args", "bands") if getattr(self, n)]
         if given:
             said = "belongs to a backbone that is named, and backbone='auto' names none"
             raise ConfigError(

@@ -169,6 +169,13 @@ def open_call(
     )
     warning = misfit(network, dataset.train)
     session.say(*([warning] if warning else []))
+    inputs, measured = network.inputs.settled(dataset.train, session.reporter)
+    if measured:
+        session.say(*measured)
+        if isinstance(call.backbone, BackboneSpec):
+            values = network.inputs.differences(inputs)
+            call = dataclasses.replace(call, backbone=call.backbone.with_inputs(values))
+        network = dataclasses.replace(network, inputs=inputs)
     return call, network, dataset
 
 

@@ -47,14 +47,22 @@ def listed(of: Any) -> Kind:
     return Kind("N,…", f"{noun} with commas", parse, write)
 
 
-def _parse_per_channel(text: str) -> float | tuple[float, ...]:
+MEASURED = "train"
+"""In the place of a number for each channel: measured on the training split."""
+
+
+def _parse_per_channel(text: str) -> float | str | tuple[float, ...]:
+    if text.strip() == MEASURED:
+        return MEASURED
     values = tuple(float(part) for part in text.replace(",", " ").split())
-    if len(values) not in (1, 3):
+    if not values:
         raise ValueError(text)
     return values[0] if len(values) == 1 else values
 
 
 def _write_per_channel(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     values = value if isinstance(value, tuple | list) else (value,)
     return ",".join(map(str, values[:1] if len(set(values)) == 1 else values))
 
@@ -77,7 +85,10 @@ def _parse_json_object(text: str) -> dict[str, Any]:
 
 
 PER_CHANNEL = Kind(
-    "M|R,G,B", "one number or three with commas", _parse_per_channel, _write_per_channel
+    "M|R,G,B",
+    "one number, or one for each channel, with commas",
+    _parse_per_channel,
+    _write_per_channel,
 )
 SIZE = Kind(
     "N|H,W",

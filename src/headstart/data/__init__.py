@@ -7,6 +7,7 @@ backbone (for images a :class:`Preprocessing`).
 
 from headstart.core.arguments import Arguments
 from headstart.core.records import Excerpt
+from headstart.data.bands import Bands
 from headstart.data.content import Content, UndecodableError, digest
 from headstart.data.dataset import UNLABELLED, Dataset, Split
 from headstart.data.inputs import (
@@ -25,6 +26,7 @@ from headstart.data.loading import (
     load_test_data,
     load_training_data,
 )
+from headstart.data.patches import Patches
 from headstart.data.preprocessing import Preprocessing
 from headstart.data.reading import (
     BadItem,
@@ -55,6 +57,7 @@ __all__ = [
     "UNLABELLED",
     "Arguments",
     "BadItem",
+    "Bands",
     "Batch",
     "BatchReader",
     "ColourJitter",
@@ -67,6 +70,7 @@ __all__ = [
     "Items",
     "NumberedView",
     "Part",
+    "Patches",
     "Preprocessing",
     "RandomResizedCrop",
     "Request",

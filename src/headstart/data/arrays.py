@@ -20,6 +20,7 @@ from headstart.data.content import Content, UndecodableError
 from headstart.data.decoding import ranged, to_rgb
 from headstart.data.items import Items, SampleItems, TextItems
 from headstart.data.levels import Converter, ValueRange, is_unit, layout_of, levels_of
+from headstart.data.samples import native_content, native_converter
 from headstart.data.source import WHOLE, Part, Request, Source, split_keys, unlabelled
 from headstart.data.targets import Labels, read_labels, read_matrix
 
@@ -62,7 +63,7 @@ def _items(x: NDArray[Any], name: str, request: Request) -> tuple[Items, list[st
     """Return texts for an array of strings, else images."""
     if x.ndim == 1 and len(x) and all(v is None or isinstance(v, str) for v in x.tolist()):
         return TextItems(x.tolist(), f"{name} item"), []
-    return image_items(x, name, request.value_range)
+    return image_items(x, name, request.value_range, native=request.native)
 
 
 def is_arrays(source: Any) -> bool:
@@ -168,15 +169,25 @@ def read_photographs() -> Source:
 
 
 def image_items(
-    x: NDArray[Any], name: str, value_range: ValueRange | None = None
+    x: NDArray[Any], name: str, value_range: ValueRange | None = None, *, native: bool = False
 ) -> tuple[SampleItems, list[str]]:
     """Return the items of an array of images, and notes about how its values were taken.
+
+    Args:
+        x: ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``.
+        name: what to call it.
+        value_range: the values of black and white.
+        native: whether samples stay as they are, of any number of bands; with a range they become
+            floats from 0 to 1.
 
     Raises:
         DataError: not an array of images.
     """
     if len(x.shape) == 0 or len(x) == 0:
         raise DataError(f"{name} holds no images", hint="expected an array (n, h, w, 3)")
+    if native:
+        convert, notes = native_converter(x, name, value_range)
+        return SampleItems(x, convert, name), notes
     layout = layout_of(x.shape[1:], name)
     levels = levels_of(x, value_range, name)
     return SampleItems(x, partial(_samples, layout, levels.convert), name), list(levels.notes)
@@ -209,16 +220,22 @@ ENCODED = (bytes, bytearray, memoryview, Image.Image)
 """Types of a single image in memory, beside arrays."""
 
 
-def image_content(value: Any, value_range: ValueRange | None = None) -> Content:
+def image_content(
+    value: Any, value_range: ValueRange | None = None, *, native: bool = False
+) -> Content:
     """Return the content of one image that a user holds in memory.
 
     Args:
         value: the bytes of an image file, a PIL image, or an array or tensor; see :func:`sample`.
         value_range: the values of black and white.
+        native: whether samples stay as they are, of any number of bands.
 
     Raises:
         UndecodableError: it is no image.
     """
+    if native:
+        plain = value if isinstance(value, ENCODED) else as_array(value)
+        return native_content(plain, value_range)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value) if value_range is None else ranged(bytes(value), value_range)
     if isinstance(value, Image.Image):

@@ -16,6 +16,8 @@ The rules (``RULES`` is their version; it is part of every cache key):
 
 With a ``value_range``, samples of any depth are scaled from it instead (:func:`ranged`).
 
+NumPy and DICOM files (:mod:`headstart.data.sample_files`) become 8-bit RGB here.
+
 Large images stay in their own mode until they are small (:mod:`headstart.data.resampling`), and
 only so many of them are in memory at a time (:func:`opened`).
 """
@@ -38,6 +40,7 @@ from headstart.data.formats import open_header, reason
 from headstart.data.jpeg import is_damaged_inside
 from headstart.data.levels import ValueRange, likely_white, scaled
 from headstart.data.remarks import FRAMES, NOISE, remark
+from headstart.data.sample_files import is_samples_file, levels_rgb
 
 RULES = 1
 
@@ -86,7 +89,7 @@ def decode(data: bytes) -> Image.Image:
     Raises:
         UndecodableError: with the reason in plain words.
     """
-    with opened(data) as image, _clear():
+    with opened(data) as image, clear():
         return flat_rgb(image)
 
 
@@ -105,11 +108,14 @@ def opened(content: Content) -> Iterator[Image.Image]:
     if not isinstance(content, bytes):
         yield _from_samples(content)
         return
+    if is_samples_file(content):
+        yield Image.fromarray(levels_rgb(content))
+        return
     image = open_header(content)
     pixels = image.size[0] * image.size[1]
     with _MEMORY.holding(4 * pixels if pixels > LARGE else 0):
-        with _clear():
-            _remark(image, content)
+        with clear():
+            remark_on(image, content)
             image = loaded(image)
         yield image
 
@@ -122,11 +128,11 @@ def loaded(image: Image.Image) -> Image.Image:
     """
     image.load()
     image.info.update(_marks(image))
-    upright = _upright(image)
+    upright = upright_of(image)
     return upright if upright.width * upright.height > LARGE else flat_rgb(upright)
 
 
-def _remark(image: Image.Image, data: bytes) -> None:
+def remark_on(image: Image.Image, data: bytes) -> None:
     """Say what is odd about a file that can be decoded all the same."""
     if image.format == "JPEG":
         if is_damaged_inside(data):
@@ -151,7 +157,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         UndecodableError: the pixel type has no defined 8-bit meaning.
     """
     marks = _marks(image)
-    upright = _upright(image)
+    upright = upright_of(image)
     if marks:
         upright = upright.copy() if upright is image else upright  # the user's own stays unmarked
         upright.info.update(marks)
@@ -172,7 +178,7 @@ def flat_rgb(image: Image.Image) -> Image.Image:
     if mode == "RGB":
         return image
     if mode.startswith("I"):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
+        return Image.fromarray(_eightbits_of(image)).convert("RGB")
     if mode == "F":
         return Image.fromarray(_unit_floats(np.asarray(image))).convert("RGB")
     return image.convert("RGB")
@@ -193,9 +199,11 @@ def ranged(source: bytes | Image.Image, value_range: ValueRange) -> NDArray[np.u
         UndecodableError: as for :func:`decode`; or the file does not reach the range.
     """
     low, high = value_range
+    if isinstance(source, bytes) and is_samples_file(source):
+        return levels_rgb(source, value_range)
     image = open_header(source) if isinstance(source, bytes) else source
-    with _clear():
-        deep = _deep_samples(image, source)
+    with clear():
+        deep = deep_samples(image, source)
         if deep is not None:
             levels = scaled(deep, low, high)
             return np.repeat(levels[:, :, None], 3, axis=2) if levels.ndim == 2 else levels
@@ -214,15 +222,17 @@ def highest(data: bytes) -> tuple[float, float]:
     Raises:
         UndecodableError: it cannot be decoded, or does not say what white is.
     """
+    if is_samples_file(data):
+        return float(levels_rgb(data).max(initial=0)), 255.0
     image = open_header(data)
     if image.format == "JPEG":
         image.draft(None, (64, 64))  # an eighth of the size: enough to see that it is dark
-    with _clear():
+    with clear():
         image.load()
-        deep = _deep_samples(image, data)
+        deep = deep_samples(image, data)
         if deep is None or deep.dtype.kind == "f":
             return float(np.asarray(to_rgb(image)).max(initial=0)), 255.0
-        return float(deep.max(initial=0)), float(2 ** _bits(image) - 1)
+        return float(deep.max(initial=0)), float(2 ** bits_of(image) - 1)
 
 
 @functools.cache
@@ -269,7 +279,7 @@ _MEMORY = _Memory(IN_MEMORY)
 
 
 @contextlib.contextmanager
-def _clear() -> Iterator[None]:
+def clear() -> Iterator[None]:
     """Turn what decoders raise into one reason; damaged files make them raise nearly anything."""
     try:
         yield
@@ -292,7 +302,8 @@ def _from_samples(content: Any) -> Image.Image:
     return Image.fromarray(content)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright_of(image: Image.Image) -> Image.Image:
+    """Return an image turned as its metadata say."""
     if image.format != "TIFF" and not any(key in image.info for key in _EXIF_CARRIERS):
         return image
     # Not ImageOps.exif_transpose: it rewrites the metadata after turning the image, and where that
@@ -311,7 +322,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
+def _eightbits_of(image: Image.Image) -> NDArray[np.uint8]:
     """Map samples of up to 16 bits (in any integer type) to 8 bits by their high byte."""
     samples = _samples(image)
     low, high = (int(samples.min()), int(samples.max())) if samples.size else (0, 0)
@@ -326,10 +337,11 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
             f"integer samples of 32 bits from {low:,} to {high:,}: nothing says which value is"
             f" white; say so, such as with value_range=(0, {likely_white(high):g})"
         )
-    return (samples.astype(np.uint16) >> (_bits(image) - 8)).astype(np.uint8)
+    return (samples.astype(np.uint16) >> (bits_of(image) - 8)).astype(np.uint8)
 
 
-def _bits(image: Image.Image) -> int:
+def bits_of(image: Image.Image) -> int:
+    """Return the bits of a sample that a marked image declares; 16 where it declares none."""
     return int(image.info.get(_DEPTH, 16))
 
 
@@ -348,13 +360,13 @@ def _unit_floats(samples: NDArray[Any]) -> NDArray[np.uint8]:
 # -- more than 8 bits a sample -------------------------------------------------------------------
 
 _DEPTH, _WIDE, _INVERTED = "headstart bits", "headstart wide", "headstart white is zero"
-_SIXTEEN = ("PPM", "PNG", "JPEG2000", "HEIF")
+SIXTEEN = ("PPM", "PNG", "JPEG2000", "HEIF")
 """Formats whose integers Pillow scales to 16 bits itself, or that have no more."""
 
 
 def _marks(image: Image.Image) -> dict[str, Any]:
     """Return what a format says of its samples, to be kept in ``info``, which parts inherit."""
-    if image.mode == "I" and image.format not in _SIXTEEN:
+    if image.mode == "I" and image.format not in SIXTEEN:
         return {_WIDE: True}
     if image.mode.startswith("I;16") and image.format == "TIFF":
         tags: Any = getattr(image, "tag_v2", {})
@@ -366,10 +378,10 @@ def _marks(image: Image.Image) -> dict[str, Any]:
 def _samples(image: Image.Image) -> NDArray[Any]:
     """Return integer samples, with black as the smallest."""
     found = np.asarray(image)
-    return (2 ** _bits(image) - 1) - found if image.info.get(_INVERTED) else found
+    return (2 ** bits_of(image) - 1) - found if image.info.get(_INVERTED) else found
 
 
-def _deep_samples(image: Image.Image, source: bytes | Image.Image) -> NDArray[Any] | None:
+def deep_samples(image: Image.Image, source: bytes | Image.Image) -> NDArray[Any] | None:
     """Return the samples of an upright image of more than 8 bits a sample; None for others.
 
     Returns:
@@ -378,7 +390,7 @@ def _deep_samples(image: Image.Image, source: bytes | Image.Image) -> NDArray[An
     if image.mode == "F" or image.mode.startswith("I"):
         marks = _marks(image)
         image.load()
-        upright = _upright(image)
+        upright = upright_of(image)
         upright = upright.copy() if upright is image else upright
         upright.info.update(marks)
         return _samples(upright)
@@ -390,7 +402,7 @@ def _deep_samples(image: Image.Image, source: bytes | Image.Image) -> NDArray[An
     if image.format == "TIFF" and max(bits) > 8:
         raise UndecodableError(
             f"a colour TIFF of {max(bits)} bits a sample, of which only 8 can be read; save it as"
-            " a 16-bit PNG"
+            " a 16-bit PNG, or name its bands with bands=(1, 2, 3), which read all of them"
         )
     return None
 

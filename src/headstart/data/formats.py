@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from headstart.data.content import UndecodableError, stand_in
+from headstart.data.levels import BANDS_HINT
 
 MAX_PIXELS = 178_956_970
 """Largest accepted width × height: where Pillow, too, refuses (0.5 GB as RGB)."""
@@ -34,10 +35,19 @@ SUFFIXES = frozenset((
 ))  # fmt: skip
 """File name endings (lower case) of the formats that are always read."""
 
-IMAGE_SUFFIXES = SUFFIXES | frozenset(_HEIF if HEIF_INSTALLED else ())
+_DICOM = (".dcm", ".dicom")
+DICOM_INSTALLED = importlib.util.find_spec("pydicom") is not None
+"""Whether DICOM files can be read: ``pip install 'headstart[dicom]'``."""
+ARRAYS = (".npy", ".npz")
+"""Endings of NumPy files of one image each."""
+
+IMAGE_SUFFIXES = SUFFIXES | frozenset((
+    *ARRAYS, *(_HEIF if HEIF_INSTALLED else ()), *(_DICOM if DICOM_INSTALLED else ()),
+))  # fmt: skip
 """File name endings (lower case) by which a folder's files count as images."""
 
 _GET_HEIF = "HEIC photos need the package pillow-heif; run: pip install 'headstart[heif]'"
+GET_DICOM = "DICOM files need the package pydicom; run: pip install 'headstart[dicom]'"
 _UNREAD = {
     "HEIC": (() if HEIF_INSTALLED else _HEIF, _GET_HEIF),
     "JPEG XL": ((".jxl",), "JPEG XL is not read: save it as PNG or JPEG"),
@@ -45,7 +55,7 @@ _UNREAD = {
         (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
         "camera raw is not read: develop it to PNG, TIFF or JPEG",
     ),
-    "DICOM": ((".dcm", ".dicom"), "DICOM is not read: export its pixels as 16-bit PNG"),
+    "DICOM": (() if DICOM_INSTALLED else _DICOM, GET_DICOM),
     "SVG": ((".svg", ".eps", ".pdf"), "vector drawings are not read: render them as PNG"),
     "PSD": ((".psd", ".xcf"), "layered drawings are not read: save them as PNG"),
     "video": ((".mp4", ".mov", ".avi"), "videos are not read: extract their frames"),
@@ -152,7 +162,7 @@ def _undeclared_tiff(data: bytes) -> str | None:
         kind = "grey" if colours == 1 else "colours"
         return (
             f"{samples} bands a pixel, {extra} more than its {kind};"
-            " nothing says what they are, so save the bands that are meant as grey or RGB"
+            f" nothing says what they are: {BANDS_HINT}"
         )
     deep = max(tags.get(_BITS, (1,))) > 8
     if deep and samples > 1 and tags.get(_PLANAR, (1,))[0] == 2:
@@ -208,8 +218,6 @@ def what_it_is(data: bytes) -> str:
         return _GET_HEIF
     if data[:2] == b"\xff\x0a" or data[4:12] == b"JXL \r\n\x87\n":
         return "JPEG XL, which is not read; save it as PNG or JPEG"
-    if data[128:132] == b"DICM":
-        return "DICOM, which is not read; export its pixels as 16-bit PNG"
     return "not an image in a known format"
 
 

@@ -227,6 +227,24 @@ class Inputs(ABC):
             hint="leave views out",
         )
 
+    def settled(
+        self,
+        train: Split,  # noqa: ARG002
+        reporter: Reporter,  # noqa: ARG002
+    ) -> tuple[Self, tuple[str, ...]]:
+        """Return inputs with what the user asked to be measured on the training split.
+
+        By default nothing is.
+
+        Args:
+            train: the training split.
+            reporter: shown the progress.
+
+        Returns:
+            The inputs, and what was measured, one sentence each.
+        """
+        return self, ()
+
     def variants(self) -> tuple[Variant, ...]:
         """Return other usual inputs, the smallest changes first; by default none."""
         return ()
@@ -260,6 +278,11 @@ class Inputs(ABC):
     def code(self) -> tuple[str, ...]:
         """Return lines of Python that do what :meth:`finish` does, for a user's own loop."""
         return ()
+
+    @classmethod
+    def suited(cls, values: Mapping[str, Any]) -> type[Inputs]:  # noqa: ARG003
+        """Return the kind of inputs that values of fields are of; by default this one."""
+        return cls
 
     @classmethod
     def resolve(

@@ -57,7 +57,7 @@ def item_column(table: Any, where: str, folder: Path, request: Request) -> ItemC
         own = _is_own(request)
         texts = columns.text_columns(table, request.label_column, words=not own)
         hint = None if ids else ids_hint(table, image_folder(folder, request))
-        unsure = request.kind == "image" and len(texts) > 1
+        unsure = request.wants_images and len(texts) > 1
         if request.image_column is not None or not texts or hint or unsure:
             raise DataError(error.message, hint=hint or error.hint) from error
         return _texts(table, where, request)
@@ -73,7 +73,7 @@ def _texts(table: Any, where: str, request: Request) -> ItemColumn:
 
 def _is_own(request: Request) -> bool:
     """Return whether the backbone takes a kind of items from outside, such as DNA."""
-    return request.kind not in (None, "image", "audio", "text")
+    return not request.wants_images and request.kind not in (None, "audio", "text")
 
 
 __all__ = ["ItemColumn", "item_column"]

@@ -296,7 +296,7 @@ class SampleItems(Items):
 
     Args:
         arrays: ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)``.
-        convert: one array → ``(h, w, 3) uint8``.
+        convert: one array → ``(h, w, 3) uint8``, or its samples as they are.
         name: what to call the array, for origins.
     """
 
@@ -307,9 +307,9 @@ class SampleItems(Items):
         super().__init__(len(arrays))
         self._arrays, self._convert, self._name = arrays, convert, name
 
-    def content(self, i: int) -> NDArray[np.uint8]:
-        """Convert one array to RGB samples."""
-        samples: NDArray[np.uint8] = self._convert(self._arrays[i])
+    def content(self, i: int) -> NDArray[Any]:
+        """Convert one array."""
+        samples: NDArray[Any] = self._convert(self._arrays[i])
         return samples
 
     def origin(self, i: int) -> str:
@@ -356,7 +356,7 @@ class ObjectItems(Items):
 
 
 class RangedItems(Items):
-    """Image files whose samples are scaled from a range of values to 8-bit levels.
+    """Image files whose samples are scaled from a range of values: to 8-bit levels, or to floats.
 
     The id is made of the file's own id and the range, so that files are not decoded to identify
     them, and rows of other ranges are never mixed up.
@@ -364,7 +364,7 @@ class RangedItems(Items):
     Args:
         items: the files.
         value_range: the values of black and white.
-        convert: bytes of a file and the range → ``(h, w, 3) uint8``.
+        convert: bytes of a file and the range → ``(h, w, 3) uint8``, or floats of all bands.
     """
 
     kind = "image"
@@ -373,16 +373,16 @@ class RangedItems(Items):
         self,
         items: Items,
         value_range: ValueRange,
-        convert: Callable[[bytes, ValueRange], NDArray[np.uint8]],
+        convert: Callable[[bytes, ValueRange], NDArray[Any]],
     ) -> None:
         super().__init__(len(items))
         self._items, self._range, self._convert = items, value_range, convert
 
-    def content(self, i: int) -> NDArray[np.uint8]:
+    def content(self, i: int) -> NDArray[Any]:
         """Decode and scale one file."""
         return self._scaled(self._items.content(i))
 
-    def checked(self, i: int) -> NDArray[np.uint8]:
+    def checked(self, i: int) -> NDArray[Any]:
         """Decode and scale one file, if it is still what the id was computed from."""
         return self._scaled(self._items.checked(i))
 
@@ -394,7 +394,7 @@ class RangedItems(Items):
         low, high = self._range
         return fingerprint(f"headstart value_range {low!r} {high!r}\0{self._items.digest(i)}")
 
-    def _scaled(self, content: Content) -> NDArray[np.uint8]:
+    def _scaled(self, content: Content) -> NDArray[Any]:
         if not isinstance(content, bytes):
             raise UndecodableError("not the bytes of an image file")
         return self._convert(content, self._range)

@@ -26,10 +26,17 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import DataError
 
+BANDS_HINT = (
+    "choose three of them with bands=(3, 2, 1), counted from 1, or take a network of as many"
+    " channels, such as backbone='timm/NAME' with model_args={'in_chans': 4}, for which timm sums"
+    " and repeats the first filters"
+)
+"""What to do about images of other bands than a network takes."""
+
 ValueRange: TypeAlias = tuple[float, float]
 """The values of black and of white."""
 
-Converter: TypeAlias = Callable[[NDArray[Any]], NDArray[np.uint8]]
+Converter: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 
 DARK = 32
 """Levels that reach no further are hardly visible on a scale to 255."""
@@ -207,8 +214,13 @@ def layout_of(shape: tuple[int, ...], name: str) -> Converter:
             raise DataError(
                 f"{name}: items of shape {shape} have {channels} channels, and nothing says whether"
                 f" the last one is {what}",
-                hint="choose 1 or 3 of them, such as x[..., :3]; PIL images and image files say"
-                " themselves that they have alpha",
+                hint=f"choose 1 or 3 of them, such as x[..., :3], or {BANDS_HINT}; PIL images and"
+                " image files say themselves that they have alpha",
+            )
+        if 3 < channels < min(sorted(shape)[1:]):
+            raise DataError(
+                f"{name}: items of shape {shape} are images of {channels} bands",
+                hint=BANDS_HINT,
             )
     raise DataError(
         f"{name}: items of shape {shape} are not images",

@@ -84,7 +84,7 @@ def read_list(source: Any, request: Request) -> Source:
 def _items(values: list[Any], request: Request) -> Items:
     texts = values and all(isinstance(value, str) for value in values)
     if texts and (request.kind == "text" or not names_files(values)):
-        if request.kind == "image":
+        if request.wants_images:
             raise DataError(
                 f"none of the {len(values):,} strings of the list names a file, such as"
                 f" '{values[0][:60]}'",
@@ -133,7 +133,7 @@ def _content(value: Any, request: Request) -> Content:
             raise UndecodableError("neither bytes nor a path")
     if isinstance(value, str | os.PathLike):
         value = read_file(Path(os.fspath(value)).expanduser())
-    return image_content(value, request.value_range)
+    return image_content(value, request.value_range, native=request.native)
 
 
 def _values(source: Any) -> list[Any] | None:

@@ -36,6 +36,7 @@ from headstart.data.item_groups import groups_of_names
 from headstart.data.items import DigestMemo, RangedItems
 from headstart.data.labels import encode
 from headstart.data.levels import ValueRange, checked_range
+from headstart.data.samples import shares
 from headstart.data.sound_files import AUDIO_SUFFIXES
 from headstart.data.source import (
     Request,
@@ -102,8 +103,9 @@ def load_data(
             item, or the numbers of a regression (``"x,y"``).
         text_column: a table's column of texts; likewise, where the items are texts.
         audio_column: a table's column of sounds: paths or bytes of files; likewise.
-        kind: ``image``, ``audio`` or ``text``, where a source might be read as several; a command
-            gives what its backbone takes. None: images where there are any.
+        kind: ``image``, ``bands`` (images whose samples stay as they are), ``audio`` or ``text``,
+            where a source might be read as several; a command gives what its backbone takes. None:
+            images where there are any.
         group_column: a table's column that says which items belong together: a patient, a site, a
             camera, a film. Items of one group are never parted: not by the split that is set
             aside, nor by folds, and intervals count groups.
@@ -470,9 +472,11 @@ def _read(source: Any, request: Request) -> Source:
     found = _grouped(_read_plain(source, request), request)
     limits = request.value_range
     if limits is None:
-        return dataclasses.replace(found, notes=found.notes + first_look(found))
+        looked = () if request.native else first_look(found)
+        return dataclasses.replace(found, notes=found.notes + looked)
+    convert = shares if request.native else ranged
     parts = {
-        role: dataclasses.replace(part, items=RangedItems(part.items, limits, ranged))
+        role: dataclasses.replace(part, items=RangedItems(part.items, limits, convert))
         if part.items.encoded
         else part
         for role, part in found.parts.items()

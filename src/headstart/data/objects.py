@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from headstart.data.items import (
     TextItems,
     read_file,
 )
-from headstart.data.levels import ValueRange
 from headstart.data.source import WHOLE, Part, Request, Source, roles, split_keys, unlabelled
 from headstart.data.targets import read_columns, read_labels, read_matrix
 
@@ -243,9 +242,9 @@ def read_torch_dataset(
     length = len(source)
     if length == 0:
         raise DataError(f"{name} has no items", hint="expected pairs (image, label)")
-    limits = request.value_range
-    items = ObjectItems(length, partial(_item, source, name, limits), name)
-    _require_constant(source, name, limits)
+    convert = partial(image_content, value_range=request.value_range, native=request.native)
+    items = ObjectItems(length, partial(_item, source, name, convert), name)
+    _require_constant(source, name, convert)
     declared = _declared_classes(source)
     where = f"the labels of {name}"
     targets = _targets(source)
@@ -283,8 +282,8 @@ def read_torch_datasets(source: Mapping[str, Any], request: Request) -> Source:
     return Source(type(next(iter(source.values()))).__name__, parts, order)
 
 
-def _item(source: Any, name: str, limits: ValueRange | None, i: int) -> Content:
-    return image_content(_pair(source[i], name, i)[0], limits)
+def _item(source: Any, name: str, convert: Callable[[Any], Content], i: int) -> Content:
+    return convert(_pair(source[i], name, i)[0])
 
 
 def _pair(item: Any, name: str, i: int) -> tuple[Any, Any]:
@@ -302,13 +301,13 @@ def _pair(item: Any, name: str, i: int) -> tuple[Any, Any]:
     )
 
 
-def _require_constant(source: Any, name: str, limits: ValueRange | None) -> None:
+def _require_constant(source: Any, name: str, convert: Callable[[Any], Content]) -> None:
     """Refuse items that differ between two reads: a stored row could not belong to them."""
     probes = sorted({0, len(source) // 2, len(source) - 1})
     reasons: list[str] = []
     for i in probes:
         try:
-            changed = _probe(source, name, i, limits) != _probe(source, name, i, limits)
+            changed = _probe(source, name, i, convert) != _probe(source, name, i, convert)
         except DataError:
             raise
         except Exception as error:  # one bad item is listed when it is read in earnest
@@ -325,8 +324,8 @@ def _require_constant(source: Any, name: str, limits: ValueRange | None) -> None
         raise DataError(f"the items of {name} are not usable as images: {reasons[0]}")
 
 
-def _probe(source: Any, name: str, i: int, limits: ValueRange | None) -> str:
-    return digest(image_content(_pair(source[i], name, i)[0], limits))
+def _probe(source: Any, name: str, i: int, convert: Callable[[Any], Content]) -> str:
+    return digest(convert(_pair(source[i], name, i)[0]))
 
 
 def _declared_classes(source: Any) -> tuple[str, ...] | None:

@@ -63,12 +63,13 @@ def small_side(look: Split) -> int | None:
 
 
 def raw_pixels(small: Inputs, split: Split, reporter: Reporter) -> NDArray[np.float32]:
-    """Return the pixels of images, decoded by ``small``, divided by 255: ``(n, 3 h w) float32``."""
+    """Return the pixels of images, decoded by ``small``, from 0 to 1: ``(n, c h w) float32``."""
     parts: list[NDArray[np.float32]] = []
     with reporter.task("read pixels for the baseline", len(split), "images") as task:
         for batch in read_batches(split, None, small, batch_size=256):
             values = np.stack(batch.samples).reshape(len(batch), -1)
-            parts.append(values.astype(np.float32) / 255.0)
+            white = 255.0 if values.dtype == np.uint8 else 1.0
+            parts.append(values.astype(np.float32) / white)
             task.advance(len(batch))
     return np.concatenate(parts)
 

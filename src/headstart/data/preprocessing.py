@@ -25,6 +25,16 @@ from headstart.core.records import Excerpt
 from headstart.core.stages import stage
 from headstart.data import decoding, pictures
 from headstart.data.content import Content
+from headstart.data.geometry import (
+    CropOffset,
+    Interpolation,
+    Resize,
+    box_of,
+    geometry_faults,
+    how_placed,
+    pair,
+    place,
+)
 from headstart.data.inputs import (
     Enlargement,
     Inputs,
@@ -32,19 +42,17 @@ from headstart.data.inputs import (
     PlainRows,
     Variant,
     check_fields,
+    inputs_kind,
     register_inputs,
 )
 from headstart.data.items import Items
-from headstart.data.resampling import placed, resize
+from headstart.data.resampling import resize
 from headstart.data.views import ImageView, View, numbered_views
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Split
 
-Resize = Literal["shortest", "squash"]
-Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Channels = Literal["RGB", "BGR"]
-CropOffset = Literal["round", "floor"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -96,7 +104,7 @@ class Preprocessing(Inputs):
 
     def __post_init__(self) -> None:
         size: Any = self.size
-        object.__setattr__(self, "size", _pair(size))
+        object.__setattr__(self, "size", pair(size))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _triple(getattr(self, name)))
         faults = _faults(self)
@@ -138,8 +146,13 @@ class Preprocessing(Inputs):
         Returns:
             ``(h, w, 3) uint8`` in RGB order, whatever ``channels`` is.
         """
-        target, part = placed(image.size, self.size, self.box, self.resize, self.crop_offset)
+        target, part = place(image.size, self)
         return np.asarray(resize(image, target, self.interpolation, part))
+
+    def filled(self, image: Image.Image) -> Image.Image:
+        """Resize a whole image to the size of the input."""
+        height, width = self.size
+        return resize(image, (width, height), self.interpolation)
 
     def tensor_geometry(self, images: torch.Tensor) -> torch.Tensor:
         """Resize and crop images of one size that are tensors, as :meth:`geometry` does.
@@ -262,6 +275,11 @@ class Preprocessing(Inputs):
         )
 
     @classmethod
+    def suited(cls, values: Mapping[str, Any]) -> type[Inputs]:
+        """Return :class:`~headstart.data.bands.Bands` where bands or channels are named."""
+        return inputs_kind("bands") if {"bands", "in_channels"} & set(values) else cls
+
+    @classmethod
     def resolve(
         cls, who: str, known: Mapping[str, Any], given: Mapping[str, Any]
     ) -> tuple[Self, tuple[str, ...]]:
@@ -278,7 +296,7 @@ class Preprocessing(Inputs):
         values = {**known, **given}
         notes: tuple[str, ...] = ()
         cropped = known.get("crop_fraction", 1.0) < 1.0 and "crop_fraction" not in given
-        if cropped and "size" in given and _pair(given["size"]) != _pair(known.get("size", ())):
+        if cropped and "size" in given and pair(given["size"]) != pair(known.get("size", ())):
             values["crop_fraction"] = 1.0
             notes = (
                 "the whole image is kept at the size you gave; the weights' own would be "
@@ -286,37 +304,32 @@ class Preprocessing(Inputs):
             )
         missing = [name for name in ("mean", "std", "size") if name not in values]
         if missing:
-            options = ", ".join(f"{name}=VALUE" for name in missing)
-            raise BackboneError(
-                f"the preprocessing of {who} is not known: its weights do not say their "
-                f"{', '.join(missing)}",
-                hint=f"give {options} as in pre-training (for inputs RGB/127.5 − 1: "
-                "mean=0.5, std=0.5; for ImageNet's usual statistics: "
-                "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))",
-            )
+            raise unstated(who, missing)
         return cls(**values), notes
 
     def __str__(self) -> str:
-        height, width = self.size
-        box_height, box_width = self.box
-        how = "shorter side" if self.resize == "shortest" else "both sides"
-        box = f"{box_height}" if box_height == box_width else f"{box_height}×{box_width}"
         scale = "/255" if math.isclose(self.scale, 1 / 255) else f"×{self.scale:g}"
         return (
-            f"{how} to {box} ({self.interpolation}), centre crop {height}×{width},"
-            f" {self.channels} {scale}, mean {_short(self.mean)}, std {_short(self.std)}"
+            f"{how_placed(self)}, {self.channels} {scale}, mean {short(self.mean)},"
+            f" std {short(self.std)}"
         )
 
     @property
     def box(self) -> tuple[int, int]:
         """(height, width) that the image is resized to fill."""
-        # timm floors; the small excess recovers 232 from crop_fraction = 224 / 232
-        height, width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.size)
-        return height, width
+        return box_of(self.size, self.crop_fraction)
 
 
-def _pair(size: Any) -> tuple[Any, ...]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+def unstated(who: str, missing: Sequence[str]) -> BackboneError:
+    """Return the error for values that neither the weights nor the user state."""
+    options = ", ".join(f"{name}=VALUE" for name in missing)
+    return BackboneError(
+        f"the preprocessing of {who} is not known: its weights do not say their "
+        f"{', '.join(missing)}",
+        hint=f"give {options} as in pre-training (for inputs RGB/127.5 − 1: "
+        "mean=0.5, std=0.5; for ImageNet's usual statistics: "
+        "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))",
+    )
 
 
 def _triple(values: Any) -> tuple[Any, ...]:
@@ -327,9 +340,7 @@ def _triple(values: Any) -> tuple[Any, ...]:
 
 
 def _faults(p: Preprocessing) -> list[str]:
-    faults: list[str] = []
-    if len(p.size) != 2 or not all(isinstance(s, int) and s > 0 for s in p.size):
-        faults.append(f"size must be one or two positive whole numbers of pixels, not {p.size}")
+    faults = geometry_faults(p)
     for name, values in (("mean", p.mean), ("std", p.std)):
         if len(values) != 3 or not all(math.isfinite(v) for v in values):
             faults.append(f"{name} must be one or three finite numbers, not {values}")
@@ -337,20 +348,15 @@ def _faults(p: Preprocessing) -> list[str]:
         faults.append(f"std must be positive, not {p.std}")
     if not (math.isfinite(p.scale) and p.scale > 0):
         faults.append(f"scale must be positive, not {p.scale}")
-    if not 0 < p.crop_fraction <= 1:
-        faults.append(f"crop_fraction must lie in (0, 1], not {p.crop_fraction}")
-    for name, value, options in (
-        ("resize", p.resize, get_args(Resize)),
-        ("interpolation", p.interpolation, get_args(Interpolation)),
-        ("channels", p.channels, get_args(Channels)),
-        ("crop_offset", p.crop_offset, get_args(CropOffset)),
-    ):
-        if value not in options:
-            faults.append(f"{name} must be one of {', '.join(options)}, not {value!r}")
+    if p.channels not in get_args(Channels):
+        faults.append(
+            f"channels must be one of {', '.join(get_args(Channels))}, not {p.channels!r}"
+        )
     return faults
 
 
-def _short(values: tuple[float, ...]) -> str:
+def short(values: tuple[float, ...]) -> str:
+    """Return numbers of channels in words: one where they are equal."""
     if len(set(values)) == 1:
         return f"{values[0]:g}"
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"

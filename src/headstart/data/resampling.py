@@ -39,7 +39,12 @@ _REACH = {
 
 
 def resize(
-    image: Image.Image, target: tuple[int, int], interpolation: str, part: Box | None = None
+    image: Image.Image,
+    target: tuple[int, int],
+    interpolation: str,
+    part: Box | None = None,
+    *,
+    samples: bool = False,
 ) -> Image.Image:
     """Resize an image, and crop it.
 
@@ -48,15 +53,16 @@ def resize(
         target: (width, height) to resize to.
         interpolation: the filter, as in :class:`~headstart.data.preprocessing.Preprocessing`.
         part: what to keep of the resized image; None: all of it.
+        samples: whether the image is one band of floats (mode ``F``) that stays as it is.
 
     Returns:
-        Mode ``RGB``, as large as ``part``.
+        Mode ``RGB``, or ``F`` for a band of floats, as large as ``part``.
     """
     whole = (0, 0, *target)
     part = part or whole
     if part != whole and target[0] * target[1] > MOST:
-        return _part_only(image, target, interpolation, part)
-    resized = _strips(image, target, interpolation)
+        return _part_only(image, target, interpolation, part, samples=samples)
+    resized = _strips(image, target, interpolation, samples=samples)
     return resized if part == whole else resized.crop(part)
 
 
@@ -93,12 +99,14 @@ def _target(size: tuple[int, int], box: tuple[int, int], how: str) -> tuple[int,
     return max(box_width, int(box_height * width / height)), box_height
 
 
-def _strips(image: Image.Image, target: tuple[int, int], interpolation: str) -> Image.Image:
+def _strips(
+    image: Image.Image, target: tuple[int, int], interpolation: str, *, samples: bool
+) -> Image.Image:
     """Resize, converting to RGB in strips of rows."""
     width, height = image.size
     filter_ = Image.Resampling[interpolation.upper()]
     rows = max(1, _STRIP // width)
-    if image.mode == "RGB" and "transparency" not in image.info:
+    if samples or (image.mode == "RGB" and "transparency" not in image.info):
         return image if target == image.size else image.resize(target, filter_)
     if height <= rows:
         rgb = flat_rgb(image)
@@ -113,12 +121,13 @@ def _strips(image: Image.Image, target: tuple[int, int], interpolation: str) -> 
 
 
 def _part_only(
-    image: Image.Image, target: tuple[int, int], interpolation: str, part: Box
+    image: Image.Image, target: tuple[int, int], interpolation: str, part: Box, *, samples: bool
 ) -> Image.Image:
     """Resize only what a part of the resized image is made of."""
     left, right, *x = _source(image.width, target[0], part[0], part[2], interpolation)
     top, bottom, *y = _source(image.height, target[1], part[1], part[3], interpolation)
-    source = flat_rgb(image.crop((left, top, right, bottom)))
+    source = image.crop((left, top, right, bottom))
+    source = source if samples else flat_rgb(source)
     size = (part[2] - part[0], part[3] - part[1])
     filter_ = Image.Resampling[interpolation.upper()]
     return source.resize(size, filter_, box=(x[0], y[0], x[1], y[1]))

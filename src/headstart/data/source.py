@@ -18,6 +18,8 @@ from headstart.data.walking import files_in
 
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 Splits = Literal["auto", "none"]
+NATIVE = "bands"
+"""The kind of inputs that take samples as they are."""
 WHOLE = "all"
 """The name of the only part of a source that is not divided."""
 
@@ -31,8 +33,8 @@ class Request:
         label_column: the column of labels; None: find it.
         text_column: the column of texts; None: find it, where the items are texts.
         audio_column: the column of sounds; None: find it, where the items are sounds.
-        kind: what the backbone takes, ``image``, ``audio`` or ``text``; None: not known. It decides
-            where a source holds several.
+        kind: what the backbone takes, ``image``, ``bands``, ``audio`` or ``text``; None: not known.
+            It decides where a source holds several, and whether images are 8-bit RGB.
         group_column: the column that says which rows belong together; None: none does.
         group_pattern: a regular expression that says it of names of files; None: none does.
         image_folder: where the paths of a table start; None: in the table's own folder.
@@ -67,6 +69,16 @@ class Request:
     labels_required: bool = True
     memo: DigestMemo | None = None
     reporter: Reporter = field(default_factory=SilentReporter)
+
+    @property
+    def wants_images(self) -> bool:
+        """Whether the backbone is known to take images."""
+        return self.kind in ("image", "patches", NATIVE)
+
+    @property
+    def native(self) -> bool:
+        """Whether samples of images stay as they are: no 8 bits, no red, green and blue."""
+        return self.kind == NATIVE
 
 
 @dataclass(frozen=True)

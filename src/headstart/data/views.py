@@ -21,7 +21,7 @@ from PIL import Image, ImageEnhance
 
 from headstart.core.errors import ConfigError
 from headstart.core.fingerprints import canonical_json, stable_integer
-from headstart.data.resampling import resize
+from headstart.data.content import UndecodableError
 
 RULES = 1
 """Version of what the steps do to pixels; part of every description of an augmented view."""
@@ -119,7 +119,7 @@ class Rotation:
     def apply(self, image: Image.Image, rng: random.Random) -> Image.Image:
         """Rotate the image by a random angle."""
         angle = _between((-self.degrees, self.degrees), rng)
-        fill = (self.fill,) * 3
+        fill = self.fill / 255 if image.mode == "F" else (self.fill,) * 3
         return image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
@@ -149,7 +149,13 @@ class ColourJitter:
         return faults if self.hue <= 0.5 else [*faults, f"hue must be ≤ 0.5, not {self.hue}"]
 
     def apply(self, image: Image.Image, rng: random.Random) -> Image.Image:
-        """Change the colours."""
+        """Change the colours.
+
+        Raises:
+            UndecodableError: a band of floats has none.
+        """
+        if image.mode == "F":
+            raise UndecodableError("bands have no colours that ColourJitter could change")
         for enhancer, strength in (
             (ImageEnhance.Brightness, self.brightness),
             (ImageEnhance.Contrast, self.contrast),
@@ -171,19 +177,22 @@ STANDARD: tuple[AnyStep, ...] = (RandomResizedCrop(), Flip())
 """A part of the image, mirrored or not: what suits photographs."""
 
 
-class Preprocessing(Protocol):
-    """What a view needs of the backbone's preprocessing."""
+class Filling(Protocol):
+    """What a view of headstart's own needs of the backbone's inputs."""
+
+    def filled(self, image: Image.Image) -> Image.Image:
+        """Resize a whole image to the size of the input."""
+
+    def geometry(self, image: Image.Image) -> NDArray[Any]:
+        """Resize and crop an image without augmentation."""
+
+
+class Preprocessing(Filling, Protocol):
+    """What any view of images of one size needs of their preprocessing."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input."""
-
-    @property
-    def interpolation(self) -> str:
-        """The resampling filter."""
-
-    def geometry(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize and crop an image without augmentation."""
 
 
 class ImageView(Protocol):
@@ -193,9 +202,7 @@ class ImageView(Protocol):
     def number(self) -> int:
         """0 is the image without augmentation."""
 
-    def geometry(
-        self, image: Image.Image, key: str, preprocessing: Preprocessing
-    ) -> NDArray[np.uint8]:
+    def geometry(self, image: Image.Image, key: str, preprocessing: Preprocessing) -> NDArray[Any]:
         """Return this view of one item, ``(h, w, 3) uint8``, at the network's input size."""
 
     def describe(self) -> dict[str, Any]:
@@ -230,27 +237,25 @@ class View:
         if faults:
             raise ConfigError(tuple(faults))
 
-    def geometry(
-        self, image: Image.Image, key: str, preprocessing: Preprocessing
-    ) -> NDArray[np.uint8]:
+    def geometry(self, image: Image.Image, key: str, preprocessing: Filling) -> NDArray[Any]:
         """Return this view of one item, at the network's input size.
 
         Args:
-            image: upright, any size; mode ``RGB``, or any that files come in.
+            image: upright, any size; mode ``RGB``, or any that files come in; or one band of
+                floats (mode ``F``) from 0 to 1. All bands of an item get the same view.
             key: the item's id.
             preprocessing: gives the size and the interpolation.
 
         Returns:
-            ``(h, w, 3) uint8``, RGB.
+            ``(h, w, 3) uint8``, RGB; of a band ``(h, w) float32``.
         """
         if self.number == 0:
             return preprocessing.geometry(image)
         steps = list(enumerate(self.recipe))
         if steps and isinstance(self.recipe[0], RandomResizedCrop):
             box = self.recipe[0].box(image.size, self._rng(key, 0))
-            height, width = preprocessing.size
             # crop first: a resampling window that reaches beyond the box would see the rest
-            image = resize(image.crop(box), (width, height), preprocessing.interpolation)
+            image = preprocessing.filled(image.crop(box))
             steps = steps[1:]
         else:
             image = Image.fromarray(preprocessing.geometry(image))

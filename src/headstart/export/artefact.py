@@ -167,7 +167,7 @@ def _reading(predictor: Predictor) -> dict[str, Any]:
         del values["tokenizer"]
         return values
     raise BackboneError(
-        f"{predictor.backbone.name} takes {inputs.unit}, which no artefact reads",
+        f"{predictor.backbone.name} takes {inputs.extent}, which no artefact reads",
         hint="use run.to_torch()",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,11 @@ from torch import nn
 from headstart.backbones import AUTO, Backbone, Pooling, choose, misfit
 from headstart.cache import FeatureCache
 from headstart.core.errors import ConfigError
-from headstart.core.progress import console_reporter
+from headstart.core.progress import SilentReporter, console_reporter
 from headstart.data import DigestMemo, Items, Split, load_items
 from headstart.data.levels import range_fault
 from headstart.data.lists import names_files
+from headstart.data.source import NATIVE
 from headstart.extraction import Extraction, Precision, extract
 from headstart.modules.pooling import pooling_kinds
 from headstart.sklearn import images
@@ -110,8 +112,10 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002  # scikit-learn's signature
         """Check the parameters and the form of X; with ``backbone="auto"``, choose the backbone.
 
-        Nothing else is learnt. A few images are looked at, where the backbone is to be chosen, or
-        where it was made for one kind of images; a warning says where that evidently does not fit.
+        Nothing else is learnt, but for a mean or a standard deviation of the inputs that
+        ``backbone_args`` asks to be measured. A few images are looked at, where the backbone is to
+        be chosen, or where it was made for one kind of images; a warning says where that evidently
+        does not fit.
 
         Args:
             X: see :meth:`transform`.
@@ -126,8 +130,13 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         with self._memo() as memo:
             split = self._split(X, memo, reset=True)
             self._choose(split, warn=True)
-        with conventional(), EXTRACTING:
-            self._cut()
+            with conventional(), EXTRACTING:
+                cut = self._cut()
+                inputs, _ = cut.inputs.settled(split, SilentReporter())
+            if inputs != cut.inputs:  # measured on X, which is what trains
+                self.backbone_: str | Path | Backbone | nn.Module = dataclasses.replace(
+                    cut, inputs=inputs
+                )
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -176,7 +185,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 choice = choose(split)
             if self.verbose:
                 console_reporter().note(choice.reason)
-            self.backbone_: str | Path | Backbone | nn.Module = choice.name
+            self.backbone_ = choice.name
         elif warn:
             self.backbone_ = self.backbone
             with conventional(), EXTRACTING:
@@ -237,7 +246,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             texts = kind == "text" or (kind is None and not names_files(strings))
         if texts:
             return images.text_items(values)
-        return images.column_items(values, self._range(), memo)
+        return images.column_items(values, self._range(), memo, native=self._kind() == NATIVE)
 
     def _kind(self) -> str | None:
         """Return the kind of items that the backbone takes; None: it is still to be chosen."""
@@ -254,7 +263,10 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             array = check_array(array, allow_nd=True, estimator=self, input_name="X")
         else:
             array = validate_data(self, X, reset=reset)
-        return images.array_items(array, self.image_shape, self._range(), advise=reset)
+        native = self._kind() == NATIVE
+        return images.array_items(
+            array, self.image_shape, self._range(), advise=reset, native=native
+        )
 
     def _check_columns(self, X: Any, reset: bool) -> None:
         if hasattr(X, "columns") or len(getattr(X, "shape", ())) == 2:

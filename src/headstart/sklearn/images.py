@@ -24,6 +24,7 @@ from headstart.data.decoding import ranged
 from headstart.data.items import ObjectItems, RangedItems, TextItems, read_file
 from headstart.data.levels import levels_of
 from headstart.data.lists import file_items
+from headstart.data.samples import shares
 from headstart.sklearn.faults import InputError
 
 SMALLEST_SIDE = 8
@@ -83,7 +84,11 @@ def named_column(x: Any, name: str) -> Sequence[Any]:
 
 
 def column_items(
-    values: Sequence[Any], value_range: tuple[float, float] | None, memo: DigestMemo | None
+    values: Sequence[Any],
+    value_range: tuple[float, float] | None,
+    memo: DigestMemo | None,
+    *,
+    native: bool = False,
 ) -> Items:
     """Return the items of a column of encoded images or sounds.
 
@@ -93,6 +98,7 @@ def column_items(
             ``(c, h, w)``.
         value_range: the values of black and white, in arrays and in files.
         memo: remembers digests of files.
+        native: whether samples stay as they are, of any number of bands.
 
     Raises:
         InputError: entries are missing or of another type; the first are named.
@@ -107,8 +113,9 @@ def column_items(
     if all(isinstance(value, str | os.PathLike) for value in values):
         paths = [Path(os.fspath(value)).expanduser() for value in values]
         files = file_items(paths, None, memo)
-        return files if value_range is None else RangedItems(files, value_range, ranged)
-    return ObjectItems(len(values), lambda i: _content(values[i], value_range), "X")
+        convert = shares if native else ranged
+        return files if value_range is None else RangedItems(files, value_range, convert)
+    return ObjectItems(len(values), lambda i: _content(values[i], value_range, native), "X")
 
 
 def text_items(values: Sequence[Any]) -> Items:
@@ -134,6 +141,7 @@ def array_items(
     value_range: tuple[float, float] | None,
     *,
     advise: bool,
+    native: bool = False,
 ) -> Items:
     """Return the items of a numeric array, one image per row.
 
@@ -142,10 +150,13 @@ def array_items(
         image_shape: see :func:`unflatten`; for flat rows.
         value_range: see :func:`to_levels`.
         advise: whether to warn of integers that look like another scale.
+        native: whether samples stay as they are, of any number of bands.
 
     Raises:
         InputError: the shape or the values are not those of images.
     """
+    if native:
+        return _native_items(array, image_shape, value_range, advise=advise)
     if array.ndim == 2:
         array = unflatten(to_levels(array, value_range, advise=advise), image_shape)
     elif array.ndim in (3, 4):
@@ -160,6 +171,24 @@ def array_items(
         items, _ = image_items(array, "X")
     except DataError as error:
         raise InputError(error.message, hint=error.hint) from error
+    return items
+
+
+def _native_items(
+    array: NDArray[Any],
+    image_shape: str | tuple[int, ...] | None,
+    value_range: tuple[float, float] | None,
+    *,
+    advise: bool,
+) -> Items:
+    if array.ndim == 2:
+        array = unflatten(array, image_shape)
+    try:
+        items, notes = image_items(array, "X", value_range, native=True)
+    except DataError as error:
+        raise InputError(error.message, hint=error.hint) from error
+    for note in notes if advise else ():
+        warnings.warn(note, UserWarning, stacklevel=4)
     return items
 
 
@@ -193,9 +222,7 @@ def to_levels(
     return levels.convert(array)
 
 
-def unflatten(
-    rows: NDArray[np.uint8], image_shape: str | tuple[int, ...] | None
-) -> NDArray[np.uint8]:
+def unflatten(rows: NDArray[Any], image_shape: str | tuple[int, ...] | None) -> NDArray[Any]:
     """Turn flat rows into images.
 
     Args:
@@ -211,7 +238,7 @@ def unflatten(
     n, width = rows.shape
     if image_shape == "square":
         side = math.isqrt(width - 1) + 1
-        padded = np.zeros((n, side * side), np.uint8)
+        padded = np.zeros((n, side * side), rows.dtype)
         padded[:, :width] = rows
         return padded.reshape(n, side, side)
     if isinstance(image_shape, tuple | list):
@@ -232,14 +259,14 @@ def unflatten(
     )
 
 
-def _content(value: Any, value_range: tuple[float, float] | None) -> Content:
+def _content(value: Any, value_range: tuple[float, float] | None, native: bool) -> Content:
     if isinstance(value, Mapping):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
         if value is None:
             raise UndecodableError("neither bytes nor a path")
     if isinstance(value, str | os.PathLike):
         value = read_file(Path(os.fspath(value)).expanduser())
-    return image_content(value, value_range)
+    return image_content(value, value_range, native=native)
 
 
 def _is_image_array(value: Any) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from headstart.backbones.families.bundled import BUNDLED
 from headstart.backbones.families.hf_models import HF
 from headstart.backbones.families.keras_models import KERAS
+from headstart.backbones.families.open_clip_models import OPEN_CLIP
 from headstart.backbones.families.static import STATIC
 from headstart.backbones.families.timm_models import TIMM
 from headstart.backbones.families.torchvision_models import TORCHVISION
@@ -91,7 +92,7 @@ def whole_file(source: str) -> str | None:
     return None
 
 
-for _family in (BUNDLED, TIMM, TORCHVISION, KERAS, HF, STATIC, USER_FILE):
+for _family in (BUNDLED, TIMM, TORCHVISION, KERAS, HF, OPEN_CLIP, STATIC, USER_FILE):
     register_family(_family)
 
 __all__ = ["families", "family_of", "in_folder", "register_family", "whole_file"]

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt"]
+"""What is downloaded: weights, configuration, tokenizer, image processor."""
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A model with its weights.
@@ -68,6 +72,61 @@ def library() -> Any:
     except ImportError:
         raise MissingExtraError("transformers", "transformers", "a backbone hf/NAME") from None
     return transformers
+
+
+def local_folder(name: str) -> Path | None:
+    """Return the folder that ``hf/NAME`` names; None where NAME is one of the hub."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_dir() or _is_path(name) else None
+    except (OSError, RuntimeError):
+        return None
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name
+
+
+def find_folder(request: Request) -> Path:
+    """Return the folder of a model: the user's own, or that of the hub's cache."""
+    local = local_folder(request.name)
+    if local is not None:
+        if not local.is_dir():
+            what = "is not a folder" if local.exists() else "does not exist"
+            raise BackboneError(
+                f"'{local}' {what}, and a model of transformers is a folder",
+                hint="give the folder that holds config.json",
+            )
+        return local
+    return _from_hub(request.name)
+
+
+def in_hub_cache(name: str) -> Path | None:
+    """Return the folder of a model in the hub's cache on this machine; None: it is not there."""
+    try:
+        import huggingface_hub as hub
+
+        found = Path(hub.snapshot_download(name, allow_patterns=_FILES, local_files_only=True))
+    except Exception:
+        return None
+    whole = (found / "config.json").is_file() and any(found.rglob("*.safetensors"))
+    return found if whole else None
+
+
+def _from_hub(name: str) -> Path:
+    import huggingface_hub as hub
+
+    found = in_hub_cache(name)
+    if found is not None:
+        return found
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=_FILES))
+    except Exception as error:
+        raise BackboneError(
+            f"hf/{name} is not on this machine and cannot be downloaded"
+            f" ({first_line(error)[:160]})",
+            hint="give a folder that holds it: backbone='hf/FOLDER'",
+        ) from error
 
 
 def read_config(transformers: Any, folder: Path, who: str, request: Request) -> Any:
@@ -225,6 +284,6 @@ def blocks_of(model: nn.Module, without: str = "") -> tuple[str, ...]:
 
 
 __all__ = [
-    "Loaded", "blocks_of", "class_of", "library", "load_model", "quiet", "read_config",
-    "settings_of", "takes",
+    "Loaded", "blocks_of", "class_of", "find_folder", "in_hub_cache", "library", "load_model",
+    "local_folder", "quiet", "read_config", "settings_of", "takes",
 ]  # fmt: skip

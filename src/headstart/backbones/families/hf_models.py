@@ -12,18 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.families.hf_folder import class_of, library, read_config
+from headstart.backbones.families.hf_folder import (
+    class_of,
+    find_folder,
+    library,
+    local_folder,
+    read_config,
+)
 from headstart.backbones.families.hf_images import build_images, has_towers
 from headstart.backbones.families.hf_sounds import build_sounds, has_sound_towers
 from headstart.backbones.families.hf_texts import build_texts
+from headstart.backbones.families.hf_towers import vectors_of_texts
 from headstart.backbones.families.static import is_static, static_of
-from headstart.backbones.family import Built, Family, Request, first_line
+from headstart.backbones.family import Built, Family, Request
 from headstart.backbones.sentence_folder import read_sentence_folder
 from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import stamp
 
-_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt"]
-"""What is downloaded: weights, configuration, tokenizer, processor."""
 _KINDS = {"pixel_values": "image", "input_values": "audio", "input_features": "audio"}
 """Kinds of items by the name of a model's main argument; texts by any other."""
 
@@ -74,61 +79,6 @@ def _kind_of(transformers: Any, config: Any, who: str) -> str:
     return _KINDS.get(main, "text")
 
 
-def local_folder(name: str) -> Path | None:
-    """Return the folder that ``hf/NAME`` names; None where NAME is one of the hub."""
-    try:
-        path = Path(name).expanduser()
-        return path if path.is_dir() or _is_path(name) else None
-    except (OSError, RuntimeError):
-        return None
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name
-
-
-def find_folder(request: Request) -> Path:
-    """Return the folder of a model: the user's own, or that of the hub's cache."""
-    local = local_folder(request.name)
-    if local is not None:
-        if not local.is_dir():
-            what = "is not a folder" if local.exists() else "does not exist"
-            raise BackboneError(
-                f"'{local}' {what}, and a model of transformers is a folder",
-                hint="give the folder that holds config.json",
-            )
-        return local
-    return _from_hub(request.name)
-
-
-def in_hub_cache(name: str) -> Path | None:
-    """Return the folder of a model in the hub's cache on this machine; None: it is not there."""
-    try:
-        import huggingface_hub as hub
-
-        found = Path(hub.snapshot_download(name, allow_patterns=_FILES, local_files_only=True))
-    except Exception:
-        return None
-    whole = (found / "config.json").is_file() and any(found.rglob("*.safetensors"))
-    return found if whole else None
-
-
-def _from_hub(name: str) -> Path:
-    import huggingface_hub as hub
-
-    found = in_hub_cache(name)
-    if found is not None:
-        return found
-    try:
-        return Path(hub.snapshot_download(name, allow_patterns=_FILES))
-    except Exception as error:
-        raise BackboneError(
-            f"hf/{name} is not on this machine and cannot be downloaded"
-            f" ({first_line(error)[:160]})",
-            hint="give a folder that holds it: backbone='hf/FOLDER'",
-        ) from error
-
-
 def _stamps(folder: Path) -> dict[str, Any]:
     """Describe the weights of a folder, which a run folder may name only with their digest."""
     files: Sequence[Path] = sorted(folder.glob("*.safetensors"))
@@ -144,6 +94,7 @@ HF = Family(
     "models of texts, images and sounds of transformers, with their tokenizer or processor",
     build_hf,
     folder=local_folder,
+    texts=vectors_of_texts,
 )
 
-__all__ = ["HF", "find_folder", "in_hub_cache"]
+__all__ = ["HF"]

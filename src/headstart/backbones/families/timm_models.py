@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlparse
 
@@ -25,7 +26,7 @@ from headstart.backbones.family import (
 from headstart.core.errors import BackboneError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def build_timm(request: Request) -> Built:
@@ -51,14 +52,90 @@ def build_timm(request: Request) -> Built:
             f"size, crop and interpolation, where not given, are those of timm's {architecture}, "
             "since a local file does not say them"
         )
+    if type(module).__name__ == "NaFlexVit":
+        return _of_sequences(request, module, known, note)
+    channels = int(request.model_args.get("in_chans", 3))
+    notes: tuple[str, ...] = (note,)
+    if channels != 3:
+        # Three colours' mean and standard deviation are not those of other channels.
+        known = {key: value for key, value in known.items() if key not in ("mean", "std")}
+        known["in_channels"] = channels
+        notes += (_ADAPTED.format(channels),) if request.weights is None else ()
     return Built(
         module,
         known,
         blocks=blocks_of(module),
         classifier=() if request.weights is None else _removed(request, module, config),
-        notes=(note,),
+        notes=notes,
+        kind="image" if channels == 3 else "bands",
+        adapt=None if channels == 3 else partial(adapted, config, channels),
         about=NOTHING_STATED if request.weights is not None else about_of(config),
     )
+
+
+def _of_sequences(
+    request: Request, module: nn.Module, known: Mapping[str, Any], note: str
+) -> Built:
+    """Return a network of sequences of patches, which keep the aspect ratio of an image."""
+    model = cast("Any", module)
+    if int(request.model_args.get("in_chans", 3)) != 3:
+        raise BackboneError(
+            f"timm/{request.name} takes patches of colour images", hint="leave out in_chans"
+        )
+    patch = tuple(int(side) for side in model.embeds.patch_size)
+    height, width = known["size"]
+    fields: dict[str, Any] = {
+        "patch": patch,
+        "max_length": (height // patch[0]) * (width // patch[1]),
+        "interpolation": known["interpolation"],
+        "channels_last": bool(getattr(model.embeds, "channels_last", True)),
+        **{name: known[name] for name in ("mean", "std") if name in known},
+    }
+    config = cast("dict[str, Any]", model.pretrained_cfg)
+    return Built(
+        module,
+        fields,
+        blocks=blocks_of(module),
+        classifier=() if request.weights is None else _removed(request, module, config),
+        notes=(note, f"images keep their aspect ratio: up to {fields['max_length']} patches"),
+        kind="patches",
+        about=NOTHING_STATED if request.weights is not None else about_of(config),
+    )
+
+
+_ADAPTED = (
+    "the first filters are made for {} channels from those of three colours, as timm does: summed"
+    " for one channel, else repeated and scaled"
+)
+
+
+def adapted(
+    config: Mapping[str, Any], channels: int, flat: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
+    """Make the first filters of a file for three colours those of other channels, as timm does.
+
+    Args:
+        config: timm's metadata, which name the first layer.
+        channels: of the network.
+        flat: the tensors of the file, under any prefix; a file of that many channels stays as it
+            is.
+
+    Returns:
+        The tensors, and what was done; empty: nothing.
+    """
+    from timm.models import adapt_input_conv
+
+    named = config.get("first_conv") or ()
+    ends = tuple(f"{n}.weight" for n in ((named,) if isinstance(named, str) else named))
+    made = dict(flat)
+    found = [
+        name
+        for name, tensor in flat.items()
+        if name.endswith(ends) and tensor.ndim == 4 and tensor.shape[1] == 3
+    ]
+    for name in found if ends else ():
+        made[name] = adapt_input_conv(channels, flat[name])
+    return made, _ADAPTED.format(channels) if found and ends else ""
 
 
 def blocks_of(module: nn.Module) -> tuple[str, ...]:

@@ -227,6 +227,10 @@ def _open(
     splits = session.open_parts(data, reading, kind=network.inputs.kind)
     warning = misfit(network, next(iter(splits.values())))
     session.say(*([warning] if warning else []))
+    if "train" in splits:
+        inputs, measured = network.inputs.settled(splits["train"], session.reporter)
+        session.say(*measured)
+        network = dataclasses.replace(network, inputs=inputs) if measured else network
     return splits, network
 
 

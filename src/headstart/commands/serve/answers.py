@@ -17,6 +17,7 @@ from headstart.core.wording import singular
 from headstart.data.arrays import image_content
 from headstart.data.content import Content, UndecodableError
 from headstart.data.formats import open_header
+from headstart.data.source import NATIVE
 from headstart.extraction import Extractor
 from headstart.store.columns import decode, encode
 
@@ -78,13 +79,14 @@ class Answers:
 
     def sample(self, content: Content) -> Any | Fault:
         """Decode one item; returns a sample of the inputs, or why there is none."""
-        expected = "an image" if self.kind == "image" else f"a {singular(self.unit)}"
+        expected = "an image" if self.unit == "images" else f"a {singular(self.unit)}"
         try:
-            if isinstance(content, bytes) and self.kind == "image":
-                too_large = self._too_large(content)
+            if isinstance(content, bytes) and self.unit == "images":
+                native = self.kind == NATIVE
+                too_large = None if native else self._too_large(content)
                 if too_large is not None:
                     return too_large
-                content = image_content(content, self.model.value_range)
+                content = image_content(content, self.model.value_range, native=native)
             return self.model.backbone.inputs.sample(content)
         except UndecodableError as error:
             return Fault(expected, str(error), "repair the item, or leave it out")

@@ -220,7 +220,9 @@ def _divided(files: Sequence[FarFile], request: Request) -> dict[str, list[int]]
 def _part(
     rows: _Rows, files: Sequence[FarFile], reader: Reader, where: str, request: Request
 ) -> tuple[Part, list[str]]:
-    wants_text = request.kind not in (None, "image") or request.text_column is not None
+    wants_text = (
+        request.kind is not None and not request.wants_images
+    ) or request.text_column is not None
     image = None if wants_text else request.image_column or next(iter(sorted(rows.images)), None)
     notes = []
     kept = rows.values
