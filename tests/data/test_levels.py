@@ -232,7 +232,7 @@ def test_near_black_files_say_so(tmp_path: Path) -> None:
     assert "value_range=(0, 4095)" in note
     assert load_test_data(tmp_path, value_range=(0, 4095)).notes == ()
     (tmp_path / "b" / "9.png").write_bytes(encoded(GREY[0]))
-    assert load_test_data(tmp_path).notes == ()
+    assert not any("nearly black" in note for note in load_test_data(tmp_path).notes)
 
 
 def test_declared_bits_are_used() -> None:
