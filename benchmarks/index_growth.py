@@ -9,6 +9,7 @@ and then asked and added to as any other: ``--built 1e8`` needs 4 GB of disk.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
 import tempfile
 import time
@@ -52,7 +53,7 @@ def build(index: Index, rows: int, random: np.random.Generator) -> np.ndarray:
                 words[:, 0] = bucket >> 4
                 words[:, 1] = (bucket & 15) << 4 | (words[:, 1] & 15)
                 order = np.lexsort(ids.view(">u8").T[::-1])
-                known.append(ids[order[0]])
+                known.append(ids[order[0]].copy())
                 connection.execute(_FILL, (each, ids[order].tobytes(), bucket * each, shards))
     return np.stack(known)
 
@@ -75,10 +76,10 @@ def ask(index: Index, layout: Layout, known: np.ndarray, random: np.random.Gener
     )
 
 
-def register(index: Index, rows: int, random: np.random.Generator) -> np.ndarray:
+def register(index: Index, random: np.random.Generator) -> np.ndarray:
     """Commit one shard; return its ids."""
     ids = fresh(random, SHARD)
-    entry = ShardEntry(0, f"{rows:x}".rjust(32, "f"), SHARD, SHARD * 2048, (), time.time())
+    entry = ShardEntry(0, random.bytes(16).hex(), SHARD, SHARD * 2048, (), time.time())
     with index.transaction() as connection:
         index.register(connection, entry, ids, 0)
     return ids
@@ -89,23 +90,27 @@ def main() -> None:
     parser.add_argument("--rows", type=float, default=0)
     parser.add_argument("--built", type=float, default=0)
     parser.add_argument("--seconds", type=float, default=600.0, help="stop registering after this")
-    parser.add_argument("--place", default=None, help="a folder on a disk with room")
+    parser.add_argument("--place", default=None, help="a folder that keeps what was built")
     given = parser.parse_args()
     random = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory(dir=given.place) as folder:
-        layout = Layout(Path(folder), fingerprint("growth"))
-        layout.folder.mkdir()
+    with contextlib.ExitStack() as stack:
+        folder = given.place or stack.enter_context(tempfile.TemporaryDirectory())
+        layout, kept = Layout(Path(folder), fingerprint("growth")), Path(folder) / "known.npy"
+        layout.folder.mkdir(exist_ok=True, parents=True)
         index = Index(layout.index)
         index.create(layout.key)
         rows, begun, known = int(given.built), time.monotonic(), fresh(random, ASKED)
         if rows:
-            known = build(index, rows, random)
-            print(f"built in {time.monotonic() - begun:,.0f} s", flush=True)
+            if not kept.exists():
+                np.save(kept, build(index, rows, random))
+                print(f"built in {time.monotonic() - begun:,.0f} s", flush=True)
+            known = np.load(kept)
             given.rows = rows + 16 * SHARD
+            random = np.random.default_rng()  # a second call adds other rows
         print(HEAD)
         since, step, next_ = rows, time.monotonic(), rows + 16 * SHARD if rows else 1e5
         while rows < given.rows and time.monotonic() - begun < given.seconds + bool(since) * 1e4:
-            ids = register(index, rows, random)
+            ids = register(index, random)
             if not given.built:
                 known[rows // SHARD % ASKED] = ids[0]
             rows += SHARD

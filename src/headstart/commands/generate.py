@@ -55,6 +55,8 @@ Data = Annotated[
             "a folder of class folders (with or without train/ and val/ or test/ above them)",
             "a CSV or Parquet file",
             "a folder of train.* and test.*",
+            "tar files of WebDataset",
+            "an address of any of these (s3://bucket/photos)",
         ),
         show_default=False,
     ),
@@ -62,7 +64,13 @@ Data = Annotated[
 Items = Annotated[
     str,
     typer.Argument(
-        help=_sources("an image", "a folder of images or of .txt files", "a CSV or Parquet file"),
+        help=_sources(
+            "an image",
+            "a folder of images or of .txt files",
+            "a CSV or Parquet file",
+            "tar files of WebDataset",
+            "an address of any of these (s3://bucket/photos)",
+        ),
         show_default=False,
     ),
 ]

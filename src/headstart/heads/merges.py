@@ -2,7 +2,8 @@
 
 Each class is a sum over rows with ``add``, which takes a block in, and ``merge``, which takes in
 the sum of other rows. Every order and division of the rows gives the same up to rounding. Their
-sizes follow from the features and classes, never from the number of rows.
+sizes follow from the features and classes, never from the number of rows. A sum that came from
+elsewhere may be read-only, so that ``merge`` makes new arrays.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class ClassSums:
 
     def merge(self, other: ClassSums) -> ClassSums:
         """Take in the sums of other rows."""
-        self.sums += other.sums
+        self.sums = self.sums + other.sums
         return self
 
 
@@ -171,8 +172,8 @@ class Scatter:
 
     def merge(self, other: Scatter) -> Scatter:
         """Take in the moments of other rows."""
-        self.matrix += other.matrix
-        self.fourth += other.fourth
+        self.matrix = self.matrix + other.matrix
+        self.fourth = self.fourth + other.fourth
         return self
 
 
@@ -195,8 +196,8 @@ class Gram:
 
     def merge(self, other: Gram) -> Gram:
         """Take in the products of other rows."""
-        self.gram += other.gram
-        self.cross += other.cross
+        self.gram = self.gram + other.gram
+        self.cross = self.cross + other.cross
         return self
 
 
@@ -219,8 +220,8 @@ class LeftOut:
 
     def merge(self, other: LeftOut) -> LeftOut:
         """Take in the errors of other rows."""
-        self.error += other.error
-        self.right += other.right
+        self.error = self.error + other.error
+        self.right = self.right + other.right
         return self
 
 
@@ -238,8 +239,8 @@ class Logits:
 
     def merge(self, other: Logits) -> Logits:
         """Take in other rows."""
-        self.logits += other.logits
-        self.labels += other.labels
+        self.logits = self.logits + other.logits
+        self.labels = self.labels + other.labels
         return self
 
 
@@ -257,8 +258,8 @@ class LossSums:
 
     def merge(self, other: LossSums) -> LossSums:
         """Take in the losses of other rows."""
-        self.loss += other.loss
-        self.gradient += other.gradient
+        self.loss = self.loss + other.loss
+        self.gradient = self.gradient + other.gradient
         return self
 
 
@@ -274,7 +275,7 @@ class Curvatures:
 
     def merge(self, other: Curvatures) -> Curvatures:
         """Take in those of other rows."""
-        self.hessian += other.hessian
+        self.hessian = self.hessian + other.hessian
         return self
 
 
@@ -290,7 +291,7 @@ class Probabilities:
 
     def merge(self, other: Probabilities) -> Probabilities:
         """Take in other rows."""
-        self.rows += other.rows
+        self.rows = self.rows + other.rows
         return self
 
 
