@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from headstart.commands.predict.job import evaluate as evaluate
     from headstart.commands.predict.job import predict as predict
     from headstart.commands.push.job import push as push
+    from headstart.commands.similar.job import similar as similar
     from headstart.commands.suggest.job import suggest as suggest
     from headstart.commands.sweep.job import sweep as sweep
     from headstart.commands.sweep.rank.job import rank as rank
     from headstart.commands.update.job import update as update
+    from headstart.commands.view.job import view as view
     from headstart.data import Dataset as Dataset
     from headstart.data import Preprocessing as Preprocessing
     from headstart.data import Split as Split
@@ -103,6 +105,8 @@ __getattr__, __dir__, _names = contents(
         "commands.export.job": ("export",),
         "commands.push.job": ("push",),
         "commands.examine.job": ("examine",),
+        "commands.similar.job": ("similar",),
+        "commands.view.job": ("view",),
         "commands.compare.job": ("compare",),
         "commands.finetune.job": ("finetune",),
         "commands.advise.job": ("advise",),

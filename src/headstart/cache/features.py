@@ -32,7 +32,7 @@ from headstart.extraction.choice import settled
 from headstart.extraction.engines import AUTO
 from headstart.extraction.machine import half_types
 from headstart.extraction.plan import Memory
-from headstart.store import FeatureSet, Memo, Space, Store, result_key
+from headstart.store import FeatureSet, Memo, Neighbours, Space, Store, result_key
 
 FEATURES = "features"
 """The column of a feature space."""
@@ -106,6 +106,14 @@ class CachedFeatures:
     def rows(self) -> NDArray[np.float32]:
         """The rows of the first cut, ``(m, d) float32``."""
         return np.asarray(self.sets[0].array(), dtype=np.float32)
+
+    def neighbours(self, queries: object, k: int = 10, **how: Any) -> Neighbours:
+        """Return the rows of the first cut that are most similar to some queries.
+
+        Args:
+            queries, k, **how: see :meth:`headstart.store.FeatureSet.neighbours`.
+        """
+        return self.sets[0].neighbours(queries, k, **how)
 
 
 class _Plans:

@@ -30,9 +30,11 @@ from headstart.commands.predict.command import evaluate, predict
 from headstart.commands.push.command import push
 from headstart.commands.serve.command import serve
 from headstart.commands.signals import EndedBySignal, end_on_signals
+from headstart.commands.similar.command import similar
 from headstart.commands.suggest.command import suggest
 from headstart.commands.sweep.command import sweep
 from headstart.commands.update.command import update
+from headstart.commands.view.command import view
 from headstart.core.errors import HeadstartError
 from headstart.core.terminal import say
 from headstart.core.wording import clean
@@ -75,6 +77,8 @@ app.command()(push)
 app.command()(suggest)
 app.command()(sweep)
 app.command()(examine)
+app.command()(similar)
+app.command()(view)
 app.command()(finetune)
 app.command()(advise)
 app.command()(compare)

@@ -12,21 +12,25 @@ from numpy.typing import NDArray
 
 from headstart.backbones import AUTO, Backbone, choose, misfit
 from headstart.cache import CachedFeatures
+from headstart.commands.around import Around
+from headstart.commands.examined import Examined
 from headstart.commands.invocation import Call
 from headstart.commands.kept_rows import KeptRows
+from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run_folder import backbone_fingerprint, split_fingerprint
 from headstart.commands.session import Session
-from headstart.commands.settings import BackboneSpec
+from headstart.commands.settings import BackboneSpec, ReadOptions
 from headstart.core.division import few_per_class
 from headstart.core.errors import BadFilesError, ConfigError
 from headstart.core.records import CacheUse
 from headstart.core.wording import count as counted
 from headstart.core.wording import verb
-from headstart.data import Dataset, Split
+from headstart.data import Dataset, Inputs, Split
 from headstart.data.remarks import remark_notes
 from headstart.data.table_columns import Encodings, encoded_columns
 from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.extraction import Extraction, Extractor
+from headstart.heads import Head
 from headstart.store import FeatureSet
 
 
@@ -79,6 +83,26 @@ class Embedded:
             return None
         first, second = (self.found[name].sets[0] for name in ("train", "test"))
         return KeptRows.of(self.train, first, self.test, second)
+
+    def around(
+        self,
+        head: Head,
+        outputs: Probabilities,
+        inputs: Inputs,
+        cut: int = 0,
+        found: Examined | None = None,
+    ) -> Around:
+        """Return the tested items as a report looks at them.
+
+        Args:
+            head: which was tested.
+            outputs: ``(n_test, k)``, what it said of them.
+            inputs: of the backbone.
+            cut: that the head was trained on.
+            found: what ``examine`` has found of the same items.
+        """
+        train, test = (self.found[name].sets[cut] for name in ("train", "test"))
+        return Around(head, self.test, outputs, inputs, test, self.train, train, found)
 
     def fingerprints(self, backbone: Backbone, run: Extraction) -> dict[str, str]:
         """Return the content digests of the backbone up to a cut, and of both splits."""
@@ -177,6 +201,43 @@ def open_call(
             call = dataclasses.replace(call, backbone=call.backbone.with_inputs(values))
         network = dataclasses.replace(network, inputs=inputs)
     return call, network, dataset
+
+
+def open_parts(
+    session: Session,
+    data: Any,
+    reading: ReadOptions,
+    spec: BackboneSpec | Backbone,
+    load: Callable[[BackboneSpec | Backbone], Backbone] | None = None,
+    *,
+    labelled: bool = False,
+) -> tuple[Mapping[str, Split], Backbone]:
+    """Load the splits of data and the backbone; where the data choose the backbone, they are first.
+
+    Args:
+        session: says why it was chosen, or that it evidently does not fit.
+        data: its source, labelled or not.
+        reading: how to read it.
+        spec: how to build the backbone; one that is built already is taken unchanged.
+        load: builds the backbone; None: as it is given.
+        labelled: whether labels are read where there are any.
+    """
+    load = load or load_backbone
+    if isinstance(spec, BackboneSpec) and spec.source == AUTO:
+        spec.named(AUTO)  # what needs a name is said before the data are read
+        splits = session.open_parts(data, reading, labelled=labelled)
+        choice = choose(next(iter(splits.values())))
+        session.say(choice.reason)
+        return splits, load(spec.named(choice.name))
+    network = load(spec)
+    splits = session.open_parts(data, reading, kind=network.inputs.kind, labelled=labelled)
+    warning = misfit(network, next(iter(splits.values())))
+    session.say(*([warning] if warning else []))
+    if "train" in splits:
+        inputs, measured = network.inputs.settled(splits["train"], session.reporter)
+        session.say(*measured)
+        network = dataclasses.replace(network, inputs=inputs) if measured else network
+    return splits, network
 
 
 def fewer_labels(dataset: Dataset, each: int | None, session: Session, seed: int) -> Dataset:

@@ -74,6 +74,16 @@ Items = Annotated[
         show_default=False,
     ),
 ]
+RunOrData = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|DATA",
+        help=_sources(
+            "a run folder", "a folder of images or of .txt files", "a CSV or Parquet file"
+        ),
+        show_default=False,
+    ),
+]
 RunFolder = Annotated[
     Path,
     typer.Argument(
@@ -328,6 +338,7 @@ __all__ = [
     "Items",
     "Printing",
     "RunFolder",
+    "RunOrData",
     "TellingFlags",
     "as_flags",
     "generated",

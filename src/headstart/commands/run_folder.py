@@ -6,6 +6,7 @@ them as safetensors and JSON. Opening a run executes nothing.
 
 from __future__ import annotations
 
+import importlib
 import json
 import platform
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from headstart.backbones import Backbone
 from headstart.cache import describe_space
 from headstart.commands.hands_on import HandsOn
 from headstart.commands.invocation import Commands
-from headstart.commands.kept_rows import KeptRows
+from headstart.commands.kept_rows import ROWS_FILE, KeptRows, read_rows
 from headstart.commands.packed_file import CALIBRATION_FILE, OUTLIERS_FILE, read_packed
 from headstart.commands.run_description import FORMAT, check_files, guarded, read_description
 from headstart.commands.run_methods import RunMethods, memory_facts, run_card
@@ -101,6 +102,7 @@ class Run(RunMethods, HandsOn):
         calibration: scores of held-out training items, which sets of a coverage are made of.
         uncalibrated: why there are none.
         outliers: what tells items that are unlike the training items; None: not asked for.
+        around: the tested items with their features and those that trained; None: not at hand.
     """
 
     head: Head
@@ -130,6 +132,7 @@ class Run(RunMethods, HandsOn):
     calibration: Calibration | None = field(default=None, repr=False)
     uncalibrated: str = ""
     outliers: Outliers | None = field(default=None, repr=False)
+    around: Any = field(default=None, repr=False)
 
     def card(self) -> Card:
         """Return what there is to see: scores, classes, items, where it is."""
@@ -167,6 +170,13 @@ class Run(RunMethods, HandsOn):
             made["storage"],
             made.get("value_range"),
             self.columns,
+        )
+
+    def show_mistakes(self, most: int = 24, **how: Any) -> Any:
+        """Return the worst mistakes; see :func:`headstart.commands.mistakes.show_mistakes`."""
+        # By name: it opens runs, and this module is what it opens.
+        return importlib.import_module("headstart.commands.mistakes").show_mistakes(
+            self, most, **how
         )
 
     def metrics(self) -> dict[str, Any]:
@@ -364,6 +374,25 @@ class SavedRun(RunMethods, HandsOn):
             self.storage,
             self.value_range,
             self.columns,
+        )
+
+    def kept_rows(self) -> KeptRows | None:
+        """Return what the run has kept of its items; None: nothing.
+
+        Raises:
+            DataError: the file is damaged, or not that of this run.
+        """
+        if ROWS_FILE not in self.files:
+            return None
+        place = whole_run(self.folder)
+        check_files(place, self.files, ROWS_FILE)
+        width = self.head.n_features - sum(each.width for each in self.columns)
+        return read_rows(place, len(self.classes), width)
+
+    def show_mistakes(self, most: int = 24, **how: Any) -> Any:
+        """Return the worst mistakes; see :func:`headstart.commands.mistakes.show_mistakes`."""
+        return importlib.import_module("headstart.commands.mistakes").show_mistakes(
+            self, most, **how
         )
 
     def load_backbone(

@@ -23,6 +23,8 @@ from headstart.core.wording import count, format_number, format_percent, format_
 from headstart.report.page import (
     Block,
     Callout,
+    Case,
+    Cases,
     Code,
     Example,
     Gallery,
@@ -79,8 +81,9 @@ def fit_page(
     cache: CacheUse | None = None,
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
-    mistakes: Sequence[Mistake] = (),
+    mistakes: Sequence[Mistake | Case] = (),
     examples: Sequence[Example] = (),
+    looks: Sequence[Section] = (),
     listed: bool = False,
     commands: Commands | Sequence[str] = (),
     head_name: str = "this head",
@@ -102,8 +105,10 @@ def fit_page(
         cache: rows found and rows computed.
         notes: defaults that were used with their reasons, things handled on the user's behalf.
         warnings: what the reader should doubt (a tiny test set, suspicious inputs).
-        mistakes: examples of wrong predictions, the most confident first.
+        mistakes: examples of wrong predictions, the most confident first; cases have beside them
+            what explains them.
         examples: some test items, so that the reader sees what they are.
+        looks: further sections on the items: their map, slices of them.
         listed: whether the files of all predictions lie beside the page.
         commands: what to try next; a :class:`Commands` also has the command that made the run,
             which ends the page.
@@ -120,6 +125,7 @@ def fit_page(
         Section("Some test items", (Gallery(tuple(examples)),) if examples else ()),
         Section("By class", tuple(_classes(evaluation))),
         Section("Mistakes", tuple(_mistakes(evaluation, mistakes, listed))),
+        *looks,
         Section(SETS_TITLE, tuple(sets_blocks(evaluation, coverages))),
         Section(UNLIKE_TITLE, tuple(unlike_blocks(evaluation.unlike, strange))),
         Section("Training and choice", tuple(_training(evaluation, curves))),
@@ -278,7 +284,9 @@ def wrong_items(evaluation: Evaluation) -> int:
     return evaluation.n - round(evaluation.n * evaluation.accuracy.value)
 
 
-def _mistakes(evaluation: Evaluation, mistakes: Sequence[Mistake], listed: bool) -> list[Block]:
+def _mistakes(
+    evaluation: Evaluation, mistakes: Sequence[Mistake | Case], listed: bool
+) -> list[Block]:
     wrong, n = wrong_items(evaluation), evaluation.n
     text = f"{wrong:,} of {count(n, 'test item')} {'is' if wrong == 1 else 'are'} predicted wrong"
     text += f" ({format_percent(wrong / n)})." if n else "."
@@ -296,26 +304,27 @@ def _mistakes(evaluation: Evaluation, mistakes: Sequence[Mistake], listed: bool)
         )
         header = ("true class", "predicted as", "items", "of the true class")
         blocks.append(Table(header, rows, "The most frequent confusions", "llrr"))
-    if mistakes:
-        examples = tuple(
-            Example(
-                mistake.item,
-                (
-                    ("true", mistake.true),
-                    ("predicted", mistake.predicted),
-                    ("probability", format_percent(mistake.probability)),
-                ),
-                mistake.excerpt,
-            )
-            for mistake in mistakes
+    cases = tuple(each if isinstance(each, Case) else Case(_example(each)) for each in mistakes)
+    explained = tuple(case for case in cases if case.groups)
+    shown = f"{_most_confident(len(cases), wrong)} Some may be wrong labels: look at them."
+    if explained:
+        shown += (
+            " Beside each: the training items of both classes that its features are nearest to."
         )
-        blocks.append(
-            Gallery(
-                examples,
-                f"{_most_confident(len(mistakes), wrong)} Some may be wrong labels: look at them.",
-            )
-        )
+        blocks.append(Cases(explained, shown))
+    others = tuple(case.example for case in cases if not case.groups)
+    if others:
+        blocks.append(Gallery(others, "The next ones." if explained else shown))
     return blocks
+
+
+def _example(mistake: Mistake) -> Example:
+    facts = (
+        ("true", mistake.true),
+        ("predicted", mistake.predicted),
+        ("probability", format_percent(mistake.probability)),
+    )
+    return Example(mistake.item, facts, mistake.excerpt)
 
 
 def _most_confident(shown: int, wrong: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,6 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from headstart.backbones import Backbone
+from headstart.commands.around import (
+    Around,
+    examined_section,
+    map_section,
+    mistake_cases,
+    slice_section,
+)
 from headstart.commands.console import (
     Printing,
     command_seconds,
@@ -55,7 +63,7 @@ from headstart.heads import Head
 from headstart.heads.held_out import Calibration
 from headstart.heads.outliers import Outliers
 from headstart.report import Page, evaluation_table, write_page
-from headstart.report.page import Example
+from headstart.report.page import Example, Section
 from headstart.report.task_text import task_table
 
 if TYPE_CHECKING:
@@ -106,6 +114,7 @@ def new_run(
     calibration: Calibration | None = None,
     uncalibrated: str = "",
     outliers: Outliers | None = None,
+    around: Around | None = None,
 ) -> Run:
     """Put together the record of a run.
 
@@ -120,6 +129,7 @@ def new_run(
         columns: of the table that join the features.
         calibration, uncalibrated: what sets of a coverage are made of, or why there is nothing.
         outliers: what tells items that are unlike the training items; None: not asked for.
+        around: the tested items with their features and those that trained, for the report.
         commands: what may follow; the one for new data is added.
         head, evaluation, fingerprints, backbone, folder, baselines, curves: see
             :class:`~headstart.commands.run_folder.Run`.
@@ -128,6 +138,7 @@ def new_run(
     for group in (call.config if settings is None else settings, call.run, call.reading):
         plain |= to_plain(recorded(group))
     plain["precision"] = session.run.precision  # settled, where the call left it open
+    plain |= _source(call.data)
     spec = call.backbone if spec is None else spec
     return Run(
         head=head,
@@ -156,10 +167,19 @@ def new_run(
         calibration=calibration,
         uncalibrated=uncalibrated,
         outliers=outliers,
+        around=around,
         extraction={}
         if session.throughput is None
         else session.throughput.describe(backbone.inputs.unit),
     )
+
+
+def _source(data: Any) -> dict[str, str]:
+    """Return where the data of a run lie, so that it can show its items later."""
+    if not isinstance(data, str | Path):
+        return {}
+    path = Path(data).expanduser()
+    return {"source": str(path.absolute() if path.exists() else data)}
 
 
 def later_commands(call: Call, folder: Path | None, unit: str) -> tuple[tuple[str, str], ...]:
@@ -329,8 +349,11 @@ def report_page(
     return fit_page(
         run.evaluation,
         baselines=[each for each in run.baselines if isinstance(each, Baseline)],
-        mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
+        mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs)
+        if run.around is None
+        else mistake_cases(run.around),
         examples=find_examples(run.classes, test, probabilities, run.backbone.inputs),
+        looks=looks(run.around),
         listed=True,
         strange=strange,
         **_told(run),
@@ -340,7 +363,22 @@ def report_page(
 def task_report_page(run: Run, scored: Scored, strange: tuple[Example, ...] = ()) -> Page:
     """Build the page of the run of another task than classification."""
     known = [each for each in run.baselines if isinstance(each, Reference)]
+    if run.around is not None:
+        scored = with_looks(scored, run.around)
     return task_page(scored, baselines=known, strange=strange, **_told(run))
+
+
+def looks(around: Around | None) -> tuple[Section, ...]:
+    """Return the sections of a page on the tested items: their map, and slices of them."""
+    if around is None:
+        return ()
+    found = (map_section(around), slice_section(around), examined_section(around))
+    return tuple(section for section in found if section is not None)
+
+
+def with_looks(scored: Scored, around: Around) -> Scored:
+    """Return what a page shows with the map, the slices, and why each mistake."""
+    return dataclasses.replace(scored, cases=mistake_cases(around), looks=looks(around))
 
 
 def _told(run: Run) -> dict[str, Any]:

@@ -217,16 +217,34 @@ class Session:
         return split
 
     def open_parts(
-        self, source: Any, reading: ReadOptions, *, kind: str | None = None
+        self,
+        source: Any,
+        reading: ReadOptions,
+        *,
+        kind: str | None = None,
+        labelled: bool = False,
     ) -> Mapping[str, Split]:
-        """Load the items of all splits of a source, labelled or not."""
+        """Load the items of all splits of a source, labelled or not.
+
+        Args:
+            source: a split, a data set, or what :func:`headstart.load_items` takes.
+            reading: how to read it.
+            kind: of the inputs of the backbone, where that is known.
+            labelled: whether labels are read where there are any.
+        """
         if isinstance(source, Split):
             return {"all": source}
         if isinstance(source, Dataset):
             return source.splits
         with self.cache.memo() as memo:
             splits = load_parts(
-                source, **reading.where(), kind=kind, digest_memo=memo, reporter=self.reporter
+                source,
+                **reading.where(),
+                kind=kind,
+                labelled=labelled,
+                task=reading.task,
+                digest_memo=memo,
+                reporter=self.reporter,
             )
             for split in splits.values():
                 if not split.items.far:

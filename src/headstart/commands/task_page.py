@@ -21,6 +21,8 @@ from headstart.evaluation.multi_label import MultiLabelEvaluation
 from headstart.evaluation.regression import RegressionEvaluation
 from headstart.report.page import (
     Block,
+    Case,
+    Cases,
     Example,
     Gallery,
     Headline,
@@ -45,6 +47,9 @@ class Scored:
         truth, outputs: ``(n, k)``: memberships and probabilities, or values and values.
         worst: the items that are predicted worst, with their excerpts.
         examples: some others.
+        cases: the worst with the training items that they are nearest to, in the place of
+            ``worst`` where these are at hand.
+        looks: further sections on the items: their map, slices of them.
     """
 
     evaluation: TaskEvaluation
@@ -52,6 +57,8 @@ class Scored:
     outputs: NDArray[np.float64]
     worst: tuple[Example, ...] = ()
     examples: tuple[Example, ...] = ()
+    cases: tuple[Case, ...] = ()
+    looks: tuple[Section, ...] = ()
 
 
 def task_page(
@@ -80,6 +87,7 @@ def task_page(
         Section("Some test items", (Gallery(scored.examples),) if scored.examples else ()),
         Section("By label" if several else "By target", tuple(_rows(scored))),
         Section("Largest mistakes", tuple(_mistakes(scored))),
+        *scored.looks,
         Section(SETS_TITLE, tuple(sets_blocks(evaluation, coverages))),
         Section(UNLIKE_TITLE, tuple(unlike_blocks(evaluation.unlike, strange))),
         Section("Training and choice", tuple(curve_pictures(curves))),
@@ -219,6 +227,16 @@ def _mistakes(scored: Scored) -> list[Block]:
     )
     if not scored.worst:
         return [text]
+    explained = tuple(case for case in scored.cases if case.groups)
+    if explained:
+        others = tuple(case.example for case in scored.cases if not case.groups)
+        caption = "The worst first, with the training items that their features are nearest to."
+        more = (Gallery(others, "The next ones."),) if others else ()
+        return [
+            text,
+            Cases(explained, f"{caption} Some may be wrong targets: look at them."),
+            *more,
+        ]
     return [
         text,
         Gallery(scored.worst, "The worst first. Some may be wrong targets: look at them."),

@@ -141,7 +141,7 @@ def scored_items(
     made = np.asarray(outputs, dtype=np.float64)
     assert test.targets is not None
     truth, said = test.targets, said_of(head, made)
-    worst = np.argsort(-_badness(head, truth, made, said), kind="stable")[:_WORST]
+    worst = np.argsort(-badness(head, truth, made, said), kind="stable")[:_WORST]
     if head.task != "regression":
         worst = worst[((truth > 0.5) != (said > 0.5)).any(axis=1)[worst]]
     spread = np.argsort(test.labels, kind="stable")
@@ -153,7 +153,7 @@ def scored_items(
     return Scored(evaluation, truth, made, shown[0], tuple(e for e in shown[1] if e.excerpt))
 
 
-def _badness(
+def badness(
     head: Head,
     truth: NDArray[np.float64],
     made: NDArray[np.float64],

@@ -25,6 +25,7 @@ from headstart.data import (
     other_folders,
     tables,
 )
+from headstart.data.assembled_targets import numbered_targets
 from headstart.data.assembly import assemble, assemble_test, assemble_training
 from headstart.data.dataset import Dataset, Split
 from headstart.data.decoding import ranged
@@ -333,6 +334,7 @@ def load_items(
 def load_parts(
     source: Any,
     *,
+    labelled: bool = False,
     digest_memo: DigestMemo | None = None,
     reporter: Reporter | None = None,
     **options: Any,
@@ -341,6 +343,8 @@ def load_parts(
 
     Args:
         source: as for :func:`load_items`; it may be divided into splits.
+        labelled: whether labels are read where there are any: names of folders, several labels an
+            item, and numbers, too.
         digest_memo, reporter: as for :func:`load_data`.
         **options: the others of :func:`load_items`.
 
@@ -351,10 +355,17 @@ def load_parts(
         DataError: the source does not exist, cannot be read, or holds no items.
     """
     reporter = reporter or SilentReporter()
-    request = Request(labels_required=False, memo=digest_memo, reporter=reporter, **options)
-    found = _read(source, request)
+    request = Request(labels_required=labelled, memo=digest_memo, reporter=reporter, **options)
+    try:
+        found = _read(source, request)
+    except DataError:
+        if not labelled:
+            raise
+        return load_parts(source, digest_memo=digest_memo, reporter=reporter, **options)
     for note in found.notes:
         reporter.note(note)
+    if labelled and any(part.targets is not None for part in found.parts.values()):
+        return _with_targets(found, request)
     names = {
         role: part.names if part.targets is None else (None,) * len(part.items)
         for role, part in found.parts.items()
@@ -368,6 +379,25 @@ def load_parts(
             classes,
             reporter,
             metadata=part.metadata,
+        )
+        for role, part in found.parts.items()
+    }
+
+
+def _with_targets(found: Source, request: Request) -> dict[str, Split]:
+    """Return the parts of a source whose labels are several an item, or numbers."""
+    numbered = numbered_targets(found.parts, request.task)
+    assert numbered is not None
+    return {
+        role: Split(
+            part.items,
+            numbered.splits[role].rows,
+            numbered.splits[role].strata,
+            numbered.outputs,
+            request.reporter,
+            metadata=part.metadata,
+            task=numbered.task,
+            targets=numbered.splits[role].values,
         )
         for role, part in found.parts.items()
     }

@@ -139,6 +139,26 @@ def column_names(text: str) -> tuple[str, ...]:
     return names
 
 
+def columns_of(split: Split) -> dict[str, list[float | str | None]]:
+    """Return what else the source says of the items of a split, by column, in their order.
+
+    A column whose every value is a number, or missing, is one of numbers, also where a CSV file has
+    them as text; any other is one of texts. What is missing is None.
+    """
+    if split.metadata is None:
+        return {}
+    found: dict[str, list[float | str | None]] = {}
+    for name in split.metadata.schema.names:
+        values = plain_values(split.metadata.column(name).to_pylist())
+        own = [values[row] for row in split.rows.tolist()]
+        numbers = [None if isinstance(value, bool) else _number(value) for value in own]
+        if None in numbers:
+            found[name] = [_text(value) or None for value in own]
+        else:
+            found[name] = [None if math.isnan(value) else value for value in numbers]  # type: ignore[arg-type]
+    return found
+
+
 def _values(split: Split, names: Sequence[str]) -> dict[str, list[Any]]:
     table = split.metadata
     if table is None:
@@ -203,6 +223,7 @@ __all__ = [
     "ColumnEncoding",
     "Encodings",
     "column_names",
+    "columns_of",
     "encoded_columns",
     "fitted_columns",
     "read_encodings",

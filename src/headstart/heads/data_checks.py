@@ -8,13 +8,14 @@ import numpy as np
 
 from headstart.core.division import make_folds
 from headstart.core.errors import HeadError
+from headstart.core.nearest import unit_rows
 from headstart.core.row_keys import Keys
 from headstart.evaluation import probability_blocks
 from headstart.evaluation.targets import as_labels
 from headstart.heads.contract import NEAR
 from headstart.heads.features import as_features, as_rows, subset
 from headstart.heads.lda import fit_lda
-from headstart.heads.neighbours import nearest, unit_rows
+from headstart.heads.neighbours import nearest
 
 _QUERY_ROWS = 1024
 

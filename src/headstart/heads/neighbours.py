@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, cast, get_args
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from headstart.core.errors import HeadError
+from headstart.core.nearest import BLOCK, Metric, as_compared, nearest_rows
 from headstart.core.row_keys import Index, Keys
 from headstart.evaluation.targets import FloatArray, as_labels, as_weights, require_two_classes
 from headstart.heads.base import Arrays, Head, expect_arrays
@@ -20,11 +19,10 @@ from headstart.heads.features import Features, as_rows, blocks
 from headstart.heads.options import NeighboursOptions
 from headstart.heads.source import StreamedFeatures
 
-Metric = Literal["cosine", "euclidean"]
 Weights = Literal["softmax", "uniform"]
 
 _QUERY_ROWS = 1024
-_TRAIN_ROWS = 16384
+_TRAIN_ROWS = BLOCK
 # For training rows on disk: more queries at a time, so that the disk is read less often.
 _STREAMED_QUERY_ROWS = 8192
 _STREAMED_TRAIN_ROWS = 2048
@@ -113,7 +111,7 @@ class NeighboursHead(Head):
         }
         rows = self.rows
         if isinstance(rows, StreamedFeatures):
-            rows = _as_kept(np.asarray(rows), self.metric)
+            rows = as_compared(np.asarray(rows), self.metric)
         counts = {} if self.counts is None else {"counts": self.counts}
         return {"rows": rows, "labels": self.labels, **counts}, options
 
@@ -164,7 +162,7 @@ def fit_neighbours(
     features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)
     require_two_classes(labels)
-    rows = features if isinstance(features, StreamedFeatures) else _as_kept(features, metric)
+    rows = features if isinstance(features, StreamedFeatures) else as_compared(features, metric)
     counts = as_weights(sample_weight, len(labels))
     most = len(rows) if counts is None else max(1, int(counts.sum()))
     k = min(k, most)
@@ -174,9 +172,7 @@ def fit_neighbours(
 def nearest(
     queries: FloatArray, rows: Features, k: int, metric: Metric
 ) -> tuple[FloatArray, np.ndarray]:
-    """Return the k most similar rows to each query, best first.
-
-    The rows are read in blocks and the best k merged, so memory is a block's, never n x n.
+    """Return the k most similar rows to each query; see :mod:`headstart.core.nearest`.
 
     Args:
         queries: ``(m, d)``.
@@ -187,31 +183,9 @@ def nearest(
     Returns:
         similarities ``(m, k) float64`` and row numbers ``(m, k) int64``.
     """
-    q = torch.from_numpy(np.ascontiguousarray(_as_kept(queries, metric)))
-    best: Tensor | None = None
-    where: Tensor | None = None
     streamed = isinstance(rows, StreamedFeatures)
     step = _STREAMED_TRAIN_ROWS if streamed else _TRAIN_ROWS
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        kept = _as_kept(part, metric) if streamed else part
-        block = torch.from_numpy(np.ascontiguousarray(kept))
-        similarity = q @ block.T
-        if metric == "euclidean":
-            similarity.mul_(2.0).sub_((block * block).sum(1))
-        values, index = similarity.topk(min(k, len(block)), dim=1)
-        index += start
-        if best is not None and where is not None:
-            values, index = torch.cat([best, values], 1), torch.cat([where, index], 1)
-            values, order = values.topk(min(k, values.shape[1]), dim=1)
-            index = index.gather(1, order)
-        best, where = values, index
-    assert best is not None
-    assert where is not None
-    similarity64 = best.double()
-    if metric == "euclidean":
-        similarity64 -= (q.double() ** 2).sum(1, keepdim=True)
-    return similarity64.numpy(), where.numpy()
+    return nearest_rows(queries, rows, k, metric, block=step, prepared=not streamed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,17 +326,6 @@ def _left_out(
             nearness = unit[judging] @ _unit(rest[None])[0] if left else -np.inf
             cosine[place[members[judging]], label] = nearness
     return cosine
-
-
-def _as_kept(x: FloatArray, metric: Metric) -> np.ndarray:
-    """Return rows as neighbours are compared, ``(n, d) float32``: of unit length for cosine."""
-    return unit_rows(x) if metric == "cosine" else x.astype(np.float32)
-
-
-def unit_rows(x: FloatArray) -> np.ndarray:
-    """Return the rows scaled to unit length, ``(n, d) float32``; zero rows stay zero."""
-    length = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
-    return np.asarray(x / np.maximum(length, 1e-30)[:, None], dtype=np.float32)
 
 
 def _unit(x: FloatArray) -> FloatArray:

@@ -21,6 +21,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from headstart.core.division import make_folds
 from headstart.core.errors import HeadError
+from headstart.core.nearest import unit_rows
 from headstart.core.row_keys import Index, Keys, content_order, units_among
 from headstart.core.wording import count, format_bytes
 from headstart.evaluation.conformal import unit_weights
@@ -29,7 +30,7 @@ from headstart.heads.base import Arrays
 from headstart.heads.copies import keep_together
 from headstart.heads.features import Features, as_rows, blocks, rows_to_predict, subset
 from headstart.heads.lda import gaussian_classes, shrunk_covariance
-from headstart.heads.neighbours import nearest, unit_rows
+from headstart.heads.neighbours import nearest
 
 Method = Literal["knn", "mahalanobis"]
 K = 10

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 
 from headstart.core.errors import HeadError
+from headstart.core.nearest import unit_rows
 from headstart.evaluation.targets import FloatArray
 from headstart.heads.base import Arrays, Head, unpack_head
 from headstart.heads.features import Features, blocks
-from headstart.heads.neighbours import unit_rows
 
 _PRIOR_ROWS = 5.0
 _INNER = "inner."

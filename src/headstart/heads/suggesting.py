@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from headstart.core.errors import HeadError
+from headstart.core.nearest import unit_rows
 from headstart.core.row_keys import Index
 from headstart.evaluation import most_likely
 from headstart.evaluation.targets import FloatArray
 from headstart.evaluation.tasks import CLASSIFICATION, MULTI_LABEL
 from headstart.heads.base import Head
 from headstart.heads.features import Features, as_rows, blocks, subset
-from headstart.heads.neighbours import nearest, unit_rows
+from headstart.heads.neighbours import nearest
 
 By = Literal["mix", "margin", "k-centre"]
 UNSURE = 10

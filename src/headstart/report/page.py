@@ -174,7 +174,23 @@ class Gallery:
     caption: str = ""
 
 
-Block: TypeAlias = str | Text | Code | Callout | Notes | Table | Picture | Gallery
+@dataclass(frozen=True)
+class Case:
+    """One item beside others that explain it: groups of examples, each with a title."""
+
+    example: Example
+    groups: tuple[tuple[str, tuple[Example, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Items one below another, each beside what explains it."""
+
+    cases: tuple[Case, ...]
+    caption: str = ""
+
+
+Block: TypeAlias = str | Text | Code | Callout | Notes | Table | Picture | Gallery | Cases
 
 
 @dataclass(frozen=True)
@@ -269,8 +285,20 @@ def _view(block: Block, names: Iterator[str]) -> dict[str, Any]:
         case Picture():
             return {"kind": "picture", "block": block, **_drawing(block, next(names))}
         case Gallery():
-            pairs = [(example, _source(example.excerpt)) for example in block.examples]
-            return {"kind": "gallery", "block": block, "examples": pairs}
+            return {"kind": "gallery", "block": block, "examples": _sourced(block.examples)}
+        case Cases():
+            cases = [
+                (
+                    _sourced((case.example,)),
+                    [(title, _sourced(members)) for title, members in case.groups],
+                )
+                for case in block.cases
+            ]
+            return {"kind": "cases", "block": block, "cases": cases}
+
+
+def _sourced(examples: Sequence[Example]) -> list[tuple[Example, str | None]]:
+    return [(example, _source(example.excerpt)) for example in examples]
 
 
 def _source(excerpt: Excerpt | None) -> str | None:

@@ -9,7 +9,9 @@ from headstart.store.describe import ABSENT, Difference, canonical_json, differe
 from headstart.store.exchange import export_space, import_rows
 from headstart.store.features import Column, FeatureSet
 from headstart.store.memo import Memo
+from headstart.store.neighbours import Neighbours
 from headstart.store.results import Result, ResultInfo, Results, result_key
+from headstart.store.search_index import SearchIndex
 from headstart.store.space import Preflight, Space
 from headstart.store.store import Store
 from headstart.store.verify import Fault, VerifyReport
@@ -24,10 +26,12 @@ __all__ = [
     "GcReport",
     "Memo",
     "Nearest",
+    "Neighbours",
     "Preflight",
     "Result",
     "ResultInfo",
     "Results",
+    "SearchIndex",
     "Space",
     "SpaceInfo",
     "Store",

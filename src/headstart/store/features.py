@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.core.errors import StoreError
+from headstart.core.nearest import Metric
 from headstart.store.columns import Array, ColumnSpec
 from headstart.store.errors import MissingShardError
 from headstart.store.index import MAX_POSITION, POSITION_BITS, ShardEntry
 from headstart.store.layout import PackedIds, unpack_ids
+from headstart.store.neighbours import Candidates, Neighbours, neighbours
 from headstart.store.shard import Shard, damaged_shard
 
 IntArray = npt.NDArray[np.int64]
@@ -159,6 +161,30 @@ class FeatureSet:
                 return {name: values[0] for name, values in rows.items()}
             return cast(Array, rows[0])
         return self._each(self._indices(array))
+
+    # -- searching -------------------------------------------------------------------------------
+
+    def neighbours(
+        self,
+        queries: object,
+        k: int = 10,
+        *,
+        metric: Metric = "cosine",
+        centre: bool = False,
+        index: Candidates | None = None,
+    ) -> Neighbours:
+        """Return the k rows that are most similar to each query, exactly, in bounded memory.
+
+        Args:
+            queries: rows ``(m, d)`` or one row ``(d,)``; or an id of this set, or several. Rows
+                with the id of a query are not its neighbours.
+            k, metric, centre, index: see :func:`headstart.store.neighbours.neighbours`.
+
+        Raises:
+            StoreError: the set has several columns or no rows; or see there.
+        """
+        self._name(None)
+        return neighbours(self, self._packed, queries, k, metric=metric, centre=centre, index=index)
 
     # -- inside ----------------------------------------------------------------------------------
 

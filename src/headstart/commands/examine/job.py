@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstart.commands.embedding import embed, open_call
 from headstart.commands.examine.examination import EXAMPLES, Doubt, Examination, NearCopy
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
+from headstart.commands.examined import keep_examination
 from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_folder import describe_environment
 from headstart.commands.run_place import holds_folder, publishing_run
@@ -98,6 +99,13 @@ def examine(
     for note in budget.notes:  # the record has them beside the curve
         reporter.note(note)
     leaks = find_leaks(x, embedded.test_rows(), threshold=config.threshold)
+    keep_examination(
+        session.cache.store,
+        embedded.fingerprints(network, session.run),
+        (embedded.train, embedded.test),
+        leaks,
+        doubtful,
+    )
     train, test = embedded.train.origins, embedded.test.origins
     found = Examination(
         budget,

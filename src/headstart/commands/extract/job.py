@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headstart.backbones import AUTO, Backbone, choose, misfit
-from headstart.commands.embedding import load_backbone
+from headstart.backbones import Backbone
+from headstart.commands.embedding import open_parts
 from headstart.commands.extract.options import EXTRACT, ExtractConfig
 from headstart.commands.session import Session
-from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
+from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.core.errors import BadFilesError, ConfigError, DataError
 from headstart.core.records import CacheUse
 from headstart.core.wording import clean, count, format_seconds
@@ -97,7 +97,7 @@ def extract_features(
     if crew is not None:
         session.cache.crew = crew_of(crew)
     sources = one_by_one(data) if crew is None and session.cache.crew is None else [data]
-    splits, network = _open(session, sources[0], reading, spec)
+    splits, network = open_parts(session, sources[0], reading, spec)
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     parts = [split for split in splits.values() if len(split)]
     settings = session.settle_precision((network,), parts)
@@ -211,27 +211,6 @@ def _crew(config: ExtractConfig, run: RunOptions) -> Crew | None:
 
     index, of = member(config.index, config.of)
     return Crew("array", index=index, of=of, patience=config.patience)
-
-
-def _open(
-    session: Session, data: Any, reading: ReadOptions, spec: Any
-) -> tuple[Mapping[str, Split], Any]:
-    """Load the data and the backbone; where the data choose the backbone, they are first."""
-    if isinstance(spec, BackboneSpec) and spec.source == AUTO:
-        spec.named(AUTO)  # what needs a name is said before the data are read
-        splits = session.open_parts(data, reading)
-        choice = choose(next(iter(splits.values())))
-        session.say(choice.reason)
-        return splits, load_backbone(spec.named(choice.name))
-    network = load_backbone(spec)
-    splits = session.open_parts(data, reading, kind=network.inputs.kind)
-    warning = misfit(network, next(iter(splits.values())))
-    session.say(*([warning] if warning else []))
-    if "train" in splits:
-        inputs, measured = network.inputs.settled(splits["train"], session.reporter)
-        session.say(*measured)
-        network = dataclasses.replace(network, inputs=inputs) if measured else network
-    return splits, network
 
 
 __all__ = ["ExtractConfig", "Extracted", "extract_features"]

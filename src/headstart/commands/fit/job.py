@@ -12,6 +12,7 @@ from headstart.backbones import Backbone
 from headstart.commands.abstaining import with_sets
 from headstart.commands.baselines import majority_baseline, plain_baseline
 from headstart.commands.embedding import Embedded, embed, fewer_labels, open_call
+from headstart.commands.examined import examined
 from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
 from headstart.commands.loggers import require_loggers
@@ -145,6 +146,12 @@ def fit(
         calibration=trained.calibration,
         uncalibrated=trained.uncalibrated,
         outliers=outliers,
+        around=embedded.around(
+            trained.head,
+            outputs,
+            network.inputs,
+            found=examined(session.cache.store, fingerprints),
+        ),
         commands=_compared(call, trained) if embedded.train.targets is None else (),
     )
     if folder is not None:

@@ -8,12 +8,13 @@ from typing import Any
 
 from headstart.backbones import Backbone
 from headstart.commands.abstaining import set_columns
+from headstart.commands.around import Around, mistake_cases
 from headstart.commands.invocation import Commands
 from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run_folder import describe_environment
 from headstart.commands.run_page import fit_page
 from headstart.commands.run_place import RUN, whole_run
-from headstart.commands.run_report import find_mistakes, write_tested
+from headstart.commands.run_report import looks, with_looks, write_tested
 from headstart.commands.scoring import AnyEvaluation
 from headstart.commands.session import Session
 from headstart.commands.task_page import task_page
@@ -41,6 +42,7 @@ class Evaluated:
         backbone, head: of the run.
         run: its folder; None for a run in memory.
         command: the call.
+        around: the items with their features, and those that trained the run where it kept them.
         sets: what is plausible of each item at a coverage that was chosen; None: none was.
         strange: how far out each item is; None: nobody asked.
     """
@@ -53,6 +55,7 @@ class Evaluated:
     head: Head
     run: Path | None
     command: str
+    around: Around
     sets: AnySets | None = None
     strange: Strangeness | None = None
 
@@ -100,11 +103,17 @@ def write_evaluation(found: Evaluated, folder: Path, session: Session) -> None:
     split, outputs, inputs = found.split, found.probabilities, found.backbone.inputs
     if isinstance(evaluation, Evaluation):
         write_tested(folder, classes, split, outputs, more=more)
-        mistakes = find_mistakes(classes, split, outputs, inputs)
-        page = fit_page(evaluation, mistakes=mistakes, listed=True, **told)
+        page = fit_page(
+            evaluation,
+            mistakes=mistake_cases(found.around),
+            looks=looks(found.around),
+            listed=True,
+            **told,
+        )
     else:
         write_task_tested(folder, found.head, split, outputs, more=more)
-        page = task_page(scored_items(evaluation, found.head, split, outputs, inputs), **told)
+        scored = scored_items(evaluation, found.head, split, outputs, inputs)
+        page = task_page(with_looks(scored, found.around), **told)
     write_page(page, folder / "report.html")
     document: dict[str, Any] = {
         **configuration,

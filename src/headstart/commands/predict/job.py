@@ -12,7 +12,9 @@ import numpy as np
 
 from headstart.cache import CachedFeatures
 from headstart.commands.abstaining import set_columns
+from headstart.commands.around import Around
 from headstart.commands.invocation import Call
+from headstart.commands.kept_rows import KeptItems
 from headstart.commands.predict.evaluated import Evaluated, refuse_run_folder, write_evaluation
 from headstart.commands.predict.model import Model, outputs_for
 from headstart.commands.predict.options import (
@@ -293,12 +295,34 @@ def evaluate(
             model.head,
             source,
             call.of_run(source),
+            _around(model.predictor, tested, said, model.source, session),
             said.sets,
             said.strange,
         )
         with publishing_run(folder) as place:
             write_evaluation(found, place, session)
     return evaluation
+
+
+def _around(
+    model: RunPredictor,
+    tested: Split,
+    said: Predictions,
+    trained: Run | SavedRun,
+    session: Session,
+) -> Around:
+    """Return scored items with their features, and those that trained where they are kept."""
+    rows = session.cache.features(model.backbone, tested, settings=model.settings(session))
+    more: tuple[Any, Any] = (None, None)
+    if isinstance(trained, Run):
+        if trained.around is not None:
+            more = trained.around.train, trained.around.train_rows
+    else:
+        kept = trained.kept_rows()
+        if kept is not None and kept.train.rows is not None:
+            more = KeptItems.split(kept.train, model.classes), kept.train.rows
+    inputs = model.backbone.inputs
+    return Around(model.head, tested, said.probabilities, inputs, rows.sets[0], *more)
 
 
 def predicted(model: RunPredictor, split: Split, session: Session) -> Predictions:

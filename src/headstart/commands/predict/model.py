@@ -14,17 +14,15 @@ from headstart.cache import CachedFeatures
 from headstart.commands.abstaining import Asked, answers
 from headstart.commands.embedding import joined_rows
 from headstart.commands.kept_rows import (
-    ROWS_FILE,
     KeptRows,
     KeptSplit,
     features_of,
-    read_rows,
 )
 from headstart.commands.opening import OpenConfig
 from headstart.commands.prediction_table import Probabilities
 from headstart.commands.predictor import RunPredictor
 from headstart.commands.results import outliers_once
-from headstart.commands.run_description import check_files, read_description
+from headstart.commands.run_description import read_description
 from headstart.commands.run_folder import Run, SavedRun, open_run
 from headstart.commands.run_place import whole_run
 from headstart.commands.scoring import outputs_of
@@ -209,12 +207,7 @@ class Model:
         """Return what the run has kept of its items; None: nothing."""
         if isinstance(self.source, Run):
             return self.source.rows
-        saved, place = self.source, whole_run(self.source.folder)
-        if ROWS_FILE not in saved.files:
-            return None
-        check_files(place, saved.files, ROWS_FILE)
-        width = saved.head.n_features - sum(each.width for each in saved.columns)
-        return read_rows(place, len(saved.classes), width)
+        return self.source.kept_rows()
 
     def _grouped(self) -> str:
         """Return the option by which items of the run were grouped; empty: by none."""

@@ -184,6 +184,9 @@ def sweep(
         spec=cut,
         backbone=cut,
         folder=folder,
+        around=embedded.around(
+            found.head, probabilities, cut.inputs, list(cuts).index(winner.view)
+        ),
         commands=(_fit_winner(call, winner, cut),),
     )
     if folder is not None:

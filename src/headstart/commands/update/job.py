@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.commands.abstaining import with_sets
+from headstart.commands.around import Around
 from headstart.commands.baselines import majority_baseline
 from headstart.commands.invocation import Call
 from headstart.commands.kept_rows import (
@@ -21,10 +22,9 @@ from headstart.commands.kept_rows import (
     KeptRows,
     KeptSplit,
     features_of,
-    read_rows,
 )
 from headstart.commands.recall import recalled_backbone
-from headstart.commands.run_description import check_files, read_description
+from headstart.commands.run_description import read_description
 from headstart.commands.run_folder import (
     Run,
     SavedRun,
@@ -143,6 +143,15 @@ def update(
         calibration=made.calibration,
         uncalibrated=made.uncalibrated,
         outliers=outliers,
+        around=Around(
+            made.head,
+            items.test,
+            probabilities,
+            old.backbone.inputs,
+            items.kept.test.rows,
+            items.train,
+            items.kept.train.rows,
+        ),
     )
     commands = dataclasses.replace(result.commands, made=call.of_run(folder))
     result = dataclasses.replace(result, commands=commands)
@@ -193,9 +202,8 @@ class _Old:
                 " are not kept",
                 hint="fit once more on the old items and the new ones",
             )
-        check_files(place, saved.files, ROWS_FILE)
-        kept = read_rows(place, len(saved.classes), saved.head.n_features)
-        if kept is None or ROWS_FILE not in saved.files:
+        kept = saved.kept_rows()
+        if kept is None:
             raise DataError(
                 f"'{folder}' has no {ROWS_FILE}, so that nothing can join it: an older version"
                 " wrote it, or another command than fit",

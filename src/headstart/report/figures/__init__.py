@@ -11,6 +11,7 @@ from headstart.report.figures.evaluation import (
     per_class_figure,
     reliability_figure,
 )
+from headstart.report.figures.maps import map_figure, value_map_figure
 from headstart.report.figures.output import inline, png, save_png
 from headstart.report.figures.tasks import labels_figure, values_figure
 
@@ -23,9 +24,11 @@ __all__ = [
     "inline",
     "labels_figure",
     "learning_curve_figure",
+    "map_figure",
     "per_class_figure",
     "png",
     "reliability_figure",
     "save_png",
+    "value_map_figure",
     "values_figure",
 ]

@@ -1,0 +1,81 @@
+"""A map of the items of a run, or of data, on a page of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headstart.commands.collection import Collection
+from headstart.commands.embedding import joined_rows
+from headstart.commands.judged import Judged, judged
+from headstart.commands.open_collection import open_collection
+from headstart.commands.scoring import outputs_of
+from headstart.commands.session import Session
+from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
+from headstart.commands.view.maps import pca_map, umap_map
+from headstart.commands.view.options import VIEW, ViewConfig
+from headstart.commands.view.scene import Scene
+from headstart.commands.view.server import Viewer
+from headstart.core.wording import count
+from headstart.data.table_columns import encoded_columns
+
+
+def view(
+    items: Any,
+    backbone: BackboneLike = "auto",
+    *,
+    config: ViewConfig | None = None,
+    run: RunOptions | None = None,
+    reading: ReadOptions | None = None,
+    **overrides: Any,
+) -> Viewer:
+    """Serve a page on this machine with a map of items, their predictions and their neighbours.
+
+    The page is reached from this machine alone, by an address with a secret in it. It is served in
+    a thread until :meth:`Viewer.close`, or until its ``with`` block ends.
+
+    Args:
+        items: a run or its folder, or data as :func:`headstart.load_items` takes them, divided
+            into splits or not, labelled or not.
+        backbone: of data; a run has its own.
+        config: the map, the port.
+        run, reading: how to run the backbone, and how to read data.
+        **overrides: single fields of these, such as ``map="umap"``.
+
+    Returns:
+        The page that is served; ``viewer.url`` is its address.
+
+    Raises:
+        ConfigError: impossible settings, or a port that is taken.
+        DataError, BackboneError, StoreError: something cannot be read or computed.
+    """
+    config, run, reading, spec = VIEW.settle(overrides, config, run, reading, backbone)
+    session = Session(run)
+    among = open_collection(
+        session, items, reading, spec, data=config.data, trust_code=config.trust_code
+    )
+    place = umap_map(among, session, run.seed) if config.map == "umap" else pca_map(among)
+    scene = Scene(among, _said(among, session), place, tuple(session.notes))
+    return Viewer(scene, config.port)
+
+
+def _said(among: Collection, session: Session) -> Mapping[str, Judged]:
+    """Return what the head of a run says of its items, by split; nothing where there is none."""
+    head = among.head
+    if head is None:
+        return {}
+    found = {}
+    for name, split in among.splits.items():
+        rows: Any = among.features[name]
+        if among.columns:
+            rows = joined_rows(rows, encoded_columns(split, among.columns))
+        found[name] = judged(head, split, outputs_of(head, rows))
+    trained = len(among.splits.get("train", ()))
+    if trained:
+        session.say(
+            f"what is said of {count(trained, 'training item')} flatters: the head has seen them"
+        )
+    return found
+
+
+__all__ = ["ViewConfig", "view"]

@@ -1,0 +1,54 @@
+"""Scores by the values of a column."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headstart.evaluation.intervals import proportion_interval
+from headstart.evaluation.slices import slices
+
+
+def test_each_value_has_its_share_with_the_exact_interval() -> None:
+    values = ["b", "a", "b", None, "a", "b"]
+    right = np.array([True, True, False, True, True, True])
+    first, second, none = slices(values, right)
+    assert (first.value, first.n, first.score.value) == ("a", 2, 1.0)
+    assert (second.value, second.n) == ("b", 3)
+    assert second.score.value == pytest.approx(2 / 3)
+    assert second.score.interval == proportion_interval(2, 3)
+    assert (none.value, none.n) == ("(none)", 1)
+    assert first.n + second.n + none.n == len(values)
+
+
+def test_numbers_with_many_values_are_divided_into_four() -> None:
+    values = [*np.linspace(0, 100, 200).tolist(), float("nan")]
+    right = np.arange(201) % 2 == 0
+    found = slices(values, right)
+    assert [each.n for each in found] == [50, 50, 50, 50, 1]
+    assert found[0].value.startswith("up to ")
+    assert found[3].value.startswith("above ")
+    assert found[4].value == "(none)"
+
+
+def test_errors_have_a_mean_and_students_interval() -> None:
+    found = slices(["x", "x", "y"], np.array([1.0, 3.0, 5.0]))
+    assert found[0].score.value == 2
+    interval = found[0].score.interval
+    assert interval is not None
+    assert interval.low == pytest.approx(2 - 12.7062, abs=1e-3)
+    assert found[1].score.interval is None
+
+
+@pytest.mark.parametrize(
+    "values", [["a"] * 5, [None] * 5, [f"name {i}" for i in range(50)], [], ["a", None]]
+)
+def test_what_is_no_slice(values: list[str | None]) -> None:
+    assert slices(values, np.ones(len(values), bool)) == ()
+
+
+def test_groups_count_where_there_are_any() -> None:
+    right = np.array([True, True, False, False] * 10)
+    groups = np.repeat(np.arange(10), 4).astype(str)
+    found = slices(["a", "b"] * 20, right, groups=groups)
+    assert [each.score.interval.method for each in found] == ["groups", "groups"]  # type: ignore[union-attr]
