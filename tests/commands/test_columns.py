@@ -98,7 +98,6 @@ def test_items_without_the_columns_are_refused(run: Any, place: Path) -> None:
     [
         ("agge", "no column 'agge'"),
         ("note", "holds 120 different texts"),
-        ("target", "no column 'target'"),
     ],
 )
 def test_columns_that_cannot_join(columns: str, told: str, place: Path) -> None:

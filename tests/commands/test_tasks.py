@@ -181,16 +181,6 @@ def test_what_has_no_meaning_is_refused(tables: Path, cache: Path) -> None:
         fit(class_weight="balanced")
 
 
-@pytest.mark.parametrize("command", ["compare", "advise", "examine", "finetune", "rank"])
-def test_commands_for_classes_say_so_in_one_line(command: str, tables: Path, cache: Path) -> None:
-    more: dict[str, Any] = {} if command == "advise" else {"write": False}
-    given = ((GLYPHS,),) if command == "rank" else (GLYPHS,)
-    with pytest.raises(DataError, match="is for classification, and the labels are those of a reg"):
-        getattr(headstart, command)(
-            tables / "ink.csv", *given, cache=cache, label_column="ink", reporter=QUIET, **more
-        )
-
-
 def test_class_weights_and_thresholds_for_classes(cache: Path) -> None:
     """One digit in twenty is a 1; weights or the threshold find more of them."""
     digits, rng = load_digits(), np.random.default_rng(0)

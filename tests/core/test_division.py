@@ -296,3 +296,13 @@ def test_impossible_fractions(fraction: float) -> None:
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match="2 labels but 1 keys"):
         stratified_split([0, 1], 0.5, seed=0, keys=["a"])
+
+
+def test_few_rows_come_from_all_groups_first() -> None:
+    labels, groups = np.zeros(12, int), np.array(list("aaaaaabbbccd"))
+    for n in range(1, 13):
+        chosen = groups[few_per_class(labels, n, seed=0, groups=groups)].tolist()
+        assert len(set(chosen)) == min(n, 4)
+        assert set(few_per_class(labels, n - 1 or 1, seed=0, groups=groups)) <= set(
+            few_per_class(labels, n, seed=0, groups=groups)
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from headstart.heads.group_check import group_effect
 
@@ -50,3 +51,21 @@ def test_many_rows_are_drawn_by_whole_groups() -> None:
     found = group_effect(x, groups % 2, 2, groups.astype(str))
     assert found is not None
     assert 600 <= found.groups <= 700
+
+
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_labels_and_numbers_of_groups_are_measured_too(task: str) -> None:
+    """What is the same in a group is known from its others, and nothing else is."""
+    rng = np.random.default_rng(0)
+    of = np.repeat(np.arange(60), 5)
+    x = rng.normal(size=(60, 80))[of] + 0.4 * rng.normal(size=(300, 80))
+    values = rng.normal(size=(60, 2)) if task == "regression" else rng.integers(0, 2, (60, 2))
+    y = values.astype(np.float64)[of]
+    groups = np.array([f"g{i}" for i in of])
+    found = group_effect(x, y, 2, groups, task=task)
+    assert found is not None
+    assert found.torn > found.whole + 0.1
+    assert found.difference.value == pytest.approx(found.torn - found.whole)
+    assert found.difference.interval is not None
+    assert found.difference.interval.method == "groups"
+    assert found.difference.interval.low > 0

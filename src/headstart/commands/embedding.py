@@ -27,8 +27,9 @@ from headstart.core.wording import count as counted
 from headstart.core.wording import verb
 from headstart.data import Dataset, Inputs, Split
 from headstart.data.remarks import remark_notes
-from headstart.data.table_columns import Encodings, encoded_columns
-from headstart.evaluation.tasks import CLASSIFICATION
+from headstart.data.source import column_names
+from headstart.data.table_columns import Encodings, encoded_columns, fitted_columns
+from headstart.evaluation.tasks import TASKS
 from headstart.extraction import Extraction, Extractor
 from headstart.heads import Head
 from headstart.store import FeatureSet
@@ -78,11 +79,9 @@ class Embedded:
         return dataclasses.replace(self, tables=tables)
 
     def kept(self) -> KeptRows | None:
-        """Return what a run keeps of its items, so that others can join it; classes alone can."""
-        if self.train.targets is not None or self.tables:
-            return None
+        """Return what a run keeps of its items, so that others can join it."""
         first, second = (self.found[name].sets[0] for name in ("train", "test"))
-        return KeptRows.of(self.train, first, self.test, second)
+        return KeptRows.of(self.train, first, self.test, second, self.tables)
 
     def around(
         self,
@@ -156,13 +155,28 @@ def joined_rows(rows: FeatureSet | NDArray[Any], table: NDArray[np.float64]) -> 
     return np.concatenate([np.asarray(whole, np.float32), table.astype(np.float32)], axis=1)
 
 
+def with_table_columns(
+    session: Session, embedded: Embedded, reading: ReadOptions
+) -> tuple[Embedded, Encodings]:
+    """Join the columns that the reading names to the rows; say what was made of which.
+
+    Raises:
+        DataError: there is no such column, or one holds no category.
+    """
+    if reading.columns is None:
+        return embedded, ()
+    encodings, told = fitted_columns(embedded.train, column_names(reading.columns))
+    session.say(*told)
+    return embedded.with_columns(encodings), encodings
+
+
 def open_call(
     session: Session,
     call: Call,
     load: Callable[[BackboneSpec | Backbone], Backbone] | None = None,
     *,
     seed: int | None = None,
-    tasks: Sequence[str] = (CLASSIFICATION.name,),
+    tasks: Sequence[str] = tuple(TASKS),
 ) -> tuple[Call, Backbone, Dataset]:
     """Load the backbone and the data of a call; where the data choose the backbone, they are first.
 
@@ -171,7 +185,7 @@ def open_call(
         call: its settings.
         load: builds the backbone; None: as it is given.
         seed: of the split that is set aside; None: that of the run.
-        tasks: those that the command is for.
+        tasks: those that the command is for; all, unless it says so.
 
     Returns:
         The call with the name of the backbone, the backbone, and the data.
@@ -253,7 +267,7 @@ def fewer_labels(dataset: Dataset, each: int | None, session: Session, seed: int
         return dataset
     train = dataset.train
     rows = (
-        few_per_class(train.labels, each, seed=seed, keys=train.ids)
+        few_per_class(train.labels, each, seed=seed, keys=train.ids, groups=train.groups)
         if each
         else np.empty(0, np.int64)
     )

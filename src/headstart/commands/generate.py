@@ -117,12 +117,14 @@ def generated(
             for each in options_of(group)
             if each.option.cli and each.name not in without
         }
+        refused = _refused(signature, groups, shown)
         who = signature if isinstance(signature, str) else signature.name
 
         @functools.wraps(command)
         def run(**values: Any) -> None:
             try:
-                given = _parse({name: values.pop(name) for name in shown}, shown)
+                known = {**shown, **refused}  # those are given, so that the job says why not
+                given = _parse({name: values.pop(name) for name in known}, known)
                 settled = settle(who, given, *groups.values())
                 values.update(zip(groups, settled, strict=True))
                 command(**_with_reporter(values, shown))
@@ -132,7 +134,7 @@ def generated(
         # Typer breaks lines where the docstring does, whatever the width of the terminal.
         paragraphs = (command.__doc__ or "").split("\n\n")
         run.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-        run.__signature__ = _expanded(command, hints, groups, shown)  # type: ignore[attr-defined]
+        run.__signature__ = _expanded(command, hints, groups, shown, refused)  # type: ignore[attr-defined]
         run.__annotations__ = {
             name: parameter.annotation
             for name, parameter in run.__signature__.parameters.items()  # type: ignore[attr-defined]
@@ -140,6 +142,21 @@ def generated(
         return run
 
     return decorate
+
+
+def _refused(
+    signature: Signature[Any] | str, groups: Mapping[str, Any], shown: Mapping[str, Bound]
+) -> dict[str, Bound]:
+    """Return the shared options that a command refuses with a reason; help does not show them."""
+    if isinstance(signature, str):
+        return {}
+    flags = {flag for each in shown.values() for flag in each.flags}
+    return {
+        each.name: each
+        for group in groups.values()
+        for each in options_of(group)
+        if each.option.cli and each.name in signature.without and not flags & set(each.flags)
+    }
 
 
 def _with_default(each: Bound, text: str | None) -> Bound:
@@ -159,6 +176,7 @@ def _expanded(
     hints: Mapping[str, Any],
     groups: Mapping[str, Any],
     shown: Mapping[str, Bound],
+    refused: Mapping[str, Bound],
 ) -> inspect.Signature:
     """Return the signature with every dataclass replaced by its options, panel by panel."""
     plain = [
@@ -167,10 +185,11 @@ def _expanded(
         if name not in groups
     ]
     options = sorted(shown.values(), key=lambda each: _PANELS.get(each.option.panel, 1))
-    return inspect.Signature([*plain, *map(_parameter, options)])
+    hidden = [_parameter(each, hidden=True) for each in refused.values()]
+    return inspect.Signature([*plain, *map(_parameter, options), *hidden])
 
 
-def _parameter(each: Bound) -> inspect.Parameter:
+def _parameter(each: Bound, *, hidden: bool = False) -> inspect.Parameter:
     """Describe one option to typer."""
     about, kind = each.option, each.kind
     repeated = typing.get_origin(each.plain_type) is tuple and about.kind is None
@@ -199,6 +218,7 @@ def _parameter(each: Bound) -> inspect.Parameter:
                 and not isinstance(each.default, bool)
                 and each.default not in (None, ""),
                 rich_help_panel=about.panel,
+                hidden=hidden,
             ),
         ],
     )

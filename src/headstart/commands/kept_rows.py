@@ -9,7 +9,7 @@ and the features are those of the cache.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,17 +46,34 @@ class KeptSplit:
         labels: ``(n,) int64``, indices into the classes of the run.
         origins: where each item was.
         rows: ``(n, d)``, their features, as the cache has them; None: not kept.
+        targets: ``(n, k)``, memberships or numbers; None for classes.
+        table: ``(n, w)``, the columns that join the features, as numbers; None: there are none.
+        groups: ``(n,)`` of text, what each item belongs to; None: nothing says so.
     """
 
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     origins: tuple[str, ...]
     rows: NDArray[Any] | None
+    targets: NDArray[np.float64] | None = None
+    table: NDArray[np.float64] | None = None
+    groups: NDArray[np.str_] | None = None
 
     @classmethod
-    def of(cls, split: Split, rows: NDArray[Any] | None) -> KeptSplit:
+    def of(
+        cls,
+        split: Split,
+        rows: NDArray[Any] | None,
+        table: NDArray[np.float64] | None = None,
+    ) -> KeptSplit:
         """Keep the items of a split with their features."""
-        return cls(split.ids, split.labels, split.origins, rows)
+        return cls(split.ids, split.labels, split.origins, rows, split.targets, table, split.groups)
+
+    def joined(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return what a head is given: the features, and the columns behind them."""
+        if self.table is None:
+            return rows
+        return np.concatenate([np.asarray(rows, np.float32), self.table.astype(np.float32)], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +84,21 @@ class KeptRows:
     test: KeptSplit
 
     @classmethod
-    def of(cls, train: Split, first: FeatureSet, test: Split, second: FeatureSet) -> KeptRows:
+    def of(
+        cls,
+        train: Split,
+        first: FeatureSet,
+        test: Split,
+        second: FeatureSet,
+        tables: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> KeptRows:
         """Keep what a run was made from; the features where they are small enough."""
+        tables = tables or {}
         width = first.shape[1] * first.dtype.itemsize
         small = (len(first) + len(second)) * width <= MOST_BYTES
         return cls(
-            KeptSplit.of(train, np.asarray(first.array()) if small else None),
-            KeptSplit.of(test, np.asarray(second.array()) if small else None),
+            KeptSplit.of(train, np.asarray(first.array()) if small else None, tables.get("train")),
+            KeptSplit.of(test, np.asarray(second.array()) if small else None, tables.get("test")),
         )
 
     def save(self, folder: Path) -> None:
@@ -84,8 +109,11 @@ class KeptRows:
             arrays[f"{name}.ids"] = ids.reshape(len(split.ids), _ID_BYTES)
             arrays[f"{name}.labels"] = np.ascontiguousarray(split.labels)
             arrays[f"{name}.origins"] = _packed(split.origins)
-            if split.rows is not None:
-                arrays[f"{name}.rows"] = np.ascontiguousarray(split.rows)
+            for part in ("rows", "targets", "table"):
+                if (array := getattr(split, part)) is not None:
+                    arrays[f"{name}.{part}"] = np.ascontiguousarray(array)
+            if split.groups is not None:
+                arrays[f"{name}.groups"] = _packed(split.groups.tolist())
         write_bytes(folder / ROWS_FILE, safetensors.numpy.save(arrays))
 
 
@@ -106,10 +134,20 @@ class KeptItems(Items):
         return self._origins[i]
 
     @classmethod
-    def split(cls, kept: KeptSplit, classes: tuple[str, ...]) -> Split:
+    def split(
+        cls, kept: KeptSplit, classes: tuple[str, ...], task: str = "classification"
+    ) -> Split:
         """Return kept items as a split."""
         rows = np.arange(len(kept.ids), dtype=np.int64)
-        return Split(cls(kept), rows, kept.labels, classes)
+        return Split(
+            cls(kept),
+            rows,
+            kept.labels,
+            classes,
+            groups=kept.groups,
+            task=task,
+            targets=kept.targets,
+        )
 
 
 def features_of(
@@ -133,12 +171,16 @@ def features_of(
     return np.asarray(space.read(kept.ids).array())
 
 
-def read_rows(place: Path, n_classes: int, n_features: int) -> KeptRows | None:
+def read_rows(
+    place: Path, n_classes: int, n_features: int, *, task: str = "classification", width: int = 0
+) -> KeptRows | None:
     """Read what a run has kept; None where it has kept nothing.
 
     Args:
         place: where the files of the run lie; the digest of the file has been checked.
         n_classes, n_features: of the run.
+        task: of the run; of labels and numbers it keeps the targets.
+        width: of the columns that join the features, which ``n_features`` counts.
 
     Raises:
         DataError: the file is damaged or is not that of this run.
@@ -148,16 +190,16 @@ def read_rows(place: Path, n_classes: int, n_features: int) -> KeptRows | None:
         return None
     try:
         arrays = safetensors.numpy.load(path.read_bytes())
-        return KeptRows(
-            *(_split(arrays, name, n_classes, n_features) for name in ("train", "test"))
-        )
+        sizes = (n_classes, n_features - width, width)
+        return KeptRows(*(_split(arrays, name, sizes, task) for name in ("train", "test")))
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise DataError(f"'{path}' is damaged ({error})", hint="fit again") from error
 
 
 def _split(
-    arrays: dict[str, NDArray[Any]], name: str, n_classes: int, n_features: int
+    arrays: dict[str, NDArray[Any]], name: str, sizes: tuple[int, int, int], task: str
 ) -> KeptSplit:
+    n_classes, n_features, width = sizes
     ids, labels = arrays[f"{name}.ids"], arrays[f"{name}.labels"]
     origins, rows = _unpacked(arrays[f"{name}.origins"]), arrays.get(f"{name}.rows")
     n = len(ids)
@@ -165,11 +207,26 @@ def _split(
         raise ValueError(f"{name}.ids have the shape {ids.shape}")
     if labels.dtype != np.int64 or labels.shape != (n,) or len(origins) != n:
         raise ValueError(f"{name}.labels or origins are not one an item")
-    if n and not (labels.min() >= 0 and labels.max() < n_classes):
+    plain = task == "classification"
+    if plain and n and not (labels.min() >= 0 and labels.max() < n_classes):
         raise ValueError(f"{name}.labels name classes that there are not")
+    targets, table = arrays.get(f"{name}.targets"), arrays.get(f"{name}.table")
+    for part, array, wanted in (
+        ("targets", targets, None if plain else n_classes),
+        ("table", table, width or None),
+    ):
+        found = None if array is None else (str(array.dtype), array.shape, np.isfinite(array).all())
+        if found != (None if wanted is None else ("float64", (n, wanted), True)):
+            raise ValueError(f"{name}.{part} do not fit the run")
+    groups = None
+    if f"{name}.groups" in arrays:
+        groups = np.array(_unpacked(arrays[f"{name}.groups"]), dtype=np.str_)
+        if len(groups) != n:
+            raise ValueError(f"{name}.groups are not one an item")
     if rows is not None and (rows.dtype.kind != "f" or rows.shape != (n, n_features)):
         raise ValueError(f"{name}.rows have the shape {rows.shape}, expected ({n}, {n_features})")
-    return KeptSplit(tuple(bytes(one).hex() for one in ids), labels, origins, rows)
+    names = tuple(bytes(one).hex() for one in ids)
+    return KeptSplit(names, labels, origins, rows, targets, table, groups)
 
 
 def _packed(texts: Sequence[str]) -> NDArray[np.uint8]:

@@ -269,12 +269,15 @@ def _open_tensorboard(
     from lightning.fabric.loggers.tensorboard import TensorBoardLogger
     from torch.utils.tensorboard.summary import hparams
 
+    from headstart.finetuning.outcome import ACCURACY, FIELDS
+
     del resumed
     for old in (folder / _EVENTS).glob("events.out.tfevents.*"):
         old.unlink()
     logger = TensorBoardLogger(folder, name=_EVENTS, version="")
     # Not by log_hyperparams, which would also log the placeholder of every figure as a step.
-    figures = {"validation/accuracy": 0.0, "test/accuracy": 0.0}
+    figure = FIELDS[str(settings.get("figure", ACCURACY))]
+    figures = {f"validation/{figure}": 0.0, f"test/{figure}": 0.0}
     for summary in hparams(logger._sanitize_params(dict(settings)), figures):  # type: ignore[no-untyped-call]
         logger.experiment._get_file_writer().add_summary(summary)
     if plan:

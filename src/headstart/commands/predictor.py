@@ -70,6 +70,8 @@ class RunPredictor(Predictor):
         """Return how data are read: with the run's values of black and white, unless others are
         given.
         """
+        if self.columns:
+            given = dataclasses.replace(given, columns=",".join(c.name for c in self.columns))
         limits = self.value_range
         if limits is None or given.value_range is not None:
             return given

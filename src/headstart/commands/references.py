@@ -11,6 +11,7 @@ from scipy.sparse import issparse
 from headstart.core.division import few_per_class, make_folds
 from headstart.core.progress import Reporter
 from headstart.core.records import Baseline, Reference
+from headstart.core.row_keys import RowKeys
 from headstart.core.wording import quoted
 from headstart.data import Inputs, Split
 from headstart.evaluation import accuracy_score
@@ -31,7 +32,7 @@ def references(
         seed: of folds and draws.
         reporter: receives progress.
     """
-    constant = _constant(train, test)
+    constant = constant_reference(train, test)
     plain = _plain(train, test, inputs, seed=seed, reporter=reporter)
     return (constant,) if plain is None else (constant, plain)
 
@@ -56,7 +57,8 @@ def columns_baseline(
         train.y,
         len(train.classes),
         task=train.task,
-        keys=train.ids,
+        # Items of one age are not copies of one another, as items of equal features would be.
+        keys=RowKeys(train.ids, train.ids),
         groups=train.groups,
         seed=seed,
     )
@@ -70,7 +72,8 @@ def columns_baseline(
     return Reference(name, about, found.figures())
 
 
-def _constant(train: Split, test: Split) -> Reference:
+def constant_reference(train: Split, test: Split) -> Reference:
+    """Return what the mean of the training targets, or the shares of its labels, would get."""
     task = task_named(train.task)
     targets = task.encode(train.y, len(train), len(train.classes))
     outputs = np.tile(task.constant(targets), (len(test), 1))
@@ -152,4 +155,4 @@ def _sparse_outputs(
     return found
 
 
-__all__ = ["references"]
+__all__ = ["columns_baseline", "constant_reference", "references"]

@@ -386,8 +386,8 @@ class SavedRun(RunMethods, HandsOn):
             return None
         place = whole_run(self.folder)
         check_files(place, self.files, ROWS_FILE)
-        width = self.head.n_features - sum(each.width for each in self.columns)
-        return read_rows(place, len(self.classes), width)
+        width, head = sum(each.width for each in self.columns), self.head
+        return read_rows(place, len(self.classes), head.n_features, task=head.task, width=width)
 
     def show_mistakes(self, most: int = 24, **how: Any) -> Any:
         """Return the worst mistakes; see :func:`headstart.commands.mistakes.show_mistakes`."""

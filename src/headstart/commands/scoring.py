@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from headstart.commands.prediction_table import Probabilities
-from headstart.core.records import Evaluation
+from headstart.core.records import Evaluation, NamedScore
 from headstart.data import Split
 from headstart.evaluation.multi_label import MultiLabelEvaluation
 from headstart.evaluation.regression import RegressionEvaluation
 from headstart.evaluation.tasks import MULTI_LABEL, task_named
+from headstart.finetuning.outcome import FIELDS
 from headstart.heads import Head
 
 AnyEvaluation: TypeAlias = Evaluation | MultiLabelEvaluation | RegressionEvaluation
@@ -57,8 +58,17 @@ def tested_figures(evaluation: AnyEvaluation) -> dict[str, float]:
             "test/ece": evaluation.ece,
         }
     return {
-        f"test/{each.name.replace(' ', '_')}": each.score.value for each in evaluation.figures()
+        f"test/{FIELDS.get(each.name, each.name.replace(' ', '_'))}": each.score.value
+        for each in evaluation.figures()
     }
 
 
-__all__ = ["AnyEvaluation", "evaluated", "outputs_of", "tested_figures"]
+def named_scores(head: Head, split: Split, outputs: Probabilities) -> tuple[NamedScore, ...]:
+    """Return the scores of a head by name, the one that runs are compared by first."""
+    found = evaluated(head, split, outputs)
+    if isinstance(found, Evaluation):
+        return (NamedScore("accuracy", found.accuracy),)
+    return found.figures()
+
+
+__all__ = ["AnyEvaluation", "evaluated", "named_scores", "outputs_of", "tested_figures"]

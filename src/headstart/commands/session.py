@@ -22,7 +22,7 @@ from headstart.data import (
     load_test_data,
     load_training_data,
 )
-from headstart.evaluation.tasks import CLASSIFICATION
+from headstart.evaluation.tasks import TASKS
 
 if TYPE_CHECKING:
     from headstart.backbones import Backbone
@@ -93,7 +93,7 @@ class Session:
         seed: int | None = None,
         *,
         kind: str | None = None,
-        tasks: Sequence[str] = (CLASSIFICATION.name,),
+        tasks: Sequence[str] = tuple(TASKS),
     ) -> Dataset:
         """Load a source, or take a data set unchanged, and say what is remarkable about it.
 
@@ -104,7 +104,7 @@ class Session:
             reading: how to read it.
             seed: of the split that is set aside; None: the seed of the run.
             kind: of the inputs of the backbone, where that is known.
-            tasks: those that the command is for.
+            tasks: those that the command is for; all, unless it says so.
 
         Raises:
             DataError: the data cannot be read, or are for another task.
@@ -192,6 +192,7 @@ class Session:
                 source,
                 **reading.where(),
                 kind=kind,
+                **reading.grouping(),
                 train=reading.train,
                 splits=reading.splits,
                 task=reading.task,

@@ -185,6 +185,8 @@ class ReadOptions:
     Attributes:
         image_column, label_column, text_column, audio_column: columns of a table; None: found where
             unambiguous.
+        columns: columns of a table, with commas between them, that join the features of every item:
+            numbers are standardised, categories one-hot (:mod:`headstart.data.table_columns`).
         group_column: the column of a table that says which items belong together and are never
             parted: a patient, a site, a film; None: none does.
         group_pattern: a regular expression that says the same of names of files.
@@ -211,6 +213,13 @@ class ReadOptions:
     )
     audio_column: str | None = option(
         None, "Column of a table with sounds or their paths.", metavar="NAME", panel=DATA
+    )
+    columns: str | None = option(
+        None,
+        "Columns of a table that join the features, such as age,site: numbers are standardised,"
+        " categories one-hot.",
+        metavar="NAME,NAME",
+        panel=DATA,
     )
     group_column: str | None = option(
         None,
@@ -282,7 +291,7 @@ class ReadOptions:
 
     def where(self) -> dict[str, Any]:
         """Return what all loaders of data take, by the name of their parameter."""
-        names = ("image_column", "label_column", "text_column", "audio_column")
+        names = ("image_column", "label_column", "text_column", "audio_column", "columns")
         more = ("image_folder", "image_suffix", "encoding", "value_range")
         return {name: getattr(self, name) for name in (*names, *more)}
 
@@ -302,16 +311,24 @@ class ReadOptions:
             image_suffix=None,
             encoding=None,
             value_range=None,
+            columns=None,
             group_column=None,
             group_pattern=None,
         )
 
     def faults(self) -> list[str]:
-        """Refuse values of black and white that are none."""
-        limits = self.value_range
-        if limits is None or (len(limits) == 2 and limits[0] < limits[1]):
-            return []
-        return [f"value_range must be two numbers, the smaller first, not {limits!r}"]
+        """Refuse values of black and white that are none, and labels among the features."""
+        found, limits = [], self.value_range
+        if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
+            found.append(f"value_range must be two numbers, the smaller first, not {limits!r}")
+        labels = {name.strip() for name in (self.label_column or "").split(",")} - {""}
+        for name in (self.columns or "").split(","):
+            if name.strip() in labels:
+                found.append(
+                    f"'{name.strip()}' holds the labels, which cannot join the features"
+                    f" (columns='{self.columns}')"
+                )
+        return found
 
 
 class Settled(NamedTuple, Generic[Config]):
@@ -396,6 +413,15 @@ class Signature(Generic[Config]):
             )
 
 
+def threshold_faults(threshold: str, task: str) -> list[str]:
+    """Return what is wrong with a rule of thresholds for a task, one sentence each."""
+    if threshold not in ("auto", "half") and task == "regression":
+        return ["threshold has no meaning for regression: numbers are predicted"]
+    if threshold == "f1" and task == "classification":
+        return ["threshold='f1' is for several labels an item; classes take 'balanced'"]
+    return []
+
+
 def head_wrong(name: str) -> str | None:
     """Return what is wrong with the name of a head, as the end of a sentence."""
     from headstart.heads.registry import head_fault
@@ -435,4 +461,5 @@ __all__ = [
     "Settled",
     "Signature",
     "head_wrong",
+    "threshold_faults",
 ]

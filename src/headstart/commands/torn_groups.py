@@ -5,6 +5,7 @@ from __future__ import annotations
 from headstart.commands.embedding import Embedded
 from headstart.core.wording import clean, count
 from headstart.data.group_hints import GroupHint, group_hints
+from headstart.evaluation.item_scores import ITEM_FIGURES
 from headstart.heads.group_check import GroupEffect, group_effect
 
 _LEAST = 0.01
@@ -23,9 +24,10 @@ def torn_group_notes(embedded: Embedded, seed: int) -> tuple[str, ...]:
     for hint in hints:
         effect = group_effect(
             embedded.train_rows(),
-            train.labels,
+            train.y,
             len(train.classes),
             hint.train,
+            task=train.task,
             keys=train.ids,
             seed=seed,
         )
@@ -35,16 +37,17 @@ def torn_group_notes(embedded: Embedded, seed: int) -> tuple[str, ...]:
             measured.append((hint, effect))
     if not measured:
         return ()
-    return (_told(*max(measured, key=lambda pair: pair[1].difference.value), len(embedded.test)),)
+    worst = max(measured, key=lambda pair: pair[1].difference.value)
+    return (_told(*worst, len(embedded.test), ITEM_FIGURES[train.task]),)
 
 
-def _told(hint: GroupHint, effect: GroupEffect, n_test: int) -> str:
+def _told(hint: GroupHint, effect: GroupEffect, n_test: int, figure: str) -> str:
     what = "names of files" if hint.option == "group_pattern" else f"the column '{hint.value}'"
     torn, whole = (f"{100 * share:.1f} %" for share in (effect.torn, effect.whole))
     return (
         f"{what} show groups of items that belong together (such as '{clean(hint.example)}'), and"
         f" {hint.torn:,} of {count(n_test, 'test item')} have others of their group in the training"
-        f" split: cross-validated accuracy is {torn} where groups are torn apart and {whole} where"
+        f" split: cross-validated {figure} is {torn} where groups are torn apart and {whole} where"
         f" they are kept whole, so that the score flatters new groups; keep them whole with"
         f" {hint.option}='{hint.value}'"
     )

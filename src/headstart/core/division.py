@@ -340,7 +340,14 @@ def held_out_part(
     return np.setdiff1d(np.arange(len(labels)), held), held
 
 
-def few_per_class(labels: ArrayLike, n: int, *, seed: Seed, keys: Keys | None = None) -> Index:
+def few_per_class(
+    labels: ArrayLike,
+    n: int,
+    *,
+    seed: Seed,
+    keys: Keys | None = None,
+    groups: Keys | None = None,
+) -> Index:
     """Choose up to ``n`` rows of every class; a larger n contains the smaller one's choice.
 
     Args:
@@ -348,6 +355,8 @@ def few_per_class(labels: ArrayLike, n: int, *, seed: Seed, keys: Keys | None = 
         n: rows per class, at least 1.
         seed: decides which.
         keys: m keys; see the module. Of the copies of an item in a class one is chosen at most.
+        groups: m names of what the rows belong to. One of every group is chosen before a second
+            of any: ten pictures of one patient say less than one of each of ten.
 
     Returns:
         Ascending indices; all of a class that has no more than ``n`` different rows.
@@ -357,8 +366,22 @@ def few_per_class(labels: ArrayLike, n: int, *, seed: Seed, keys: Keys | None = 
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}")
-    chosen = [rows[:n] for rows in shuffled_classes(_labels(labels), seed, keys=keys)]
+    classes = shuffled_classes(_labels(labels), seed, keys=keys)
+    if groups is not None:
+        of = numbered(groups)[0]
+        classes = [from_all_groups(rows, of[rows]) for rows in classes]
+    chosen = [rows[:n] for rows in classes]
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+
+
+def from_all_groups(rows: Index, groups: Index) -> Index:
+    """Return rows in an order in which the first of every group come before the second ones."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) != 0])
+    turn = np.empty(len(rows), np.int64)
+    sizes = np.diff(np.r_[starts, len(rows)])
+    turn[order] = np.arange(len(rows)) - np.repeat(starts, sizes)
+    return rows[np.argsort(turn, kind="stable")]
 
 
 def shuffled_classes(labels: np.ndarray, seed: Seed, *, keys: Keys | None = None) -> list[Index]:

@@ -228,7 +228,7 @@ def label_column(
     image: str,
     *,
     required: bool,
-    group: str | None = None,
+    beside: Sequence[str] = (),
     task: Asked = "auto",
 ) -> str | tuple[str, ...] | None:
     """Return the name of the column that holds the labels.
@@ -242,7 +242,7 @@ def label_column(
         asked: the name the user gave, if any; or the names of several columns, with commas.
         image: the image column.
         required: whether it is an error that there is none, or that several could be meant.
-        group: the column of groups, which holds no labels unless asked for.
+        beside: columns that hold no labels unless asked for: groups, what joins the features.
         task: what the labels mean; numbers with fractions are labels of a regression alone.
 
     Returns:
@@ -262,7 +262,7 @@ def label_column(
     if asked is not None:
         _require(table, asked, where, "label_column")
         return asked
-    rest = [f for f in table.schema if f.name not in (image, group) and not _is_index(f.name)]
+    rest = [f for f in table.schema if f.name not in (image, *beside) and not _is_index(f.name)]
     lists = [f.name for f in rest if _is_list(f.type)]
     rest = [f for f in rest if _is_scalar(f.type) and not _holds_paths(table, f.name)]
     named = [f.name for f in rest if f.name.casefold() in _LABEL_NAMES]

@@ -58,6 +58,7 @@ def load_data(
     label_column: str | None = None,
     text_column: str | None = None,
     audio_column: str | None = None,
+    columns: str | None = None,
     kind: str | None = None,
     group_column: str | None = None,
     group_pattern: str | None = None,
@@ -103,6 +104,8 @@ def load_data(
             several columns: one-hot ones (``"healthy,rust,scab"``), 0 and 1 of several labels an
             item, or the numbers of a regression (``"x,y"``).
         text_column: a table's column of texts; likewise, where the items are texts.
+        columns: a table's columns that will join the features of a head (``"age,site"``): none of
+            them is taken for the labels. What they hold is in ``metadata`` of the splits.
         audio_column: a table's column of sounds: paths or bytes of files; likewise.
         kind: ``image``, ``bands`` (images whose samples stay as they are), ``audio`` or ``text``,
             where a source might be read as several; a command gives what its backbone takes. None:
@@ -154,6 +157,7 @@ def load_data(
         label_column=label_column,
         text_column=text_column,
         audio_column=audio_column,
+        columns=columns,
         kind=kind,
         group_column=group_column,
         group_pattern=group_pattern,
@@ -178,6 +182,7 @@ def load_test_data(
     label_column: str | None = None,
     text_column: str | None = None,
     audio_column: str | None = None,
+    columns: str | None = None,
     kind: str | None = None,
     group_column: str | None = None,
     group_pattern: str | None = None,
@@ -210,6 +215,7 @@ def load_test_data(
         label_column=label_column,
         text_column=text_column,
         audio_column=audio_column,
+        columns=columns,
         kind=kind,
         group_column=group_column,
         group_pattern=group_pattern,
@@ -233,7 +239,10 @@ def load_training_data(
     label_column: str | None = None,
     text_column: str | None = None,
     audio_column: str | None = None,
+    columns: str | None = None,
     kind: str | None = None,
+    group_column: str | None = None,
+    group_pattern: str | None = None,
     image_folder: str | Path | None = None,
     image_suffix: str | None = None,
     encoding: str | None = None,
@@ -260,7 +269,10 @@ def load_training_data(
         label_column=label_column,
         text_column=text_column,
         audio_column=audio_column,
+        columns=columns,
         kind=kind,
+        group_column=group_column,
+        group_pattern=group_pattern,
         image_folder=image_folder,
         image_suffix=image_suffix,
         encoding=encoding,
@@ -281,6 +293,7 @@ def load_items(
     label_column: str | None = None,
     text_column: str | None = None,
     audio_column: str | None = None,
+    columns: str | None = None,
     kind: str | None = None,
     image_folder: str | Path | None = None,
     image_suffix: str | None = None,
@@ -297,8 +310,8 @@ def load_items(
             anything :func:`load_data` takes, if it is not divided into splits. The names of
             folders are not read as labels.
         image_column: as for :func:`load_data`.
-        label_column, text_column, audio_column, kind, image_folder, image_suffix, encoding: as
-            for :func:`load_data`.
+        label_column, text_column, audio_column, columns, kind, image_folder, image_suffix,
+            encoding: as for :func:`load_data`.
         value_range: as for :func:`load_data`.
         digest_memo: as for :func:`load_data`.
         reporter: as for :func:`load_data`.
@@ -315,6 +328,7 @@ def load_items(
         label_column=label_column,
         text_column=text_column,
         audio_column=audio_column,
+        columns=columns,
         kind=kind,
         image_folder=image_folder,
         image_suffix=image_suffix,

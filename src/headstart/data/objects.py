@@ -139,7 +139,7 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
         request.label_column,
         item,
         required=request.labels_required,
-        group=request.group_column,
+        beside=request.beside,
         task=request.task,
     )
     group = columns.group_column(schema, name, request.group_column)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from headstart.core.errors import DataError
+from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import quoted
 from headstart.data.items import DigestMemo, Items
@@ -32,6 +32,7 @@ class Request:
         image_column: the column of images; None: find it.
         label_column: the column of labels; None: find it.
         text_column: the column of texts; None: find it, where the items are texts.
+        columns: those that join the features, with commas between them; they hold no labels.
         audio_column: the column of sounds; None: find it, where the items are sounds.
         kind: what the backbone takes, ``image``, ``bands``, ``audio`` or ``text``; None: not known.
             It decides where a source holds several, and whether images are 8-bit RGB.
@@ -55,6 +56,7 @@ class Request:
     label_column: str | None = None
     text_column: str | None = None
     audio_column: str | None = None
+    columns: str | None = None
     kind: str | None = None
     group_column: str | None = None
     group_pattern: str | None = None
@@ -79,6 +81,24 @@ class Request:
     def native(self) -> bool:
         """Whether samples of images stay as they are: no 8 bits, no red, green and blue."""
         return self.kind == NATIVE
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The columns that hold no labels unless asked for: groups, and what joins the features."""
+        joined = () if self.columns is None else column_names(self.columns)
+        return joined if self.group_column is None else (self.group_column, *joined)
+
+
+def column_names(text: str) -> tuple[str, ...]:
+    """Return the names in ``age,site``.
+
+    Raises:
+        ConfigError: a name is empty or comes twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise ConfigError((f"columns='{text}' names a column twice, or none between two commas",))
+    return names
 
 
 @dataclass(frozen=True)

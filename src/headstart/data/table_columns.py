@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import ConfigError, DataError
+from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, quoted
 from headstart.data.dataset import Split
 from headstart.data.labels import MISSING_TEXT, plain_values
@@ -88,13 +88,31 @@ def fitted_columns(split: Split, names: Sequence[str]) -> tuple[Encodings, tuple
     Raises:
         DataError: there is no such column, or one holds no category.
     """
-    found = [_fitted(name, values) for name, values in _values(split, names).items()]
+    found = fitted_values(_values(split, names))
     kinds = [
         count(one.width, "category", "categories") if one.categories else "a number"
         for one in found
     ]
     told = ", ".join(f"'{one.name}' ({kind})" for one, kind in zip(found, kinds, strict=True))
-    return tuple(found), (f"columns joined to the features: {told}",)
+    return found, (f"columns joined to the features: {told}",)
+
+
+def fitted_values(columns: Mapping[str, Sequence[Any]]) -> Encodings:
+    """Find how columns become numbers, from the values of training items by name.
+
+    Raises:
+        DataError: a column holds no category.
+    """
+    return tuple(_fitted(name, values) for name, values in columns.items())
+
+
+def encoded_values(columns: Mapping[str, Sequence[Any]], encodings: Encodings) -> Any:
+    """Return columns as numbers ``(n, w)``, from their values by name.
+
+    Raises:
+        DataError: one holds what it cannot hold.
+    """
+    return np.concatenate([one(columns[one.name]) for one in encodings], axis=1)
 
 
 def encoded_columns(split: Split, encodings: Encodings) -> NDArray[np.float64]:
@@ -103,8 +121,7 @@ def encoded_columns(split: Split, encodings: Encodings) -> NDArray[np.float64]:
     Raises:
         DataError: a column is missing, or holds what it cannot hold.
     """
-    values = _values(split, [one.name for one in encodings])
-    return np.concatenate([one(values[one.name]) for one in encodings], axis=1)
+    return np.asarray(encoded_values(_values(split, [one.name for one in encodings]), encodings))
 
 
 def read_encodings(values: Any) -> Encodings:
@@ -125,18 +142,6 @@ def read_encodings(values: Any) -> Encodings:
             raise ValueError("the scale of a column is not positive")
         found.append(ColumnEncoding(each["name"], mean, scale, tuple(categories)))
     return tuple(found)
-
-
-def column_names(text: str) -> tuple[str, ...]:
-    """Return the names in ``age,site``.
-
-    Raises:
-        ConfigError: a name is empty or comes twice.
-    """
-    names = tuple(name.strip() for name in text.split(","))
-    if "" in names or len(set(names)) < len(names):
-        raise ConfigError((f"columns='{text}' names a column twice, or none between two commas",))
-    return names
 
 
 def columns_of(split: Split) -> dict[str, list[float | str | None]]:
@@ -222,9 +227,10 @@ def _text(value: Any) -> str:
 __all__ = [
     "ColumnEncoding",
     "Encodings",
-    "column_names",
     "columns_of",
     "encoded_columns",
+    "encoded_values",
     "fitted_columns",
+    "fitted_values",
     "read_encodings",
 ]

@@ -51,11 +51,12 @@ def read_table_file(path: Path, request: Request) -> Source:
     table = read_table(path, request)
     if test is None:
         return _divided(table, path.name, path.parent, request, path.stem)
+    notes = _left_over(table, request)
     parts = {
         "train": read_part(table, path.name, path.parent, request),
         "test": read_part(read_table(test, request), test.name, test.parent, request),
     }
-    return Source(path.stem, parts)
+    return Source(path.stem, parts, notes=notes)
 
 
 def read_table_folder(folder: Path, request: Request) -> Source:
@@ -94,7 +95,8 @@ def read_table_folder(folder: Path, request: Request) -> Source:
         )
         for role, table in sorted(tables.items(), key=lambda pair: pair[0] != "train")
     }
-    return Source(folder.resolve().name, parts, notes=tuple(notes if left else ()))
+    told = _left_over(tables.get("train"), request)
+    return Source(folder.resolve().name, parts, notes=(*(notes if left else ()), *told))
 
 
 def _label_of(table: Any, request: Request) -> str | None:
@@ -112,12 +114,22 @@ def _label_of(table: Any, request: Request) -> str | None:
             request.label_column,
             item,
             required=True,
-            group=request.group_column,
+            beside=request.beside,
             task=request.task,
         )
     except DataError:
         return None  # whoever reads the table says what is wrong with it
     return ",".join(found) if isinstance(found, tuple) else found
+
+
+def _left_over(table: Any, request: Request) -> tuple[str, ...]:
+    """Say which column holds the labels, where joined columns leave only that one."""
+    if request.columns is None or request.label_column is not None:
+        return ()
+    found = _label_of(table, request)
+    if found is None or "," in found or columns.names_its_labels(table):
+        return ()
+    return (f"The labels are those of the column '{found}', the only one that is left.",)
 
 
 def _other_table(path: Path, request: Request) -> Path | None:
@@ -167,8 +179,9 @@ def _shards(files: Sequence[Path], request: Request) -> dict[str, list[Path]]:
 
 def _divided(table: Any, name: str, folder: Path, request: Request, short: str) -> Source:
     """Divide a table by its split column, if it has one that makes sense."""
+    left = _left_over(table, request)
     if request.splits == "none":
-        return Source(short, {WHOLE: read_part(table, name, folder, request)})
+        return Source(short, {WHOLE: read_part(table, name, folder, request)}, notes=left)
     taken = (request.image_column, request.label_column, request.group_column)
     column = columns.split_column(table, taken)
     if column is not None:
@@ -182,12 +195,12 @@ def _divided(table: Any, name: str, folder: Path, request: Request, short: str) 
                 rows = pc.is_in(values, value_set=pa.array(wanted).cast(values.type))
                 parts[role] = read_part(table.filter(rows), f"{role} of {name}", folder, request)
             unused = [value for value, role in kinds.items() if role is None]
-            notes = [f"Split by the column '{column}' of {name}."]
+            notes = [f"Split by the column '{column}' of {name}.", *left]
             if unused:
                 notes.append(f"Rows whose '{column}' is {quoted(unused, 5)} left out.")
             return Source(short, parts, notes=tuple(notes))
     return _divided_by_paths(table, name, folder, request, short) or Source(
-        short, {WHOLE: read_part(table, name, folder, request)}
+        short, {WHOLE: read_part(table, name, folder, request)}, notes=left
     )
 
 
@@ -221,6 +234,7 @@ def _divided_by_paths(
     rows = {role: [i for i, v in enumerate(values) if found[v] == role] for role in sorted(splits)}
     left = len(values) - sum(map(len, rows.values()))
     notes = [f"Split by the folders {quoted(found, 5)} in the paths of {name}."]
+    notes += _left_over(table, request)
     if left:
         notes.append(f"{count(left, 'row')} in folders that are no splits left out.")
     return Source(
@@ -339,7 +353,7 @@ def read_part(
             request.label_column,
             item,
             required=request.labels_required,
-            group=request.group_column,
+            beside=request.beside,
             task=request.task,
         )
     items: Items

@@ -24,8 +24,9 @@ from headstart.evaluation.intervals import (
     proportion_interval,
 )
 
-Correct = NDArray[np.bool_]
-"""``(n,) bool``: which items of one repetition were classified correctly."""
+Correct = NDArray[np.bool_] | NDArray[np.float64]
+"""``(n,)``: which items of one repetition were classified correctly, or how far each is right
+(:mod:`headstart.evaluation.item_scores`)."""
 
 
 _SATTERTHWAITE_FROM = 4
@@ -72,10 +73,10 @@ class _Estimate:
         alike = spread / self.variance if self.variance > 0 and spread > 0 else n
         return alike_limits(self.mean, alike, self.quantile)
 
-    def limits(self) -> tuple[float, float]:
-        """Return Student's t limits of a difference."""
+    def limits(self, low: float = -1.0, high: float = 1.0) -> tuple[float, float]:
+        """Return Student's t limits of a difference, or of another figure between two bounds."""
         half = self.quantile * math.sqrt(self.variance)
-        return max(-1.0, self.mean - half), min(1.0, self.mean + half)
+        return max(low, self.mean - half), min(high, self.mean + half)
 
     @property
     def p(self) -> float:
@@ -142,7 +143,9 @@ def repeated_accuracy(accuracies: Sequence[float] | np.ndarray, n: int) -> Score
     return Score(score.value, Interval(low, high, exact.level, "t", count, n))
 
 
-def repeated_mean(correct: Sequence[Correct], *, test_train_ratio: float | None = None) -> Score:
+def repeated_mean(
+    correct: Sequence[Correct], *, test_train_ratio: float | None = None, share: bool = True
+) -> Score:
     """Return the mean accuracy over repetitions whose single predictions are known.
 
     The interval is at 95 %, and counts repetitions and items; see :func:`repeated_difference`. It
@@ -152,8 +155,10 @@ def repeated_mean(correct: Sequence[Correct], *, test_train_ratio: float | None 
     Args:
         correct: one array a repetition.
         test_train_ratio: as for :func:`repeated_difference`.
+        share: whether the figure lies between 0 and 1; R² is at most 1, and its interval is
+            Student's.
     """
-    if len(correct) == 1:
+    if len(correct) == 1 and correct[0].dtype == bool:
         (only,) = correct
         return Score(float(only.mean()), proportion_interval(int(only.sum()), len(only)))
     values = [one.astype(np.float64) for one in correct]
@@ -161,7 +166,10 @@ def repeated_mean(correct: Sequence[Correct], *, test_train_ratio: float | None 
     if test_train_ratio is not None:
         shared = test_train_ratio / (1 + test_train_ratio)
         n /= shared + (1 - shared) / len(values)
-    low, high = found.share_limits(n)
+    if share and 0.0 <= found.mean <= 1.0:
+        low, high = found.share_limits(n)
+    else:
+        low, high = found.limits(-math.inf, 1.0)
     items = len(values[0]) if test_train_ratio is None else sum(map(len, values))
     return Score(found.mean, Interval(low, high, LEVEL, "t", len(correct), items))
 
@@ -171,6 +179,7 @@ def repeated_difference(
     reference: Sequence[Correct],
     *,
     test_train_ratio: float | None = None,
+    share: bool = True,
 ) -> Difference:
     """Return the paired difference of two classifiers, repetition by repetition.
 
@@ -189,11 +198,13 @@ def repeated_difference(
         test_train_ratio: the number of test items over that of training items, if every
             repetition draws its own test items. None: all repetitions test the same items, in the
             same order.
+        share: as for :func:`repeated_mean`.
     """
     gaps = [one.astype(np.float64) - other for one, other in zip(correct, reference, strict=True)]
-    if len(gaps) > 1:
+    if len(gaps) > 1 or (correct[0].dtype != bool and len(gaps[0]) > 1):
         found = _estimate(gaps, test_train_ratio, 1.0)
-        interval = Interval(*found.limits(), LEVEL, "t", len(gaps))
+        bound = 1.0 if share else math.inf
+        interval = Interval(*found.limits(-bound, bound), LEVEL, "t", len(gaps))
         return Difference(found.mean, interval, found.p)
     (gap,), n = gaps, len(gaps[0])
     if n < 2:
@@ -228,6 +239,9 @@ def _estimate(
     """
     means = np.array([v.mean() for v in values])
     count, mean = len(values), float(means.mean())
+    if count == 1:  # of one repetition the items alone tell anything
+        (only,) = values
+        return _Estimate(mean, _of_mean(only, extra), max(len(only) - 1, 1))
     if ratio is not None:
         # What drawing test items contributes is known from the items; what is left of the spread
         # is that of training.

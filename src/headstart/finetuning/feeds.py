@@ -206,9 +206,9 @@ class Feeds:
             source, inputs=source.inputs.one_shape((self.train, self.validation))
         )
 
-    def labels(self, split: Split) -> Tensor:
-        """Return the labels of a split, ``(n,) int64``, on the device."""
-        return torch.from_numpy(split.labels).to(self.device)
+    def targets(self, split: Split) -> Tensor:
+        """Return what the items of a split are trained towards, on the device."""
+        return self.network.objective.targets(split, self.device)
 
     def items(self, stage: Stage | None = None) -> StageFeeds:
         """Return the items themselves, with the views of the stage."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headstart.finetuning.feeds import Feed, Index
-from headstart.finetuning.network import Classifier, network_groups, smoothed_loss
+from headstart.finetuning.network import Classifier, network_groups
 from headstart.modules.modes import evaluation_mode
 
 
@@ -49,7 +49,7 @@ class RelativeGradient:
 
 
 def relative_gradients(
-    network: Classifier, feed: Feed, labels: Tensor, order: Index, *, batch_size: int = 32
+    network: Classifier, feed: Feed, targets: Tensor, order: Index, *, batch_size: int = 32
 ) -> tuple[RelativeGradient, ...]:
     """Measure the relative gradient norm of every block group of the backbone.
 
@@ -61,7 +61,7 @@ def relative_gradients(
     Args:
         network: with a trained head.
         feed: gives images.
-        labels: ``(n,) int64`` on the device.
+        targets: of all items, as the objective of the network makes them.
         order: ``(m,)``, the items to use; a few hundred are enough.
         batch_size: items a pass.
 
@@ -72,8 +72,9 @@ def relative_gradients(
     names = [name for name, _ in network.named_parameters() if name in live]
     with gradients_for(network, names):
         for index, inputs in feed.batches(order, batch_size, 0):
-            truth = labels[torch.from_numpy(index).to(labels.device)]
-            loss = smoothed_loss(inputs.call(network), truth, 0.0) * (len(truth) / len(order))
+            truth = targets[torch.from_numpy(index).to(targets.device)]
+            loss = network.objective.loss(inputs.call(network), truth)
+            loss = loss * (len(truth) / len(order))
             torch.autograd.backward(loss)
         parameters = dict(network.named_parameters())
         found = []

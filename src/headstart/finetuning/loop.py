@@ -16,7 +16,7 @@ from headstart.finetuning.checkpoint import Checkpoint, Saved
 from headstart.finetuning.devices import ALONE, Devices
 from headstart.finetuning.epoch import train_epoch, validate
 from headstart.finetuning.feeds import Feeds, StageFeeds
-from headstart.finetuning.outcome import EpochRecord, StageOutcome, Trained
+from headstart.finetuning.outcome import ACCURACY, EpochRecord, StageOutcome, Trained
 from headstart.finetuning.planner import Prepared
 from headstart.finetuning.recipe import Stage
 from headstart.finetuning.state import TrainingState
@@ -38,9 +38,9 @@ def train(
 ) -> Trained:
     """Train through all stages; afterwards the network has the weights of the best epoch.
 
-    The best epoch is the one with the highest validation accuracy over all stages, the start
-    included. A stage continues from where the one before ended. After every stage the digests of
-    all frozen tensors are compared with those at its start.
+    The best epoch is the one with the highest validation score (accuracy, mAP or R², by task) over
+    all stages, the start included. A stage continues from where the one before ended. After every
+    stage the digests of all frozen tensors are compared with those at its start.
 
     Args:
         prepared: the plan.
@@ -71,6 +71,7 @@ class _Training:
         log: Log | None,
     ) -> None:
         self.prepared, self.feeds, self.network = prepared, feeds, feeds.network
+        self.figure = feeds.network.objective.figure
         self.stop_without_gain, self.checkpoint = stop_without_gain, checkpoint
         self.devices, self.log = devices, log
         self.reporter = feeds.reporter if devices.main else SilentReporter()
@@ -109,7 +110,13 @@ class _Training:
                 part.training = training
         assert self.best is not None
         self.state.load_weights(self.best_weights)
-        return Trained(tuple(self.records), tuple(self.outcomes), self.best, tuple(self.notes))
+        return Trained(
+            tuple(self.records),
+            tuple(self.outcomes),
+            self.best,
+            tuple(self.notes),
+            self.network.objective.loss_label,
+        )
 
     # One stage
 
@@ -147,7 +154,8 @@ class _Training:
         last = number + 1 == len(self.prepared.targets)
         if self.stop_without_gain and not last and not self._gained(number):
             self._note(
-                f"stage '{stage.name}' did not raise the validation accuracy: the recipe ends here"
+                f"stage '{stage.name}' did not raise the validation {self.figure}: the recipe ends"
+                " here"
             )
             return False
         return True
@@ -167,8 +175,8 @@ class _Training:
 
     def _validate_start(self, opened: StageFeeds) -> None:
         """Validate the network before anything has been trained: this, too, may be the best."""
-        loss, accuracy = validate(self.feeds, opened, Stage(), self.devices)
-        self.best = EpochRecord(-1, "start", 0, None, None, loss, accuracy, 0.0, 0.0)
+        loss, score = validate(self.feeds, opened, Stage(), self.devices)
+        self.best = EpochRecord(-1, "start", 0, None, None, loss, score, 0.0, 0.0, self.figure)
         self.records.append(self.best)
         self.best_weights = self.state.weights()
         self._log()
@@ -177,7 +185,7 @@ class _Training:
         """Train the epochs that are left; return why the stage ended."""
         feeds, state, devices = self.feeds, self.state, self.devices
         first = self._epochs_done(number) + 1
-        no_gain = f"no higher validation accuracy in {count(stage.patience or 0, 'epoch')}"
+        no_gain = f"no higher validation {self.figure} in {count(stage.patience or 0, 'epoch')}"
         if first <= stage.epochs and self._is_stale(stage):
             return no_gain
         items = len(feeds.train) * (stage.epochs - first + 1)
@@ -185,7 +193,7 @@ class _Training:
             for epoch in range(first, stage.epochs + 1):
                 begun = time.perf_counter()
                 with rng.seeded(feeds.seed, number, epoch, feeds.device, devices.rank):
-                    loss, accuracy = train_epoch(
+                    loss, score = train_epoch(
                         feeds, opened, stage, (number, epoch), state, devices, task
                     )
                 if not math.isfinite(loss):
@@ -196,7 +204,7 @@ class _Training:
                     return f"diverged in epoch {epoch}"
                 with state.average.applied() if state.average else contextlib.nullcontext():
                     figures = validate(feeds, opened, stage, devices)
-                    self._record(number, epoch, stage, (loss, accuracy), figures, begun)
+                    self._record(number, epoch, stage, (loss, score), figures, begun)
                 self._save(number, epoch)
                 self._log()
                 if self._is_stale(stage) and epoch < stage.epochs:
@@ -216,10 +224,12 @@ class _Training:
         seconds = time.perf_counter() - begun
         self.seconds += seconds
         rate = float(self.state.optimizer.param_groups[-1]["lr"])
-        record = EpochRecord(number, stage.name, epoch, *train, *validation, rate, seconds)
+        record = EpochRecord(
+            number, stage.name, epoch, *train, *validation, rate, seconds, self.figure
+        )
         # Patience counts within the stage: a stage that begins below the best may still rise.
-        earlier = [r.validation_accuracy for r in self.records if r.stage == number]
-        rises = not earlier or record.validation_accuracy > max(earlier)
+        earlier = [r.validation_score for r in self.records if r.stage == number]
+        rises = not earlier or record.validation_score > max(earlier)
         self.records.append(record)
         self.stale = 0 if rises else self.stale + 1
         if record.better_than(self.best):
@@ -227,9 +237,14 @@ class _Training:
             self.best_weights = self.state.weights()
         self.reporter.note(
             f"{stage.name}, epoch {epoch} of {stage.epochs}: training {train[0]:.4f}"
-            f" ({100 * train[1]:.1f} %), validation {validation[0]:.4f}"
-            f" ({100 * validation[1]:.1f} %), {seconds:.1f} s"
+            f" ({self._worded(train[1])}), validation {validation[0]:.4f}"
+            f" ({self._worded(validation[1])}), {seconds:.1f} s"
         )
+
+    def _worded(self, score: float) -> str:
+        """Return a score as it stands beside its loss; what is no accuracy is named."""
+        worded = self.network.objective.worded(score)
+        return worded if self.figure == ACCURACY else f"{self.figure} {worded}"
 
     def _epochs_done(self, number: int) -> int:
         return self.records[-1].epoch if self.records[-1].stage == number else 0
@@ -238,10 +253,10 @@ class _Training:
         return stage.patience is not None and self.stale >= stage.patience
 
     def _gained(self, number: int) -> bool:
-        """Return whether a stage has raised the validation accuracy."""
-        own = [r.validation_accuracy for r in self.records if r.stage == number]
-        before = [r.validation_accuracy for r in self.records if r.stage < number]
-        return max(own, default=0.0) > max(before)
+        """Return whether a stage has raised the validation score."""
+        own = [r.validation_score for r in self.records if r.stage == number]
+        before = [r.validation_score for r in self.records if r.stage < number]
+        return max(own, default=-math.inf) > max(before)
 
     def _release(self) -> None:
         if self.handle is not None:

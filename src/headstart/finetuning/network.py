@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from headstart.backbones import Backbone
 from headstart.backbones.groups import BlockGroup, block_groups
 from headstart.core.errors import BackboneError
+from headstart.finetuning.objective import Objective
 from headstart.heads import LinearHead
 from headstart.modules.digests import named_tensors
 from headstart.modules.forward import capture
@@ -39,13 +39,21 @@ class Classifier(nn.Module):
         n_classes: outputs of the head.
         dropout: probability of dropout before the head.
         seed: of the head's first weights.
+        objective: what it is trained to minimise; None: the cross-entropy of one class an item.
 
     Attributes:
         source: the backbone it was made from; weights are read from it when it is used.
+        objective: what it is trained to minimise.
     """
 
     def __init__(
-        self, source: Backbone, n_classes: int, *, dropout: float = 0.0, seed: int = 0
+        self,
+        source: Backbone,
+        n_classes: int,
+        *,
+        dropout: float = 0.0,
+        seed: int = 0,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__()
         shape = source.feature_shape()
@@ -56,6 +64,7 @@ class Classifier(nn.Module):
             )
         _refuse_padding(source)
         self.source = source
+        self.objective = objective or Objective()
         self.backbone = source.module
         self.layout = source.layout  # found by a run of its own, not in a forward pass
         self.dropout = nn.Dropout(dropout)
@@ -65,7 +74,7 @@ class Classifier(nn.Module):
         self.to(source.device)
 
     def forward(self, x: Tensor, *more: Tensor, **named: Tensor) -> Tensor:
-        """Return logits ``(n, n_classes)`` for the arguments of the backbone."""
+        """Return logits, or standardised numbers, ``(n, n_classes)`` for its arguments."""
         return cast(Tensor, self.head(self.dropout(self.features(x, *more, **named))))
 
     def features(self, x: Tensor, *more: Tensor, **named: Tensor) -> Tensor:
@@ -90,21 +99,27 @@ class Classifier(nn.Module):
         weight = np.where(still[:, None], 0.0, head.weight) / head.scale[:, None]
         bias = head.bias - head.mean @ weight
         bias = np.where(head.present, bias, bias[head.present].min())
+        mean, scale = self.objective.mean, self.objective.scale
+        if mean is not None and scale is not None:
+            weight, bias = weight / scale, (bias - mean) / scale
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(weight.T.copy()))
             self.head.bias.copy_(torch.from_numpy(bias))
 
     def linear_head(self, present: NDArray[np.bool_]) -> LinearHead:
-        """Return the head as a run folder keeps it: on raw features, mean 0 and scale 1.
+        """Return the head as a run folder keeps it: on raw features, in the unit of the targets.
 
         Args:
             present: ``(k,)``, the classes that the training items held.
         """
         weight = self.head.weight.detach().cpu().double().numpy().T.copy()
         bias = self.head.bias.detach().cpu().double().numpy().copy()
-        width = len(weight)
+        mean, scale = self.objective.mean, self.objective.scale
+        if mean is not None and scale is not None:
+            weight, bias = weight * scale, bias * scale + mean
+        width, task = len(weight), self.objective.task
         return LinearHead(
-            weight, bias, np.zeros(width), np.ones(width), present, method="finetuned"
+            weight, bias, np.zeros(width), np.ones(width), present, task=task, method="finetuned"
         )
 
     def live_modules(self) -> frozenset[str]:
@@ -190,30 +205,10 @@ def dead_modules(network: Classifier) -> tuple[str, ...]:
     return tuple(dead)
 
 
-def smoothed_loss(
-    logits: Tensor, labels: Tensor, smoothing: float, mixed: tuple[Tensor, float] | None = None
-) -> Tensor:
-    """Return the mean cross-entropy; with ``mixed``, of both labels of mixed items.
-
-    Args:
-        logits: ``(n, k)``.
-        labels: ``(n,) int64``.
-        smoothing: of the labels.
-        mixed: the labels ``(n,)`` of the partners and the share of the items' own.
-    """
-    loss = functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-    if mixed is None:
-        return loss
-    partners, share = mixed
-    other = functional.cross_entropy(logits.float(), partners, label_smoothing=smoothing)
-    return share * loss + (1 - share) * other
-
-
 __all__ = [
     "BACKBONE",
     "HEAD",
     "Classifier",
     "dead_modules",
     "network_groups",
-    "smoothed_loss",
 ]

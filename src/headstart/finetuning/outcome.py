@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.core.records import Curve
+from headstart.core.records import Curve, to_plain
+
+ACCURACY = "accuracy"
+FIELDS = {
+    ACCURACY: "accuracy",
+    "balanced accuracy": "balanced_accuracy",
+    "mAP": "mean_average_precision",
+    "R²": "r2",
+}
+"""What the scores of a record are called in JSON, by figure."""
 
 
 @dataclass(frozen=True)
@@ -17,29 +26,49 @@ class EpochRecord:
         stage: number of the stage, from 0.
         name: its name.
         epoch: number within the stage, from 1.
-        train_loss, train_accuracy: means over the epoch's batches, with dropout and augmentation;
-            None for the start.
-        validation_loss, validation_accuracy: at the end of the epoch, without either.
+        train_loss, train_score: over the epoch's batches, with dropout and augmentation; None for
+            the start.
+        validation_loss, validation_score: at the end of the epoch, without either.
         rate: the learning rate of the head, or of the group nearest to it, at the end.
         seconds: wall time of training and validation.
+        figure: what the scores are: ``accuracy``, ``balanced accuracy``, ``mAP`` or ``R²``.
     """
 
     stage: int
     name: str
     epoch: int
     train_loss: float | None
-    train_accuracy: float | None
+    train_score: float | None
     validation_loss: float
-    validation_accuracy: float
+    validation_score: float
     rate: float
     seconds: float
+    figure: str = ACCURACY
 
     def better_than(self, other: EpochRecord | None) -> bool:
-        """Whether it has a higher validation accuracy, or an equal one at a lower loss."""
+        """Whether it has a higher validation score, or an equal one at a lower loss."""
         if other is None:
             return True
-        mine = (self.validation_accuracy, -self.validation_loss)
-        return mine > (other.validation_accuracy, -other.validation_loss)
+        mine = (self.validation_score, -self.validation_loss)
+        return mine > (other.validation_score, -other.validation_loss)
+
+    @property
+    def validation_accuracy(self) -> float:
+        """The validation score of one class an item.
+
+        Raises:
+            AttributeError: the score is another figure.
+        """
+        if self.figure != ACCURACY:
+            raise AttributeError(f"the score is {self.figure}: use validation_score")
+        return self.validation_score
+
+    def plain(self) -> dict[str, Any]:
+        """Return it in plain values, the scores under the name of their figure."""
+        values: dict[str, Any] = to_plain(self)
+        del values["figure"]
+        name = FIELDS[self.figure]
+        return {key.replace("score", name): value for key, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -71,20 +100,26 @@ class Trained:
     stages: tuple[StageOutcome, ...]
     best: EpochRecord
     notes: tuple[str, ...]
+    loss_label: str = "loss (nats)"
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """Loss and accuracy of both parts against the epoch, counted over all stages."""
-        return curves_of(self.records, self.best)
+        """Loss and score of both parts against the epoch, counted over all stages."""
+        return curves_of(self.records, self.best, self.loss_label)
 
 
-def curves_of(records: Sequence[EpochRecord], best: EpochRecord) -> tuple[Curve, ...]:
+def curves_of(
+    records: Sequence[EpochRecord], best: EpochRecord, loss_label: str = "loss (nats)"
+) -> tuple[Curve, ...]:
     """Return the curves of records; the start is epoch 0."""
     chosen = float(records.index(best))
     found = []
     for part in ("train", "validation"):
-        for figure, label in (("loss", "loss (nats)"), ("accuracy", "accuracy")):
-            values = [getattr(record, f"{part}_{figure}") for record in records]
+        for kind, figure, label in (
+            ("loss", "loss", loss_label),
+            ("score", best.figure, best.figure),
+        ):
+            values = [getattr(record, f"{part}_{kind}") for record in records]
             points = [(float(i), v) for i, v in enumerate(values) if v is not None]
             found.append(
                 Curve(
@@ -101,7 +136,9 @@ def curves_of(records: Sequence[EpochRecord], best: EpochRecord) -> tuple[Curve,
 
 def record_from(values: Mapping[str, Any]) -> EpochRecord:
     """Rebuild a record from its plain form; JSON writes NaN as null, so null means not a number."""
-    nan = {"validation_loss", "validation_accuracy", "rate", "seconds"}
+    nan = {"validation_loss", "validation_score", "rate", "seconds"}
+    older = {"train_accuracy": "train_score", "validation_accuracy": "validation_score"}
+    values = {older.get(key, key): value for key, value in values.items()}
     filled: dict[str, Any] = {
         key: float("nan") if value is None and key in nan else value
         for key, value in values.items()

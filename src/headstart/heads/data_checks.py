@@ -106,7 +106,13 @@ def doubtful_labels(y: object, held_out_probabilities: np.ndarray) -> tuple[Doub
 
 
 def doubtful_labels_of_many_classes(
-    x: object, y: object, n_classes: int, *, keys: Keys | None = None, seed: int = 0
+    x: object,
+    y: object,
+    n_classes: int,
+    *,
+    keys: Keys | None = None,
+    groups: Keys | None = None,
+    seed: int = 0,
 ) -> tuple[tuple[DoubtfulLabel, ...], tuple[str, ...]]:
     """List doubtful labels where logistic regression in every fold would take hours.
 
@@ -115,7 +121,7 @@ def doubtful_labels_of_many_classes(
 
     Args:
         x, y, n_classes: training features ``(n, d)``, class indices ``(n,)``, their number.
-        keys: which rows are held out together; see :mod:`headstart.core.division`.
+        keys, groups: which rows are held out together; see :mod:`headstart.core.division`.
         seed: of the folds.
 
     Returns:
@@ -123,7 +129,7 @@ def doubtful_labels_of_many_classes(
     """
     features = as_rows(x)
     labels = as_labels(y, len(features), n_classes)
-    division = make_folds(labels, seed=seed, keys=keys)
+    division = make_folds(labels, seed=seed, keys=keys, groups=groups)
     if division is None:
         return (), ("labels are not checked, because too few classes have two items",)
     own, top = np.zeros(len(labels)), np.zeros(len(labels))

@@ -11,10 +11,13 @@ from headstart.core.errors import HeadError
 from headstart.core.records import Score
 from headstart.core.row_keys import Keys, take_keys
 from headstart.evaluation.grouped import grouped_share
+from headstart.evaluation.item_scores import item_scores, paired_item_difference
 from headstart.evaluation.targets import FloatArray
+from headstart.evaluation.tasks import task_named
 from headstart.heads.contract import TrainingRows
 from headstart.heads.features import as_features, as_rows, subset
 from headstart.heads.registry import head_kind
+from headstart.heads.thresholds import with_thresholds
 
 _MOST_ROWS = 4000
 _FOLDS = 5
@@ -43,6 +46,7 @@ def group_effect(
     n_classes: int,
     groups: np.ndarray,
     *,
+    task: str = "classification",
     keys: Keys | None = None,
     seed: int = 0,
 ) -> GroupEffect | None:
@@ -53,25 +57,32 @@ def group_effect(
 
     Args:
         features: ``(n, d)``; beyond 4,000 rows, whole groups are drawn.
-        labels: ``(n,) int64``.
-        n_classes: the number of classes.
+        labels: ``(n,) int64``, or memberships or numbers ``(n, k)``.
+        n_classes: the number of classes, labels or targets.
         groups: ``(n,)``, what each row belongs to.
+        task: what the labels mean. The effect is on accuracy, the F1 of items, or R².
         keys: n content ids.
         seed: of folds and draws.
     """
     rows = np.arange(len(labels))
     if len(rows) > _MOST_ROWS:
         share = _MOST_ROWS / len(rows)
-        rows = stratified_split(labels, share, seed=seed, keys=keys, groups=groups)[1]
+        levels = task_named(task).encode(labels, len(labels), n_classes).levels
+        rows = stratified_split(levels, share, seed=seed, keys=keys, groups=groups)[1]
     x, y = as_features(subset(as_rows(features), rows)), labels[rows]
     own, ids = groups[rows], take_keys(keys, rows)
     try:
-        loose = _held_out_hits(x, y, n_classes, ids, None, seed)
-        whole = _held_out_hits(x, y, n_classes, ids, own, seed)
+        loose = _held_out_hits(x, y, n_classes, ids, None, seed, task)
+        whole = _held_out_hits(x, y, n_classes, ids, own, seed, task)
     except HeadError:
         return None  # too few groups, or classes that lie in one
     if loose is None or whole is None:
         return None
+    if task != "classification":
+        gap = paired_item_difference(loose, whole, groups=own)
+        if gap.interval is None:
+            return None
+        return GroupEffect(float(loose.mean()), float(whole.mean()), gap, len(np.unique(own)))
     difference = loose.astype(np.float64) - whole
     _, of = np.unique(own, return_inverse=True)
     sums, sizes = np.bincount(of, difference), np.bincount(of)
@@ -100,19 +111,28 @@ def _held_out_hits(
     keys: Keys | None,
     groups: np.ndarray | None,
     seed: int,
+    task: str,
 ) -> np.ndarray | None:
-    folds = make_folds(y, _FOLDS, seed=seed, keys=keys, groups=groups)
+    """Return how far each row is right by a head that did not see it; None if none can be."""
+    levels = task_named(task).encode(y, len(y), n_classes).levels
+    folds = make_folds(levels, _FOLDS, seed=seed, keys=keys, groups=groups)
     if folds is None:
         return None
-    kind, hits = head_kind("ridge"), np.zeros(len(y), dtype=bool)
+    kind, said = head_kind("ridge"), np.zeros(y.shape)
     for fit, held in folds.splits():
         within = None if groups is None else groups[fit]
         training = TrainingRows(
-            x[fit], y[fit], n_classes, keys=take_keys(keys, fit), groups=within, seed=seed
+            x[fit],
+            y[fit],
+            n_classes,
+            task=task,
+            keys=take_keys(keys, fit),
+            groups=within,
+            seed=seed,
         )
-        head = kind.fit(training, kind.settings({})).head
-        hits[held] = head.predict(x[held]) == y[held]
-    return hits
+        trained = with_thresholds(kind.fit(training, kind.settings({})), training)
+        said[held] = trained.head.predict(x[held])
+    return item_scores(task, y, said)
 
 
 __all__ = ["GroupEffect", "group_effect"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from headstart.core.division import held_out_part, shuffled_classes
+from headstart.core.division import from_all_groups, held_out_part, shuffled_classes
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
-from headstart.core.row_keys import Keys, take_keys, units_among
+from headstart.core.row_keys import Keys, numbered, take_keys, units_among
 from headstart.core.seeds import require_seeds
 from headstart.evaluation import repeated_mean
 from headstart.evaluation.forecast import forecast
@@ -110,7 +110,9 @@ def learning_curve(
     right: list[list[Correct]] = [[] for _ in points]
     with reporter.task("learning curve", accuracies.size, "fits") as progress:
         for repetition, (rest, held) in enumerate(divisions):
-            rank = _ranks(labels[rest], (seed, repetition), keys.take(rest))
+            rank = _ranks(
+                labels[rest], (seed, repetition), keys.take(rest), take_keys(groups, rest)
+            )
             for at, shot in enumerate(points):
                 drawn = rest[rank < shot]
                 head: Head
@@ -166,10 +168,16 @@ def _most(labels: np.ndarray, keys: Keys) -> int:
     return max(len(rows) for rows in shuffled_classes(labels, 0, keys=keys))
 
 
-def _ranks(labels: np.ndarray, seed: Sequence[int], keys: Keys) -> np.ndarray:
-    """Return a random rank inside its class for each row, from 0; copies come after all others."""
+def _ranks(labels: np.ndarray, seed: Sequence[int], keys: Keys, groups: Keys | None) -> np.ndarray:
+    """Return a random rank inside its class for each row, from 0; copies come after all others.
+
+    One row of every group comes before a second of any.
+    """
     rank = np.full(len(labels), len(labels), dtype=np.int64)
+    of = None if groups is None else numbered(groups)[0]
     for rows in shuffled_classes(labels, seed, keys=keys):
+        if of is not None:
+            rows = from_all_groups(rows, of[rows])
         rank[rows] = np.arange(len(rows))
     return rank
 

@@ -15,10 +15,12 @@ from headstart.core.records import Score
 from headstart.core.row_keys import Keys
 from headstart.evaluation import accuracy_score, t_interval
 from headstart.evaluation.targets import as_labels, require_two_classes
+from headstart.evaluation.tasks import task_named
 from headstart.heads.contract import TrainingRows
 from headstart.heads.copies import keep_together
 from headstart.heads.features import as_features
 from headstart.heads.registry import head_kind
+from headstart.heads.thresholds import with_thresholds
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,57 @@ def nested_cross_validation(
         chosen=tuple(chosen),
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class NestedPredictions:
+    """What the whole procedure says of rows that it never saw, of labels or numbers.
+
+    Attributes:
+        predicted: memberships or values ``(n, k)``.
+        chosen: the hyper-parameters that each outer fold chose.
+        notes: what was decided on the user's behalf.
+    """
+
+    predicted: np.ndarray
+    chosen: tuple[Mapping[str, float | str], ...]
+    notes: tuple[str, ...]
+
+
+def nested_predictions(
+    rows: TrainingRows,
+    *,
+    head: str = "auto",
+    head_options: Mapping[str, Any] | None = None,
+    folds: int = 5,
+) -> NestedPredictions:
+    """Predict each fold by a head that chose everything, thresholds included, beside it.
+
+    Args:
+        rows: of several labels an item, or of numbers; their keys and groups say which are held
+            out together.
+        head, head_options: what is trained, and chooses, beside each fold.
+        folds: how many.
+
+    Raises:
+        ConfigError: the head or its options are invalid.
+        HeadError: if the input is invalid, or nothing can be held out.
+    """
+    kind, features, y = head_kind(head), as_features(rows.x), np.asarray(rows.y)
+    options = kind.settings(head_options or {})
+    targets = task_named(rows.task).encode(y, len(features), rows.n_classes)
+    together = keep_together(None, features, keys=rows.keys)
+    outer = make_folds(
+        targets.levels, folds, seed=rows.seed, keys=together.keys, groups=rows.groups
+    )
+    if outer is None:
+        raise HeadError("nothing can be held out", hint="label more items")
+    predicted, chosen = np.zeros(y.shape), []
+    with rows.reporter.task("nested cross-validation", outer.count, "folds") as progress:
+        for train, held in outer.splits():
+            inside = rows.take(train)
+            trained = with_thresholds(kind.fit(inside, options), inside)
+            predicted[held] = trained.head.predict(features[held])
+            chosen.append(dict(trained.chosen))
+            progress.advance()
+    return NestedPredictions(predicted, tuple(chosen), (*together.notes, *outer.notes))

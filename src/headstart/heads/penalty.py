@@ -163,8 +163,15 @@ def choose_linear(
     if path is not None:
         logits = path.held_out_decision(at)
         if rows.strata is not None:
-            few = rule == "prior"
-            temperature = fit_temperature(logits, rows.strata, rows.weight, few=few)
+            few, own = rule == "prior", logits[np.arange(len(logits)), rows.strata]
+            if np.isfinite(own).any():
+                temperature = fit_temperature(logits, rows.strata, rows.weight, few=few)
+            else:  # every class lies in one group, which is held out as a whole
+                temperature = 1.0
+                notes += (
+                    "no held-out item is of a class that was trained on beside it: the"
+                    " probabilities are not calibrated",
+                )
             head = head.with_temperature(temperature)
         of_logits = task_named(task).probabilities
         assert of_logits is not None

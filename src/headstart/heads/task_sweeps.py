@@ -26,7 +26,7 @@ from headstart.heads.contract import HeadKind, Trained, TrainingRows
 from headstart.heads.copies import keep_together
 from headstart.heads.features import as_rows
 from headstart.heads.registry import head_kind, head_kinds
-from headstart.heads.thresholds import with_thresholds
+from headstart.heads.thresholds import Rule, with_thresholds
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def sweep_task(
     seeds: Sequence[int] = (0,),
     keys: Keys | None = None,
     groups: Keys | None = None,
+    threshold: Rule = "auto",
     reporter: Reporter | None = None,
 ) -> TaskSweep:
     """Score every head on every view by cross-validation inside the training rows.
@@ -100,6 +101,7 @@ def sweep_task(
         folds: how many.
         seeds: one division into folds for each.
         keys, groups: which rows are held out together; see :mod:`headstart.core.division`.
+        threshold: where a probability of the winner becomes a prediction.
         reporter: receives progress.
 
     Raises:
@@ -136,7 +138,7 @@ def sweep_task(
                 progress.advance()
     tried.sort(key=lambda each: -np.nan_to_num(each[0].figures[0].score.value, nan=-np.inf))
     winner, kind, rows, settings = tried[0]
-    trained = with_thresholds(kind.fit(rows, settings), rows)
+    trained = with_thresholds(kind.fit(rows, settings), rows, threshold)
     return TaskSweep(
         tuple(candidate for candidate, *_ in tried),
         winner,

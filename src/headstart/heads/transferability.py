@@ -33,9 +33,31 @@ def log_evidence(x: object, y: object, n_classes: int) -> float:
     return float(np.mean([_evidence(u, s2, labels == label, n, d) for label in present]))
 
 
-def _evidence(u: FloatArray, s2: FloatArray, is_class: np.ndarray, n: int, d: int) -> float:
-    """Return the evidence an item of one class against all others, by MacKay's fixed point."""
-    target = is_class.astype(np.float64)
+def log_evidence_of_values(x: object, y: np.ndarray) -> float:
+    """Return LogME of features ``(n, d)`` and standardised targets: memberships or numbers.
+
+    Args:
+        x: features.
+        y: ``(n, k)``; columns that do not vary say nothing and are left out.
+
+    Returns:
+        The mean over columns; NaN where none varies.
+    """
+    features = as_features(x).astype(np.float64)
+    n, d = features.shape
+    u, s, _ = np.linalg.svd(features, full_matrices=False)
+    deviation = y.std(axis=0)
+    columns = ((y - y.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)).T[deviation > 0]
+    found = [_evidence(u, s**2, column, n, d) for column in columns]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _evidence(u: FloatArray, s2: FloatArray, values: np.ndarray, n: int, d: int) -> float:
+    """Return the evidence an item of one target, by MacKay's fixed point.
+
+    The target is a number, or whether an item is of a class.
+    """
+    target = values.astype(np.float64)
     projected2 = (u.T @ target) ** 2
     rest = max(float(target @ target) - float(projected2.sum()), 0.0)
     alpha, beta = 1.0, 1.0
@@ -97,4 +119,4 @@ def rank_correlation(a: list[float], b: list[float]) -> float | None:
     return float((first * second).sum() / scale) if scale > 0 else None
 
 
-__all__ = ["h_score", "log_evidence", "rank_correlation"]
+__all__ = ["h_score", "log_evidence", "log_evidence_of_values", "rank_correlation"]

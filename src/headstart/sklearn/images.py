@@ -58,7 +58,7 @@ def column_values(x: Any) -> Sequence[Any] | None:
     if columns is not None:
         if len(columns) != 1:
             return None
-        return _to_list(_column(x, _column_names(x)[0]))
+        return _to_list(_column(x, column_names_of(x)[0]))
     shape = getattr(x, "shape", None)
     if shape is not None and not hasattr(x, "detach"):
         if len(shape) == 2 and shape[1] == 1 and isinstance(x, np.ndarray):
@@ -67,18 +67,18 @@ def column_values(x: Any) -> Sequence[Any] | None:
     return x if isinstance(x, list | tuple) else None
 
 
-def named_column(x: Any, name: str) -> Sequence[Any]:
+def named_column(x: Any, name: str, option: str = "image_column") -> Sequence[Any]:
     """Return the entries of one column of a table.
 
     Raises:
         InputError: ``x`` is no table, or has no such column.
     """
-    names = _column_names(x)
+    names = column_names_of(x)
     if name not in names:
         raise InputError(
-            f"expected a table with the column '{name}' (image_column), found "
+            f"expected a table with the column '{name}' ({option}), found "
             + (f"the columns {', '.join(map(repr, names))}" if names else type(x).__name__),
-            hint="leave image_column out for anything but a table",
+            hint=f"leave {option} out for anything but a table",
         )
     return _to_list(_column(x, name))
 
@@ -277,7 +277,8 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _column_names(x: Any) -> list[Any]:
+def column_names_of(x: Any) -> list[Any]:
+    """Return the names of the columns of a table; none of anything else."""
     names = getattr(x, "column_names", None)  # pyarrow; its "columns" are the arrays
     return list(x.columns if names is None else names) if hasattr(x, "columns") else []
 

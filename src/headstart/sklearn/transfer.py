@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import nn
 from headstart.backbones import Backbone, Pooling
 from headstart.extraction import Precision
 from headstart.heads.thresholds import Rule
+from headstart.sklearn.beside import column_faults, encoded, fitted, items_of, joined_names
 from headstart.sklearn.extractor import FeatureExtractor, extractor_faults, image_tags
 from headstart.sklearn.faults import raise_faults
 from headstart.sklearn.heads import (
@@ -43,20 +44,33 @@ class _Transfer(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
     def _check(self, task: str) -> None:
         """Report the faults of all parameters together."""
         given = self.get_params(deep=False)
-        raise_faults(self, extractor_faults(given) + head_faults(given, task))
+        faults = column_faults(given["columns"])
+        raise_faults(self, extractor_faults(given) + head_faults(given, task) + faults)
 
     def _fit_on_rows(self, kind: Any, X: Any, y: Any, sample_weight: Any, groups: Any) -> None:
         given = self.get_params(deep=False)
-        extractor = FeatureExtractor(**{name: given[name] for name in _EXTRACTOR}).fit(X)
+        extractor = FeatureExtractor(**{name: given[name] for name in _EXTRACTOR})
+        names = joined_names(given["columns"])
+        extractor.fit(items_of(X, names, given["image_column"] or given["text_column"]))
         check_consistent_length(X, y)
-        rows = extractor.transform(X)
+        self.columns_ = fitted(X, names)
+        self.extractor_ = extractor
+        rows = self._rows(X)
         model = kind(**{name: given[name] for name in parameters_of(kind)})
         self.model_ = model.fit(rows, y, sample_weight=sample_weight, groups=groups)
-        self.extractor_ = extractor
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
             if hasattr(extractor, name):
                 setattr(self, name, getattr(extractor, name))
+
+    def _rows(self, X: Any) -> NDArray[Any]:
+        """Return the features of items, with the columns that join them behind."""
+        names = tuple(one.name for one in self.columns_)
+        given = self.extractor_
+        rows = given.transform(items_of(X, names, given.image_column or given.text_column))
+        if not self.columns_:
+            return np.asarray(rows)
+        return np.concatenate([rows, encoded(X, self.columns_)], axis=1).astype(rows.dtype)
 
     def _fitted(self) -> Any:
         check_is_fitted(self)
@@ -78,11 +92,14 @@ class TransferClassifier(ClassifierMixin, _Transfer):  # type: ignore[misc]
         backbone, layer, pooling, backbone_args, image_shape, value_range, image_column,
             text_column, cache, batch_size, precision, device, workers, verbose: as for
             :class:`FeatureExtractor`.
+        columns: of a table X that join the features, as ``"age,site"`` or a list: numbers are
+            standardised, categories one-hot.
         head, head_options, class_weight, random_state: as for :class:`HeadClassifier`.
 
     Attributes:
         classes_: ``(k,)``, sorted.
         extractor_: the :class:`FeatureExtractor`.
+        columns_: how the joined columns become numbers.
         model_, classifier_: the trained :class:`HeadClassifier`, with what it chose and why.
         n_features_in_, feature_names_in_: as for :class:`FeatureExtractor`.
     """
@@ -102,6 +119,7 @@ class TransferClassifier(ClassifierMixin, _Transfer):  # type: ignore[misc]
         value_range: tuple[float, float] | None = None,
         image_column: str | None = None,
         text_column: str | None = None,
+        columns: str | Sequence[str] | None = None,
         cache: str | os.PathLike[str] | Literal[False] | None = None,
         batch_size: int = 64,
         precision: Precision = "float32",
@@ -121,6 +139,7 @@ class TransferClassifier(ClassifierMixin, _Transfer):  # type: ignore[misc]
         self.value_range = value_range
         self.image_column = image_column
         self.text_column = text_column
+        self.columns = columns
         self.cache = cache
         self.batch_size = batch_size
         self.precision = precision
@@ -156,19 +175,19 @@ class TransferClassifier(ClassifierMixin, _Transfer):  # type: ignore[misc]
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return unnormalised log-probabilities; see :meth:`HeadClassifier.decision_function`."""
-        return np.asarray(self._fitted().decision_function(self.extractor_.transform(X)))
+        return np.asarray(self._fitted().decision_function(self._rows(X)))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each item, ``(n,)``."""
-        return np.asarray(self._fitted().predict(self.extractor_.transform(X)))
+        return np.asarray(self._fitted().predict(self._rows(X)))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return class probabilities ``(n, k)``, columns in the order of ``classes_``."""
-        return np.asarray(self._fitted().predict_proba(self.extractor_.transform(X)))
+        return np.asarray(self._fitted().predict_proba(self._rows(X)))
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the logarithms of :meth:`predict_proba`."""
-        return np.asarray(self._fitted().predict_log_proba(self.extractor_.transform(X)))
+        return np.asarray(self._fitted().predict_log_proba(self._rows(X)))
 
 
 class TransferMultiLabelClassifier(TransferClassifier):
@@ -178,11 +197,14 @@ class TransferMultiLabelClassifier(TransferClassifier):
         backbone, layer, pooling, backbone_args, image_shape, value_range, image_column,
             text_column, cache, batch_size, precision, device, workers, verbose: as for
             :class:`FeatureExtractor`.
+        columns: of a table X that join the features, as ``"age,site"`` or a list: numbers are
+            standardised, categories one-hot.
         head, head_options, threshold, random_state: as for :class:`HeadMultiLabelClassifier`.
 
     Attributes:
         classes_: ``(k,)``, the columns of y.
         extractor_: the :class:`FeatureExtractor`.
+        columns_: how the joined columns become numbers.
         model_: the trained :class:`HeadMultiLabelClassifier`, with what it chose and why.
         n_features_in_, feature_names_in_: as for :class:`FeatureExtractor`.
     """
@@ -202,6 +224,7 @@ class TransferMultiLabelClassifier(TransferClassifier):
         value_range: tuple[float, float] | None = None,
         image_column: str | None = None,
         text_column: str | None = None,
+        columns: str | Sequence[str] | None = None,
         cache: str | os.PathLike[str] | Literal[False] | None = None,
         batch_size: int = 64,
         precision: Precision = "float32",
@@ -221,6 +244,7 @@ class TransferMultiLabelClassifier(TransferClassifier):
         self.value_range = value_range
         self.image_column = image_column
         self.text_column = text_column
+        self.columns = columns
         self.cache = cache
         self.batch_size = batch_size
         self.precision = precision
@@ -263,10 +287,13 @@ class TransferRegressor(RegressorMixin, MultiOutputMixin, _Transfer):  # type: i
         backbone, layer, pooling, backbone_args, image_shape, value_range, image_column,
             text_column, cache, batch_size, precision, device, workers, verbose: as for
             :class:`FeatureExtractor`.
+        columns: of a table X that join the features, as ``"age,site"`` or a list: numbers are
+            standardised, categories one-hot.
         head, head_options, random_state: as for :class:`HeadRegressor`.
 
     Attributes:
         extractor_: the :class:`FeatureExtractor`.
+        columns_: how the joined columns become numbers.
         model_: the trained :class:`HeadRegressor`, with what it chose and why.
         n_features_in_, feature_names_in_: as for :class:`FeatureExtractor`.
     """
@@ -285,6 +312,7 @@ class TransferRegressor(RegressorMixin, MultiOutputMixin, _Transfer):  # type: i
         value_range: tuple[float, float] | None = None,
         image_column: str | None = None,
         text_column: str | None = None,
+        columns: str | Sequence[str] | None = None,
         cache: str | os.PathLike[str] | Literal[False] | None = None,
         batch_size: int = 64,
         precision: Precision = "float32",
@@ -303,6 +331,7 @@ class TransferRegressor(RegressorMixin, MultiOutputMixin, _Transfer):  # type: i
         self.value_range = value_range
         self.image_column = image_column
         self.text_column = text_column
+        self.columns = columns
         self.cache = cache
         self.batch_size = batch_size
         self.precision = precision
@@ -329,4 +358,4 @@ class TransferRegressor(RegressorMixin, MultiOutputMixin, _Transfer):  # type: i
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return the targets, ``(n,)`` or ``(n, t)`` as in ``fit``."""
-        return np.asarray(self._fitted().predict(self.extractor_.transform(X)))
+        return np.asarray(self._fitted().predict(self._rows(X)))

@@ -17,7 +17,14 @@ from headstart.extraction import TOLERANCE
 from headstart.study.input_findings import inputs_changed
 from headstart.study.inputs import InputCheck
 from headstart.study.keras_findings import inference_mode_and_frozen
-from headstart.study.results import Evidence, Finding, FrozenOutcome, Outcome, TunedOutcome
+from headstart.study.results import (
+    Evidence,
+    Finding,
+    FrozenOutcome,
+    Outcome,
+    TunedOutcome,
+    capital,
+)
 
 Rule = Callable[[Evidence], Iterator[Finding]]
 _LEVELS = {"warning": 0, "advice": 1, "note": 2}
@@ -279,7 +286,8 @@ def dropout_left_on(e: Evidence) -> Iterator[Finding]:
         if quiet is not None:
             gap = 100 * (outcome.accuracy.value - quiet.accuracy.value)
             text += (
-                f" Accuracy: {format_percent(outcome.accuracy.value)} ({outcome.name}) against"
+                f" {capital(e.figure)}: {format_percent(outcome.accuracy.value)}"
+                f" ({outcome.name}) against"
                 f" {format_percent(quiet.accuracy.value)} ({quiet.name}), {gap:+.1f} points."
             )
             break
@@ -379,7 +387,7 @@ def fine_tuning_gains(e: Evidence) -> Iterator[Finding]:
         yield Finding(
             "fine-tuning",
             "advice" if outcome.gains else "note",
-            f"{text}. {_best_epochs(outcome)}",
+            f"{text}. {_best_epochs(e, outcome)}",
             evidence={
                 "configuration": outcome.name,
                 "difference": gap.value,
@@ -389,13 +397,13 @@ def fine_tuning_gains(e: Evidence) -> Iterator[Finding]:
         )
 
 
-def _best_epochs(outcome: TunedOutcome) -> str:
+def _best_epochs(e: Evidence, outcome: TunedOutcome) -> str:
     """Say how well the held-out items were classified, and in which epoch."""
     best = sorted(int(run.chosen["best_epoch"]) for run in outcome.runs)
     epochs = outcome.tuning.epochs
     held = "" if outcome.held_out is None else f" {format_percent(outcome.held_out.value)},"
     when = f"epoch {best[0]}" if best[0] == best[-1] else f"epochs {best[0]} to {best[-1]}"
-    text = f"Best validation accuracy:{held} in {when} of {epochs}"
+    text = f"Best validation {e.figure}:{held} in {when} of {epochs}"
     # At the end of a run the best epoch may lie beyond it.
     short = 2 * sum(epoch == epochs for epoch in best) > len(best)
     return f"{text}; it may still rise with more epochs." if short else f"{text}."

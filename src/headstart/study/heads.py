@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from headstart.core.errors import ConfigError
 from headstart.core.records import Curve
 from headstart.core.row_keys import RowKeys
-from headstart.heads.registry import HeadKind, Trained, TrainingRows, head_fault, head_kind
+from headstart.heads.registry import HeadKind, Trained, TrainingRows, head_kind, head_kinds
+from headstart.heads.table import unknown
+from headstart.heads.thresholds import with_thresholds
 
 Ints = NDArray[np.int64]
 FloatRows = NDArray[np.float32]
@@ -33,8 +35,8 @@ class HeadSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        fault = head_fault(self.kind)
-        faults = [fault] if fault else self.head.faults(self.options)
+        known = any(self.kind in (kind.name, *kind.aliases) for kind in head_kinds())
+        faults = self.head.faults(self.options) if known else [unknown(self.kind, None)]
         if faults:
             raise ConfigError(tuple(faults))
 
@@ -83,20 +85,22 @@ class HeadRows:
 
     Attributes:
         train: ``(m, d) float32``; with ``recompute``, the rows of all passes below each other.
-        labels: ``(m,) int64``.
+        labels: ``(m,) int64``, or memberships or numbers ``(m, k)``.
         items: ``(m,) int64``, which item a row belongs to, by its content and its group; rows of
             one item, copies, and items of one group stay in one fold.
         held_out: ``(m,) bool``, rows of the items that configurations are chosen by.
         validation: ``(v, d) float32``, those items, as the head would meet them in use.
         test: ``(t, d) float32``.
+        task: what the labels mean.
     """
 
     train: FloatRows
-    labels: Ints
+    labels: NDArray[Any]
     items: Ints
     held_out: NDArray[np.bool_]
     validation: FloatRows
     test: FloatRows
+    task: str = "classification"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +108,15 @@ class Fitted:
     """What one training of one repetition gave.
 
     Attributes:
-        validation, test: ``(v,)`` and ``(t,) int64``, predicted classes of those items.
+        validation, test: ``(v,)`` and ``(t,) int64``, predicted classes of those items; memberships
+            or numbers ``(v, k)`` and ``(t, k)``.
         chosen: what was chosen in training.
         curves: loss and accuracy by epoch; empty where nothing was trained in epochs.
         seconds: wall time of the training; differs from run to run.
     """
 
-    validation: Ints
-    test: Ints
+    validation: NDArray[Any]
+    test: NDArray[Any]
     chosen: dict[str, float]
     curves: tuple[Curve, ...] = ()
     seconds: float = 0.0
@@ -132,28 +137,32 @@ def fit_head(spec: HeadSpec, rows: HeadRows, n_classes: int, seed: int) -> Fitte
     """
     begun = time.perf_counter()
     kind, none_held_out = spec.head, not rows.held_out.any()
+    shared: dict[str, Any] = {"task": rows.task, "seed": seed}
     names = tuple(str(item) for item in rows.items.tolist())
     keys = RowKeys(names, names)
     if kind.stops_early:
         own = {"validation": 0.0} if none_held_out else {}
         validation = None if none_held_out else rows.held_out
         training = TrainingRows(
-            rows.train, rows.labels, n_classes, keys=keys, validation=validation, seed=seed
+            rows.train, rows.labels, n_classes, keys=keys, validation=validation, **shared
         )
-        trained = kind.fit(training, kind.settings(spec.options, **{**kind.coarse, **own}))
+        options = kind.settings(spec.options, **{**kind.coarse, **own})
+        trained = with_thresholds(kind.fit(training, options), training)
         tested, curves = trained.head, trained.curves
     else:
         fit, options = ~rows.held_out, kind.settings(spec.options, **kind.coarse)
         kept = keys.take(np.flatnonzero(fit))
-        training = TrainingRows(rows.train[fit], rows.labels[fit], n_classes, keys=kept, seed=seed)
-        trained = kind.fit(training, options)
+        training = TrainingRows(rows.train[fit], rows.labels[fit], n_classes, keys=kept, **shared)
+        trained = with_thresholds(kind.fit(training, options), training)
         tested, curves = trained.head, ()
         if not none_held_out:
-            everything = TrainingRows(rows.train, rows.labels, n_classes, keys=keys, seed=seed)
-            tested = kind.fit(everything, kind.with_chosen(options, trained.chosen)).head
+            everything = TrainingRows(rows.train, rows.labels, n_classes, keys=keys, **shared)
+            final = kind.fit(everything, kind.with_chosen(options, trained.chosen)).head
+            tested = final.with_thresholds(trained.head.thresholds)
     held = len(rows.validation)
+    none = np.empty((0, *rows.labels.shape[1:]), rows.labels.dtype)
     return Fitted(
-        validation=trained.head.predict(rows.validation) if held else np.empty(0, np.int64),
+        validation=trained.head.predict(rows.validation) if held else none,
         test=tested.predict(rows.test),
         chosen=_chosen(trained),
         curves=curves,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from headstart.core.wording import format_percent
-from headstart.study.results import Evidence, Finding
+from headstart.study.results import Evidence, Finding, capital
 
 
 def inputs_changed(e: Evidence) -> Iterator[Finding]:
@@ -22,7 +22,8 @@ def inputs_changed(e: Evidence) -> Iterator[Finding]:
         yield Finding(
             "inputs changed",
             "warning" if gap.significant and gap.value < 0 else "note",
-            f"With {outcome.name}, {means}. Accuracy: {format_percent(outcome.accuracy.value)}"
+            f"With {outcome.name}, {means}."
+            f" {capital(e.figure)}: {format_percent(outcome.accuracy.value)}"
             f" against {format_percent(reference.accuracy.value)} ({reference.name}),"
             f" {100 * gap.value:+.1f} points{noise}.",
             evidence={outcome.name: outcome.accuracy.value, reference.name: gap.value},

@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from headstart.core.progress import Reporter
 from headstart.core.records import Curve, to_plain
 from headstart.evaluation import Difference, holm, repeated_difference, repeated_mean
+from headstart.evaluation.item_scores import item_scores, of_groups
 from headstart.evaluation.repetitions import Correct
 from headstart.study.heads import Fitted, HeadSpec, fit_head
 from headstart.study.measurements import Behaviour, Spread, spread_of
@@ -144,22 +147,27 @@ def judge(
     frozen = {keys[case.name] for case in cases if case.tuning is None}
     on_test = {key: _correct(one, data, "test") for key, one in series.items()}
     on_held = {key: _correct(one, data, "validation") for key, one in series.items()}
+    counted = {key: _by_group(correct, data, "test") for key, correct in on_test.items()}
+    chosen_by = {key: _by_group(correct, data, "validation") for key, correct in on_held.items()}
+    share = data.task != "regression"
     ratio = data.n_test / data.n_train if data.redrawn else None
     held_ratio = data.n_held_out / max(data.n_train - data.n_held_out, 1)
-    gaps = _differences(on_test, keys[reference], ratio)
+    gaps = _differences(counted, keys[reference], ratio, share)
     held_gaps: Mapping[Key, Difference] = {}
     if data.n_held_out:
         # Fine-tuning is no candidate, and its own correction must not blunt the choice.
-        candidates = {key: correct for key, correct in on_held.items() if key in frozen}
-        held_gaps = _differences(candidates, keys[reference], held_ratio)
+        candidates = {key: correct for key, correct in chosen_by.items() if key in frozen}
+        held_gaps = _differences(candidates, keys[reference], held_ratio, share)
     outcomes: list[Outcome] = []
     for case in cases:
         key = keys[case.name]
-        held = repeated_mean(on_held[key], test_train_ratio=held_ratio) if data.n_held_out else None
+        held = None
+        if data.n_held_out:
+            held = repeated_mean(chosen_by[key], test_train_ratio=held_ratio, share=share)
         shared: dict[str, Any] = {
             "case": case,
             "runs": _records(series[key], on_test[key], on_held[key], data),
-            "accuracy": repeated_mean(on_test[key], test_train_ratio=ratio),
+            "accuracy": repeated_mean(counted[key], test_train_ratio=ratio, share=share),
             "held_out": held,
             "difference": None if case.name == reference else gaps.get(key, _EQUAL),
             "held_out_difference": None if case.name == reference else held_gaps.get(key),
@@ -201,18 +209,32 @@ _EQUAL = Difference(0.0, None, 1.0, 1.0)
 
 
 def _correct(one: Series, data: StudyData, part: str) -> list[Correct]:
-    """Return which items of a part were classified correctly, one array for each repetition."""
+    """Return how far items of a part are right, one array for each repetition."""
     predicted = [fitted.test if part == "test" else fitted.validation for fitted in one.fitted]
     pairs = zip(predicted, data.repetitions, strict=True)
-    return [found == data.labels(repetition, part) for found, repetition in pairs]
+    return [
+        item_scores(data.task, data.labels(repetition, part), found) for found, repetition in pairs
+    ]
+
+
+def _by_group(correct: Sequence[Correct], data: StudyData, part: str) -> list[Correct]:
+    """Return what intervals count: items, or one value a group where items belong to groups.
+
+    Where all repetitions test the same items, the groups of all of them have one order.
+    """
+    found: list[Correct] = []
+    for one, repetition in zip(correct, data.repetitions, strict=True):
+        groups = data.groups(repetition, part)
+        found.append(one if groups is None else of_groups(one.astype(np.float64), groups))
+    return found
 
 
 def _differences(
-    correct: Mapping[Key, Sequence[Correct]], reference: Key, ratio: float | None
+    correct: Mapping[Key, Sequence[Correct]], reference: Key, ratio: float | None, share: bool
 ) -> dict[Key, Difference]:
     """Compare with the reference, and correct for the number of distinct comparisons."""
     found = {
-        key: repeated_difference(one, correct[reference], test_train_ratio=ratio)
+        key: repeated_difference(one, correct[reference], test_train_ratio=ratio, share=share)
         for key, one in correct.items()
         if key != reference
     }
@@ -231,7 +253,7 @@ def _records(
             repetition=repetition.number,
             seeds=repetition.seeds,
             accuracy=float(right.mean()),
-            right=int(right.sum()),
+            right=int(right.sum()) if right.dtype == bool else None,
             n_test=len(right),
             held_out=float(held.mean()) if len(held) else None,
             chosen=fitted.chosen,

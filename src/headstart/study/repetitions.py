@@ -122,10 +122,20 @@ class StudyData:
         chosen = repetition.train if part == "train" else repetition.train[repetition.held_out]
         return self.train, chosen
 
-    def labels(self, repetition: Repetition, part: str) -> Ints:
-        """Return the classes of the items of a part."""
+    @property
+    def task(self) -> str:
+        """What the labels mean."""
+        return self.train.task
+
+    def labels(self, repetition: Repetition, part: str) -> NDArray[Any]:
+        """Return the classes of the items of a part ``(n,)``, or their targets ``(n, k)``."""
         split, positions = self.items(repetition, part)
-        return split.labels[positions]
+        return np.asarray(split.y[positions])
+
+    def groups(self, repetition: Repetition, part: str) -> NDArray[np.str_] | None:
+        """Return what the items of a part belong to; None where nothing says so."""
+        split, positions = self.items(repetition, part)
+        return None if split.groups is None else split.groups[positions]
 
     def batches(
         self, split: Split, positions: Ints, inputs: Inputs, size: int, device: torch.device
@@ -177,7 +187,7 @@ def divide(
         DataError: fewer than two classes, or no test item.
         ConfigError: repetitions cannot draw another test split.
     """
-    if len(np.unique(dataset.train.labels)) < 2:
+    if dataset.train.targets is None and len(np.unique(dataset.train.labels)) < 2:
         raise DataError(
             "the training split holds one class only",
             hint="a comparison by accuracy needs items of two classes or more",
@@ -199,7 +209,12 @@ def divide(
         groups = None
         if train.groups is not None and test.groups is not None:
             groups = np.r_[train.groups, test.groups]
-        train = test = dataclasses.replace(train, rows=rows, labels=labels, groups=groups)
+        targets = None
+        if train.targets is not None and test.targets is not None:
+            targets = np.concatenate([train.targets, test.targets])
+        train = test = dataclasses.replace(
+            train, rows=rows, labels=labels, groups=groups, targets=targets
+        )
     repetitions = tuple(
         _repetition(train, own, number, seed, drawn=redrawn and number > 0)
         for number in range(config.repeats)

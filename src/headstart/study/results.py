@@ -14,6 +14,7 @@ from headstart.core.records import CacheUse, Curve, Score, to_plain
 from headstart.core.wording import format_number, format_percent
 from headstart.data import Split
 from headstart.evaluation import Difference
+from headstart.evaluation.item_scores import ITEM_FIGURES, item_scores
 from headstart.freezing import LayerDrift
 from headstart.study.functions import Facts
 from headstart.study.heads import HeadSpec
@@ -33,8 +34,8 @@ class RunRecord:
     Attributes:
         repetition: from 0.
         seeds: all of its seeds.
-        accuracy: on the test items, a fraction.
-        right, n_test: the counts behind it.
+        accuracy: on the test items, a fraction; of several labels the F1 of items, of numbers R².
+        right, n_test: the counts behind it; of labels and numbers no item is right or wrong.
         held_out: accuracy on the held-out training items; None if there are none. Where they
             choose the epoch (a head by mini-batches, fine-tuning), the best of all epochs.
         chosen: hyper-parameters chosen in training.
@@ -44,7 +45,7 @@ class RunRecord:
     repetition: int
     seeds: Seeds
     accuracy: float
-    right: int
+    right: int | None
     n_test: int
     held_out: float | None
     chosen: Mapping[str, float]
@@ -187,6 +188,7 @@ class Evidence:
         given: what the network receives, where no running statistics show whether that is right.
         suggested: the configuration that was added because the inputs looked wrong.
         terms: the words of the framework that the network was written in.
+        task: what the labels mean.
     """
 
     data: str
@@ -208,6 +210,12 @@ class Evidence:
     proofs: tuple[Proof, ...]
     suggested: str | None
     terms: Terms = PYTORCH
+    task: str = "classification"
+
+    @property
+    def figure(self) -> str:
+        """What configurations are compared by: accuracy, F1 of items, or R²; in per cent."""
+        return ITEM_FIGURES[self.task]
 
     def way(self, outcome: Outcome) -> str:
         """Return what one writes for an outcome in the network's own framework, if it differs."""
@@ -245,12 +253,22 @@ class Tested:
     Attributes:
         split: where the items are.
         positions: ``(t,) int64`` in the split, for each repetition.
-        predicted: by configuration ``(t,) int64`` classes, for each repetition.
+        predicted: by configuration ``(t,) int64`` classes, for each repetition; memberships or
+            numbers ``(t, k)``.
     """
 
     split: Split
     positions: tuple[NDArray[np.int64], ...]
-    predicted: Mapping[str, tuple[NDArray[np.int64], ...]]
+    predicted: Mapping[str, tuple[NDArray[Any], ...]]
+
+    def worst(self, name: str) -> dict[int, list[float]]:
+        """Return how far items are right by a configuration, by their position, least first."""
+        found: dict[int, list[float]] = {}
+        for positions, predicted in zip(self.positions, self.predicted[name], strict=True):
+            scores = item_scores(self.split.task, self.split.y[positions], predicted)
+            for position, score in zip(positions.tolist(), scores.tolist(), strict=True):
+                found.setdefault(position, []).append(float(score))
+        return dict(sorted(found.items(), key=lambda entry: sum(entry[1]) / len(entry[1])))
 
     def wrong(self, name: str) -> dict[int, list[int]]:
         """Return what a configuration took items for that it got wrong, by their position."""
@@ -348,6 +366,7 @@ class Comparison(Shown):
                 "n_validation": e.n_validation,
                 "test_split": "redrawn in every repetition" if e.redrawn else "its own",
                 "class_order": {"found": e.class_order[0], "by_chance": e.class_order[1]},
+                **({} if e.task == "classification" else {"task": e.task, "figure": e.figure}),
             },
             "backbone": e.backbone,
             "settings": to_plain(dict(self.settings)),
@@ -381,6 +400,11 @@ class Comparison(Shown):
             "cache": to_plain(self.cache),
             "resumed": self.resumed,
         }
+
+
+def capital(figure: str) -> str:
+    """Return the name of a figure as it begins a sentence."""
+    return f"{figure[0].upper()}{figure[1:]}"
 
 
 def _outcome(e: Evidence, outcome: Outcome) -> dict[str, Any]:

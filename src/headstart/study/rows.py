@@ -154,7 +154,7 @@ def rows_of(rows: PassRows, bench: Bench, case: Case, repetition: Repetition) ->
         repetition: which one.
     """
     validation = repetition.held_out
-    labels = bench.data.labels(repetition, "train")
+    labels, task = bench.data.labels(repetition, "train"), bench.data.task
     held = np.zeros(len(labels), dtype=bool)
     held[validation] = True
     split, positions = bench.data.items(repetition, "train")
@@ -165,21 +165,22 @@ def rows_of(rows: PassRows, bench: Bench, case: Case, repetition: Repetition) ->
     if passes[0].kind == "rows":
         splits = rows.cached[passes[0], case.cut]
         train, test = splits[0][repetition.train], splits[-1][repetition.test]
-        return HeadRows(train, labels, items, held, train[validation], test)
+        return HeadRows(train, labels, items, held, train[validation], test, task)
     if passes[0].kind == "recompute":
         blocks = _kept_rows(passes[0], case.cut, bench)
         rounds, _, width = blocks["train"].shape
         return HeadRows(
             blocks["train"].reshape(-1, width),
-            np.tile(labels, rounds),
+            np.tile(labels, (rounds, *[1] * (labels.ndim - 1))),
             np.tile(items, rounds),
             np.tile(held, rounds),
             blocks["validation"],
             blocks["test"],
+            task,
         )
     blocks = {one.part: _kept_rows(one, case.cut, bench)["rows"] for one in passes}
     judged = blocks.get("validation", blocks["train"][validation])
-    return HeadRows(blocks["train"], labels, items, held, judged, blocks["test"])
+    return HeadRows(blocks["train"], labels, items, held, judged, blocks["test"], task)
 
 
 def rows_key(bench: Bench, case: Case, repetition: Repetition) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.settings import check, option
-from headstart.heads.registry import describe_heads, head_fault, head_kind
+from headstart.heads.registry import describe_heads, head_kind, head_kinds
+from headstart.heads.table import unknown
 
 if TYPE_CHECKING:
     from headstart.study.configurations import Configuration
@@ -74,8 +75,9 @@ class CompareConfig:
 
     def faults(self) -> list[str]:
         """Return what is wrong with the head."""
-        fault = head_fault(self.head)
-        return [fault] if fault else head_kind(self.head).faults(self.head_options)
+        if not any(self.head in (kind.name, *kind.aliases) for kind in head_kinds()):
+            return [unknown(self.head, None)]
+        return head_kind(self.head).faults(self.head_options)
 
     @property
     def head_in_epochs(self) -> bool:

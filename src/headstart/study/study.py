@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from headstart.data import Dataset
 from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
 from headstart.extraction.engines import AUTO, EAGER
+from headstart.heads.registry import head_fault
 from headstart.study import network
 from headstart.study.configurations import REFERENCE, Configuration, resolve, with_reference
 from headstart.study.findings import find_causes
@@ -89,7 +91,8 @@ def run_study(
     cache, clock = cache or FeatureCache(), Clock()
     log = _Log(reporter or SilentReporter())
     _check(extraction, seed)
-    chosen = with_reference(resolve(config.configs), config.reference)
+    chosen, config = _for_task(resolve(config.configs), config, dataset.task, log)
+    chosen = with_reference(chosen, config.reference)
     backbone = _on_device(backbone, extraction)
     _check_inputs(chosen, backbone)
     tunings = plan_tunings(chosen, backbone, len(dataset.classes), tuner, config.epochs)
@@ -142,7 +145,10 @@ def run_study(
         n_test=data.n_test,
         n_validation=data.n_held_out,
         redrawn=data.redrawn,
-        class_order=class_order(readable.test.labels),
+        class_order=class_order(readable.test.labels)
+        if readable.test.targets is None
+        else (0.0, 0.0),
+        task=dataset.task,
         backbone=backbone.name,
         unit=backbone.inputs.unit,
         reference=reference,
@@ -175,6 +181,34 @@ def run_study(
         finish(comparison)
     bench.kept.clear()
     return comparison
+
+
+def _for_task(
+    chosen: Sequence[Configuration], config: CompareConfig, task: str, log: _Log
+) -> tuple[list[Configuration], CompareConfig]:
+    """Return the configurations and settings that have a meaning for a task.
+
+    Raises:
+        ConfigError: what was asked for by name has none; all of it together.
+    """
+    faults = []
+    if task == "regression" and config.head == CompareConfig.head:
+        config = dataclasses.replace(config, head="ridge")
+        log.note("head: ridge, since logistic regression is for classes and labels")
+    fault = head_fault(config.head, task)
+    if fault is not None:
+        faults.append(fault)
+    own = [c.name for c in chosen if c.head and (said := head_fault(c.head.kind, task)) and said]
+    faults += [f"the head of '{name}' cannot be trained for {task}" for name in own]
+    ordered = [c for c in chosen if c.order == "class"] if task != "classification" else []
+    if ordered and config.configs is not None:
+        faults += [f"'{c.name}' has no meaning for {task}: items have no class" for c in ordered]
+    elif ordered:
+        names = ", ".join(c.name for c in ordered)
+        log.note(f"{names} is left out: items of {task} have no class to be ordered by")
+    if faults:
+        raise ConfigError(tuple(faults))
+    return [c for c in chosen if c not in ordered], config
 
 
 def _check(extraction: Extraction, seed: int) -> None:

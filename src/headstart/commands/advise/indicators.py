@@ -13,6 +13,7 @@ from headstart.core.wording import count as counted
 from headstart.finetuning.gradients import RelativeGradient
 from headstart.freezing import LayerDrift
 from headstart.heads import LabelBudget
+from headstart.heads.task_checks import ItemBudget
 
 Leaning = Literal["unfreeze", "stay frozen", "either"]
 
@@ -47,8 +48,9 @@ class Advice(Shown):
         verdict: one sentence.
         leaning: of the trial, which outweighs the others: it is what unfreezing does here.
         indicators: in the order of their weight.
-        probe: accuracy of the frozen backbone's probe on the items that measured the trial.
-        trial: accuracy after the trial, on the same items.
+        figure: that the trial is judged by: accuracy, F1 of items, or R².
+        probe: of the frozen backbone's probe, on the items that measured the trial.
+        trial: after the trial, on the same items.
         difference: trial less probe, paired, with its interval.
         gradients: relative gradient norm of every block, from the input to the output.
         drift: of every layer with running statistics; empty where there is none.
@@ -60,6 +62,7 @@ class Advice(Shown):
     verdict: str
     leaning: Leaning
     indicators: tuple[Indicator, ...]
+    figure: str
     probe: Score
     trial: Score
     difference: Score
@@ -77,14 +80,20 @@ class Advice(Shown):
         return Card("Advice", self.verdict, facts, (grid,))
 
 
-def trial_indicator(difference: Score, epochs: int) -> Indicator:
+def trial_indicator(difference: Score, epochs: int, figure: str = "accuracy") -> Indicator:
     """Read the trial: the interval decides."""
     interval = difference.interval
-    assert interval is not None
+    if interval is None:
+        return Indicator(
+            "trial of the last block", "one group alone", "no other to tell the two by", "either"
+        )
+    items = counted(interval.items or interval.n, "held-out item")
+    if interval.method == "groups":
+        items += f" in {counted(interval.n, 'group')}"
+    of = "" if figure == "accuracy" else f" of {figure}"
     value = (
-        f"{100 * difference.value:+.1f} points ({100 * interval.low:+.1f} to"
-        f" {100 * interval.high:+.1f}) on {counted(interval.n, 'held-out item')} after"
-        f" {counted(epochs, 'epoch')}"
+        f"{100 * difference.value:+.1f} points{of} ({100 * interval.low:+.1f} to"
+        f" {100 * interval.high:+.1f}) on {items} after {counted(epochs, 'epoch')}"
     )
     if interval.low > 0:
         return Indicator(
@@ -105,17 +114,25 @@ def trial_indicator(difference: Score, epochs: int) -> Indicator:
     )
 
 
-def curve_indicator(curve: LabelBudget) -> Indicator:
+def curve_indicator(curve: LabelBudget | ItemBudget) -> Indicator:
     """Read the learning curve: labels or features, which is the limit?"""
     name = "learning curve of the probe"
-    if curve.gain is None:
+    gain = curve.doubled if isinstance(curve, ItemBudget) else curve.gain
+    if gain is None:
         return Indicator(name, "fewer than three points", "too few labels to see a trend", "either")
     last = curve.scores[-1]
-    value = (
-        f"{100 * last.value:.1f} % with {curve.shots[-1]} labels a class;"
-        f" {100 * curve.gain.value:+.1f} points expected of twice as many"
-    )
-    if curve.gain.value > _SMALL_GAIN:
+    if isinstance(curve, ItemBudget):
+        value = (
+            f"{curve.figure} {100 * last.value:.1f} % with"
+            f" {counted(curve.items[-1], 'training item')};"
+            f" the last doubling brought {100 * gain.value:+.1f} points"
+        )
+    else:
+        value = (
+            f"{100 * last.value:.1f} % with {curve.shots[-1]} labels a class;"
+            f" {100 * gain.value:+.1f} points expected of twice as many"
+        )
+    if gain.value > _SMALL_GAIN:
         return Indicator(
             name,
             value,

@@ -28,19 +28,35 @@ from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.core.division import stratified_split
 from headstart.core.errors import DataError, FreezeError
-from headstart.core.row_keys import content_order
+from headstart.core.row_keys import Keys, content_order
 from headstart.core.wording import count, verb
 from headstart.data import Split, unreadable
 from headstart.data.reading import settle_bad_items
-from headstart.evaluation import accuracy_score, paired_accuracy_difference
+from headstart.evaluation.item_scores import (
+    ITEM_FIGURES,
+    item_scores,
+    mean_item_score,
+    paired_item_difference,
+)
 from headstart.finetuning import Classifier, Recipe, Stage
 from headstart.finetuning.feeds import Feeds, InputBatches, ItemFeed
 from headstart.finetuning.gradients import RelativeGradient, relative_gradients
 from headstart.finetuning.loop import train
+from headstart.finetuning.objective import Objective
 from headstart.finetuning.planner import make_plan
 from headstart.finetuning.targets import resolve
 from headstart.freezing import LayerDrift, drift
-from headstart.heads import LabelBudget, LinearHead, choose_linear, keep_together, learning_curve
+from headstart.heads import (
+    LabelBudget,
+    LinearHead,
+    TrainingRows,
+    choose_linear,
+    keep_together,
+    learning_curve,
+)
+from headstart.heads.registry import automatic_heads, head_kind
+from headstart.heads.task_checks import ItemBudget, item_curve
+from headstart.heads.thresholds import with_thresholds
 from headstart.modules.kinds import is_running_norm
 
 _DRIFT_ITEMS = 256
@@ -82,10 +98,11 @@ def advise(
     shifts = measured.drift()
     gradients = measured.gradients(probe)
     before, after = measured.trial(probe)
-    truth = measured.held_out.labels
-    difference = paired_accuracy_difference(truth, after, before)
+    held, task = measured.held_out, dataset.task
+    first, second = (item_scores(task, held.y, said) for said in (before, after))
+    difference = paired_item_difference(second, first, groups=held.groups)
     indicators = (
-        trial_indicator(difference, config.epochs),
+        trial_indicator(difference, config.epochs, ITEM_FIGURES[task]),
         curve_indicator(curve),
         drift_indicator(shifts),
         gradient_indicator(gradients),
@@ -94,10 +111,11 @@ def advise(
     commands = _commands(call, recipes(leaning, indicators))
     return Advice(
         verdict=verdict(leaning, difference, indicators),
+        figure=ITEM_FIGURES[task],
         leaning=leaning,
         indicators=indicators,
-        probe=accuracy_score(truth, before),
-        trial=accuracy_score(truth, after),
+        probe=mean_item_score(first, task, groups=held.groups),
+        trial=mean_item_score(second, task, groups=held.groups),
         difference=difference,
         gradients=gradients,
         drift=shifts,
@@ -139,12 +157,11 @@ class _Measurements:
         whole = whole.take(content_order(whole.ids, whole.labels))
         self.backbone, self.whole, self.config, self.run = backbone, whole, config, session.run
         self.cache, self.reporter = session.cache, session.reporter
-        self.n_classes = len(whole.classes)
+        self.n_classes, self.plain = len(whole.classes), whole.targets is None
         bad = unreadable(whole, backbone.inputs, workers=self.run.workers, reporter=self.reporter)
         settle_bad_items(bad, "raise", self.reporter)
-        together = keep_together(
-            whole.labels, self.features(whole), keys=whole.ids, names=whole.classes
-        )
+        own = whole.labels if self.plain else None
+        together = keep_together(own, self.features(whole), keys=whole.ids, names=whole.classes)
         for note in together.notes:
             self.reporter.note(note)
         self.keys, seed = together.keys, self.run.seed
@@ -156,12 +173,16 @@ class _Measurements:
         self.train_keys = keys.take(fit)
         self.train, self.validation = inner.take(fit), inner.take(choose)
         self.held_out = whole.take(measured)
-        if not len(choose) or not len(measured) or len(np.unique(self.train.labels)) < 2:
+        one = self.plain and len(np.unique(self.train.labels)) < 2
+        if not len(choose) or not len(measured) or one:
             raise DataError(
                 f"{count(len(whole), 'training item')} {verb(len(whole))} too few to hold some"
                 f" out for the advice",
-                hint="at least a dozen items of every class are needed",
+                hint="at least a dozen items of every class are needed"
+                if self.plain
+                else "at least two dozen are needed",
             )
+        self.objective = Objective.of(self.train)
 
     def features(self, split: Split) -> NDArray[np.float32]:
         """Return the features of a split, from the cache."""
@@ -170,8 +191,24 @@ class _Measurements:
         )
         return found.rows
 
-    def learning_curve(self) -> LabelBudget:
-        """Measure how the probe's accuracy grows with labels."""
+    def rows(self, split: Split, keys: Keys) -> TrainingRows:
+        """Return a split as training rows."""
+        return TrainingRows(
+            self.features(split),
+            split.y,
+            self.n_classes,
+            task=split.task,
+            keys=keys,
+            groups=split.groups,
+            names=split.classes,
+            seed=self.run.seed,
+        )
+
+    def learning_curve(self) -> LabelBudget | ItemBudget:
+        """Measure how the probe's figure grows with labels."""
+        if not self.plain:
+            rows, often = self.rows(self.whole, self.keys), self.config.repetitions
+            return item_curve(rows, repetitions=often, reporter=self.reporter)
         return learning_curve(
             self.features(self.whole),
             self.whole.labels,
@@ -185,6 +222,14 @@ class _Measurements:
 
     def probe(self) -> LinearHead:
         """Fit the probe."""
+        if not self.plain:
+            kind, rows = (
+                head_kind(automatic_heads(self.train.task)[0]),
+                self.rows(self.train, self.train_keys),
+            )
+            made = with_thresholds(kind.fit(rows, kind.settings({}, **kind.coarse)), rows).head
+            assert isinstance(made, LinearHead)
+            return made
         chosen = choose_linear(
             self.features(self.train),
             self.train.labels,
@@ -216,22 +261,22 @@ class _Measurements:
 
     def gradients(self, head: LinearHead) -> tuple[RelativeGradient, ...]:
         """Measure relative gradients behind the probe, on items it has not seen."""
-        network = Classifier(self.backbone, self.n_classes)
+        network = Classifier(self.backbone, self.n_classes, objective=self.objective)
         network.load_head(head)
         order = _sample(len(self.held_out), _GRADIENT_ITEMS, self.run.seed)
-        labels = torch.from_numpy(self.held_out.labels).to(self.backbone.device)
-        return relative_gradients(network, self.feed(self.held_out), labels, order)
+        targets = self.objective.targets(self.held_out, self.backbone.device)
+        return relative_gradients(network, self.feed(self.held_out), targets, order)
 
     def feed(self, split: Split) -> ItemFeed:
         """Return the items of a split."""
         device = self.backbone.device
         return ItemFeed(split, self.backbone.inputs, device, workers=self.run.workers)
 
-    def trial(self, head: LinearHead) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def trial(self, head: LinearHead) -> tuple[NDArray[Any], NDArray[Any]]:
         """Train head and last block for a few epochs; return predictions before and after."""
         before = head.predict(self.features(self.held_out))
         copied = dataclasses.replace(self.backbone, module=copy.deepcopy(self.backbone.module))
-        network = Classifier(copied, self.n_classes, seed=self.run.seed)
+        network = Classifier(copied, self.n_classes, seed=self.run.seed, objective=self.objective)
         network.load_head(head)
         stage = Stage("trial", ("last:1",), epochs=self.config.epochs, lr=self.config.lr)
         recipe = Recipe("trial", (stage,), "probe")
@@ -246,16 +291,17 @@ class _Measurements:
             seed=self.run.seed,
         )
         train(make_plan(recipe, resolve(network, recipe), feeds), feeds)
-        return before, self._predict(network)
+        return before, self._predict(network, head)
 
-    def _predict(self, network: Classifier) -> NDArray[np.int64]:
-        found = np.empty(len(self.held_out), dtype=np.int64)
+    def _predict(self, network: Classifier, probe: LinearHead) -> NDArray[Any]:
+        """Predict the held-out items; labels at the thresholds that the probe has, too."""
         network.eval()
+        found = np.empty((len(self.held_out), self.n_classes))
         order = np.arange(len(self.held_out))
         with torch.no_grad():
             for index, inputs in self.feed(self.held_out).batches(order, 64, 0):
-                found[index] = inputs.call(network).argmax(1).cpu().numpy()
-        return found
+                found[index] = inputs.call(network).double().cpu().numpy()
+        return self.objective.predicted(found, probe.thresholds)
 
 
 def _sample(n: int, most: int, seed: int) -> NDArray[np.int64]:

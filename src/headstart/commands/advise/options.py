@@ -32,6 +32,7 @@ ADVISE = Signature(
     without={
         "out": "nothing is written",
         "write": "nothing is written",
+        "columns": "the trial trains the network, which knows items alone",
         "precision": "it measures in float32",
         "storage": "it measures in float32",
         "engine": "the network is also trained",

@@ -46,7 +46,11 @@ class AuditConfig:
         check(self)
 
 
-AUDIT = Signature("audit", AuditConfig())
+AUDIT = Signature(
+    "audit",
+    AuditConfig(),
+    without={"columns": "it checks the network and its items, to which columns add nothing"},
+)
 
 
 __all__ = ["AUDIT", "AuditConfig"]

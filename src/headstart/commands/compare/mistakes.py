@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from headstart.commands.prediction_table import write_table
-from headstart.core.wording import any_of, count
+from headstart.commands.task_report import joined
+from headstart.core.wording import any_of, count, format_number
 from headstart.data import Inputs
 from headstart.report.page import Block, Example, Gallery
 from headstart.study import Comparison
@@ -19,7 +24,7 @@ def write_predictions(comparison: Comparison, folder: Path) -> None:
     Every configuration has a column ``prediction of NAME``.
     """
     tested, classes = comparison.tested, comparison.evidence.classes
-    split = tested.split
+    split, task = tested.split, comparison.evidence.task
     columns: dict[str, list[object]] = {
         name: [] for name in ("item", "split", "repetition", "truth")
     }
@@ -27,11 +32,58 @@ def write_predictions(comparison: Comparison, folder: Path) -> None:
         columns["item"] += [split.origins[i] for i in positions]
         columns["split"] += ["test"] * len(positions)
         columns["repetition"] += [repetition] * len(positions)
-        columns["truth"] += [classes[split.labels[i]] for i in positions]
+        columns["truth"] += _worded(task, classes, split.y[positions])
     for name, predicted in tested.predicted.items():
-        columns[f"prediction of {name}"] = [classes[i] for found in predicted for i in found]
+        columns[f"prediction of {name}"] = [
+            text for found in predicted for text in _worded(task, classes, found)
+        ]
     for ending in ("parquet", "csv"):
         write_table(columns, folder / f"predictions.{ending}")
+
+
+def _worded(task: str, classes: Sequence[str], values: NDArray[Any]) -> list[object]:
+    """Return classes, the labels of each item in one text, or numbers."""
+    if task == "classification":
+        return [classes[int(i)] for i in values]
+    if task == "multi-label":
+        return list(joined(classes, values))
+    if values.shape[1] == 1:
+        return list(values[:, 0].tolist())
+    return ["|".join(f"{value:.6g}" for value in row) for row in values.tolist()]
+
+
+def _task_mistakes(comparison: Comparison, inputs: Inputs | None, name: str) -> tuple[Block, ...]:
+    """Return the items that are predicted worst, of several labels or of numbers."""
+    evidence, tested = comparison.evidence, comparison.tested
+    split, examples = tested.split, []
+    for position, scores in list(tested.worst(name).items())[:MISTAKES]:
+        if min(scores) >= 1.0:
+            break
+        said = [
+            _worded(evidence.task, evidence.classes, predicted[positions == position])[0]
+            for positions, predicted in zip(tested.positions, tested.predicted[name], strict=True)
+            if (positions == position).any()
+        ]
+        truth = _worded(evidence.task, evidence.classes, split.y[[position]])[0]
+        facts = (
+            ("true", _shown(truth)),
+            ("predicted", any_of(list(dict.fromkeys(map(_shown, said)))[:3])),
+            (evidence.figure, f"{100 * sum(scores) / len(scores):.0f} %"),
+        )
+        excerpt = None if inputs is None else inputs.excerpt(split.content(position))
+        examples.append(Example(split.origins[position], facts, excerpt))
+    text = (
+        f"What {name} predicted worst. The files predictions.csv and predictions.parquet beside"
+        " this page hold the prediction of every configuration for every test item in every"
+        " repetition."
+    )
+    if not examples:
+        return (text,)
+    return text, Gallery(tuple(examples), "The worst first. Some may be wrong: look at them.")
+
+
+def _shown(value: object) -> str:
+    return format_number(value) if isinstance(value, float) else str(value) or "none"
 
 
 def find_mistakes(comparison: Comparison, inputs: Inputs | None) -> tuple[Block, ...]:
@@ -43,6 +95,8 @@ def find_mistakes(comparison: Comparison, inputs: Inputs | None) -> tuple[Block,
     """
     evidence, tested = comparison.evidence, comparison.tested
     name = comparison.recommendation.configuration or evidence.reference
+    if evidence.task != "classification":
+        return _task_mistakes(comparison, inputs, name)
     wrong = tested.wrong(name)
     total = sum(map(len, wrong.values()))
     tries = sum(map(len, tested.positions))

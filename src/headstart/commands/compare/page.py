@@ -34,7 +34,7 @@ from headstart.report.page import (
 from headstart.report.text import flatten
 from headstart.study.measurements import REPEATS
 from headstart.study.repetitions import Seeds
-from headstart.study.results import Comparison, Finding
+from headstart.study.results import Comparison, Finding, capital
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +66,7 @@ def comparison_page(
     commands = commands or Commands()
     sections = (
         Section("Recommendation", tuple(_advice(comparison, commands.next))),
-        Section("Accuracy", tuple(_accuracy(comparison))),
+        Section(capital(comparison.evidence.figure), tuple(_accuracy(comparison))),
         Section("Training", tuple(_training(comparison))),
         Section("Causes", tuple(_causes(comparison))),
         Section("Cost", tuple(_cost(comparison))),
@@ -103,7 +103,7 @@ def _headlines(comparison: Comparison) -> tuple[Headline, ...]:
         if name is None
         else Headline("Recommended", shorten(name), "chosen on held-out training items"),
         Headline(
-            "Its test accuracy" if name else "The reference's test accuracy",
+            f"Its test {e.figure}" if name else f"The reference's test {e.figure}",
             format_percent(shown.accuracy.value),
             f"95 % interval {tables.interval_text(shown.accuracy.interval) or NOT_DEFINED}",
         ),
@@ -165,7 +165,12 @@ def _accuracy(comparison: Comparison) -> list[Block]:
             f"Each light dot is a repetition, each diamond a mean. {basis} The dashed line goes"
             f" through {e.reference}.",
         ),
-        Table(tables.ACCURACY, tuple(row[:width] for row in rows), "All configurations", "lrrrr"),
+        Table(
+            tables.accuracy_header(comparison),
+            tuple(row[:width] for row in rows),
+            "All configurations",
+            "lrrrr",
+        ),
         "Differences are paired, from the reference; p-values are corrected after Holm for all"
         " distinct comparisons.",
         Table(
@@ -199,7 +204,9 @@ def _training(comparison: Comparison) -> list[Block]:
     blocks: list[Block] = [Table(tables.TRAINING, rows, caption, "lrrrr")]
     for outcome in trained:
         curves = mean_curves([run.curves for run in outcome.runs])
-        text = f"{outcome.name}: loss and accuracy by epoch."
+        text = f"{outcome.name}: loss and figure by epoch."
+        if comparison.evidence.task == "classification":
+            text = f"{outcome.name}: loss and accuracy by epoch."
         if len(outcome.runs) > 1:
             text += " Lines are means over the repetitions, bands range from lowest to highest."
         ends = "; ".join(f"{curve.name} ends at {curve.y[-1]:.3g}" for curve in curves)
@@ -308,7 +315,7 @@ def _runs(comparison: Comparison) -> Table:
             outcome.name,
             run.repetition,
             format_percent(run.accuracy, digits=2),
-            f"{run.right:,} of {run.n_test:,}",
+            NOT_DEFINED if run.right is None else f"{run.right:,} of {run.n_test:,}",
             NOT_DEFINED if run.held_out is None else format_percent(run.held_out, digits=2),
             ", ".join(f"{key} {value:g}" for key, value in run.chosen.items()),
             _seeds(run.seeds),
@@ -316,7 +323,8 @@ def _runs(comparison: Comparison) -> Table:
         for outcome in comparison.outcomes
         for run in outcome.runs
     )
-    header = ("configuration", "repetition", "accuracy", "right", "held out", "chosen", "seeds")
+    figure = comparison.evidence.figure
+    header = ("configuration", "repetition", figure, "right", "held out", "chosen", "seeds")
     return Table(
         header, rows, f"All {count(len(rows), 'run')} with their seeds", "lrrrrll", folded=True
     )
@@ -364,6 +372,7 @@ def _accuracy_figure(comparison: Comparison) -> Figure:
         [[run.accuracy for run in outcome.runs] for outcome in outcomes],
         [outcome.accuracy.interval for outcome in outcomes],
         reference=names.index(comparison.evidence.reference),
+        x_label=f"{comparison.evidence.figure} on the test items, %",
     )
 
 
@@ -386,6 +395,7 @@ def _cost_figure(comparison: Comparison) -> Figure:
         [outcome.accuracy.value for outcome in frozen],
         [outcome.accuracy.interval for outcome in frozen],
         [comparison.seconds_range.get(outcome.name) for outcome in frozen],
+        y_label=comparison.evidence.figure,
     )
 
 

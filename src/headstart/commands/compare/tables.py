@@ -37,7 +37,12 @@ def comparison_rows(comparison: Comparison) -> tuple[Row, tuple[Row, ...]]:
         (*_accuracy(comparison, outcome), *_behaviour(comparison, outcome))
         for outcome in comparison.outcomes
     )
-    return (*ACCURACY, *BEHAVIOUR), rows
+    return (*accuracy_header(comparison), *BEHAVIOUR), rows
+
+
+def accuracy_header(comparison: Comparison) -> Row:
+    """Return the titles of the figures that configurations are compared by."""
+    return (ACCURACY[0], comparison.evidence.figure, *ACCURACY[2:])
 
 
 def framework_rows(comparison: Comparison) -> tuple[Row, ...]:

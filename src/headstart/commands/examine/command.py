@@ -47,16 +47,14 @@ def examine(
 
 
 def _print(found: Examination, most: int) -> None:
-    from headstart.commands.examine.examination import format_gain
-    from headstart.report import format_score
+    from headstart.commands.examine.examination import curve_rows, gain_line
 
-    console, budget = stdout(), found.budget
-    points = zip(budget.shots, budget.scores, strict=True)
-    rows = [(f"{shots:,}", format_score(point)) for shots, point in points]
-    titles = ("labels per class", "accuracy, held out of the training split")
+    console, what = stdout(), found.doubted
+    (first, second), rows = curve_rows(found.budget)
+    titles = (first, f"{second}, held out of the training split")
     console.print(plain_table(titles, rows, right=titles[:1]))
-    if budget.gain is not None:
-        console.print(f"twice the labels would bring about {format_gain(budget.gain)}")
+    if line := gain_line(found.budget):
+        console.print(line)
     copies, doubts = found.near_copies, found.doubts
     console.print(
         f"\n{len(copies):,} of {count(found.n_test, 'test item')}"
@@ -66,13 +64,13 @@ def _print(found: Examination, most: int) -> None:
         pairs = [(each.test, each.train, f"{each.similarity:.3f}") for each in copies[:most]]
         console.print(plain_table(("test item", "training item", "cosine"), pairs))
     console.print(
-        f"\n{len(doubts):,} of {count(found.n_train, 'training label')}"
+        f"\n{len(doubts):,} of {count(found.n_train, f'training {what}')}"
+        if found.task == "classification"
+        else f"\n{count(len(doubts), what)} of {count(found.n_train, 'training item')}"
         f" {verb(len(doubts), 'looks', 'look')} doubtful"
     )
     if doubts:
-        marked = [
-            (each.item, each.label, each.suggested, f"{each.probability:.0%}")
-            for each in doubts[:most]
-        ]
-        console.print(plain_table(("item", "label", "looks like", "probability"), marked))
+        marked = [(each.item, each.label, each.suggested, each.sure) for each in doubts[:most]]
+        sure = "error" if what == "value" else "probability"
+        console.print(plain_table(("item", what, "looks like", sure), marked))
     print_lines(console, (f"\nreport: {found.folder}/report.html", *found.commands.lines()))

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headstart.commands.examine.examination import Examination, format_gain
+from headstart.commands.examine.examination import (
+    Doubt,
+    Examination,
+    curve_rows,
+    format_gain,
+    gain_line,
+)
 from headstart.commands.run_page import command_blocks
 from headstart.core.records import Excerpt
 from headstart.core.wording import count as counted
 from headstart.core.wording import format_percent, verb
 from headstart.heads import LabelBudget
+from headstart.heads.task_checks import FAR, ItemBudget
 from headstart.report.page import (
     Block,
     Callout,
@@ -40,18 +47,17 @@ def examine_page(
         doubts: glimpses of the first items with a doubtful label.
         configuration: every setting.
     """
-    gain = found.budget.gain
     headlines = [
         Headline(
             "Near copies", f"{len(found.near_copies):,}", f"of {counted(found.n_test, 'test item')}"
         ),
         Headline(
-            "Doubtful labels",
+            f"Doubtful {found.doubted}s",
             f"{len(found.doubts):,}",
             f"of {counted(found.n_train, 'training item')}",
         ),
     ]
-    if gain is not None:
+    if isinstance(found.budget, LabelBudget) and (gain := found.budget.gain) is not None:
         points = f"{100 * gain.value:+.1f}"
         detail = format_gain(gain).split(" ", 1)[1]
         headlines.insert(0, Headline("Twice the labels would bring", points, detail))
@@ -71,27 +77,54 @@ def examine_page(
             Section(
                 "Do the splits leak?", tuple(_leaks(found, copies, configuration["threshold"]))
             ),
-            Section("Which labels look wrong?", tuple(_doubts(found, doubts))),
+            Section(f"Which {found.doubted}s look wrong?", tuple(_doubts(found, doubts))),
             Section("To repeat this", repeat),
         ),
     )
 
 
 def _verdict(found: Examination) -> str:
-    copies, doubts, gain = len(found.near_copies), len(found.doubts), found.budget.gain
+    copies, doubts = len(found.near_copies), len(found.doubts)
+    told = f"{doubts:,} of {counted(found.n_train, 'training label')}"
+    if found.task != "classification":
+        told = f"{counted(doubts, found.doubted)} of {counted(found.n_train, 'training item')}"
     text = (
         f"{copies:,} of {counted(found.n_test, 'test item')} nearly"
-        f" {verb(copies, 'equals', 'equal')} a training item, and {doubts:,} of"
-        f" {counted(found.n_train, 'training label')} {verb(doubts, 'looks', 'look')} doubtful."
+        f" {verb(copies, 'equals', 'equal')} a training item, and {told}"
+        f" {verb(doubts, 'looks', 'look')} doubtful."
     )
-    if gain is None:
-        return text
-    return f"{text} Twice the labels would bring about {format_gain(gain)}."
+    line = gain_line(found.budget)
+    return f"{text} {line[0].upper()}{line[1:]}." if line else text
 
 
-def _budget(budget: LabelBudget) -> list[Block]:
+def _item_budget(budget: ItemBudget) -> list[Block]:
     from headstart.report.figures import learning_curve_figure
 
+    titles, rows = curve_rows(budget)
+    figure = learning_curve_figure(
+        budget.items,
+        [[float(value) for value in row] for row in budget.values],
+        [score.interval for score in budget.scores],
+        x_label="training items",
+        y_label=budget.figure,
+    )
+    alt = "; ".join(f"training items {items}: {text}" for items, text in rows)
+    repetitions = counted(budget.values.shape[1], "repetition")
+    caption = f"{budget.figure} on held-out training items, {repetitions}."
+    line = gain_line(budget)
+    return [
+        Picture(figure, alt, caption),
+        Table(titles, tuple(rows), "All points", "rl", folded=True),
+        *([f"{line[0].upper()}{line[1:]}."] if line else []),
+        *(Callout(note) for note in budget.notes),
+    ]
+
+
+def _budget(budget: LabelBudget | ItemBudget) -> list[Block]:
+    from headstart.report.figures import learning_curve_figure
+
+    if isinstance(budget, ItemBudget):
+        return _item_budget(budget)
     beyond = budget.extrapolated
     figure = learning_curve_figure(
         budget.shots,
@@ -143,17 +176,45 @@ def _leaks(found: Examination, excerpts: Sequence[Excerpt], threshold: float) ->
     ]
 
 
+def _sure(doubt: Doubt) -> str:
+    known = doubt.probability == doubt.probability
+    return f"{100 * doubt.probability:.1f} %" if known else doubt.sure
+
+
+def _doubted(found: Examination) -> str:
+    """Say how the doubts were found."""
+    count, of = len(found.doubts), counted(found.n_train, "training item")
+    if found.task == "regression":
+        return (
+            f"{counted(count, 'value')} of {of} {verb(count, 'lies', 'lie')} {FAR:g} robust"
+            " deviations or more from what a head that did not see the item says of it."
+        )
+    if found.task == "multi-label":
+        return (
+            f"{counted(count, 'label')} of {of} {verb(count)} confidently predicted to be there, or"
+            " not to be there, against what is given, by a head that did not see the item"
+            " (confident learning, Northcutt et al. 2021, label by label)."
+        )
+    return (
+        f"{count:,} of {of} {verb(count)} confidently predicted as another class by a head that"
+        " did not see them (confident learning, Northcutt et al. 2021)."
+    )
+
+
 def _doubts(found: Examination, excerpts: Sequence[Excerpt]) -> list[Block]:
     count = len(found.doubts)
+    if not count and found.doubted == "value":
+        return [f"No value lies {FAR:g} robust deviations or more from its held-out prediction."]
     if not count:
         return ["No held-out prediction confidently disagrees with its label."]
+    sure = "error" if found.doubted == "value" else "probability"
     examples = tuple(
         Example(
             doubt.item,
             (
-                ("label", doubt.label),
+                (found.doubted, doubt.label),
                 ("looks like", doubt.suggested),
-                ("probability", f"{100 * doubt.probability:.1f} %"),
+                (sure, _sure(doubt)),
             ),
             excerpt,
         )
@@ -161,11 +222,9 @@ def _doubts(found: Examination, excerpts: Sequence[Excerpt]) -> list[Block]:
     )
     shown = "" if len(examples) == count else f" The {len(examples):,} most doubtful are shown."
     return [
-        f"{count:,} of {counted(found.n_train, 'training item')} {verb(count)} confidently"
-        " predicted as another class by a head that did not see them (confident learning,"
-        " Northcutt et al. 2021). Some are hard items with the right label: look before you change"
-        " one.",
-        Gallery(examples, f"Doubtful labels.{shown}"),
+        f"{_doubted(found)} Some are hard items with the right {found.doubted}: look before you"
+        " change one.",
+        Gallery(examples, f"Doubtful {found.doubted}s.{shown}"),
         "The files predictions.csv and predictions.parquet beside this page hold the held-out"
         " prediction for every training item.",
     ]

@@ -68,6 +68,7 @@ EXPORT = Signature(
         "train": "nothing is trained",
         "test_fraction": "nothing is set aside",
         "label_column": "labels are not read",
+        "columns": "they are those of the run",
         "task": "it is that of the run",
         "group_column": "nothing is divided",
         "group_pattern": "nothing is divided",

@@ -56,6 +56,8 @@ _NOTHING = {
     "out": "there is no run folder",
     "write": "there is no run folder",
     "label_column": "labels are not read",
+    "task": "labels are not read",
+    "columns": "rows of the network alone are stored",
     "group_column": "nothing is divided",
     "group_pattern": "nothing is divided",
     "train": "the items of all splits are extracted",

@@ -197,7 +197,7 @@ def _divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split,
         seed: decides which items; equal items stay together.
     """
     whole = _by_content(dataset.train)
-    if len(np.unique(whole.labels)) < 2:
+    if whole.targets is None and len(np.unique(whole.labels)) < 2:
         raise DataError(
             "the training split holds fewer than two classes",
             hint="a classifier needs items of two classes or more",
@@ -231,7 +231,8 @@ class _NearCopies:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
         """Return which of the readable items train and which choose, and notes about copies."""
         split = self.whole.take(readable)
-        together = keep_together(split.labels, rows, keys=split.ids, names=split.classes)
+        own = split.labels if split.targets is None else None
+        together = keep_together(own, rows, keys=split.ids, names=split.classes)
         return *_held_out(split, self.fraction, seed, together.keys), together.notes
 
 

@@ -25,29 +25,35 @@ from headstart.commands.finetune.start import fit_probe, score_probe, surgical_b
 from headstart.commands.invocation import Call
 from headstart.commands.loggers import require_loggers
 from headstart.commands.prediction_table import Probabilities
+from headstart.commands.references import references
 from headstart.commands.run_folder import Run, backbone_fingerprint, split_fingerprint
 from headstart.commands.run_place import CHECKPOINT, RUN, holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
+from headstart.commands.scoring import AnyEvaluation, evaluated, outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
 from headstart.core.errors import ConfigError
 from headstart.core.files import write_json
 from headstart.core.fingerprints import canonical_json, sha256
 from headstart.core.progress import SilentReporter
-from headstart.core.records import Baseline, Evaluation, to_plain
+from headstart.core.records import Baseline, Reference, to_plain
 from headstart.core.wording import count as counted
-from headstart.evaluation import evaluate as score
+from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.finetuning import Classifier, Recipe, recipe_to_plain
 from headstart.finetuning.checkpoint import Checkpoint
 from headstart.finetuning.devices import ALONE, Devices, refusals
 from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.launch import check_devices, launch
 from headstart.finetuning.loop import train
+from headstart.finetuning.objective import Objective
 from headstart.finetuning.outcome import Trained
 from headstart.finetuning.plan import Plan
 from headstart.finetuning.planner import Prepared, make_plan
 from headstart.finetuning.targets import Target, resolve
 from headstart.heads import LinearHead
+from headstart.heads.contract import Trained as TrainedHead
+from headstart.heads.contract import TrainingRows
+from headstart.heads.thresholds import with_thresholds
 from headstart.modules.digests import compare_digests, digests, named_tensors
 
 
@@ -193,8 +199,11 @@ class _Job:
         # The main process is first, so that the others find the digests of the data.
         with self.session.clock("load"), devices.main_first():
             self.call, self.backbone, self.dataset = open_call(self.session, call)
+        faults = self.config.faults_for(self.dataset.task)
+        if faults:
+            raise ConfigError(tuple(faults))
         self.session.say(*self.backbone.notes, f"preprocessing: {self.backbone.inputs}")
-        self.baselines: list[Baseline] = []
+        self.baselines: list[Baseline | Reference] = []
 
     # Preparing
 
@@ -204,6 +213,7 @@ class _Job:
         self.before = digests(self.backbone.module)
         self.items = Items(self.session, self.backbone, self.dataset, self.recipe, self.config)
         self.items.check(self.devices)
+        self.network.objective = Objective.of(self.items.train, self.config.class_weight)
         with self.session.clock("start"):
             surgical = self.devices.once(self._start)
             self.devices.share(self.network)
@@ -300,12 +310,17 @@ class _Job:
             "validation": split_fingerprint(self.items.validation),
             "backbone": self._fingerprint(),
             "seed": self.run.seed,
-            "probe": self.config.probe if self.recipe.start == "probe" else None,
+            "probe": self.config.probe_for(self.dataset.task)
+            if self.recipe.start == "probe"
+            else None,
             "stored": [self.config.stored, self.config.stored_dtype],
             "batch_size": self.run.batch_size,
             "device": str(self.backbone.device.type),
             "surgical": surgical,
         }
+        objective = self.network.objective
+        if objective.weights is not None or objective.task != CLASSIFICATION.name:
+            values["objective"] = objective.plain()
         return sha256(canonical_json(values, compact=False))
 
     # Training
@@ -326,9 +341,8 @@ class _Job:
                     log=loggers.epochs,
                 )
             self.session.notes += trained.notes
-            self.session.say(_best_note(trained))
-            present = np.bincount(self.items.train.labels, minlength=len(self.dataset.classes)) > 0
-            head = self.network.linear_head(present)
+            self.session.say(_best_note(trained, self.network.objective))
+            head = self.devices.once(self._head)
             with self.session.clock("evaluate"):
                 evaluation, baselines, probabilities = self.devices.once(lambda: self._test(head))
             loggers.test(evaluation)
@@ -354,6 +368,7 @@ class _Job:
             "recipe": recipe_to_plain(self.recipe),
             "seed": self.run.seed,
             "devices": self.devices.size,
+            "figure": self.network.objective.figure,
         }
         return open_epoch_loggers(
             self.config.loggers,
@@ -364,30 +379,49 @@ class _Job:
             reporter=self.session.reporter,
         )
 
-    def _test(self, head: LinearHead) -> tuple[Evaluation, tuple[Baseline, ...], Probabilities]:
+    def _head(self) -> LinearHead:
+        """Return what was trained as a head, its thresholds found on the validation items."""
+        train, validation, k = self.items.train, self.items.validation, len(self.dataset.classes)
+        present = np.ones(k, dtype=bool)
+        if train.targets is None:
+            present = np.bincount(train.labels, minlength=k) > 0
+        head, rule = self.network.linear_head(present), self.config.threshold
+        if (
+            train.task == "regression"
+            or rule == "half"
+            or (train.targets is None and rule == "auto")
+        ):
+            return head
+        judged = train if rule == "balanced" else validation
+        known = None if rule == "balanced" else head.predict_proba(self.items.features(validation))
+        rows = TrainingRows(np.empty((len(judged), 0)), judged.y, k, task=judged.task)
+        made = with_thresholds(TrainedHead(head, held_out_probabilities=known), rows, rule)
+        self.session.say(*made.notes)
+        assert isinstance(made.head, LinearHead)
+        return made.head
+
+    def _test(
+        self, head: LinearHead
+    ) -> tuple[AnyEvaluation, tuple[Baseline | Reference, ...], Probabilities]:
         """Evaluate the head on the test split, and the figures to beat."""
-        train, test = self.items.train, self.items.test
-        probabilities = head.likelihoods(self.items.features(test))
-        evaluation = score(test.labels, probabilities, self.dataset.classes, groups=test.groups)
-        found = list(self.baselines)
-        if self.config.baselines:
+        train, test, inputs = self.items.train, self.items.test, self.backbone.inputs
+        outputs = outputs_of(head, self.items.features(test))
+        evaluation, found = evaluated(head, test, outputs), list(self.baselines)
+        more: dict[str, Any] = {"seed": self.run.seed, "reporter": self.session.reporter}
+        if self.config.baselines and train.targets is not None:
+            found += references(train, test, inputs, **more)
+        elif self.config.baselines:
             found.append(majority_baseline(train.labels, test))
-            plain = plain_baseline(
-                train,
-                test,
-                self.backbone.inputs,
-                seed=self.run.seed,
-                reporter=self.session.reporter,
-            )
+            plain = plain_baseline(train, test, inputs, **more)
             found += [plain] if plain is not None else []
-        return evaluation, tuple(found), probabilities
+        return evaluation, tuple(found), outputs
 
     def _record(
         self,
         trained: Trained,
         head: LinearHead,
-        evaluation: Evaluation,
-        baselines: tuple[Baseline, ...],
+        evaluation: AnyEvaluation,
+        baselines: tuple[Baseline | Reference, ...],
         folder: Path | None,
     ) -> Run:
         made = new_run(
@@ -402,6 +436,7 @@ class _Job:
             configuration={
                 "head": "fine-tuned",
                 "data": self.dataset.name,
+                "task": self.dataset.task,
                 "recipe": recipe_to_plain(self.recipe),
             },
             fingerprints={
@@ -417,9 +452,9 @@ class _Job:
         training = {
             "recipe": self.recipe.name,
             "n_validation": len(self.items.validation),
-            "best": to_plain(trained.best),
+            "best": trained.best.plain(),
             "stages": to_plain(trained.stages),
-            "epochs": to_plain(trained.records),
+            "epochs": [record.plain() for record in trained.records],
         }
         cache = self.items.use + self.feeds.use
         return dataclasses.replace(
@@ -438,9 +473,9 @@ class _Job:
         return {name: named[name].detach().cpu().clone() for name in changed}
 
 
-def _best_note(trained: Trained) -> str:
+def _best_note(trained: Trained, objective: Objective) -> str:
     best = trained.best
-    figure = f"validation accuracy {100 * best.validation_accuracy:.1f} %"
+    figure = f"validation {objective.figure} {objective.worded(best.validation_score)}"
     if best.stage < 0:
         return f"no epoch was better than the start ({figure}): the start is kept"
     return f"the weights of stage '{best.name}', epoch {best.epoch}, are kept ({figure})"

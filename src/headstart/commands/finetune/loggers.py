@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from headstart.commands.loggers import Loggers, open_loggers
 from headstart.commands.scoring import tested_figures
 from headstart.core.progress import Reporter
-from headstart.core.records import Evaluation, to_plain
-from headstart.finetuning.outcome import EpochRecord
+from headstart.core.records import to_plain
+from headstart.finetuning.outcome import FIELDS, EpochRecord
 from headstart.finetuning.plan import Plan
 
 if TYPE_CHECKING:
     from lightning.fabric.loggers.logger import Logger
+
+    from headstart.commands.scoring import AnyEvaluation
 
 
 class EpochLoggers(Loggers):
@@ -39,7 +41,7 @@ class EpochLoggers(Loggers):
 
         self._each(log)
 
-    def test(self, evaluation: Evaluation) -> None:
+    def test(self, evaluation: AnyEvaluation) -> None:
         """Log the scores on the test split, at the last step."""
         self.figures(tested_figures(evaluation), self._step)
 
@@ -72,16 +74,17 @@ def open_epoch_loggers(
 
 def _figures(record: EpochRecord) -> dict[str, float]:
     """Return what is logged of an epoch; the start has no training figures."""
-    named = {
+    named = FIELDS[record.figure]
+    figures = {
         "train/loss": record.train_loss,
-        "train/accuracy": record.train_accuracy,
+        f"train/{named}": record.train_score,
         "validation/loss": record.validation_loss,
-        "validation/accuracy": record.validation_accuracy,
+        f"validation/{named}": record.validation_score,
         "rate": record.rate,
         "seconds": record.seconds,
         "stage": float(record.stage),
     }
-    return {name: value for name, value in named.items() if value is not None}
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _planned_figures(plan: Plan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from headstart.commands.loggers import LogOptions
-from headstart.commands.settings import RUNNING, Signature
+from headstart.commands.settings import RUNNING, Signature, threshold_faults
 from headstart.core.settings import check, like, option
 from headstart.finetuning.presets import PRESETS
 from headstart.heads.registry import describe_heads, head_fault, head_kind, head_kinds
@@ -47,8 +47,13 @@ class FinetuneConfig:
         stored_dtype: of stored rows. ``float32`` gives the same curves as ordinary training;
             ``float16`` and ``bfloat16`` halve the disk space at a measured error.
         probe: kind of head that a recipe with ``start = "probe"`` begins from; one that ends in
-            a linear layer, which training continues with.
+            a linear layer, which training continues with. None: ``linear`` for classes and labels,
+            ``ridge`` for numbers.
         folds: folds of the cross-validation that chooses the penalty of a probe.
+        class_weight: ``balanced`` weighs every class alike in the loss, however many items it has;
+            of several labels, items with a label and items without it.
+        threshold: where a probability becomes a prediction, found on the items that chose the best
+            epoch; see :func:`headstart.heads.thresholds.with_thresholds`.
         baselines: whether to compute figures to beat.
         devices: how many devices share every batch: GPUs, or processes on the CPU. The curves are
             those of one device, up to rounding and random numbers (dropout, mixing, noise).
@@ -79,9 +84,10 @@ class FinetuneConfig:
         panel=_RECIPE,
         record=False,
     )
-    probe: str = option(
-        "linear",
+    probe: str | None = option(
+        None,
         lambda: "Head that a recipe with a probe starts from. " + describe_heads(linear=True),
+        shown="linear; ridge for numbers",
         check=_probe_wrong,
         panel=_RECIPE,
     )
@@ -101,6 +107,14 @@ class FinetuneConfig:
         1, "GPUs that share every batch, or processes on the CPU.", at_least=1, panel=RUNNING
     )
     loggers: tuple[str, ...] = like(LogOptions, "loggers")
+    class_weight: Literal["balanced"] | None = option(
+        None, "balanced: every class weighs alike in the loss, however many items it has."
+    )
+    threshold: Literal["auto", "half", "balanced", "f1"] = option(
+        "auto",
+        "Where a label is predicted. auto: highest F1 on validation items (several labels);"
+        " balanced: rare classes and labels count as much as frequent ones; half: 0.5.",
+    )
     baselines: bool = option(True, "The figures to beat, on the same test items.")
 
     def __post_init__(self) -> None:
@@ -118,6 +132,22 @@ class FinetuneConfig:
             epochs=self.epochs, lr=self.lr, batch_size=self.train_batch, views=self.views
         )
 
+    def faults_for(self, task: str) -> list[str]:
+        """Return what has no meaning for a task, one sentence each."""
+        found = threshold_faults(self.threshold, task)
+        if self.class_weight is not None and task == "regression":
+            found.append("class_weight has no meaning for regression: no item is of one class")
+        fault = None if self.probe is None else head_fault(self.probe, task)
+        if fault is not None:
+            found.append(f"probe: {fault}")
+        if task == "regression" and any(s.label_smoothing for s in self.load_recipe().stages):
+            found.append("label_smoothing of the recipe has no meaning for regression")
+        return found
+
+    def probe_for(self, task: str) -> str:
+        """Return the kind of head that a recipe with a probe starts from."""
+        return self.probe or ("ridge" if task == "regression" else "linear")
+
     def with_recipe(self) -> FinetuneConfig:
         """Return the same settings with the recipe loaded."""
         return dataclasses.replace(
@@ -128,7 +158,11 @@ class FinetuneConfig:
 FINETUNE = Signature(
     "finetune",
     FinetuneConfig(),
-    without={"precision": "a recipe has a precision in each of its stages"},
+    without={
+        "precision": "a recipe has a precision in each of its stages",
+        "columns": "the network is trained through, and knows items alone; fit and sweep join"
+        " columns to the features of a frozen backbone",
+    },
     hidden=("storage", "engine"),
     weighs=False,
 )

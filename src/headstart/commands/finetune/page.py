@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from headstart.commands.finetune.plan_table import (
     HEADER,
@@ -15,10 +16,18 @@ from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run_folder import Run
 from headstart.commands.run_page import fit_page
 from headstart.commands.run_report import find_mistakes
-from headstart.core.records import Baseline, Evaluation, to_plain
-from headstart.core.wording import count, format_percent, format_seconds, singular
+from headstart.commands.task_page import task_page
+from headstart.commands.task_report import scored_items
+from headstart.core.records import Baseline, Evaluation, Reference, to_plain
+from headstart.core.wording import (
+    count,
+    format_number,
+    format_percent,
+    format_seconds,
+    singular,
+)
 from headstart.data import Split
-from headstart.finetuning.outcome import Trained
+from headstart.finetuning.outcome import ACCURACY, Trained
 from headstart.finetuning.plan import Plan
 from headstart.report import Code, Page, Section, Table, Text
 
@@ -39,25 +48,35 @@ def finetune_page(
         test: the test split that was evaluated.
         probabilities: ``(n_test, n_classes)``, what the network said of it.
     """
-    assert isinstance(run.evaluation, Evaluation)
-    page = fit_page(
-        run.evaluation,
-        title=f"{run.configuration['data']}: {run.backbone.name} fine-tuned by {plan.recipe}",
-        subtitle=f"{run.n_train:,} training, {plan.n_validation:,} validation and"
+    told: dict[str, Any] = {
+        "title": f"{run.configuration['data']}: {run.backbone.name} fine-tuned by {plan.recipe}",
+        "subtitle": f"{run.n_train:,} training, {plan.n_validation:,} validation and"
         f" {count(run.n_test, f'test {singular(run.backbone.inputs.unit)}')};"
         f" {count(len(run.tuned), 'tensor')} of the backbone changed",
-        baselines=[each for each in run.baselines if isinstance(each, Baseline)],
-        curves=run.curves,
-        configuration={"backbone": run.spec.plain(), **to_plain(dict(run.configuration))},
-        environment=run.environment,
-        timing={step: value for step, value in run.seconds.items() if step != "total"},
-        cache=run.cache,
-        notes=run.notes,
-        mistakes=find_mistakes(run.classes, test, probabilities, run.backbone.inputs),
-        listed=True,
-        commands=run.commands,
-        head_name="fine-tuned",
-    )
+        "curves": run.curves,
+        "configuration": {"backbone": run.spec.plain(), **to_plain(dict(run.configuration))},
+        "environment": run.environment,
+        "timing": {step: value for step, value in run.seconds.items() if step != "total"},
+        "cache": run.cache,
+        "notes": run.notes,
+        "commands": run.commands,
+        "head_name": "fine-tuned",
+    }
+    inputs = run.backbone.inputs
+    if isinstance(run.evaluation, Evaluation):
+        page = fit_page(
+            run.evaluation,
+            baselines=[each for each in run.baselines if isinstance(each, Baseline)],
+            mistakes=find_mistakes(run.classes, test, probabilities, inputs),
+            listed=True,
+            **told,
+        )
+    else:
+        page = task_page(
+            scored_items(run.evaluation, run.head, test, probabilities, inputs),
+            baselines=[each for each in run.baselines if isinstance(each, Reference)],
+            **told,
+        )
     added = (Section("Stages", _outcomes(trained, plan.unit)), Section("Plan", _plan_blocks(plan)))
     return dataclasses.replace(page, sections=(*page.sections[:1], *added, *page.sections[1:]))
 
@@ -65,20 +84,25 @@ def finetune_page(
 def _outcomes(trained: Trained, unit: str) -> tuple[Table]:
     rows = []
     for number, stage in enumerate(trained.stages):
-        reached = [r.validation_accuracy for r in trained.records if r.stage == number]
+        reached = [r.validation_score for r in trained.records if r.stage == number]
         rows.append(
             (
                 stage.name,
                 f"{stage.epochs}",
                 stage.ended,
-                format_percent(max(reached)) if reached else "none",
+                _worded(max(reached), trained.best.figure) if reached else "none",
                 format_seconds(stage.seconds),
                 "stored rows" if stage.cached else unit,
                 stage.proof,
             )
         )
-    header = ("stage", "epochs", "ended", "best validation", "time", "trained on", "proof")
+    best = "best validation" if trained.best.figure == ACCURACY else f"best {trained.best.figure}"
+    header = ("stage", "epochs", "ended", best, "time", "trained on", "proof")
     return (Table(header, tuple(rows), "How the stages went", "lrlrrll"),)
+
+
+def _worded(score: float, figure: str) -> str:
+    return format_number(score) if figure == "R²" else format_percent(score)
 
 
 def _plan_blocks(plan: Plan) -> tuple[Table | Text | Code, ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from headstart.commands.finetune.items import Items
 from headstart.commands.finetune.options import FinetuneConfig
+from headstart.commands.scoring import named_scores, outputs_of
 from headstart.commands.session import Session
-from headstart.core.records import Baseline
+from headstart.core.records import Baseline, Reference
 from headstart.core.wording import count
 from headstart.data import Split
 from headstart.evaluation import accuracy_score
@@ -16,6 +16,7 @@ from headstart.finetuning import Classifier
 from headstart.finetuning.feeds import ItemFeed
 from headstart.finetuning.gradients import relative_gradients
 from headstart.heads import LinearHead, TrainingRows, head_kind
+from headstart.heads.thresholds import with_thresholds
 
 _GRADIENT_ITEMS = 256
 
@@ -24,31 +25,35 @@ def fit_probe(
     items: Items, config: FinetuneConfig, session: Session
 ) -> tuple[LinearHead, tuple[str, ...]]:
     """Train the probe on the features of the training items; return it with notes about it."""
-    kind = head_kind(config.probe)
+    task = items.train.task
+    kind = head_kind(config.probe_for(task))
     rows = TrainingRows(
         items.probe_features("train"),
-        items.train.labels,
+        items.train.y,
         len(items.train.classes),
+        task=task,
         keys=items.train.ids,
         groups=items.train.groups,
         names=items.train.classes,
         seed=session.run.seed,
         reporter=session.reporter,
     )
-    trained = kind.fit(rows, kind.settings({}, folds=config.folds))
+    shared = {"folds": config.folds, "class_weight": config.class_weight}
+    trained = kind.fit(rows, kind.settings({}, **shared))
+    trained = with_thresholds(trained, rows, config.threshold)
     assert isinstance(trained.head, LinearHead)
     return trained.head, trained.notes
 
 
-def score_probe(head: LinearHead, items: Items, config: FinetuneConfig) -> Baseline:
+def score_probe(head: LinearHead, items: Items, config: FinetuneConfig) -> Baseline | Reference:
     """Score the probe on the test split."""
-    predicted = head.predict(items.probe_features("test"))
-    what = head_kind(config.probe).summary.partition(",")[0]
-    return Baseline(
-        "linear probe",
-        f"{what} on the frozen backbone, where the recipe starts",
-        accuracy_score(items.test.labels, predicted, groups=items.test.groups),
-    )
+    rows, test = items.probe_features("test"), items.test
+    what = head_kind(config.probe_for(test.task)).summary.partition(",")[0]
+    name, about = "linear probe", f"{what} on the frozen backbone, where the recipe starts"
+    if test.targets is not None:
+        return Reference(name, about, named_scores(head, test, outputs_of(head, rows)))
+    predicted = head.predict(rows)
+    return Baseline(name, about, accuracy_score(test.labels, predicted, groups=test.groups))
 
 
 def surgical_block(
@@ -68,8 +73,8 @@ def surgical_block(
     device = network.source.device
     feed = ItemFeed(split, network.source.inputs, device, workers=workers)
     order = np.random.default_rng([abs(seed), 2]).permutation(len(split))[:_GRADIENT_ITEMS]
-    labels = torch.from_numpy(split.labels).to(device)
-    found = relative_gradients(network, feed, labels, order)
+    targets = network.objective.targets(split, device)
+    found = relative_gradients(network, feed, targets, order)
     best = max(found, key=lambda item: item.ratio)
     others = sorted((item.ratio for item in found if item is not best), reverse=True)
     if not others:

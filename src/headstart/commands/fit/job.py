@@ -11,7 +11,13 @@ import numpy as np
 from headstart.backbones import Backbone
 from headstart.commands.abstaining import with_sets
 from headstart.commands.baselines import majority_baseline, plain_baseline
-from headstart.commands.embedding import Embedded, embed, fewer_labels, open_call
+from headstart.commands.embedding import (
+    Embedded,
+    embed,
+    fewer_labels,
+    open_call,
+    with_table_columns,
+)
 from headstart.commands.examined import examined
 from headstart.commands.fit.options import FIT, FitConfig
 from headstart.commands.invocation import Call
@@ -26,21 +32,28 @@ from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.scoring import evaluated, outputs_of
 from headstart.commands.session import Session
-from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
+from headstart.commands.settings import (
+    BackboneLike,
+    ReadOptions,
+    RunOptions,
+    threshold_faults,
+)
 from headstart.commands.starting import STARTS, starting_head
 from headstart.commands.text_start import zero_shot_baseline
 from headstart.commands.torn_groups import torn_group_notes
 from headstart.commands.unlike import Strangeness, named_views, unlike_line, views_of
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import Baseline, Reference
+from headstart.core.settings import Fault
 from headstart.data import Dataset
-from headstart.data.table_columns import Encodings, column_names, fitted_columns
-from headstart.evaluation.tasks import CLASSIFICATION, TASKS
+from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.heads.abstaining import CALIBRATED, calibrated
 from headstart.heads.outliers import Outliers, fit_outliers
 from headstart.heads.registry import Trained, TrainingRows, head_fault, head_for
 from headstart.heads.started import StartedHead, fit_started
 from headstart.heads.thresholds import with_thresholds
+
+_NO_COLUMNS = "takes no columns: the classifier knows features alone"
 
 
 @holds_folder
@@ -80,13 +93,12 @@ def fit(
     call = Call(FIT, data, *FIT.settle(overrides, config, run, reading, backbone))
     config, run = call.config, call.run
     require_loggers(config.loggers, run.write)
+    if config.start is not None and call.reading.columns is not None:
+        raise ConfigError((Fault("start", _NO_COLUMNS),))
     session = Session(run)
     with session.clock("load"):
         call, network, dataset = open_call(
-            session,
-            call,
-            lambda spec: recalled_backbone(spec, session.cache.store),
-            tasks=tuple(TASKS),
+            session, call, lambda spec: recalled_backbone(spec, session.cache.store)
         )
         _require_head(config, dataset.task)
         start = _start(network, dataset, config, session)
@@ -97,15 +109,10 @@ def fit(
         cuts = (network, *(network.at(layer) for layer in config.ood_layers))
         embedded = embed(session, cuts, dataset)
     session.say_what_binds(network.inputs.unit)
-    encodings: Encodings = ()
-    if config.columns is not None:
-        encodings, told = fitted_columns(embedded.train, column_names(config.columns))
-        session.say(*told)
-        embedded = embedded.with_columns(encodings)
+    embedded, encodings = with_table_columns(session, embedded, call.reading)
     # A head that begins as a classifier knows classes that no training item has.
     session.say(*embedded.cache_notes(), *(() if config.start else embedded.unseen_notes()))
-    if embedded.train.targets is None:
-        session.say(*torn_group_notes(embedded, run.seed))
+    session.say(*torn_group_notes(embedded, run.seed))
     fingerprints = embedded.fingerprints(network, session.run)
     with session.clock("fit"):
         trained, found = _trained(fingerprints, embedded, start, config, session)
@@ -317,10 +324,7 @@ def _require_head(config: FitConfig, task: str) -> None:
             for name, value in named.items()
             if value is not None
         ]
-    if config.threshold not in ("auto", "half") and task == "regression":
-        faults.append("threshold has no meaning for regression: numbers are predicted")
-    if config.threshold == "f1" and task == CLASSIFICATION.name:
-        faults.append("threshold='f1' is for several labels an item; classes take 'balanced'")
+    faults += threshold_faults(config.threshold, task)
     if faults:
         raise ConfigError(tuple(faults))
 

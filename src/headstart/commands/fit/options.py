@@ -58,8 +58,6 @@ class FitConfig:
         class_weight: ``balanced`` weighs every class alike, however many items it has.
         threshold: where a probability becomes a prediction; see
             :func:`headstart.heads.thresholds.with_thresholds`.
-        columns: columns of the table, with commas between them, that join the features: numbers
-            are standardised, categories one-hot (:mod:`headstart.data.table_columns`).
         baselines: whether to compute figures to beat.
         start: ``classifier`` begins the head as the classifier that the backbone was pre-trained
             with (:func:`headstart.heads.started.fit_started`); the classes are found among
@@ -93,12 +91,6 @@ class FitConfig:
         "auto",
         "Where a label is predicted. auto: highest F1 on held-out items (several labels); balanced:"
         " rare classes and labels count as much as frequent ones; half: 0.5.",
-    )
-    columns: str | None = option(
-        None,
-        "Columns of the table that join the features, such as age,site: numbers are standardised,"
-        " categories one-hot.",
-        metavar="NAME,NAME",
     )
     baselines: bool = option(True, "The figures to beat, on the same test items.")
     start: Literal["classifier", "text"] | None = option(
@@ -169,8 +161,6 @@ class FitConfig:
             ]
         if self.start is not None and (self.class_weight or self.threshold != "auto"):
             return [Fault("start", "takes neither class_weight nor threshold")]
-        if self.start is not None and self.columns is not None:
-            return [Fault("start", "takes no columns: the classifier knows features alone")]
         if self.prompt is not None and self.start != "text":
             return [Fault("prompt", "has no meaning without start='text'")]
         if self.labels_per_class == 0 and self.start is None:

@@ -118,6 +118,7 @@ _OF_THE_RUN = {
     "out": "there is no run folder",
     "write": "there is no run folder",
     "train": "nothing is trained",
+    "columns": "they are those of the run",
     "test_fraction": "nothing is set aside",
 }
 PREDICT = Signature(

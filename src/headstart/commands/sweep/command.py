@@ -93,7 +93,7 @@ def _rank(
     printing: Printing,
 ) -> None:
     from headstart.commands.sweep.rank.job import plain, rank
-    from headstart.commands.sweep.rank.page import HEADER, RIGHT, correlation_line, table_rows
+    from headstart.commands.sweep.rank.page import RIGHT, correlation_line, header, table_rows
 
     made = rank(data, config.backbones, config=config, backbone=backbone, run=run, reading=reading)
     if printing.json:
@@ -103,7 +103,8 @@ def _rank(
         print_quietly(made.folder, run.out)
         return
     console = stdout()
-    table = plain_table(HEADER[:-1], [row[:-1] for row in table_rows(made.ranking)], RIGHT)
+    titles, rows = header(made.ranking), table_rows(made.ranking)
+    table = plain_table(titles[:-1], [row[:-1] for row in rows], RIGHT)
     table.columns[0].no_wrap = True  # two backbones must not look alike
     console.print(table)
     line = correlation_line(made.ranking)

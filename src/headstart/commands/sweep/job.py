@@ -12,9 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.commands.embedding import complete_up_to, embed, fewer_labels, open_call
+from headstart.commands.baselines import majority_baseline
+from headstart.commands.embedding import (
+    Embedded,
+    complete_up_to,
+    embed,
+    fewer_labels,
+    open_call,
+    with_table_columns,
+)
 from headstart.commands.invocation import Call
 from headstart.commands.loggers import log_outcome, require_loggers
+from headstart.commands.references import columns_baseline, constant_reference
 from headstart.commands.run_folder import Run
 from headstart.commands.run_logs import candidate_table, log_run
 from headstart.commands.run_place import holds_folder, prepare_folder, publishing_run
@@ -23,24 +32,25 @@ from headstart.commands.scoring import AnyEvaluation, evaluated, outputs_of, tes
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.features import check_features, read_features
-from headstart.commands.sweep.options import SWEEP, SweepConfig
+from headstart.commands.sweep.options import SWEEP, SweepConfig, refuse_for_task
 from headstart.commands.sweep.page import sweep_page, write_features_sweep
 from headstart.commands.sweep.task_page import task_sweep_page
 from headstart.commands.torn_groups import torn_group_notes
 from headstart.core.cards import Card, Cell, Grid, Shown
 from headstart.core.errors import ConfigError
 from headstart.core.progress import Reporter
-from headstart.core.records import to_plain
+from headstart.core.records import Baseline, Reference, to_plain
 from headstart.core.settings import Fault, recorded
 from headstart.core.wording import format_number, format_percent
 from headstart.data import Split
 from headstart.evaluation import evaluate as score
-from headstart.evaluation.tasks import CLASSIFICATION, TASKS
+from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.heads import DINO_GRID, Candidate, Sweep
 from headstart.heads import sweep as sweep_heads
 from headstart.heads.features import as_rows
-from headstart.heads.registry import head_fault
+from headstart.heads.registry import Trained, TrainingRows, head_kind
 from headstart.heads.task_sweeps import TaskCandidate, TaskSweep, sweep_task
+from headstart.heads.thresholds import with_thresholds
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,6 +132,8 @@ def sweep(
         said = "is for data of items: of bare features, give fewer rows"
         raise ConfigError((Fault("labels_per_class", said),))
     require_loggers(config.loggers, run.write and (bare is None or run.out is not None))
+    if bare is not None and call.reading.columns is not None:
+        raise ConfigError((Fault("columns", "are of a table of items, not of bare features"),))
     if bare is not None:
         return _sweep_features(bare, call)
     session = Session(run)
@@ -131,18 +143,17 @@ def sweep(
             call,
             lambda spec: complete_up_to(_cut_somewhere(spec, config.layers), config.layers),
             seed=config.seeds[0],
-            tasks=tuple(TASKS),
         )
-        _require_heads(config, dataset.task)
+        refuse_for_task(config, dataset.task)
         dataset = fewer_labels(dataset, config.labels_per_class, session, config.seeds[0])
         cuts = _cuts(network, config)
     folder = session.folder(f"{dataset.name}-sweep")
     session.say(*network.notes)
     with session.clock("extract"):
         embedded = embed(session, tuple(cuts.values()), dataset)
+    embedded, encodings = with_table_columns(session, embedded, call.reading)
     session.say(*embedded.unseen_notes())
-    if embedded.train.targets is None:
-        session.say(*torn_group_notes(embedded, config.seeds[0]))
+    session.say(*torn_group_notes(embedded, config.seeds[0]))
     views = {name: embedded.train_rows(i) for i, name in enumerate(cuts)}
     with session.clock("fit"):
         found: Sweep | TaskSweep
@@ -159,6 +170,8 @@ def sweep(
                 embedded.train.ids,
                 embedded.train.groups,
             )
+    if isinstance(found, Sweep):
+        found = _thresholded(found, embedded.train.labels, dataset.classes, config)
     session.say(*found.notes)
     winner = found.winner
     cut = cuts[winner.view]
@@ -172,6 +185,7 @@ def sweep(
         call,
         head=found.head,
         evaluation=evaluation,
+        baselines=_figures_to_beat(embedded, config.seeds[0]),
         curves=found.curves if isinstance(found, Sweep) else found.trained.curves,
         configuration={
             "head": winner.head,
@@ -187,6 +201,7 @@ def sweep(
         around=embedded.around(
             found.head, probabilities, cut.inputs, list(cuts).index(winner.view)
         ),
+        columns=encodings,
         commands=(_fit_winner(call, winner, cut),),
     )
     if folder is not None:
@@ -199,19 +214,6 @@ def sweep(
             write_run(made, place, embedded.test, probabilities, page)
     log_run(made, config.loggers, session.reporter, candidate_table(found.candidates))
     return SweepResult(found, evaluation, made, folder)
-
-
-def _require_heads(config: SweepConfig, task: str) -> None:
-    """Refuse heads and settings that have no meaning for the task of the data."""
-    if task == CLASSIFICATION.name:
-        return
-    faults = [fault for name in config.heads or () if (fault := head_fault(name, task)) is not None]
-    if config.labels_per_class is not None:
-        faults.append(f"labels_per_class has no meaning for {task}: no item is of one class")
-    if config.grid is not None:
-        faults.append(f"grid is of C of a classification; for {task} heads choose their own")
-    if faults:
-        raise ConfigError(tuple(faults))
 
 
 def _run_task(
@@ -228,6 +230,7 @@ def _run_task(
         seeds=config.seeds,
         keys=train.ids,
         groups=train.groups,
+        threshold=config.threshold,
         reporter=reporter,
     )
 
@@ -242,10 +245,35 @@ def _fit_winner(call: Call, winner: Candidate | TaskCandidate, cut: Backbone) ->
     config = call.config
     more: dict[str, Any] = {"head_options": dict(winner.options)}
     same: dict[str, Any] = {"head": winner.head, "folds": config.folds, "seed": config.seeds[0]}
+    same["threshold"] = config.threshold
+    if config.class_weight and "class_weight" in head_kind(winner.head).option_names:
+        same["class_weight"] = config.class_weight
     try:
         return call.then("fit", backbone=spec, **same, **more)
     except ConfigError:  # a registered head may try what its training has no option for
         return call.then("fit", backbone=spec, **same)
+
+
+def _figures_to_beat(embedded: Embedded, seed: int) -> tuple[Baseline | Reference, ...]:
+    """Return what needs no features: the majority or the mean, and joined columns alone."""
+    train, test, tables = embedded.train, embedded.test, embedded.tables
+    constant: Baseline | Reference
+    if train.targets is None:
+        constant = majority_baseline(train.labels, test)
+    else:
+        constant = constant_reference(train, test)
+    if not tables:
+        return (constant,)
+    return constant, columns_baseline(train, test, tables["train"], tables["test"], seed)
+
+
+def _thresholded(
+    found: Sweep, labels: NDArray[np.int64], classes: Sequence[str], config: SweepConfig
+) -> Sweep:
+    """Return a sweep whose winner has the thresholds that were asked for."""
+    rows = TrainingRows(np.empty((len(labels), 0)), labels, len(classes))
+    made = with_thresholds(Trained(found.head), rows, config.threshold)
+    return dataclasses.replace(found, head=made.head, notes=(*found.notes, *made.notes))
 
 
 def _cut_somewhere(
@@ -300,6 +328,7 @@ def _run(
         seeds=config.seeds,
         keys=keys,
         groups=groups,
+        class_weight=config.class_weight,
         names=classes,
         device=_head_device(run.device),
         reporter=reporter,
@@ -322,7 +351,10 @@ def _sweep_features(arrays: Mapping[str, NDArray[Any]], call: Call) -> SweepResu
     classes, labels = np.unique(arrays["y_train"], return_inverse=True)
     names = tuple(str(value) for value in classes)
     views = {"features": arrays["x_train"]}
-    found = _run(views, labels.astype(np.int64), names, config, run, reporter)
+    refuse_for_task(config, CLASSIFICATION.name)
+    labels = labels.astype(np.int64)
+    found = _run(views, labels, names, config, run, reporter)
+    found = _thresholded(found, labels, names, config)
     for note in found.notes:
         reporter.note(note)
     scored = None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from headstart.commands.loggers import LogOptions
-from headstart.commands.settings import Signature, head_wrong
+from headstart.commands.settings import Signature, head_wrong, threshold_faults
+from headstart.core.errors import ConfigError
 from headstart.core.kinds import Kind
 from headstart.core.seeds import seed_faults
 from headstart.core.settings import check, like, option
-from headstart.heads.registry import describe_heads
+from headstart.heads.registry import describe_heads, head_fault
 
 _SCALED = {"yes": (True,), "no": (False,), "both": (True, False)}
 
@@ -61,6 +62,10 @@ class SweepConfig:
         most: backbones that a pattern with ``*`` may stand for.
         labels_per_class: choose by so many training items of each class, drawn with the first seed.
         loggers: see :class:`headstart.commands.loggers.LogOptions`.
+        class_weight: ``balanced`` weighs every class alike in the heads that can; the others
+            compete as they are.
+        threshold: where a probability of the winner becomes a prediction; see
+            :func:`headstart.heads.thresholds.with_thresholds`.
     """
 
     layers: tuple[str | None, ...] = option(
@@ -98,6 +103,14 @@ class SweepConfig:
         at_least=2,
     )
     loggers: tuple[str, ...] = like(LogOptions, "loggers")
+    class_weight: Literal["balanced"] | None = option(
+        None, "balanced: every class weighs alike in the heads that can, linear and ridge."
+    )
+    threshold: Literal["auto", "half", "balanced", "f1"] = option(
+        "auto",
+        "Where the winner predicts a label. auto: highest F1 on held-out items (several labels);"
+        " balanced: rare classes and labels count as much as frequent ones; half: 0.5.",
+    )
 
     def __post_init__(self) -> None:
         layers: Any = self.layers
@@ -120,4 +133,29 @@ SWEEP = Signature(
 )
 
 
-__all__ = ["SWEEP", "SweepConfig"]
+def refuse_for_task(config: SweepConfig, task: str) -> None:
+    """Refuse heads and settings that have no meaning for the task of the data.
+
+    Raises:
+        ConfigError: all of them together.
+    """
+    faults = threshold_faults(config.threshold, task)
+    if task != "classification":
+        faults += _beyond_classes(config, task)
+    if faults:
+        raise ConfigError(tuple(faults))
+
+
+def _beyond_classes(config: SweepConfig, task: str) -> list[str]:
+    """Return what has no meaning for several labels an item, or for numbers."""
+    faults = [fault for name in config.heads or () if (fault := head_fault(name, task)) is not None]
+    if config.labels_per_class is not None:
+        faults.append(f"labels_per_class has no meaning for {task}: no item is of one class")
+    if config.class_weight is not None:
+        faults.append(f"class_weight has no meaning for {task}: no item is of one class")
+    if config.grid is not None:
+        faults.append(f"grid is of C of a classification; for {task} heads choose their own")
+    return faults
+
+
+__all__ = ["SWEEP", "SweepConfig", "refuse_for_task"]

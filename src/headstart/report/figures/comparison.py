@@ -217,6 +217,7 @@ def cost_figure(
     *,
     front: Sequence[bool] = (),
     x_label: str = "time per image, ms",
+    y_label: str = "accuracy",
 ) -> Figure:
     """Draw accuracy against the time of extraction; cheap and accurate is top left.
 
@@ -230,6 +231,7 @@ def cost_figure(
         front: for every configuration, whether no other is cheaper and more accurate: these are
             joined by a line. Empty for none.
         x_label: what the x axis shows, with its unit.
+        y_label: what the y axis shows in per cent, where it is not the accuracy.
     """
     bands = padded(intervals, len(names))
     below = off_scale(accuracies, bands)
@@ -283,7 +285,7 @@ def cost_figure(
         color, shape = (VERMILION, "v") if point.below else (BLUE, "o")
         marks(axes, [point.cost], [point.accuracy], color, shape=shape, size=8)
     _name_points(axes, points, _along(axes, best))
-    heading(axes, "accuracy, %", dx=-40)
+    heading(axes, f"{y_label}, %", dx=-40)
     foot(axes, x_label)
     return figure
 

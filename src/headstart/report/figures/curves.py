@@ -230,6 +230,8 @@ def learning_curve_figure(
     *,
     extrapolated: tuple[float, float] | None = None,
     extrapolated_interval: Interval | None = None,
+    x_label: str = "labels per class",
+    y_label: str = "accuracy",
 ) -> Figure:
     """Draw accuracy against the number of labels per class, on a logarithmic axis.
 
@@ -240,6 +242,7 @@ def learning_curve_figure(
         extrapolated: (labels per class, expected accuracy) beyond the last budget; drawn hollow
             and dashed, because it was not measured.
         extrapolated_interval: the interval of the extrapolated accuracy.
+        x_label, y_label: of the axes, where something else is drawn.
     """
     xs = [float(x) for x in labels_per_class]
     means = [_mean(values) for values in accuracies]
@@ -261,8 +264,8 @@ def learning_curve_figure(
     marks(axes, xs, [100 * mean for mean in means], BLUE)
     if extrapolated:
         _extrapolation(axes, (xs[-1], means[-1]), extrapolated, extrapolated_interval)
-    heading(axes, "accuracy, %", dx=-40)
-    foot(axes, "labels per class")
+    heading(axes, f"{y_label}, %", dx=-40)
+    foot(axes, x_label)
     return figure
 
 

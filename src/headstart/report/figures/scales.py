@@ -53,13 +53,16 @@ def finite_range(values: Sequence[float], *, pad: float = 0.06) -> tuple[float, 
 
 
 def percent_range(values: Sequence[float]) -> tuple[float, float]:
-    """Return a padded range in per cent for fractions: at least 4 points, never past 0 or 100."""
+    """Return a padded range in per cent for fractions: at least 4 points, never past 0 or 100 that
+    no value passes.
+    """
     kept = [100 * value for value in values if math.isfinite(value)]
     if not kept:
         return 0.0, 100.0
     low, high = min(kept), max(kept)
     pad = max(0.08 * (high - low), (4 - (high - low)) / 2, 0.5)
-    return max(0.0, low - pad), min(100.0, high + pad)
+    # Explained variance may lie below 0, shares cannot.
+    return (max(0.0, low - pad) if low >= 0 else low - pad), min(100.0, high + pad)
 
 
 def off_scale(means: Sequence[float], bands: Sequence[Interval | None] = ()) -> frozenset[int]:

@@ -13,7 +13,7 @@ from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
-from headstart.commands.sweep.options import SWEEP, SweepConfig
+from headstart.commands.sweep.options import SWEEP, SweepConfig, refuse_for_task
 from headstart.commands.sweep.rank.named import Named, named_backbones, read_options
 from headstart.commands.sweep.rank.page import plain_ranking, write_ranking
 from headstart.commands.sweep.rank.probe import Probe, probe_backbone, settings_for
@@ -22,6 +22,8 @@ from headstart.core.errors import BadFilesError, ConfigError, DataError, Headsta
 from headstart.core.settings import recorded
 from headstart.core.wording import count
 from headstart.data import Dataset
+from headstart.data.source import column_names
+from headstart.data.table_columns import fitted_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +87,13 @@ def rank(
     named, notes = named_backbones(config.backbones, base, single, config.most)
     session = Session(run)
     dataset = session.open_dataset(data, reading, seed=config.seeds[0])
+    refuse_for_task(config, dataset.task)
+    if reading.columns is not None:
+        session.say(*fitted_columns(dataset.train, column_names(reading.columns))[1])
     dataset = fewer_labels(dataset, config.labels_per_class, session, config.seeds[0])
     folder = session.folder(f"{dataset.name}-backbones")
     session.say(*notes)
-    tried = _tried(named, dataset, config, session)
+    tried = _tried(named, dataset, config, session, reading.columns)
     found = rank_probes(tried, session.notes)
     session.say(_work(tried))
     specs = {one.name: one.spec for one in named}
@@ -106,6 +111,8 @@ def _refuse(config: SweepConfig) -> None:
         faults.append("layers and poolings belong to one network, and several are compared")
     if config.loggers:
         faults.append("loggers take what a sweep of heads finds, and backbones are compared")
+    if config.threshold != "auto":
+        faults.append("threshold belongs to one head, and several backbones are compared")
     if not config.backbones:
         faults.append("backbones must name at least one")
     if faults:
@@ -115,9 +122,14 @@ def _refuse(config: SweepConfig) -> None:
 
 
 def _tried(
-    named: Sequence[Named], dataset: Dataset, config: SweepConfig, session: Session
+    named: Sequence[Named],
+    dataset: Dataset,
+    config: SweepConfig,
+    session: Session,
+    columns: str | None,
 ) -> list[tuple[str, Probe | str]]:
-    settings = settings_for(len(dataset.train), config.heads, config.folds, config.seeds[0])
+    train = dataset.train
+    settings = settings_for(train, config, columns)
     tried: list[tuple[str, Probe | str]] = []
     for number, one in enumerate(named, start=1):
         session.reporter.note(f"{number} of {len(named)}: {one.name}")

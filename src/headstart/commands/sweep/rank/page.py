@@ -14,21 +14,26 @@ from headstart.commands.run_page import command_blocks
 from headstart.commands.sweep.rank.ranking import Ranked, Ranking
 from headstart.core.files import write_json
 from headstart.core.records import Score, to_plain
-from headstart.core.wording import count, format_number, format_percent
+from headstart.core.wording import NOT_DEFINED, count, format_number, format_percent
 from headstart.report import Callout, Notes, Page, Picture, Section, Table, write_page
 from headstart.report.figures import cost_figure, save_png
 from headstart.report.page import Block
 from headstart.report.text import flatten
 
-HEADER = (
-    "backbone", "held-out accuracy", "behind the best", "features", "ms an item", "MB", "licence",
+_HEADER = (
+    "backbone", "held-out", "behind the best", "features", "ms an item", "MB", "licence",
     "LogME", "H-score", "",
 )  # fmt: skip
 RIGHT = ("behind the best", "features", "ms an item", "MB", "LogME", "H-score")
 
 
+def header(found: Ranking) -> tuple[str, ...]:
+    """Return the titles of the table."""
+    return (_HEADER[0], f"held-out {found.figure}", *_HEADER[2:])
+
+
 def table_rows(found: Ranking) -> list[tuple[str, ...]]:
-    """Return a row of text under :data:`HEADER` for each backbone."""
+    """Return a row of text under :func:`header` for each backbone."""
     return [_row(row, found.recommended) for row in found.rows]
 
 
@@ -48,7 +53,10 @@ def _row(row: Ranked, recommended: str | None) -> tuple[str, ...]:
         format_number(probe.milliseconds),
         format_number(probe.megabytes),
         probe.licence or "not stated",
-        *(format_number(probe.scores[name]) for name in ("LogME", "H-score")),
+        *(
+            format_number(probe.scores[name]) if name in probe.scores else NOT_DEFINED
+            for name in ("LogME", "H-score")
+        ),
         ", ".join(remarks),
     )
 
@@ -71,8 +79,8 @@ def correlation_line(found: Ranking) -> str:
     if not said:
         return ""
     return (
-        f"rank correlation (Kendall's tau) of transferability scores with the accuracy, over"
-        f" {count(tried, 'backbone')}: {', '.join(said)}"
+        f"rank correlation (Kendall's tau) of transferability scores with the"
+        f" {found.figure}, over {count(tried, 'backbone')}: {', '.join(said)}"
     )
 
 
@@ -88,6 +96,7 @@ def front_figure(found: Ranking) -> Figure | None:
         [row.accuracy.interval for row in rows if row.accuracy],
         front=[row.on_front for row in rows],
         x_label="time of the network per item, ms",
+        y_label=found.figure,
     )
 
 
@@ -105,13 +114,13 @@ def write_ranking(
     figure = front_figure(found)
     environment = describe_environment()
     blocks: list[Block] = [Callout(f"{found.reason}.", "advice")]
-    blocks.append(Table(HEADER, tuple(table_rows(found)), "All backbones", "lrrrrrlrrl"))
+    blocks.append(Table(header(found), tuple(table_rows(found)), "All backbones", "lrrrrrlrrl"))
     if figure is not None:
         save_png(figure, folder / "cost.png")
         blocks.append(
             Picture(
                 figure,
-                "Accuracy of each backbone against the time of its network",
+                f"{found.figure} of each backbone against the time of its network",
                 "Up and left is better. The line joins the backbones that no other beats in both.",
             )
         )
@@ -144,7 +153,7 @@ def write_ranking(
 
 _HOW = (
     "Each backbone embedded the training items once. A head was trained beside every fold, with all"
-    " that it chooses chosen inside, and told the class of the items held out. The test items were"
+    " that it chooses chosen inside, and asked for the items held out. The test items were"
     " neither embedded nor read. Differences are paired: both backbones told the same items."
 )
 
@@ -154,6 +163,7 @@ def plain_ranking(found: Ranking) -> dict[str, Any]:
     return {
         "recommended": found.recommended,
         "reason": found.reason,
+        "figure": found.figure,
         "correlations": dict(found.correlations),
         "notes": list(found.notes),
         "backbones": [_plain_row(row) for row in found.rows],
@@ -182,10 +192,10 @@ def _plain_row(row: Ranked) -> dict[str, Any]:
 
 
 __all__ = [
-    "HEADER",
     "RIGHT",
     "correlation_line",
     "front_figure",
+    "header",
     "plain_ranking",
     "table_rows",
     "write_ranking",

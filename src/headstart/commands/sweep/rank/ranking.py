@@ -10,8 +10,8 @@ import numpy as np
 from headstart.commands.sweep.rank.probe import Probe
 from headstart.core.records import Score
 from headstart.core.wording import count, format_percent
-from headstart.evaluation import accuracy_score
-from headstart.evaluation.intervals import paired_accuracy_difference
+from headstart.evaluation.item_scores import ITEM_FIGURES
+from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.heads.transferability import rank_correlation
 
 
@@ -49,6 +49,7 @@ class Ranking:
         correlations: by transferability score, Kendall's tau with the accuracy; None where fewer
             than three were tried.
         notes: what was decided on the user's behalf.
+        figure: what they are ranked by: accuracy, F1 of items, or R².
     """
 
     rows: tuple[Ranked, ...]
@@ -56,6 +57,7 @@ class Ranking:
     reason: str
     correlations: dict[str, float | None]
     notes: tuple[str, ...] = ()
+    figure: str = "accuracy"
 
 
 def rank_probes(tried: Sequence[tuple[str, Probe | str]], notes: Sequence[str] = ()) -> Ranking:
@@ -79,13 +81,13 @@ def rank_probes(tried: Sequence[tuple[str, Probe | str]], notes: Sequence[str] =
     best = found[0][1]
     rows = []
     for name, probe in found:
-        behind = paired_accuracy_difference(probe.labels, best.predicted, probe.predicted)
+        behind = best.ahead_of(probe)
         apart = probe is not best and behind.interval is not None and behind.interval.low > 0
         rows.append(
             Ranked(
                 name,
                 probe,
-                accuracy=accuracy_score(probe.labels, probe.predicted),
+                accuracy=probe.score,
                 on_front=not any(_beats(other, probe) for _, other in found),
                 behind=behind,
                 apart=apart,
@@ -99,7 +101,12 @@ def rank_probes(tried: Sequence[tuple[str, Probe | str]], notes: Sequence[str] =
         for score in best.scores
     }
     return Ranking(
-        (*rows, *failed), chosen.name, _reason(chosen, rows, len(level)), correlations, tuple(notes)
+        (*rows, *failed),
+        chosen.name,
+        _reason(chosen, rows, len(level)),
+        correlations,
+        tuple(notes),
+        ITEM_FIGURES[best.task],
     )
 
 
@@ -113,6 +120,13 @@ def _beats(other: Probe, probe: Probe) -> bool:
     return better != own and better[0] >= own[0] and better[1] >= own[1]
 
 
+def _best_of(probe: Probe) -> str:
+    """Say that a backbone is the best, by the figure that they are ranked by."""
+    if probe.task == CLASSIFICATION.name:
+        return "is the most accurate"
+    return f"has the highest {ITEM_FIGURES[probe.task]}"
+
+
 def _reason(chosen: Ranked, rows: Sequence[Ranked], level: int) -> str:
     assert chosen.probe is not None
     assert chosen.accuracy is not None
@@ -120,14 +134,15 @@ def _reason(chosen: Ranked, rows: Sequence[Ranked], level: int) -> str:
     cost = f"{chosen.probe.milliseconds:.3g} ms an item"
     if chosen is first:
         others = f"; {count(level - 1, 'other')} cannot be told from it and cost more"
-        return f"{chosen.name} is the most accurate ({cost}){others if level > 1 else ''}"
+        return f"{chosen.name} {_best_of(chosen.probe)} ({cost}){others if level > 1 else ''}"
     assert chosen.behind is not None
     assert chosen.behind.interval is not None
+    plain = chosen.probe.task == CLASSIFICATION.name
     gap, interval = 100 * chosen.behind.value, chosen.behind.interval
     best = format_percent(first.accuracy.value if first.accuracy else 0.0)
     return (
-        f"{chosen.name} is the cheapest ({cost}) of the {level} that cannot be told from the most"
-        f" accurate, {first.name} ({best}):"
+        f"{chosen.name} is the cheapest ({cost}) of the {level} that cannot be told from the"
+        f" {'most accurate' if plain else 'best'}, {first.name} ({best}):"
         f" behind it by {gap:.1f} points [{100 * interval.low:.1f}, {100 * interval.high:.1f}] on"
         f" {count(len(chosen.probe.labels), 'item')}"
     )
