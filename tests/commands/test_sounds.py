@@ -187,7 +187,7 @@ def test_training_refuses_sounds_of_several_lengths_unless_they_are_filled_up(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ast", "clap"])
+@pytest.mark.parametrize("kind", ["wav2vec2", "whisper", "ast"])
 def test_the_last_block_from_stored_rows_is_ordinary_training(
     kind: str, data: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -183,6 +183,18 @@ def test_one_file_and_a_flat_folder_to_predict_for(tmp_path: Path) -> None:
     assert listed.ids == one.ids == load_items([sounds(3)[1][1]], kind="audio").ids
 
 
+def test_sounds_that_are_not_read_are_named_as_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    path = tmp_path / "a" / "x.m4a"
+    path.write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0")
+    for source in (tmp_path, tmp_path / "a"):
+        with pytest.raises(DataError, match="no sounds of a format that is read") as caught:
+            load_items(source, kind="audio")
+        assert "ffmpeg" in str(caught.value.hint)
+    with pytest.raises(UndecodableError, match="M4A sound, which is not read"):
+        read(load_items(path, kind="audio").content(0))
+
+
 def write_csv(folder: Path, rows: list[tuple[str, ...]], head: tuple[str, ...]) -> Path:
     with (folder / "t.csv").open("w", newline="") as file:
         csv.writer(file).writerows([head, *rows])

@@ -69,9 +69,8 @@ def choose(split: Split) -> Choice:
             "the data are sounds, and which network suits them depends on what is heard: none is"
             " taken by default",
             hint="name one: backbone='hf/facebook/wav2vec2-base-960h' for speech (380 MB,"
-            " Apache-2.0), 'hf/MIT/ast-finetuned-audioset-10-10-0.4593' for any sounds (350 MB,"
-            " BSD-3-Clause);"
-            " run: pip install 'headstart[audio]'",
+            " Apache-2.0), backbone='hf/MIT/ast-finetuned-audioset-10-10-0.4593' for any sounds"
+            " (350 MB, BSD-3-Clause); run: pip install 'headstart[audio]'",
         )
     if look.kind and look.kind not in DEFAULTS:
         raise BackboneError(

@@ -45,12 +45,14 @@ class FileKind:
         """
         wanted = request.kind == self.name
         if path.is_file():
-            sure = wanted or (self.certain and path.suffix.lower() not in IMAGE_SUFFIXES)
-            return sure and not request.labels_required and path.suffix.lower() in self.suffixes
+            suffix = path.suffix.lower()
+            known = suffix in self.suffixes or (wanted and suffix in self.unread)
+            return (wanted or self.certain) and not request.labels_required and known
         if not path.is_dir() or table_files(path) or _named_column(request):
             return False
         others = not wanted and any_file(path, IMAGE_SUFFIXES)
-        if others or not any_file(path, self.suffixes):
+        endings = self.suffixes | (self.unread if wanted else frozenset())
+        if others or not any_file(path, endings):
             return False
         if wanted or (self.certain and not request.labels_required):
             return True
@@ -63,6 +65,10 @@ class FileKind:
             DataError: no class folders, or a training split without a test split's name beside it.
         """
         name = path.resolve().name
+        if path.is_dir() and not any_file(path, self.suffixes):
+            raise DataError(
+                f"'{path}' holds no {self.unit} of a format that is read", hint=self.way
+            )
         if not request.labels_required:
             files = [path] if path.is_file() else self.files(path)
             root = path if path.is_dir() else path.parent

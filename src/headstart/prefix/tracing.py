@@ -7,7 +7,9 @@ of the graph and not a constant, so that ``F.dropout(x, p, self.training)`` foll
 the module has when the graph is run. And what cannot be recorded (a branch on the mode or on
 values, code that wants real tensors) is kept whole: the smallest module that contains it becomes
 one node. Modules of ``torch.nn`` are one node each, so that a batch norm or a dropout reads its
-mode at every call.
+mode at every call. A branch on the mode in a module that holds a list of others is no branch where
+both sides record the same operations, such as that of a LayerDrop whose rate is 0: kept whole, the
+module would take all its blocks along.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,12 +27,11 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from headstart.modules.digests import named_tensors
-from headstart.modules.forward import After, recorded_by
-from headstart.modules.modes import evaluate, untouched
+from headstart.modules.forward import After
+from headstart.prefix.branches import branching_classes, holds_a_list, record
 from headstart.prefix.call_form import CallForm
 from headstart.prefix.comparing import tensors_in, version
 from headstart.prefix.graph import Trace, UntraceableError
-from headstart.prefix.patches import watched
 
 _METADATA = frozenset(
     ["shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_grad", "itemsize", "names"]
@@ -55,35 +57,27 @@ def trace(model: nn.Module, form: CallForm, batches: tuple[Any, Any]) -> Trace:
         UntraceableError: with the reason.
     """
     whole: dict[type, str] = {}
+    branching: set[type] = set()
     while True:
-        tracer = _Tracer(model, form, batches, frozenset(whole))
+        kept, known = frozenset(whole), frozenset(branching)
+        recorder = partial(_Tracer, model, form, batches, kept, known)
+        tracer = recorder(frozenset())
         try:
-            with untouched(model), watched(tracer), recorded_by(tracer):
-                evaluate(model)
-                before = {name: dict(vars(part)) for name, part in model.named_modules()}
-                tracer.trace(model)
-                _refuse_kept(model, before)
+            record(tracer)
+            found = branching_classes(tracer, recorder)
+            if found:
+                branching |= found
+                continue
         except Exception as error:
-            kept, cause = tracer.culprit, tracer.cause or error
+            culprit, cause = tracer.culprit, tracer.cause or error
             reason = _first_line(cause)
-            if kept is None or kept in whole or kept is type(model):
+            if culprit is None or culprit in whole or culprit is type(model):
                 raise UntraceableError(reason) from error
-            whole[kept] = reason
+            whole[culprit] = reason
             continue
         tracer.found.graph = tracer.graph
         tracer.found.whole = {kind.__qualname__: reason for kind, reason in whole.items()}
         return tracer.found
-
-
-def _refuse_kept(model: nn.Module, before: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse code that leaves results or counts on a module: a graph would not do so."""
-    for name, part in model.named_modules():
-        for key, value in vars(part).items():
-            leaves = pytree.tree_leaves(value)
-            number = isinstance(value, int | float) and before[name].get(key, value) != value
-            if key != "training" and (number or any(isinstance(v, fx.Proxy) for v in leaves)):
-                where = f"{name}.{key}" if name else key
-                raise UntraceableError(f"the code keeps what it computes in '{where}'")
 
 
 def _first_line(error: BaseException) -> str:
@@ -114,6 +108,9 @@ class _Proxy(fx.Proxy):
         return len(first)
 
     def __bool__(self) -> bool:
+        known = self.tracer.branch(self.node)
+        if known is not None:
+            return known
         raise UntraceableError(self.tracer.why_unknown(self.node, "branches on"))
 
     def __index__(self) -> int:
@@ -124,9 +121,17 @@ class _Proxy(fx.Proxy):
 
 class _Tracer(fx.Tracer):
     def __init__(
-        self, model: nn.Module, form: CallForm, batches: tuple[Any, Any], whole: frozenset[type]
+        self,
+        model: nn.Module,
+        form: CallForm,
+        batches: tuple[Any, Any],
+        whole: frozenset[type],
+        branching: frozenset[type],
+        assumed: frozenset[type],
     ) -> None:
         super().__init__()
+        self.branching, self.assumed = branching, assumed
+        self.branched: dict[type, None] = {}
         self.proxy_buffer_attributes = True
         self.found = Trace(model, form, fx.Graph())
         self.whole = whole
@@ -329,6 +334,16 @@ class _Tracer(fx.Tracer):
         if node.target is getattr:
             return node.args[1] in _METADATA
         return node.target in _METADATA_FUNCTIONS
+
+    def branch(self, node: fx.Node) -> bool | None:
+        """Answer a branch on the mode of a module that holds a list of others; None: no answer."""
+        module = self.found.model.get_submodule(self.found.modes.get(node, ""))
+        if node not in self.found.modes or not holds_a_list(module):
+            return None
+        if type(module) in self.branching:
+            return None
+        self.branched[type(module)] = None
+        return type(module) in self.assumed
 
     def why_unknown(self, node: fx.Node, verb: str) -> str:
         """Say why the value of a node is not known while recording."""

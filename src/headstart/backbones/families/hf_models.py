@@ -47,7 +47,7 @@ def build_hf(request: Request) -> Built:
     if kind == "image":
         built = build_images(transformers, place, config, who)
     elif kind == "audio":
-        built = build_sounds(transformers, place, config, who)
+        built = build_sounds(transformers, place, config, who, request.model_args)
     else:
         built = build_texts(transformers, place, config, who, sentences)
     files = _stamps(place) if local_folder(request.name) is not None else {}

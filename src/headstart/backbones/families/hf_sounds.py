@@ -7,6 +7,7 @@ CLAP, which has a tower for sounds and one for texts, it is the sound's vector i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 USUAL_SECONDS = 30.0
 """What is read of a sound where the model states no window: as much as Whisper hears at once."""
+_AUGMENTATION = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}
 _STATED_IN = ("preprocessor_config.json", "processor_config.json")
 _TRAINING_ONLY = ("masked_spec_embed",)
 """Tensors that no checkpoint needs to have: they take the place of what training hides."""
@@ -39,14 +41,20 @@ def has_sound_towers(kind: Any) -> bool:
     return hasattr(kind, "get_audio_features") and hasattr(kind, "get_text_features")
 
 
-def build_sounds(transformers: Any, folder: Path, config: Any, who: str) -> Built:
+def build_sounds(
+    transformers: Any, folder: Path, config: Any, who: str, given: Collection[str] = ()
+) -> Built:
     """Build a model of sounds.
+
+    SpecAugment, which hides parts of a sound, and LayerDrop, which skips blocks, are off unless the
+    user has set them: while other blocks train they would change what frozen ones give.
 
     Args:
         transformers: the library.
         folder: of the model.
         config: its configuration.
         who: what to call it, in messages.
+        given: names of values of the configuration that are the user's.
     """
     from headstart.backbones.sound_network import SoundNetwork
     from headstart.data.sound_extractors import longest, name_of, written
@@ -56,6 +64,9 @@ def build_sounds(transformers: Any, folder: Path, config: Any, who: str) -> Buil
     extractor = _extractor(transformers, folder, who)
     text = written(extractor)
     kind, window = name_of(text), longest(text)
+    for name, off in _AUGMENTATION.items():
+        if hasattr(config, name) and name not in given:
+            setattr(config, name, off)
     loaded = load_model(transformers, folder, config, who)
     model, way, notes = _model(loaded, config, who)
     rate = int(extractor.sampling_rate)
