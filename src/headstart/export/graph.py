@@ -104,8 +104,9 @@ def _dimensions(axes: Sequence[Mapping[int, str]]) -> Sequence[Mapping[int, Any]
 def _compact(
     program: ExportedProgram, some: Sequence[Tensor], axes: Sequence[Mapping[int, str]]
 ) -> ExportedProgram:
-    """Return a program without the weights that it does not use, as behind a cut."""
-    unlifted = program.module()
+    """Return a program without the operators and weights that it does not need, as behind a cut."""
+    # Operators that write into what they are given would all count as needed.
+    unlifted = program.run_decompositions({}).module()
     graph = unlifted.graph
     graph.eliminate_dead_code()
     unlifted.delete_all_unused_submodules()

@@ -34,6 +34,8 @@ class PredictorModule(nn.Module):
         classes: names of the outputs, in their order.
         temperature: of the calibration, which ``head`` divides by.
         thresholds: probabilities above which each label is predicted, of several labels.
+        fenced: whether features are written as their positive less their negative part, which
+            changes none; OpenVINO 2026.4 computes ``mean(x) - c`` wrongly if nothing is between.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -48,6 +50,7 @@ class PredictorModule(nn.Module):
         self.thresholds: tuple[float, ...] | None = None
         if self.task == "multi-label":
             self.thresholds = (0.5,) * len(self.classes) if found is None else tuple(found.tolist())
+        self.fenced = False
         self.rounded = predictor.storage == "float16"
         self.eval()
 
@@ -85,6 +88,8 @@ class PredictorModule(nn.Module):
         else:
             rows = features_of((cut,), arguments)[0]
         rows = rows.to(torch.float32)
+        if self.fenced:
+            rows = torch.relu(rows) - torch.relu(-rows)
         if self.rounded:  # as the features are that the head was trained on
             rows = rows.to(torch.float16).to(torch.float32)
         found: Tensor = self.head(rows)

@@ -15,9 +15,11 @@ from headstart.export.scripts.run_safetensors import FORMAT
 from headstart.export.steps import listed_steps
 
 
-def graph_of(predictor: Predictor) -> Graph:
+def graph_of(predictor: Predictor, *, fenced: bool = False) -> Graph:
     """Return a run as a recorded program, on the CPU."""
-    return recorded_graph(made_module(predictor).cpu())
+    module = made_module(predictor).cpu()
+    module.fenced = fenced
+    return recorded_graph(module)
 
 
 def write_onnx(predictor: Predictor, folder: Path) -> Written:
@@ -40,7 +42,7 @@ def write_openvino(predictor: Predictor, folder: Path) -> Written:
 
     from headstart.extraction.engines.openvino import as_openvino
 
-    graph = graph_of(predictor)
+    graph = graph_of(predictor, fenced=True)
     model = as_openvino(graph.program)
     for port, name in zip(model.inputs, graph.inputs, strict=True):
         port.get_tensor().set_names({name})

@@ -175,7 +175,8 @@ def _items(
         if config.data is not None:
             raise
         raise _ask(f"the data of the run cannot be read again ({error.message})") from error
-    split = parts.get("test") or max(parts.values(), key=len)
+    held_out = [parts[name] for name in ("test", "validation") if name in parts]
+    split = held_out[0] if held_out else max(parts.values(), key=len)
     if not len(split):
         raise DataError("there is no item to measure the artefact on", hint="name data=DATA")
     picked = np.unique(np.linspace(0, len(split) - 1, config.items).round().astype(np.int64))
