@@ -24,7 +24,7 @@ from headstart.data import Preprocessing
 from headstart.data.texts import Texts
 from headstart.data.tokenizers import kept_tokenizer
 from headstart.export.formats import Format, Written
-from headstart.export.predictor import Predictor
+from headstart.export.predictor import Predictor, told_name
 from headstart.export.script import standalone_script
 from headstart.extraction.engines.table import EngineUnfitError
 
@@ -137,7 +137,7 @@ def describe(
         "inputs": list(written.inputs),
         "output": "values" if head.task == "regression" else "probabilities",
         "any_number": written.any_number,
-        "backbone": backbone.name,
+        "backbone": told_name(backbone.name),
         "layer": backbone.layer,
         "pooling": backbone.pooling,
         "head": head.kind,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError
+from headstart.data.texts import Texts
 from headstart.export.network import ImageModule, PredictorModule, TextModule
 from headstart.extraction.engines.exporting import recorded
 from headstart.extraction.engines.table import EngineUnfitError
@@ -55,15 +56,16 @@ def recorded_graph(module: PredictorModule) -> Graph:
     Raises:
         BackboneError: it cannot be recorded, or takes neither images nor texts.
     """
-    whole, names, example, free = _described(module)
+    whole, names, example, longest = _described(module)
     reasons = []
     for count in (_RECORDED, 1):
         some = [tensor[:1].expand(count, *tensor.shape[1:]) for tensor in example]
-        axes: Sequence[Mapping[int, Any]] = [
-            {**({0: "n"} if count > 1 else {}), **free} for _ in some
-        ]
+        free: dict[int, Any] = {0: torch.export.Dim("n", min=1)} if count > 1 else {}
+        if longest:
+            free[1] = torch.export.Dim("tokens", min=2, max=longest)
+        axes = [free] * len(some) if free else None
         try:
-            program = recorded(whole, some, _dimensions(axes))
+            program = recorded(whole, some, axes)
             return Graph(_compact(program, some, axes), names, count > 1)
         except EngineUnfitError as unfit:
             reasons.append(str(unfit))
@@ -75,34 +77,27 @@ def recorded_graph(module: PredictorModule) -> Graph:
 
 def _described(
     module: PredictorModule,
-) -> tuple[nn.Module, tuple[str, ...], Sequence[Tensor], Mapping[int, str]]:
-    """Return what is recorded, names of what it takes, an example, and axes of any length."""
+) -> tuple[nn.Module, tuple[str, ...], Sequence[Tensor], int]:
+    """Return what is recorded, names of what it takes, an example, and the longest text or 0."""
     if isinstance(module, ImageModule):
         pixels = torch.zeros((1, 3, *module.inputs.size), dtype=torch.uint8)  # type: ignore[attr-defined]
-        return PixelsGraph(module).eval(), ("pixels",), (pixels,), {}
+        return PixelsGraph(module).eval(), ("pixels",), (pixels,), 0
     if isinstance(module, TextModule):
         example = module.inputs.example(1)
         names = ("input_ids", *example.kwargs)
-        free = {1: "tokens"} if module.inputs.ragged else {}
-        return module, names, (*example.args, *example.kwargs.values()), free
+        assert isinstance(module.inputs, Texts)
+        longest = module.inputs.max_length if module.inputs.ragged else 0
+        return module, names, (*example.args, *example.kwargs.values()), longest
     raise BackboneError(
         f"{module.name} takes {module.inputs.unit}, which no artefact reads",
         hint="use run.to_torch()",
     )
 
 
-def _dimensions(axes: Sequence[Mapping[int, str]]) -> Sequence[Mapping[int, Any]] | None:
-    """Return axes as ``torch.export`` takes them: of one name, one length."""
-    made: dict[str, Any] = {}
-    found = [
-        {axis: made.setdefault(name, torch.export.Dim(name, min=1)) for axis, name in each.items()}
-        for each in axes
-    ]
-    return found if any(found) else None
-
-
 def _compact(
-    program: ExportedProgram, some: Sequence[Tensor], axes: Sequence[Mapping[int, str]]
+    program: ExportedProgram,
+    some: Sequence[Tensor],
+    axes: Sequence[Mapping[int, Any]] | None,
 ) -> ExportedProgram:
     """Return a program without the operators and weights that it does not need, as behind a cut."""
     # Operators that write into what they are given would all count as needed.
@@ -115,7 +110,7 @@ def _compact(
         if name not in used:
             owner, _, last = name.rpartition(".")
             delattr(unlifted.get_submodule(owner), last)
-    return recorded(unlifted, some, _dimensions(axes))
+    return recorded(unlifted, some, axes)
 
 
 __all__ = ["Graph", "PixelsGraph", "recorded_graph"]

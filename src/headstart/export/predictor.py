@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from headstart.backbones import Backbone
 from headstart.core.errors import BackboneError
@@ -49,4 +50,12 @@ class Predictor:
         return self
 
 
-__all__ = ["Predictor"]
+def told_name(source: str) -> str:
+    """Return what a backbone is called elsewhere: of a path of this machine only the last part."""
+    family, _, name = source.partition("/")
+    if name.startswith(("/", ".", "~")):
+        return f"{family}/{Path(name).name}"
+    return Path(source).name if source.startswith(("/", ".", "~")) else source
+
+
+__all__ = ["Predictor", "told_name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from headstart.core.files import write_text
 from headstart.core.records import Baseline, Reference, from_plain
 from headstart.evaluation.tasks import task_named
 from headstart.export.parity import Parity
+from headstart.export.predictor import told_name
 from headstart.report.markdown import code
 from headstart.report.model_card import CardContent, model_card
 
@@ -135,14 +137,15 @@ def _content(
 
 def _backbone(spec: Mapping[str, Any]) -> str:
     """Return the backbone by name; of a file only the last part of its path."""
-    source = str(spec["source"])
-    name = Path(source).name if Path(source).is_absolute() or source.startswith(".") else source
+    name = told_name(str(spec["source"]))
     return name if spec.get("layer") is None else f"{name} up to {spec['layer']}"
 
 
 def _of_the_machine(note: str) -> bool:
-    paths = any(word.strip("'\"(),;:").startswith(("/", "~", "\\\\")) for word in note.split())
-    return paths or note.startswith(_OF_THE_MACHINE) or "feature row" in note
+    paths = re.search(r"[^:]//", note) or any(
+        word.strip("'\"(),;:").startswith(("/", "~", "\\\\")) for word in note.split()
+    )
+    return bool(paths) or note.startswith(_OF_THE_MACHINE) or "feature row" in note
 
 
 def _head(made: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ def read(items: Sequence[Any], settings: Mapping[str, Any], folder: Any) -> dict
         text = (settings["prompt"] + item)[: settings["characters"] or None]
         text = text.lower() if settings["lower"] else text
         found.append(tokenizer.encode(text, add_special_tokens=settings["special"]))
-    width = max((settings["length"], *(len(each.ids) for each in found)))
+    width = max((2, settings["length"], *(len(each.ids) for each in found)))
     tokens = np.full((len(found), width), settings["pad"], dtype=np.int64)
     segments, mask = np.zeros_like(tokens), np.zeros_like(tokens)
     for row, each in enumerate(found):
