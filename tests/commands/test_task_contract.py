@@ -22,6 +22,7 @@ import headstart
 from headstart.commands import cli
 from headstart.commands.audit.job import audit_data
 from headstart.commands.extract.job import extract_features
+from headstart.commands.invocation import signature_of
 from headstart.commands.settings import ReadOptions
 from headstart.core.errors import ConfigError
 from headstart.core.progress import SilentReporter
@@ -139,8 +140,8 @@ REFUSED = {
 }
 """What is refused, and the reason that is said; of all tasks alike."""
 
-WITHOUT_LABELS = {"export", "push", "suggest"}
-"""Commands that read items for their own measurements, and neither labels, columns nor groups."""
+WITHOUT_LABELS = {"export", "push", "similar", "suggest", "view"}
+"""Commands that look at items and learn from no labels; joined columns and groups they refuse."""
 
 
 def test_every_command_that_reads_data_is_in_the_walk() -> None:
@@ -152,6 +153,8 @@ def test_every_command_that_reads_data_is_in_the_walk() -> None:
         if ReadOptions in hints.values():
             reading.add(info.callback.__name__)
     assert reading - WITHOUT_LABELS == walked
+    for name in WITHOUT_LABELS:
+        assert {"columns", "group_column", "group_pattern"} <= set(signature_of(name).without)
 
 
 def _shown(extras: tuple[str, ...]) -> dict[str, str]:

@@ -76,7 +76,7 @@ def audit(
             script,
             arguments or (),
             steps=config.steps,
-            seconds=config.seconds,
+            seconds=config.stop_after,
             stdout_to_stderr=config.json,
             last_resort=lambda found: _leave(found, config),
         )

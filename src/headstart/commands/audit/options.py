@@ -15,7 +15,8 @@ class AuditConfig:
 
     Attributes:
         steps: stop it after so many steps of its optimizers; None: at its end.
-        seconds: stop it after so many seconds; None: at its end.
+        stop_after: stop it after so many seconds; None: at its end. (``seconds`` is the window of a
+            sound.)
         json: print one JSON object on standard output, and what the script prints on standard
             error.
         sarif: write the findings to this file, in SARIF 2.1.0.
@@ -25,7 +26,7 @@ class AuditConfig:
     steps: int | None = option(
         None, "Stop the script after so many optimizer steps. Default: at its end.", at_least=1
     )
-    seconds: float | None = option(
+    stop_after: float | None = option(
         None, "Stop the script after so many seconds. Default: at its end.", above=0
     )
     json: bool = option(

@@ -94,6 +94,7 @@ LOOKED = {
     "seed": "nothing is drawn",
     "out": "there is no run folder",
     "write": "there is no run folder",
+    "columns": "items are alike by their features",
     "group_column": "nothing is divided",
     "group_pattern": "nothing is divided",
     "train": "the items of all splits are taken",
