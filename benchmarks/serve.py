@@ -46,6 +46,8 @@ def backbone(photos: bool, data: Path):
         weights=str(weights),
         layer="blocks.4.0",
         model_args={"pad_type": "same", "bn_eps": 1e-3},
+        mean=0.5,
+        std=0.5,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstart.commands.loggers import log_outcome
 from headstart.commands.run_folder import Run
@@ -14,7 +14,9 @@ from headstart.core.progress import Reporter
 from headstart.core.records import Baseline, Evaluation
 from headstart.core.records import to_plain as plain
 from headstart.heads import Candidate
-from headstart.study import Comparison
+
+if TYPE_CHECKING:
+    from headstart.study import Comparison
 
 
 def log_run(
