@@ -37,7 +37,7 @@ def unlike(data: bytes, number: int) -> bytes:
     return data[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + data[2:]
 
 
-def backbone(photos: bool, data: Path):
+def backbone(photos: bool, data: Path, size: int):
     if photos:
         return "headstart/photos"
     weights = data.parent / "weights" / "mobilenetv1_imagenet.safetensors"
@@ -48,6 +48,7 @@ def backbone(photos: bool, data: Path):
         model_args={"pad_type": "same", "bn_eps": 1e-3},
         mean=0.5,
         std=0.5,
+        size=size,
     )
 
 
@@ -81,6 +82,7 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("data", type=Path)
     ask.add_argument("--photos", action="store_true")
+    ask.add_argument("--size", type=int, default=224, help="pixels a side, of MobileNetV1")
     ask.add_argument("--requests", type=int, default=10_000)
     ask.add_argument("--rounds", type=int, default=5)
     ask.add_argument("--clients", type=int, default=32)
@@ -98,7 +100,7 @@ def main() -> None:
         folder = Path(place)
         run = headstart.fit(
             said.data,
-            backbone(said.photos, said.data),
+            backbone(said.photos, said.data, said.size),
             head="linear",
             on_bad="skip",
             precision="float32",
