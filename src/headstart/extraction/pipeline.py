@@ -349,7 +349,11 @@ class Extractor:
             fixed=self.cuts[0].inputs.unit == "images",
         )
         name = self.settings.engine
-        run, self.plan = trial.chosen() if name == AUTO else trial.named(name)
+        if name == AUTO and self._differ and inputs.mask is None:
+            # Items of each length are a batch of their own: an engine would be made for each.
+            run, self.plan = trial.as_written()
+        else:
+            run, self.plan = trial.chosen() if name == AUTO else trial.named(name)
         self.notes += trial.notes
         if self.plan.reason:
             self.notes.append(str(self.plan))
