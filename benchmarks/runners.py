@@ -2,7 +2,8 @@
 
 ``python benchmarks/runners.py DATA --items 20000`` runs each in turn, several times, one thread a
 worker, and compares the rates between a tenth and the whole of the job, as the driver hears of
-rows: starting processes, importing and loading are not in it, and are shown apart.
+rows: starting processes, importing and loading are not in it, and are shown apart. The processor
+time of all processes for a thousand rows says the same on a machine that others use.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from headstart.backbones import load_backbone
 from headstart.cache import FeatureCache
@@ -28,11 +31,13 @@ KINDS = ("plain", "processes 1", "processes 2", "ray 1", "ray 2")
 
 
 class Heard(SilentReporter):
-    """Remembers when rows were done."""
+    """Remembers when rows were done, and the processor time of all processes by then."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int) -> None:
         self.times: list[tuple[float, int]] = []
-        self.done = 0
+        self.done, self.total = 0, total
+        self.spent: list[tuple[float, int]] = []
+        self._listens = False
 
     @contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Heard]:  # noqa: ARG002
@@ -43,9 +48,12 @@ class Heard(SilentReporter):
 
     def advance(self, count: int = 1) -> None:
         """Hear of some rows."""
-        if self._listens and count:
-            self.done += count
-            self.times.append((time.perf_counter(), self.done))
+        if not self._listens or not count:
+            return
+        self.done += count
+        self.times.append((time.perf_counter(), self.done))
+        if len(self.spent) < 1 + (self.done >= 0.97 * self.total) and self.done >= self.total / 10:
+            self.spent.append((processor_seconds(), self.done))
 
     def rate(self) -> float:
         """Return rows a second between a tenth and the last of them."""
@@ -53,9 +61,26 @@ class Heard(SilentReporter):
         end = self.times[-1]
         return (end[1] - start[1]) / (end[0] - start[0])
 
+    def cost(self) -> float:
+        """Return the processor seconds of all processes for a thousand rows."""
+        (begin, first), (end, last) = self.spent[0], self.spent[-1]
+        return 1000 * (end - begin) / max(1, last - first)
 
-def once(kind: str, given: argparse.Namespace) -> tuple[float, float]:
-    """Return the rate and the seconds until the first rows."""
+
+def processor_seconds() -> float:
+    """Return what this process and all below it have spent."""
+    own, total = psutil.Process(), 0.0
+    for process in [own, *own.children(recursive=True)]:
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+            if process == own:  # and those that have ended
+                total += times.children_user + times.children_system
+    return total
+
+
+def once(kind: str, given: argparse.Namespace) -> tuple[float, float, float]:
+    """Return the rate, the cost, and the seconds until the first rows."""
     name, _, workers = kind.partition(" ")
     settings = Extraction(
         batch_size=given.batch, engine="eager", precision="float32", workers=1, device="cpu"
@@ -68,9 +93,9 @@ def once(kind: str, given: argparse.Namespace) -> tuple[float, float]:
         _ = split.ids
         if name != "plain":
             cache.crew = crew_of(Crew(name, int(workers)))
-        heard, begun = Heard(), time.perf_counter()
+        heard, begun = Heard(len(split)), time.perf_counter()
         cache.features(network, split, settings=settings, reporter=heard)
-        return heard.rate(), heard.times[0][0] - begun
+        return heard.rate(), heard.cost(), heard.times[0][0] - begun
 
 
 def main() -> None:
@@ -83,17 +108,22 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=KINDS)
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in given.kinds}
+    found: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in given.kinds}
     for turn in range(given.turns):
         for kind in given.kinds:
             found[kind].append(once(kind, given))
-            rate, start = found[kind][-1]
+            rate, cost, start = found[kind][-1]
             print(
-                f"turn {turn}  {kind:12} {rate:8,.0f}/s, first rows after {start:.1f} s", flush=True
+                f"turn {turn}  {kind:12} {rate:8,.0f}/s, {cost:.2f} s of processor for 1,000,"
+                f" first rows after {start:.1f} s",
+                flush=True,
             )
     for kind, runs in found.items():
-        rates = [rate for rate, _ in runs]
-        print(f"{kind:12} median {statistics.median(rates):8,.0f}/s  {sorted(map(round, rates))}")
+        rates, costs, _ = zip(*runs, strict=True)
+        print(
+            f"{kind:12} median {statistics.median(rates):8,.0f}/s {sorted(map(round, rates))},"
+            f" {statistics.median(costs):.2f} s of processor for 1,000"
+        )
 
 
 if __name__ == "__main__":
