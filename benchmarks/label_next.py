@@ -5,7 +5,7 @@
 Each file holds ``x_train (n, d)``, ``y_train (n,)`` and may hold ``x_test``, ``y_test``; where it
 does not, half of the rows, drawn anew each time, are for scoring. A draw labels
 ``--start`` training rows of every class; then, ``--rounds`` times, each strategy labels ``--count``
-more of the rest, and the head ``auto`` is trained anew and scored on all test rows. Draws are
+more of the rest, and the head is trained anew and scored on all test rows. Draws are
 paired: every strategy starts from the same rows.
 
 A cell is the mean accuracy, and the mean gain over random with its 95 % interval over the draws.
@@ -26,9 +26,9 @@ from headstart.heads.suggesting import margins, take_next
 STRATEGIES = ("random", "margin", "k-centre", "mix")
 
 
-def fitted(x: np.ndarray, y: np.ndarray, rows: np.ndarray, classes: int) -> Head:
-    """Train the head that chooses itself."""
-    kind = head_kind("auto")
+def fitted(name: str, x: np.ndarray, y: np.ndarray, rows: np.ndarray, classes: int) -> Head:
+    """Train a head."""
+    kind = head_kind(name)
     return kind.fit(TrainingRows(x[rows], y[rows], classes), kind.settings({})).head
 
 
@@ -41,7 +41,7 @@ def divided(whole: dict[str, np.ndarray], seed: int) -> tuple[np.ndarray, ...]:
     return x[pool], y[pool], x[test], y[test]
 
 
-def measure(file: Path, start: int, count: int, rounds: int, draws: int) -> None:
+def measure(file: Path, name: str, start: int, count: int, rounds: int, draws: int) -> None:
     """Print the table of one file."""
     with np.load(file) as arrays:
         whole = {name: arrays[name] for name in arrays.files}
@@ -53,7 +53,7 @@ def measure(file: Path, start: int, count: int, rounds: int, draws: int) -> None
         first = np.concatenate(
             [rng.permutation(np.flatnonzero(y == c))[:start] for c in range(classes)]
         )
-        begun = fitted(x, y, first, classes)
+        begun = fitted(name, x, y, first, classes)
         for at, by in enumerate(STRATEGIES):
             labelled, head = first, begun
             found[draw, at, 0] = (head.predict(x_test) == y_test).mean()
@@ -65,9 +65,9 @@ def measure(file: Path, start: int, count: int, rounds: int, draws: int) -> None
                     unsure = margins(head, head.predict_proba(x[rest]))
                     new = take_next(x[rest], count, by=by, unsure=unsure, labelled=x[labelled]).rows
                 labelled = np.concatenate([labelled, rest[new]])
-                head = fitted(x, y, labelled, classes)
+                head = fitted(name, x, y, labelled, classes)
                 found[draw, at, turn] = (head.predict(x_test) == y_test).mean()
-    print(f"\n{file.stem}: {classes} classes, {len(x)} rows to choose from, {draws} draws")
+    print(f"\n{file.stem}: {classes} classes, {len(x)} rows to choose from, {draws} draws, {name}")
     sizes = [start * classes + count * turn for turn in range(rounds + 1)]
     print(f"{'labels':10}" + "".join(f"{size:>26}" for size in sizes))
     for at, by in enumerate(STRATEGIES):
@@ -90,9 +90,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=30)
+    parser.add_argument("--head", default="auto")
     given = parser.parse_args()
     for file in given.files:
-        measure(file, given.start, given.count, given.rounds, given.draws)
+        measure(file, given.head, given.start, given.count, given.rounds, given.draws)
 
 
 if __name__ == "__main__":
