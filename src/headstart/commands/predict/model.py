@@ -156,43 +156,43 @@ class Model:
         return found
 
     def _from_rows(self, wanted: Wanted, session: Session) -> Outliers:
-        rows, labels, ids = self.training_rows(session, f"fit again with ood='{wanted.method}'")
-        key = {"rows": list(ids), "labels": labels.tolist(), "method": wanted.method}
-        fingerprint = self.source.fingerprints["backbone"] if isinstance(self.source, Run) else (
-            self.source.fingerprint
-        )  # fmt: skip
-        return outliers_once(
-            session.cache.store,
-            {"backbone": fingerprint, **key},
-            lambda: fit_outliers({OWN: rows}, labels, method=wanted.method, keys=ids),
-        )
-
-    def training_rows(
-        self, session: Session, hint: str
-    ) -> tuple[NDArray[Any], NDArray[np.int64], tuple[str, ...]]:
-        """Return features, classes and content ids of the items that trained the run.
-
-        Args:
-            session: with the cache that may hold the features.
-            hint: what to do where nothing was kept.
+        """Return what tells strange items by the rows that the run has kept.
 
         Raises:
-            DataError: the run has kept nothing of them, or they belong to groups.
+            DataError: it has kept none, or an older version kept them without their groups.
         """
-        kept, grouped = self.kept(), self._grouped()
-        if grouped:
+        kept, grouped, hint = self.kept(), self._grouped(), f"fit again with ood='{wanted.method}'"
+        if kept is None:
+            raise DataError(
+                "the run keeps no rows of its training items: an older version, or another command"
+                " than fit, wrote it",
+                hint=hint,
+            )
+        train = kept.train
+        if grouped and train.groups is None:
             raise DataError(
                 f"the run was made with {grouped}, and its kept rows do not say what they belong"
                 " to: items of one group would judge each other",
                 hint=hint,
             )
-        if kept is None:
-            raise DataError(
-                "the run keeps no rows of its training items: an older version, another command"
-                " than fit, another task than classes, or columns of a table",
-                hint=hint,
-            )
-        return self.features_of(kept.train, session), kept.train.labels, kept.train.ids
+        rows = self.features_of(train, session)
+        labels = train.labels if train.targets is None else None
+        key = {
+            "backbone": self.source.fingerprints["backbone"]
+            if isinstance(self.source, Run)
+            else self.source.fingerprint,
+            "rows": list(train.ids),
+            "labels": None if labels is None else labels.tolist(),
+            "groups": None if train.groups is None else train.groups.tolist(),
+            "method": wanted.method,
+        }
+        return outliers_once(
+            session.cache.store,
+            key,
+            lambda: fit_outliers(
+                {OWN: rows}, labels, method=wanted.method, keys=train.ids, groups=train.groups
+            ),
+        )
 
     def features_of(self, kept: KeptSplit, session: Session) -> NDArray[Any]:
         """Return the features of items of the run ``(n, d)``, which it or the cache has kept.
