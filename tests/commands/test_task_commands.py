@@ -341,3 +341,24 @@ def test_backbones_and_ways_of_running_are_compared_by_groups(table: Path, tmp_p
     assert found.evidence.figure == "R²"
     assert outcome.accuracy.interval.n == 1 or outcome.accuracy.interval.items
     assert len(set(split.test.groups.tolist())) < len(split.test)
+
+
+def test_labels_are_weighed_where_a_head_can(table: Path, tmp_path: Path) -> None:
+    shared: dict[str, Any] = {
+        "label_column": "tags", "layer": "stem", "write": False, "class_weight": "balanced",
+        "cache": tmp_path, "reporter": QUIET,
+    }  # fmt: skip
+    run = headstart.fit(table / "all.csv", GLYPHS, baselines=False, threshold="half", **shared)
+    assert run.configuration["class_weight"] == "balanced"
+    with pytest.raises(
+        ConfigError, match=r"several labels is for the heads .*linear.*not for ridge"
+    ):
+        headstart.fit(table / "all.csv", GLYPHS, head="ridge", **shared)
+    swept = headstart.sweep(table / "all.csv", GLYPHS, folds=2, **shared)
+    weighed = {each.head: each.options.get("class_weight") for each in swept.sweep.candidates}
+    assert weighed == {"linear": "balanced", "ridge": None}
+
+
+def test_too_few_groups_are_told_as_such(table: Path) -> None:
+    with pytest.raises(DataError, match="2 groups of 240 items are too few to set 20% aside"):
+        headstart.load_data(table / "all.csv", label_column="ink", group_column="site")

@@ -422,6 +422,26 @@ def threshold_faults(threshold: str, task: str) -> list[str]:
     return []
 
 
+def class_weight_faults(class_weight: str | None, task: str, head: str | None = None) -> list[str]:
+    """Return what is wrong with class weights for a task, one sentence each.
+
+    Args:
+        class_weight: as it was asked for.
+        task: of the data.
+        head: the kind of head that they are for; None: whichever can.
+    """
+    from headstart.heads.registry import head_kind, head_kinds
+
+    if class_weight is None or task == "classification":
+        return []
+    if task == "regression":
+        return ["class_weight has no meaning for regression: no item is of one class"]
+    if head is None or head_kind(head).weighs_labels:
+        return []
+    names = ", ".join(kind.name for kind in head_kinds(task) if kind.weighs_labels)
+    return [f"class_weight of several labels is for the heads {names}, not for {head}"]
+
+
 def head_wrong(name: str) -> str | None:
     """Return what is wrong with the name of a head, as the end of a sentence."""
     from headstart.heads.registry import head_fault
@@ -460,6 +480,7 @@ __all__ = [
     "RunOptions",
     "Settled",
     "Signature",
+    "class_weight_faults",
     "head_wrong",
     "threshold_faults",
 ]

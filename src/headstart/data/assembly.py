@@ -166,6 +166,13 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
     )
     if len(second) == 0:
         few, why = count(len(whole), "item"), ""
+        if groups is not None:
+            raise DataError(
+                f"{count(len(np.unique(groups)), 'group')} of {count(len(whole), 'item')} are too"
+                f" few to set {fraction:.0%} aside with every group whole",
+                hint="set more aside with test_fraction=SHARE, give a test split, or leave the"
+                " groups out",
+            )
         if whole.targets is None:
             few += f" in {count(len(whole.classes), 'class', 'classes')}"
             why = ": no class has two different items"

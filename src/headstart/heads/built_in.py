@@ -185,6 +185,7 @@ BUILT_IN = (
     HeadKind(
         name="auto",
         weighted=True,
+        weighs_labels=True,
         summary="the one of linear, ridge, lda and prototype that wins inside the training split",
         tasks=("classification", "multi-label", "regression"),
         options=AutoOptions,
@@ -195,6 +196,7 @@ BUILT_IN = (
     HeadKind(
         name="linear",
         weighted=True,
+        weighs_labels=True,
         automatic=True,
         few={"rule": "prior"},
         aliases=("logistic",),
@@ -251,6 +253,7 @@ BUILT_IN = (
     HeadKind(
         name="mlp",
         weighted=True,
+        weighs_labels=True,
         summary="a perceptron with dropout, stopped early on held-out rows",
         tasks=("classification", "multi-label", "regression"),
         options=MLPOptions,

@@ -192,6 +192,8 @@ class HeadKind:
         stops_early: whether ``TrainingRows.validation`` decides when training stops. Such a head
             is judged and used as trained; any other is refitted once its options are chosen.
         weighted: whether it takes ``TrainingRows.weights``.
+        weighs_labels: whether its ``class_weight`` weighs several labels an item, too: presence and
+            absence of each alike.
         linear: whether it trains a :class:`~headstart.heads.linear.LinearHead`, the form in which
             fine-tuning can take over a head and train it further.
         automatic: whether the head ``auto`` chooses from this kind, too, unless it is told from
@@ -217,6 +219,7 @@ class HeadKind:
     calibrated: bool = True
     stops_early: bool = False
     weighted: bool = False
+    weighs_labels: bool = False
     linear: bool = False
     automatic: bool = False
     few: Mapping[str, Any] = field(default_factory=dict)

@@ -85,6 +85,7 @@ def sweep_task(
     keys: Keys | None = None,
     groups: Keys | None = None,
     threshold: Rule = "auto",
+    class_weight: str | None = None,
     reporter: Reporter | None = None,
 ) -> TaskSweep:
     """Score every head on every view by cross-validation inside the training rows.
@@ -102,6 +103,7 @@ def sweep_task(
         seeds: one division into folds for each.
         keys, groups: which rows are held out together; see :mod:`headstart.core.division`.
         threshold: where a probability of the winner becomes a prediction.
+        class_weight: ``balanced``, for the heads whose weights are those of labels; None: none.
         reporter: receives progress.
 
     Raises:
@@ -131,7 +133,7 @@ def sweep_task(
                 seed=seeds[0],
             )  # fmt: skip
             for kind in kinds:
-                for values in _options(kind, standardise):
+                for values in _options(kind, standardise, class_weight):
                     figures = _scored(kind, values, rows, known, what)
                     candidate = TaskCandidate(view, kind.name, values, figures)
                     tried.append((candidate, kind, rows, kind.settings(values)))
@@ -149,10 +151,13 @@ def sweep_task(
     )
 
 
-def _options(kind: HeadKind, standardise: Sequence[bool]) -> list[dict[str, Any]]:
+def _options(
+    kind: HeadKind, standardise: Sequence[bool], class_weight: str | None
+) -> list[dict[str, Any]]:
+    weighed = {"class_weight": class_weight} if class_weight and kind.weighs_labels else {}
     if "standardise" not in kind.option_names:
-        return [{}]
-    return [{"standardise": scaled} for scaled in dict.fromkeys(standardise)]
+        return [weighed]
+    return [{"standardise": scaled, **weighed} for scaled in dict.fromkeys(standardise)]
 
 
 def _scored(

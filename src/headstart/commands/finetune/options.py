@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from headstart.commands.loggers import LogOptions
-from headstart.commands.settings import RUNNING, Signature, threshold_faults
+from headstart.commands.settings import (
+    RUNNING,
+    Signature,
+    class_weight_faults,
+    threshold_faults,
+)
 from headstart.core.settings import check, like, option
 from headstart.finetuning.presets import PRESETS
 from headstart.heads.registry import describe_heads, head_fault, head_kind, head_kinds
@@ -135,8 +140,7 @@ class FinetuneConfig:
     def faults_for(self, task: str) -> list[str]:
         """Return what has no meaning for a task, one sentence each."""
         found = threshold_faults(self.threshold, task)
-        if self.class_weight is not None and task == "regression":
-            found.append("class_weight has no meaning for regression: no item is of one class")
+        found += class_weight_faults(self.class_weight, task, self.probe_for(task))
         fault = None if self.probe is None else head_fault(self.probe, task)
         if fault is not None:
             found.append(f"probe: {fault}")

@@ -36,6 +36,7 @@ from headstart.commands.settings import (
     BackboneLike,
     ReadOptions,
     RunOptions,
+    class_weight_faults,
     threshold_faults,
 )
 from headstart.commands.starting import STARTS, starting_head
@@ -317,13 +318,13 @@ def _require_head(config: FitConfig, task: str) -> None:
     fault = head_fault(kind.name, task)
     faults = [] if fault is None else [fault]
     if task != CLASSIFICATION.name:
-        named: dict[str, Any] = {"class_weight": config.class_weight, "start": config.start}
-        named["labels_per_class"] = config.labels_per_class
+        named = {"start": config.start, "labels_per_class": config.labels_per_class}
         faults += [
             f"{name} has no meaning for {task}: no item is of one class"
             for name, value in named.items()
             if value is not None
         ]
+    faults += class_weight_faults(config.class_weight, task, kind.name)
     faults += threshold_faults(config.threshold, task)
     if faults:
         raise ConfigError(tuple(faults))

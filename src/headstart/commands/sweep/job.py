@@ -231,6 +231,7 @@ def _run_task(
         keys=train.ids,
         groups=train.groups,
         threshold=config.threshold,
+        class_weight=config.class_weight,
         reporter=reporter,
     )
 
@@ -246,7 +247,8 @@ def _fit_winner(call: Call, winner: Candidate | TaskCandidate, cut: Backbone) ->
     more: dict[str, Any] = {"head_options": dict(winner.options)}
     same: dict[str, Any] = {"head": winner.head, "folds": config.folds, "seed": config.seeds[0]}
     same["threshold"] = config.threshold
-    if config.class_weight and "class_weight" in head_kind(winner.head).option_names:
+    own = "class_weight" in head_kind(winner.head).option_names
+    if config.class_weight and own and "class_weight" not in winner.options:
         same["class_weight"] = config.class_weight
     try:
         return call.then("fit", backbone=spec, **same, **more)

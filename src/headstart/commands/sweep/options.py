@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from headstart.commands.loggers import LogOptions
-from headstart.commands.settings import Signature, head_wrong, threshold_faults
+from headstart.commands.settings import Signature, class_weight_faults, head_wrong, threshold_faults
 from headstart.core.errors import ConfigError
 from headstart.core.kinds import Kind
 from headstart.core.seeds import seed_faults
@@ -104,7 +104,7 @@ class SweepConfig:
     )
     loggers: tuple[str, ...] = like(LogOptions, "loggers")
     class_weight: Literal["balanced"] | None = option(
-        None, "balanced: every class weighs alike in the heads that can, linear and ridge."
+        None, "balanced: every class or label weighs alike in the heads that can."
     )
     threshold: Literal["auto", "half", "balanced", "f1"] = option(
         "auto",
@@ -151,8 +151,7 @@ def _beyond_classes(config: SweepConfig, task: str) -> list[str]:
     faults = [fault for name in config.heads or () if (fault := head_fault(name, task)) is not None]
     if config.labels_per_class is not None:
         faults.append(f"labels_per_class has no meaning for {task}: no item is of one class")
-    if config.class_weight is not None:
-        faults.append(f"class_weight has no meaning for {task}: no item is of one class")
+    faults += class_weight_faults(config.class_weight, task)
     if config.grid is not None:
         faults.append(f"grid is of C of a classification; for {task} heads choose their own")
     return faults
