@@ -1,15 +1,16 @@
-"""Two data sets that are no classifications, made of pictures that are.
+r"""Two data sets that are no classifications, made of pictures that are.
 
 ``pages``: pages of one to four handwritten characters each, labelled with all that are on them. The
 drawings come from an archive of Omniglot (Lake, Salakhutdinov and Tenenbaum 2015; MIT licence):
 
     python made_tasks.py pages images_background_small1.zip pages
-    headstart fit pages/pages.csv -b headstart/photos --layer blocks.4
+    headstart fit pages/pages.csv -b headstart/glyphs --size 64 --layer stage2.0
 
-``turned``: photographs, each turned by an angle that is to be told from its pixels alone:
+``turned``: photographs that lie askew on a grey table; the angle is to be told:
 
     python made_tasks.py turned PHOTOGRAPHS turned
-    headstart fit turned/turned.csv -b headstart/photos --label-column angle
+    headstart fit turned/turned.csv -b headstart/photos --size 128 --layer blocks.2 \
+        --label-column angle
 
 Both write ``train`` and ``test`` into a column ``split``: people who drew on a page of the test
 split drew on no page of the training split, and no photograph is in both.
@@ -20,7 +21,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import math
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -97,12 +97,13 @@ def make_turned(photographs: Sequence[Path], folder: Path, share: float = 0.25) 
 
 
 def turned(photograph: Image.Image, angle: float) -> Image.Image:
-    """Return the middle of a photograph, turned to the left; no corner of it shows the angle."""
-    side = min(photograph.size)
-    inner = int(side / math.sqrt(2))  # a square that any turn leaves inside the photograph
-    left, top = (photograph.width - inner) // 2, (photograph.height - inner) // 2
-    whole = photograph.rotate(angle, Image.Resampling.BICUBIC)
-    return whole.crop((left, top, left + inner, top + inner)).resize((SIDE, SIDE))
+    """Return a photograph that lies askew on a grey table, turned to the left by an angle."""
+    side = SIDE * 5 // 8  # any turn of a square leaves it inside the table
+    print_ = photograph.resize((side, side)).convert("RGBA")
+    askew = print_.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    table = Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
+    table.paste(askew, ((SIDE - askew.width) // 2, (SIDE - askew.height) // 2), askew)
+    return table
 
 
 def _table(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:

@@ -69,3 +69,18 @@ def test_labels_and_numbers_of_groups_are_measured_too(task: str) -> None:
     assert found.difference.interval is not None
     assert found.difference.interval.method == "groups"
     assert found.difference.interval.low > 0
+
+
+def test_a_leak_that_matters_to_one_group_in_ten_is_seen() -> None:
+    """Most items are known anyway, and some photographs only by their other crops."""
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(80), 5)
+    labels = groups % 2
+    side = np.where(np.arange(80) % 10 == 0, -0.3, 1.0)[groups]  # as if of the other class
+    x = rng.normal(size=(80, 30))[groups] + 0.2 * rng.normal(size=(400, 30))
+    x[:, 0] = 6 * side * (2 * labels - 1)
+    found = group_effect(x.astype(np.float32), labels, 2, groups.astype(str))
+    assert found is not None
+    assert 0.03 < found.difference.value < 0.12
+    assert found.difference.interval is not None
+    assert found.difference.interval.low > 0

@@ -10,7 +10,6 @@ from headstart.core.division import make_folds, stratified_split
 from headstart.core.errors import HeadError
 from headstart.core.records import Score
 from headstart.core.row_keys import Keys, take_keys
-from headstart.evaluation.grouped import grouped_share
 from headstart.evaluation.item_scores import item_scores, paired_item_difference
 from headstart.evaluation.targets import FloatArray
 from headstart.evaluation.tasks import task_named
@@ -78,30 +77,11 @@ def group_effect(
         return None  # too few groups, or classes that lie in one
     if loose is None or whole is None:
         return None
-    if task != "classification":
-        gap = paired_item_difference(loose, whole, groups=own)
-        if gap.interval is None:
-            return None
-        return GroupEffect(float(loose.mean()), float(whole.mean()), gap, len(np.unique(own)))
-    difference = loose.astype(np.float64) - whole
-    _, of = np.unique(own, return_inverse=True)
-    sums, sizes = np.bincount(of, difference), np.bincount(of)
-    without = (difference.sum() - sums) / np.maximum(len(y) - sizes, 1)
-    # A difference lies in [-1, 1]; moved and halved it is a share.
-    halved = grouped_share((float(difference.mean()) + 1) / 2, (without + 1) / 2, len(y))
-    if halved.interval is None:
+    # Paired, item by item: the interval of a share of as many items would be far too wide.
+    gap = paired_item_difference(loose.astype(np.float64), whole.astype(np.float64), groups=own)
+    if gap.interval is None:
         return None
-    interval = halved.interval
-    moved = type(interval)(
-        2 * interval.low - 1,
-        2 * interval.high - 1,
-        interval.level,
-        interval.method,
-        interval.n,
-        interval.items,
-    )
-    score = Score(float(difference.mean()), moved)
-    return GroupEffect(float(loose.mean()), float(whole.mean()), score, len(sizes))
+    return GroupEffect(float(loose.mean()), float(whole.mean()), gap, len(np.unique(own)))
 
 
 def _held_out_hits(
