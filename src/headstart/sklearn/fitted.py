@@ -59,7 +59,7 @@ def fitted_estimator(
     model.head_, model.chosen_, model.curves_, model.notes_ = head, {}, (), ()
     model.n_features_in_ = head.n_features
     made = whole(head=name, **shared)
-    made.model_ = model
+    made.model_, made.columns_ = model, ()
     made.extractor_ = FeatureExtractor(**shared)
     made.extractor_.backbone_ = backbone
     if head.task == "regression":
