@@ -273,15 +273,15 @@ class Texts(headstart.data.items.Items):  # type: ignore[name-defined, misc]
 
 def test_texts_take_minilm_where_this_machine_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from headstart.backbones import choice
-    from headstart.backbones.families import hf_models
+    from headstart.backbones.families import hf_folder
 
     rows, labels = np.arange(5), np.zeros(5, dtype=np.int64)
     split = Split(Texts(5), rows, labels, ("a",))
     assert look_at(split).kind == "texts"
-    monkeypatch.setattr(hf_models, "in_hub_cache", lambda name: Path("/models") / name)
+    monkeypatch.setattr(hf_folder, "in_hub_cache", lambda name: Path("/models") / name)
     assert choose(split).name == "hf/sentence-transformers/all-MiniLM-L6-v2"
     assert "since the data are texts; backbone='NAME' takes another" in choose(split).reason
-    monkeypatch.setattr(hf_models, "in_hub_cache", lambda name: None)
+    monkeypatch.setattr(hf_folder, "in_hub_cache", lambda name: None)
     monkeypatch.setattr(choice, "_packaged", lambda: Path("/packages/minilm"))
     assert choose(split).name == "hf//packages/minilm"
     monkeypatch.setattr(choice, "_packaged", lambda: None)
