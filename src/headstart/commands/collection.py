@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.commands.examined import Examined
 from headstart.core.errors import BadFilesError
+from headstart.core.fingerprints import sha256
 from headstart.core.records import Excerpt
 from headstart.core.wording import format_number
 from headstart.data import Split
@@ -76,6 +77,7 @@ class Collection:
         run: the folder of the run; None for data, or a run in memory.
         space: the key of the space of the features.
         examined: what ``examine`` has found of the items of the run; None: it was not asked.
+        head_digest: of the files of the head; None where it lies in memory alone.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Collection:
     columns: Encodings = ()
     run: Path | None = None
     examined: Examined | None = None
+    head_digest: str | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self.splits.values()))
@@ -101,6 +104,11 @@ class Collection:
     def packed(self) -> PackedIds:
         """All ids, ``(n, 2) uint64``."""
         return np.concatenate([pack_ids(split.ids) for split in self.splits.values()])
+
+    @cached_property
+    def ids_digest(self) -> str:
+        """The digest of all ids, in order."""
+        return sha256(np.ascontiguousarray(self.packed).tobytes())
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:

@@ -34,6 +34,7 @@ from headstart.data.table_columns import Encodings
 from headstart.evaluation.tasks import TASKS
 from headstart.extraction import Extraction
 from headstart.heads import Head
+from headstart.heads.base import ARRAYS_FILE, OPTIONS_FILE
 
 
 def is_run(source: Any) -> bool:
@@ -145,6 +146,7 @@ class _Made:
     folder: Path | None
     space: str
     fingerprints: Mapping[str, Any]
+    head_digest: str | None = None
 
 
 def _opened(
@@ -179,6 +181,7 @@ def _opened(
     return _Made(
         saved.head, saved.classes, network, settings, configuration, kept, saved.trained_on,
         saved.columns, saved.folder, saved.fingerprint, values["fingerprints"],
+        _head_digest(saved),
     )  # fmt: skip
 
 
@@ -223,8 +226,14 @@ def _of_run(
             splits, features = _embedded(session, made.backbone, splits, made.settings)
     return Collection(
         name, splits, features, made.backbone, made.settings, made.space, made.head, made.columns,
-        made.folder, _examined(session, made),
+        made.folder, _examined(session, made), made.head_digest,
     )  # fmt: skip
+
+
+def _head_digest(saved: SavedRun) -> str | None:
+    """Return a digest of the files of a head; None where the run has kept none."""
+    files = [saved.files.get(name) for name in (ARRAYS_FILE, OPTIONS_FILE)]
+    return None if None in files else "-".join(map(str, files))
 
 
 def _examined(session: Session, made: _Made) -> Examined | None:

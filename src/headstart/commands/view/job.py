@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from headstart.commands.collection import Collection
 from headstart.commands.embedding import joined_rows
 from headstart.commands.judged import Judged, judged
 from headstart.commands.open_collection import open_collection
+from headstart.commands.prediction_table import Probabilities
 from headstart.commands.scoring import outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
@@ -18,6 +21,10 @@ from headstart.commands.view.scene import Scene
 from headstart.commands.view.server import Viewer
 from headstart.core.wording import count
 from headstart.data.table_columns import encoded_columns
+from headstart.store import Result, result_key
+
+_KEPT = 2_000_000
+"""So many probabilities of a split are kept in the cache, 16 MB."""
 
 
 def view(
@@ -54,7 +61,7 @@ def view(
     among = open_collection(
         session, items, reading, spec, data=config.data, trust_code=config.trust_code
     )
-    place = umap_map(among, session, run.seed) if config.map == "umap" else pca_map(among)
+    place = umap_map(among, session, run.seed) if config.map == "umap" else pca_map(among, session)
     scene = Scene(among, _said(among, session), place, tuple(session.notes))
     return Viewer(scene, config.port)
 
@@ -66,16 +73,36 @@ def _said(among: Collection, session: Session) -> Mapping[str, Judged]:
         return {}
     found = {}
     for name, split in among.splits.items():
-        rows: Any = among.features[name]
-        if among.columns:
-            rows = joined_rows(rows, encoded_columns(split, among.columns))
-        found[name] = judged(head, split, outputs_of(head, rows))
+        found[name] = judged(head, split, _outputs(among, name, session))
     trained = len(among.splits.get("train", ()))
     if trained:
         session.say(
             f"what is said of {count(trained, 'training item')} flatters: the head has seen them"
         )
     return found
+
+
+def _outputs(among: Collection, name: str, session: Session) -> Probabilities:
+    """Return what the head of a run says of a split; small ones are kept in the cache."""
+    split, head = among.splits[name], among.head
+    assert head is not None
+
+    def compute() -> Probabilities:
+        rows: Any = among.features[name]
+        if among.columns:
+            rows = joined_rows(rows, encoded_columns(split, among.columns))
+        return outputs_of(head, rows)
+
+    if among.head_digest is None or among.columns or len(split) * len(among.classes) > _KEPT:
+        return compute()
+    about = {"head": among.head_digest, "space": among.space, "ids": among.ids_digest}
+    kept, _ = session.cache.store.results("outputs").once(
+        result_key({**about, "split": name, "version": 1}),
+        lambda: np.asarray(compute(), dtype=np.float64),
+        lambda made: Result({"outputs": np.ascontiguousarray(made)}),
+        lambda found: found.arrays["outputs"],
+    )
+    return kept
 
 
 __all__ = ["ViewConfig", "view"]

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from headstart.commands.collection import Collection
 from headstart.commands.session import Session
 from headstart.core.errors import ConfigError, MissingExtraError
-from headstart.core.fingerprints import sha256
 from headstart.core.nearest import nearest_rows
 from headstart.core.projection import principal_plane
 from headstart.core.wording import format_percent
-from headstart.store import result_key
+from headstart.store import Result, result_key
 
 NEIGHBOURS, _COMPONENTS = 15, 50
 MOST = 300_000
@@ -36,17 +35,28 @@ class Map:
     about: str
 
 
-def pca_map(among: Collection) -> Map:
-    """Return the plane in which the features differ most."""
-    plane = principal_plane(among.rows)
-    shares = " and ".join(format_percent(share) for share in plane.shares)
-    looked = f", found from {plane.looked:,} of them" if plane.looked < len(among) else ""
+def pca_map(among: Collection, session: Session) -> Map:
+    """Return the plane in which the features differ most, kept in the cache."""
+    key = result_key({"map": "pca", "version": 1, "space": among.space, "ids": among.ids_digest})
+
+    def compute() -> tuple[NDArray[np.float32], tuple[float, ...], int]:
+        plane = principal_plane(among.rows)
+        return plane.project(among.rows), plane.shares, plane.looked
+
+    (places, found, count), _ = session.cache.store.results("maps").once(
+        key,
+        compute,
+        lambda made: Result({"places": made[0]}, {"shares": list(made[1]), "looked": made[2]}),
+        lambda kept: (kept.arrays["places"], tuple(kept.values["shares"]), kept.values["looked"]),
+    )
+    shares = " and ".join(format_percent(share) for share in found)
+    looked = f", found from {count:,} of them" if count < len(among) else ""
     about = (
         f"The plane in which the features differ most{looked}: its axes hold {shares} of their"
         " variance, so that items far apart are different and items close together need not be"
         " alike."
     )
-    return Map(_boxed(plane.project(among.rows)), about)
+    return Map(_boxed(np.asarray(places, dtype=np.float32)), about)
 
 
 def umap_map(among: Collection, session: Session, seed: int) -> Map:
@@ -65,7 +75,7 @@ def umap_map(among: Collection, session: Session, seed: int) -> Map:
     results = session.cache.store.results("maps")
     key = result_key({
         "map": "umap", "version": 1, "space": among.space, "seed": seed,
-        "ids": sha256(np.ascontiguousarray(among.packed).tobytes()),
+        "ids": among.ids_digest,
     })  # fmt: skip
     found = results.get(key)
     if found is None:

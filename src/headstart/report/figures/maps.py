@@ -52,13 +52,15 @@ def map_figure(
     shown = [shorten(name, 24) for name in names]
     margins = Margins(left=10, right=10, top=20 + key_height(shown, WIDE - 140), bottom=34)
     axes = _panel(places, margins, about)
-    for code in (-1, *range(len(names))):
-        rows = np.flatnonzero(codes == code)
-        colour, shape = (MUTED, "o") if code < 0 else series(code)
-        if len(rows):
-            alpha = 0.35 if code < 0 else 0.8
-            x, y = places[rows].T.tolist()
-            marks(axes, x, y, colour, shape=shape, size=_SIZE, alpha=alpha, zorder=2 + (code >= 0))
+    for ringed in (False, True):  # the mistakes on their rings, and those on all others
+        for code in (-1, *range(len(names))):
+            rows = np.flatnonzero((codes == code) & (wrong == ringed))
+            colour, shape = (MUTED, "o") if code < 0 else series(code)
+            if len(rows):
+                alpha = 0.35 if code < 0 else 0.8
+                x, y = places[rows].T.tolist()
+                order = 6 if ringed else 2 + (code >= 0)
+                marks(axes, x, y, colour, shape=shape, size=_SIZE, alpha=alpha, zorder=order)
     _rings(axes, places[wrong])
     key(axes, shown, y=10, width=WIDE - 140)
     _ring_key(axes, bool(wrong.any()))
@@ -86,8 +88,11 @@ def value_map_figure(
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _STEPS + 1)[1:-1]))
     step = np.searchsorted(edges, values, side="right")
     for at in range(len(edges) + 1):
-        x, y = places[step == at].T.tolist()
-        marks(axes, x, y, BLUE, size=_SIZE, alpha=(at + 1) / (len(edges) + 1), zorder=2 + at / 10)
+        for ringed in (False, True):
+            x, y = places[(step == at) & (wrong == ringed)].T.tolist()
+            order = 6 if ringed else 2 + at / 10
+            strength = (at + 1) / (len(edges) + 1)
+            marks(axes, x, y, BLUE, size=_SIZE, alpha=strength, zorder=order)
     _rings(axes, places[wrong])
     low, high = format_number(float(values.min())), format_number(float(values.max()))
     text = f"{shorten(name, 30)}: from {low} (pale) to {high} (strong)"
@@ -117,7 +122,7 @@ def _panel(places: NDArray[np.float32], margins: Margins, about: str) -> Axes:
 def _rings(axes: Axes, places: NDArray[np.float32]) -> None:
     if len(places):
         x, y = places.T.tolist()
-        marks(axes, x, y, INK, size=_SIZE + 5, hollow=True, zorder=6)
+        marks(axes, x, y, INK, size=_SIZE + 5, hollow=True, zorder=5)
 
 
 def _ring_key(axes: Axes, any_: bool, text: str = "mistakes") -> None:
