@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from headstart.commands.examine.examination import (
     gain_line,
 )
 from headstart.commands.run_page import command_blocks
-from headstart.core.records import Excerpt
+from headstart.core.records import Excerpt, Interval
 from headstart.core.wording import count as counted
 from headstart.core.wording import format_percent, verb
 from headstart.heads import LabelBudget
@@ -97,20 +98,33 @@ def _verdict(found: Examination) -> str:
     return f"{text} {line[0].upper()}{line[1:]}." if line else text
 
 
+_FLOOR = -0.5
+"""R² of very few items lies anywhere below; drawn as it is, it would hide all other points."""
+
+
+def _floored(interval: Interval | None) -> Interval | None:
+    if interval is None:
+        return None
+    low, high = max(interval.low, _FLOOR), max(interval.high, _FLOOR)
+    return dataclasses.replace(interval, low=low, high=high)
+
+
 def _item_budget(budget: ItemBudget) -> list[Block]:
     from headstart.report.figures import learning_curve_figure
 
     titles, rows = curve_rows(budget)
     figure = learning_curve_figure(
         budget.items,
-        [[float(value) for value in row] for row in budget.values],
-        [score.interval for score in budget.scores],
+        [[max(float(value), _FLOOR) for value in row] for row in budget.values],
+        [_floored(score.interval) for score in budget.scores],
         x_label="training items",
         y_label=budget.figure,
     )
     alt = "; ".join(f"training items {items}: {text}" for items, text in rows)
     repetitions = counted(budget.values.shape[1], "repetition")
     caption = f"{budget.figure} on held-out training items, {repetitions}."
+    if budget.values.min() < _FLOOR:
+        caption += f" What lies below {100 * _FLOOR:.0f} % is drawn there."
     line = gain_line(budget)
     return [
         Picture(figure, alt, caption),

@@ -49,6 +49,8 @@ def score_probe(head: LinearHead, items: Items, config: FinetuneConfig) -> Basel
     """Score the probe on the test split."""
     rows, test = items.probe_features("test"), items.test
     what = head_kind(config.probe_for(test.task)).summary.partition(",")[0]
+    if test.task == "regression":  # a summary says what becomes of classes
+        what = what.partition(" on ±1")[0]
     name, about = "linear probe", f"{what} on the frozen backbone, where the recipe starts"
     if test.targets is not None:
         return Reference(name, about, named_scores(head, test, outputs_of(head, rows)))
