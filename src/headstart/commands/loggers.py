@@ -23,6 +23,7 @@ from headstart.core.cards import Grid
 from headstart.core.errors import ConfigError, MissingExtraError
 from headstart.core.files import write_json
 from headstart.core.progress import Reporter
+from headstart.core.records import ACCURACY, FIELDS
 from headstart.core.settings import option
 
 if TYPE_CHECKING:
@@ -268,8 +269,6 @@ def _open_tensorboard(
     """
     from lightning.fabric.loggers.tensorboard import TensorBoardLogger
     from torch.utils.tensorboard.summary import hparams
-
-    from headstart.finetuning.outcome import ACCURACY, FIELDS
 
     del resumed
     for old in (folder / _EVENTS).glob("events.out.tfevents.*"):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from headstart.commands.prediction_table import Probabilities
-from headstart.core.records import Evaluation, NamedScore
+from headstart.core.records import FIELDS, Evaluation, NamedScore
 from headstart.data import Split
 from headstart.evaluation.multi_label import MultiLabelEvaluation
 from headstart.evaluation.regression import RegressionEvaluation
 from headstart.evaluation.tasks import MULTI_LABEL, task_named
-from headstart.finetuning.outcome import FIELDS
 from headstart.heads import Head
 
 AnyEvaluation: TypeAlias = Evaluation | MultiLabelEvaluation | RegressionEvaluation

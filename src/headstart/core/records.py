@@ -52,6 +52,16 @@ class Score:
     interval: Interval | None
 
 
+ACCURACY = "accuracy"
+FIELDS = {
+    ACCURACY: "accuracy",
+    "balanced accuracy": "balanced_accuracy",
+    "mAP": "mean_average_precision",
+    "R²": "r2",
+}
+"""What the scores of a record are called in JSON, by figure."""
+
+
 @dataclass(frozen=True)
 class NamedScore:
     """A score with what it is called and how it is read.
@@ -329,6 +339,8 @@ def _rebuilt(hint: Any, value: Any) -> Any:
 
 
 __all__ = [
+    "ACCURACY",
+    "FIELDS",
     "Baseline",
     "CacheUse",
     "ClassScores",

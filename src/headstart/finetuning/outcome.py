@@ -6,16 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.core.records import Curve, to_plain
-
-ACCURACY = "accuracy"
-FIELDS = {
-    ACCURACY: "accuracy",
-    "balanced accuracy": "balanced_accuracy",
-    "mAP": "mean_average_precision",
-    "R²": "r2",
-}
-"""What the scores of a record are called in JSON, by figure."""
+from headstart.core.records import ACCURACY, FIELDS, Curve, to_plain
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from headstart.commands.loggers import Loggers, open_loggers
 from headstart.commands.scoring import tested_figures
 from headstart.core.progress import Reporter
-from headstart.core.records import to_plain
-from headstart.finetuning.outcome import FIELDS, EpochRecord
+from headstart.core.records import FIELDS, to_plain
+from headstart.finetuning.outcome import EpochRecord
 from headstart.finetuning.plan import Plan
 
 if TYPE_CHECKING:
