@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from headstart.core.progress import SilentReporter
+from headstart.core.records import ACCURACY
 from headstart.core.wording import count
 from headstart.finetuning import rng
 from headstart.finetuning.checkpoint import Checkpoint, Saved
 from headstart.finetuning.devices import ALONE, Devices
 from headstart.finetuning.epoch import train_epoch, validate
 from headstart.finetuning.feeds import Feeds, StageFeeds
-from headstart.finetuning.outcome import ACCURACY, EpochRecord, StageOutcome, Trained
+from headstart.finetuning.outcome import EpochRecord, StageOutcome, Trained
 from headstart.finetuning.planner import Prepared
 from headstart.finetuning.recipe import Stage
 from headstart.finetuning.state import TrainingState

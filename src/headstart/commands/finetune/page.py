@@ -18,7 +18,7 @@ from headstart.commands.run_page import fit_page
 from headstart.commands.run_report import find_mistakes
 from headstart.commands.task_page import task_page
 from headstart.commands.task_report import scored_items
-from headstart.core.records import Baseline, Evaluation, Reference, to_plain
+from headstart.core.records import ACCURACY, Baseline, Evaluation, Reference, to_plain
 from headstart.core.wording import (
     count,
     format_number,
@@ -27,7 +27,7 @@ from headstart.core.wording import (
     singular,
 )
 from headstart.data import Split
-from headstart.finetuning.outcome import ACCURACY, Trained
+from headstart.finetuning.outcome import Trained
 from headstart.finetuning.plan import Plan
 from headstart.report import Code, Page, Section, Table, Text
 
