@@ -36,7 +36,7 @@ from torch import nn
 
 from headstart.backbones import Backbone, load_backbone
 from headstart.commands.finetune.job import finetune
-from headstart.commands.run_folder import Run
+from headstart.commands.run import Run
 from headstart.core.division import stratified_split
 from headstart.core.progress import SilentReporter
 from headstart.core.records import Curve

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 import headstart
-from headstart.commands.run_folder import open_run
+from headstart.commands.saved_run import open_run
 from headstart.core.errors import BackboneError, DataError, HeadstartError
 from headstart.core.progress import SilentReporter
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import headstart
-from headstart.commands.run_folder import open_run
+from headstart.commands.saved_run import open_run
 from headstart.core.errors import HeadstartError
 from headstart.core.fingerprints import sha256_of_file
 from headstart.core.progress import SilentReporter

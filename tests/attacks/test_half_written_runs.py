@@ -16,7 +16,6 @@ import pytest
 
 import headstart
 from headstart.commands.finetune.job import plan_finetune
-from headstart.commands.run_folder import open_run
 from headstart.commands.run_place import (
     COMMITTED,
     KNOWN,
@@ -26,6 +25,7 @@ from headstart.commands.run_place import (
     publishing_run,
     whole_run,
 )
+from headstart.commands.saved_run import open_run
 from headstart.core.errors import ConfigError, DataError, HeadError
 from headstart.core.locks import try_lock
 from headstart.core.progress import SilentReporter

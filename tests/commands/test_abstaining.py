@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 import headstart
 from headstart.commands.packed_file import CALIBRATION_FILE, OUTLIERS_FILE
-from headstart.commands.run_folder import open_run
+from headstart.commands.saved_run import open_run
 from headstart.core.errors import ConfigError, DataError, HeadError
 from headstart.core.progress import SilentReporter
 from headstart.evaluation.sets import ClassSets, LabelSets, ValueSets

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from headstart.commands.finetune.job import finetune, plan_finetune
-from headstart.commands.run_folder import Run
+from headstart.commands.run import Run
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.progress import SilentReporter
 from headstart.finetuning import Recipe, Stage

@@ -22,7 +22,7 @@ from headstart.commands.finetune.job import FinetuneConfig, finetune, plan_finet
 from headstart.commands.fit.job import fit
 from headstart.commands.predict.job import evaluate as evaluate_run
 from headstart.commands.predict.job import predict
-from headstart.commands.run_folder import open_run
+from headstart.commands.saved_run import open_run
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BadFilesError, ConfigError, DataError
 from headstart.core.progress import Progress, SilentReporter

@@ -19,7 +19,7 @@ from torch import nn
 from headstart.backbones import load_backbone
 from headstart.commands.fit.job import fit
 from headstart.commands.predict.job import evaluate, predict
-from headstart.commands.run_folder import open_run
+from headstart.commands.saved_run import open_run
 from headstart.core.errors import BackboneError, BadFilesError, ConfigError, DataError
 from headstart.core.progress import SilentReporter
 from headstart.data import Preprocessing, load_data

@@ -12,7 +12,7 @@ from PIL import Image
 
 from headstart.commands.fit.job import fit
 from headstart.commands.predict.job import predict
-from headstart.commands.run_folder import Run
+from headstart.commands.run import Run
 from headstart.core.errors import BadFilesError, DataError
 from headstart.core.progress import SilentReporter
 from headstart.data import load_data, load_items

@@ -17,7 +17,7 @@ import headstart
 from headstart.commands.finetune.job import finetune
 from headstart.commands.finetune.loggers import EpochLoggers
 from headstart.commands.loggers import check_loggers
-from headstart.commands.run_folder import Run
+from headstart.commands.run import Run
 from headstart.core.errors import ConfigError, MissingExtraError
 from headstart.core.progress import SilentReporter
 from headstart.finetuning import Recipe, Stage

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from headstart.commands.results import baselines_once, trained_once
-from headstart.commands.run_folder import split_fingerprint
+from headstart.commands.run_facts import split_fingerprint
 from headstart.core.fingerprints import canonical_json, fingerprint
 from headstart.core.records import Baseline, Curve, Interval, Score
 from headstart.data import load_data

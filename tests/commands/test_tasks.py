@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import headstart
-from headstart.commands.run_folder import open_run
+from headstart.commands.saved_run import open_run
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import SilentReporter
 from headstart.evaluation.multi_label import MultiLabelEvaluation

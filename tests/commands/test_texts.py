@@ -14,7 +14,7 @@ import pytest
 from headstart.backbones import load_backbone
 from headstart.commands.fit.job import fit
 from headstart.commands.predict.job import predict
-from headstart.commands.run_folder import open_run
+from headstart.commands.saved_run import open_run
 from headstart.core.errors import BadFilesError, DataError
 from headstart.core.progress import SilentReporter
 from tests.text_models import questions, save_sentence_model

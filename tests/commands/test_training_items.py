@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import headstart
-from headstart.commands.run_folder import open_run
+from headstart.commands.saved_run import open_run
 from headstart.core.errors import DataError
 from headstart.core.progress import SilentReporter
 

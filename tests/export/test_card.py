@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import headstart
 from headstart.commands.card.job import card, card_content
 from headstart.commands.card.options import CardConfig
-from headstart.commands.run_folder import open_run
+from headstart.commands.saved_run import open_run
 from headstart.core.errors import ConfigError, DataError
 from headstart.report.markdown import code, plain, table
 from headstart.report.model_card import card_metadata, model_card

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import headstart
-from headstart.commands.run_folder import open_run
+from headstart.commands.saved_run import open_run
 from headstart.core.errors import BackboneError
 from headstart.data.decoding import decode
 from headstart.export.network import made_module

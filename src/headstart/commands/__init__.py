@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from headstart.commands.predict.options import EvaluateConfig as EvaluateConfig
     from headstart.commands.predict.options import PredictConfig as PredictConfig
     from headstart.commands.push.options import PushConfig as PushConfig
-    from headstart.commands.run_folder import Run as Run
-    from headstart.commands.run_folder import SavedRun as SavedRun
-    from headstart.commands.run_folder import open_run as open_run
+    from headstart.commands.run import Run as Run
+    from headstart.commands.saved_run import SavedRun as SavedRun
+    from headstart.commands.saved_run import open_run as open_run
     from headstart.commands.settings import ReadOptions as ReadOptions
     from headstart.commands.settings import RunOptions as RunOptions
     from headstart.commands.sweep.job import SweepResult as SweepResult
@@ -47,8 +47,8 @@ __getattr__, __dir__, __all__ = contents(
             "RunOptions",
         ),
         "backbone_spec": ("BackboneSpec",),
-        "run_folder": (
-            "Run",
+        "run": ("Run",),
+        "saved_run": (
             "SavedRun",
             "open_run",
         ),

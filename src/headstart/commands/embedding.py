@@ -17,7 +17,7 @@ from headstart.commands.examined import Examined
 from headstart.commands.invocation import Call
 from headstart.commands.kept_rows import KeptRows
 from headstart.commands.prediction_table import Probabilities
-from headstart.commands.run_folder import backbone_fingerprint, split_fingerprint
+from headstart.commands.run_facts import backbone_fingerprint, split_fingerprint
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec, ReadOptions
 from headstart.core.division import few_per_class

@@ -12,7 +12,8 @@ import numpy as np
 from headstart.commands.around import Around, mistake_cases
 from headstart.commands.embedding import joined_rows
 from headstart.commands.open_collection import open_collection
-from headstart.commands.run_folder import Run, SavedRun
+from headstart.commands.run import Run
+from headstart.commands.saved_run import SavedRun
 from headstart.commands.scoring import outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions

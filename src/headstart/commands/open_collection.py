@@ -21,9 +21,10 @@ from headstart.commands.embedding import open_parts
 from headstart.commands.examined import Examined, examined
 from headstart.commands.kept_rows import KeptItems, KeptRows, KeptSplit
 from headstart.commands.recall import recalled_backbone
+from headstart.commands.run import Run
 from headstart.commands.run_description import read_description
-from headstart.commands.run_folder import Run, SavedRun, open_run
 from headstart.commands.run_place import RUN, whole_run
+from headstart.commands.saved_run import SavedRun, open_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec, ReadOptions
 from headstart.core.errors import ConfigError, DataError

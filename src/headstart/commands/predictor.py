@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from headstart.backbones import Backbone
 from headstart.commands.opening import OpenConfig
-from headstart.commands.run_folder import Run, SavedRun, open_run
+from headstart.commands.run import Run
+from headstart.commands.saved_run import SavedRun, open_run
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions
 from headstart.commands.training_items import Ids
@@ -41,8 +42,8 @@ class RunPredictor(Predictor):
 
         Raises:
             ConfigError: it is no run.
-            DataError, BackboneError: see :func:`~headstart.commands.run_folder.open_run` and
-                :meth:`~headstart.commands.run_folder.SavedRun.load_backbone`.
+            DataError, BackboneError: see :func:`~headstart.commands.saved_run.open_run` and
+                :meth:`~headstart.commands.saved_run.SavedRun.load_backbone`.
         """
         if not isinstance(trained, Run | SavedRun | Path | str):
             raise ConfigError(

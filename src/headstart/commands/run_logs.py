@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.commands.loggers import log_outcome
-from headstart.commands.run_folder import Run
+from headstart.commands.run import Run
 from headstart.commands.scoring import tested_figures
 from headstart.core.cards import Cell, Grid
 from headstart.core.progress import Reporter

@@ -29,7 +29,8 @@ from headstart.commands.invocation import Call, Commands
 from headstart.commands.kept_rows import KeptRows
 from headstart.commands.packed_file import CALIBRATION_FILE, OUTLIERS_FILE, save_packed
 from headstart.commands.prediction_table import Probabilities, prediction_columns, write_predictions
-from headstart.commands.run_folder import Run, describe_environment
+from headstart.commands.run import Run
+from headstart.commands.run_facts import describe_environment
 from headstart.commands.run_page import Mistake, fit_page, wrong_items
 from headstart.commands.run_place import file_digests
 from headstart.commands.scoring import AnyEvaluation
@@ -132,7 +133,7 @@ def new_run(
         around: the tested items with their features and those that trained, for the report.
         commands: what may follow; the one for new data is added.
         head, evaluation, fingerprints, backbone, folder, baselines, curves: see
-            :class:`~headstart.commands.run_folder.Run`.
+            :class:`~headstart.commands.run.Run`.
     """
     plain: dict[str, Any] = {}
     for group in (call.config if settings is None else settings, call.run, call.reading):

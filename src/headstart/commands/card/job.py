@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from headstart.commands.card.options import CARD, CardConfig, CardFileConfig
+from headstart.commands.run import Run
 from headstart.commands.run_description import guarded, read_description
-from headstart.commands.run_folder import Run, SavedRun, open_run
 from headstart.commands.run_place import RUN, whole_run
+from headstart.commands.saved_run import SavedRun, open_run
 from headstart.core.errors import ConfigError
 from headstart.core.files import write_text
 from headstart.core.records import Baseline, Reference, from_plain

@@ -14,7 +14,7 @@ from headstart.commands.compare.tuning import FineTuner
 from headstart.commands.embedding import complete_up_to, open_call
 from headstart.commands.invocation import Call, Commands
 from headstart.commands.loggers import require_loggers
-from headstart.commands.run_folder import (
+from headstart.commands.run_facts import (
     backbone_fingerprint,
     describe_environment,
     split_fingerprint,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.cache import FeatureCache
 from headstart.commands.finetune.options import FinetuneConfig
-from headstart.commands.run_folder import Run
+from headstart.commands.run import Run
 from headstart.commands.settings import RunOptions
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.data import Dataset, Split

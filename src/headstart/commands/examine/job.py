@@ -16,7 +16,7 @@ from headstart.commands.examine.examination import EXAMPLES, Doubt, Examination,
 from headstart.commands.examine.options import EXAMINE, ExamineConfig
 from headstart.commands.examined import keep_examination
 from headstart.commands.invocation import Call, Commands
-from headstart.commands.run_folder import describe_environment
+from headstart.commands.run_facts import describe_environment
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.run_report import write_tested
 from headstart.commands.session import Session

@@ -15,9 +15,10 @@ from headstart.commands.card.job import card_content, parity_sentence
 from headstart.commands.export.options import EXPORT, ExportConfig
 from headstart.commands.predict.job import predicted
 from headstart.commands.predictor import RunPredictor
+from headstart.commands.run import Run
 from headstart.commands.run_description import read_description
-from headstart.commands.run_folder import Run, SavedRun, open_run
 from headstart.commands.run_place import whole_run
+from headstart.commands.saved_run import SavedRun, open_run
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.errors import ConfigError, DataError, HeadstartError

@@ -26,7 +26,8 @@ from headstart.commands.invocation import Call
 from headstart.commands.loggers import require_loggers
 from headstart.commands.prediction_table import Probabilities
 from headstart.commands.references import references
-from headstart.commands.run_folder import Run, backbone_fingerprint, split_fingerprint
+from headstart.commands.run import Run
+from headstart.commands.run_facts import backbone_fingerprint, split_fingerprint
 from headstart.commands.run_place import CHECKPOINT, RUN, holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run
 from headstart.commands.scoring import AnyEvaluation, evaluated, outputs_of

@@ -13,7 +13,7 @@ from headstart.commands.finetune.plan_table import (
     plan_rows,
 )
 from headstart.commands.prediction_table import Probabilities
-from headstart.commands.run_folder import Run
+from headstart.commands.run import Run
 from headstart.commands.run_page import fit_page
 from headstart.commands.run_report import find_mistakes
 from headstart.commands.task_page import task_page

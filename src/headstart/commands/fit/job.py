@@ -26,7 +26,7 @@ from headstart.commands.own_classifier import zero_label_baseline
 from headstart.commands.recall import recalled_backbone
 from headstart.commands.references import columns_baseline, references
 from headstart.commands.results import among, baselines_once, outliers_once, trained_once
-from headstart.commands.run_folder import Run
+from headstart.commands.run import Run
 from headstart.commands.run_logs import log_run
 from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run

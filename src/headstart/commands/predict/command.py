@@ -81,7 +81,7 @@ def evaluate(
     With --out it writes a folder with report.html, evaluation.json and all predictions.
     """
     from headstart.commands.predict.job import evaluate as evaluate_job
-    from headstart.commands.run_folder import main_score
+    from headstart.commands.run_facts import main_score
     from headstart.commands.run_report import mistakes_line, scores_table
     from headstart.commands.sets_page import sets_lines
     from headstart.core.records import to_plain

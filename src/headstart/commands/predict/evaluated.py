@@ -11,7 +11,7 @@ from headstart.commands.abstaining import set_columns
 from headstart.commands.around import Around, mistake_cases
 from headstart.commands.invocation import Commands
 from headstart.commands.prediction_table import Probabilities
-from headstart.commands.run_folder import describe_environment
+from headstart.commands.run_facts import describe_environment
 from headstart.commands.run_page import fit_page
 from headstart.commands.run_place import RUN, whole_run
 from headstart.commands.run_report import looks, with_looks, write_tested

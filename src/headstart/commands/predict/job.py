@@ -26,8 +26,9 @@ from headstart.commands.predict.options import (
 )
 from headstart.commands.prediction_table import Probabilities, write_table
 from headstart.commands.predictor import RunPredictor
-from headstart.commands.run_folder import Run, SavedRun
+from headstart.commands.run import Run
 from headstart.commands.run_place import holds_folder, publishing_run
+from headstart.commands.saved_run import SavedRun
 from headstart.commands.scoring import AnyEvaluation, evaluated, outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions

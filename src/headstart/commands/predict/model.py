@@ -22,9 +22,10 @@ from headstart.commands.opening import OpenConfig
 from headstart.commands.prediction_table import Probabilities
 from headstart.commands.predictor import RunPredictor
 from headstart.commands.results import outliers_once
+from headstart.commands.run import Run
 from headstart.commands.run_description import read_description
-from headstart.commands.run_folder import Run, SavedRun, open_run
 from headstart.commands.run_place import whole_run
+from headstart.commands.saved_run import SavedRun, open_run
 from headstart.commands.scoring import outputs_of
 from headstart.commands.session import Session
 from headstart.commands.unlike import OWN, Strangeness, Wanted, named_views, views_of

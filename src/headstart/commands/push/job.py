@@ -9,8 +9,9 @@ from typing import Any
 from headstart.commands.export.job import export
 from headstart.commands.export.options import ExportConfig
 from headstart.commands.push.options import PUSH, PushConfig
-from headstart.commands.run_folder import Run, SavedRun
+from headstart.commands.run import Run
 from headstart.commands.run_place import RUN, whole_run
+from headstart.commands.saved_run import SavedRun
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.files import scratch_folder

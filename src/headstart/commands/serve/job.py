@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.commands.predictor import RunPredictor
-from headstart.commands.run_folder import Run, SavedRun
+from headstart.commands.run import Run
+from headstart.commands.saved_run import SavedRun
 from headstart.commands.serve.answers import Answers
 from headstart.commands.serve.options import SERVE, ServeConfig
 from headstart.commands.session import Session

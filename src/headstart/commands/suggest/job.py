@@ -13,7 +13,8 @@ from headstart.commands.kept_rows import KeptRows, KeptSplit
 from headstart.commands.predict.job import check_table_path
 from headstart.commands.predict.model import Model
 from headstart.commands.prediction_table import Probabilities, write_table
-from headstart.commands.run_folder import Run, SavedRun
+from headstart.commands.run import Run
+from headstart.commands.saved_run import SavedRun
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.suggest.options import SUGGEST, SuggestConfig

@@ -24,7 +24,7 @@ from headstart.commands.embedding import (
 from headstart.commands.invocation import Call
 from headstart.commands.loggers import log_outcome, require_loggers
 from headstart.commands.references import columns_baseline, constant_reference
-from headstart.commands.run_folder import Run
+from headstart.commands.run import Run
 from headstart.commands.run_logs import candidate_table, log_run
 from headstart.commands.run_place import holds_folder, prepare_folder, publishing_run
 from headstart.commands.run_report import new_run, write_run

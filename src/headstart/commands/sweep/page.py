@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from headstart.commands.invocation import Commands
 from headstart.commands.prediction_table import Probabilities, prediction_columns, write_predictions
-from headstart.commands.run_folder import Run, describe_environment
+from headstart.commands.run import Run
+from headstart.commands.run_facts import describe_environment
 from headstart.commands.run_page import command_blocks, curve_pictures, fit_page
 from headstart.commands.run_report import report_page
 from headstart.core.files import write_json

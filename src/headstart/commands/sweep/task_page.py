@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from headstart.commands.prediction_table import Probabilities
-from headstart.commands.run_folder import Run
+from headstart.commands.run import Run
 from headstart.commands.run_report import task_report_page
 from headstart.commands.task_report import scored_items
 from headstart.core.records import Evaluation

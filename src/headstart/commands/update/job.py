@@ -25,15 +25,12 @@ from headstart.commands.kept_rows import (
 )
 from headstart.commands.recall import recalled_backbone
 from headstart.commands.references import constant_reference
+from headstart.commands.run import Run
 from headstart.commands.run_description import read_description
-from headstart.commands.run_folder import (
-    Run,
-    SavedRun,
-    open_run,
-    split_fingerprint,
-)
+from headstart.commands.run_facts import split_fingerprint
 from headstart.commands.run_place import holds_folder, publishing_run, whole_run
 from headstart.commands.run_report import new_run, write_run
+from headstart.commands.saved_run import SavedRun, open_run
 from headstart.commands.scoring import evaluated, outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions

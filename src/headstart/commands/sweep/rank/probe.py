@@ -15,7 +15,7 @@ from headstart._version import __version__
 from headstart.backbones import Backbone
 from headstart.commands.embedding import joined_rows
 from headstart.commands.recall import recalled_backbone
-from headstart.commands.run_folder import backbone_fingerprint, split_fingerprint
+from headstart.commands.run_facts import backbone_fingerprint, split_fingerprint
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec
 from headstart.commands.sweep.options import SweepConfig

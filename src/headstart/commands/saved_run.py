@@ -1,4 +1,4 @@
-"""The run folder: what a job leaves behind, and how another job opens it again.
+"""A run folder that another job opens: the head, and how to get the backbone again.
 
 ``run.json`` says how the run was made and ``metrics.json`` what it scored; the head lies beside
 them as safetensors and JSON. Opening a run executes nothing.
@@ -8,49 +8,35 @@ from __future__ import annotations
 
 import importlib
 import json
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from headstart._version import __version__
 from headstart.backbones import Backbone
-from headstart.cache import describe_space
 from headstart.commands.hands_on import HandsOn
-from headstart.commands.invocation import Commands
 from headstart.commands.kept_rows import ROWS_FILE, KeptRows, read_rows
 from headstart.commands.packed_file import CALIBRATION_FILE, OUTLIERS_FILE, read_packed
-from headstart.commands.run_description import FORMAT, check_files, guarded, read_description
-from headstart.commands.run_methods import RunMethods, memory_facts, run_card
+from headstart.commands.run_description import check_files, guarded, read_description
+from headstart.commands.run_facts import accuracy_of, backbone_fingerprint, main_score
+from headstart.commands.run_methods import RunMethods, run_card
 from headstart.commands.run_place import RUN, whole_run
 from headstart.commands.scoring import AnyEvaluation
 from headstart.commands.settings import BackboneLike, BackboneSpec
-from headstart.commands.training_items import Ids, describe_training_items, read_training_items
+from headstart.commands.training_items import Ids, read_training_items
 from headstart.commands.trust import Named, read_files
-from headstart.commands.tuned import Tuned, describe_tuned, find_tuned
+from headstart.commands.tuned import Tuned, find_tuned
 from headstart.core.cards import Card
 from headstart.core.errors import DataError, HeadError, HeadstartError
 from headstart.core.files import own_file
-from headstart.core.fingerprints import canonical_json, fingerprint, sha256
 from headstart.core.records import (
-    Baseline,
-    CacheUse,
-    Curve,
-    Evaluation,
     NamedScore,
-    Reference,
     from_plain,
-    to_plain,
 )
 from headstart.core.wording import clean, count, quoted, shorten
-from headstart.data import Split
 from headstart.data.levels import ValueRange, checked_range
 from headstart.data.table_columns import Encodings, read_encodings
 from headstart.evaluation.tasks import task_named
@@ -60,168 +46,9 @@ from headstart.heads import Head, load_head
 from headstart.heads.base import ARRAYS_FILE, OPTIONS_FILE
 from headstart.heads.held_out import Calibration
 from headstart.heads.outliers import Outliers
-from headstart.store import space_key
 
 _ATTEMPTS = 3
 """So often a run that another job is replacing is read."""
-
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow", "pyarrow")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Run(RunMethods, HandsOn):
-    """The outcome of ``fit``, ``sweep`` or ``finetune``.
-
-    Attributes:
-        head: the trained head; ``run.predict`` needs it together with ``backbone``.
-        classes: class names, in the order of the head's probabilities; names of the labels or
-            targets of another task.
-        evaluation: scores on the test split; None if there was nothing to evaluate on.
-        baselines: figures to beat, on the same test items.
-        curves: how the head was chosen or trained.
-        configuration: every setting, in plain values.
-        environment: versions, machine, time.
-        fingerprints: content digests of the data and of the backbone up to the cut.
-        cache: rows found and rows computed.
-        seconds: wall time by step: ``load``, ``extract``, ``fit``, ``evaluate``, ``total``.
-        images_per_second: rate of extraction; None if nothing was computed.
-        n_train, n_test: items used.
-        notes: what was decided on the user's behalf.
-        spec: how to build the backbone again.
-        backbone: the backbone itself.
-        folder: where the run was written; None if it was not.
-        training: stages and epochs of a fine-tuning, in plain values; empty for a frozen backbone.
-        tuned: the tensors of the backbone that a fine-tuning has changed, by name.
-        commands: the command that made the run, and those that may follow.
-        trained_on: content ids of the items that trained it (``train``) or chose its best epoch
-            (``validation``).
-        rows: its items with their features, so that others can join it; None: not kept.
-        columns: how columns of a table join the features; empty where none do.
-        extraction: seconds by stage, and what each stage could do, in plain values; empty where
-            nothing was computed.
-        calibration: scores of held-out training items, which sets of a coverage are made of.
-        uncalibrated: why there are none.
-        outliers: what tells items that are unlike the training items; None: not asked for.
-        around: the tested items with their features and those that trained; None: not at hand.
-    """
-
-    head: Head
-    classes: tuple[str, ...]
-    evaluation: AnyEvaluation
-    baselines: tuple[Baseline | Reference, ...]
-    curves: tuple[Curve, ...]
-    configuration: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    fingerprints: Mapping[str, Any]
-    cache: CacheUse
-    seconds: Mapping[str, float]
-    images_per_second: float | None
-    n_train: int
-    n_test: int
-    notes: tuple[str, ...]
-    spec: BackboneSpec
-    backbone: Backbone = field(repr=False)
-    folder: Path | None = None
-    training: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    tuned: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    commands: Commands = field(default=Commands(), repr=False)
-    trained_on: Ids = field(default_factory=dict, repr=False)
-    rows: KeptRows | None = field(default=None, repr=False)
-    columns: Encodings = ()
-    extraction: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    calibration: Calibration | None = field(default=None, repr=False)
-    uncalibrated: str = ""
-    outliers: Outliers | None = field(default=None, repr=False)
-    around: Any = field(default=None, repr=False)
-
-    def card(self) -> Card:
-        """Return what there is to see: scores, classes, items, where it is."""
-        layer = self.backbone.layer
-        name = self.backbone.name if layer is None else f"{self.backbone.name} up to {layer}"
-        return run_card(self, name, self.evaluation, memory_facts(self))
-
-    @property
-    def accuracy(self) -> float:
-        """Accuracy on the test split, a fraction in [0, 1].
-
-        Raises:
-            DataError: the task has none.
-        """
-        return accuracy_of(self.evaluation)
-
-    @property
-    def task(self) -> str:
-        """What the head predicts: ``classification``, ``multi-label`` or ``regression``."""
-        return self.head.task
-
-    @property
-    def score(self) -> NamedScore:
-        """The figure that runs of this task are compared by, on the test split."""
-        return main_score(self.evaluation)
-
-    def predictor(self) -> Predictor:
-        """Return what predicts: backbone, head, and what the features depend on."""
-        made = self.configuration
-        return Predictor(
-            self.head,
-            self.classes,
-            self.backbone,
-            made["precision"],
-            made["storage"],
-            made.get("value_range"),
-            self.columns,
-        )
-
-    def show_mistakes(self, most: int = 24, **how: Any) -> Any:
-        """Return the worst mistakes; see :func:`headstart.commands.mistakes.show_mistakes`."""
-        # By name: it opens runs, and this module is what it opens.
-        return importlib.import_module("headstart.commands.mistakes").show_mistakes(
-            self, most, **how
-        )
-
-    def metrics(self) -> dict[str, Any]:
-        """Return what ``metrics.json`` holds."""
-        return {
-            **(
-                {"accuracy": self.accuracy}
-                if isinstance(self.evaluation, Evaluation)
-                else {
-                    "task": self.task,
-                    "score": self.score.score.value,
-                    "score_name": self.score.name,
-                }
-            ),
-            "n_train": self.n_train,
-            "n_test": self.n_test,
-            "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
-            "images_per_second": self.images_per_second,
-            "cache": to_plain(self.cache),
-            "evaluation": to_plain(self.evaluation),
-            "baselines": to_plain(self.baselines),
-            **({"training": to_plain(dict(self.training))} if self.training else {}),
-        }
-
-    def description(self) -> dict[str, Any]:
-        """Return what ``run.json`` holds."""
-        return {
-            "format": FORMAT,
-            "backbone": self.spec.plain(),
-            "about": to_plain(self.backbone.about),
-            "built_from": to_plain(self.backbone.origin.get("files", {})),
-            "task": self.task,
-            "items": self.backbone.inputs.kind,
-            "classes": list(self.classes),
-            "configuration": to_plain(dict(self.configuration)),
-            "fingerprints": to_plain(dict(self.fingerprints)),
-            "environment": to_plain(dict(self.environment)),
-            "notes": list(self.notes),
-            "training_items": describe_training_items(self.trained_on),
-            "command": self.commands.made,
-            **({"columns": to_plain(self.columns)} if self.columns else {}),
-            **({"tuned": describe_tuned(self.tuned)} if self.tuned else {}),
-            **({"extraction": to_plain(dict(self.extraction))} if self.extraction else {}),
-            **({"uncalibrated": self.uncalibrated} if self.uncalibrated else {}),
-        }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -478,28 +305,6 @@ class SavedRun(RunMethods, HandsOn):
             )
 
 
-def main_score(evaluation: AnyEvaluation) -> NamedScore:
-    """Return the figure that runs of a task are compared by."""
-    if isinstance(evaluation, Evaluation):
-        return NamedScore("accuracy", evaluation.accuracy)
-    return evaluation.figures()[0]
-
-
-def accuracy_of(evaluation: AnyEvaluation) -> float:
-    """Return the accuracy of a classifier.
-
-    Raises:
-        DataError: it is none.
-    """
-    if isinstance(evaluation, Evaluation):
-        return evaluation.accuracy.value
-    names = ", ".join(each.name for each in evaluation.figures())
-    raise DataError(
-        f"there is no accuracy, because no item is of one class; the scores are {names}",
-        hint="use run.score or run.evaluation",
-    )
-
-
 def open_run(folder: Path | str, *, trust_code: bool = False) -> SavedRun:
     """Open a run folder. That runs no code, whatever the folder says.
 
@@ -593,49 +398,7 @@ def _open(folder: Path, place: Path, trust_code: bool) -> SavedRun:
     )
 
 
-def backbone_fingerprint(
-    backbone: Backbone, precision: Precision, storage: Storage = "float32"
-) -> str:
-    """Return the key of the backbone's feature space: weights, code, preprocessing, cut."""
-    return space_key(describe_space(backbone, precision, storage=storage))
-
-
-def split_fingerprint(split: Split) -> str:
-    """Return the digest of a split's items, labels and groups, in order."""
-    # The canonical JSON of [classes, [[id, label], ...], groups], in the time of large splits.
-    labels = split.labels.tolist()
-    lines = ", ".join([f'["{key}", {label}]' for key, label in zip(split.ids, labels, strict=True)])
-    classes = canonical_json(list(split.classes), compact=False)
-    groups = (
-        "" if split.groups is None else f", {canonical_json(split.groups.tolist(), compact=False)}"
-    )
-    targets = (
-        ""
-        if split.targets is None
-        else f", {sha256(np.ascontiguousarray(split.targets).tobytes())}"
-    )
-    return fingerprint(f"[{classes}, [{lines}]{groups}{targets}]")
-
-
-def describe_environment() -> dict[str, Any]:
-    """Return versions of Python and the packages that decide results, and the hardware."""
-    import psutil
-    import torch
-
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "headstart": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(terse=True),
-        "packages": versions,
-        "processor": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+__all__ = [
+    "SavedRun",
+    "open_run",
+]
