@@ -178,3 +178,14 @@ def test_what_a_command_line_says_is_read_as_the_same_settings(app):
     )
     words = command_line(paint)
     assert run(app, "north", *words).output.strip() == f"north {paint} {Printing()}"
+
+
+def test_settings_of_the_study_alone_are_taken_and_those_of_another_command_refused() -> None:
+    from headstart.commands.compare.options import COMPARE
+    from headstart.commands.fit.options import FitConfig
+    from headstart.study import CompareConfig
+
+    own = COMPARE.settle({}, CompareConfig(repeats=7), None, None)[0]
+    assert (own.repeats, own.loggers) == (7, ())
+    with pytest.raises(ConfigError, match="must be a CompareConfig, not FitConfig"):
+        COMPARE.settle({}, FitConfig(), None, None)  # type: ignore[arg-type]

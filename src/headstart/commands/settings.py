@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from headstart.commands.backbone_spec import BackboneSpec
 from headstart.core.errors import ConfigError
@@ -384,7 +384,7 @@ class Signature(Generic[Config]):
         if named and backbone is not None:
             spec = dataclasses.replace(spec, source=str(backbone))
         groups = (
-            self.config if config is None else config,
+            self.config if config is None else self._whole(config),
             self.run if run is None else run,
             ReadOptions() if reading is None else reading,
         )
@@ -397,6 +397,21 @@ class Signature(Generic[Config]):
         if named or backbone is spec:
             return Settled(own, self._weighed(shared), data, built)
         return Settled(own, self._weighed(shared), data, _recut(backbone, built))
+
+    def _whole(self, config: Any) -> Config:
+        """Return settings of a class that this one extends, of the study itself say, as its own."""
+        if isinstance(config, type(self.config)):
+            return config
+        if dataclasses.is_dataclass(config) and isinstance(self.config, type(config)):
+            values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
+            own: Any = self.config
+            return cast("Config", dataclasses.replace(own, **values))
+        raise ConfigError(
+            (
+                f"config of {self.name} must be a {type(self.config).__name__}, not"
+                f" {type(config).__name__}",
+            )
+        )
 
     def _weighed(self, run: RunOptions) -> RunOptions:
         """Return the shared settings, with a precision where none is weighed."""

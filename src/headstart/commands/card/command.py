@@ -13,7 +13,7 @@ from headstart.core.wording import clean
 def card(run: RunFolder, config: CardFileConfig, printing: Printing) -> None:
     """Write the model card of a run: Markdown with the metadata of Hugging Face's hub.
 
-    Without --output it is printed.
+    Without --out it is printed.
     """
     from headstart.commands.card.job import card as card_job
 

@@ -59,7 +59,7 @@ class CardFileConfig(CardConfig):
         "File to write, such as README.md.",
         shown="it is printed",
         metavar="FILE",
-        flags=("--output", "-o"),
+        flags=("--out", "-o"),
         record=False,
     )
 

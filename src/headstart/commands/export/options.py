@@ -40,7 +40,7 @@ class ExportConfig(CardConfig, OpenConfig):
         "Folder of the artefact.",
         shown="RUN-FORMAT",
         metavar="DIR",
-        flags=("--output", "-o"),
+        flags=("--out", "-o"),
         record=False,
     )
     data: str | None = option(
