@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import headstart
 from headstart.commands.view.pages import PAGE_FILES
 from headstart.commands.view.server import Viewer
 from headstart.core.errors import ConfigError, DataError
+from headstart.core.nearest import nearest_rows
 from headstart.core.progress import SilentReporter
 from tests.commands.chromium import Tab, chromium
 from tests.report.browser import browser
@@ -298,3 +300,24 @@ def test_nothing_is_cut_and_nothing_is_refused_at_any_width(
     assert paper == ("rgb(21, 24, 28)" if dark else "rgb(255, 255, 255)")
     assert tab.run("document.querySelectorAll('img[src=x], script:not([src])').length") == 0
     assert [each for each in tab.complaints() if "favicon" not in each] == []
+
+
+@pytest.mark.slow
+def test_umap_keeps_neighbours_together_and_is_laid_out_once(
+    run: headstart.Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("umap")
+    options = {"map": "umap", "cache": place / "cache", "reporter": QUIET}
+    with headstart.view(place / "run", **options) as made:
+        first = made.scene.map
+    assert first.places.shape == (len(made.scene.among), 2)
+    assert np.isfinite(first.places).all()
+    rows = made.scene.among.rows[0 : len(made.scene.among)]
+    nearest = nearest_rows(rows, rows, 2, "euclidean")[1][:, 1]
+    apart = np.linalg.norm(first.places - first.places[nearest], axis=1)
+    shuffled = np.random.default_rng(0).permutation(len(rows))
+    by_chance = np.linalg.norm(first.places - first.places[shuffled], axis=1)
+    assert np.median(apart) < 0.2 * np.median(by_chance)
+    monkeypatch.setitem(sys.modules, "umap", None)  # the map is kept: nothing is laid out
+    with headstart.view(place / "run", **options) as made:
+        np.testing.assert_array_equal(made.scene.map.places, first.places)
