@@ -33,7 +33,7 @@ from headstart.commands.predict.job import predict
 from headstart.commands.settings import BackboneSpec, RunOptions, Signature
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError, BadFilesError, ConfigError, DataError
-from headstart.core.progress import SilentReporter
+from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.settings import check, command_line, option, options_of, recorded
 from headstart.data import (
     INPUT_KINDS,
@@ -74,6 +74,8 @@ from headstart.heads import HeadKind, Trained, TrainingRows, load_head, register
 from headstart.heads import registry as heads
 from headstart.heads.base import Arrays, Head
 from headstart.heads.features import Features
+from headstart.runners import Crew, Job, Ran, Runner, register_runner, work
+from headstart.runners import table as runner_table
 from headstart.sklearn import HeadClassifier, SettingsError
 from headstart.study import Evidence, Finding, findings, register_rule
 from headstart.study.heads import HeadRows, HeadSpec, fit_head
@@ -470,6 +472,36 @@ def test_an_engine_with_other_rows_is_refused(halves: None) -> None:
     backbone = load_backbone("headstart/glyphs")
     with pytest.raises(BackboneError, match="engine 'wrong' returns other features"):
         extract(backbone, split, settings=Extraction(engine="wrong"))
+
+
+# A runner
+
+
+def test_a_runner_is_at_once_in_the_commands_and_computes_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runner_table, "_RUNNERS", dict(runner_table._RUNNERS))
+    given = []
+
+    def in_turn(job: Job, crew: Crew, reporter: Reporter) -> list[Ran]:
+        """Two members of an array, one after the other."""
+        given.append((len(job.splits), crew.runner))
+        return [work(job, index, 2) for index in range(2)]
+
+    register_runner(Runner("in-turn", "two members, one after the other", lambda: in_turn))
+    data = {"train": squares(30), "test": squares(10, 9)}
+    # A batch of rows is not worth a second worker.
+    place = {"write": False, "reporter": QUIET, "backbone": "headstart/glyphs", "batch_size": 8}
+    run = fit(data, runner="in-turn", cache=tmp_path / "cache", **place)
+    assert given
+    assert {name for _, name in given} == {"in-turn"}
+    plain = fit(data, cache=tmp_path / "plain", **place)
+    assert run.metrics()["evaluation"] == plain.metrics()["evaluation"]
+    field = next(each for each in options_of(RunOptions) if each.name == "runner")
+    assert "in-turn" in field.choices
+    assert "two members, one after the other" in field.help
+    with pytest.raises(ConfigError, match=r"runner must be one of .*in-turn, not 'in-tunr'"):
+        runner_table.find_runner("in-tunr")
 
 
 # A finding of a comparison

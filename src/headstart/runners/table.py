@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import ConfigError
+from headstart.core.wording import did_you_mean
 
 if TYPE_CHECKING:
     from headstart.core.progress import Reporter
@@ -87,7 +88,10 @@ def find_runner(name: str) -> Runner:
         ConfigError: there is none of that name.
     """
     if name not in _RUNNERS:
-        raise ConfigError((f"there is no runner '{name}'",), hint=f"there are {_RUNNERS.keys()}")
+        known = ", ".join(_RUNNERS)
+        raise ConfigError(
+            (f"runner must be one of {known}, not {name!r}",), hint=did_you_mean(name, _RUNNERS)
+        )
     return _RUNNERS[name]
 
 
