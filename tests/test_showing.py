@@ -53,7 +53,8 @@ def advice() -> Any:
     half = Score(0.5, None)
     indicator = Indicator("trial", EVIL, "it gains", "unfreeze")
     return Advice(
-        "unfreezing is likely to pay", "unfreeze", (indicator,), half, half, half, (), (),
+        "unfreezing is likely to pay", "unfreeze", (indicator,), "accuracy", half, half, half,
+        (), (),
         f"headstart finetune '{EVIL}'", (), 1.0,
     )  # fmt: skip
 

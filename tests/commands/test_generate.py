@@ -187,5 +187,5 @@ def test_settings_of_the_study_alone_are_taken_and_those_of_another_command_refu
 
     own = COMPARE.settle({}, CompareConfig(repeats=7), None, None)[0]
     assert (own.repeats, own.loggers) == (7, ())
-    with pytest.raises(ConfigError, match="must be a CompareConfig, not FitConfig"):
+    with pytest.raises(ConfigError, match="must be a CompareConfig, not a FitConfig"):
         COMPARE.settle({}, FitConfig(), None, None)  # type: ignore[arg-type]

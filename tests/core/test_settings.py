@@ -220,7 +220,7 @@ def test_lists_are_read_as_they_were_written(values):
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [(PER_CHANNEL, "a,b"), (PER_CHANNEL, "1,2"), (PER_CHANNEL, ""), (SIZE, "-3"), (SIZE, "0"),
+    [(PER_CHANNEL, "a,b"), (PER_CHANNEL, "1,,2"), (PER_CHANNEL, ""), (SIZE, "-3"), (SIZE, "0"),
      (SIZE, "1,2,3"), (JSON_OBJECT, "{"), (JSON_OBJECT, "[1]"), (listed(int), "1,a")],
 )  # fmt: skip
 def test_what_is_malformed_is_a_value_error(kind, text):

@@ -43,6 +43,7 @@ def test_transfer_regressor_is_both_in_one(inked: tuple[np.ndarray, np.ndarray])
     assert set(one.get_params()) == {
         *FeatureExtractor().get_params(),
         *HeadRegressor().get_params(),
+        "columns",
     }
     again = pickle.loads(pickle.dumps(one))
     np.testing.assert_array_equal(again.predict(x[:5]), one.predict(x[:5]))

@@ -63,6 +63,7 @@ def test_is_extractor_and_classifier_in_one(digits: Digits) -> None:
     assert set(one.get_params()) == {
         *FeatureExtractor().get_params(),
         *HeadClassifier().get_params(),
+        "columns",
     }
 
 

@@ -398,17 +398,19 @@ class Signature(Generic[Config]):
             return Settled(own, self._weighed(shared), data, built)
         return Settled(own, self._weighed(shared), data, _recut(backbone, built))
 
-    def _whole(self, config: Any) -> Config:
+    def _whole(self, config: object) -> Config:
         """Return settings of a class that this one extends, of the study itself say, as its own."""
         if isinstance(config, type(self.config)):
             return config
-        if dataclasses.is_dataclass(config) and isinstance(self.config, type(config)):
+        if not dataclasses.is_dataclass(config) or isinstance(config, type):
+            return cast("Config", config)  # refused with everything else that is wrong
+        if isinstance(self.config, type(config)):
             values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
             own: Any = self.config
             return cast("Config", dataclasses.replace(own, **values))
         raise ConfigError(
             (
-                f"config of {self.name} must be a {type(self.config).__name__}, not"
+                f"config of {self.name} must be a {type(self.config).__name__}, not a"
                 f" {type(config).__name__}",
             )
         )

@@ -54,7 +54,7 @@ MEASURED = "train"
 def _parse_per_channel(text: str) -> float | str | tuple[float, ...]:
     if text.strip() == MEASURED:
         return MEASURED
-    values = tuple(float(part) for part in text.replace(",", " ").split())
+    values = tuple(float(part) for part in (text.split(",") if "," in text else text.split()))
     if not values:
         raise ValueError(text)
     return values[0] if len(values) == 1 else values

@@ -252,7 +252,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Return the kind of items that the backbone takes; None: it is still to be chosen."""
         if self.backbone == AUTO and not hasattr(self, "backbone_"):
             return None
-        with EXTRACTING:
+        with conventional(), EXTRACTING:
             return self._cut().inputs.kind
 
     def _array_items(self, X: Any, reset: bool) -> Any:
