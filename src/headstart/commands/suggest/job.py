@@ -19,7 +19,7 @@ from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.suggest.options import SUGGEST, SuggestConfig
 from headstart.core.errors import ConfigError, DataError
-from headstart.core.wording import count, format_number, verb
+from headstart.core.wording import count, format_number, format_percent, verb
 from headstart.data import Split
 from headstart.evaluation import probability_blocks
 from headstart.evaluation.targets import FloatArray
@@ -237,8 +237,10 @@ def _hesitation(unsure: Margins, row: int, p: FloatArray, model: Model) -> str:
     names = model.classes
     if model.head.task != "classification":
         limit = 0.5 if model.head.thresholds is None else float(model.head.thresholds[first])
-        return f"unsure of {names[first]} ({p[first]:.0%}, predicted above {limit:.0%})"
-    return f"{names[first]} or {names[second]} ({p[first]:.0%}, {p[second]:.0%})"
+        sure, bound = (format_percent(value, digits=0) for value in (p[first], limit))
+        return f"unsure of {names[first]} ({sure}, predicted above {bound})"
+    likely = ", ".join(format_percent(p[i], digits=0) for i in (first, second))
+    return f"{names[first]} or {names[second]} ({likely})"
 
 
 def _remoteness(taken: Taken, at: int, labelled: _Labelled | None, split: Split) -> str:
