@@ -32,6 +32,7 @@ from headstart.data.table_columns import Encodings, encoded_columns, fitted_colu
 from headstart.evaluation.tasks import TASKS
 from headstart.extraction import Extraction, Extractor
 from headstart.heads import Head
+from headstart.heads.registry import TrainingRows
 from headstart.store import FeatureSet
 
 
@@ -61,6 +62,21 @@ class Embedded:
         for memory.
         """
         return self._rows("train", cut)
+
+    def training_rows(self, session: Session) -> TrainingRows:
+        """Return what a head of the first cut is trained on."""
+        train = self.train
+        return TrainingRows(
+            self.train_rows(),
+            train.y,
+            len(train.classes),
+            task=train.task,
+            keys=train.ids,
+            groups=train.groups,
+            names=train.classes,
+            seed=session.run.seed,
+            reporter=session.reporter,
+        )
 
     def test_rows(self, cut: int = 0) -> FeatureSet | NDArray[Any]:
         """Return the rows ``(n_test, d)`` at one of the cuts, unread."""

@@ -195,17 +195,7 @@ def _classes(embedded: Embedded, config: ExamineConfig, session: Session) -> _Se
 def _task(embedded: Embedded, config: ExamineConfig, session: Session) -> _Seen:
     """Examine several labels an item, or numbers."""
     train = embedded.train
-    rows = TrainingRows(
-        embedded.train_rows(),
-        train.y,
-        len(train.classes),
-        task=train.task,
-        keys=train.ids,
-        groups=train.groups,
-        names=train.classes,
-        seed=session.run.seed,
-        reporter=session.reporter,
-    )
+    rows = embedded.training_rows(session)
     held = held_out_outputs(rows)
     found: tuple[DoubtfulMembership | DoubtfulValue, ...] = ()
     if held.outputs is not None and train.task == MULTI_LABEL.name:

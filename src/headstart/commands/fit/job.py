@@ -50,7 +50,7 @@ from headstart.data import Dataset
 from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.heads.abstaining import CALIBRATED, calibrated
 from headstart.heads.outliers import Outliers, fit_outliers
-from headstart.heads.registry import Trained, TrainingRows, head_fault, head_for
+from headstart.heads.registry import Trained, head_fault, head_for
 from headstart.heads.started import StartedHead, fit_started
 from headstart.heads.thresholds import with_thresholds
 
@@ -232,7 +232,7 @@ def _started(
         "seed": session.run.seed,
         "abstain": [config.abstain, CALIBRATED],
     }
-    rows, called = _rows(embedded, session), STARTS[str(config.start)]
+    rows, called = embedded.training_rows(session), STARTS[str(config.start)]
     return trained_once(
         session.cache.store,
         key,
@@ -292,24 +292,12 @@ def _compared(call: Call, trained: Trained) -> tuple[str, ...]:
 
 def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:
     kind = head_for(config.head, config.head_options)
-    settings, rows = kind.settings(config.options(), folds=config.folds), _rows(embedded, session)
+    settings, rows = (
+        kind.settings(config.options(), folds=config.folds),
+        embedded.training_rows(session),
+    )
     trained = with_thresholds(kind.fit(rows, settings), rows, config.threshold)
     return calibrated(trained, rows, kind, settings, folds=config.folds, rule=config.abstain)
-
-
-def _rows(embedded: Embedded, session: Session) -> TrainingRows:
-    train = embedded.train
-    return TrainingRows(
-        embedded.train_rows(),
-        train.y,
-        len(train.classes),
-        task=train.task,
-        keys=train.ids,
-        groups=train.groups,
-        names=train.classes,
-        seed=session.run.seed,
-        reporter=session.reporter,
-    )
 
 
 def _require_head(config: FitConfig, task: str) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from headstart.commands.opening import OpenConfig
 from headstart.commands.settings import Signature
-from headstart.core.settings import check, option
+from headstart.core.settings import check, like, option
 
 Compared = Literal["centred", "cosine", "euclidean"]
 
@@ -28,12 +29,7 @@ class LookConfig:
         shown="where they lay",
         record=False,
     )
-    trust_code: bool = option(
-        False,
-        "Run the file of code (net.py:make) that the run was made with. A run folder may come from"
-        " anybody: read that file first.",
-        record=False,
-    )
+    trust_code: bool = like(OpenConfig, "trust_code")
 
     def __post_init__(self) -> None:
         check(self)
