@@ -324,7 +324,7 @@ def test_ants_and_bees(shared_data, tmp_path):
     again = evaluate(
         shared_data / "hymenoptera", tmp_path / "run", cache=tmp_path / "cache", reporter=QUIET
     )
-    assert again == made.evaluation
+    assert again == dataclasses.replace(made.evaluation, sets=())
 
 
 @pytest.mark.real

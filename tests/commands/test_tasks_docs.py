@@ -17,6 +17,6 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(examples) == 5
+    names: dict[str, Any] = {"__name__": "docs"}  # later examples take data of earlier ones
     for index, example in enumerate(examples):
-        names: dict[str, Any] = {"__name__": "docs"}
         exec(compile(example, f"{PAGE.name}, example {index}", "exec"), names)
