@@ -143,7 +143,7 @@ class Loggers:
             logger.finalize(status)
             finish = getattr(getattr(logger, "_experiment", None), "finish", None)
             if finish is not None:  # Weights & Biases goes on with a run until it is told
-                finish(exit_code=0 if status == "success" else 1, quiet=True)
+                finish(exit_code=0 if status == "success" else 1)
 
         self._each(end)
 
