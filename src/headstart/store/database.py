@@ -197,14 +197,16 @@ class Database:
             return self._patiently(read)
 
     def _patiently(self, work: Callable[[], _T]) -> _T:
-        """Try again where a lock fails: processes that open and close one database at the same
-        moment meet such errors too, and only a file system without locks meets them for ever.
+        """Try again where a lock fails, or a file that can be written is taken for read-only.
+
+        Processes that open and close one database at the same moment meet such errors too; only a
+        file system without locks, or a disk that is read-only, meets them for ever.
         """
         for pause in _PAUSES:
             try:
                 return work()
             except sqlite3.OperationalError as error:
-                if getattr(error, "sqlite_errorcode", None) not in _NO_LOCKS:  # Python sets none
+                if not self._may_pass(error):
                     raise
                 connection: _Connection | None = getattr(self._local, "connection", None)
                 if connection is not None:  # this thread's alone
@@ -212,6 +214,12 @@ class Database:
                     self._local.connection = None
                 time.sleep(pause)
         return work()
+
+    def _may_pass(self, error: sqlite3.OperationalError) -> bool:
+        code = getattr(error, "sqlite_errorcode", None)  # Python sets none for its own errors
+        if code is None or code in _NO_LOCKS:
+            return code is not None
+        return code & 0xFF in _READ_ONLY and not self.read_only and is_writable(self.path)
 
     def _connect(self) -> _Connection:
         if self._wal:
