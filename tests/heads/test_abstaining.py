@@ -70,14 +70,14 @@ def test_coverage_over_a_hundred_draws(name: str, score: str) -> None:
 
 def test_a_coverage_of_every_class() -> None:
     share = []
-    for seed in range(8):
+    for seed in range(20):
         train, test = drawn(seed, 600)
         found = said(trained("prototype", rows_of(train)), test, coverage=0.9, by_class=True)
         measured = found.measured(Y[test], NAMES)
         assert measured.by_class
         share.append([row.covered.value for row in measured.rows])
     by_class = np.mean(share, axis=0)
-    assert by_class.min() > 0.85  # of 480 held-out items each
+    assert by_class.min() > 0.87  # of 1,200 held-out items each
     marginal = []
     for seed in range(8):
         train, test = drawn(seed, 600)
