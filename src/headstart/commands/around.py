@@ -179,10 +179,10 @@ def map_section(around: Around) -> Section | None:
     n = len(around.test)
     some = "" if len(shown) == n else f"{len(shown):,} of {count(n, 'test item')} are drawn. "
     caption = (
-        f"{some}{told} The plane is that in which the"
+        f"{some}{told.strip()} The plane is that in which the"
         f" {'training' if fitted is not rows else 'test'} items differ most; its axes hold {shares}"
         " of the variance, so that items close together on it need not be alike."
-    )
+    ).strip()
     wrong = int((np.nan_to_num(said.wrong[shown]) > 0).sum())
     alt = f"Map of {count(len(shown), 'test item')}"
     alt += "" if around.head.task == "regression" else f", {wrong:,} of them predicted wrong"
@@ -216,16 +216,17 @@ def _map(
         names = ("all labels right", "a label wrong")
         return map_figure(places, rings.astype(np.int64), names, rings & False), ""
     labels, classes = test.labels[shown], test.classes
+    ringed = "Rings mark mistakes." if rings.any() else ""
     if len(classes) <= COLOURED:
         figure = map_figure(places, labels, classes, rings)
-        return figure, "Rings mark mistakes."
+        return figure, ringed
     often = np.bincount(labels[rings], minlength=len(classes))
     kept = np.sort(np.argsort(-often, kind="stable")[:COLOURED])
     place = np.full(len(classes), -1)
     place[kept] = np.arange(len(kept))
     figure = map_figure(places, place[labels], [classes[i] for i in kept], rings)
     return figure, (
-        f"Rings mark mistakes. The {COLOURED} classes with the most mistakes are told apart; the"
+        f"{ringed} The {COLOURED} classes with the most mistakes are told apart; the"
         f" other {len(classes) - COLOURED:,} are grey."
     )
 
