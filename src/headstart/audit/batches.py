@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headstart.audit import events
+from headstart.audit.facts import LoaderFacts
 from headstart.audit.hub import Hub
 from headstart.audit.passes import PassWatcher
 from headstart.audit.places import user_place
@@ -18,7 +19,7 @@ class BatchWatcher:
 
     def __init__(self, hub: Hub, passes: PassWatcher) -> None:
         self.hub, self.passes = hub, passes
-        self._loaders: dict[int, events.LoaderFacts] = {}
+        self._loaders: dict[int, LoaderFacts] = {}
 
     def around_iter(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap the beginning of an epoch."""
@@ -37,7 +38,7 @@ class BatchWatcher:
 
         return iterate
 
-    def _loader_facts(self, loader: Any) -> events.LoaderFacts:
+    def _loader_facts(self, loader: Any) -> LoaderFacts:
         key = id(loader)
         found = self._loaders.get(key)
         if found is None:
@@ -46,7 +47,7 @@ class BatchWatcher:
                 self._loaders.pop(key, None)
 
             number = len(self.hub.scene.loaders)
-            found = events.LoaderFacts(number, weakref.ref(loader, forget), user_place())
+            found = LoaderFacts(number, weakref.ref(loader, forget), user_place())
             self._loaders[key] = found
             self.hub.scene.loaders.append(found)
         return found

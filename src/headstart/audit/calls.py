@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from headstart.audit import events
+from headstart.audit.facts import ModeCall
 from headstart.audit.hub import Hub
 from headstart.audit.passes import PassWatcher
 from headstart.audit.places import user_place
@@ -35,7 +36,7 @@ class CallWatcher:
     def __init__(self, hub: Hub, passes: PassWatcher) -> None:
         self.hub, self.passes = hub, passes
         self._in_train = 0
-        self._mode_call: events.ModeCall | None = None
+        self._mode_call: ModeCall | None = None
 
     def around_train(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``nn.Module.train``, which ``eval`` calls too."""
@@ -45,7 +46,7 @@ class CallWatcher:
                 return original(module, mode)
             scene = self.hub.scene
             if not self._in_train:
-                call = events.ModeCall(
+                call = ModeCall(
                     number=len(scene.modes) + 1,
                     mode=bool(mode),
                     kind=type(module).__name__,

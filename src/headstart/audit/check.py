@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from headstart.audit.records import NOWHERE, Finding, Place, Severity
 
 if TYPE_CHECKING:
-    from headstart.audit.events import (
-        Backward,
-        Batch,
-        Fit,
-        Load,
-        Loss,
-        ModeCall,
-        Pass,
-        Split,
-        Step,
-    )
+    from headstart.audit.events import Backward, Batch, Fit, Load, Loss, Pass, Split, Step
+    from headstart.audit.facts import ModeCall
     from headstart.audit.scene import Scene
 
 

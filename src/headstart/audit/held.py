@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from headstart.audit.events import Network
-from headstart.audit.scene import ParameterFacts
+from headstart.audit.facts import Network
+from headstart.audit.parameters import ParameterFacts
 
 if TYPE_CHECKING:
     from headstart.audit.scene import Scene

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.audit import events
+from headstart.audit.facts import LoaderFacts, Network
 from headstart.audit.hub import Hub
 from headstart.audit.places import is_discarded, place_of, user_frame, user_place, user_trail
 from headstart.audit.records import NOWHERE
@@ -40,10 +41,10 @@ class PassWatcher:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.loader: events.LoaderFacts | None = None
+        self.loader: LoaderFacts | None = None
         self.given: int | None = None
         self.over = False
-        self._networks: dict[int, events.Network] = {}
+        self._networks: dict[int, Network] = {}
         self._names: dict[int, dict[int, str]] = {}
         self._strangers: dict[int, dict[str, nn.Module]] = {}
         self._interned: dict[tuple[Any, ...], tuple[events.Call, ...]] = {}
@@ -84,7 +85,7 @@ class PassWatcher:
         hub.scene.end_between()
         self._begin(network, module, args)
 
-    def _known(self, module: nn.Module) -> events.Network | None:
+    def _known(self, module: nn.Module) -> Network | None:
         """Return the facts of a network; None where it has no parameters."""
         key = id(module)
         found = self._networks.get(key)
@@ -98,14 +99,14 @@ class PassWatcher:
 
             kind, ref = type(module).__name__, weakref.ref(module, forget)
             place = user_place() if count else NOWHERE
-            found = events.Network(len(self.hub.scene.networks), kind, ref, place, count)
+            found = Network(len(self.hub.scene.networks), kind, ref, place, count)
             self._networks[key] = found
             self._hot[key] = HOT
             if count:
                 self.hub.scene.networks.append(found)
         return found if found.parameters else None
 
-    def _begin(self, network: events.Network, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _begin(self, network: Network, module: nn.Module, args: tuple[Any, ...]) -> None:
         scene = self.hub.scene
         scene.n_passes += 1
         network.passes += 1

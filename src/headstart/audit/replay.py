@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from headstart.audit.events import Part, Pass
+from headstart.audit.events import Pass
+from headstart.audit.facts import Part
 from headstart.modules.forward import StopForward, aside, hooked
 from headstart.modules.modes import evaluate, untouched
 from headstart.modules.observing import tensors_in

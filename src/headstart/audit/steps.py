@@ -9,6 +9,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from headstart.audit import events
+from headstart.audit.facts import OptimizerFacts, SchedulerFacts
 from headstart.audit.hub import Hub
 from headstart.audit.passes import PassWatcher
 from headstart.audit.places import user_place
@@ -19,8 +20,8 @@ class StepWatcher:
 
     def __init__(self, hub: Hub, passes: PassWatcher) -> None:
         self.hub, self.passes = hub, passes
-        self._optimizers: dict[int, events.OptimizerFacts] = {}
-        self._schedulers: dict[int, events.SchedulerFacts] = {}
+        self._optimizers: dict[int, OptimizerFacts] = {}
+        self._schedulers: dict[int, SchedulerFacts] = {}
         self._in_schedule = 0
 
     def around_optimizer(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,7 +33,7 @@ class StepWatcher:
 
         return init
 
-    def _optimizer(self, optimizer: Optimizer) -> events.OptimizerFacts:
+    def _optimizer(self, optimizer: Optimizer) -> OptimizerFacts:
         key = id(optimizer)
         found = self._optimizers.get(key)
         if found is None:
@@ -42,7 +43,7 @@ class StepWatcher:
                 self._optimizers.pop(key, None)
 
             ref = weakref.ref(optimizer, forget)
-            found = events.OptimizerFacts(number, kind, ref, user_place())
+            found = OptimizerFacts(number, kind, ref, user_place())
             self._optimizers[key] = found
             self.hub.scene.optimizers.append(found)
         return found
@@ -82,7 +83,7 @@ class StepWatcher:
         scene.backwards_since_step = 0
         self.hub.stop_when_done()
 
-    def _step(self, optimizer: Optimizer, facts: events.OptimizerFacts, number: int) -> events.Step:
+    def _step(self, optimizer: Optimizer, facts: OptimizerFacts, number: int) -> events.Step:
         since = self.hub.scene.backwards_since_step
         return events.Step(number, optimizer, facts, user_place(), since)
 
@@ -100,7 +101,7 @@ class StepWatcher:
 
         return init
 
-    def _scheduler(self, scheduler: Any) -> events.SchedulerFacts:
+    def _scheduler(self, scheduler: Any) -> SchedulerFacts:
         key = id(scheduler)
         found = self._schedulers.get(key)
         if found is None:
@@ -112,7 +113,7 @@ class StepWatcher:
 
             ref = weakref.ref(scheduler, forget)
             kind = type(scheduler).__name__
-            found = events.SchedulerFacts(kind, ref, user_place(), facts)
+            found = SchedulerFacts(kind, ref, user_place(), facts)
             found.total = _count(scheduler, "total_steps")
             found.period = _count(scheduler, "T_max")
             self._schedulers[key] = found

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
-from headstart.audit.events import Network, Pass, Step
+from headstart.audit.events import Pass, Step
+from headstart.audit.facts import Network
 from headstart.audit.records import Finding, Place
 from headstart.core.wording import count
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from headstart.audit.check import Check
-from headstart.audit.events import Call, Network, Part, Pass
+from headstart.audit.events import Call, Pass
+from headstart.audit.facts import Network, Part
 from headstart.audit.measuring import trial
 from headstart.audit.records import Finding
 from headstart.core.wording import count

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from headstart.audit.check import Check
 from headstart.audit.checks.evaluation_in_training_mode import evaluations_in_training_mode
 from headstart.audit.events import Pass
+from headstart.audit.parameters import common_path
 from headstart.audit.records import Finding
-from headstart.audit.scene import common_path
 from headstart.core.wording import count, verb
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
 from headstart.audit.events import Pass
+from headstart.audit.parameters import common_path
 from headstart.audit.records import Finding
 from headstart.audit.row_changes import RowChanges, measure_rows
-from headstart.audit.scene import common_path
 from headstart.core.wording import count, format_percent
 
 if TYPE_CHECKING:

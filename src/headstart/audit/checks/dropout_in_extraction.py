@@ -9,9 +9,9 @@ from headstart.audit.check import Check
 from headstart.audit.checks.batch_statistics_in_extraction import extractions
 from headstart.audit.checks.dropout_in_frozen_part import sources
 from headstart.audit.events import Pass
+from headstart.audit.parameters import common_path
 from headstart.audit.records import Finding
 from headstart.audit.row_changes import RowChanges, measure_rows
-from headstart.audit.scene import common_path
 from headstart.core.wording import format_percent
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
 from headstart.audit.checks.frozen_statistics_moved import eval_line
-from headstart.audit.events import Part
+from headstart.audit.facts import Part
+from headstart.audit.parameters import common_path
 from headstart.audit.records import Finding
-from headstart.audit.scene import common_path
 from headstart.core.wording import count, listed
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
 from headstart.audit.checks.frozen_statistics_moved import eval_line
-from headstart.audit.events import ModeCall, Part, Pass
+from headstart.audit.events import Pass
+from headstart.audit.facts import ModeCall, Part
 from headstart.audit.records import Finding
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
-from headstart.audit.events import Call, Network, Pass
+from headstart.audit.events import Call, Pass
+from headstart.audit.facts import Network
 from headstart.audit.records import Finding
 from headstart.core.wording import count, listed
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from headstart.audit.check import Check
 from headstart.audit.checks.frozen_statistics_moved import eval_line, shift_of
 from headstart.audit.events import Pass
+from headstart.audit.parameters import common_path
 from headstart.audit.records import Finding
-from headstart.audit.scene import common_path
 from headstart.core.wording import count
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from headstart.audit.beneath import Beneath
 from headstart.audit.check import Check
 from headstart.audit.events import Backward, Pass, Step
+from headstart.audit.parameters import ParameterFacts, common_path, sample_of
 from headstart.audit.places import user_place
 from headstart.audit.records import Finding, Place
-from headstart.audit.scene import ParameterFacts, common_path, sample_of
 from headstart.core.wording import count
 from headstart.freezing.guards import parameter_cause
 from headstart.modules.digests import Change, change, record

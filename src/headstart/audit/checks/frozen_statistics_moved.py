@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from headstart.audit.check import Check
-from headstart.audit.events import Part, Pass
+from headstart.audit.events import Pass
+from headstart.audit.facts import Part
+from headstart.audit.parameters import common_path
 from headstart.audit.records import Finding, Place
-from headstart.audit.scene import common_path
 from headstart.core.wording import count
 from headstart.core.wording import format_number as number
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from headstart.audit.check import Check
-from headstart.audit.events import OptimizerFacts, Step
+from headstart.audit.events import Step
+from headstart.audit.facts import OptimizerFacts
 from headstart.audit.held import looks
+from headstart.audit.parameters import common_path
 from headstart.audit.records import Finding
-from headstart.audit.scene import common_path
 from headstart.core.wording import count
 from headstart.core.wording import format_number as number
 

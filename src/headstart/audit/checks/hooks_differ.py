@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from headstart.audit.check import Check
-from headstart.audit.events import Network, Pass
+from headstart.audit.events import Pass
+from headstart.audit.facts import Network
 from headstart.audit.records import Finding, Place
 from headstart.audit.scene import Scene
 

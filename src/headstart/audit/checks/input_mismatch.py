@@ -11,7 +11,8 @@ from torch import Tensor
 from headstart.audit import replay
 from headstart.audit.check import Check
 from headstart.audit.checks.input_resolution import recorded
-from headstart.audit.events import Part, Pass
+from headstart.audit.events import Pass
+from headstart.audit.facts import Part
 from headstart.audit.images import Images
 from headstart.audit.records import Finding, Place, Severity
 from headstart.audit.scene import Scene

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
-from headstart.audit.events import OptimizerFacts, Step
+from headstart.audit.events import Step
+from headstart.audit.facts import OptimizerFacts
 from headstart.audit.held import looks
+from headstart.audit.parameters import ParameterFacts, common_path
 from headstart.audit.records import Finding
-from headstart.audit.scene import ParameterFacts, common_path
 from headstart.core.wording import count
 
 if TYPE_CHECKING:

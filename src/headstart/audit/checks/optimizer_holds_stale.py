@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from headstart.audit.check import Check
-from headstart.audit.events import OptimizerFacts, Step
+from headstart.audit.events import Step
+from headstart.audit.facts import OptimizerFacts
 from headstart.audit.held import has_gradient, looks
 from headstart.audit.records import Finding
 from headstart.core.wording import count

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from headstart.audit.check import Check
 from headstart.audit.events import Step
 from headstart.audit.held import count_graded, is_prefix, looks, missed_by_network
+from headstart.audit.parameters import ParameterFacts, common_path
 from headstart.audit.records import Finding, Place
-from headstart.audit.scene import ParameterFacts, common_path
 from headstart.core.wording import count
 
 if TYPE_CHECKING:

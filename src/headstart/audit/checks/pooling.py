@@ -11,7 +11,8 @@ from headstart.audit import replay
 from headstart.audit.axes import AxisTrace, Reduction, traced
 from headstart.audit.check import Check
 from headstart.audit.estimators import as_rows
-from headstart.audit.events import Fit, Network, Pass
+from headstart.audit.events import Fit, Pass
+from headstart.audit.facts import Network
 from headstart.audit.records import Finding, Place
 from headstart.audit.rows import Source, ledger_of
 from headstart.audit.scene import Scene

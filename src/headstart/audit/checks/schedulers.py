@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
-from headstart.audit.events import SchedulerFacts, Step
+from headstart.audit.events import Step
+from headstart.audit.facts import SchedulerFacts
 from headstart.audit.records import Finding, Place
 from headstart.core.wording import count
 from headstart.core.wording import format_number as number

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from headstart.audit import replay
 from headstart.audit.check import Check
-from headstart.audit.events import Loss, Part, Pass
+from headstart.audit.events import Loss, Pass
+from headstart.audit.facts import Part
 from headstart.audit.records import Finding
 from headstart.audit.scene import Scene
 from headstart.modules.modes import evaluate, untouched

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from headstart.audit.check import Check
-from headstart.audit.events import ModeCall, Pass
+from headstart.audit.events import Pass
+from headstart.audit.facts import ModeCall
 from headstart.audit.records import NOWHERE, Finding
 from headstart.core.wording import count, listed
 

@@ -14,8 +14,8 @@ from headstart.audit.check import Check
 from headstart.audit.events import Pass, Step
 from headstart.audit.held import count_graded, is_prefix, looks, missed_by_network
 from headstart.audit.measuring import trial
+from headstart.audit.parameters import ParameterFacts, common_path
 from headstart.audit.records import Finding
-from headstart.audit.scene import ParameterFacts, common_path
 from headstart.core.wording import count, format_bytes
 from headstart.modules.observing import tensors_in
 
