@@ -200,7 +200,7 @@ def test_too_few_items_to_set_any_aside(pictures: Pictures) -> None:
 def test_contradictory_labels_are_said(pictures: Pictures) -> None:
     x = pictures.pixels()
     dataset = load_data((np.concatenate([x, x[:1]]), ["a"] * 6 + ["b"] * 7))
-    assert any("1 image appears under more than one class" in note for note in dataset.notes)
+    assert any("1 item appears under more than one class" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize(

@@ -165,15 +165,20 @@ def _with_strata(
     rows: Mapping[str, NDArray[np.int64]],
     notes: tuple[str, ...],
 ) -> Numbered:
-    everything = np.nan_to_num(np.concatenate(list(values.values())))
-    find = strata_of_values if task == "regression" else strata_of_memberships
-    ends = np.cumsum([len(part) for part in values.values()])[:-1]
-    strata = np.split(find(everything), ends)
     splits = {
-        role: SplitTargets(np.asarray(rows[role], np.int64), part, own)
-        for (role, part), own in zip(values.items(), strata, strict=True)
+        role: SplitTargets(np.asarray(rows[role], np.int64), part, strata_of(task, part))
+        for role, part in values.items()
     }
     return Numbered(task, outputs, splits, notes)
+
+
+def strata_of(task: str, values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return what divisions of some items keep in proportion, ``(n,)``, from their targets alone.
+
+    Each split has its own: what divides the training items may not know the targets of the others.
+    """
+    find = strata_of_values if task == "regression" else strata_of_memberships
+    return find(np.nan_to_num(values))
 
 
 def _files(parts: Mapping[str, Part]) -> bool:
@@ -224,4 +229,4 @@ def _from_folders(parts: Mapping[str, Part], why: str) -> Numbered:
     return dataclasses.replace(found, notes=(*found.notes, note))
 
 
-__all__ = ["Numbered", "SplitTargets", "numbered_targets"]
+__all__ = ["Numbered", "SplitTargets", "numbered_targets", "strata_of"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from headstart.core.division import stratified_split
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter
 from headstart.core.wording import count, listed, quoted
-from headstart.data.assembled_targets import Numbered, numbered_targets
+from headstart.data.assembled_targets import Numbered, numbered_targets, strata_of
 from headstart.data.dataset import Dataset, Split
 from headstart.data.labels import encode, require_labels
 from headstart.data.names import composed, look_alikes
@@ -199,7 +201,10 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
             " on one side of the split."
         )
     _note_contradictions(whole, notes)
-    return whole.take(first), whole.take(second)
+    train, test = whole.take(first), whole.take(second)
+    if train.targets is not None:
+        train = dataclasses.replace(train, labels=strata_of(train.task, train.targets))
+    return train, test
 
 
 def _note_contradictions(whole: Split, notes: list[str]) -> None:
@@ -211,7 +216,7 @@ def _note_contradictions(whole: Split, notes: list[str]) -> None:
     if contradictory:
         verb = "appears" if contradictory == 1 else "appear"
         notes.append(
-            f"{count(contradictory, 'image')} {verb} under more than one class; one of the labels"
+            f"{count(contradictory, 'item')} {verb} under more than one class; one of the labels"
             " must be wrong."
             if whole.targets is None
             else f"{count(contradictory, 'item')} {verb} with different targets; some are wrong."
