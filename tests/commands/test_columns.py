@@ -141,3 +141,12 @@ def test_estimators_join_them_with_scikit_learns_own_transformer(place: Path) ->
     )
     model = make_pipeline(joined, StandardScaler(), Ridge(1.0)).fit(table[:100], table.target[:100])
     assert model.score(table[100:], table.target[100:]) > 0.9
+
+
+def test_codes_with_underscores_are_categories(place: Path) -> None:
+    rows = (place / "train.csv").read_text().splitlines()
+    coded = [rows[0] + ",code", *(f"{row},1_{i % 3}" for i, row in enumerate(rows[1:]))]
+    (place / "coded.csv").write_text("\n".join(coded))
+    data = load_data(place / "coded.csv", label_column="target")
+    (found,), _ = fitted_columns(data.train, ("code",))
+    assert found.categories == ("1_0", "1_1", "1_2")

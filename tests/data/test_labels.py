@@ -14,7 +14,7 @@ import pytest
 
 from headstart.core.errors import DataError
 from headstart.data import load_data, load_test_data
-from headstart.data.labels import class_names
+from headstart.data.labels import class_names, number_of, sorted_classes
 from tests.data.conftest import Pictures
 
 COMPOSED = "café ü ñ Å ệ が"
@@ -120,3 +120,21 @@ def test_arrow_columns_of_every_kind_of_label(pictures: Pictures) -> None:
     for name, labels in kinds.items():
         table = pa.table({"image": list(pictures.data), "label": labels})
         assert len(load_data(table, label_column="label").classes) == 2, name
+
+
+def test_classes_keep_one_order_whatever_python_hashes() -> None:
+    names = ["10", "9", "nan", "1"]
+    orders = {sorted_classes(dict.fromkeys(names[i:] + names[:i]).keys()) for i in range(4)}  # type: ignore[arg-type]
+    assert orders == {("1", "10", "9", "nan")}
+    assert sorted_classes({"10", "9", "-1.5"}) == ("-1.5", "9", "10")
+    assert sorted_classes({"1_2", "1_10", "13"}) == ("13", "1_10", "1_2")
+
+
+@pytest.mark.parametrize("value", ["1_2", "1_000.5", "2024_01", "_1", "one", None, [1]])
+def test_codes_with_underscores_are_no_numbers(value: Any) -> None:
+    assert number_of(value) is None
+
+
+@pytest.mark.parametrize(("value", "number"), [("12", 12.0), (" -1e3 ", -1000.0), (np.int8(3), 3)])
+def test_numbers_are_numbers(value: Any, number: float) -> None:
+    assert number_of(value) == number

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from headstart.core.errors import DataError
+from headstart.core.strata import strata_of_values
 from headstart.data import Dataset, load_data, load_items, load_test_data
 
 N = 40
@@ -249,3 +250,28 @@ def test_words_that_come_in_many_combinations_are_told(folder: Path) -> None:
     breeds = ["golden retriever", "flat-coated retriever", "beagle", "shih tzu"]
     data = load_data(table(folder, "breeds.csv", breed=[breeds[i % 4] for i in range(N)]))
     assert not any("divides" in note for note in data.notes)
+
+
+def test_codes_of_digits_and_underscores_are_classes_and_no_quantities(folder: Path) -> None:
+    codes = [f"{i // 20}_{i % 10}" for i in range(N)]
+    data = load_data(table(folder, "codes.csv", label=codes))
+    assert (data.task, len(data.classes)) == ("classification", 20)
+    with pytest.raises(DataError, match=r"holds '0_0', '0_1', '0_2'.*expected numbers"):
+        load_data(table(folder, "codes.csv", label=codes), task="regression")
+
+
+@pytest.mark.parametrize("parts", ["given", "set aside"])
+def test_what_divides_the_training_items_knows_no_others(folder: Path, parts: str) -> None:
+    """Tenths of the values, and rarest labels, are those of the training items alone."""
+    values = [i + 0.5 for i in range(N)]
+    split = {"split": ["train" if i % 4 else "test" for i in range(N)]} if parts == "given" else {}
+    plain = load_data(table(folder, "plain.csv", y=values, **split))
+    held = {int(origin.split(".")[0]) for origin in plain.test.origins}
+    other = [1e6 + v if i in held else v for i, v in enumerate(values)]
+    poisoned = load_data(table(folder, "poisoned.csv", y=other, **split))
+    if poisoned.train.ids == plain.train.ids:  # values of which a part is set aside decide which
+        assert (poisoned.train.labels == plain.train.labels).all()
+    for data in (plain, poisoned):
+        assert data.train.targets is not None
+        expected = strata_of_values(data.train.targets)
+        assert (data.train.labels == expected).all()

@@ -15,6 +15,7 @@ import pyarrow.types as types
 from headstart.core.errors import DataError
 from headstart.core.wording import did_you_mean, quoted
 from headstart.data.formats import IMAGE_SUFFIXES
+from headstart.data.labels import number_of
 from headstart.data.sound_files import AUDIO_SUFFIXES, is_sound
 from headstart.data.targets import Asked, zeros_and_ones
 
@@ -435,11 +436,11 @@ def _holds_fractions(table: Any, field: Any) -> bool:
     if not is_text(field.type):
         return bool(types.is_floating(field.type))
     sample = [v for v in table.column(field.name).slice(0, _SAMPLE).to_pylist() if v]
-    try:
-        numbers = [float(value) for value in sample]
-    except ValueError:
-        return False
-    return any(math.isfinite(number) and not number.is_integer() for number in numbers)
+    numbers = [number_of(value) for value in sample]
+    known = [number for number in numbers if number is not None]
+    return len(known) == len(numbers) and any(
+        math.isfinite(number) and not number.is_integer() for number in known
+    )
 
 
 def _is_index(name: str) -> bool:

@@ -100,11 +100,25 @@ def encode(
 
 
 def sorted_classes(names: set[str]) -> tuple[str, ...]:
-    """Sort class names: by value where all are numbers, as text otherwise."""
+    """Sort class names: by value where all are finite numbers, as text otherwise."""
+    numbers = {name: number_of(name) for name in names}
+    known = {name: value for name, value in numbers.items() if value is not None}
+    if len(known) < len(names) or not all(map(math.isfinite, known.values())):
+        return tuple(sorted(names))  # NaN has no place in an order
+    return tuple(sorted(names, key=lambda name: (known[name], name)))
+
+
+def number_of(value: Any) -> float | None:
+    """Return a value of a table as a number, NaN and infinity included; None where it is none.
+
+    Python takes ``1_2`` for 12; in a table that is a code, such as that of a site and a camera.
+    """
+    if isinstance(value, str) and "_" in value:
+        return None
     try:
-        return tuple(sorted(names, key=lambda name: (float(name), name)))
-    except ValueError:
-        return tuple(sorted(names))
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def require_labels(names: Sequence[str | None], origins: Sequence[str], where: str) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, quoted
 from headstart.data.dataset import Split
-from headstart.data.labels import MISSING_TEXT, plain_values
+from headstart.data.labels import MISSING_TEXT, number_of, plain_values
 
 MOST_CATEGORIES = 100
 """A column of text with more different values is a name of items, or a text, and no category."""
@@ -209,11 +209,8 @@ def _number(value: Any) -> float | None:
     """Return a value as a number, NaN where it is missing; None where it is none."""
     if value is None or (isinstance(value, str) and value.strip().casefold() in MISSING_TEXT):
         return math.nan
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        return None
-    return found if math.isfinite(found) else math.nan
+    found = number_of(value)
+    return math.nan if found is not None and not math.isfinite(found) else found
 
 
 def _text(value: Any) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import DataError
 from headstart.core.wording import count, quoted
-from headstart.data.labels import class_names, plain_values
+from headstart.data.labels import class_names, number_of, plain_values
 from headstart.data.names import composed
 
 Task = Literal["classification", "multi-label", "regression"]
@@ -286,10 +286,7 @@ def _number(value: Any) -> float | None:
         return float(value)
     if isinstance(value, str) and _COMMA.fullmatch(value.strip()):
         value = value.replace(",", ".")
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+    return number_of(value)
 
 
 def _fractions(values: Sequence[Any]) -> bool:
