@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.commands.examined import Examined
+from headstart.commands.kept_rows import joined_rows
 from headstart.core.errors import BadFilesError
 from headstart.core.fingerprints import sha256
 from headstart.core.records import Excerpt
 from headstart.core.wording import format_number
-from headstart.data import Split
-from headstart.data.table_columns import Encodings
+from headstart.data import Split, UndecodableError
+from headstart.data.table_columns import Encodings, encoded_columns
 from headstart.extraction import Extraction
 from headstart.heads import Head
 from headstart.store.layout import PackedIds, pack_ids
@@ -78,6 +79,7 @@ class Collection:
         space: the key of the space of the features.
         examined: what ``examine`` has found of the items of the run; None: it was not asked.
         head_digest: of the files of the head; None where it lies in memory alone.
+        tables: by split the columns as numbers ``(n, w)``, where the run has kept them.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Collection:
     run: Path | None = None
     examined: Examined | None = None
     head_digest: str | None = None
+    tables: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(map(len, self.splits.values()))
@@ -99,6 +102,19 @@ class Collection:
     def rows(self) -> JoinedRows:
         """All features, ``(n, d)``."""
         return JoinedRows(list(self.features.values()))
+
+    def joined(self, name: str) -> Any:
+        """Return what the head is given of a split: its features, and the columns behind them.
+
+        Raises:
+            DataError: the columns are neither in the run nor in the data.
+        """
+        if not self.columns:
+            return self.features[name]
+        table = self.tables.get(name)
+        if table is None:
+            table = encoded_columns(self.splits[name], self.columns)
+        return joined_rows(self.features[name], table)
 
     @cached_property
     def packed(self) -> PackedIds:
@@ -151,7 +167,7 @@ class Collection:
         _, split, at = self.place(i)
         try:
             return self.backbone.inputs.excerpt(split.content(at))
-        except BadFilesError:
+        except (BadFilesError, UndecodableError):
             return None
 
     def said(self, i: int) -> str:

@@ -15,7 +15,7 @@ from headstart.cache import CachedFeatures
 from headstart.commands.around import Around
 from headstart.commands.examined import Examined
 from headstart.commands.invocation import Call
-from headstart.commands.kept_rows import KeptRows
+from headstart.commands.kept_rows import KeptRows, joined_rows
 from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run_facts import backbone_fingerprint, split_fingerprint
 from headstart.commands.session import Session
@@ -163,12 +163,6 @@ class Embedded:
         if not self.use.misses or not self.seconds:
             return None
         return round(self.use.misses / self.seconds, 1)
-
-
-def joined_rows(rows: FeatureSet | NDArray[Any], table: NDArray[np.float64]) -> NDArray[Any]:
-    """Return rows with columns behind them, ``(n, d + w) float32``, in memory."""
-    whole = rows.array() if isinstance(rows, FeatureSet) else rows
-    return np.concatenate([np.asarray(whole, np.float32), table.astype(np.float32)], axis=1)
 
 
 def with_table_columns(

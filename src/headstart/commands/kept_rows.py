@@ -23,18 +23,24 @@ from headstart.core.errors import DataError
 from headstart.core.files import own_file, write_bytes
 from headstart.core.wording import count
 from headstart.data import Content, Items, Split, UndecodableError
+from headstart.store import FeatureSet
 
 if TYPE_CHECKING:
     from headstart.backbones import Backbone
     from headstart.cache import FeatureCache
     from headstart.extraction import Extraction
-    from headstart.store import FeatureSet
 
 ROWS_FILE = "rows.safetensors"
 MOST_BYTES = 64 * 2**20
 """Of features; with 1,280 of them an item, those of 13,000 items."""
 
 _ID_BYTES = 16
+
+
+def joined_rows(rows: FeatureSet | NDArray[Any], table: NDArray[np.float64]) -> NDArray[Any]:
+    """Return rows with columns behind them, ``(n, d + w) float32``, in memory."""
+    whole = rows.array() if isinstance(rows, FeatureSet) else rows
+    return np.concatenate([np.asarray(whole, np.float32), table.astype(np.float32)], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +77,7 @@ class KeptSplit:
 
     def joined(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return what a head is given: the features, and the columns behind them."""
-        if self.table is None:
-            return rows
-        return np.concatenate([np.asarray(rows, np.float32), self.table.astype(np.float32)], axis=1)
+        return rows if self.table is None else joined_rows(rows, self.table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,5 +252,6 @@ __all__ = [
     "KeptRows",
     "KeptSplit",
     "features_of",
+    "joined_rows",
     "read_rows",
 ]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from headstart.commands.around import Around, mistake_cases
-from headstart.commands.embedding import joined_rows
 from headstart.commands.open_collection import open_collection
 from headstart.commands.run import Run
 from headstart.commands.saved_run import SavedRun
@@ -20,7 +19,6 @@ from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.core.errors import DataError
 from headstart.core.progress import SilentReporter
 from headstart.core.wording import clean, count
-from headstart.data.table_columns import encoded_columns
 from headstart.report.page import Block, Case, Cases, Gallery, Page, Section, render_page
 
 
@@ -51,11 +49,14 @@ class Mistakes:
         return iter(self.cases)
 
     def __repr__(self) -> str:
-        lines = [f"{self.of:,} mistakes of {count(self.tested, 'test item')}, the worst first:"]
+        lines = [f"{self._counted()}, the worst first:"]
         for case in self.cases:
             facts = ", ".join(f"{what} {clean(value)}" for what, value in case.example.facts)
             lines.append(f"  {clean(case.example.name)}: {facts}")
         return "\n".join(lines)
+
+    def _counted(self) -> str:
+        return f"{count(self.of, 'mistake')} of {count(self.tested, 'test item')}"
 
     def page(self) -> Page:
         """Return the gallery as a page, for :func:`headstart.report.write_page`."""
@@ -65,8 +66,9 @@ class Mistakes:
             *([Cases(explained)] if explained else []),
             *([Gallery(others)] if others else []),
         ]
-        title = f"{self.of:,} mistakes of {count(self.tested, 'test item')}"
-        return Page(title, sections=(Section("The worst first", tuple(blocks or ["None."])),))
+        return Page(
+            self._counted(), sections=(Section("The worst first", tuple(blocks or ["None."])),)
+        )
 
     def _repr_html_(self) -> str:
         """Return the page in a frame of its own, so that its style stays inside."""
@@ -110,11 +112,10 @@ def show_mistakes(
     if "test" not in among.splits:
         raise DataError("the run has no test items")
     test, rows = among.splits["test"], among.features["test"]
-    joined = joined_rows(rows, encoded_columns(test, among.columns)) if among.columns else rows
     around = Around(
         among.head,
         test,
-        outputs_of(among.head, joined),
+        outputs_of(among.head, among.joined("test")),
         among.backbone.inputs,
         rows,
         among.splits.get("train"),

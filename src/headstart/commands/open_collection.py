@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.commands.collection import Collection
@@ -213,6 +214,7 @@ def _of_run(
     whole = made.kept is not None and made.kept.train.rows is not None
     dataset = _data_of(session, made, reading, data, needed=not whole)
     name = str(made.configuration.get("data", "data"))
+    tables: dict[str, NDArray[np.float64]] = {}
     if made.kept is None:
         assert dataset is not None
         splits = _used(session, made, dataset)
@@ -223,11 +225,12 @@ def _of_run(
         splits = {each: _found(session, part, made, dataset) for each, part in kept.items()}
         if made.kept.train.rows is not None:
             features = {each: part.rows for each, part in kept.items()}
+            tables = {each: part.table for each, part in kept.items() if part.table is not None}
         else:
             splits, features = _embedded(session, made.backbone, splits, made.settings)
     return Collection(
         name, splits, features, made.backbone, made.settings, made.space, made.head, made.columns,
-        made.folder, _examined(session, made), made.head_digest,
+        made.folder, _examined(session, made), made.head_digest, tables,
     )  # fmt: skip
 
 
@@ -315,14 +318,20 @@ def _found(session: Session, kept: KeptSplit, made: _Made, dataset: Dataset | No
         missing = sum(at is None for at in where)
         if not missing:
             found = split.take(np.array(where, dtype=np.int64))
-            return dataclasses.replace(found, labels=kept.labels, classes=made.classes)
+            return dataclasses.replace(
+                found,
+                labels=kept.labels,
+                classes=made.classes,
+                targets=kept.targets,
+                task=made.head.task,
+            )
         lost = missing if not lost else min(lost, missing)
     if lost:
         session.say(
             f"{lost:,} of {count(len(kept.ids), 'item')} of the run {verb(lost)} not in its data"
             " any more: they are shown by name alone"
         )
-    return KeptItems.split(kept, made.classes)
+    return KeptItems.split(kept, made.classes, made.head.task)
 
 
 __all__ = ["is_run", "open_collection"]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from headstart.cache import CachedFeatures
 from headstart.commands.abstaining import Asked, answers
-from headstart.commands.embedding import joined_rows
 from headstart.commands.kept_rows import (
     KeptRows,
     KeptSplit,
     features_of,
+    joined_rows,
 )
 from headstart.commands.opening import OpenConfig
 from headstart.commands.prediction_table import Probabilities

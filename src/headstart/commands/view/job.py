@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from headstart.commands.collection import Collection
-from headstart.commands.embedding import joined_rows
 from headstart.commands.judged import Judged, judged
 from headstart.commands.open_collection import open_collection
 from headstart.commands.prediction_table import Probabilities
@@ -20,7 +19,6 @@ from headstart.commands.view.options import VIEW, ViewConfig
 from headstart.commands.view.scene import Scene
 from headstart.commands.view.server import Viewer
 from headstart.core.wording import count
-from headstart.data.table_columns import encoded_columns
 from headstart.store import Result, result_key
 
 _KEPT = 2_000_000
@@ -88,10 +86,7 @@ def _outputs(among: Collection, name: str, session: Session) -> Probabilities:
     assert head is not None
 
     def compute() -> Probabilities:
-        rows: Any = among.features[name]
-        if among.columns:
-            rows = joined_rows(rows, encoded_columns(split, among.columns))
-        return outputs_of(head, rows)
+        return outputs_of(head, among.joined(name))
 
     if among.head_digest is None or among.columns or len(split) * len(among.classes) > _KEPT:
         return compute()

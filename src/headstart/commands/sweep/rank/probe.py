@@ -13,7 +13,7 @@ import torch
 
 from headstart._version import __version__
 from headstart.backbones import Backbone
-from headstart.commands.embedding import joined_rows
+from headstart.commands.kept_rows import joined_rows
 from headstart.commands.recall import recalled_backbone
 from headstart.commands.run_facts import backbone_fingerprint, split_fingerprint
 from headstart.commands.session import Session
