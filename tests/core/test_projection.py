@@ -40,3 +40,13 @@ def test_rows_with_fewer_directions(rows: np.ndarray) -> None:
     assert places.shape == (len(rows), 2)
     assert np.isfinite(places).all()
     assert plane.shares[1] == 0
+
+
+def test_rows_that_sum_to_zero_exactly() -> None:
+    """Inner products of few wide rows turn equal numbers into zero: no search may begin there."""
+    drawn = np.random.default_rng(0).integers(-3, 4, (32, 100)).astype(np.float32)
+    rows = np.concatenate([drawn, -drawn])
+    values = np.linalg.svd(rows, compute_uv=False) ** 2
+    np.testing.assert_allclose(principal_plane(rows).shares, values[:2] / values.sum(), rtol=1e-5)
+    line = np.outer(np.arange(64) - 31.5, np.arange(100.0)).astype(np.float32)
+    np.testing.assert_allclose(principal_plane(line).shares, (1, 0), atol=1e-6)

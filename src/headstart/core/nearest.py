@@ -51,7 +51,7 @@ def nearest_rows(
         k: how many, at most n.
         metric: similarity is the cosine, or minus the squared Euclidean distance.
         block: rows that are read at a time; None: 8 MB of them.
-        prepared: whether the rows are float32 and, for ``cosine``, of unit length already.
+        prepared: whether the rows are float32 and of unit length already, for ``cosine``.
         centre: ``(d,)``, taken from queries and rows before they are compared; None: nothing.
         among: which rows may be found for which query; None: all.
 
@@ -61,12 +61,17 @@ def nearest_rows(
     """
     import torch
 
+    width = max(1, np.asarray(queries).shape[1])
+    block = block or max(1, min(BLOCK, _BYTES // (4 * width)))
+    if metric == "euclidean" and len(rows):
+        # A shift changes no distance, but single precision loses those of rows far from zero.
+        centre, prepared = mean_row(rows[:block]) if centre is None else centre, False
+
     def kept(part: NDArray[Any]) -> torch.Tensor:
         moved = part if centre is None else part - centre.astype(part.dtype)
         return torch.from_numpy(np.ascontiguousarray(as_compared(moved, metric)))
 
     q = kept(np.asarray(queries))
-    block = block or max(1, min(BLOCK, _BYTES // (4 * max(1, q.shape[1]))))
     best = where = None
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
@@ -90,7 +95,7 @@ def nearest_rows(
     if among is not None:
         where = where.masked_fill(~torch.isfinite(found), -1)
     if metric == "euclidean":
-        found -= (q.double() ** 2).sum(1, keepdim=True)
+        found = (found - (q.double() ** 2).sum(1, keepdim=True)).clamp_(max=0.0)
     return found.numpy(), where.numpy()
 
 

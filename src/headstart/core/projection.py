@@ -105,9 +105,15 @@ def _eigen(
     """Return the largest eigenvalues of a symmetric matrix, the largest first, and vectors."""
     size = len(product)
     if count < size // 8 and product.any():
-        from scipy.sparse.linalg import eigsh  # a tenth of the time where few are wanted
+        from scipy.sparse.linalg import ArpackError, eigsh  # a tenth of the time: few are wanted
 
-        values, vectors = eigsh(product, k=count, v0=np.ones(size), tol=1e-6)
+        # Not of equal numbers: where inner products of centred rows are wanted, that is the one
+        # vector that they turn to zero.
+        begin = np.random.default_rng(0).standard_normal(size)
+        try:
+            values, vectors = eigsh(product, k=count, v0=begin, tol=1e-6)
+        except ArpackError:  # it has not converged, or found no direction to go on in
+            values, vectors = np.linalg.eigh(product)
     else:
         values, vectors = np.linalg.eigh(product)
     order = np.argsort(-values, kind="stable")[:count]
