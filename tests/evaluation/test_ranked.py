@@ -91,6 +91,19 @@ def test_intervals_count_groups() -> None:
         )
 
 
+def test_a_figure_without_mistakes_is_known_by_as_many_groups_as_there_are() -> None:
+    truth = np.arange(300)[:, None] % 3 == 0
+    groups = [f"patient {i % 6}" for i in range(300)]
+    found = evaluate_multi_label(truth, truth * 0.8 + 0.1, ["a"], groups=groups)
+    lows = []
+    for name in ("mean_average_precision", "micro_f1", "exact_match"):
+        score = getattr(found, name)
+        assert (score.value, score.interval.n) == (1.0, 6)
+        lows.append(score.interval.low)
+    assert lows == pytest.approx([lows[2]] * 3)  # that of six items: 300 would give 0.98
+    assert lows[2] < 0.7
+
+
 @pytest.mark.slow
 def test_intervals_of_the_mean_average_precision_hold_it() -> None:
     """On 300 draws of 80 items the interval holds the figure of very many in 90 % or more."""

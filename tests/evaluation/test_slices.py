@@ -52,3 +52,19 @@ def test_groups_count_where_there_are_any() -> None:
     groups = np.repeat(np.arange(10), 4).astype(str)
     found = slices(["a", "b"] * 20, right, groups=groups)
     assert [each.score.interval.method for each in found] == ["groups", "groups"]  # type: ignore[union-attr]
+
+
+def test_errors_of_groups_count_groups_too() -> None:
+    """Ten copies of three errors say no more than the three; one patient says nothing of others."""
+    once = slices(["x"] * 3 + ["y"], np.array([1.0, 3.0, 8.0, 5.0]))
+    groups = [f"p{i}" for i in range(3) for _ in range(10)] + ["p3"] * 10
+    errors = np.repeat([1.0, 3.0, 8.0, 5.0], 10)
+    for measured in (errors, errors > 2):
+        ten = slices(["x"] * 30 + ["y"] * 10, measured, groups=groups)
+        assert (ten[0].score.interval.n, ten[0].score.interval.items) == (3, 30)  # type: ignore[union-attr]
+        assert ten[1].score.interval is None
+    ten = slices(["x"] * 30 + ["y"] * 10, errors, groups=groups)
+    assert once[0].score.interval is not None
+    assert ten[0].score.interval is not None
+    assert ten[0].score.interval.low == pytest.approx(once[0].score.interval.low)
+    assert ten[0].score.interval.high == pytest.approx(once[0].score.interval.high)

@@ -296,15 +296,18 @@ def slice_section(around: Around) -> Section | None:
     if np.isnan(said.wrong).all():
         return None
     measured: NDArray[Any] = said.wrong == 0
+    what = "right"
     if regression:
         assert test.targets is not None
         made = np.asarray(around.outputs, dtype=np.float64)
         measured = np.abs(made - test.targets)[:, 0]
+        of = f" of {test.classes[0]}" if len(test.classes) > 1 else ""
+        what = f"mean absolute error{of}"
     blocks: list[Block] = []
     for name, values in columns_of(test).items():
         found = slices(values, measured, groups=test.groups)
         if found and len(blocks) < _COLUMNS:
-            header = (name, "items", "mean absolute error" if regression else "right")
+            header = (name, "items", what)
             rows = tuple(
                 (each.value, f"{each.n:,}", _worded(each.score, regression)) for each in found
             )

@@ -138,7 +138,7 @@ def _jackknifed(
     n: int,
     k: int,
     figure: Callable[[NDArray[np.int64] | None, int], float],
-    limits: Callable[[float, float, float, int], tuple[float, float] | None],
+    limits: Callable[[float, float, float, int, int], tuple[float, float] | None],
     groups: Keys | None,
     level: float,
 ) -> Score:
@@ -151,22 +151,26 @@ def _jackknifed(
     if len(without) < 2:
         return Score(value, None)
     variance = (len(without) - 1) / len(without) * float(((without - without.mean()) ** 2).sum())
-    found = limits(value, variance, float(stdtrit(len(without) - 1, 0.5 + level / 2)), n)
+    units = len(numbered(groups)[1]) if grouped and groups is not None else n
+    found = limits(value, variance, float(stdtrit(len(without) - 1, 0.5 + level / 2)), n, units)
     if found is None:
         return Score(value, None)
     low, high = found
-    if grouped and groups is not None:
-        return Score(value, Interval(low, high, level, "groups", len(numbered(groups)[1]), n))
+    if grouped:
+        return Score(value, Interval(low, high, level, "groups", units, n))
     return Score(value, Interval(low, high, level, "jackknife", n))
 
 
-def _share_limits(value: float, variance: float, t: float, n: int) -> tuple[float, float]:
-    alike = value * (1 - value) / variance if variance > 0 else float(n)
+def _share_limits(
+    value: float, variance: float, t: float, n: int, units: int
+) -> tuple[float, float]:
+    # Without any difference each group counts as one item, as in `grouped_share`.
+    alike = value * (1 - value) / variance if variance > 0 else float(units)
     return alike_limits(value, min(alike, float(n)), t)
 
 
 def _correlation_limits(
-    value: float, variance: float, t: float, n: int
+    value: float, variance: float, t: float, n: int, _units: int
 ) -> tuple[float, float] | None:
     if variance <= 0 or abs(value) >= 1 or n < 4:
         return None  # without any disorder there is nothing to tell how much there can be

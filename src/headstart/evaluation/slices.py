@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from headstart.core.records import Interval, Score
-from headstart.core.row_keys import Keys
+from headstart.core.row_keys import Keys, numbered
 from headstart.core.wording import format_number
 from headstart.evaluation.grouped import grouped_accuracy
 from headstart.evaluation.intervals import LEVEL, proportion_interval
@@ -66,20 +66,31 @@ def slices(
 
 def _score(measured: NDArray[Any], groups: Keys | None) -> Score:
     if measured.dtype != np.bool_:
-        return mean_score(measured)
-    if groups is not None and len(set(groups)) > 1:
+        return mean_score(measured, groups)
+    if groups is not None:
         return grouped_accuracy(measured, groups)
     n, right = len(measured), int(measured.sum())
     return Score(right / n, proportion_interval(right, n))
 
 
-def mean_score(values: NDArray[Any], *, level: float = LEVEL) -> Score:
-    """Return the mean of some numbers with Student's interval; without one for a single number."""
+def mean_score(values: NDArray[Any], groups: Keys | None = None, *, level: float = LEVEL) -> Score:
+    """Return the mean of some numbers with Student's interval, which counts groups where there are.
+
+    Of a single number, or of a single group, nothing says how much others would differ.
+    """
     n, mean = len(values), float(values.mean())
-    if n < 2:
+    units, error = n, float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    if groups is not None:
+        of, names = numbered(groups)
+        units, size = len(names), np.bincount(of)
+        without = (values.sum() - np.bincount(of, values)) / np.maximum(n - size, 1)
+        error = math.sqrt((units - 1) / units * float(((without - without.mean()) ** 2).sum()))
+    if units < 2:
         return Score(mean, None)
-    half = float(stdtrit(n - 1, 0.5 + level / 2)) * float(values.std(ddof=1)) / math.sqrt(n)
-    return Score(mean, Interval(mean - half, mean + half, level, "t", n))
+    half = float(stdtrit(units - 1, 0.5 + level / 2)) * error
+    if groups is None:
+        return Score(mean, Interval(mean - half, mean + half, level, "t", n))
+    return Score(mean, Interval(mean - half, mean + half, level, "groups", units, n))
 
 
 def _parts(values: Sequence[Any]) -> list[tuple[str, NDArray[np.int64]]]:
