@@ -21,6 +21,9 @@ from headstart.core.nearest import nearest_rows
 from headstart.core.progress import SilentReporter
 from tests.commands.chromium import Tab, chromium
 from tests.report.browser import browser
+from tests.sound_models import save_model as save_sound_model
+from tests.sound_models import save_sounds
+from tests.text_models import save_model as save_text_model
 
 QUIET = SilentReporter()
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -135,6 +138,47 @@ def test_points_are_those_of_the_items(viewer: Viewer, run: headstart.Run) -> No
     tested = np.frombuffer(body, "<u2", n, at) == 1
     assert tested.sum() == run.n_test
     assert (wrong[tested] > 0).sum() == round(run.n_test * (1 - run.accuracy))
+
+
+def test_names_of_labels_and_columns_are_not_taken_for_what_a_run_says(place: Path) -> None:
+    """A label, or a column of the data, may be called what the page calls its own columns."""
+    names = ["path,labels,split of,predicted,result"]
+    for i in range(24):
+        pixels = np.random.default_rng(i).integers(0, 255, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"own{i}.png")
+        names.append(f"own{i}.png,{('result', 'result|split', 'split')[i % 3]},a,p{i % 2},q{i % 2}")
+    (place / "own.csv").write_text("\n".join(names))
+    how = {"cache": place / "cache", "reporter": QUIET}
+    made = headstart.fit(place / "own.csv", "headstart/glyphs", write=False, task="multi-label",
+                         baselines=False, **how)  # fmt: skip
+    for of, results in ((made, ["result"]), (place / "own.csv", [])):
+        with headstart.view(
+            of, **({} if of is made else {"backbone": "headstart/glyphs"}), **how
+        ) as page:
+            fields = json.loads(ask(page, inside(page, "scene.json"))[1])["fields"]
+        found = [field["name"] for field in fields]
+        assert len(set(found)) == len(found), found
+        assert [field["name"] for field in fields if field.get("result")] == results
+        assert {"result (column)"} <= set(found) or of is not made
+
+
+def test_what_is_no_photograph_is_looked_at_too(place: Path, tmp_path: Path) -> None:
+    """Images of other bands are rendered, of sounds there are spectra, and texts are read."""
+    for i in range(4):
+        scene = np.random.default_rng(i).integers(0, 9000, (16, 16, 5), dtype=np.uint16)
+        np.save(tmp_path / f"{i}.npy", scene)
+    how = {"cache": place / "cache", "reporter": QUIET}
+    bands = {"bands": (5, 2, 1), "value_range": (0, 10_000)}
+    with headstart.view(tmp_path, "headstart/glyphs", **bands, **how) as page:
+        assert page.scene.describe()["pictures"] is True
+        assert ask(page, inside(page, "thumbnail/2"))[1].startswith(b"\x89PNG")
+        assert "text" not in json.loads(ask(page, inside(page, "item/2"))[1])
+    for path, sounds in ((save_sounds(tmp_path / "sounds", 3, 3), True), (["one", "two"], False)):
+        model = (save_sound_model if sounds else save_text_model)(tmp_path / f"model{sounds}")
+        with headstart.view(path, f"hf/{model}", **how) as page:
+            assert page.scene.describe()["pictures"] is sounds
+            assert ask(page, inside(page, "thumbnail/1"))[0] == (200 if sounds else 404)
+            assert ("text" in json.loads(ask(page, inside(page, "item/1"))[1])) is not sounds
 
 
 def test_an_item_has_its_nearest_of_both_classes(viewer: Viewer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,18 +32,21 @@ class Field:
         kind: categories, or numbers.
         values: names of the categories.
         data: ``(n,)``: codes ``uint16``, :data:`NONE` without; or ``float32``, NaN without.
+        result: whether it says of each item that it is predicted right (0) or wrong (1).
     """
 
     name: str
     kind: Literal["category", "number"]
     data: NDArray[Any]
     values: tuple[str, ...] = ()
+    result: bool = False
 
     def describe(self) -> dict[str, Any]:
         """Return what a page needs to know of it, in plain values."""
         said: dict[str, Any] = {"name": clean(self.name), "kind": self.kind}
         if self.kind == "category":
-            return {**said, "values": [clean(value) for value in self.values]}
+            names = [clean(value) for value in self.values]
+            return {**said, "values": names, "result": self.result}
         finite = self.data[np.isfinite(self.data)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
         return {**said, "low": low, "high": high}
@@ -56,10 +59,14 @@ def fields_of(among: Collection, said: Mapping[str, Judged]) -> tuple[Field, ...
         among: the items.
         said: by split what the head of the run says of them; empty where there is none.
     """
-    found = [*_truth(among), *_predicted(among, said), *_examined(among)]
     split = Field("split", "category", among.split_of.astype(np.uint16), tuple(among.splits))
-    taken = {field.name for field in found} | {"split"}
-    return (*found, split, *_columns(among, taken))
+    own = [*_predicted(among, said), *_examined(among), split]
+    taken = {field.name for field in own}
+    truth = [  # labels may have any name
+        replace(field, name=f"{field.name} (label)") if field.name in taken else field
+        for field in _truth(among)
+    ]
+    return (*truth, *own, *_columns(among, taken | {field.name for field in truth}))
 
 
 def _codes(values: NDArray[np.int64]) -> NDArray[np.uint16]:
@@ -109,7 +116,7 @@ def _predicted(among: Collection, said: Mapping[str, Judged]) -> list[Field]:
     known = np.isfinite(wrong)
     if known.any():
         result = np.where(known, (np.nan_to_num(wrong) > 0).astype(np.int64), -1)
-        found.append(Field("result", "category", _codes(result), ("right", "wrong")))
+        found.append(Field("result", "category", _codes(result), ("right", "wrong"), result=True))
     if among.task == "classification":
         predicted = np.concatenate([each.predicted for each in every])
         found.append(Field("predicted", "category", _codes(predicted), among.classes))

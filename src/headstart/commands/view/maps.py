@@ -56,6 +56,8 @@ def pca_map(among: Collection, session: Session) -> Map:
         " variance, so that items far apart are different and items close together need not be"
         " alike."
     )
+    if not any(found):
+        about = "The features of all items are the same, so that they lie on one point."
     return Map(_boxed(np.asarray(places, dtype=np.float32)), about)
 
 

@@ -26,6 +26,8 @@ _KEPT, _KEPT_BYTES = 2000, 32 * 2**20
 _AT_ONCE = 4
 """Excerpts that are made at the same time."""
 _NEAR = 6
+_LOOKED = 8
+"""Items of which one shows whether there are pictures."""
 MOST_NAMED = 100
 """Items that the page may ask for at once."""
 
@@ -61,6 +63,15 @@ class Scene:
             return np.full(len(self.among), np.nan, dtype=np.float32)
         return np.concatenate([self.said[name].wrong for name in self.among.splits])
 
+    @cached_property
+    def pictures(self) -> bool:
+        """Whether items are looked at, as images and the spectra of sounds are, and not read."""
+        for i in range(min(len(self.among), _LOOKED)):
+            glimpse = self.excerpt(i)
+            if glimpse is not None:
+                return bool(glimpse.picture)
+        return self.among.backbone.inputs.kind != "text"  # the contents are not there
+
     def describe(self) -> dict[str, Any]:
         """Return what the page needs to know before any item."""
         among, unit = self.among, singular(self.among.backbone.inputs.unit)
@@ -70,7 +81,7 @@ class Scene:
             "subtitle": f"{count(len(among), unit)} by features of {clean(among.backbone.name)}",
             "count": len(among),
             "task": among.task,
-            "pictures": among.backbone.inputs.kind == "image",
+            "pictures": self.pictures,
             "about": self.map.about,
             "notes": [clean(note) for note in self.notes],
             "fields": [each.describe() for each in self.fields],
@@ -128,7 +139,7 @@ class Scene:
             known["predicted"] = clean(judged.said(at, among.classes))
             for key, values in (("confidence", judged.confidence), ("wrong", judged.wrong)):
                 known[key] = float(values[at]) if np.isfinite(values[at]) else None
-        if among.backbone.inputs.kind != "image":
+        if not self.pictures:
             glimpse = self.excerpt(i)
             known["text"] = clean(glimpse.text) if glimpse is not None else ""
         return known

@@ -24,7 +24,7 @@ const get = async (path) => {
 const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
 // Where the field is that says whether a prediction is right.
-const result = () => state.fields.findIndex((field) => field.name === "result");
+const result = () => state.fields.findIndex((field) => field.result);
 const items = (n) => `${n.toLocaleString("en")} ${n === 1 ? "item" : "items"}`;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const rgb = (colour) => {
