@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -24,6 +25,8 @@ from headstart.commands.serve.fault import Fault, RefusedError
 from headstart.commands.serve.job import serve, serving
 from headstart.core.errors import ConfigError, MissingExtraError
 
+from ..sound_models import encoded, save_sounds, tone
+from ..sound_models import save_model as save_sound_model
 from ..text_models import questions, save_model
 from .serving import QUIET, Client, form, in_json, picture, small_run
 
@@ -174,6 +177,29 @@ def test_texts_are_served(tmp_path):
 
 
 # -- the queue -----------------------------------------------------------------------------------
+
+
+def test_sounds_of_several_lengths_are_served(tmp_path):
+    """wav2vec2 takes no padding, so that a batch of the network holds sounds of one length."""
+    data = save_sounds(tmp_path / "data", train=18, test=6)
+    folder, run = save_sound_model(tmp_path / "model"), tmp_path / "run"
+    how = {"cache": tmp_path / "cache", "reporter": QUIET}
+    headstart.fit(data, f"hf/{folder}", out=run, precision="float32", **how)
+    asked = [encoded(tone(seconds)) for seconds in (0.5, 1.0, 0.8, 0.5)]
+    said = headstart.predict(asked, run, **how)
+    with serving(run, port=0, wait=500, **how) as url:
+        client = Client(url)
+        body = [base64.b64encode(each).decode() for each in (*asked, b"RIFF")]
+        status, answer = client.predict(json.dumps({"sounds": body}).encode())
+        assert status == 200
+        found = answer["predictions"]
+        assert [row["probability"] for row in found[:4]] == pytest.approx(
+            np.asarray(said.probabilities).max(axis=1), abs=TOLERANCE
+        )
+        assert found[4]["error"]["expected"] == "a sound"
+        status, answer = client.predict(asked[0], "audio/wav")
+        assert (status, answer["predictions"][0]["class"]) == (200, said.labels[0])
+        assert "a sound as it is (audio/wav, …)" in client("GET", "/")[2]["takes"]
 
 
 class Held:

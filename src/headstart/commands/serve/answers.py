@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Answers:
         max_pixels: millions of one image.
 
     Attributes:
-        kind: what the run takes, ``image`` or ``text``.
+        kind: what the run takes, such as ``image``, ``text`` or ``audio``.
         unit: what several items are called ("images").
         size: items of a batch, at most.
         workers: threads that decode; None: by the machine.
@@ -115,6 +115,20 @@ class Answers:
             samples: what :meth:`sample` returned.
             names: of the items, for the answer.
         """
+        shape = self.model.backbone.inputs.shape
+        where: dict[Hashable, list[int]] = {}
+        for at, sample in enumerate(samples):
+            where.setdefault(shape(sample), []).append(at)
+        found = [self._features([samples[at] for at in own]) for own in where.values()]
+        rows = np.empty((len(samples), found[0].shape[1]), found[0].dtype)
+        for own, part in zip(where.values(), found, strict=True):
+            rows[own] = part
+        columns = predictions_of(self.model, self._stored(rows), tuple(names)).columns(self.top)
+        table = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values())]  # noqa: B905
+        return [row if _finite(row) else _NOT_FINITE for row in table]
+
+    def _features(self, samples: Sequence[Any]) -> np.ndarray:
+        """Return the rows of samples that may be in one batch."""
         inputs = self.model.backbone.inputs
         collated = inputs.collate(samples)
         order = np.arange(len(samples))
@@ -125,9 +139,7 @@ class Answers:
         self._extractor.notes.clear()
         rows = np.empty_like(found)
         rows[order] = found
-        columns = predictions_of(self.model, self._stored(rows), tuple(names)).columns(self.top)
-        table = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values())]  # noqa: B905
-        return [row if _finite(row) else _NOT_FINITE for row in table]
+        return rows
 
     def _stored(self, rows: np.ndarray) -> np.ndarray:
         """Return rows as the cache would give them back."""

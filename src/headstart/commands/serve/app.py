@@ -203,7 +203,9 @@ def _openapi(limits: Limits) -> dict[str, Any]:
                 "properties": {limits.unit: {"type": "array", "items": binary}},
             }
         },
-        "text/plain" if limits.kind == "text" else "image/*": {"schema": binary},
+        {"images": "image/*", "sounds": "audio/*"}.get(limits.unit, "text/plain"): {
+            "schema": binary
+        },
     }
     return {"requestBody": {"required": True, "content": content}}
 

@@ -57,7 +57,10 @@ class Limits:
     def forms(self) -> str:
         """The bodies that are taken, in words."""
         value = "base64" if self.kind != "text" else "text"
-        raw = "an image as it is (image/jpeg, …)" if self.kind == "image" else "text/plain"
+        raw = {
+            "images": "an image as it is (image/jpeg, …)",
+            "sounds": "a sound as it is (audio/wav, …)",
+        }.get(self.unit, "text/plain")
         return (
             f'JSON {{"{self.unit}": [{value}, …]}} (application/json), a form with files'
             f" (multipart/form-data), or {raw}"
@@ -126,7 +129,7 @@ async def read_items(request: Request, body: Body, limits: Limits) -> list[Given
     if coding not in ("", "identity"):
         found = f"content-encoding '{shorten(coding, 40)}'"
         raise RefusedError(Fault("a body as it is", found, "send it uncompressed", 415))
-    raw = kind.startswith(("image/", "application/octet-stream")) or kind == "text/plain"
+    raw = kind.startswith(("image/", "audio/", "application/octet-stream", "text/plain"))
     if kind not in ("application/json", "multipart/form-data") and not raw:
         found = f"content-type '{shorten(kind, 60)}'" if kind else "no content-type"
         raise RefusedError(Fault(limits.forms, found, "set the header Content-Type", 415))
