@@ -15,6 +15,8 @@ import pytest
 from headstart.core.errors import DataError
 from headstart.data import Dataset, load_data, load_items
 from headstart.data.content import UndecodableError, digest, text_of
+from headstart.data.texts import Texts
+from headstart.data.tokenizers import keep_tokenizer
 
 TEXTS = [
     f"the {word} number {i} is {'far' if i % 2 else 'near'}" for i, word in enumerate("abcdefgh")
@@ -162,3 +164,16 @@ def test_text_files_that_are_none_and_folders_of_images(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), (i * 9, 0, 0)).save(tmp_path / label / f"{i}.png")
     assert load_data(tmp_path).train.items.kind == "image"
     assert load_data(tmp_path, kind="text").train.items.kind == "text"
+
+
+def test_texts_that_are_cut_are_counted_whatever_their_letters() -> None:
+    """A tokenizer of bytes makes several tokens of a letter, and a text of few letters is long."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inputs = Texts(keep_tokenizer(made.to_str()), max_length=40, pad=0)
+    split = load_items(["a" * 25, "é" * 25, "猫" * 14, "猫" * 13, "😀" * 11])
+    (cut,) = inputs.remarks(split).values()
+    assert list(cut) == [split.origins[i] for i in (1, 2, 4)]

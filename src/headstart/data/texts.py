@@ -125,8 +125,9 @@ class Texts(Inputs):
         for i in range(len(split)):
             with contextlib.suppress(UndecodableError, BadFilesError), listening() as heard:
                 content = split.content(i)
-                # a token is a byte or more of a text
-                if len(self.prompt) + len(content) > self._longest - _FRAME:
+                text = self.prompt + text_of(content)
+                # a token is a byte or more of a text, and a letter up to four of them
+                if len(text.encode("utf-8", "replace")) > self._longest - _FRAME:
                     self.sample(content)
                     cut += [split.origins[i]] if self._cut in heard else []
         return {self._cut: cut} if cut else {}
