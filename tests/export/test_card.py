@@ -72,6 +72,14 @@ def test_nothing_of_the_data_acts_in_a_card(place: Path) -> None:
     assert all(line.count("|") == 6 for line in lines)
 
 
+def test_a_bar_is_written_out_in_tables_alone(place: Path) -> None:
+    content = replace(card_content(place / "run", CardConfig()), classes=("a|b", "c`d"))
+    body = model_card(replace(content, data="x|y"))
+    assert "Predicts 2 classes of an image: `a|b`, `` c`d ``." in body
+    assert "`x|y`: " in body
+    assert table(("a", "b"), [(code("a|b"), "1")]).splitlines()[-1] == "| `a\\|b` | 1 |"
+
+
 def without_code(text: str) -> str:
     """Return Markdown without its spans of code, as a reader of CommonMark finds them."""
     import re
@@ -93,6 +101,9 @@ def test_licences_that_the_hub_does_not_know(place: Path) -> None:
     content = card_content(place / "run", CardConfig(licence="My own: v1"))
     found = card_metadata(content)
     assert (found["license"], found["license_name"]) == ("other", "My own: v1")
+    for known in ("GPL-2.0", "odbl", "CC-BY-NC-ND-4.0"):
+        found = card_metadata(replace(content, licence=known))
+        assert (found["license"], "license_name" in found) == (known.lower(), False)
     nothing = replace(content, licence="", about={})
     assert card_metadata(nothing)["license"] == "unknown"
     assert "base_model" not in card_metadata(nothing)

@@ -28,8 +28,7 @@ def code(text: object) -> str:
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if longest or not shown.strip() else ""
-    # In a table a bar ends the cell, even in code.
-    return f"{fence}{pad}{shown}{pad}{fence}".replace("|", "\\|")
+    return f"{fence}{pad}{shown}{pad}{fence}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -37,7 +36,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [
         f"| {' | '.join(header)} |",
         f"|{'|'.join([' --- ', *(' ---: ' for _ in header[1:])])}|",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        # A bar ends a cell, even in code; outside of code :func:`plain` leaves none.
+        *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
     ]
     return "\n".join(lines)
 

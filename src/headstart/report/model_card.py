@@ -29,6 +29,8 @@ _PIPELINES = {
     ("image", "multi-label"): "image-classification",
     ("text", "classification"): "text-classification",
     ("text", "multi-label"): "text-classification",
+    ("audio", "classification"): "audio-classification",
+    ("audio", "multi-label"): "audio-classification",
 }
 """Tasks of the hub; it has none for numbers that are predicted."""
 _METRICS = {
@@ -42,9 +44,18 @@ _METRICS = {
     "Spearman": "spearmanr",
 }
 _LICENCES = frozenset((
-    "apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
-    "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "openrail", "other",
-    "unknown",
+    "afl-3.0", "agpl-3.0", "apache-2.0", "apple-amlr", "apple-ascl", "artistic-2.0",
+    "bigcode-openrail-m", "bigscience-bloom-rail-1.0", "bigscience-openrail-m", "bsd",
+    "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "bsl-1.0", "c-uda", "cc", "cc-by-2.0",
+    "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0",
+    "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0",
+    "cc-by-nd-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "cdla-permissive-1.0",
+    "cdla-permissive-2.0", "cdla-sharing-1.0", "creativeml-openrail-m", "ecl-2.0", "epl-1.0",
+    "epl-2.0", "etalab-2.0", "eupl-1.1", "eupl-1.2", "gemma", "gfdl", "gpl", "gpl-2.0", "gpl-3.0",
+    "isc", "lgpl", "lgpl-2.1", "lgpl-3.0", "lgpl-lr", "llama2", "llama3", "llama3.1", "llama3.2",
+    "llama3.3", "lppl-1.3c", "mit", "mpl-2.0", "ms-pl", "ncsa", "odbl", "odc-by", "ofl-1.1",
+    "openrail", "openrail++", "osl-3.0", "other", "pddl", "postgresql", "unknown", "unlicense",
+    "wtfpl", "zlib",
 ))  # fmt: skip
 """Licences by the names of the hub; any other is ``other``, with its name beside it."""
 
@@ -60,7 +71,7 @@ class CardContent:
     Attributes:
         title: of the model.
         task: ``classification``, ``multi-label`` or ``regression``.
-        kind: of the items: ``image`` or ``text``.
+        kind: of the items: ``image``, ``text``, ``audio`` or another.
         classes: names of classes, labels or targets.
         evaluation: scores on the test split, with intervals; None: there are none.
         baselines: what they are to be compared with.
@@ -206,7 +217,7 @@ def _what(content: CardContent) -> str:
     one, several = nouns.get(content.task, ("number", "numbers"))
     shown = ", ".join(code(name) for name in content.classes[:20])
     more = f" and {len(content.classes) - 20:,} more" if len(content.classes) > 20 else ""
-    items = {"image": "an image", "text": "a text"}.get(content.kind, "an item")
+    items = {"image": "an image", "text": "a text", "audio": "a sound"}.get(content.kind, "an item")
     how = {
         "classification": "Its probabilities of the classes add up to 1.",
         "multi-label": "Every label has a probability and a threshold of its own.",
@@ -235,7 +246,10 @@ def _figures(content: CardContent) -> list[str]:
         lines.append(_class_table(found.per_class))
     else:
         header, rows = row_table(found)
-        lines.append(table(header, [[plain(cell) for cell in row] for row in rows[:_MOST_ROWS]]))
+        cells = [[plain(cell) for cell in row] for row in rows[:_MOST_ROWS]]
+        if len(rows) > _MOST_ROWS:
+            cells.append([f"and {len(rows) - _MOST_ROWS:,} more", *[""] * (len(header) - 1)])
+        lines.append(table(header, cells))
     return lines
 
 
