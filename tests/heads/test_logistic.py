@@ -96,6 +96,23 @@ def test_large_solver_equals_newton(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(lbfgs.weight, newton.weight, atol=1e-6)
 
 
+@pytest.mark.parametrize("C", [1e-4, 1.0, 1e5])
+@pytest.mark.parametrize("k", [2, 3])
+def test_newton_in_the_span_of_few_rows_takes_the_steps_of_the_whole_space(
+    k: int, C: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(k)
+    x, y = rng.normal(size=(40, 300)), np.arange(40) % k
+    x[30:] = x[:10]  # the span has fewer dimensions than there are rows
+    start = torch.from_numpy(rng.normal(size=(301, 1 if k == 2 else k)))  # not in the span
+    few, first = fit_logistic(x, y, k, C=C, tolerance=1e-9, start=start)
+    monkeypatch.setattr("headstart.heads.logistic.newton._FEW_ROWS", 0.0)
+    whole, second = fit_logistic(x, y, k, C=C, tolerance=1e-9, start=start)
+    assert first.reached
+    assert first.passes == second.passes
+    np.testing.assert_allclose(few.weight, whole.weight, rtol=1e-7, atol=1e-9)
+
+
 def test_soft_labels_of_repeated_items_equal_their_copies() -> None:
     x, y, k = degenerate("collinear")
     rng = np.random.default_rng(1)

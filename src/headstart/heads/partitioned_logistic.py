@@ -20,7 +20,13 @@ from headstart.evaluation.targets import FloatArray
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.curvature import Curvature, GramBasis, class_curvature
 from headstart.heads.logistic.lbfgs import Lbfgs
-from headstart.heads.logistic.newton import add_curvature, is_small, minimise, settled
+from headstart.heads.logistic.newton import (
+    add_curvature,
+    is_small,
+    minimise,
+    newton_step,
+    settled,
+)
 from headstart.heads.logistic.objective import Evaluated, Link
 from headstart.heads.merges import Curvatures, LossSums, Probabilities, RowPart, merged
 from headstart.heads.partitioned import HERE, Over, Scaled, gram_of, scaled_over
@@ -131,13 +137,13 @@ def _by_newton(
             gradient[:-1] += penalty * at[:-1]
             return float(one.loss) + 0.5 * penalty * float((at[:-1] ** 2).sum()), gradient
 
-        def hessian(at: Tensor, penalty: float = penalty) -> Tensor:
+        def step(at: Tensor, gradient: Tensor, penalty: float = penalty) -> Tensor:
             add = partial(_curvatures, scaled=work.scaled, theta=at, link=work.link)
             total = merged(work.over(add, work.parts)).hessian / work.scaled.total
-            return settled(total, penalty, work.link, absent)
+            return newton_step(settled(total, penalty, work.link, absent), gradient)
 
         theta, gradient, spent = minimise(
-            objective, hessian, theta, tolerance=tolerance, max_passes=max_passes
+            objective, step, theta, tolerance=tolerance, max_passes=max_passes
         )
         found.append(theta)
         gradients.append(gradient)

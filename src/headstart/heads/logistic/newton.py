@@ -2,15 +2,21 @@
 
 Where the classes are separable and the penalty weak, the objective is so flat that first-order
 methods need hundreds of passes; Newton's method needs ten or twenty.
+
+With fewer rows than features the data bend the objective in the span of the rows alone; across it
+only the penalty does, the same in every direction. The step is then solved for in coordinates of
+that span, which costs ``n^3`` instead of ``d^3`` and gives the same step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.heads.logistic.curvature import gather
 from headstart.heads.logistic.objective import Group, Link, evaluate
 from headstart.heads.logistic.rows import Rows
 
@@ -18,6 +24,7 @@ _ARMIJO = 1e-4
 _HALVINGS = 40
 _MOST_PARAMETERS = 1500
 _MOST_WORK = 4e10  # multiplications for one Hessian: about a second
+_FEW_ROWS = 0.5  # with so many rows a feature, or fewer, the span of the rows is worth its making
 
 
 def is_small(n: int, width: int, columns: int) -> bool:
@@ -58,15 +65,32 @@ def solve_newton(
         gradient[:-1] += penalty * theta[:-1]
         return float(found.loss) + 0.5 * penalty * float((theta[:-1] ** 2).sum()), gradient
 
-    def hessian(theta: Tensor) -> Tensor:
-        return _hessian(rows, group, bounds, link, penalty, theta)
+    span = _row_span(rows, group)
 
-    return minimise(objective, hessian, start, tolerance=tolerance, max_passes=max_passes)
+    def step(theta: Tensor, gradient: Tensor) -> Tensor:
+        hessian = _hessian(rows, group, bounds, link, penalty, theta, span)
+        if span is None:
+            return newton_step(hessian, gradient)
+        weights, intercept = gradient[:-1], gradient[-1:]
+        inside = span.T @ weights
+        found = newton_step(hessian, torch.cat([inside, intercept]))
+        across = (weights - span @ inside) / penalty
+        return torch.cat([span @ found[:-1] - across, found[-1:]])
+
+    return minimise(objective, step, start, tolerance=tolerance, max_passes=max_passes)
+
+
+def _row_span(rows: Rows, group: Group) -> Tensor | None:
+    """Return an orthonormal basis ``(d, n)`` of standardised rows; None where they are many."""
+    if rows.n > _FEW_ROWS * rows.width:
+        return None
+    basis: Tensor = torch.linalg.qr(gather(rows, group, np.arange(rows.n)).T).Q
+    return basis
 
 
 def minimise(
     objective: Callable[[Tensor], tuple[float, Tensor]],
-    hessian: Callable[[Tensor], Tensor],
+    step: Callable[[Tensor, Tensor], Tensor],
     start: Tensor,
     *,
     tolerance: float,
@@ -76,7 +100,7 @@ def minimise(
 
     Args:
         objective: its value and gradient, one pass over the rows.
-        hessian: its second derivatives ``(k (d + 1), k (d + 1))``, classes outermost.
+        step: from parameters and gradient to Newton's step, as :func:`newton_step` solves for it.
         start, tolerance, max_passes: as for :func:`solve_newton`.
 
     Returns:
@@ -86,11 +110,10 @@ def minimise(
     loss, gradient = objective(theta)
     passes = 1
     while float(gradient.abs().max()) > tolerance and passes < max_passes:
-        curvature = hessian(theta)
-        step = -torch.linalg.solve(curvature, gradient.T.flatten()).view(theta.T.shape).T
-        slope, size = float((gradient * step).sum()), 1.0
+        direction = step(theta, gradient)
+        slope, size = float((gradient * direction).sum()), 1.0
         for _ in range(_HALVINGS):
-            trial = theta + size * step
+            trial = theta + size * direction
             new_loss, new_gradient = objective(trial)
             passes += 1
             if new_loss <= loss + _ARMIJO * size * slope + 1e-15 * abs(loss):
@@ -105,6 +128,17 @@ def minimise(
     return theta, float(gradient.abs().max()), passes
 
 
+def newton_step(hessian: Tensor, gradient: Tensor) -> Tensor:
+    """Return Newton's step ``(d + 1, k)``.
+
+    Args:
+        hessian: ``(k (d + 1), k (d + 1))``, classes outermost.
+        gradient: ``(d + 1, k)``.
+    """
+    found: Tensor = -torch.linalg.solve(hessian, gradient.T.flatten())
+    return found.view(gradient.T.shape).T
+
+
 def _hessian(
     rows: Rows,
     group: Group,
@@ -112,17 +146,20 @@ def _hessian(
     link: Link,
     penalty: float,
     theta: Tensor,
+    span: Tensor | None,
 ) -> Tensor:
-    """Return ``(k (d + 1), k (d + 1))``, classes outermost."""
-    width, k = theta.shape
+    """Return ``(k (d + 1), k (d + 1))``, classes outermost; ``d`` is the width of the span."""
+    k = theta.shape[1]
+    width = len(theta) if span is None else span.shape[1] + 1
     hessian = torch.zeros(k, width, k, width, dtype=torch.float64)
     inverse, shift = torch.from_numpy(1.0 / group.scale), torch.from_numpy(group.shift)
     absent = torch.from_numpy(group.absent)
     for start, stop, z in rows.standardised(bounds, torch.float64):
+        z = (z - shift) * inverse
         own = torch.ones(stop - start, width, dtype=torch.float64)
-        own[:, :-1] = (z - shift) * inverse
+        own[:, :-1] = z if span is None else z @ span
         weight = torch.from_numpy(group.weight[start:stop])
-        logits = own @ theta
+        logits = z @ theta[:-1] + theta[-1]
         if link == "softmax":
             logits[:, absent[:k]] = -1e30
             p = torch.softmax(logits, dim=1)
