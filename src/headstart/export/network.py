@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.backbone import features_of, recordable_features
+from headstart.backbones.passes import features_of, recordable_features
 from headstart.core.arguments import Arguments
 from headstart.data import Inputs, Preprocessing
 from headstart.data.texts import Texts

@@ -16,8 +16,6 @@ from headstart.core.lazy import contents
 
 if TYPE_CHECKING:
     from headstart.heads.base import Head as Head
-    from headstart.heads.base import load_head as load_head
-    from headstart.heads.base import unpack_head as unpack_head
     from headstart.heads.calibration import fit_temperature as fit_temperature
     from headstart.heads.contract import HeadKind as HeadKind
     from headstart.heads.contract import Trained as Trained
@@ -62,6 +60,8 @@ if TYPE_CHECKING:
     from headstart.heads.ridge import RIDGE_GRID as RIDGE_GRID
     from headstart.heads.ridge import RidgePath as RidgePath
     from headstart.heads.ridge import fit_ridge as fit_ridge
+    from headstart.heads.saved import load_head as load_head
+    from headstart.heads.saved import unpack_head as unpack_head
     from headstart.heads.source import StreamedFeatures as StreamedFeatures
     from headstart.heads.sweeps import Candidate as Candidate
     from headstart.heads.sweeps import Sweep as Sweep
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = contents(
     __name__,
     {
-        "base": ("Head", "load_head", "unpack_head"),
+        "base": ("Head",),
         "calibration": ("fit_temperature",),
         "many_classes": ("search_takes_too_long",),
         "penalty": ("choose_linear",),
@@ -102,6 +102,7 @@ __getattr__, __dir__, __all__ = contents(
             "register_head",
         ),
         "ridge": ("RIDGE_GRID", "RidgePath", "fit_ridge"),
+        "saved": ("load_head", "unpack_head"),
         "source": ("StreamedFeatures",),
         "data_checks": (
             "DoubtfulLabel",

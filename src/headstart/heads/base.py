@@ -1,13 +1,12 @@
-"""The contract of every head, and how heads are written to and read from a folder.
+"""The contract of every head, and how heads are written to a folder.
 
 A saved head is two files: ``head.safetensors`` (the arrays) and ``head.json`` (the kind, the
-options, the shape and type of each array, and the SHA-256 of the arrays' file). Reading trusts
-neither: no code runs, and every name, type and shape is checked before a head is built.
+options, the shape and type of each array, and the SHA-256 of the arrays' file);
+:mod:`headstart.heads.saved` reads them.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from abc import ABC, abstractmethod
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from scipy.special import logit
 
@@ -34,14 +32,14 @@ if TYPE_CHECKING:
 ARRAYS_FILE = "head.safetensors"
 OPTIONS_FILE = "head.json"
 FORMAT = 1
-_OPTIONS_LIMIT = 16 * 1024 * 1024
 # Up to so many numbers are kept as one array, and else made so many at a time.
 _MOST_PROBABILITIES = 50_000_000
 _AT_ONCE = 10_000_000
 
 Arrays = dict[str, np.ndarray]
 
-_KINDS: dict[str, type[Head]] = {}
+KINDS: dict[str, type[Head]] = {}
+"""Heads by the kind under which they are saved; importing a module enters its own."""
 
 
 class Head(ABC):
@@ -78,10 +76,10 @@ class Head(ABC):
         """The number of classes, of labels (multi-label) or of targets (regression)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Enter a concrete head under its kind, by which :func:`load_head` finds it."""
+        """Enter a concrete head under its kind, by which ``load_head`` finds it."""
         super().__init_subclass__(**kwargs)
         if "kind" in cls.__dict__:
-            _KINDS[cls.kind] = cls
+            KINDS[cls.kind] = cls
 
     @abstractmethod
     def decision(self, x: Features) -> FloatArray:
@@ -207,7 +205,7 @@ class Head(ABC):
         return copy
 
     def pack(self) -> tuple[Arrays, dict[str, Any]]:
-        """Return the head as arrays and plain JSON values; :func:`unpack_head` is the inverse."""
+        """Return the head as arrays and plain JSON values; ``unpack_head`` is the inverse."""
         arrays, options = self.state()
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         return arrays, {
@@ -301,59 +299,6 @@ class HeadProbabilities:
         return np.array(self.head.predict_proba(self.rows), dtype=dtype, copy=copy is not False)
 
 
-def load_head(folder: Path | str) -> Head:
-    """Read the head saved in ``folder``.
-
-    Raises:
-        HeadError: if a file is missing, unreadable, of an unknown kind, or the two disagree.
-    """
-    folder = Path(folder)
-    document = _read_document(folder / OPTIONS_FILE)
-    arrays = _read_arrays(folder / ARRAYS_FILE, document)
-    return unpack_head(arrays, document, str(folder))
-
-
-def unpack_head(arrays: Arrays, document: Mapping[str, Any], where: str) -> Head:
-    """Build the head that :meth:`Head.pack` described.
-
-    Args:
-        arrays, document: what it returned.
-        where: what they were read from, for messages.
-
-    Raises:
-        HeadError: the kind is unknown, or arrays and document disagree.
-    """
-    kind = document["kind"]
-    for module in (
-        "linear",
-        "perceptron",
-        "neighbours",
-        "prepared",
-        "started",
-    ):  # importing a module enters its heads
-        importlib.import_module(f"headstart.heads.{module}")
-    if kind not in _KINDS:
-        raise HeadError(
-            f"expected a head of kind {', '.join(sorted(_KINDS))}, found {kind!r} in {where}",
-            hint="it may have been written by a newer version of headstart",
-        )
-    try:
-        head = _KINDS[kind].from_state(arrays, document["options"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise HeadError(f"the head in {where} is inconsistent: {error!r}") from error
-    found = (head.task, head.n_features, head.n_classes)
-    wanted = (document["task"], document["n_features"], document["n_classes"])
-    if found != wanted:
-        raise HeadError(f"the head in {where} says {wanted}, its arrays say {found}")
-    head = head.with_temperature(document["temperature"])
-    given = document.get("thresholds")
-    if given is None:
-        return head
-    if not isinstance(given, list) or not all(isinstance(v, int | float) for v in given):
-        raise HeadError(f"the thresholds of the head in {where} are no numbers")
-    return head.with_thresholds(np.array(given, dtype=np.float64))
-
-
 def expect_arrays(
     arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | str, ...]]
 ) -> dict[str, int]:
@@ -385,61 +330,3 @@ def expect_arrays(
         if not fits:
             raise HeadError(f"the array {name!r} of the head has the wrong shape {array.shape}")
     return sizes
-
-
-def _read_document(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _OPTIONS_LIMIT:
-            raise HeadError(f"{path} is too large to be a head's description")
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise HeadError(f"no head in {path.parent}: {path.name} is missing") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise HeadError(f"{path} cannot be read as JSON: {error}") from error
-    types: dict[str, type | tuple[type, ...]] = {
-        "format": int,
-        "kind": str,
-        "task": str,
-        "n_features": int,
-        "n_classes": int,
-        "temperature": (int, float),
-        "options": dict,
-        "arrays": dict,
-        "sha256": str,
-    }
-    wrong = (
-        [name for name, kind in types.items() if not isinstance(document.get(name), kind)]
-        if isinstance(document, dict)
-        else list(types)
-    )
-    if wrong:
-        raise HeadError(f"{path} lacks or misstates: {', '.join(wrong)}")
-    if document["format"] != FORMAT:
-        raise HeadError(
-            f"expected a head of format {FORMAT}, found format {document['format']} in {path}",
-            hint="it was written by another version of headstart",
-        )
-    return cast(dict[str, Any], document)
-
-
-def _read_arrays(path: Path, document: Mapping[str, Any]) -> Arrays:
-    try:
-        payload = path.read_bytes()
-    except OSError as error:
-        raise HeadError(f"the arrays of the head cannot be read: {error}") from error
-    if sha256(payload) != document["sha256"]:
-        raise HeadError(
-            f"{path} is not the file that {OPTIONS_FILE} describes (its SHA-256 differs)",
-            hint="the file is damaged or belongs to another head; train or copy the head again",
-        )
-    try:
-        arrays = safetensors.numpy.load(payload)
-    except safetensors.SafetensorError as error:
-        raise HeadError(f"{path} is not a safetensors file: {error}") from error
-    found = {
-        name: {"dtype": str(array.dtype), "shape": list(array.shape)}
-        for name, array in arrays.items()
-    }
-    if found != document["arrays"]:
-        raise HeadError(f"{path} does not hold the arrays that {OPTIONS_FILE} lists")
-    return arrays

@@ -32,7 +32,8 @@ from headstart.evaluation.sets import (
 )
 from headstart.evaluation.targets import FloatArray
 from headstart.evaluation.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
-from headstart.heads.base import Arrays, Head, unpack_head
+from headstart.heads.base import Arrays, Head
+from headstart.heads.saved import unpack_head
 
 SCORES: tuple[ScoreName, ...] = ("lac", "aps", "raps")
 

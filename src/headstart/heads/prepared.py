@@ -16,8 +16,9 @@ import numpy as np
 from headstart.core.errors import HeadError
 from headstart.core.nearest import unit_rows
 from headstart.evaluation.targets import FloatArray
-from headstart.heads.base import Arrays, Head, unpack_head
+from headstart.heads.base import Arrays, Head
 from headstart.heads.features import Features, blocks
+from headstart.heads.saved import unpack_head
 
 _PRIOR_ROWS = 5.0
 _INNER = "inner."

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from headstart.backbones import Backbone
-from headstart.backbones.backbone import compiled_features
+from headstart.backbones.passes import compiled_features
 from headstart.core.arguments import Arguments
 from headstart.core.errors import HeadstartError
 from headstart.core.records import Precision

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from headstart.backbones.backbone import Backbone, recordable_features
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.passes import recordable_features
 from headstart.core.arguments import Arguments
 from headstart.extraction.engines.table import EngineUnfitError
 from headstart.modules.values import library_of
