@@ -185,6 +185,25 @@ def test_what_is_said_is_true_of_the_data() -> None:
     assert about(mixed()).endswith(" are grey drawings")
     sizes = [image.resize((200 + k, 150)) for k, image in enumerate(crops(200))]
     assert about(sizes).startswith("colour pictures, about 2")
+    assert about(specks()) == "colour pictures, 200×200 px"
+
+
+def specks() -> list[Image.Image]:
+    """White sheets with one small mark in colour."""
+    made = []
+    for k in range(N):
+        image = Image.new("RGB", (200, 200), "white")
+        ImageDraw.Draw(image).ellipse((90 + k, 90, 105 + k, 105), fill=(230, 20, 20))
+        made.append(image)
+    return made
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "L"])
+def test_no_colour_is_named_that_was_not_seen(mode: str) -> None:
+    """Large pictures are not decoded for a look, and files in colour may hold grey ones."""
+    sheets = [image.resize((1100, 1100)).convert(mode) for image in characters(105)[:2]]
+    found = look_at(split_of([encoded(sheet) for sheet in sheets]))
+    assert found.about == ("grey pictures" if mode == "L" else "pictures") + ", 1100×1100 px"
 
 
 # -- every form of data ---------------------------------------------------------------------------
@@ -228,6 +247,29 @@ def test_one_answer_for_folders_tables_arrays_and_data_sets(
     assert {each.name for each in found} == {wanted}
     files_alone = {each.reason for each in found[:3]}
     assert len(files_alone) == 1  # the same content, in a folder and in tables: the same sample
+
+
+def array_file(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(image))
+    return buffer.getvalue()
+
+
+def test_files_of_arrays_are_looked_at() -> None:
+    assert choose(split_of([array_file(image) for image in digits(28)])).name == GLYPHS
+    photographs = choose(split_of([array_file(image) for image in crops(96)]))
+    assert photographs.name == PHOTOS
+    assert "since the data are colour pictures, 96×96 px" in photographs.reason
+
+
+@pytest.mark.parametrize("side", [64, 1200])
+def test_dicom_is_looked_at(side: int) -> None:
+    pytest.importorskip("pydicom")
+    from tests.data.test_bands import dicom
+
+    body = np.asarray(x_rays(side)[0]).astype(np.uint16) * 16
+    split = split_of([dicom(np.roll(body, k)) for k in range(2)])
+    assert choose(split).look.about == f"grey pictures, {side}×{side} px"
 
 
 def test_the_answer_depends_on_content_not_on_order_or_chance() -> None:

@@ -221,3 +221,35 @@ def test_what_is_odd_is_said_once_for_all_items(tmp_path: Path) -> None:
     assert several.startswith("Several frames or pages, of which the first is read: 4 images, 'b/")
     assert noise.startswith("Damaged data in the middle of a JPEG")
     assert "1 image, 'a/9.jpg'." in noise
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_vanishes_on_white_is_said(mode: str, tmp_path: Path) -> None:
+    def ink(level: int, alpha: int) -> Image.Image:
+        image = Image.new("LA", (16, 16), (255, alpha))
+        image.paste((level, 255), (4, 4, 9, 9))
+        if mode != "P":
+            return image.convert(mode)
+        flat = image.convert("L").convert("P")
+        flat.info["transparency"] = 255
+        return flat
+
+    for name, image in (
+        ("white on nothing", ink(255, 0)),
+        ("black on nothing", ink(0, 0)),
+        ("an empty sheet", ink(255, 255)),
+    ):
+        image.save(tmp_path / f"{name}.png", **image.info)
+    if mode == "P":  # of one colour, whatever is transparent
+        (tmp_path / "an empty sheet.png").unlink()
+    notes: list[str] = []
+
+    class Listener(SilentReporter):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    split = load_items(sorted(tmp_path.glob("*.png")))
+    reader = read_batches(split, None, PREPROCESSING, batch_size=5, reporter=Listener())
+    assert sum(len(batch) for batch in reader) == len(split)
+    said = "Transparent pictures of which nothing is seen on white, where they are put: 1 image, "
+    assert notes == [f"{said}'{tmp_path / 'white on nothing.png'}'."]

@@ -39,7 +39,7 @@ from headstart.data.content import Content, UndecodableError
 from headstart.data.formats import open_header, reason
 from headstart.data.jpeg import is_damaged_inside
 from headstart.data.levels import ValueRange, likely_white, scaled
-from headstart.data.remarks import FRAMES, NOISE, remark
+from headstart.data.remarks import FRAMES, NOISE, VANISHED, remark
 from headstart.data.sample_files import is_samples_file, levels_rgb
 
 RULES = 1
@@ -129,7 +129,14 @@ def loaded(image: Image.Image) -> Image.Image:
     image.load()
     image.info.update(_marks(image))
     upright = upright_of(image)
-    return upright if upright.width * upright.height > LARGE else flat_rgb(upright)
+    if upright.width * upright.height > LARGE:
+        return upright
+    flat = flat_rgb(upright)
+    if _is_transparent(upright) and flat.convert("L").getextrema()[0] == 255:
+        alpha = upright.convert("RGBA").getchannel("A")
+        if alpha.getextrema()[0] < 255:
+            remark(VANISHED)
+    return flat
 
 
 def remark_on(image: Image.Image, data: bytes) -> None:
@@ -171,9 +178,7 @@ def flat_rgb(image: Image.Image) -> Image.Image:
         UndecodableError: as for :func:`to_rgb`.
     """
     mode = image.mode
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or (
-        "transparency" in image.info and mode in ("1", "L", "P", "RGB")
-    ):
+    if _is_transparent(image):
         return _on_white(image)
     if mode == "RGB":
         return image
@@ -182,6 +187,13 @@ def flat_rgb(image: Image.Image) -> Image.Image:
     if mode == "F":
         return Image.fromarray(_unit_floats(np.asarray(image))).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Return whether parts of an image may be transparent."""
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or (
+        "transparency" in image.info and image.mode in ("1", "L", "P", "RGB")
+    )
 
 
 def ranged(source: bytes | Image.Image, value_range: ValueRange) -> NDArray[np.uint8]:

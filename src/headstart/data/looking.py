@@ -18,6 +18,7 @@ from headstart.data.content import Content, UndecodableError
 from headstart.data.dataset import Split
 from headstart.data.decoding import image_of, to_rgb
 from headstart.data.formats import open_header
+from headstart.data.sample_files import extent_of_dicom, is_samples_file, levels_rgb
 from headstart.data.sound_files import is_sound
 
 DRAWINGS, PHOTOGRAPHS, TEXTS, SOUNDS = "drawings", "photographs", "texts", "sounds"
@@ -31,6 +32,7 @@ CHARACTER = 32
 
 _WORK = 256  # pixels a side of what is measured
 _GREY = 6.0  # mean difference of channels, in levels; a grey JPEG in colour stays below
+_VIVID, _VIVID_SHARE = 64, 0.003  # such a difference, in such a share of the pixels, is a colour
 _NEAR = 26  # levels from the paper that still are paper
 _PAPER, _PAPER_MEDIAN = 0.3, 0.45  # least share of paper among the pixels: of one, of the median
 _SHADES, _SHADES_MEDIAN = 0.5, 0.36  # most of the rest that is neither paper nor ink, likewise
@@ -62,7 +64,7 @@ class _Seen:
 
     Attributes:
         size: (width, height).
-        grey: whether it has no colours.
+        grey: whether it has no colours; None: only its pixels would say so, which are not decoded.
         paper: share of the pixels that are paper: as its border mostly is, whether dark or light.
         shades: share of the others that are neither paper nor nearly as far from it as ink is.
         kept: share of the contrast of ink that is left at 32×32 pixels.
@@ -70,7 +72,7 @@ class _Seen:
     """
 
     size: tuple[int, int]
-    grey: bool
+    grey: bool | None
     paper: float = 0.0
     shades: float = 1.0
     kept: float = 0.0
@@ -80,7 +82,7 @@ class _Seen:
     def inked(self) -> bool:
         """Whether it may be ink on paper; half of all grey photographs may be, too."""
         shaded = self.shades > _SHADES and self.paper < _BARE
-        return self.grey and self.paper >= _PAPER and not shaded
+        return self.grey is True and self.paper >= _PAPER and not shaded
 
 
 def look_at(split: Split) -> Look:
@@ -127,7 +129,9 @@ def _summary(seen: list[_Seen]) -> Look:
     grey = [each for each in seen if each.grey]
     drawn = _are_drawings(grey)
     legible = [each for each in grey if each.kept >= _KEPT]
-    colours = {len(seen): "grey", 0: "colour"}.get(len(grey), "grey and colour")
+    colours = {len(seen): "grey ", 0: "colour "}.get(len(grey), "grey and colour ")
+    if any(each.grey is None for each in seen):
+        colours = ""
     width, height = (int(np.median([each.size[k] for each in seen])) for k in (0, 1))
     about = "" if len({each.size for each in seen}) == 1 else "about "
     size = f"{about}{width}×{height} px"
@@ -137,7 +141,7 @@ def _summary(seen: list[_Seen]) -> Look:
         fine = f"with lines too fine for {CHARACTER}×{CHARACTER} px"
         return Look(PHOTOGRAPHS, len(seen), f"grey drawings, {size}, {fine}")
     some = f", of which {len(grey)} are grey drawings" if drawn else ""
-    return Look(PHOTOGRAPHS, len(seen), f"{colours} pictures, {size}{some}")
+    return Look(PHOTOGRAPHS, len(seen), f"{colours}pictures, {size}{some}")
 
 
 def _are_drawings(grey: list[_Seen]) -> bool:
@@ -157,7 +161,8 @@ def _see(content: Content) -> _Seen:
         return _Seen(size, grey)
     pixels = np.asarray(image, dtype=np.float32)
     levels = pixels.mean(axis=2)
-    if float((pixels.max(axis=2) - pixels.min(axis=2)).mean()) > _GREY:
+    colour = pixels.max(axis=2) - pixels.min(axis=2)
+    if float(colour.mean()) > _GREY or float((colour > _VIVID).mean()) > _VIVID_SHARE:
         return _Seen(size, False)
     away = np.abs(levels - _paper(levels))
     ink = float(np.percentile(away, 99.5))
@@ -169,16 +174,24 @@ def _see(content: Content) -> _Seen:
     return _Seen(size, True, float(plain.mean()), shades, _contrast_kept(levels, ink))
 
 
-def _opened(content: Content) -> tuple[tuple[int, int], bool, Image.Image | None]:
+def _opened(content: Content) -> tuple[tuple[int, int], bool | None, Image.Image | None]:
     """Open a picture, no larger than is needed.
 
     Returns:
-        Its size, whether its file says that it is grey, and the picture in RGB: None where it is
-        large and would have to be decoded as a whole, which no small drawing is.
+        Its size, whether its file says that it is grey (None: only its pixels would), and the
+        picture in RGB: None where it is large and would have to be decoded as a whole, which no
+        small drawing is.
     """
-    if isinstance(content, bytes):
+    grey: bool | None
+    if isinstance(content, bytes) and is_samples_file(content):
+        dicom = extent_of_dicom(content)
+        if dicom is not None and dicom[0][0] * dicom[0][1] > _DECODED:
+            return (*dicom, None)
+        image = Image.fromarray(levels_rgb(content))
+        size, grey = image.size, None
+    elif isinstance(content, bytes):
         file = open_header(content)
-        size, grey = file.size, file.mode.partition(";")[0] in _GREY_MODES
+        size, grey = file.size, file.mode.partition(";")[0] in _GREY_MODES or None
         if file.format == "JPEG":
             file.draft(None, (_WORK, _WORK))
         elif size[0] * size[1] > _DECODED:
@@ -192,7 +205,7 @@ def _opened(content: Content) -> tuple[tuple[int, int], bool, Image.Image | None
             raise UndecodableError(str(error)) from error
     else:
         image = image_of(content)
-        size, grey = image.size, False
+        size, grey = image.size, None
     if max(image.size) > _WORK:
         image = image.copy()
         image.thumbnail((_WORK, _WORK), Image.Resampling.BOX)

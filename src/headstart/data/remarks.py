@@ -15,6 +15,7 @@ from headstart.core.wording import count, quoted
 _HEARD: ContextVar[list[str] | None] = ContextVar("headstart_remarks", default=None)
 
 FRAMES = "Several frames or pages, of which the first is read"
+VANISHED = "Transparent pictures of which nothing is seen on white, where they are put"
 NOISE = "Damaged data in the middle of a JPEG, so that a part of it may be noise"
 
 
@@ -50,4 +51,4 @@ def remark_notes(remarks: Mapping[str, Sequence[str]], unit: str) -> list[str]:
     ]
 
 
-__all__ = ["FRAMES", "NOISE", "listening", "remark", "remark_notes"]
+__all__ = ["FRAMES", "NOISE", "VANISHED", "listening", "remark", "remark_notes"]

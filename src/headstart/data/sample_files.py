@@ -107,6 +107,22 @@ def levels_rgb(data: bytes, value_range: ValueRange | None = None) -> NDArray[np
     return layout(np.asarray(np.rint(values * 255.0), dtype=np.uint8))
 
 
+def extent_of_dicom(data: bytes) -> tuple[tuple[int, int], bool] | None:
+    """Return (width, height) of a DICOM image and whether it is grey; its pixels stay unread.
+
+    None for other files, and where the header does not say it.
+    """
+    if data[128:132] != DICOM or importlib.util.find_spec("pydicom") is None:
+        return None
+    import pydicom
+
+    try:
+        file = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+        return (int(file.Columns), int(file.Rows)), int(file.SamplesPerPixel) == 1
+    except Exception:  # reading the pixels says what is wrong with it
+        return None
+
+
 def of_array(values: NDArray[Any]) -> Samples:
     """Return the samples of an array of one image.
 
@@ -243,6 +259,7 @@ def _first(value: Any) -> float | None:
 __all__ = [
     "MOST_BYTES",
     "Samples",
+    "extent_of_dicom",
     "is_samples_file",
     "levels_rgb",
     "limits_of",
