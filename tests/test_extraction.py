@@ -133,6 +133,31 @@ def test_infinite_features_are_refused():
         extract(load_backbone(Broken(), inputs=PLAN), split_of(3))
 
 
+class OverItsDeviation(Net):
+    """Divides by the deviation of each image, which a plain one does not have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / x.std((1, 2, 3)).unsqueeze(1)
+
+
+@pytest.mark.parametrize("engine", ["auto", "eager"])
+@pytest.mark.parametrize("plain", [(0,), (2, 17), tuple(range(5, 20))])
+def test_items_whose_features_are_not_finite_are_named_and_left_out(plain, engine):
+    pixels = images(20)
+    pixels[list(plain)] = 128
+    split = load_items((pixels, np.zeros(20, int)))
+    backbone = load_backbone(OverItsDeviation(), inputs=PLAN)
+    settings = Extraction(batch_size=6, engine=engine)
+    with pytest.raises(BadFilesError, match="features of it are not finite") as caught:
+        extract(backbone, split, settings=settings)
+    assert [where for where, _ in caught.value.files] == [split.origins[i] for i in plain]
+    found = extract(backbone, split, settings=settings, on_bad="skip")
+    kept = np.setdiff1d(np.arange(20), plain)
+    assert np.array_equal(found.indices, kept)
+    alone = extract(backbone, load_items((pixels[kept], np.zeros(len(kept), int))))
+    np.testing.assert_allclose(found.features[0], alone.features[0], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_compiled_rows_equal_eager_ones():
     backbone = load_backbone("headstart/glyphs")

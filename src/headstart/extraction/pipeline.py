@@ -50,6 +50,7 @@ _SLOW_SECONDS, _STEP_SECONDS = 8.0, 4.0
 """A batch that takes longer than the first is run in steps of less than the second: rows are
 committed between them, and a kill loses no more than a few seconds of work. Rows differ by
 rounding alone, as they do between batch sizes."""
+_IN_HALF = " in half precision; precision='float32' may help"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,8 @@ class Extractor:
         memory: of earlier trials of engines.
 
     Attributes:
-        bad: items that could not be read so far, with their positions in their split.
+        bad: items that could not be read so far, or of which the network makes no finite
+            features, with their positions in their split.
         done: items whose rows were computed.
         stages: where the time went.
         remarks: what is odd about items that could be read, with their origins.
@@ -138,7 +140,7 @@ class Extractor:
 
         Raises:
             BackboneError: rows depend on the batch or on randomness, are the same for every item,
-                or are not finite.
+                or are not finite for any item of the first batch.
         """
         inputs = self.cuts[0].inputs
         inputs.check_items(split.items)
@@ -161,7 +163,9 @@ class Extractor:
                 with self.stages("model"):
                     arguments = batch.arguments()
                 for part, rows in self._batch(arguments, shape, count):
-                    yield FeatureRows(batch.indices[part], rows)
+                    good = self._finite(split, FeatureRows(batch.indices[part], rows))
+                    if len(good.indices):
+                        yield good
                 self.done += len(batch.indices)
                 if task is not None:
                     task.advance(len(batch.indices))
@@ -172,6 +176,19 @@ class Extractor:
                 self.remarks.setdefault(what, []).extend(origins)
         if task is not None:
             task.advance(len(reader.bad))
+
+    def _finite(self, split: Split, rows: FeatureRows) -> FeatureRows:
+        """Leave out items whose features are not finite, and list them in ``bad``."""
+        # Minimum and maximum carry NaN and infinity through without a temporary of that size.
+        if all(np.isfinite(one.min()) and np.isfinite(one.max()) for one in rows.features):
+            return rows
+        every = [np.isfinite(one.reshape(len(one), -1)).all(axis=1) for one in rows.features]
+        good = np.logical_and.reduce(every)
+        half = self.settings.precision in ("float16", "bfloat16")
+        reason = f"the network's features of it are not finite{_IN_HALF if half else ''}"
+        for i in rows.indices[~good].tolist():
+            self.bad.append(BadItem(i, split.items.origin(int(split.rows[i])), reason))
+        return FeatureRows(rows.indices[good], tuple(one[good] for one in rows.features))
 
     def run(self, batch: Arguments) -> tuple[NDArray[np.float32], ...]:
         """Compute features of a batch that has been read already, as a service has it.

@@ -30,6 +30,7 @@ from headstart.extraction.engines.eager import arranged
 from headstart.extraction.engines.table import Engine, engines
 from headstart.extraction.machine import describe_machine, describe_network
 from headstart.extraction.precision import ROW_TOLERANCE, TOLERANCE, row_errors
+from headstart.extraction.row_checks import finite_rows
 
 if TYPE_CHECKING:
     from headstart.extraction.engines.table import Run
@@ -296,10 +297,14 @@ def check_engine(
     Raises:
         BackboneError: they differ by more than the tolerance of the precision.
     """
-    for cut, rows, other in zip(cuts, expected, found, strict=True):
+    for cut, all_rows, others in zip(cuts, expected, found, strict=True):
+        good = finite_rows(all_rows)
+        rows, other = all_rows[good], others[: len(all_rows)][good]
+        if not len(rows):
+            continue
         scale = float(rows.float().abs().max()) or 1.0
-        change = float((rows.float() - other[: len(rows)].float()).abs().max()) / scale
-        off = float(row_errors(other[: len(rows)], rows).max())
+        change = float((rows.float() - other.float()).abs().max()) / scale
+        off = float(row_errors(other, rows).max())
         # Written so that NaN fails, too.
         if not (change <= TOLERANCE[precision] and off <= ROW_TOLERANCE[precision]):
             raise BackboneError(

@@ -38,20 +38,24 @@ def check_rows(cuts: Sequence[Backbone], some: Arguments, precision: Precision) 
     bare = _unpadded_rows(cuts)
     for cut, rows, repeated, alone, short in zip(cuts, together, again, apart, bare, strict=True):
         where = cut.name if cut.layer is None else f"{cut.name} at {cut.layer}"
-        scale = float(rows.float().abs().max()) or 1.0
-        if not torch.isfinite(rows).all():
+        good = finite_rows(rows)
+        if not good.any():
+            half = precision in ("float16", "bfloat16")
             raise BackboneError(
                 f"{where} gives features that are not finite",
-                hint="check the preprocessing, or use precision='float32'",
+                hint="use precision='float32', or check weights and preprocessing"
+                if half
+                else "check that weights and preprocessing are right",
             )
-        if float((rows - repeated).float().abs().max()) / scale > TOLERANCE[precision]:
+        scale = float(rows[good].float().abs().max()) or 1.0
+        if float((rows - repeated)[good].float().abs().max()) / scale > TOLERANCE[precision]:
             raise BackboneError(
                 f"{where} gives other features on a second pass over the same {unit}: it draws "
                 "random numbers even in evaluation mode",
                 hint="features that depend on randomness are not cached; remove it",
             )
         change = float((rows[:1] - alone).float().abs().max()) / scale
-        if change > TOLERANCE[precision]:
+        if change > TOLERANCE[precision]:  # not where the first row is not finite
             raise BackboneError(
                 f"{where} gives one of the {unit} other features in another batch "
                 f"(they change by {change:.2g} of the largest feature): it mixes the items of a "
@@ -63,6 +67,11 @@ def check_rows(cuts: Sequence[Backbone], some: Arguments, precision: Precision) 
             _check_padding(*short, precision, where, unit)
         _check_varies(cut, rows[: len(some)], some, where)
     return [rows[: len(some)] for rows in together]
+
+
+def finite_rows(rows: Tensor) -> Tensor:
+    """Return which rows are finite, ``(n,) bool``; of the others it is said whose they are."""
+    return torch.isfinite(rows).reshape(len(rows), -1).all(dim=1)
 
 
 def _unpadded_rows(cuts: Sequence[Backbone]) -> list[tuple[Tensor, Tensor] | None]:
@@ -104,7 +113,8 @@ def _check_varies(cut: Backbone, rows: Tensor, some: Arguments, where: str) -> N
     def alike(values: Tensor) -> bool:
         return bool((values == values[:1]).all())
 
-    if not alike(rows) or all(alike(tensor) for tensor in some.tensors()):
+    rows = rows[finite_rows(rows)]
+    if not len(rows) or not alike(rows) or all(alike(tensor) for tensor in some.tensors()):
         return
     if alike(cut.features(cut.probe(3))):
         raise BackboneError(
@@ -114,4 +124,4 @@ def _check_varies(cut: Backbone, rows: Tensor, some: Arguments, where: str) -> N
         )
 
 
-__all__ = ["check_rows"]
+__all__ = ["check_rows", "finite_rows"]
