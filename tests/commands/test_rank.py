@@ -184,6 +184,21 @@ def test_bad_options_are_one_line(tmp_path: Path, text: str, expected: str) -> N
         named_backbones(["headstart/glyphs"], BackboneSpec(), {"glyphs": {}}, 3)
 
 
+def test_options_in_python_are_checked_as_those_of_a_file(pictures: Path) -> None:
+    wrong: dict[str, Any] = {"headstart/glyphs": {"sise": 32, "own_module": True}}
+    with pytest.raises(ConfigError, match=r"have no 'sise' \(did you mean 'size'\)") as caught:
+        run(pictures, "headstart/glyphs", options=wrong)
+    assert len(caught.value.faults) == 2
+    with pytest.raises(ConfigError, match="must be a mapping"):
+        run(pictures, "headstart/glyphs", options={"headstart/glyphs": 32})
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text('["headstart/glyphs"]\nsize = 64\n', encoding="utf-8-sig")
+    assert read_options(file) == {"headstart/glyphs": {"size": 64}}
+
+
 def test_backbones_that_fail_are_rows_that_say_why(pictures: Path) -> None:
     net = pictures.parent / "net.py"
     options = {"headstart/glyphs": {"weights": str(pictures.parent / "missing.safetensors")}}

@@ -7,13 +7,13 @@ A file has the fields of :class:`~headstart.finetuning.recipe.Recipe` at the top
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
 from headstart.core.errors import ConfigError
 from headstart.core.settings import options_of
+from headstart.core.toml import read_toml
 from headstart.core.wording import nearest, quoted
 from headstart.finetuning.presets import preset
 from headstart.finetuning.recipe import Recipe, Stage
@@ -39,14 +39,9 @@ def read_recipe(path: Path) -> Recipe:
         ConfigError: the file cannot be read, is not TOML, or holds faults, all of them listed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError((f"the recipe '{path}' cannot be read: {reason}",)) from error
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError((f"the recipe '{path}' is not TOML: {error}",)) from error
+        values = read_toml(path)
+    except ValueError as error:
+        raise ConfigError((f"the recipe '{path}' cannot be read: {error}",)) from error
     return recipe_from(values, default_name=path.stem)
 
 
@@ -54,7 +49,7 @@ def recipe_from(values: Mapping[str, Any], default_name: str = "recipe") -> Reci
     """Build a recipe from the tables of a file.
 
     Args:
-        values: what ``tomllib`` returns.
+        values: what :func:`read_toml` returns.
         default_name: the recipe's name, where the file has none.
 
     Raises:

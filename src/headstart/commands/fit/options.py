@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from headstart.commands.settings import Signature, head_wrong
 from headstart.core.errors import ConfigError
 from headstart.core.kinds import JSON_OBJECT, Kind
 from headstart.core.settings import Fault, check, like, option
+from headstart.core.toml import read_toml
 from headstart.heads.registry import describe_heads, head_for
 
 
@@ -21,11 +21,9 @@ def _class_names(text: str) -> dict[str, Any]:
     if text.lstrip().startswith("{"):
         return dict(JSON_OBJECT.parse(text))
     try:
-        return tomllib.loads(Path(text).expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"'{text}' cannot be read: {error.strerror or error}") from error
+        return read_toml(Path(text).expanduser())
     except ValueError as error:
-        raise ValueError(f"'{text}' is not TOML: {error}") from error
+        raise ValueError(f"'{text}': {error}") from error
 
 
 def _wrong_names(value: Any) -> str | None:

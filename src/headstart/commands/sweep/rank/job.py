@@ -14,7 +14,12 @@ from headstart.commands.run_place import holds_folder, publishing_run
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.options import SWEEP, SweepConfig, refuse_for_task
-from headstart.commands.sweep.rank.named import Named, named_backbones, read_options
+from headstart.commands.sweep.rank.named import (
+    Named,
+    check_options,
+    named_backbones,
+    read_options,
+)
 from headstart.commands.sweep.rank.page import plain_ranking, write_ranking
 from headstart.commands.sweep.rank.probe import Probe, probe_backbone, settings_for
 from headstart.commands.sweep.rank.ranking import Ranking, rank_probes
@@ -83,6 +88,7 @@ def rank(
     assert isinstance(base, BackboneSpec)
     _refuse(config)
     single = {**({} if config.backbone_options is None else read_options(config.backbone_options))}
+    check_options(options or {})
     single |= {name: dict(values) for name, values in (options or {}).items()}
     named, notes = named_backbones(config.backbones, base, single, config.most)
     session = Session(run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +12,7 @@ from typing import Any
 from headstart.backbones.families import families
 from headstart.commands.backbone_spec import BackboneSpec
 from headstart.core.errors import ConfigError, HeadstartError
+from headstart.core.toml import read_toml
 from headstart.core.wording import count, did_you_mean, nearest
 
 _PATTERN = "*?["
@@ -119,25 +119,48 @@ def read_options(file: str | Path) -> dict[str, dict[str, Any]]:
     """
     path = Path(file).expanduser()
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # a TOMLDecodeError is a ValueError
+        tables = read_toml(path)
+    except ValueError as error:
         raise ConfigError((f"the backbone options in '{path}' cannot be read: {error}",)) from error
-    known = [field.name for field in dataclasses.fields(BackboneSpec)]
-    known = [name for name in known if name not in ("source", "own_module")] + ["backbone"]
     faults, found = [], {}
     for name, table in tables.items():
         if not isinstance(table, dict):
             faults.append(f"'{name}' in {path.name} must be a table, such as [\"timm/resnet18\"]")
             continue
-        for key in table:
-            if key not in known:
-                near = nearest(key, known, 1)
-                did = f"did you mean '{near[0]}'" if near else f"known are {', '.join(known)}"
-                faults.append(f"[\"{name}\"] in {path.name} has no option '{key}' ({did})")
+        faults += _unknown(table, f'["{name}"] in {path.name} has no option')
         found[name] = {key: _value(key, value, path) for key, value in table.items()}
     if faults:
         raise ConfigError(tuple(faults))
     return found
+
+
+def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse options of single backbones that no backbone has.
+
+    Raises:
+        ConfigError: naming all of them.
+    """
+    faults = []
+    for name, table in options.items():
+        if not isinstance(table, Mapping):
+            faults.append(f"the options of '{name}' must be a mapping, not {table!r}")
+        else:
+            faults += _unknown(table, f"the options of '{name}' have no")
+    if faults:
+        raise ConfigError(tuple(faults))
+
+
+def _unknown(table: Mapping[str, Any], lacking: str) -> list[str]:
+    """Return a sentence for each key that is no field of a spec, with the nearest."""
+    known = [field.name for field in dataclasses.fields(BackboneSpec)]
+    known = [name for name in known if name not in ("source", "own_module")] + ["backbone"]
+    faults = []
+    for key in table:
+        if key not in known:
+            near = nearest(key, known, 1)
+            did = f"did you mean '{near[0]}'" if near else f"known are {', '.join(known)}"
+            faults.append(f"{lacking} '{key}' ({did})")
+    return faults
 
 
 def _value(key: str, value: Any, path: Path) -> Any:
@@ -146,4 +169,4 @@ def _value(key: str, value: Any, path: Path) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-__all__ = ["Named", "named_backbones", "read_options"]
+__all__ = ["Named", "check_options", "named_backbones", "read_options"]
