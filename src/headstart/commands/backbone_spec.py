@@ -89,7 +89,8 @@ class BackboneSpec:
     )
     rename: Mapping[str, Any] = option(
         {},
-        "New name for the names in FILE that begin with OLD; to be given where it must be said.",
+        "New name for the names in the file of weights that begin with OLD, where it is not found"
+        " by itself.",
         kind=RENAMES,
         check=_wrong_renames,
         panel=BACKBONE,

@@ -90,6 +90,9 @@ RunFolder = Annotated[
         metavar="RUN", help="A run folder, made by fit, sweep or finetune.", show_default=False
     ),
 ]
+FittedRun = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, made by fit.", show_default=False)
+]
 
 
 def generated(

@@ -31,7 +31,7 @@ def audit(
     script: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SCRIPT]",
+            metavar="SCRIPT",
             help="A Python file, or a module as python -m takes it.",
             show_default=False,
         ),

@@ -24,7 +24,7 @@ class AuditConfig:
     """
 
     steps: int | None = option(
-        None, "Stop the script after so many optimizer steps. Default: at its end.", at_least=1
+        None, "Stop the script after this many optimizer steps. Default: at its end.", at_least=1
     )
     stop_after: float | None = option(
         None, "Stop the script after so many seconds. Default: at its end.", above=0

@@ -17,7 +17,7 @@ def fit(
     run: RunOptions,
     printing: Printing,
 ) -> None:
-    """Embed images once, train a head on the features, test it once.
+    """Embed the items once, train a head on the features, test it once.
 
     Writes a run folder with the head, metrics.json, run.json, figures and report.html.
     """

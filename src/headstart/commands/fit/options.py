@@ -95,7 +95,7 @@ class FitConfig:
         None,
         "classifier: begin as the ImageNet classifier of the backbone, with classes found by name;"
         " text: as texts about the classes, with a backbone such as CLIP or SigLIP.",
-        shown="nothing known",
+        shown="from scratch",
     )
     class_names: Mapping[str, Any] = option(
         {},
@@ -112,7 +112,7 @@ class FitConfig:
     )
     labels_per_class: int | None = option(
         None,
-        "Train on so many items of each class alone; 0 with --start trains on none.",
+        "Train on only this many items of each class; 0 with --start trains on none.",
         shown="all",
         at_least=0,
     )
@@ -121,13 +121,13 @@ class FitConfig:
     abstain: Literal["auto", "always", "never"] = option(
         "auto",
         "Keep what predict --coverage needs: scores of items held out of training. auto: where that"
-        " trains nothing for long; always: train the folds of any head; never.",
+        " takes no long training; always: train the folds of any head; never.",
     )
     ood: Literal["knn", "mahalanobis"] | None = option(
         None,
-        "Tell test items, and later others, that are unlike anything in the training split. knn:"
+        "Flag test items, and later ones, that are unlike anything in the training split. knn:"
         " by the nearest training items; mahalanobis: by the nearest class mean.",
-        shown="nobody is told",
+        shown="none are flagged",
     )
     ood_layers: tuple[str, ...] = option(
         (),

@@ -46,9 +46,9 @@ class AnswerConfig(OpenConfig):
     )
     ood: Literal["knn", "mahalanobis"] | None = option(
         None,
-        "Tell items that are unlike anything in the training split. knn: by the nearest training"
+        "Flag items that are unlike anything in the training split. knn: by the nearest training"
         " items; mahalanobis: by the nearest class mean.",
-        shown="nobody is told",
+        shown="none are flagged",
     )
     false_alarms: float = option(
         0.05, "With --ood: the share of ordinary items that may be flagged.", above=0, below=1

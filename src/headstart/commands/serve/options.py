@@ -70,6 +70,8 @@ SERVE = Signature(
         "runner": "requests are computed in this process",
         "runner_workers": "requests are computed in this process",
         "address": "requests are computed in this process",
+        "actor_cpus": "requests are computed in this process",
+        "actor_gpus": "requests are computed in this process",
         "out": "there is no run folder",
         "write": "there is no run folder",
     },

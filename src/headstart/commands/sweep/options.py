@@ -98,7 +98,7 @@ class SweepConfig:
     most: int = option(12, "Backbones that a name with * may stand for.", at_least=1)
     labels_per_class: int | None = option(
         None,
-        "Choose by so many training items of each class alone, where all would take too long.",
+        "Choose by only this many training items of each class, where all would take too long.",
         shown="all",
         at_least=2,
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from headstart.commands.console import Printing
-from headstart.commands.generate import Data, RunFolder, generated
+from headstart.commands.generate import Data, FittedRun, generated
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.update.options import UPDATE, UpdateConfig
 
 
 @generated(UPDATE)
 def update(
-    run: RunFolder,
+    run: FittedRun,
     data: Data,
     config: UpdateConfig,
     reading: ReadOptions,
