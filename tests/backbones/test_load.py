@@ -258,6 +258,37 @@ def test_a_size_that_the_network_cannot_take(checkpoints):
         )
 
 
+class Two(nn.Module):
+    def __init__(self, forward):
+        super().__init__()
+        self.conv, self.run = nn.Conv2d(3, 4, 3), forward
+
+    def forward(self, x, *more, **named):
+        return self.run(self.conv(x).mean((2, 3)), *more, **named)
+
+
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [
+        (Two(lambda x, mask: x * mask), "a module that supplies the rest"),
+        (Two(lambda x: {}["key"]), "KeyError"),
+        (Two(lambda x: x).double(), "its weights are float64.*pass module.float()"),
+        (Two(lambda x: x).bfloat16(), "its weights are bfloat16.*pass module.float()"),
+        (nn.ModuleList([nn.Linear(2, 2)]), "a module that supplies the rest"),
+        (nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten()), "1 tensor|2 tensors.*have no values"),
+        (Two(lambda x: x).to("meta"), r"2 tensors of the Two have no values \('conv.weight'"),
+    ],
+)
+def test_a_module_that_cannot_run_says_what_may_help(module, what):
+    with pytest.raises(BackboneError, match=what):
+        load_backbone(module, size=8, mean=0.5, std=0.5)
+
+
+def test_a_module_of_ones_own_takes_no_model_args():
+    with pytest.raises(BackboneError, match="the Two is built already"):
+        load_backbone(Two(lambda x: x), size=8, mean=0.5, std=0.5, model_args={"width": 2})
+
+
 def test_torchvision_preprocessing_is_that_of_its_weights():
     from headstart.backbones.families.torchvision_models import preprocessing_of
 

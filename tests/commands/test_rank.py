@@ -260,6 +260,22 @@ def test_an_interrupted_call_goes_on(pictures: Path, monkeypatch: pytest.MonkeyP
     assert probes["headstart/glyphs"].computed == 0  # its rows had been embedded
 
 
+def test_an_unforeseen_error_of_one_does_not_end_the_others(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = job.probe_backbone
+
+    def probed(spec: BackboneSpec, *more: Any) -> Probe:
+        if spec.source == "headstart/photos":
+            raise KeyError("missing")
+        return real(spec, *more)
+
+    monkeypatch.setattr(job, "probe_backbone", probed)
+    found = run(pictures, "headstart/photos", "headstart/glyphs").ranking
+    assert found.recommended == "headstart/glyphs"
+    assert {row.name: row.why for row in found.rows}["headstart/photos"] == "KeyError: 'missing'"
+
+
 def test_memory_that_runs_out_does_not_lose_the_others(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

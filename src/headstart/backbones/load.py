@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.families import family_of, in_folder, whole_file
 from headstart.backbones.families.keras_models import built_from, known_of
-from headstart.backbones.family import Built, Request
+from headstart.backbones.family import Built, Request, first_line
 from headstart.backbones.fitting import (
     Fit,
     Network,
@@ -27,9 +28,9 @@ from headstart.backbones.tensor_file import inputs_in, read_flat
 from headstart.backbones.unreadable import no_file
 from headstart.backbones.weights import load_tensors
 from headstart.core.arguments import Arguments
-from headstart.core.errors import BackboneError
+from headstart.core.errors import BackboneError, HeadstartError
 from headstart.core.fingerprints import stamp
-from headstart.core.wording import count
+from headstart.core.wording import count, quoted, verb
 from headstart.data import Preprocessing
 from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
@@ -217,6 +218,8 @@ def _build(source: str | nn.Module, request: Request) -> tuple[str, Built]:
             f"a backbone is a name or a torch.nn.Module, not a {type(given).__name__}",
             hint="pass program.module()" if exported else "",
         )
+    if not isinstance(source, str):
+        _check_own(source, request)
     if is_keras(source):
         return type(source).__name__, built_from(source, known_of(source))
     if isinstance(source, nn.Module):
@@ -224,6 +227,24 @@ def _build(source: str | nn.Module, request: Request) -> tuple[str, Built]:
         return type(source).__name__, Built(source, {}, blocks)
     family, name = family_of(source)
     return source, family.build(dataclasses.replace(request, name=name))
+
+
+def _check_own(module: nn.Module, request: Request) -> None:
+    """Refuse what a module of the user's own cannot be given, and one without values."""
+    who = type(module).__name__
+    if request.model_args:
+        raise BackboneError(
+            f"model_args are arguments of an architecture by name, and the {who} is built already",
+            hint="leave them out",
+        )
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    empty = [name for name, each in tensors.items() if is_lazy(each) or each.device.type == "meta"]
+    if empty:
+        raise BackboneError(
+            f"{count(len(empty), 'tensor')} of the {who} {verb(len(empty), 'has', 'have')} no"
+            f" values ({quoted(empty, 3)})",
+            hint="run it once, or load its weights, before it is used as a backbone",
+        )
 
 
 def _load_up_to(
@@ -332,11 +353,12 @@ def _check_runs(backbone: Backbone) -> None:
     """Run the probe, so that a network that cannot take its own input says so now."""
     try:
         shape = backbone.feature_shape()
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+    except (HeadstartError, MemoryError):
+        raise
+    except Exception as error:  # of a network's own code
         raise BackboneError(
-            f"{backbone.name} cannot run on {backbone.inputs.extent}: {lines[0]}",
-            hint=_DYNAMIC if _is_graph(backbone) else "pass another size=…, or check model_args",
+            f"{backbone.name} cannot run on {backbone.inputs.extent}: {first_line(error)}",
+            hint=_what_may_help(backbone, error),
         ) from error
     if backbone.pooling != "none" and len(shape) != 1:
         raise BackboneError(f"{backbone.name} returns features of shape {shape} after pooling")
@@ -345,10 +367,25 @@ def _check_runs(backbone: Backbone) -> None:
             with torch.no_grad(), evaluation_mode(backbone.module):
                 backbone.features(backbone.probe(5))
         except (RuntimeError, AssertionError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise BackboneError(
-                f"{backbone.name} runs on two items and not on five: {lines[0]}", hint=_DYNAMIC
+                f"{backbone.name} runs on two items and not on five: {first_line(error)}",
+                hint=_DYNAMIC,
             ) from error
+
+
+def _what_may_help(backbone: Backbone, error: Exception) -> str:
+    """Return what to do about a network that cannot take its own input."""
+    if _is_graph(backbone):
+        return _DYNAMIC
+    kinds = {each.dtype for each in backbone.module.parameters() if each.is_floating_point()}
+    if kinds - {torch.float32}:
+        named = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        return f"its weights are {named}, and items come as float32: pass module.float()"
+    if not backbone.origin.get("rebuildable"):
+        if isinstance(error, TypeError | NotImplementedError):
+            return "it is called with a batch alone: wrap it in a module that supplies the rest"
+        return "pass another size=…, or a module that takes such a batch"
+    return "pass another size=…, or check model_args"
 
 
 _DYNAMIC = (

@@ -146,7 +146,7 @@ def _tried(
             tried.append((one.name, probe_backbone(one.spec, dataset.train, settings, session)))
         except (BadFilesError, DataError):
             raise  # of the data: it would be the same for all
-        except (HeadstartError, RuntimeError, MemoryError, ImportError, OSError) as error:
+        except Exception as error:  # of a network's own code, say: it does not end the others
             why = _first_line(error)
             session.reporter.note(f"{one.name} is left out: {why}")
             tried.append((one.name, why))
@@ -156,8 +156,9 @@ def _tried(
 def _first_line(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "out of memory: a smaller batch_size may help"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]
+    lines = str(error).strip().splitlines() or [""]
+    foreseen = isinstance(error, HeadstartError | RuntimeError | ImportError | OSError)
+    return lines[0] if foreseen and lines[0] else f"{type(error).__name__}: {lines[0]}".rstrip(": ")
 
 
 def _work(tried: Sequence[tuple[str, Probe | str]]) -> str:
