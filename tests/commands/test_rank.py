@@ -300,6 +300,31 @@ def test_faults_of_the_data_and_of_settings_are_errors(pictures: Path) -> None:
         run(pictures, "headstart/glyphs", layers=("stage1",))
     with pytest.raises(ConfigError, match=r"headstart\.rank"):
         headstart.sweep(pictures, backbones=("headstart/glyphs",), reporter=SilentReporter())
+    with pytest.raises(ConfigError, match="backbone_options has no meaning without backbones"):
+        headstart.sweep(pictures, backbone_options="options.toml", reporter=SilentReporter())
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"grid": (1.0,)}, "grid and standardise"),
+        ({"standardise": (True, False)}, "grid and standardise"),
+        ({"seeds": (0, 1)}, "seeds must be one"),
+        ({"backbone": BackboneSpec("headstart/photos")}, "given beside backbones"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    pictures: Path, settings: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(ConfigError, match=fault) as caught:
+        run(pictures, "headstart/glyphs", **settings)
+    assert caught.value.hint is None
+
+
+@pytest.mark.parametrize("names", ["", ","])
+def test_no_names_are_not_no_option(pictures: Path, names: str) -> None:
+    found = CliRunner().invoke(app, ["sweep", str(pictures), "--backbones", names])
+    assert "--backbones takes names with commas" in str(found.exception)
 
 
 def test_the_test_split_is_not_touched(pictures: Path) -> None:

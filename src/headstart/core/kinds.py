@@ -27,6 +27,11 @@ class Kind:
     repeats: bool = False
 
 
+def words_of(text: str) -> tuple[str, ...]:
+    """Return the words between commas, without spaces around them."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def listed(of: Any) -> Kind:
     """Return the kind of values with commas between them: ``ridge,lda`` or ``0,1,2``.
 
@@ -36,7 +41,10 @@ def listed(of: Any) -> Kind:
     single = of if of in (int, float) else str
 
     def parse(text: str) -> tuple[Any, ...]:
-        return tuple(single(word.strip()) for word in text.split(",") if word.strip())
+        words = words_of(text)
+        if not words:  # an empty variable of a shell, say
+            raise ValueError(text)
+        return tuple(single(word) for word in words)
 
     def write(value: Iterable[Any]) -> str:
         return ",".join(map(str, value))
@@ -119,4 +127,4 @@ RENAMES = Kind(
 )
 JSON_OBJECT = Kind("JSON", "a JSON object", _parse_json_object, json.dumps)
 
-__all__ = ["JSON_OBJECT", "PER_CHANNEL", "RENAMES", "SIZE", "Kind", "listed"]
+__all__ = ["JSON_OBJECT", "PER_CHANNEL", "RENAMES", "SIZE", "Kind", "listed", "words_of"]

@@ -127,6 +127,8 @@ def sweep(
     config, run = call.config, call.run
     if config.backbones:
         raise ConfigError(("sweep tries heads on one backbone",), hint="call headstart.rank")
+    if config.backbone_options is not None:
+        raise ConfigError((Fault("backbone_options", "has no meaning without backbones"),))
     bare = read_features(data)
     if bare is not None and config.labels_per_class is not None:
         said = "is for data of items: of bare features, give fewer rows"

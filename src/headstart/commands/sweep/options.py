@@ -8,16 +8,12 @@ from typing import Any, Literal
 from headstart.commands.loggers import LogOptions
 from headstart.commands.settings import Signature, class_weight_faults, head_wrong, threshold_faults
 from headstart.core.errors import ConfigError
-from headstart.core.kinds import Kind
+from headstart.core.kinds import Kind, words_of
 from headstart.core.seeds import seed_faults
 from headstart.core.settings import check, like, option
 from headstart.heads.registry import describe_heads, head_fault
 
 _SCALED = {"yes": (True,), "no": (False,), "both": (True, False)}
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _scaled(text: str) -> tuple[bool, ...]:
@@ -27,7 +23,10 @@ def _scaled(text: str) -> tuple[bool, ...]:
 
 
 def _layers(text: str) -> tuple[str | None, ...]:
-    return tuple(None if name == "output" else name for name in _words(text))
+    words = words_of(text)
+    if not words:
+        raise ValueError(text)
+    return tuple(None if name == "output" else name for name in words)
 
 
 _LAYERS = Kind(
@@ -114,7 +113,7 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         layers: Any = self.layers
-        if isinstance(layers, str):  # as on a command line
+        if isinstance(layers, str) and words_of(layers):  # as on a command line
             object.__setattr__(self, "layers", _layers(layers))
         check(self)
 

@@ -182,9 +182,13 @@ def _fit(old: OldRun, items: Joined, session: Session) -> Trained:
     )
     if made.get("start") is not None:
         begun, classes = made["start"], items.train.classes
-        start, _ = starting_head(
-            begun, old.backbone, classes, made["class_names"], made.get("prompt")
-        )
+        try:
+            start, _ = starting_head(
+                begun, old.backbone, classes, made["class_names"], made.get("prompt")
+            )
+        except ConfigError as error:  # a new class that the classifier does not know by this name
+            hint = "fit once more on all items, with class_names for the new classes"
+            raise ConfigError(error.faults, hint=hint) from error
         begun_as = fit_started(rows, start, folds=made["folds"], called=STARTS[begun])
         return calibrated(begun_as, rows, None, rule=rule)
     kind, options = head_for(made["head"], made["head_options"]), dict(made["head_options"])

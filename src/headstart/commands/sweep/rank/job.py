@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headstart.backbones import AUTO
 from headstart.commands.embedding import fewer_labels
 from headstart.commands.invocation import Call, Commands
 from headstart.commands.run_place import holds_folder, publishing_run
@@ -86,7 +87,7 @@ def rank(
     config, run, reading = call.config, call.run, call.reading
     base = call.backbone
     assert isinstance(base, BackboneSpec)
-    _refuse(config)
+    _refuse(config, base)
     single = {**({} if config.backbone_options is None else read_options(config.backbone_options))}
     check_options(options or {})
     single |= {name: dict(values) for name, values in (options or {}).items()}
@@ -111,7 +112,7 @@ def rank(
     return RankResult(found, folder, commands)
 
 
-def _refuse(config: SweepConfig) -> None:
+def _refuse(config: SweepConfig, base: BackboneSpec) -> None:
     faults = []
     if config.layers or config.poolings:
         faults.append("layers and poolings belong to one network, and several are compared")
@@ -119,12 +120,18 @@ def _refuse(config: SweepConfig) -> None:
         faults.append("loggers take what a sweep of heads finds, and backbones are compared")
     if config.threshold != "auto":
         faults.append("threshold belongs to one head, and several backbones are compared")
+    if config.grid is not None or config.standardise != (True,):
+        faults.append("grid and standardise belong to a sweep of heads, and backbones are compared")
+    if len(config.seeds) > 1:
+        faults.append("seeds must be one: backbones are compared on one division into folds")
+    if base.source != AUTO:
+        faults.append(f"backbone='{base.source}' is given beside backbones: name it among them")
     if not config.backbones:
         faults.append("backbones must name at least one")
     if faults:
-        raise ConfigError(
-            tuple(faults), hint="give the layer of a backbone in the file of backbone_options"
-        )
+        cut = config.layers or config.poolings
+        where = "give the layer of a backbone in the file of backbone_options"
+        raise ConfigError(tuple(faults), hint=where if cut else None)
 
 
 def _tried(
