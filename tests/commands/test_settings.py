@@ -15,7 +15,7 @@ from torch import nn
 import headstart
 from headstart.backbones import load_backbone
 from headstart.commands.fit.options import FIT, FitConfig
-from headstart.commands.predict.options import PREDICT
+from headstart.commands.predict.options import PREDICT, EvaluateConfig, PredictConfig
 from headstart.commands.settings import BackboneSpec, ReadOptions, RunOptions
 from headstart.commands.sweep.options import SWEEP
 from headstart.core.errors import BackboneError, ConfigError
@@ -137,3 +137,10 @@ def test_a_path_is_a_backbone_too(tmp_path):
     path = Path("nets.py:make")
     assert FIT.settle({}, None, None, None, path).backbone == BackboneSpec("nets.py:make")
     assert dataclasses.replace(BackboneSpec(), source="x").source == "x"
+
+
+@pytest.mark.parametrize("settings", [FitConfig, PredictConfig, EvaluateConfig])
+def test_a_rate_of_false_alarms_without_an_alarm_is_refused(settings):
+    with pytest.raises(ConfigError, match="false_alarms has no meaning without ood"):
+        settings(false_alarms=0.1)
+    assert settings(false_alarms=0.1, ood="knn").false_alarms == 0.1

@@ -151,6 +151,8 @@ class FitConfig:
         """Look at the options of the head, and at what belongs together."""
         if self.ood is None and self.ood_layers:
             return [Fault("ood_layers", "has no meaning without ood")]
+        if self.ood is None and self.false_alarms != type(self).false_alarms:
+            return [Fault("false_alarms", "has no meaning without ood")]
         if len(set(self.ood_layers)) < len(self.ood_layers):
             return [Fault("ood_layers", "names a layer twice")]
         if self.start is not None and (self.head != "auto" or self.head_options):

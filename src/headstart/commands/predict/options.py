@@ -55,11 +55,13 @@ class AnswerConfig(OpenConfig):
     )
 
     def faults(self) -> list[str]:
-        """Refuse what belongs to a coverage where none is given."""
+        """Refuse what belongs to a coverage, or to flagging, where that is not asked for."""
         given = {"by_class": self.by_class, "set_score": self.set_score != "lac"}
-        if self.coverage is not None:
-            return []
-        return [Fault(name, "has no meaning without coverage") for name, on in given.items() if on]
+        faults = [Fault(n, "has no meaning without coverage") for n, on in given.items() if on]
+        faults = faults if self.coverage is None else []
+        if self.ood is None and self.false_alarms != type(self).false_alarms:
+            faults.append(Fault("false_alarms", "has no meaning without ood"))
+        return [*faults]
 
     @property
     def wanted(self) -> Wanted | None:
