@@ -132,10 +132,9 @@ def loaded(image: Image.Image) -> Image.Image:
     if upright.width * upright.height > LARGE:
         return upright
     flat = flat_rgb(upright)
-    if _is_transparent(upright) and flat.convert("L").getextrema()[0] == 255:
-        alpha = upright.convert("RGBA").getchannel("A")
-        if alpha.getextrema()[0] < 255:
-            remark(VANISHED)
+    white = _is_transparent(upright) and _least(flat.convert("L")) == 255
+    if white and _least(upright.convert("RGBA").getchannel("A")) < 255:
+        remark(VANISHED)
     return flat
 
 
@@ -187,6 +186,12 @@ def flat_rgb(image: Image.Image) -> Image.Image:
     if mode == "F":
         return Image.fromarray(_unit_floats(np.asarray(image))).convert("RGB")
     return image.convert("RGB")
+
+
+def _least(band: Image.Image) -> int:
+    """Return the smallest sample of an image of one band."""
+    low: Any = band.getextrema()[0]
+    return int(low)
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -134,7 +134,7 @@ def read_options(file: str | Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
+def check_options(options: Mapping[str, Any]) -> None:
     """Refuse options of single backbones that no backbone has.
 
     Raises:
