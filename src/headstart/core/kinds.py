@@ -41,10 +41,7 @@ def listed(of: Any) -> Kind:
     single = of if of in (int, float) else str
 
     def parse(text: str) -> tuple[Any, ...]:
-        words = words_of(text)
-        if not words:  # an empty variable of a shell, say
-            raise ValueError(text)
-        return tuple(single(word) for word in words)
+        return tuple(single(word) for word in words_of(text))
 
     def write(value: Iterable[Any]) -> str:
         return ",".join(map(str, value))

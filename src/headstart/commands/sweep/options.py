@@ -22,11 +22,15 @@ def _scaled(text: str) -> tuple[bool, ...]:
     return _SCALED[text]
 
 
-def _layers(text: str) -> tuple[str | None, ...]:
-    words = words_of(text)
-    if not words:
+def _names(text: str) -> tuple[str, ...]:
+    names = words_of(text)
+    if not names:  # an empty variable of a shell, say, which does not mean the default
         raise ValueError(text)
-    return tuple(None if name == "output" else name for name in words)
+    return names
+
+
+def _layers(text: str) -> tuple[str | None, ...]:
+    return tuple(None if name == "output" else name for name in _names(text))
 
 
 _LAYERS = Kind(
@@ -35,6 +39,7 @@ _LAYERS = Kind(
     _layers,
     lambda layers: ",".join("output" if layer is None else layer for layer in layers),
 )
+_NAMES = Kind("NAME,…", "names with commas", _names, ",".join)
 _STANDARDISE = Kind(
     "yes|no|both",
     "yes, no or both",
@@ -70,7 +75,7 @@ class SweepConfig:
     layers: tuple[str | None, ...] = option(
         (), "Layers; 'output' is the network's own feature.", kind=_LAYERS
     )
-    poolings: tuple[str, ...] = option((), "Poolings, at each of the layers.")
+    poolings: tuple[str, ...] = option((), "Poolings, at each of the layers.", kind=_NAMES)
     heads: tuple[str, ...] | None = option(
         None,
         lambda: f"Kinds of head. {describe_heads()}",
@@ -86,7 +91,9 @@ class SweepConfig:
     folds: int = option(5, "Folds of the cross-validation.", at_least=2)
     seeds: tuple[int, ...] = option((0,), "Seeds, one division each, none twice.", at_least=0)
     backbones: tuple[str, ...] = option(
-        (), "Compare backbones instead of heads: names, also with * as in timm/resnet*."
+        (),
+        "Compare backbones instead of heads: names, also with * as in timm/resnet*.",
+        kind=_NAMES,
     )
     backbone_options: str | None = option(
         None,
