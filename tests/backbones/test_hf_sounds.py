@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones import load_backbone
 from headstart.backbones.groups import block_groups
-from headstart.cache.features import describe_space
+from headstart.cache.computing import describe_space
 from headstart.core.errors import BackboneError, ConfigError, DataError
 from headstart.data.items import TextItems
 from headstart.data.sounds import Sounds

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.core import files
+from headstart.core import files, scratch
 from headstart.core.errors import HeadstartError, StoreError
 from headstart.core.locks import new_locked_file
 
@@ -117,10 +117,10 @@ def test_only_the_first_writer_creates_a_file(tmp_path: Path) -> None:
 def test_a_sweep_removes_the_files_of_the_dead_alone(tmp_path: Path) -> None:
     (tmp_path / "dead").touch()
     alive = new_locked_file(tmp_path)
-    assert files.remove_abandoned(tmp_path) == [tmp_path / "dead"]
+    assert scratch.remove_abandoned(tmp_path) == [tmp_path / "dead"]
     assert names(tmp_path) == [alive.path.name]
     alive.release()
-    assert files.remove_abandoned(tmp_path / "nowhere") == []
+    assert scratch.remove_abandoned(tmp_path / "nowhere") == []
 
 
 def test_free_space_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:

@@ -7,13 +7,10 @@ run, another split, a renamed folder or added items cost only what is new.
 :mod:`~headstart.cache.features` knows backbones; :mod:`~headstart.cache.fill` fills any space.
 """
 
-from headstart.cache.features import (
-    CachedFeatures,
-    FeatureCache,
-    default_location,
-    describe_space,
-)
+from headstart.cache.computing import describe_space
+from headstart.cache.features import CachedFeatures, FeatureCache
 from headstart.cache.fill import Block, Filled, Filling, fill
+from headstart.cache.location import default_location
 from headstart.cache.parts import StoredPart, stored_parts
 
 __all__ = [

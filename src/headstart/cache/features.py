@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
-import functools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,69 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.cache.fill import Block, Compute, Filled, fill, missing_rows
+from headstart.cache.computing import describe_space, fill_features
+from headstart.cache.fill import Filled, missing_rows
+from headstart.cache.location import default_location, platform_location, scratch_until_exit
 from headstart.cache.preflight import check_room, explain
 from headstart.core.errors import DataError, StoreError
-from headstart.core.files import existing_parent, is_writable, scratch_folder
+from headstart.core.files import existing_parent, is_writable
 from headstart.core.fingerprints import sha256
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import CacheUse
 from headstart.data import BadItem, NumberedView, Split
 from headstart.data.reading import OnBad, settle_bad_items
-from headstart.extraction import Extraction, Extractor, Precision, Storage
+from headstart.extraction import Extraction, Extractor, Precision
 from headstart.extraction.choice import settled
 from headstart.extraction.engines import AUTO
 from headstart.extraction.machine import half_types
 from headstart.extraction.plan import Memory
 from headstart.store import FeatureSet, Memo, Neighbours, Space, Store, result_key
-
-FEATURES = "features"
-"""The column of a feature space."""
-
-
-def default_location() -> Path:
-    """Return ``$HEADSTART_CACHE`` if it is set, else the platform's cache folder."""
-    named = os.environ.get("HEADSTART_CACHE")
-    return Path(named).expanduser() if named else _platform_location()
-
-
-@functools.cache
-def _scratch() -> Path:
-    """Return a folder that lasts as long as this process."""
-    open_until_exit = contextlib.ExitStack()
-    folder = open_until_exit.enter_context(scratch_folder())
-    atexit.register(open_until_exit.close)
-    return folder
-
-
-def _platform_location() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("headstart", appauthor=False))
-
-
-def describe_space(
-    cut: Backbone,
-    precision: Precision = "float32",
-    view: NumberedView | None = None,
-    storage: Storage = "float32",
-) -> dict[str, Any]:
-    """Describe the function from an item's bytes to its row, in plain values.
-
-    The number of a view is not part of it: views of one recipe and seed share a space, where a
-    row is known by its item and its number.
-    """
-    augmented = view is not None and view.number > 0
-    views = {**view.describe(), "number": None} if view is not None and augmented else None
-    return {
-        "version": 1,
-        "backbone": cut.identity(),
-        "preprocessing": cut.inputs.describe(),
-        "normalisation": {"statistics": "running"},
-        "precision": precision,
-        "storage": storage,
-        "views": views,
-    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +123,7 @@ class FeatureCache:
         chosen = location if location is not None else os.environ.get("HEADSTART_CACHE")
         if isinstance(chosen, str) and "://" in chosen:
             name = sha256(chosen)[:16]
-            self.location = _platform_location() / "mirrors" / name
+            self.location = platform_location() / "mirrors" / name
             self.store = Store(self.location, remote=chosen)
         else:
             self.location = default_location() if chosen is None else Path(chosen).expanduser()
@@ -179,10 +131,10 @@ class FeatureCache:
 
     def _spare(self) -> Path:
         """Return where that is kept which the location does not take: it may be read-only."""
-        own = _platform_location()
+        own = platform_location()
         if own != self.location and is_writable(existing_parent(own)):
             return own
-        return _scratch()
+        return scratch_until_exit()
 
     @property
     def address(self) -> str:
@@ -354,45 +306,6 @@ class FeatureCache:
         return CacheUse(filled.use.hits - helped, filled.use.misses + helped)
 
 
-def fill_features(
-    extractor: Extractor,
-    spaces: Sequence[Space],
-    split: Split,
-    *,
-    view: NumberedView | None = None,
-    task: str = "extract features",
-    reporter: Reporter | None = None,
-) -> tuple[Filled, tuple[BadItem, ...]]:
-    """Compute and commit the features of a split that are missing.
-
-    Args:
-        extractor: of the network, at one or several cuts.
-        spaces: of those cuts, as :meth:`FeatureCache.space` returns them.
-        split: the items.
-        view: a numbered augmentation.
-        task: what progress shows.
-        reporter: shown progress.
-
-    Returns:
-        What was done, and the items that cannot be read.
-    """
-    known, number = len(extractor.bad), 0 if view is None else view.number
-    extractor.ahead = len(missing_rows(spaces, split.ids, number))
-    filled = fill(
-        spaces,
-        split.ids,
-        compute_features(extractor, split, view, reporter),
-        task=task,
-        unit=extractor.cuts[0].inputs.unit,
-        number=number,
-        batch_size=extractor.settings.batch_size,
-        storage=extractor.settings.storage,
-        reporter=reporter,
-        stages=extractor.stages,
-    )
-    return filled, tuple(extractor.bad[known:])
-
-
 def _extractor(
     cuts: Sequence[Backbone] | Extractor, settings: Extraction | None, memory: Memory
 ) -> AbstractContextManager[Extractor]:
@@ -401,38 +314,4 @@ def _extractor(
     return Extractor(cuts, settings, memory)
 
 
-def compute_features(
-    extractor: Extractor,
-    split: Split,
-    view: NumberedView | None = None,
-    reporter: Reporter | None = None,
-) -> Compute:
-    """Return what computes features of a split by their ids, for a filling.
-
-    Args:
-        extractor: of the network, at one or several cuts.
-        split: the items.
-        view: a numbered augmentation.
-        reporter: told how the network runs.
-    """
-
-    def compute(keys: list[str]) -> Iterator[Block]:
-        for rows in extractor.rows(split, split.positions(keys), view=view):
-            ids = [split.ids[i] for i in rows.indices]
-            if reporter is not None:
-                extractor.tell(reporter)  # how the network runs, once the first batch has run
-            yield Block(ids, [{FEATURES: block} for block in rows.features])
-
-    return compute
-
-
-__all__ = [
-    "FEATURES",
-    "CachedFeatures",
-    "Crew",
-    "FeatureCache",
-    "compute_features",
-    "default_location",
-    "describe_space",
-    "fill_features",
-]
+__all__ = ["CachedFeatures", "Crew", "FeatureCache"]

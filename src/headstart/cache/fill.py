@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.files import is_scratch
 from headstart.core.progress import Progress, Reporter, SilentReporter, tell
 from headstart.core.records import CacheUse, Storage
+from headstart.core.scratch import is_scratch
 from headstart.core.stages import Stages
 from headstart.store import Space
 
@@ -219,6 +219,12 @@ class Filling:
         self._settle()
         self._begin()
         self._settle()
+
+    def commit_soon(self) -> None:
+        """Begin to commit the rows that wait, beside further work, unless a commit is under way."""
+        if self.is_idle:
+            self._settle()
+            self._begin()
 
     @property
     def is_idle(self) -> bool:

@@ -14,7 +14,13 @@ from typing import Any, TypeGuard
 from headstart.core.errors import HeadstartError, MissingExtraError
 
 _ADDRESS = re.compile(r"^[A-Za-z][\w+.-]+(::[A-Za-z][\w+.-]+)*://")
-_EXTRAS = {"s3fs": "s3", "gcsfs": "gcs"}
+_EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
+    **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), ("adlfs", "azure")),
+    **dict.fromkeys(("http", "https"), ("aiohttp", "remote")),
+}
+"""The package that knows a protocol, and the extra that installs it."""
 _VERSIONS = (
     "ETag", "etag", "md5Hash", "crc32c", "checksum", "mtime", "LastModified", "last_modified",
     "updated", "modified", "created",
@@ -70,9 +76,10 @@ def open_file_system(
     try:
         files, path = fsspec.core.url_to_fs(url, **dict(options or {}))
     except ImportError as error:
-        package = "s3fs" if url.startswith("s3") else _package(url, error)
-        extra = _EXTRAS.get(package, "remote")
-        raise MissingExtraError(package, extra, f"{what} at {url}") from error
+        if (known := _EXTRAS.get(url.partition(":")[0].lower())) is not None:
+            raise MissingExtraError(*known, f"{what} at {url}") from error
+        said = " ".join(str(error).split())
+        raise kind(f"{what} at {url} needs a package that is not installed", hint=said) from error
     except ValueError as error:
         raise kind(f"'{url}' is not the URL of {what}: {error}") from error
     return files, str(path)
@@ -106,14 +113,6 @@ def why(error: BaseException) -> tuple[str, str]:
     if isinstance(error, PermissionError) or "forbidden" in low or "403" in low:
         return f"permission is denied ({text})", "check the credentials and what they may read"
     return text, "check the address and the network, and run again"
-
-
-def _package(url: str, error: ImportError) -> str:
-    if url.startswith(("gs:", "gcs:")):
-        return "gcsfs"
-    if url.startswith("http"):
-        return "aiohttp"
-    return str(error).split()[-1].strip("'\".")
 
 
 __all__ = ["FarFile", "far_file", "is_address", "open_file_system", "why"]

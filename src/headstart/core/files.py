@@ -16,14 +16,12 @@ import os
 import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from headstart.core.errors import DataError, HeadstartError
-from headstart.core.locks import new_locked_file, try_lock
 
 NO_LOCKS = (
     "this file system has no file locks",
@@ -50,7 +48,6 @@ _REASONS = {
     errno.ENOTSUP: NO_LOCKS,
 }
 _CLOCK_SKEW_SECONDS = 60.0
-_SCRATCH: set[Path] = set()
 # Errors of file systems that cannot flush a folder (CIFS, some FUSE mounts).
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
@@ -287,52 +284,7 @@ def is_writable(path: Path) -> bool:
     return os.access(path, os.W_OK)
 
 
-# -- temporary files in a folder that several processes share ------------------------------------
-
-
-@contextlib.contextmanager
-def locked_temporary(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """Create an empty file with a random name, which :func:`remove_abandoned` leaves alone.
-
-    A lock held during the context distinguishes it from the file of a dead process. If the file
-    still has this name at the end of the context, it is removed.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    lock = new_locked_file(folder, suffix)
-    share(lock.path)
-    try:
-        yield lock.path
-    finally:
-        lock.path.unlink(missing_ok=True)
-        lock.release()
-
-
-def remove_abandoned(folder: Path) -> list[Path]:
-    """Remove temporary files whose writers have died, and return their paths."""
-    removed = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        with contextlib.suppress(OSError):
-            lock = try_lock(path, exclusive=True, create=False)
-            if lock is not None:
-                path.unlink(missing_ok=True)
-                lock.release()
-                removed.append(path)
-    return removed
-
-
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Make a private folder in the system's temporary directory, which is removed on exit."""
-    with tempfile.TemporaryDirectory(prefix="headstart-", ignore_cleanup_errors=True) as name:
-        _SCRATCH.add(Path(name))
-        yield Path(name)
-
-
-def is_scratch(path: Path) -> bool:
-    """Whether a path is in a folder of :func:`scratch_folder`, and so will not last."""
-    return not _SCRATCH.isdisjoint((path, *path.parents))
+# -- what is in the way, and how old it is -------------------------------------------------------
 
 
 def set_aside(path: Path) -> Path:
@@ -417,18 +369,14 @@ __all__ = [
     "clear_errors",
     "existing_parent",
     "free_bytes",
-    "is_scratch",
     "is_writable",
     "last_used",
-    "locked_temporary",
     "make_folder",
     "own_file",
     "publishing_folder",
     "put_in_place",
     "reason_of",
-    "remove_abandoned",
     "replacing",
-    "scratch_folder",
     "set_aside",
     "share",
     "sync_file",

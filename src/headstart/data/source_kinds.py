@@ -22,7 +22,7 @@ from headstart.data import (
     tables,
 )
 from headstart.data.decoding import ranged
-from headstart.data.far import tars
+from headstart.data.far import tar_names, tars
 from headstart.data.far.address import read_address
 from headstart.data.first_look import first_look
 from headstart.data.formats import IMAGE_SUFFIXES
@@ -82,7 +82,7 @@ BUILT_IN: tuple[SourceKind, ...] = (
         objects.read_whole_torch_dataset,
     ),
     SourceKind(
-        "tar files in braces, such as train-{000..009}.tar", tars.is_tar_pattern,
+        "tar files in braces, such as train-{000..009}.tar", tar_names.is_tar_pattern,
         tars.read_tar_pattern,
     ),
     SourceKind(
@@ -94,7 +94,7 @@ BUILT_IN: tuple[SourceKind, ...] = (
         objects.read_saved_hub_dataset, path=True,
     ),
     SourceKind(
-        "a .tar file of WebDataset or a folder of them", tars.holds_tars, tars.read_tar_path,
+        "a .tar file of WebDataset or a folder of them", tar_names.holds_tars, tars.read_tar_path,
         path=True,
     ),
     SourceKind(

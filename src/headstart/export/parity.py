@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from headstart.core.errors import BackboneError
-from headstart.core.files import scratch_folder
+from headstart.core.scratch import scratch_folder
 from headstart.data import Content
 from headstart.data.content import text_of
 

@@ -23,7 +23,7 @@ from torch import distributed
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException, spawn
 
 from headstart.core.errors import ConfigError, HeadstartError
-from headstart.core.files import scratch_folder
+from headstart.core.scratch import scratch_folder
 from headstart.finetuning.devices import ALONE, Devices
 
 T = TypeVar("T")

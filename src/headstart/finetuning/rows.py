@@ -21,7 +21,7 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.cache import Block, describe_space, fill
-from headstart.cache.features import fill_features
+from headstart.cache.computing import fill_features
 from headstart.cache.fill import Columns
 from headstart.core.arguments import Arguments
 from headstart.core.fingerprints import canonical_json

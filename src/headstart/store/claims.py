@@ -18,6 +18,7 @@ from headstart.core.files import clear_errors, make_folder, share
 from headstart.core.locks import FileLock, new_locked_file, try_lock
 from headstart.store.index import Index, id_blobs
 from headstart.store.layout import Layout, PackedIds, is_hex32
+from headstart.store.orphans import adopt_orphans
 
 _CHUNK = 512
 
@@ -112,6 +113,7 @@ class Claims:
             share(self._lock.path)
         self._owner, self._pid = self._lock.path.name, os.getpid()
         sweep_claims(self._layout, self._index)
+        adopt_orphans(self._layout, self._index)
 
     def _is_alive(self, owner: object, seen: dict[str, bool]) -> bool:
         if not is_hex32(owner):

@@ -14,14 +14,13 @@ from headstart.core.errors import StoreError
 from headstart.core.files import (
     clear_errors,
     is_writable,
-    locked_temporary,
     make_folder,
-    remove_abandoned,
     share,
     sync_file,
     sync_folder,
 )
 from headstart.core.locks import FileLock, NoLock, try_lock
+from headstart.core.scratch import locked_temporary, remove_abandoned
 from headstart.store import errors
 from headstart.store.describe import space_key
 from headstart.store.errors import UnreadableError

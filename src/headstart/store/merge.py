@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from headstart.core.errors import StoreError
-from headstart.core.files import clear_errors, locked_temporary, sync_file, sync_folder
+from headstart.core.files import clear_errors, sync_file, sync_folder
 from headstart.core.locks import try_lock
+from headstart.core.scratch import locked_temporary
 from headstart.store.columns import ColumnSpec, Encoded
 from headstart.store.index import Index, ShardEntry
 from headstart.store.layout import ID_BYTES, SHARD_SUFFIX, Layout

@@ -20,16 +20,11 @@ from typing import Any
 
 import xxhash
 
-from headstart.core.addresses import open_file_system
+from headstart.core.addresses import open_file_system, why
 from headstart.core.errors import StoreError
-from headstart.core.files import (
-    locked_temporary,
-    replacing,
-    sync_file,
-    sync_folder,
-    write_if_absent,
-)
+from headstart.core.files import replacing, sync_file, sync_folder, write_if_absent
 from headstart.core.fingerprints import canonical_json
+from headstart.core.scratch import locked_temporary
 from headstart.store.folder import description_text
 from headstart.store.index import Index, ShardEntry, columns_from_json
 from headstart.store.layout import FORMAT, SHARD_SUFFIX, Layout, PackedIds, is_hex32, pack_ids
@@ -230,10 +225,9 @@ class Remote:
             raise
         except Exception as error:
             # Every file system has its own exceptions (botocore's are not OSErrors).
-            reason = str(error).split("\n")[0] or type(error).__name__
+            reason, hint = why(error)
             raise StoreError(
-                f"cannot {doing} in {self.url}: {reason}",
-                hint="check the URL, network and permissions; what is committed stays",
+                f"cannot {doing} in {self.url}: {reason}", hint=f"{hint}; what is committed stays"
             ) from error
 
 

@@ -304,13 +304,14 @@ def _unregistered(layout: Layout, index: Index) -> Iterator[Fault]:
     files, known = shard_files(layout), index.known_names()
     for path in files:
         # A writer renames a shard before it commits, and holds its lock until it has.
-        if path.stem in known or _being_written(path):
+        if path.stem in known or being_written(path):
             continue
         if path.stem not in index.known_names() and path.exists():
             yield Fault(layout.key, "orphan", path, "is a shard that was never registered")
 
 
-def _being_written(path: Path) -> bool:
+def being_written(path: Path) -> bool:
+    """Return whether a live writer holds a shard, which it registers next."""
     try:
         lock = try_lock(path, exclusive=False, create=False)
     except OSError:

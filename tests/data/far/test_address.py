@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.registry import _registry
 
 from headstart.core.errors import BadFilesError, DataError, MissingExtraError, UnreachableError
 from headstart.data import Dataset, load_data, load_items, load_parts
@@ -289,7 +291,26 @@ def test_names_that_lead_elsewhere_are_left_out(memory: Put, tmp_path: Path) -> 
 def test_an_unknown_protocol_and_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="Protocol not known: nowhere"):
         load_parts("nowhere://a/b")
-    monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
+    for protocol, package, extra in (
+        ("s3", "s3fs", "s3"),
+        ("gs", "gcsfs", "gcs"),
+        ("az", "adlfs", "azure"),
+        ("abfs", "adlfs", "azure"),
+        ("https", "aiohttp", "remote"),
+    ):
+        with monkeypatch.context() as patch:
+            for name in (package, "fsspec.implementations.http"):
+                patch.setitem(sys.modules, name, None)
+            patch.delitem(_registry, protocol, raising=False)
+            with pytest.raises(MissingExtraError) as caught:
+                load_parts(f"{protocol}://bucket/photos")
+        assert f"'{package}', which is not installed" in str(caught.value)
+        assert caught.value.extra == extra
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "paramiko", None)
+        with pytest.raises(DataError, match=r"needs a package that is not installed.*paramiko"):
+            load_parts("sftp://host/photos")
+    monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(MissingExtraError, match=r"headstart\[remote\]"):
         load_parts("s3://bucket/photos")
 

@@ -16,7 +16,7 @@ from headstart.core.errors import BadFilesError, ConfigError, DataError
 from headstart.core.records import CacheUse
 from headstart.core.wording import clean, count, format_seconds
 from headstart.data import Split
-from headstart.data.far.tars import one_by_one
+from headstart.data.far.tar_names import one_by_one
 from headstart.extraction import Extractor
 from headstart.runners.help import crew_of
 from headstart.runners.table import Crew

@@ -14,7 +14,7 @@ from headstart.commands.run_place import RUN, whole_run
 from headstart.commands.saved_run import SavedRun
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.errors import ConfigError, DataError
-from headstart.core.files import scratch_folder
+from headstart.core.scratch import scratch_folder
 from headstart.core.settings import options_of
 from headstart.export.artefact import DESCRIPTION
 from headstart.export.hub import push_artefact

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 
 from headstart.core.addresses import FarFile, far_file, open_file_system
 from headstart.core.errors import DataError
-from headstart.core.files import scratch_folder
+from headstart.core.scratch import scratch_folder
 from headstart.core.wording import count, quoted
 from headstart.data.elsewhere import AddressReader, reaching
 from headstart.data.far.pieces import PieceItems
 from headstart.data.far.rows import RowItems, thin_table, tokens_of
-from headstart.data.far.tars import is_tar, read_tars
+from headstart.data.far.tar_names import is_tar
+from headstart.data.far.tars import read_tars
 from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.items import ArrowItems, FileItems, Items
 from headstart.data.source import TABLE_SUFFIXES, Part, Request, Source
