@@ -4,6 +4,10 @@
 worker, and compares the rates between a tenth and the whole of the job, as the driver hears of
 rows: starting processes, importing and loading are not in it, and are shown apart. The processor
 time of all processes for a thousand rows says the same on a machine that others use.
+
+``--one-core`` binds each worker, with its threads, to a processor of its own: a worker then uses
+one core, and no more. ``--weights FILE --side 96`` takes MobileNetV1 up to ``blocks.4.0``, whose
+network binds.
 """
 
 from __future__ import annotations
@@ -12,14 +16,15 @@ import argparse
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psutil
 
-from headstart.backbones import load_backbone
+from headstart.backbones import Backbone, load_backbone
 from headstart.cache import FeatureCache
 from headstart.core.progress import SilentReporter
 from headstart.data import load_items
@@ -79,13 +84,58 @@ def processor_seconds() -> float:
     return total
 
 
+class Binding(threading.Thread):
+    """Binds the threads of each worker to a processor, as long as the context lasts."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._done = threading.Event()
+        self._cores: dict[int, int] = {}
+
+    def __enter__(self) -> Binding:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
+    def run(self) -> None:
+        """Look for workers, and for threads that they have started."""
+        while not self._done.wait(0.1):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error, OSError):
+                    if process.pid not in self._cores:
+                        words = " ".join(process.cmdline())
+                        if "spawn_main" not in words and "ray::_Worker" not in words:
+                            continue
+                        self._cores[process.pid] = len(self._cores) % (os.cpu_count() or 1)
+                    for thread in process.threads():
+                        os.sched_setaffinity(thread.id, {self._cores[process.pid]})
+
+
+def network_of(given: argparse.Namespace) -> Backbone:
+    """Return the backbone: MobileNetV1 where its weights are given."""
+    if given.weights is None:
+        return load_backbone(given.backbone)
+    return load_backbone(
+        "timm/mobilenetv1_100",
+        weights=given.weights,
+        layer="blocks.4.0",
+        model_args={"pad_type": "same", "bn_eps": 1e-3},
+        size=given.side,
+        mean=0.5,
+        std=0.5,
+    )
+
+
 def once(kind: str, given: argparse.Namespace) -> tuple[float, float, float]:
     """Return the rate, the cost, and the seconds until the first rows."""
     name, _, workers = kind.partition(" ")
     settings = Extraction(
-        batch_size=given.batch, engine="eager", precision="float32", workers=1, device="cpu"
+        batch_size=given.batch, engine=given.engine, precision="float32", workers=1, device="cpu"
     )
-    network = load_backbone(given.backbone)
+    network = network_of(given)
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(Path(folder))
         split = load_items(given.data)
@@ -94,7 +144,8 @@ def once(kind: str, given: argparse.Namespace) -> tuple[float, float, float]:
         if name != "plain":
             cache.crew = crew_of(Crew(name, int(workers)))
         heard, begun = Heard(len(split)), time.perf_counter()
-        cache.features(network, split, settings=settings, reporter=heard)
+        with Binding() if given.one_core and name != "plain" else nullcontext():
+            cache.features(network, split, settings=settings, reporter=heard)
         return heard.rate(), heard.cost(), heard.times[0][0] - begun
 
 
@@ -104,6 +155,10 @@ def main() -> None:
     parser.add_argument("--backbone", default="headstart/glyphs")
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--weights", default=None, help="of MobileNetV1, as safetensors")
+    parser.add_argument("--side", type=int, default=96, help="of the images of MobileNetV1")
+    parser.add_argument("--engine", default="eager")
+    parser.add_argument("--one-core", action="store_true", help="a worker has one processor")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--kinds", nargs="*", default=KINDS)
     given = parser.parse_args()

@@ -23,7 +23,7 @@ from headstart.heads.options import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from headstart.heads.ridge import RidgePath
+    from headstart.heads.merges import Reduction
 
 
 def _fit_auto(rows: TrainingRows, options: AutoOptions) -> Trained:
@@ -80,7 +80,7 @@ def _solve_linear(
 
 
 def _fit_ridge(rows: TrainingRows, options: RidgeOptions) -> Trained:
-    from headstart.heads.ridge import RIDGE_GRID, fit_ridge
+    from headstart.heads.ridge import RIDGE_GRID, fit_ridge, ridge_curve
 
     given = options.alpha != "auto"
     grid = RIDGE_GRID if options.alphas is None else options.alphas
@@ -104,20 +104,8 @@ def _fit_ridge(rows: TrainingRows, options: RidgeOptions) -> Trained:
     if given:
         return Trained(path.head, held_out_probabilities=held_out)
     chosen = {"alpha": path.alphas[path.chosen]}
-    curves = (_ridge_curve(path),)
+    curves = (ridge_curve(path.alphas, path.error, path.chosen),)
     return Trained(path.head, chosen, curves, path.notes, held_out_probabilities=held_out)
-
-
-def _ridge_curve(path: RidgePath) -> Curve:
-    return Curve(
-        name="leave-one-out",
-        x=path.alphas,
-        y=tuple(float(v) for v in path.error),
-        x_label="alpha (penalty)",
-        y_label="left-out mean squared error",
-        log_x=True,
-        chosen=path.alphas[path.chosen],
-    )
 
 
 def _fit_lda(rows: TrainingRows, options: LDAOptions) -> Trained:
@@ -181,6 +169,24 @@ def _fit_mlp(rows: TrainingRows, options: MLPOptions) -> Trained:
     )
 
 
+def _reduce_linear(rows: TrainingRows, options: LinearOptions, reduction: Reduction) -> Trained:
+    from headstart.heads.reduced import reduce_linear
+
+    return reduce_linear(rows, options, reduction)
+
+
+def _reduce_ridge(rows: TrainingRows, options: RidgeOptions, reduction: Reduction) -> Trained:
+    from headstart.heads.reduced import reduce_ridge
+
+    return reduce_ridge(rows, options, reduction)
+
+
+def _reduce_lda(rows: TrainingRows, options: LDAOptions, reduction: Reduction) -> Trained:
+    from headstart.heads.reduced import reduce_lda
+
+    return reduce_lda(rows, options, reduction)
+
+
 BUILT_IN = (
     HeadKind(
         name="auto",
@@ -204,6 +210,7 @@ BUILT_IN = (
         tasks=("classification", "multi-label"),
         options=LinearOptions,
         fit=_fit_linear,
+        reduce=_reduce_linear,
         solve=_solve_linear,
         linear=True,
         choosing={"C": ("grid", "folds", "rule")},
@@ -222,6 +229,7 @@ BUILT_IN = (
         tasks=("classification", "multi-label", "regression"),
         options=RidgeOptions,
         fit=_fit_ridge,
+        reduce=_reduce_ridge,
         linear=True,
         choosing={"alpha": ("alphas",)},
     ),
@@ -232,6 +240,7 @@ BUILT_IN = (
         summary="linear discriminant analysis with a shrunk covariance",
         options=LDAOptions,
         fit=_fit_lda,
+        reduce=_reduce_lda,
         linear=True,
     ),
     HeadKind(

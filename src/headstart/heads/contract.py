@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headstart.heads.base import Head
     from headstart.heads.held_out import Calibration
     from headstart.heads.logistic import Convergence
+    from headstart.heads.merges import Reduction
 
 NEAR = 0.98
 """The least cosine of centred features at which two items are near copies."""
@@ -203,6 +204,8 @@ class HeadKind:
         choosing: by option that may be ``auto``: the options that only serve to choose it, and
             contradict a given value.
         coarse: options for fitting it many times over, where heads are compared and none is kept.
+        reduce: trains it on classes by sums over parts of the rows, which may lie on many machines;
+            None: it needs all rows in one place.
     """
 
     name: str
@@ -225,6 +228,7 @@ class HeadKind:
     few: Mapping[str, Any] = field(default_factory=dict)
     choosing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     coarse: Mapping[str, Any] = field(default_factory=dict)
+    reduce: Callable[[TrainingRows, Any, Reduction], Trained] | None = None
 
     @property
     def option_names(self) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ elsewhere may be read-only, so that ``merge`` makes new arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -67,6 +67,32 @@ def merged(sums: Iterable[M]) -> M:
     if total is None:
         raise HeadError("expected at least one part of rows, found none")
     return total
+
+
+class Over(Protocol):
+    """Applies a function to every part, in any order and anywhere. ``map`` is one."""
+
+    def __call__(
+        self, function: Callable[[RowPart], M], parts: Sequence[RowPart], /
+    ) -> Iterable[M]:
+        """Return what the function gives of each part."""
+
+
+HERE = cast(Over, map)
+"""One part after the other, in this process."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """How sums over rows in parts are found.
+
+    Attributes:
+        divide: from indices ``(m,)`` of training rows to parts that hold them, in their order.
+        over: applies a function to every part, wherever it is.
+    """
+
+    divide: Callable[[IntArray], Sequence[RowPart]]
+    over: Over
 
 
 @dataclass(eq=False)

@@ -12,10 +12,9 @@ looked for: ridge leaves out one row at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, cast
 
 import numpy as np
 
@@ -26,30 +25,18 @@ from headstart.heads.features import deviations, standardised
 from headstart.heads.lda import head_of_sums
 from headstart.heads.linear import LinearHead
 from headstart.heads.merges import (
+    HERE,
     ClassSums,
     Gram,
     LeftOut,
     Logits,
-    M,
     Moments,
+    Over,
     RowPart,
     Scatter,
     merged,
 )
 from headstart.heads.ridge import RIDGE_GRID, decomposed, leverages
-
-
-class Over(Protocol):
-    """Applies a function to every part, in any order and anywhere. ``map`` is one."""
-
-    def __call__(
-        self, function: Callable[[RowPart], M], parts: Sequence[RowPart], /
-    ) -> Iterable[M]:
-        """Return what the function gives of each part."""
-
-
-HERE = cast(Over, map)
-"""One part after the other, in this process."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,4 +259,10 @@ def _calibrating(part: RowPart, ridge: _Ridge, alpha: float, step: int) -> Logit
     return total
 
 
-__all__ = ["HERE", "Over", "PartitionedRidge", "Scaled", "lda_over", "ridge_over", "scaled_over"]
+__all__ = [
+    "PartitionedRidge",
+    "Scaled",
+    "lda_over",
+    "ridge_over",
+    "scaled_over",
+]

@@ -28,8 +28,8 @@ from headstart.heads.logistic.newton import (
     settled,
 )
 from headstart.heads.logistic.objective import Evaluated, Link
-from headstart.heads.merges import Curvatures, LossSums, Probabilities, RowPart, merged
-from headstart.heads.partitioned import HERE, Over, Scaled, gram_of, scaled_over
+from headstart.heads.merges import HERE, Curvatures, LossSums, Over, Probabilities, RowPart, merged
+from headstart.heads.partitioned import Scaled, gram_of, scaled_over
 
 _REFRESH_PASSES = (4, 12, 40)
 _REFRESH_ROWS = 2048

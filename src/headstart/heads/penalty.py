@@ -11,13 +11,12 @@ import numpy as np
 
 from headstart.core.division import make_folds
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.records import Curve, Score
+from headstart.core.records import Curve
 from headstart.core.row_keys import Keys, RowKeys, content_order, take_keys
 from headstart.core.seeds import require_seeds
 from headstart.core.wording import count, verb
-from headstart.evaluation.intervals import proportion_interval
 from headstart.evaluation.targets import FloatArray, Targets, as_weights
-from headstart.evaluation.tasks import CLASSIFICATION, task_named
+from headstart.evaluation.tasks import task_named
 from headstart.heads.base import Head
 from headstart.heads.calibration import fit_temperature
 from headstart.heads.contract import SweepRequest, Trained, TrainingRows, Trial
@@ -30,7 +29,14 @@ from headstart.heads.logistic import (
     fit_logistic_paths,
 )
 from headstart.heads.many_classes import fit_many_classes, search_takes_too_long
-from headstart.heads.rules import Rule, choose_penalty, grid_of, standard_error, without_folds
+from headstart.heads.rules import (
+    Rule,
+    choose_penalty,
+    curve_of,
+    grid_of,
+    held_out_of,
+    without_folds,
+)
 from headstart.heads.source import StreamedFeatures
 
 
@@ -184,10 +190,10 @@ def choose_linear(
     return Trained(
         head=head,
         chosen={"C": float(values[at])},
-        curves=(_curve(path, at),),
+        curves=(curve_of(path, at),),
         notes=tuple(notes),
         convergence=convergence,
-        held_out=None if path is None else _held_out(path, at, task),
+        held_out=None if path is None else held_out_of(path, at, task),
         held_out_probabilities=probabilities,
         details=_details(path),
     )
@@ -350,35 +356,6 @@ def _path_notes(path: LogisticPath, at: int) -> list[str]:
             " better"
         )
     return notes
-
-
-def _held_out(path: LogisticPath, at: int, task: str) -> Score:
-    n = max(1, round(float(path.held_out.sum())))
-    value = float(path.mean_accuracy[at])
-    if task != CLASSIFICATION.name:  # a share of the labels of each item, which is no proportion
-        return Score(value, None)
-    return Score(value, proportion_interval(value * n, n))
-
-
-def _curve(path: LogisticPath | None, at: int) -> Curve:
-    x_label, y_label = "C (inverse penalty)", "held-out accuracy"
-    if path is None:
-        return Curve("cross-validation", (), (), x_label, y_label, log_x=True)
-    # A value that was given up has no figure of its own: a curve through the moment it was
-    # dropped would show dips that no trained head has.
-    kept = ~path.dropped
-    mean, error = path.mean_accuracy[kept], standard_error(path)[kept]
-    return Curve(
-        name=f"{len(path.accuracy)}-fold cross-validation",
-        x=tuple(c for c, stays in zip(path.grid, kept, strict=True) if stays),
-        y=tuple(float(v) for v in mean),
-        x_label=x_label,
-        y_label=y_label,
-        low=tuple(float(v) for v in mean - error),
-        high=tuple(float(v) for v in mean + error),
-        log_x=True,
-        chosen=path.grid[at],
-    )
 
 
 def _details(path: LogisticPath | None) -> dict[str, Any]:

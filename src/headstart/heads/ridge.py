@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from headstart.core.errors import HeadError
+from headstart.core.records import Curve
 from headstart.core.row_keys import Index, Keys
 from headstart.evaluation.targets import FloatArray, as_weights, class_weight_vector
 from headstart.evaluation.tasks import Task, task_named
@@ -138,6 +139,19 @@ def fit_ridge(
         head = head.with_temperature(fit_temperature(logits, labels, counts))
     return RidgePath(
         tuple(float(a) for a in grid), error, accuracy, chosen, head, left_out, together.notes
+    )
+
+
+def ridge_curve(alphas: tuple[float, ...], error: FloatArray, chosen: int) -> Curve:
+    """Return the left-out error against the penalty."""
+    return Curve(
+        name="leave-one-out",
+        x=alphas,
+        y=tuple(float(v) for v in error),
+        x_label="alpha (penalty)",
+        y_label="left-out mean squared error",
+        log_x=True,
+        chosen=alphas[chosen],
     )
 
 

@@ -1,9 +1,9 @@
 """Ray: actors that keep the network and take one shard after the other.
 
-An actor commits a shard and returns how many rows it computed, never the rows. The driver holds
-nothing that is not in the store, so that its death loses nothing that was committed. An actor
-computes one shard at a time, and has the next one already; what it has when it or its node dies is
-given to another one.
+An actor commits shards and returns how many rows it computed, never the rows. The driver holds
+nothing that is not in the store, so that its death loses nothing that was committed. An actor is
+given as many shards as it computes in a second, one at least, and has the next portion already;
+what it has when it or its node dies is given to another one.
 Without an address a cluster of this machine is started, and ended with the job.
 """
 
@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from headstart.cache import FeatureCache
@@ -27,7 +28,7 @@ from headstart.core.errors import ConfigError, HeadstartError, MissingExtraError
 from headstart.core.progress import Progress, Reporter, tell
 from headstart.runners.job import Job, Ran, summary
 from headstart.runners.on_machine import settings_of
-from headstart.runners.share import Share
+from headstart.runners.share import Share, together
 from headstart.runners.table import Crew
 
 _OBJECTS = 200 * 2**20
@@ -37,7 +38,7 @@ _OLD_SECONDS = 60.0
 """A shard that an actor has had for this long is given to an idle one, too: its node may be slow,
 or may never have come."""
 _AGAIN_SECONDS = 1.0
-_AHEAD = 2  # shards that an actor has: it does not wait for the driver between two
+_AHEAD = 2  # portions that an actor has: it does not wait for the driver between two
 _GROW_SECONDS = 10.0  # between two looks at how large the cluster is
 _LEAVE_SECONDS = 30.0
 _ANSWER_SECONDS = 10.0
@@ -132,13 +133,30 @@ def _restore(handler: Any) -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What an actor says of its shards.
+
+    Attributes:
+        done: rows that it has computed so far.
+        left: shards of which others have claimed rows.
+        each: seconds that a shard took.
+        shares: where its time goes.
+    """
+
+    done: int
+    left: frozenset[int]
+    each: float
+    shares: str
+
+
 class _Worker:
     """One actor: a share of the job, open as long as the actor lives."""
 
-    def __init__(self, payload: bytes, index: int, of: int) -> None:
+    def __init__(self, payload: bytes, index: int, of: int, threads: int | None) -> None:
         job: Job = pickle.loads(payload)  # noqa: S301  from our own driver
         self._shares = ""
-        self._share = Share(settings_of(job, 0, 1), index, of, self._told).__enter__()
+        self._share = Share(settings_of(job, 0, 1, threads), index, of, self._told).__enter__()
 
     def _told(self, done: int, shares: str) -> None:  # noqa: ARG002
         self._shares = shares
@@ -147,11 +165,12 @@ class _Worker:
         """Return the machine, once the actor is there."""
         return socket.gethostname()
 
-    def shard(self, number: int) -> tuple[int, int, str] | HeadstartError:
-        """Compute and commit one shard: rows computed here so far, rows left, what takes time."""
+    def shards(self, numbers: tuple[int, ...]) -> _Said | HeadstartError:
+        """Compute and commit some shards."""
         try:
-            self._share.fill(number)
-            return self._share.extractor.done, self._share.left(number), self._shares
+            each = self._share.fill(numbers)
+            done, left = self._share.extractor.done, self._share.left(numbers)
+            return _Said(done, frozenset(left), each, self._shares)
         except HeadstartError as error:
             return error
 
@@ -159,6 +178,21 @@ class _Worker:
         """Close the share, and return what was done."""
         self._share.__exit__()
         return self._share.ran()
+
+
+@dataclass(frozen=True)
+class _Portion:
+    """Shards that an actor has.
+
+    Attributes:
+        actor: its number.
+        shards: their numbers.
+        since: when they were given to it.
+    """
+
+    actor: int
+    shards: tuple[int, ...]
+    since: float
 
 
 class _Actors:
@@ -177,11 +211,14 @@ class _Actors:
         shards = job.shards()
         self._waiting: deque[tuple[float, int]] = deque((0.0, n) for n in range(len(shards)))
         self._open = set(range(len(shards)))
-        self._flying: dict[Any, tuple[int, int, float]] = {}  # actor, shard, since when
+        self._flying: dict[Any, _Portion] = {}
+        self._each: dict[int, float] = {}  # seconds that a shard takes an actor
         self._coming: dict[Any, int] = {}  # actors that are not there yet
         gpu = job.settings.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
         gpus = crew.gpus if crew.gpus is not None else 1 if gpu else 0
         self._cpus = 1.0 if crew.cpus is None else crew.cpus
+        # Beside a GPU decode as many threads as the node has processors.
+        self._threads = None if gpus else max(1, round(self._cpus))
         self._kind = ray.remote(num_cpus=self._cpus, num_gpus=gpus)(_Worker)
         self._actors: dict[int, Any] = {}
         self._places: dict[int, str] = {}  # the machine of each actor that is there
@@ -236,7 +273,8 @@ class _Actors:
             )
 
     def _start(self, index: int) -> None:
-        actor = self._kind.remote(self._payload, index, max(1, self._wanted()))
+        of = max(1, self._wanted())
+        actor = self._kind.remote(self._payload, index, of, self._threads)
         self._actors[index], self._done[index] = actor, 0
         self._coming[actor.where.remote()] = index
 
@@ -248,68 +286,76 @@ class _Actors:
         except self._ray.exceptions.RayTaskError as error:
             raise RuntimeError(f"in actor {index}: {error}") from error
         except self._ray.exceptions.RayError as error:
-            self._lost(index, None, error)
+            self._lost(index, (), error)
 
     def _hand_out(self) -> None:
-        """Give every idle actor a shard, and a second one to begin with when the first is done."""
+        """Give every idle actor a portion, and a second one for when the first is done."""
         for depth in range(1, _AHEAD + 1):
             if depth > 1 and len(self._waiting) < len(self._places):
                 return  # the last ones: to whoever is idle first
-            busy = Counter(actor for actor, _, _ in self._flying.values())
+            busy = Counter(portion.actor for portion in self._flying.values())
             for index in self._places:
-                number = None if busy[index] >= depth else self._next(index)
-                if number is not None:
-                    reference = self._actors[index].shard.remote(number)
-                    self._flying[reference] = (index, number, time.monotonic())
+                numbers = () if busy[index] >= depth else self._next(index)
+                if numbers:
+                    reference = self._actors[index].shards.remote(numbers)
+                    self._flying[reference] = _Portion(index, numbers, time.monotonic())
 
-    def _next(self, index: int) -> int | None:
-        """Return a shard that nobody has, or the oldest that another actor has had for long."""
+    def _next(self, index: int) -> tuple[int, ...]:
+        """Return shards that nobody has, or the oldest that another actor has had for long."""
         now = time.monotonic()
-        for _ in range(len(self._waiting)):
+        found: list[int] = []
+        later: list[tuple[float, int]] = []
+        fair = len(self._waiting) // max(1, len(self._places))
+        wanted = together(self._each.get(index, 0.0), fair)
+        while self._waiting and len(found) < wanted:
             due, number = self._waiting.popleft()
-            if number not in self._open:
-                continue
-            if due <= now:
-                return number
-            self._waiting.append((due, number))
-        flying = [number for _, number, _ in self._flying.values()]
+            if number in self._open and due <= now:
+                found.append(number)
+            elif number in self._open:
+                later.append((due, number))
+        self._waiting.extend(later)
+        return tuple(found) or self._old(index, now)
+
+    def _old(self, index: int, now: float) -> tuple[int, ...]:
+        flying = Counter(number for portion in self._flying.values() for number in portion.shards)
         old = [
-            (since, number)
-            for actor, number, since in self._flying.values()
-            if actor != index and flying.count(number) == 1 and now - since > _OLD_SECONDS
+            (portion.since, number)
+            for portion in self._flying.values()
+            for number in portion.shards
+            if portion.actor != index and flying[number] == 1 and now - portion.since > _OLD_SECONDS
         ]
-        return min(old)[1] if old else None
+        return (min(old)[1],) if old else ()
 
     def _take(self, reference: Any) -> None:
-        """Take what an actor says of a shard, or that it has died."""
-        index, number, _ = self._flying.pop(reference)
+        """Take what an actor says of its shards, or that it has died."""
+        portion = self._flying.pop(reference)
+        index = portion.actor
         try:
             said = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             raise RuntimeError(f"in actor {index}: {error}") from error
         except self._ray.exceptions.RayError as error:
-            self._lost(index, number, error)
+            self._lost(index, portion.shards, error)
             return
         if isinstance(said, HeadstartError):
             raise said
-        done, left, self._shares[index] = said
-        self._progress.advance(done - self._done[index])
-        self._deaths = 0 if done > self._done[index] else self._deaths
-        self._done[index] = done
-        if left:  # others have claimed those rows
-            self._waiting.append((time.monotonic() + _AGAIN_SECONDS, number))
-        else:
-            self._open.discard(number)
+        self._shares[index], self._each[index] = said.shares, said.each
+        self._progress.advance(said.done - self._done[index])
+        self._deaths = 0 if said.done > self._done[index] else self._deaths
+        self._done[index] = said.done
+        again = time.monotonic() + _AGAIN_SECONDS
+        self._waiting.extend((again, number) for number in sorted(said.left))
+        self._open.difference_update(set(portion.shards) - said.left)
         tell(self._progress, binding(self._shares, self._places))
 
-    def _lost(self, index: int, number: int | None, error: Exception) -> None:
-        """Give the shard to another actor, and replace the one that died."""
-        if number is not None:
-            self._waiting.appendleft((0.0, number))
-        for other, (actor, waiting, _) in list(self._flying.items()):
-            if actor == index:
+    def _lost(self, index: int, shards: Sequence[int], error: Exception) -> None:
+        """Give its shards to another actor, and replace the one that died."""
+        back = list(shards)
+        for other, portion in list(self._flying.items()):
+            if portion.actor == index:
                 del self._flying[other]
-                self._waiting.appendleft((0.0, waiting))
+                back += portion.shards
+        self._waiting.extendleft((0.0, number) for number in reversed(back))
         self._places.pop(index, None)
         self._deaths += 1
         reason = str(error).strip().splitlines()[0]
@@ -318,7 +364,7 @@ class _Actors:
                 f"actors of Ray keep dying, and computed nothing in between: {reason}",
                 hint="what is committed stays; run it again when the cluster is well",
             )
-        self._reporter.note(f"actor {index} died; its shard is given to another: {reason}")
+        self._reporter.note(f"actor {index} died; its shards are given to another: {reason}")
         self._start(index)
 
     def _leave(self) -> list[Ran]:

@@ -24,8 +24,8 @@ from typing import Any
 
 from headstart.cache import FeatureCache
 from headstart.core.errors import ConfigError, HeadstartError
-from headstart.core.files import scratch_folder
 from headstart.core.progress import Progress, Reporter, tell
+from headstart.core.scratch import scratch_folder
 from headstart.runners.job import Job, Ran, summary
 from headstart.runners.on_machine import settings_of, threads_of
 from headstart.runners.share import work

@@ -19,8 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from headstart.core.errors import HeadstartError, MissingExtraError
-from headstart.heads.merges import M, RowPart, merged
-from headstart.heads.partitioned import Over
+from headstart.heads.merges import M, Over, RowPart, merged
 from headstart.runners.cluster import joined
 from headstart.runners.on_machine import threads_of
 from headstart.runners.table import Crew

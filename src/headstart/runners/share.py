@@ -12,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Protocol
 
 from headstart.cache import FeatureCache, Filling
-from headstart.cache.features import compute_features
+from headstart.cache.computing import compute_features
 from headstart.cache.fill import missing_rows
 from headstart.extraction import Extractor
 from headstart.runners.job import Job, Ran
@@ -26,6 +28,9 @@ _POLL_SECONDS, _LONGEST_POLL = 0.2, 5.0
 _REMOTE_COMMIT_SECONDS = 60.0
 """On an object store every commit is an object and a record of the log that all machines read: a
 worker commits when a shard is complete, and every minute of a long one."""
+TOGETHER_SECONDS = 1.0
+"""Shards that take less are computed in one go, so that decoding does not begin anew with each, and
+claims and commits are few."""
 
 
 class Told(Protocol):
@@ -74,6 +79,8 @@ class Share:
         self._patience = patience
         self._begun = time.monotonic()
         self._longest = 0.0  # seconds that a shard took
+        self._complete: set[int] = set()  # shards, as far as was looked
+        self._each = 0.0  # seconds that a shard took on the last occasion
         self._shards = job.shards()
         cache = FeatureCache(job.place)
         self._spaces = tuple(cache.space(cut, job.settings, job.view) for cut in job.cuts)
@@ -120,8 +127,9 @@ class Share:
         """
         with self:
             own, others = turns(self.count, self.index, self.of)
-            for number in own:
-                self.fill(number)
+            for numbers in self._together(own):
+                self.fill(numbers, commit=self.is_remote)
+            self.filling.commit()
             self._help([*own, *others], patient=self.is_remote)
             self._progress.advance(0)
         return self.ran()
@@ -138,19 +146,41 @@ class Share:
         ids = [key for shard in self._shards for key in shard.ids]
         return -(-len(missing_rows(self._spaces, ids, self.job.number)) // self.of)
 
-    def fill(self, number: int) -> None:
-        """Compute what is missing of one shard and not claimed, and commit it."""
-        begun, shard = time.monotonic(), self._shards[number]
-        compute = compute_features(self.extractor, self.job.splits[shard.split], self.job.view)
-        before = self.extractor.done
-        self.filling.fill(shard.ids, compute, self._progress, patient=False)
-        if self.extractor.done > before:
-            self.filling.commit()
-            self._longest = max(self._longest, time.monotonic() - begun)
+    def fill(self, numbers: Sequence[int], *, commit: bool = True) -> float:
+        """Compute what is missing of some shards and not claimed; return the seconds of a shard.
 
-    def left(self, number: int) -> int:
-        """Return how many rows of a shard are missing and can be computed."""
-        return len(self._open([number]).get(number, ()))
+        Args:
+            numbers: of the shards.
+            commit: wait until it is committed; else that goes on beside the next shards.
+        """
+        begun, before = time.monotonic(), self.extractor.done
+        for split, group in groupby(numbers, lambda number: self._shards[number].split):
+            compute = compute_features(self.extractor, self.job.splits[split], self.job.view)
+            ids = [key for number in group for key in self._shards[number].ids]
+            self.filling.fill(ids, compute, self._progress, patient=False)
+        if self.extractor.done > before:
+            if commit:
+                self.filling.commit()
+            else:
+                self.filling.commit_soon()
+            self._each = (time.monotonic() - begun) / len(numbers)
+            self._longest = max(self._longest, self._each)
+        return self._each
+
+    def _together(self, numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Yield shards in the groups in which they are computed, in order.
+
+        On an object store each is alone: its commit is what others know this worker by.
+        """
+        at = 0
+        while at < len(numbers):
+            size = 1 if self.is_remote else together(self._each, len(numbers) - at)
+            yield numbers[at : at + size]
+            at += size
+
+    def left(self, numbers: Sequence[int]) -> dict[int, int]:
+        """Return how many rows are missing and can be computed, of those shards that lack any."""
+        return {number: len(ids) for number, ids in self._open(numbers).items()}
 
     def _help(self, order: list[int], *, patient: bool) -> None:
         """Compute what others leave undone, until nothing is missing."""
@@ -159,11 +189,15 @@ class Share:
         while open_ := self._open(order):
             alive.see({number: len(ids) for number, ids in open_.items()})
             before = self._settled()
-            for number in alive.order(list(open_)):
-                if number % self.of == self.index or not alive(number % self.of):
-                    self.fill(number)
-                    if patient and self._settled() != before:
-                        break  # look at the log again: others may be at the same shards
+            free = [
+                number
+                for number in alive.order(list(open_))
+                if number % self.of == self.index or not alive(number % self.of)
+            ]
+            for numbers in self._together(free):
+                self.fill(numbers)
+                if patient and self._settled() != before:
+                    break  # look at the log again: others may be at the same shards
             if self._settled() != before:
                 pause = _POLL_SECONDS
                 continue
@@ -180,14 +214,25 @@ class Share:
             return self._patience
         return max(_LEAST_PATIENCE, _SHARDS_OF_PATIENCE * self._longest)
 
-    def _open(self, order: list[int]) -> dict[int, set[str]]:
+    def _open(self, order: Sequence[int]) -> dict[int, set[str]]:
         """Return the shards that are incomplete, with their missing ids, in this order."""
+        order = [number for number in order if number not in self._complete]
         ids = [key for number in order for key in self._shards[number].ids]
         missing = set(missing_rows(self._spaces, ids, self.job.number)) - self.filling.lost
-        if not missing:
-            return {}
         found = {number: missing.intersection(self._shards[number].ids) for number in order}
+        self._complete.update(number for number, ids in found.items() if not ids)
         return {number: ids for number, ids in found.items() if ids}
+
+
+def together(each: float, left: int) -> int:
+    """Return how many shards are best computed in one go.
+
+    Args:
+        each: seconds that one takes; 0: unknown.
+        left: shards that the worker may take; the last ones are smaller portions, so that all
+            workers end at the same time.
+    """
+    return max(1, min(int(TOGETHER_SECONDS / each) if each else 1, -(-left // 2)))
 
 
 class _Alive:
@@ -234,4 +279,4 @@ def work(
     return Share(job, index, of, told, patience).run()
 
 
-__all__ = ["Share", "Told", "work"]
+__all__ = ["Share", "Told", "together", "work"]

@@ -20,6 +20,7 @@ from headstart.commands.embedding import (
 )
 from headstart.commands.examined import examined
 from headstart.commands.fit.options import FIT, FitConfig
+from headstart.commands.fit.reducing import is_reduced, reduction
 from headstart.commands.invocation import Call
 from headstart.commands.loggers import require_loggers
 from headstart.commands.own_classifier import zero_label_baseline
@@ -116,7 +117,7 @@ def fit(
     session.say(*torn_group_notes(embedded, run.seed))
     fingerprints = embedded.fingerprints(network, session.run)
     with session.clock("fit"):
-        trained, found = _trained(fingerprints, embedded, start, config, session)
+        trained, found = _trained(fingerprints, embedded, start, network, config, session)
     session.say(*trained.notes)
     if found:
         session.say("this head was trained before on the same rows: taken unchanged")
@@ -173,6 +174,7 @@ def _trained(
     fingerprints: Mapping[str, str],
     embedded: Embedded,
     start: StartedHead | None,
+    network: Backbone,
     config: FitConfig,
     session: Session,
 ) -> tuple[Trained, bool]:
@@ -185,6 +187,7 @@ def _trained(
             f"the training split holds one class only ('{embedded.train.classes[present[0]]}')",
             hint="a classifier needs items of two classes or more",
         )
+    reduced = is_reduced(head_for(config.head, config.head_options), config, embedded, session)
     key = {
         "backbone": fingerprints["backbone"],
         "train": fingerprints["train"],
@@ -199,8 +202,11 @@ def _trained(
         "abstain": [config.abstain, CALIBRATED],
         **({"columns": embedded.tables["train"]} if embedded.tables else {}),
         **among(head_for(config.head, config.head_options).name),
+        **({"reduced": True} if reduced else {}),
     }
-    return trained_once(session.cache.store, key, lambda: _train(embedded, config, session))
+    return trained_once(
+        session.cache.store, key, lambda: _train(embedded, reduced, network, config, session)
+    )
 
 
 def _start(
@@ -290,13 +296,20 @@ def _compared(call: Call, trained: Trained) -> tuple[str, ...]:
     return (call.then("compare", head=kind.name, head_options=config.head_options),)
 
 
-def _train(embedded: Embedded, config: FitConfig, session: Session) -> Trained:
+def _train(
+    embedded: Embedded, reduced: str, network: Backbone, config: FitConfig, session: Session
+) -> Trained:
     kind = head_for(config.head, config.head_options)
     settings, rows = (
         kind.settings(config.options(), folds=config.folds),
         embedded.training_rows(session),
     )
-    trained = with_thresholds(kind.fit(rows, settings), rows, config.threshold)
+    if reduced and kind.reduce is not None:
+        with reduction(reduced, kind, embedded, network, session) as found:
+            trained = kind.reduce(rows, settings, found)
+    else:
+        trained = kind.fit(rows, settings)
+    trained = with_thresholds(trained, rows, config.threshold)
     return calibrated(trained, rows, kind, settings, folds=config.folds, rule=config.abstain)
 
 

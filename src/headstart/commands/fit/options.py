@@ -68,6 +68,9 @@ class FitConfig:
         labels_per_class: train on so many items of each class alone, drawn with the seed; 0, with
             ``start="classifier"``, trains on none.
         loggers: see :class:`headstart.commands.loggers.LogOptions`.
+        reduce: whether ``linear``, ``ridge`` and ``lda`` are fitted by sums over parts of the rows,
+            in the processes of the runner; ``auto``: with a runner, where the features take more
+            than 0.4 of the free memory. The head is that of one process up to its tolerance.
         abstain: whether the run keeps what ``predict`` needs for a coverage; see
             :func:`headstart.heads.abstaining.calibrated`.
         ood: how items are told that are unlike anything in the training split; see
@@ -117,6 +120,11 @@ class FitConfig:
         at_least=0,
     )
 
+    reduce: Literal["auto", "always", "never"] = option(
+        "auto",
+        "Fit linear, ridge and lda by sums over parts of the rows, in the processes of --runner."
+        " auto: with a runner, where features take more than 0.4 of the free memory.",
+    )
     loggers: tuple[str, ...] = like(LogOptions, "loggers")
     abstain: Literal["auto", "always", "never"] = option(
         "auto",
@@ -159,6 +167,9 @@ class FitConfig:
             return [
                 Fault("start", "has a head of its own, and takes neither head nor head_options")
             ]
+        if self.start is not None and self.reduce == "always":
+            what = "must not be 'always' with start, which has a head of its own"
+            return [Fault("reduce", what)]
         if self.start is not None and (self.class_weight or self.threshold != "auto"):
             return [Fault("start", "takes neither class_weight nor threshold")]
         if self.prompt is not None and self.start != "text":
@@ -169,6 +180,11 @@ class FitConfig:
             kind = head_for(self.head, self.head_options)
         except ConfigError as error:
             return list(error.faults)
+        if self.reduce == "always" and kind.reduce is None:
+            what = (
+                f"must not be 'always' with the head '{kind.name}': linear, ridge and lda allow it"
+            )
+            return [Fault("reduce", what)]
         if self.class_weight is not None and "class_weight" in self.head_options:
             return [Fault("class_weight", "is given twice, as a setting and in head_options")]
         if self.class_weight is not None and "class_weight" not in kind.option_names:
