@@ -36,7 +36,7 @@ def test_the_files_to_start_at_exist():
 ONE_PLACE = {
     r"\bimport hashlib\b": ["core/fingerprints.py"],
     r"\bimport difflib\b": ["core/wording.py"],
-    r"\b(import tempfile|os\.replace|os\.rename)\b": ["core/files.py"],
+    r"\b(import tempfile|os\.replace|os\.rename)\b": ["core/scratch.py"],
     r"\bos\.fsync\b|\bdisk_usage\b": ["core/files.py"],
     r"\bfcntl\b|\bmsvcrt\b": ["core/locks.py"],
     # Only core/division.py divides rows. The others draw an order or a sample to measure on:
