@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from headstart.commands.predict.job import evaluate as evaluate
     from headstart.commands.predict.job import predict as predict
     from headstart.commands.push.job import push as push
+    from headstart.commands.serve.job import serve as serve
+    from headstart.commands.serve.job import serving as serving
     from headstart.commands.similar.job import similar as similar
     from headstart.commands.suggest.job import suggest as suggest
     from headstart.commands.sweep.job import sweep as sweep
@@ -105,6 +107,10 @@ __getattr__, __dir__, _names = contents(
         "commands.export.job": ("export",),
         "commands.push.job": ("push",),
         "commands.examine.job": ("examine",),
+        "commands.serve.job": (
+            "serve",
+            "serving",
+        ),
         "commands.similar.job": ("similar",),
         "commands.view.job": ("view",),
         "commands.compare.job": ("compare",),

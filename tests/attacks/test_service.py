@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 import json
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image
 
+from headstart.commands.serve import patience
 from headstart.commands.serve.job import serving
 
 from ..commands.serving import QUIET, Client, form, in_json, picture, small_run
@@ -181,3 +183,21 @@ def test_pictures_that_lie_about_themselves(url):
     assert status == 200
     assert "error" in answer["predictions"][0]
     assert all("class" in row for row in answer["predictions"][1:])
+
+
+def test_heads_that_never_end_are_not_waited_for(url, monkeypatch):
+    monkeypatch.setattr(patience, "HEAD_SECONDS", 0.2)
+    port = int(url.rpartition(":")[2])
+    for sent in (b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            client.sendall(sent)
+            assert client.recv(100) == b""  # it is closed, long before the client gives up
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+        monkeypatch.setattr(patience, "HEAD_SECONDS", 60.0)
+        with contextlib.suppress(OSError):
+            for i in range(100):
+                client.sendall(b"X%d: " % i + b"y" * 4_000 + b"\r\n")
+            client.sendall(b"\r\n")
+            assert client.recv(100) == b""
+    assert Client(url).images(picture(2))[0] == 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from headstart.commands.around import Around
 from headstart.commands.invocation import Call
 from headstart.commands.kept_rows import KeptItems
 from headstart.commands.predict.evaluated import Evaluated, refuse_run_folder, write_evaluation
-from headstart.commands.predict.model import Model, outputs_for
+from headstart.commands.predict.model import Judge, Model, outputs_for
 from headstart.commands.predict.options import (
     EVALUATE,
     PREDICT,
@@ -335,21 +335,30 @@ def predicted(model: RunPredictor, split: Split, session: Session) -> Prediction
     return _made(model, outputs, found, split, session)
 
 
-def predictions_of(model: RunPredictor, rows: Any, origins: tuple[str, ...]) -> Predictions:
+def predictions_of(
+    judge: Judge, views: Sequence[Any], origins: tuple[str, ...], ids: Sequence[str]
+) -> Predictions:
     """Return what a run says of features.
 
     Args:
-        model: the run.
-        rows: ``(n, d)``, with the columns of a table behind them where the run joins some.
+        judge: the run, and what was asked for.
+        views: features ``(n, d)`` at the cut of the run and, behind them, at the layers of the
+            judge.
         origins: where each item is found.
+        ids: n content ids.
     """
+    model, rows = judge.model, views[0]
+    outputs = outputs_of(model.head, rows)
+    sets, strange = judge.judged(views, rows, outputs, ids)
     return Predictions(
         origins=origins,
         classes=model.classes,
-        probabilities=outputs_of(model.head, rows),
+        probabilities=outputs,
         bad=(),
         cache=CacheUse(0, 0),
         head=model.head,
+        sets=sets,
+        strange=strange,
     )
 
 

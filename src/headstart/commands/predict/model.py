@@ -105,18 +105,29 @@ class Model:
             DataError, HeadError: the run cannot promise what is asked for; before anything is
                 computed.
         """
+        judge = self.judge(session, asked, wanted)
+        found, rows, outputs = outputs_for(self.predictor, split, session, judge.layers)
+        with session.clock("predict"):
+            ids = split.take(found.kept).ids
+            sets, strange = judge.judged(found.sets, rows, outputs, ids)
+        return Said(found, rows, outputs, sets, strange)
+
+    def judge(
+        self, session: Session, asked: Asked | None = None, wanted: Wanted | None = None
+    ) -> Judge:
+        """Return what says more of items than the head does.
+
+        Args:
+            session: with the cache, and the settings of the run.
+            asked: a coverage.
+            wanted: how strange items are told.
+
+        Raises:
+            DataError, HeadError: the run cannot promise what is asked for.
+        """
         self.require(asked)
         outliers = None if wanted is None else self.outliers(wanted, session)
-        own = outliers is None or outliers.layers == (OWN,)
-        layers = () if own or outliers is None else outliers.layers
-        found, rows, outputs = outputs_for(self.predictor, split, session, layers)
-        strange = None
-        with session.clock("predict"):
-            sets = self.answers(asked, outputs, rows, split.take(found.kept).ids)
-            if outliers is not None and wanted is not None:
-                views = views_of(outliers, named_views(found.sets, layers))
-                strange = Strangeness.of(outliers, views, wanted.false_alarms)
-        return Said(found, rows, outputs, sets, strange)
+        return Judge(self, asked, wanted, outliers)
 
     def require(self, asked: Asked | None) -> None:
         """Refuse a coverage that the run cannot promise.
@@ -220,6 +231,47 @@ class Model:
         return next((name for name in ("group_column", "group_pattern") if made.get(name)), "")
 
 
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What says more of items than the head does: what is plausible, and how far out they are.
+
+    Attributes:
+        model: the run.
+        asked: a coverage; None: every item has one answer.
+        wanted: how strange items are told; None: they are not.
+        outliers: what tells them.
+    """
+
+    model: Model
+    asked: Asked | None
+    wanted: Wanted | None
+    outliers: Outliers | None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers whose features are needed beside those of the head."""
+        if self.outliers is None or self.outliers.layers == (OWN,):
+            return ()
+        return self.outliers.layers
+
+    def judged(
+        self, views: Sequence[Any], rows: Any, outputs: Probabilities, ids: Sequence[str]
+    ) -> tuple[AnySets | None, Strangeness | None]:
+        """Return what is plausible of items, and how far out each is; None: nobody asked.
+
+        Args:
+            views: features ``(n, d)`` at the cut of the run and, behind them, at :attr:`layers`.
+            rows: what the head takes.
+            outputs: ``(n, k)``, what it says.
+            ids: n content ids.
+        """
+        sets, strange = self.model.answers(self.asked, outputs, rows, ids), None
+        if self.outliers is not None and self.wanted is not None:
+            named = views_of(self.outliers, named_views(views, self.layers))
+            strange = Strangeness.of(self.outliers, named, self.wanted.false_alarms)
+        return sets, strange
+
+
 def outputs_for(
     model: RunPredictor, split: Split, session: Session, layers: Sequence[str] = ()
 ) -> tuple[CachedFeatures, Any, Probabilities]:
@@ -252,4 +304,4 @@ def outputs_for(
     return found, rows, outputs
 
 
-__all__ = ["Model", "Said", "outputs_for"]
+__all__ = ["Judge", "Model", "Said", "outputs_for"]

@@ -20,6 +20,7 @@ from headstart.commands.serve.batching import Batcher, Row
 from headstart.commands.serve.bodies import Body, Limits, read_items
 from headstart.commands.serve.counters import CONTENT_TYPE, Counters
 from headstart.commands.serve.fault import Fault, RefusedError
+from headstart.commands.serve.schema import predict_operation
 from headstart.core.wording import shorten
 
 ROUTES = ("GET /", "POST /predict", "GET /health", "GET /metrics", "GET /openapi.json")
@@ -34,6 +35,7 @@ class Service:
         batcher: computes.
         limits: of a request.
         about: what ``/`` says of the run.
+        columns: of an answer, by name one value each.
         local: whether only this machine is served: then requests that a browser was led to by
             another name than that of this machine are refused.
         stopping: whether it has been told to stop.
@@ -44,6 +46,7 @@ class Service:
     batcher: Batcher
     limits: Limits
     about: Mapping[str, Any]
+    columns: Mapping[str, Any] = field(default_factory=dict)
     local: bool = True
     stopping: bool = False
     counters: Counters = field(default_factory=Counters)
@@ -79,7 +82,7 @@ def make_app(service: Service) -> FastAPI:
         service.counters.pending.set(service.batcher.pending)
         return Response(service.counters.text(), media_type=CONTENT_TYPE)
 
-    @app.post("/predict", openapi_extra=_openapi(service.limits))
+    @app.post("/predict", openapi_extra=predict_operation(service.limits, service.columns))
     async def predict(request: Request) -> Response:
         """Predict for one item or many; every bad item has an error of its own."""
         begun = time.perf_counter()
@@ -186,28 +189,6 @@ def is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _openapi(limits: Limits) -> dict[str, Any]:
-    """Describe the bodies of ``/predict``."""
-    text = {"type": "string"}
-    binary = {"type": "string", "format": "binary"}
-    values = {"type": "array", "maxItems": limits.items, "items": text}
-    content: dict[str, Any] = {
-        "application/json": {
-            "schema": {"type": "object", "properties": {limits.unit: values}},
-        },
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "properties": {limits.unit: {"type": "array", "items": binary}},
-            }
-        },
-        {"images": "image/*", "sounds": "audio/*"}.get(limits.unit, "text/plain"): {
-            "schema": binary
-        },
-    }
-    return {"requestBody": {"required": True, "content": content}}
 
 
 __all__ = ["ROUTES", "Service", "is_local", "make_app"]

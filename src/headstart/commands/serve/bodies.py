@@ -33,6 +33,16 @@ _IN_A_THREAD = 2**18
 """Bytes of JSON from which it is read beside the event loop."""
 
 
+_OCTETS = "application/octet-stream"
+_RAW = {
+    "text": ("text/plain", _OCTETS),
+    "audio": ("audio/", "application/ogg", _OCTETS),
+    "bands": ("image/", "application/dicom", _OCTETS),
+}
+"""Kinds of bodies that are one item as it is, by what a run takes; of others those of images."""
+_AS_IT_IS = {"text": "text/plain", "audio": "a sound as it is (audio/wav, …)"}
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one request may bring.
@@ -54,13 +64,15 @@ class Limits:
         return singular(self.unit)
 
     @property
+    def raw(self) -> tuple[str, ...]:
+        """Content types of a body that is one item as it is; one that ends in / is a beginning."""
+        return _RAW.get(self.kind, ("image/", _OCTETS))
+
+    @property
     def forms(self) -> str:
         """The bodies that are taken, in words."""
         value = "base64" if self.kind != "text" else "text"
-        raw = {
-            "images": "an image as it is (image/jpeg, …)",
-            "sounds": "a sound as it is (audio/wav, …)",
-        }.get(self.unit, "text/plain")
+        raw = _AS_IT_IS.get(self.kind, "an image as it is (image/jpeg, …)")
         return (
             f'JSON {{"{self.unit}": [{value}, …]}} (application/json), a form with files'
             f" (multipart/form-data), or {raw}"
@@ -129,7 +141,7 @@ async def read_items(request: Request, body: Body, limits: Limits) -> list[Given
     if coding not in ("", "identity"):
         found = f"content-encoding '{shorten(coding, 40)}'"
         raise RefusedError(Fault("a body as it is", found, "send it uncompressed", 415))
-    raw = kind.startswith(("image/", "audio/", "application/octet-stream", "text/plain"))
+    raw = any(kind.startswith(each) if each.endswith("/") else kind == each for each in limits.raw)
     if kind not in ("application/json", "multipart/form-data") and not raw:
         found = f"content-type '{shorten(kind, 60)}'" if kind else "no content-type"
         raise RefusedError(Fault(limits.forms, found, "set the header Content-Type", 415))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.commands.predictor import RunPredictor
+from headstart.commands.predict.model import Model
 from headstart.commands.run import Run
 from headstart.commands.saved_run import SavedRun
 from headstart.commands.serve.answers import Answers
@@ -148,8 +148,8 @@ def _answers(
     trained: Run | SavedRun | Path | str, config: ServeConfig, session: Session
 ) -> Iterator[Answers]:
     with session.clock("load"):
-        model = RunPredictor.of(trained, config, session)
-    with Answers(model, session, top=config.top, max_pixels=config.max_pixels) as answers:
+        judge = Model.of(trained, config, session).judge(session, config.asked, config.wanted)
+    with Answers(judge, session, top=config.top, max_pixels=config.max_pixels) as answers:
         session.say(*answers.warm_up())
         yield answers
 
@@ -168,10 +168,12 @@ def _service(answers: Answers, config: ServeConfig, local: bool) -> Service:
         "task": model.head.task,
         "classes": list(model.classes[:1000]),
         "takes": limits.forms,
+        "says": list(answers.columns),
+        **_promised(config),
         "limits": {
             "items": limits.items,
             "bytes": limits.body,
-            **({"pixels": int(config.max_pixels * 1e6)} if answers.kind == "image" else {}),
+            **({"pixels": int(config.max_pixels * 1e6)} if answers.unit == "images" else {}),
             "queue": config.queue,
         },
         "routes": list(ROUTES),
@@ -183,7 +185,22 @@ def _service(answers: Answers, config: ServeConfig, local: bool) -> Service:
         workers=workers,
         seen=counters.batch,
     )
-    return Service(batcher, limits, about, local, counters=counters)
+    return Service(batcher, limits, about, answers.columns, local, counters=counters)
+
+
+def _promised(config: ServeConfig) -> dict[str, Any]:
+    """Return what was asked for beyond one answer for every item."""
+    asked, wanted = config.asked, config.wanted
+    found: dict[str, Any] = {}
+    if asked is not None:
+        found["coverage"] = {
+            "share": asked.coverage,
+            "by_class": asked.by_class,
+            "set_score": asked.score,
+        }
+    if wanted is not None:
+        found["ood"] = {"method": wanted.method, "false_alarms": wanted.false_alarms}
+    return found
 
 
 def _bound(config: ServeConfig) -> socket.socket:
@@ -219,6 +236,7 @@ def _server(service: Service, config: ServeConfig) -> Any:
     import uvicorn
 
     from headstart.commands.serve.app import make_app
+    from headstart.commands.serve.patience import PatientProtocol
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -241,7 +259,7 @@ def _server(service: Service, config: ServeConfig) -> Any:
 
     settings = uvicorn.Config(
         make_app(service),
-        http="httptools",
+        http=PatientProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from headstart.commands.opening import OpenConfig
+from headstart.commands.predict.options import AnswerConfig
 from headstart.commands.settings import ReadOptions, RunOptions, Signature
 from headstart.core.settings import option
 
@@ -12,8 +12,8 @@ LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class ServeConfig(OpenConfig):
-    """The settings of :func:`headstart.commands.serve.job.serve`.
+class ServeConfig(AnswerConfig):
+    """The settings of :func:`headstart.serve`; a coverage and strange items are as for ``predict``.
 
     Attributes:
         host: the address that is listened on; the default takes requests of this machine alone.
@@ -46,12 +46,13 @@ class ServeConfig(OpenConfig):
 
     def faults(self) -> list[str]:
         """Refuse a queue that cannot hold the largest request."""
+        found = super().faults()
         if self.queue < self.max_items:
-            return [
+            found.append(
                 f"queue={self.queue} holds fewer items than one request may bring:"
                 f" max_items={self.max_items}"
-            ]
-        return []
+            )
+        return found
 
 
 _OF_THE_RUN = "it is that of the run"
