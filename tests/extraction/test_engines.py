@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -453,3 +456,49 @@ def test_rows_are_the_same_whatever_the_batch_size_and_order(engine: str) -> Non
     order = np.random.default_rng(0).permutation(20)
     other = extract(backbone, split.take(order), settings=settings).features[0]
     np.testing.assert_allclose(other, one[order], atol=1e-5 * np.abs(one).max())
+
+
+REPORTS = """
+import os, sys
+from pathlib import Path
+os.environ["HOME"] = sys.argv[1]
+imported = sys.argv[2] == "imported"
+if imported:
+    from openvino_telemetry.utils.sender import TelemetrySender
+    TelemetrySender.send = lambda *a, **k: print(ours, "reported")
+    ours = "not ours:"
+    import openvino
+    ours = "ours:"
+import multiprocessing
+import numpy as np
+from torch import nn
+from headstart import load_backbone, load_items, extract
+from headstart.extraction import Extraction
+
+network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+backbone = load_backbone(network, size=8, mean=0.5, std=0.5)
+items = load_items([np.full((8, 8, 3), 9 * k, np.uint8) for k in range(3)])
+for engine in ("openvino", "onnx"):
+    extract(backbone, items, settings=Extraction(engine=engine, batch_size=3))
+print("start method", multiprocessing.get_start_method(allow_none=True))
+if not imported:
+    multiprocessing.set_start_method("spawn")
+    print("reporter", "openvino_telemetry" in sys.modules)
+    print("files", [p.name for p in Path(sys.argv[1]).rglob("*openvino*")])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["imported", "not imported"])
+def test_openvino_reports_nothing_and_starts_nothing(before: str, tmp_path: Path) -> None:
+    for package in ("openvino", "openvino_telemetry", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    command = [sys.executable, "-c", REPORTS, str(tmp_path), before]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    lines = found.stdout.splitlines()
+    assert "start method None" in lines
+    assert "ours: reported" not in lines
+    if before == "imported":
+        assert "not ours: reported" in lines  # the user's own import, which is the user's
+    else:
+        assert lines[-2:] == ["reporter False", "files []"]

@@ -38,9 +38,7 @@ def write_onnx(predictor: Predictor, folder: Path) -> Written:
 
 def write_openvino(predictor: Predictor, folder: Path) -> Written:
     """Write ``model.xml`` and ``model.bin``, in float32."""
-    import openvino
-
-    from headstart.extraction.engines.openvino import as_openvino
+    from headstart.extraction.engines.openvino import as_openvino, load_openvino
 
     graph = graph_of(predictor, fenced=True)
     model = as_openvino(graph.program)
@@ -49,7 +47,7 @@ def write_openvino(predictor: Predictor, folder: Path) -> Written:
     model.outputs[0].get_tensor().set_names({_output(predictor)})
     for key, value in _metadata(predictor).items():
         model.set_rt_info(value, ["model_info", key])
-    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    load_openvino().save_model(model, folder / "model.xml", compress_to_fp16=False)
     return Written(graph.inputs, graph.any_number)
 
 

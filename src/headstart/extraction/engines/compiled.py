@@ -16,7 +16,7 @@ from headstart.core.arguments import Arguments
 from headstart.core.errors import HeadstartError
 from headstart.core.records import Precision
 from headstart.extraction.engines.eager import arranged
-from headstart.extraction.engines.exporting import first_line
+from headstart.extraction.engines.exporting import first_line, start_method_left_open
 from headstart.extraction.engines.table import EngineUnfitError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def open_engine(
     with compiled_features(cuts) as compiled:
 
         def run(inputs: Arguments) -> Sequence[Tensor]:
-            with _freezing(device):
+            with _freezing(device), start_method_left_open():
                 try:
                     return compiled(arranged(inputs))
                 except HeadstartError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -123,9 +124,24 @@ def recording(device: torch.device) -> Iterator[None]:
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
         warnings.catch_warnings(),
+        start_method_left_open(),
     ):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def start_method_left_open() -> Iterator[None]:
+    """Leave it to the user how processes are started, if that is still open.
+
+    PyTorch's recorder shows a progress bar of tqdm, even if nobody sees it, whose lock decides.
+    """
+    undecided = multiprocessing.get_start_method(allow_none=True) is None
+    try:
+        yield
+    finally:
+        if undecided:
+            multiprocessing.set_start_method(None, force=True)
 
 
 def first_line(error: BaseException) -> str:
@@ -156,4 +172,12 @@ def by_shape(build: Callable[[Arguments], Run]) -> Run:
     return run
 
 
-__all__ = ["by_shape", "exported", "first_line", "rebuilt", "recorded", "recording"]
+__all__ = [
+    "by_shape",
+    "exported",
+    "first_line",
+    "rebuilt",
+    "recorded",
+    "recording",
+    "start_method_left_open",
+]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +38,7 @@ def open_engine(
 
 
 def _built(cuts: Sequence[Backbone], precision: Precision, inputs: Arguments) -> Run:
-    import openvino
-
+    openvino = load_openvino()
     program = exported(cuts, inputs)
     settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -59,15 +60,56 @@ def _built(cuts: Sequence[Backbone], precision: Precision, inputs: Arguments) ->
     return run
 
 
+_REPORTER = "openvino_telemetry"
+_swapping = threading.RLock()
+
+
+def load_openvino() -> Any:
+    """Import OpenVINO as it is where its package of telemetry is not installed.
+
+    With that package it reports to its makers that it was imported, and every conversion with the
+    framework and the parameters, from processes that it forks off the user's.
+    """
+    if "openvino.tools.ovc" in sys.modules:  # the user has imported it
+        return sys.modules["openvino"]
+    with _swapping:
+        before = sys.modules.get(_REPORTER)
+        sys.modules[_REPORTER] = None  # type: ignore[assignment]  # an import of it fails
+        try:
+            import openvino
+            import openvino.tools.ovc
+        finally:
+            del sys.modules[_REPORTER]
+            if before is not None:
+                sys.modules[_REPORTER] = before
+    return openvino
+
+
+@contextlib.contextmanager
+def _unreported() -> Iterator[None]:
+    """Convert without a report, also where the user has imported OpenVINO with its reporter."""
+    from openvino.tools.ovc import telemetry_stub
+
+    with _swapping:
+        modules = [m for n, m in list(sys.modules.items()) if n.startswith("openvino.tools.ovc")]
+        swapped = [(m, m.tm) for m in modules if getattr(m, "tm", telemetry_stub) != telemetry_stub]
+        for module, _ in swapped:
+            module.tm = telemetry_stub  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            for module, reporter in swapped:
+                module.tm = reporter  # type: ignore[attr-defined]
+
+
 def as_openvino(program: ExportedProgram) -> Any:
     """Return a program as an ``openvino.Model``.
 
     Raises:
         EngineUnfitError: it holds operations that OpenVINO lacks.
     """
-    import openvino
-
-    with recording(torch.device("cpu")):
+    openvino = load_openvino()
+    with recording(torch.device("cpu")), _unreported():
         try:
             return openvino.convert_model(program)
         except Exception as error:  # operations that OpenVINO lacks, of many types
