@@ -34,7 +34,8 @@ from headstart.data import (
 )
 from headstart.data.content import UndecodableError
 from headstart.data.dataset import Split
-from headstart.data.items import MAX_FILE, Items, read_file
+from headstart.data.item_files import MAX_FILE, read_file
+from headstart.data.items import Items
 from headstart.data.views import numbered_views
 from tests.attacks.children import in_child, limit_descriptors
 

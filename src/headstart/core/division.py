@@ -23,6 +23,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from headstart.core.errors import HeadError
 from headstart.core.fingerprints import stable_integer
+from headstart.core.levelling import (
+    folds_of_groups,
+    folds_of_items,
+    leaves_one_class,
+    level,
+    nearest_share,
+    units_by_class,
+)
 from headstart.core.row_keys import Index, Keys, Units, content_order, numbered, units_among
 from headstart.core.seeds import require_seeds
 
@@ -105,22 +113,9 @@ def stratified_split(
         candidates = np.flatnonzero(own == value)
         # Equal ranks (keys equal as text) fall back to the order of the data.
         candidates = candidates[np.argsort(rank[candidates], kind="stable")]
-        chosen[candidates[_nearest_share(size[candidates], fraction)]] = True
+        chosen[candidates[nearest_share(size[candidates], fraction)]] = True
     second = chosen[units.of]
     return np.flatnonzero(~second), np.flatnonzero(second)
-
-
-def _nearest_share(sizes: np.ndarray, fraction: float) -> list[int]:
-    """Return which units, visited in order, hold about a share of all: one, but never all."""
-    want = min(max(round(int(sizes.sum()) * fraction), 1), int(sizes.sum()) - 1)
-    taken: list[int] = []
-    for at, size in enumerate(sizes.tolist()):
-        if len(taken) < len(sizes) - 1 and size <= 2 * want:  # nearer with the unit than without
-            taken.append(at)
-            want -= size
-    if not taken and len(sizes) > 1:
-        taken.append(int(sizes.argmin()))
-    return taken
 
 
 def make_folds(
@@ -159,16 +154,16 @@ def make_folds(
     if not len(labels):
         raise HeadError("expected rows to divide, found none")
     units = None if keys is None and groups is None else units_among(len(labels), keys, groups)
-    counts = _units_by_class(labels, units)
+    counts = units_by_class(labels, units)
     if groups is not None:
         assert units is not None
-        count, notes = _fold_per_group(len(units.keys), counts, folds, names)
+        count, notes = folds_of_groups(len(units.keys), counts, folds, names)
     else:
         if max(counts.values()) < 2:
             return None
-        count, notes = _fold_per_item(counts, folds, names)
+        count, notes = folds_of_items(counts, folds, names)
     of = _dealt(labels, units, count, seed)
-    if groups is None and _leaves_one_class(labels, of, count):
+    if groups is None and leaves_one_class(labels, of, count):
         return None
     return Folds(of, count, notes)
 
@@ -178,57 +173,9 @@ def _dealt(labels: np.ndarray, units: Units | None, count: int, seed: int) -> In
     if units is None:
         return deal(labels, count, seed)
     if units.in_parts or len(units.contents_by_class(labels)[0]) > len(units.keys):
-        return _level(labels, units, ranks(units.keys, seed).argsort(kind="stable"), count)
+        return level(labels, units, ranks(units.keys, seed).argsort(kind="stable"), count)
     first = np.unique(units.of, return_index=True)[1]
     return deal(labels[first], count, seed, keys=units.keys)[units.of]
-
-
-def _units_by_class(labels: np.ndarray, units: Units | None) -> dict[int, int]:
-    """Return how many units hold each class: so many folds can hold it out."""
-    of = np.arange(len(labels)) if units is None else units.of
-    present, counts = np.unique(np.unique(np.stack([labels, of]), axis=1)[0], return_counts=True)
-    return dict(zip(present.tolist(), counts.tolist(), strict=True))
-
-
-def _named(label: int, names: Sequence[str] | None) -> str:
-    return repr(names[label]) if names is not None else str(label)
-
-
-def _fold_per_item(
-    counts: dict[int, int], folds: int, names: Sequence[str] | None
-) -> tuple[int, tuple[str, ...]]:
-    """Return the number of folds that the rarest class allows, and a note where they are fewer."""
-    rarest = min(counts.values())
-    if max(2, rarest) >= folds:
-        return folds, ()
-    count = max(2, rarest)
-    who = _named(next(label for label, n in counts.items() if n == rarest), names)
-    items = "1 item" if rarest == 1 else f"{rarest} items"
-    return count, (f"{count} folds instead of {folds}, because class {who} has only {items}",)
-
-
-def _fold_per_group(
-    n_groups: int, counts: dict[int, int], folds: int, names: Sequence[str] | None
-) -> tuple[int, tuple[str, ...]]:
-    """Return the number of folds that the groups allow, and notes on what they do not."""
-    if n_groups < 2:
-        raise HeadError(
-            "expected at least two groups, found one",
-            hint="rows of one group are held out together, so nothing would be left to train on",
-        )
-    count, notes = min(folds, n_groups), []
-    if count < folds:
-        notes.append(f"{count} folds instead of {folds}, because there are only {n_groups} groups")
-    whole = [label for label, n in counts.items() if n == 1]
-    if whole and len(counts) > 1:
-        shown = ", ".join(_named(label, names) for label in whole[:5])
-        more = f" and {len(whole) - 5} more" if len(whole) > 5 else ""
-        word = "class" if len(whole) == 1 else "classes"
-        notes.append(
-            f"{word} {shown}{more}: all items lie in one group, so that the fold that holds them"
-            " out is trained without them and cannot predict them"
-        )
-    return count, tuple(notes)
 
 
 def require_two_classes_beside(labels: np.ndarray, folds: Folds) -> None:
@@ -237,21 +184,12 @@ def require_two_classes_beside(labels: np.ndarray, folds: Folds) -> None:
     Raises:
         HeadError: naming the reason.
     """
-    if _leaves_one_class(labels, folds.of, folds.count):
+    if leaves_one_class(labels, folds.of, folds.count):
         raise HeadError(
             "expected two classes or more to train on beside every fold; where groups are held out"
             " together, so few of them hold some class that only one is left beside a fold",
             hint="every class needs two groups or more; or leave groups out",
         )
-
-
-def _leaves_one_class(labels: np.ndarray, of: Index, count: int) -> bool:
-    """Return whether beside some fold only one of several classes is left to train on."""
-    classes, y = np.unique(labels, return_inverse=True)
-    held = np.zeros((count, len(classes)), np.int64)
-    np.add.at(held, (of, y), 1)
-    left = (held.sum(axis=0) - held > 0).sum(axis=1)
-    return len(classes) > 1 and bool((left < 2).any())
 
 
 def deal(labels: np.ndarray, count: int, seed: int, *, keys: Keys | None = None) -> Index:
@@ -321,7 +259,7 @@ def held_out_part(
         HeadError: no class has two items.
     """
     units = units_among(len(labels), keys, groups)
-    counts = _units_by_class(labels, units)
+    counts = units_by_class(labels, units)
     rare = np.isin(labels, [label for label, n in counts.items() if n < 2])
     alone = np.zeros(len(units.keys), bool)
     alone[units.of[rare]] = True
@@ -415,43 +353,6 @@ def _labels(labels: ArrayLike) -> NDArray[np.int64]:
     if label.ndim != 1:
         raise ValueError(f"labels must be one-dimensional, not of shape {label.shape}")
     return label
-
-
-def _level(labels: np.ndarray, units: Units, order: Index, count: int) -> Index:
-    """Put units into folds, the largest first, each where it leaves the class shares most equal.
-
-    A unit joins the fold in which the squared class shares rise least; of equal ones, the smallest
-    fold. A fold that is still empty comes before all others.
-
-    Args:
-        labels: ``(n,)``.
-        units: of the rows.
-        order: ``(units,)``, the order of units of one size.
-        count: of the folds.
-    """
-    unit_of, label_of, contents = units.contents_by_class(labels)
-    n_classes = int(label_of.max()) + 1
-    inside = np.searchsorted(unit_of, np.arange(len(units.keys) + 1))
-    weight = (1.0 / np.bincount(label_of, contents) ** 2)[label_of].tolist()
-    pairs, taken = label_of.tolist(), contents.tolist()
-    size = np.bincount(unit_of, contents)
-    order = order[np.argsort(-size[order], kind="stable")]
-    held = [[0] * n_classes for _ in range(count)]
-    total = [0] * count
-    where = np.empty(len(units.keys), dtype=np.int64)
-    for unit in order.tolist():
-        own = range(inside[unit], inside[unit + 1])
-
-        def rise(fold: int, own: range = own) -> tuple[bool, float, int]:
-            shares = held[fold]
-            cost = sum(shares[pairs[at]] * taken[at] * weight[at] for at in own)
-            return total[fold] > 0, cost, total[fold]
-
-        fold = where[unit] = min(range(count), key=rise)
-        total[fold] += int(size[unit])
-        for at in own:
-            held[fold][pairs[at]] += taken[at]
-    return where[units.of]
 
 
 __all__ = [

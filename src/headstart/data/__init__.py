@@ -18,7 +18,8 @@ from headstart.data.inputs import (
     inputs_kind,
     register_inputs,
 )
-from headstart.data.items import DigestMemo, Items
+from headstart.data.item_files import DigestMemo
+from headstart.data.items import Items
 from headstart.data.loading import (
     load_data,
     load_items,

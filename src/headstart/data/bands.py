@@ -7,7 +7,6 @@ taken for red, green and blue. Resizing is Pillow's, band by band, with the same
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,14 @@ from headstart.core.records import Excerpt
 from headstart.core.stages import stage
 from headstart.core.wording import count
 from headstart.data import pictures, samples
+from headstart.data.band_pictures import rendered, rendering
+from headstart.data.band_values import (
+    measured_statistics,
+    per_channel,
+    stated_by_rgb,
+    value_faults,
+    ways_to,
+)
 from headstart.data.content import Content, UndecodableError
 from headstart.data.decoding import describe_decoder
 from headstart.data.geometry import (
@@ -37,6 +44,7 @@ from headstart.data.geometry import (
     pair,
     place,
 )
+from headstart.data.image_variants import IMAGENET_MEAN, IMAGENET_STD
 from headstart.data.inputs import (
     Inputs,
     NumberedView,
@@ -46,22 +54,12 @@ from headstart.data.inputs import (
     register_inputs,
 )
 from headstart.data.items import Items
-from headstart.data.levels import BANDS_HINT
-from headstart.data.preprocessing import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Preprocessing,
-    short,
-)
-from headstart.data.reading import read_batches
+from headstart.data.preprocessing import Preprocessing, short
 from headstart.data.resampling import resize
 from headstart.data.views import View, numbered_views
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Split
-
-STRETCH = (2.0, 98.0)
-"""Percentiles of a band that a thumbnail shows as black and white."""
 
 
 @register_inputs
@@ -106,8 +104,11 @@ class Bands(Inputs):
         object.__setattr__(self, "size", pair(size))
         object.__setattr__(self, "bands", tuple(self.bands))
         for name in ("mean", "std"):
-            object.__setattr__(self, name, _per_channel(getattr(self, name), self.in_channels))
-        faults = _faults(self)
+            object.__setattr__(self, name, per_channel(getattr(self, name), self.in_channels))
+        faults = [
+            *geometry_faults(self),
+            *value_faults(self.in_channels, self.bands, mean=self.mean, std=self.std),
+        ]
         if faults:
             raise ConfigError(tuple(faults))
 
@@ -143,9 +144,10 @@ class Bands(Inputs):
         planes = np.moveaxis(self._bands_last(image), 2, 0)
         if not self.bands:
             if len(planes) != self.in_channels:
+                ways = ways_to(len(planes), self.in_channels)
                 raise UndecodableError(
                     f"{count(len(planes), 'band')}, and the network takes"
-                    f" {count(self.in_channels, 'channel')}: {_ways(len(planes), self.in_channels)}"
+                    f" {count(self.in_channels, 'channel')}: {ways}"
                 )
             return list(planes)
         if max(self.bands) > len(planes):
@@ -253,7 +255,7 @@ class Bands(Inputs):
 
     def excerpt(self, *contents: Content) -> Excerpt:
         """Return the images side by side, rendered as :func:`rendering` says."""
-        shown = [_rendered(self.chosen(samples.shares(content))) for content in contents]
+        shown = [rendered(self.chosen(samples.shares(content))) for content in contents]
         return Excerpt(picture=pictures.thumbnail(*shown))
 
     def numbered_views(self, count: int, *, seed: int = 0) -> tuple[View, ...]:
@@ -264,7 +266,7 @@ class Bands(Inputs):
         """Return inputs with mean and std as measured, where ``train`` stands for them."""
         if MEASURED not in (self.mean, self.std):
             return self, ()
-        mean, std, n = _measured(self, train, reporter)
+        mean, std, n = measured_statistics(self, self.in_channels, train, reporter)
         known = {"mean": mean, "std": std}
         values = {name: v for name, v in known.items() if getattr(self, name) == MEASURED}
         said = ", ".join(f"{name} {short(value)}" for name, value in values.items())
@@ -338,7 +340,7 @@ class Bands(Inputs):
                 the network's channels.
         """
         check_fields(cls, given)
-        stated, notes = _from_rgb(known)
+        stated, notes = stated_by_rgb(cls.field_names(), known)
         values = {**stated, **given}
         channels = values.get("in_channels")
         bands = tuple(values.get("bands", ()))
@@ -348,7 +350,7 @@ class Bands(Inputs):
             raise BackboneError(
                 f"bands={bands} are {count(len(bands), 'band')}, and {who} takes"
                 f" {count(channels, 'channel')}",
-                hint=_ways(len(bands), channels),
+                hint=ways_to(len(bands), channels),
             )
         cropped = stated.get("crop_fraction", 1.0) < 1.0 and "crop_fraction" not in given
         if cropped and "size" in given and pair(given["size"]) != pair(stated.get("size", ())):
@@ -378,13 +380,10 @@ class Bands(Inputs):
         )
 
 
-def rendering(channels: int) -> str:
-    """Return how a thumbnail shows so many channels, in words."""
-    low, high = STRETCH
-    how = f"stretched from percentile {low:g} to {high:g}"
-    if channels < 3:
-        return f"the first channel as grey, {how}"
-    return f"the first three channels as red, green and blue, each {how}"
+def _sides(contents: Iterator[Content]) -> Iterator[int]:
+    for content in contents:
+        shape = sorted(samples.shares(content).shape)
+        yield shape[-1]
 
 
 def _within(band: Image.Image) -> NDArray[np.float32]:
@@ -392,108 +391,4 @@ def _within(band: Image.Image) -> NDArray[np.float32]:
     return np.clip(np.asarray(band, dtype=np.float32), 0.0, 1.0)
 
 
-def _rendered(planes: Sequence[NDArray[np.float32]]) -> Image.Image:
-    taken = list(planes[:3]) if len(planes) >= 3 else [planes[0]] * 3
-    stretched = []
-    for plane in taken:
-        low, high = (float(each) for each in np.percentile(plane, STRETCH))
-        spread = high - low if high > low else 1.0
-        stretched.append(np.clip((plane - low) / spread, 0.0, 1.0))
-    return Image.fromarray(np.rint(np.stack(stretched, axis=2) * 255).astype(np.uint8))
-
-
-def _sides(contents: Iterator[Content]) -> Iterator[int]:
-    for content in contents:
-        shape = sorted(samples.shares(content).shape)
-        yield shape[-1]
-
-
-def _measured(
-    inputs: Bands, train: Split, reporter: Reporter
-) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """Return mean and standard deviation of every channel over the images of a split."""
-    total = np.zeros(inputs.in_channels)
-    squares = np.zeros(inputs.in_channels)
-    pixels = n = 0
-    with reporter.task("measure mean and std", len(train), inputs.unit) as task:
-        for batch in read_batches(train, None, inputs, batch_size=32, on_bad="skip"):
-            values = np.stack(batch.samples).astype(np.float64)
-            total += values.sum((0, 2, 3))
-            squares += (values**2).sum((0, 2, 3))
-            pixels += values.size // inputs.in_channels
-            n += len(batch)
-            task.advance(len(batch))
-    if not n:
-        raise ConfigError(("mean='train' needs a training image that can be read",))
-    mean = total / pixels
-    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0.0))
-    rounded = [[float(f"{v:.6g}") for v in values] for values in (mean, std)]
-    # A constant channel tells nothing, and would be divided by zero.
-    return tuple(rounded[0]), tuple(v or 1.0 for v in rounded[1]), n
-
-
-def _from_rgb(known: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return what weights of RGB state, as fields of bands on values from 0 to 1."""
-    names = Bands.field_names()
-    stated = {name: value for name, value in known.items() if name in names}
-    scale = float(known.get("scale", 1 / 255))
-    if not math.isclose(scale, 1 / 255):
-        for name in ("mean", "std"):
-            if name in stated:
-                stated[name] = tuple(float(v) / (255 * scale) for v in _tuple(stated[name]))
-    if known.get("channels", "RGB") == "BGR":
-        return stated, ("the network's channels are blue, green, red: bands in this order",)
-    return stated, ()
-
-
-def _tuple(value: Any) -> tuple[float, ...]:
-    return (value,) if isinstance(value, int | float) else tuple(value)
-
-
-def _ways(bands: int, channels: int) -> str:
-    """Return how images of some bands come to a network of other channels."""
-    if bands == 1:
-        return f"repeat the grey one with bands={(1,) * channels}"
-    if channels == 3:
-        return BANDS_HINT
-    example = tuple(range(1, channels + 1))
-    return (
-        f"choose {channels} of them, such as bands={example}, or take a network of {bands} channels"
-    )
-
-
-def _per_channel(values: Any, channels: int) -> Any:
-    if isinstance(values, str):
-        return values
-    numbers = tuple(float(value) for value in _tuple(values))
-    return numbers * channels if len(numbers) == 1 else numbers
-
-
-def _faults(p: Bands) -> list[str]:
-    faults = geometry_faults(p)
-    if not isinstance(p.in_channels, int) or p.in_channels < 1:
-        return [*faults, f"in_channels must be a positive whole number, not {p.in_channels!r}"]
-    for name in ("mean", "std"):
-        values: Any = getattr(p, name)
-        if values == MEASURED:
-            continue
-        if isinstance(values, str) or not all(math.isfinite(v) for v in values):
-            faults.append(f"{name} must be finite numbers or '{MEASURED}', not {values!r}")
-        elif len(values) != p.in_channels:
-            faults.append(
-                f"{name} has {len(values)} numbers, expected one, or one for each of the"
-                f" {count(p.in_channels, 'channel')}"
-            )
-        elif name == "std" and any(v <= 0 for v in values):
-            faults.append(f"std must be positive, not {values}")
-    if any(not isinstance(band, int) or band < 1 for band in p.bands):
-        faults.append(f"bands are counted from 1, not {p.bands}")
-    elif p.bands and len(p.bands) != p.in_channels:
-        faults.append(
-            f"bands={p.bands} are {count(len(p.bands), 'band')}, and the network takes"
-            f" {count(p.in_channels, 'channel')}"
-        )
-    return faults
-
-
-__all__ = ["STRETCH", "Bands", "rendering"]
+__all__ = ["Bands"]

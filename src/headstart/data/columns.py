@@ -1,37 +1,35 @@
-"""Which column of a table holds the images, sounds or texts, and which the labels."""
+"""Which column of a table holds the images, sounds or texts, and which the groups and splits."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as types
 
 from headstart.core.errors import DataError
-from headstart.core.wording import did_you_mean, quoted
+from headstart.core.wording import quoted
+from headstart.data.column_types import (
+    LABEL_NAMES,
+    SAMPLE,
+    SPLIT_NAMES,
+    columns_hint,
+    holds_paths,
+    image_parts,
+    is_bytes,
+    is_index,
+    is_scalar,
+    is_text,
+    require_column,
+)
 from headstart.data.formats import IMAGE_SUFFIXES
-from headstart.data.labels import number_of
 from headstart.data.sound_files import AUDIO_SUFFIXES, is_sound
-from headstart.data.targets import Asked, zeros_and_ones
 
-_LABEL_NAMES = (
-    "label", "labels", "class", "class_name", "classname", "class_label", "class_id", "classid",
-    "category", "target", "targets", "y", "species", "label_name", "category_name", "fine_label",
-)  # fmt: skip
 _IMAGE_NAMES = (
     "image", "img", "images", "image_path", "img_path", "path", "filepath", "file_path", "file",
     "filename", "file_name", "image_name", "image_file",
 )  # fmt: skip
-_NOT_LABELS = frozenset({"", "id", "index", "idx", "uid", "uuid"})
-SPLIT_NAMES = frozenset({"split", "subset", "partition"})
-"""Names (lower case) of a column that says which split a row belongs to."""
-
-_SAMPLE = 200
 
 
 _ID_NAMES = (
@@ -87,18 +85,18 @@ def image_column(
         DataError: no such column, no candidate, or several.
     """
     if asked is not None:
-        _require(table, asked, where, kind.option)
+        require_column(table, asked, where, kind.option)
         found = table.schema.field(asked).type
         number = ids and types.is_integer(found)
         if not (is_bytes(found) or is_text(found) or number):
             raise DataError(
                 f"column '{asked}' of {where} has the type {found},"
                 f" expected {kind.noun} bytes or paths",
-                hint=_columns_hint(table),
+                hint=columns_hint(table),
             )
         return asked
     with_bytes = [f.name for f in table.schema if is_bytes(f.type)]
-    with_paths = [f.name for f in table.schema if _holds_paths(table, f.name, kind.suffixes)]
+    with_paths = [f.name for f in table.schema if holds_paths(table, f.name, kind.suffixes)]
     for candidates in (with_bytes, with_paths):
         if len(candidates) == 1:
             return str(candidates[0])
@@ -116,7 +114,7 @@ def image_column(
     raise DataError(
         f"{where} has no column of {kind.noun}s: expected {kind.noun} bytes, or paths that end in"
         f" {kind.usual} or the like",
-        hint=f"{_columns_hint(table)}; choose one with {kind.option}=NAME",
+        hint=f"{columns_hint(table)}; choose one with {kind.option}=NAME",
     )
 
 
@@ -146,12 +144,12 @@ def text_column(
         DataError: no such column, no candidate, or several.
     """
     if asked is not None:
-        _require(table, asked, where, "text_column")
-        if not _is_text(table, asked):
+        require_column(table, asked, where, "text_column")
+        if not is_text(table.schema.field(asked).type):
             raise DataError(
                 f"column '{asked}' of {where} has the type {table.schema.field(asked).type},"
                 " expected texts",
-                hint=_columns_hint(table),
+                hint=columns_hint(table),
             )
         return asked
     candidates = text_columns(table, label)
@@ -166,7 +164,7 @@ def text_column(
         )
     raise DataError(
         f"{where} has no column of texts",
-        hint=f"{_columns_hint(table)}; choose one with text_column=NAME",
+        hint=f"{columns_hint(table)}; choose one with text_column=NAME",
     )
 
 
@@ -183,12 +181,12 @@ def text_columns(table: Any, label: str | None = None, *, words: bool = True) ->
         if (
             not is_text(field.type)
             or name in named_label
-            or name.casefold() in _LABEL_NAMES
-            or _is_index(name)
-            or _holds_paths(table, name)
+            or name.casefold() in LABEL_NAMES
+            or is_index(name)
+            or holds_paths(table, name)
         ):
             continue
-        sample = [v for v in table.column(name).slice(0, _SAMPLE).to_pylist() if v and v.strip()]
+        sample = [v for v in table.column(name).slice(0, SAMPLE).to_pylist() if v and v.strip()]
         long = not words or sum(len(v.split()) > 1 for v in sample) * 2 > len(sample)
         differ = len(set(sample)) * 2 > len(sample)
         if differ and (name.casefold() in _TEXT_NAMES or long) and sample:
@@ -199,7 +197,7 @@ def text_columns(table: Any, label: str | None = None, *, words: bool = True) ->
 def holds_sounds(table: Any, name: str) -> bool:
     """Return whether a column holds bytes that begin as those of a sound file do."""
     data, _ = image_parts(table.column(name))
-    for value in () if data is None else data.slice(0, _SAMPLE):
+    for value in () if data is None else data.slice(0, SAMPLE):
         if value.is_valid:
             return is_sound(value.as_py())
     return False
@@ -207,7 +205,7 @@ def holds_sounds(table: Any, name: str) -> bool:
 
 def names_sounds(table: Any) -> bool:
     """Return whether a column holds paths of sounds."""
-    return any(_holds_paths(table, field.name, AUDIO_SUFFIXES) for field in table.schema)
+    return any(holds_paths(table, field.name, AUDIO_SUFFIXES) for field in table.schema)
 
 
 def id_columns(table: Any) -> list[str]:
@@ -222,137 +220,6 @@ def id_columns(table: Any) -> list[str]:
     return sorted(found, key=lambda name: order[name.casefold()])
 
 
-def label_column(
-    table: Any,
-    where: str,
-    asked: str | None,
-    image: str,
-    *,
-    required: bool,
-    beside: Sequence[str] = (),
-    task: Asked = "auto",
-) -> str | tuple[str, ...] | None:
-    """Return the name of the column that holds the labels.
-
-    A customary name (label, class, category, target, y, ...) decides if it is one alone; else the
-    only column of text, whole numbers or truth values that is left.
-
-    Args:
-        table: ``pyarrow.Table``.
-        where: the table's name, for messages.
-        asked: the name the user gave, if any; or the names of several columns, with commas.
-        image: the image column.
-        required: whether it is an error that there is none, or that several could be meant.
-        beside: columns that hold no labels unless asked for: groups, what joins the features.
-        task: what the labels mean; numbers with fractions are labels of a regression alone.
-
-    Returns:
-        The name; or the names of several columns: one-hot ones, 0 and 1 of several labels, or
-        the targets of a regression.
-
-    Raises:
-        DataError: no such column; or ``required`` and no or several candidates.
-    """
-    if asked is not None and asked not in table.schema.names and "," in asked:
-        several = tuple(name.strip() for name in asked.split(","))
-        for name in several:
-            _require(table, name, where, "label_column")
-        if task == "classification":
-            one_hot_names(table, several, where)
-        return several
-    if asked is not None:
-        _require(table, asked, where, "label_column")
-        return asked
-    rest = [f for f in table.schema if f.name not in (image, *beside) and not _is_index(f.name)]
-    lists = [f.name for f in rest if _is_list(f.type)]
-    rest = [f for f in rest if _is_scalar(f.type) and not _holds_paths(table, f.name)]
-    named = [f.name for f in rest if f.name.casefold() in _LABEL_NAMES]
-    named += [name for name in lists if name.casefold() in _LABEL_NAMES]
-    candidates = named or _candidates(table, rest, lists, task)
-    if len(candidates) == 1:
-        return str(candidates[0])
-    if not required:
-        return None
-    part = [f.name for f in rest if _zeros_and_ones(table, f.name) is not None]
-    whole = len(part) > 1 and one_hot(table, part)
-    bits = len(part) > 1 and (whole or task in ("auto", "multi-label"))
-    if bits and not named and set(candidates) <= set(part):
-        return tuple(part)
-    if candidates:
-        hint = "choose one with label_column=NAME"
-        if whole:
-            hint = f"of these, {quoted(part)} are one-hot: label_column='{','.join(part)}'"
-        elif bits:
-            hint += f", or several that hold 0 and 1: label_column='{','.join(part)}'"
-        raise DataError(
-            f"{where} has several columns that could hold the labels: {quoted(candidates, 12)}",
-            hint=hint,
-        )
-    raise DataError(
-        f"{where} has no column of labels beside '{image}': expected text, whole numbers or truth"
-        " values",
-        hint=f"{_columns_hint(table)}; choose one with label_column=NAME",
-    )
-
-
-def _candidates(table: Any, rest: Sequence[Any], lists: list[str], task: Asked) -> list[str]:
-    """Return the columns that could hold the labels of a task, where no name says which."""
-    fractions = [f.name for f in rest if _holds_fractions(table, f)]
-    if task == "regression":
-        return fractions or [f.name for f in rest if not is_text(f.type)] or [f.name for f in rest]
-    if task == "multi-label" and lists:
-        return lists
-    whole = [f.name for f in rest if f.name not in fractions]
-    if task == "classification":
-        return whole
-    return whole or lists or fractions
-
-
-def are_classes(table: Any, names: Sequence[str], task: Asked) -> bool:
-    """Return whether several columns of labels are one-hot, so that they mean one class an item."""
-    return task == "classification" or (task == "auto" and one_hot(table, names))
-
-
-def one_hot(table: Any, names: Sequence[str]) -> bool:
-    """Return whether exactly one of these columns is 1 in every row, and the others 0."""
-    found = [_zeros_and_ones(table, name) for name in names]
-    if any(values is None for values in found):
-        return False
-    return all(sum(row) == 1 for row in zip(*found, strict=True))
-
-
-def one_hot_names(
-    table: Any, names: Sequence[str], where: str = "the table"
-) -> tuple[str | None, ...]:
-    """Return the name of the column that is 1, for every row.
-
-    Raises:
-        DataError: they are not one-hot.
-    """
-    if not one_hot(table, names):
-        raise DataError(
-            f"the columns {quoted(names, 6)} of {where} are not one-hot: expected 0 and 1, and"
-            " exactly one 1 in every row",
-            hint="task='multi-label' takes 0 and 1 of several labels an item, task='regression'"
-            " numbers; for one class an item name one column with label_column=NAME",
-        )
-    rows = zip(*(_zeros_and_ones(table, name) or () for name in names), strict=True)
-    return tuple(names[row.index(1)] for row in rows)
-
-
-def _zeros_and_ones(table: Any, name: str) -> list[int] | None:
-    """Return the values of a column that holds 0 and 1 in any form; None for another."""
-    column = table.column(name)
-    if len(pc.unique(column)) > 2:
-        return None
-    return zeros_and_ones(column.to_pylist())
-
-
-def names_its_labels(table: Any) -> bool:
-    """Return whether exactly one column has a customary name of labels."""
-    return sum(name.casefold() in _LABEL_NAMES for name in table.schema.names) == 1
-
-
 def group_column(table: Any, where: str, asked: str | None) -> str | None:
     """Return the name of the column that says which rows belong together, as it was given.
 
@@ -361,19 +228,19 @@ def group_column(table: Any, where: str, asked: str | None) -> str | None:
     """
     if asked is None:
         return None
-    _require(table, asked, where, "group_column")
+    require_column(table, asked, where, "group_column")
     kind = table.schema.field(asked).type
     if types.is_nested(kind) or is_bytes(kind):
         raise DataError(
             f"column '{asked}' of {where} has the type {kind}, expected names or numbers of groups",
-            hint=_columns_hint(table),
+            hint=columns_hint(table),
         )
     return asked
 
 
 def metadata(table: Any, taken: Sequence[str]) -> Any:
     """Return the other columns of plain values: numbers, truth values, texts; None without any."""
-    names = [f.name for f in table.schema if f.name not in taken and _is_scalar(f.type)]
+    names = [f.name for f in table.schema if f.name not in taken and is_scalar(f.type)]
     return table.select(names) if names else None
 
 
@@ -385,92 +252,3 @@ def split_column(table: Any, taken: Sequence[str | None]) -> str | None:
             if is_text(kind):
                 return str(name)
     return None
-
-
-def is_text(kind: Any) -> bool:
-    """Return whether an Arrow type holds text, dictionary-encoded or not."""
-    if types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
-
-
-def is_bytes(kind: Any) -> bool:
-    """Return whether an Arrow type holds image bytes: binary, or a struct with ``bytes``."""
-    if types.is_struct(kind):
-        return any(field.name == "bytes" and is_bytes(field.type) for field in kind)
-    return bool(
-        types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_fixed_size_binary(kind)
-        or types.is_binary_view(kind)
-    )
-
-
-def _is_text(table: Any, name: str) -> bool:
-    return is_text(table.schema.field(name).type)
-
-
-def _holds_paths(
-    table: Any, name: str, suffixes: frozenset[str] = IMAGE_SUFFIXES | AUDIO_SUFFIXES
-) -> bool:
-    if not _is_text(table, name):
-        return False
-    sample = [v for v in table.column(name).slice(0, _SAMPLE).to_pylist() if v]
-    files = sum(PurePosixPath(v.replace("\\", "/")).suffix.lower() in suffixes for v in sample)
-    return files > len(sample) // 2
-
-
-def _is_list(kind: Any) -> bool:
-    """Return whether a column holds lists of names or whole numbers: several labels an item."""
-    listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    return bool(listed) and (is_text(kind.value_type) or types.is_integer(kind.value_type))
-
-
-def _is_scalar(kind: Any) -> bool:
-    numeric = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-    return bool(numeric) or is_text(kind)
-
-
-def _holds_fractions(table: Any, field: Any) -> bool:
-    """Return whether a column holds floats, or texts that are numbers and not all whole."""
-    if not is_text(field.type):
-        return bool(types.is_floating(field.type))
-    sample = [v for v in table.column(field.name).slice(0, _SAMPLE).to_pylist() if v]
-    numbers = [number_of(value) for value in sample]
-    known = [number for number in numbers if number is not None]
-    return len(known) == len(numbers) and any(
-        math.isfinite(number) and not number.is_integer() for number in known
-    )
-
-
-def _is_index(name: str) -> bool:
-    folded = name.casefold()
-    return folded in _NOT_LABELS | SPLIT_NAMES or folded.startswith(("unnamed:", "__index_level_"))
-
-
-def _require(table: Any, name: str, where: str, option: str) -> None:
-    if name not in table.schema.names:
-        raise DataError(
-            f"{where} has no column '{name}' ({option}='{name}')",
-            hint=did_you_mean(name, table.schema.names) or _columns_hint(table),
-        )
-
-
-def _columns_hint(table: Any) -> str:
-    columns = ", ".join(f"'{field.name}' ({field.type})" for field in table.schema)
-    return f"its columns are {columns}" if columns else "it has no columns"
-
-
-def as_text(values: Any) -> Any:
-    """Return a chunked array of plain strings from one of any text type, or of whole numbers."""
-    return values.cast(pa.string()) if not types.is_string(values.type) else values
-
-
-def image_parts(column: Any) -> tuple[Any, Any]:
-    """Return (bytes or None, paths or None) of an image column, without copying the bytes."""
-    if not types.is_struct(column.type):
-        named = is_text(column.type) or types.is_integer(column.type)
-        return (None, as_text(column)) if named else (column, None)
-    names = [field.name for field in column.type]
-    data = pc.struct_field(column, "bytes")
-    return data, (as_text(pc.struct_field(column, "path")) if "path" in names else None)

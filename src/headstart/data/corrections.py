@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from headstart.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from headstart.data.image_variants import IMAGENET_MEAN, IMAGENET_STD
 
 Mistake = Literal["scale", "normalisation", "channel-order", "layout"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, listed, quoted
-from headstart.data import tables
+from headstart.data import metadata_tables, tables
 from headstart.data.formats import IMAGE_SUFFIXES, suffix_hint
 from headstart.data.items import FileItems
 from headstart.data.layout import Layout, class_level, lay_out, named_like_splits
@@ -113,12 +113,14 @@ def _refuse_one_folder_twice(layout: Layout) -> None:
 def _read_split(folder: Path, role: str, root: Path, request: Request) -> tuple[Part, list[str]]:
     """Read the folder of one split: class folders, or images with a table beside them."""
     _, classes = class_level(folder, request)
-    table = tables.tables_for(folder)
-    by_table = table and (request.label_column or tables.has_metadata_labels(folder, request))
+    table = metadata_tables.tables_for(folder)
+    by_table = table and (
+        request.label_column or metadata_tables.has_metadata_labels(folder, request)
+    )
     if classes and not by_table:
         return _read_labelled(folder, root, request)
     if table:
-        return tables.read_images_with_table(folder, table, root, request)
+        return metadata_tables.read_images_with_table(folder, table, root, request)
     if role == "train" or not any_image(folder):
         raise _nothing_found(folder, _loose(folder))
     found = _images_below(folder)
@@ -328,7 +330,7 @@ def is_table_folder(path: Path, request: Request) -> bool:
     if len(folders) < 2:
         return True
     if any(file.stem.casefold() == "metadata" for file in files):
-        return bool(request.label_column) or tables.has_metadata_labels(path, request)
+        return bool(request.label_column) or metadata_tables.has_metadata_labels(path, request)
     try:
         layout = lay_out(path, request)
     except DataError:
@@ -339,7 +341,8 @@ def is_table_folder(path: Path, request: Request) -> bool:
         return not class_level(layout.base, request)[1]
     split_folders = [layout.base / name for name in layout.splits]
     return not any(
-        class_level(folder, request)[1] or tables.tables_for(folder) for folder in split_folders
+        class_level(folder, request)[1] or metadata_tables.tables_for(folder)
+        for folder in split_folders
     )
 
 

@@ -13,7 +13,7 @@ from headstart.core.wording import quoted
 from headstart.data.assembled_targets import numbered_targets
 from headstart.data.assembly import assemble, assemble_test, assemble_training
 from headstart.data.dataset import Dataset, Split
-from headstart.data.items import DigestMemo
+from headstart.data.item_files import DigestMemo
 from headstart.data.labels import encode
 from headstart.data.levels import ValueRange
 from headstart.data.source import (

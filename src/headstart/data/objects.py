@@ -17,7 +17,7 @@ import numpy as np
 from headstart.core.errors import DataError, MissingExtraError
 from headstart.core.progress import Reporter
 from headstart.core.wording import quoted
-from headstart.data import columns
+from headstart.data import column_types, columns, label_columns
 from headstart.data.arrays import as_array, image_content
 from headstart.data.content import Content, UndecodableError, digest
 from headstart.data.item_columns import item_column
@@ -133,7 +133,7 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
     schema = dataset.with_format("arrow")[:200]
     request = _with_encoded(request, encoded)
     item, found = item_column(schema, name, Path(), request)
-    label = columns.label_column(
+    label = label_columns.label_column(
         schema,
         name,
         request.label_column,
@@ -159,9 +159,11 @@ def _hub_part(dataset: Any, name: str, request: Request) -> tuple[Part, tuple[st
         about = dataset.with_format("arrow").select_columns(scalar.schema.names)[:]
     if isinstance(label, tuple):
         table = dataset.with_format("arrow").select_columns(list(label))[:]
-        if columns.are_classes(table, label, request.task):
+        if label_columns.are_classes(table, label, request.task):
             where = f"the one-hot columns of {name}"
-            return Part(items, columns.one_hot_names(table, label), where, groups, about), None
+            return Part(
+                items, label_columns.one_hot_names(table, label), where, groups, about
+            ), None
         where = f"the columns {quoted(label, 3)} of {name}"
         many = read_columns({c: table.column(c).to_pylist() for c in label}, where, request.task)
         return Part(items, many.names, where, groups, about, many.targets), None
@@ -197,15 +199,15 @@ def _hub_values(dataset: Any, column: str) -> list[Any]:
 
 def _hub_texts(dataset: Any, column: str, name: str) -> Items:
     plain = dataset.select_columns([column]).with_format("arrow")
-    return TextItems(columns.as_text(plain[:].column(column)), f"{name} row")
+    return TextItems(column_types.as_text(plain[:].column(column)), f"{name} row")
 
 
 def _hub_items(dataset: Any, image: str, name: str, memo: DigestMemo | None, found: str) -> Items:
     plain = dataset.select_columns([image]).with_format("arrow")
     kind, noun = dataset.features[image], "sound" if found == "audio" else "image"
     type_ = plain[:1].column(image).type
-    has_bytes = columns.is_bytes(type_)
-    if not has_bytes and not columns.is_text(type_):
+    has_bytes = column_types.is_bytes(type_)
+    if not has_bytes and not column_types.is_text(type_):
         raise DataError(f"column '{image}' of {name} has the type {kind}, expected {noun}s")
 
     def fetch(i: int) -> Content:
@@ -218,7 +220,7 @@ def _hub_items(dataset: Any, image: str, name: str, memo: DigestMemo | None, fou
 
     # without a selection on top, the table itself is the data set: no copy, no row-wise detour
     if getattr(dataset, "_indices", True) is None:
-        data, paths = columns.image_parts(dataset.data.column(image))
+        data, paths = column_types.image_parts(dataset.data.column(image))
         kinds: type[ArrowItems] = SoundItems if found == "audio" else ArrowItems
         return kinds(data, paths, Path(), name, memo)
     return ObjectItems(len(dataset), fetch, name, encoded=found == "image")

@@ -35,6 +35,7 @@ from headstart.data.geometry import (
     pair,
     place,
 )
+from headstart.data.image_variants import enlargement_of, usual_mistakes, usual_variants
 from headstart.data.inputs import (
     Enlargement,
     Inputs,
@@ -52,12 +53,8 @@ from headstart.data.views import ImageView, View, numbered_views
 if TYPE_CHECKING:
     from headstart.data.dataset import Split
 
+
 Channels = Literal["RGB", "BGR"]
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-TINY = 1.5
-"""Images that are enlarged by more than this lack the detail that the network knows."""
 
 
 @register_inputs
@@ -245,15 +242,15 @@ class Preprocessing(Inputs):
 
     def variants(self) -> tuple[Variant, ...]:
         """Return other usual normalisations and orders of the channels."""
-        return _variants(self)
+        return usual_variants(self)
 
     def mistakes(self) -> Mapping[str, Preprocessing]:
         """Return wrong scales, normalisations and orders of the channels, by name."""
-        return _mistakes(self)
+        return usual_mistakes(self)
 
     def enlargement(self, contents: Sequence[Content]) -> Enlargement:
         """Return by how much some images are enlarged."""
-        return _enlargement(self, contents)
+        return enlargement_of(self, contents)
 
     def plain_rows(self, train: Split, test: Split) -> PlainRows | None:  # noqa: ARG002
         """Return raw pixels, at most 32×32, where the test images are small; else None."""
@@ -360,95 +357,3 @@ def short(values: tuple[float, ...]) -> str:
     if len(set(values)) == 1:
         return f"{values[0]:g}"
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
-
-
-def _variants(given: Preprocessing) -> tuple[Variant, ...]:
-    """Return usual preprocessings other than the one given, the smallest changes first."""
-    swapped = _swapped(given)
-    candidates = [
-        (f"with channels in {swapped} order", given.changed(channels=swapped)),
-        ("divided by 255", given.changed(scale=given.scale / 255))
-        if given.scale > 0.1
-        else ("multiplied by 255", given.changed(scale=given.scale * 255)),
-    ]
-    normalisations: dict[str, dict[str, Any]] = {
-        "with mean 0.5 and standard deviation 0.5": {"scale": 1 / 255, "mean": 0.5, "std": 0.5},
-        "with ImageNet's mean and standard deviation": {
-            "scale": 1 / 255,
-            "mean": IMAGENET_MEAN,
-            "std": IMAGENET_STD,
-        },
-        "divided by 255 alone": {"scale": 1 / 255, "mean": 0.0, "std": 1.0},
-        "0..255 as they are": {"scale": 1.0, "mean": 0.0, "std": 1.0},
-        "0..255 less ImageNet's mean": {
-            "scale": 1.0,
-            "mean": tuple(round(255 * m, 3) for m in IMAGENET_MEAN),
-            "std": 1.0,
-        },
-    }
-    for channels in (given.channels, swapped):
-        order = "" if channels == given.channels else f", channels in {swapped} order"
-        for name, values in normalisations.items():
-            candidates.append((name + order, given.changed(channels=channels, **values)))
-    distinct: dict[Preprocessing, str] = {}
-    for name, changed in candidates:
-        if changed != given:
-            distinct.setdefault(changed, name)
-    return tuple(
-        Variant(name, changed, _mends(given, changed)) for changed, name in distinct.items()
-    )
-
-
-def _mistakes(given: Preprocessing) -> Mapping[str, Preprocessing]:
-    """Return what goes wrong with images in practice, by name.
-
-    ``unscaled``: 0..255, no mean, no standard deviation. ``unnormalised``: 0..1, likewise.
-    ``misnormalised``: ImageNet's mean and standard deviation, or 0.5 where ImageNet's are right.
-    ``swapped-channels``: BGR for RGB, or the reverse.
-    """
-    imagenet = (given.mean, given.std) == (IMAGENET_MEAN, IMAGENET_STD)
-    other: dict[str, Any] = (
-        {"mean": 0.5, "std": 0.5} if imagenet else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-    )
-    return {
-        "unscaled": given.changed(scale=1.0, mean=0.0, std=1.0),
-        "unnormalised": given.changed(scale=1 / 255, mean=0.0, std=1.0),
-        "misnormalised": given.changed(**other),
-        "swapped-channels": given.changed(channels=_swapped(given)),
-    }
-
-
-def _enlargement(given: Preprocessing, contents: Sequence[Content]) -> Enlargement:
-    """Return by how much some images are enlarged, and inputs near their own size."""
-    side = int(np.median([min(decoding.image_of(content).size) for content in contents]))
-    resized = round(min(given.size) / given.crop_fraction)
-    smaller = _near(given, side) if resized / side >= TINY else None
-    if smaller is None:
-        return Enlargement(side, resized, None)
-    name = f"at {smaller.size[0]} px, near their own size"
-    return Enlargement(side, resized, Variant(name, smaller, "enlarged"))
-
-
-def _near(given: Preprocessing, side: int) -> Preprocessing | None:
-    """Return the preprocessing at half again the images' size, if the network might take it."""
-    target = max(32, 16 * round(1.5 * side / 16))
-    if target >= min(given.size):
-        return None
-    height, width = given.size
-    scale = target / min(height, width)
-    size = (max(16, 16 * round(height * scale / 16)), max(16, 16 * round(width * scale / 16)))
-    return given.changed(size=size)
-
-
-def _swapped(given: Preprocessing) -> str:
-    return "BGR" if given.channels == "RGB" else "RGB"
-
-
-def _mends(given: Preprocessing, right: Preprocessing) -> str:
-    if given.scale > 20 * right.scale:
-        return "unscaled"
-    if right.scale > 20 * given.scale:
-        return "overscaled"
-    if (given.mean, given.std) == (right.mean, right.std):
-        return "channels"
-    return "normalisation"

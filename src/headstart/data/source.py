@@ -10,7 +10,8 @@ from typing import Any, Literal
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import quoted
-from headstart.data.items import DigestMemo, Items
+from headstart.data.item_files import DigestMemo
+from headstart.data.items import Items
 from headstart.data.levels import ValueRange
 from headstart.data.roles import overridden, role_of
 from headstart.data.targets import Asked, RawTargets

@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 
 from headstart.core.errors import DataError
 from headstart.core.wording import format_bytes, quoted
-from headstart.data import columns
+from headstart.data import column_types
 from headstart.data.content import UndecodableError
 from headstart.data.formats import IMAGE_SUFFIXES
-from headstart.data.items import read_file
+from headstart.data.item_files import read_file
 from headstart.data.source import Request
 
 FROM_TEXT = {b"headstart.from": b"text"}
@@ -84,13 +84,15 @@ def distinct(table: Any, name: str) -> Any:
 
 
 def _is_empty(column: Any) -> bool:
-    return columns.is_text(column.type) and not any((v or "").strip() for v in column.to_pylist())
+    return column_types.is_text(column.type) and not any(
+        (v or "").strip() for v in column.to_pylist()
+    )
 
 
 def _require_text(table: Any) -> None:
     """Refuse texts that are none, which would raise when they are looked at."""
     for field in table.schema:
-        if columns.is_text(field.type):
+        if column_types.is_text(field.type):
             table.column(field.name).validate(full=True)
 
 
@@ -108,7 +110,7 @@ def _read_parquet(path: Path, request: Request) -> Any:
             )
             if name in schema.names
         ]
-        split = [name for name in schema.names if name.casefold() in columns.SPLIT_NAMES]
+        split = [name for name in schema.names if name.casefold() in column_types.SPLIT_NAMES]
         # with both columns known, none but a split column need be read beside them
         chosen = list(dict.fromkeys(wanted + split)) if len(wanted) == 2 else None
         _require_memory(path, _uncompressed(file.metadata, chosen))

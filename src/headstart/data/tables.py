@@ -12,8 +12,7 @@ import pyarrow.csv
 
 from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, quoted
-from headstart.data import columns
-from headstart.data.formats import IMAGE_SUFFIXES
+from headstart.data import column_types, columns, label_columns
 from headstart.data.image_paths import image_folder, require_some_file, with_suffix
 from headstart.data.item_columns import item_column
 from headstart.data.item_groups import groups_of_values
@@ -32,7 +31,7 @@ from headstart.data.source import (
 )
 from headstart.data.table_files import FROM_TEXT, distinct, read_table
 from headstart.data.targets import read_columns, read_labels
-from headstart.data.walking import existing, survey
+from headstart.data.walking import existing
 
 
 def read_table_file(path: Path, request: Request) -> Source:
@@ -108,7 +107,7 @@ def _label_of(table: Any, request: Request) -> str | None:
         return None
     try:
         item = item_column(table, "train", Path(), request).name
-        found = columns.label_column(
+        found = label_columns.label_column(
             table,
             "train",
             request.label_column,
@@ -127,7 +126,7 @@ def _left_over(table: Any, request: Request) -> tuple[str, ...]:
     if request.columns is None or request.label_column is not None:
         return ()
     found = _label_of(table, request)
-    if found is None or "," in found or columns.names_its_labels(table):
+    if found is None or "," in found or label_columns.names_its_labels(table):
         return ()
     return (f"The labels are those of the column '{found}', the only one that is left.",)
 
@@ -217,7 +216,7 @@ def _divided_by_paths(
         return None  # whoever reads the table says what is wrong with it
     if kind == "text":
         return None
-    _, paths = columns.image_parts(table.column(column))
+    _, paths = column_types.image_parts(table.column(column))
     if paths is None or paths.null_count:
         return None
     parts = [text.replace("\\", "/").removeprefix("./").split("/") for text in paths.to_pylist()]
@@ -247,78 +246,12 @@ def _divided_by_paths(
     )
 
 
-_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""What Hugging Face's image folders call the table of their labels."""
-
-
-def tables_for(folder: Path) -> list[Path]:
-    """Return the tables that say what the images of a folder are: ``metadata.*``, or one other.
-
-    ``metadata.*`` may lie in the folder or in folders below, as in Hugging Face's image folders.
-    """
-    below = [path for path in survey([folder])[0].files if path.name.casefold() in _METADATA]
-    return below or table_files(folder)
-
-
-def has_metadata_labels(folder: Path, request: Request) -> bool:
-    """Return whether ``metadata.*`` in or below a folder holds labels by a customary name.
-
-    They then count before the names of folders, as in Hugging Face's image folders.
-    """
-    files = [path for path in tables_for(folder) if path.name.casefold() in _METADATA]
-    try:
-        return bool(files) and all(columns.names_its_labels(read_table(f, request)) for f in files)
-    except DataError:
-        return True  # whoever reads it in earnest says what is wrong
-
-
-def read_images_with_table(
-    folder: Path, files: Sequence[Path], root: Path, request: Request
-) -> tuple[Part, list[str]]:
-    """Read a folder that holds images and a table of their labels, or several in folders below.
+def joined(tables: Sequence[Any], names: Sequence[str]) -> Any:
+    """Return tables one below the other.
 
     Raises:
-        DataError: several tables in one folder, and as for :func:`read_table_file`.
+        DataError: their columns differ.
     """
-    places = [path.parent for path in files]
-    if len(set(places)) < len(places):
-        raise DataError(
-            f"'{folder}' holds the tables {quoted((f.name for f in files), 5)}, expected one that"
-            " says what its images are",
-            hint="keep one of them, or give one as the data",
-        )
-    tables = []
-    for path in files:
-        table = read_table(path, request)
-        if path.parent != folder:
-            table = _below(table, path, path.parent.relative_to(folder).as_posix(), request)
-        tables.append(table)
-    name = files[0].relative_to(root).as_posix()
-    joined = tables[0] if len(tables) == 1 else _joined(tables, [f.name for f in files])
-    part = read_part(joined, name, folder, request)
-    held = sum(f.suffix.lower() in IMAGE_SUFFIXES for f in survey([folder])[0].files)
-    notes = [f"The labels of '{folder.name}' are those of {name}."]
-    if held > len(part.items):
-        notes.append(
-            f"{held - len(part.items):,} of {count(held, 'image')} of '{folder.name}' are not in"
-            f" {name}"
-            " and left out."
-        )
-    return part, notes
-
-
-def _below(table: Any, path: Path, prefix: str, request: Request) -> Any:
-    """Return a table with its paths written from a folder above it."""
-    column = columns.image_column(table, path.name, request.image_column)
-    if not columns.is_text(table.schema.field(column).type):
-        return table
-    texts = columns.as_text(table.column(column))
-    written = pc.binary_join_element_wise(pa.scalar(prefix), texts, "/")
-    place = table.schema.get_field_index(column)
-    return table.set_column(place, column, written)
-
-
-def _joined(tables: Sequence[Any], names: Sequence[str]) -> Any:
     try:
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:
@@ -347,7 +280,7 @@ def read_part(
     if like is not None and not set(like.split(",")) & set(table.schema.names):
         label = None
     else:
-        label = columns.label_column(
+        label = label_columns.label_column(
             table,
             name,
             request.label_column,
@@ -358,9 +291,9 @@ def read_part(
         )
     items: Items
     if kind == "text":
-        items = TextItems(columns.as_text(table.column(item)), f"{name} row")
+        items = TextItems(column_types.as_text(table.column(item)), f"{name} row")
     else:
-        data, paths = columns.image_parts(table.column(item))
+        data, paths = column_types.image_parts(table.column(item))
         start = image_folder(folder, request)
         if data is None:
             paths = with_suffix(paths, request)
@@ -373,9 +306,9 @@ def read_part(
         return unlabelled(items, name, columns.metadata(table, (item,)))
     about = columns.metadata(table, (item, *([label] if isinstance(label, str) else label)))
     if isinstance(label, tuple):
-        if columns.are_classes(table, label, request.task):
+        if label_columns.are_classes(table, label, request.task):
             where = f"the one-hot columns of {name}"
-            return Part(items, columns.one_hot_names(table, label), where, groups, about)
+            return Part(items, label_columns.one_hot_names(table, label), where, groups, about)
         where = f"the columns {quoted(label, 3)} of {name}"
         found = read_columns({one: _label_values(table, one) for one in label}, where, request.task)
         return Part(items, found.names, where, groups, about, found.targets)
@@ -401,7 +334,7 @@ def _groups(table: Any, name: str, request: Request) -> tuple[str, ...] | None:
 def _label_values(table: Any, label: str) -> list[Any]:
     """Return Python values; None for empty texts and, in CSV, for "NaN" and its like."""
     values: list[Any] = table.column(label).to_pylist()
-    if columns.is_text(table.schema.field(label).type):
+    if column_types.is_text(table.schema.field(label).type):
         missing = (
             MISSING_TEXT if FROM_TEXT.items() <= (table.schema.metadata or {}).items() else {""}
         )
@@ -410,7 +343,7 @@ def _label_values(table: Any, label: str) -> list[Any]:
 
 
 def _concatenated(files: Sequence[Path], request: Request) -> Any:
-    return _joined([read_table(file, request) for file in files], [file.name for file in files])
+    return joined([read_table(file, request) for file in files], [file.name for file in files])
 
 
 def _joint_name(files: Sequence[Path]) -> str:

@@ -21,7 +21,8 @@ from headstart.data import DigestMemo, Items, Split
 from headstart.data.arrays import ENCODED, image_content, image_items
 from headstart.data.content import Content, UndecodableError
 from headstart.data.decoding import ranged
-from headstart.data.items import ObjectItems, RangedItems, TextItems, read_file
+from headstart.data.item_files import read_file
+from headstart.data.items import ObjectItems, RangedItems, TextItems
 from headstart.data.levels import levels_of
 from headstart.data.lists import file_items
 from headstart.data.samples import shares

@@ -20,7 +20,8 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import format_bytes
 from headstart.data.content import UndecodableError, digest
 from headstart.data.elsewhere import Piece, Reader
-from headstart.data.items import MAX_FILE, DigestMemo, Items
+from headstart.data.item_files import MAX_FILE, DigestMemo
+from headstart.data.items import Items
 
 KEPT_BYTES = 256 * 2**20
 """Contents that are kept for the next reader, at most."""

@@ -23,7 +23,7 @@ from headstart.core.addresses import FarFile
 from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.wording import format_bytes
-from headstart.data import columns
+from headstart.data import column_types
 from headstart.data.content import UndecodableError
 from headstart.data.elsewhere import Reader, reaching
 from headstart.data.items import Items
@@ -60,7 +60,7 @@ def thin_table(handle: Any, file: int, address: str) -> Any:
     """
     with pq.ParquetFile(handle) as table:
         schema, count = table.schema_arrow, table.metadata.num_rows
-        far = [field.name for field in schema if columns.is_bytes(field.type)]
+        far = [field.name for field in schema if column_types.is_bytes(field.type)]
         plain = [field.name for field in schema if field.name not in far]
         _require_memory(address, _bytes_of(table.metadata, plain))
         found = table.read(columns=plain)
@@ -108,7 +108,7 @@ class _Open:
         _require_memory(self._address, _bytes_of(self.table.metadata, [column], [number]))
         with reaching(self._address):
             found = self.table.read_row_group(number, columns=[column])
-        parts: tuple[Any, Any] = columns.image_parts(found.column(column))
+        parts: tuple[Any, Any] = column_types.image_parts(found.column(column))
         return parts
 
 

@@ -17,7 +17,7 @@ from headstart.data.far.packed import is_packed
 from headstart.data.far.pieces import KEPT_BYTES
 from headstart.data.far.rows import token
 from headstart.data.formats import IMAGE_SUFFIXES
-from headstart.data.items import MAX_FILE
+from headstart.data.item_files import MAX_FILE
 
 _BLOCK = 512
 _SMALL = 2**20  # bytes of a member that is no image

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from headstart.core.addresses import FarFile, is_address, open_file_system
 from headstart.core.errors import DataError
 from headstart.core.wording import count, quoted, verb
-from headstart.data import columns, tables
+from headstart.data import label_columns, tables
 from headstart.data.elsewhere import AddressReader, DiskReader, Reader, disk_file, reaching
 from headstart.data.far.packed import UnpackingReader, is_packed
 from headstart.data.far.pieces import PieceItems
@@ -189,7 +189,7 @@ def _label(table: Any, image: str | None) -> str | None:
     if "cls" in names:
         return "cls"
     rest = [name for name in table.schema.names if name not in ("__key__", image)]
-    if columns.names_its_labels(table):
+    if label_columns.names_its_labels(table):
         return None
     return "txt" if image is not None and rest == ["txt"] else None
 
