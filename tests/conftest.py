@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,15 +33,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.exhaustive)
 
 
+@pytest.fixture(scope="session")
+def tabicl_weights_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function from a task to a small TabICL with random weights, made when asked for."""
+
+    @functools.cache
+    def made(task: str) -> Path:
+        pytest.importorskip("tabicl", reason="needs tabicl")
+        from tests.tabicl_models import save
+
+        return save(tmp_path_factory.mktemp("tabicl") / f"{task}.ckpt", task)
+
+    return made
+
+
 @pytest.fixture(autouse=True)
-def _small_default(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_default(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tabicl_weights_of: Callable[[str], Path],
+) -> None:
     """Let ``auto`` take the small network for pictures of any kind, and ask for no hub.
 
     Tests feed random colours of a few pixels, which are photographs to it; at 224 pixels they
     would take minutes. Tests that are about the choice are marked ``chosen``.
     """
     from headstart.backbones import choice
+    from headstart.heads import tabicl_weights
 
+    monkeypatch.setattr(tabicl_weights, "hub_file", tabicl_weights_of)
     monkeypatch.setattr(choice, "hub_is_reachable", lambda: False)
     if request.node.get_closest_marker("chosen") is None:
         monkeypatch.setitem(choice.DEFAULTS, "photographs", "headstart/glyphs")

@@ -191,12 +191,6 @@ class Family:
         return name if family == self.name and name else None
 
 
-def first_line(error: Exception) -> str:
-    """Return the kind and the first line of an error of a library, for use in a sentence."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")
-
-
 def unknown(family: str, name: str, names: Sequence[str]) -> BackboneError:
     """Return the error for a name that a family does not know."""
     near = ", ".join(f"{family}/{other}" for other in nearest(name, names, 4))
@@ -232,7 +226,6 @@ __all__ = [
     "Request",
     "TextVectors",
     "bad_arguments",
-    "first_line",
     "no_download",
     "unknown",
 ]

@@ -224,12 +224,19 @@ def format_shape(shape: Iterable[int]) -> str:
     return "×".join(str(extent) for extent in shape)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the kind and the first line of an error of a library, for use in a sentence."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")
+
+
 __all__ = [
     "NOT_DEFINED",
     "clean",
     "columns",
     "count",
     "did_you_mean",
+    "first_line",
     "format_bytes",
     "format_number",
     "format_percent",

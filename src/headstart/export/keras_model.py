@@ -8,8 +8,8 @@ import numpy as np
 
 from headstart.backbones import Backbone
 from headstart.backbones.families.keras_models import takes_channels_last
-from headstart.backbones.family import first_line
 from headstart.core.errors import BackboneError, HeadError
+from headstart.core.wording import first_line
 from headstart.data import Preprocessing
 from headstart.evaluation.targets import FloatArray
 from headstart.heads import Head, LinearHead, PrototypeHead

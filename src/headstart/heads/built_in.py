@@ -18,6 +18,7 @@ from headstart.heads.options import (
     MLPOptions,
     NeighboursOptions,
     RidgeOptions,
+    TabICLOptions,
 )
 
 if TYPE_CHECKING:
@@ -187,6 +188,12 @@ def _reduce_lda(rows: TrainingRows, options: LDAOptions, reduction: Reduction) -
     return reduce_lda(rows, options, reduction)
 
 
+def _fit_tabicl(rows: TrainingRows, options: TabICLOptions) -> Trained:
+    from headstart.heads.tabicl import fit_tabicl
+
+    return fit_tabicl(rows, options)
+
+
 BUILT_IN = (
     HeadKind(
         name="auto",
@@ -270,6 +277,14 @@ BUILT_IN = (
         swept=False,  # it takes longer than all the others together
         calibrated=False,
         stops_early=True,
+    ),
+    HeadKind(
+        name="tabicl",
+        summary="TabICL, a pre-trained network that reads the training rows (extra 'tabicl')",
+        tasks=("classification", "regression"),
+        options=TabICLOptions,
+        fit=_fit_tabicl,
+        swept=False,  # it is slow, and its weights are to be downloaded
     ),
 )
 """All of them, in the order in which they are listed and tried."""

@@ -143,3 +143,19 @@ class MLPOptions(_Options):
         0.2, "Share of the rows held out to choose the epoch.", at_least=0, below=1
     )
     class_weight: ClassWeight = option(None, _CLASS_WEIGHT)
+
+
+@dataclass(frozen=True, eq=False)
+class TabICLOptions(_Options):
+    """Options of ``tabicl``; see :func:`~headstart.heads.tabicl.fit_tabicl`."""
+
+    checkpoint: str | None = option(
+        None, "File of TabICL's weights; None: those of the hub, downloaded once."
+    )
+    components: int | None = option(
+        100,
+        "So many principal components of the features are seen; None: the features, at most 2,000.",
+        at_least=1,
+    )
+    estimators: int = option(8, "Views of the table that are averaged.", at_least=1)
+    device: str = option("cpu", "Where it runs: cpu, cuda or auto.")

@@ -52,6 +52,7 @@ def unpack_head(arrays: Arrays, document: Mapping[str, Any], where: str) -> Head
         "neighbours",
         "prepared",
         "started",
+        "tabicl",
     ):  # importing a module enters its heads
         importlib.import_module(f"headstart.heads.{module}")
     if kind not in KINDS:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.backbones.family import Request, first_line
+from headstart.backbones.family import Request
 from headstart.core.errors import BackboneError, MissingExtraError
+from headstart.core.wording import first_line
 
 if TYPE_CHECKING:
     from torch import nn

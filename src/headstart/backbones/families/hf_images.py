@@ -18,9 +18,9 @@ from headstart.backbones.families.hf_folder import (
     settings_of,
     takes,
 )
-from headstart.backbones.family import Built, first_line
+from headstart.backbones.family import Built
 from headstart.core.errors import BackboneError
-from headstart.core.wording import count
+from headstart.core.wording import count, first_line
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,8 +18,9 @@ from headstart.backbones.families.hf_folder import (
     quiet,
     settings_of,
 )
-from headstart.backbones.family import Built, first_line
+from headstart.backbones.family import Built
 from headstart.core.errors import BackboneError, ConfigError
+from headstart.core.wording import first_line
 
 if TYPE_CHECKING:
     from torch import nn

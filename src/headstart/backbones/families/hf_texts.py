@@ -14,9 +14,10 @@ from headstart.backbones.families.hf_folder import (
     settings_of,
     takes,
 )
-from headstart.backbones.family import Built, first_line
+from headstart.backbones.family import Built
 from headstart.backbones.sentence_folder import SentenceFolder
 from headstart.core.errors import BackboneError
+from headstart.core.wording import first_line
 
 if TYPE_CHECKING:
     from torch import nn

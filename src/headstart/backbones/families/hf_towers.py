@@ -12,8 +12,9 @@ from headstart.backbones.families.hf_folder import (
     quiet,
     read_config,
 )
-from headstart.backbones.family import Request, TextVectors, first_line
+from headstart.backbones.family import Request, TextVectors
 from headstart.core.errors import BackboneError
+from headstart.core.wording import first_line
 
 
 def vectors_of_texts(request: Request, texts: Sequence[str]) -> TextVectors:

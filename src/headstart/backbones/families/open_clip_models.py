@@ -22,12 +22,12 @@ from headstart.backbones.family import (
     Request,
     TextVectors,
     bad_arguments,
-    first_line,
     no_download,
     unknown,
 )
 from headstart.core.errors import BackboneError, MissingExtraError
 from headstart.core.fingerprints import stamp
+from headstart.core.wording import first_line
 
 if TYPE_CHECKING:
     from torch import nn

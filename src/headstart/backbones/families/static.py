@@ -14,10 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.family import About, Built, Family, Request, first_line
+from headstart.backbones.family import About, Built, Family, Request
 from headstart.backbones.sentence_folder import read_json
 from headstart.core.errors import BackboneError, MissingExtraError
 from headstart.core.fingerprints import stamp
+from headstart.core.wording import first_line
 
 _UNLIMITED = 1_000_000
 _USUAL_LENGTH = 512

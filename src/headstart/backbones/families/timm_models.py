@@ -19,11 +19,11 @@ from headstart.backbones.family import (
     Family,
     Request,
     bad_arguments,
-    first_line,
     no_download,
     unknown,
 )
 from headstart.core.errors import BackboneError
+from headstart.core.wording import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

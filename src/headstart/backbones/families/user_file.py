@@ -9,9 +9,10 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from headstart.backbones.family import Built, Family, Request, bad_arguments, first_line
+from headstart.backbones.family import Built, Family, Request, bad_arguments
 from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import stamp
+from headstart.core.wording import first_line
 
 
 def build_file(request: Request) -> Built:
