@@ -36,7 +36,7 @@ class ImageNetwork(nn.Module):
         """Return one row an image.
 
         Args:
-            pixel_values: ``(n, 3, h, w) float32``.
+            pixel_values: ``(n, c, h, w) float32``.
 
         Returns:
             ``(n, d) float32``.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from headstart.backbones import Backbone
-from headstart.backbones.families.keras_models import takes_channels_last
+from headstart.backbones.families.keras_channels import takes_channels_last
 from headstart.core.errors import BackboneError, HeadError
 from headstart.core.wording import first_line
 from headstart.data import Preprocessing

@@ -150,13 +150,14 @@ def read_config(transformers: Any, folder: Path, who: str, request: Request) -> 
             hint="use a model that transformers itself knows",
         ) from error
     _refuse_kernels(config, who)
-    unknown = [name for name in request.model_args if not hasattr(config, name)]
+    images = getattr(config, "vision_config", config)  # of a model that has a tower for texts, too
+    unknown = [n for n in request.model_args if not (hasattr(config, n) or hasattr(images, n))]
     if unknown:
         raise BackboneError(
             f"the configuration of {who} has no {', '.join(unknown)}", hint="change model_args=…"
         )
     for name, value in request.model_args.items():
-        setattr(config, name, value)
+        setattr(config if hasattr(config, name) else images, name, value)
     _refuse_kernels(config, who)
     return config
 

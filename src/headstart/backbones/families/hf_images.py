@@ -10,17 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.backbones.channels import COLOURS
+from headstart.backbones.families.hf_channels import channels_of, load_for_channels
 from headstart.backbones.families.hf_folder import (
     Loaded,
     blocks_of,
-    load_model,
     quiet,
     settings_of,
     takes,
 )
 from headstart.backbones.family import Built
-from headstart.core.errors import BackboneError
-from headstart.core.wording import count, first_line
+from headstart.core.wording import first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,30 +46,30 @@ def build_images(transformers: Any, folder: Path, config: Any, who: str) -> Buil
     """
     from headstart.backbones.image_network import ImageNetwork
 
-    channels = getattr(getattr(config, "vision_config", config), "num_channels", 3)
-    if channels != 3:
-        raise BackboneError(
-            f"{who} takes images of {count(channels, 'channel')}, and images have 3 here",
-            hint="use a model of colour images",
-        )
-    loaded = load_model(transformers, folder, config, who)
+    channels = channels_of(config)
+    loaded, said = load_for_channels(transformers, folder, config, who)
     known, unstated = _preprocessing(transformers, folder)
     sides = (known["size"] if known else None) or _native(config) or (_USUAL, _USUAL)
     if has_towers(type(loaded.model)):
         way, notes = _image_tower(loaded, who)
     else:
-        way, notes = _way(loaded, sides, who)
+        way, notes = _way(loaded, (channels, *sides), who)
     model = loaded.model
     forward = model.get_image_features if way == "tower" else model.forward
     native = _native(config) if takes(forward, "interpolate_pos_encoding") else None
     if not known:
         known = {} if native is None else {"size": native}
+    if channels != COLOURS:
+        # Three colours' mean and standard deviation are not those of other channels.
+        known = {name: value for name, value in known.items() if name not in ("mean", "std")}
+        known, unstated = {**known, "in_channels": channels}, ""
     network = ImageNetwork(model, way, settings_of(config), native)
     return Built(
         network.eval(),
         known,
         tuple(f"model.{name}" for name in blocks_of(model)),
-        notes=tuple(notes),
+        notes=(*said, *notes),
+        kind="image" if channels == COLOURS else "bands",
         loaded=True,
         tokens="model.vision_model" if way == "tower" else "model",
         unstated=unstated,
@@ -117,7 +117,7 @@ def _image_tower(loaded: Loaded, who: str) -> tuple[Way, list[str]]:
     return "tower", [f"{who} has a tower for images and one for texts: images alone are embedded"]
 
 
-def _way(loaded: Loaded, sides: tuple[int, int], who: str) -> tuple[Way, list[str]]:
+def _way(loaded: Loaded, shape: tuple[int, int, int], who: str) -> tuple[Way, list[str]]:
     """Find how a model pools, by what it returns for one image.
 
     A pooler that was made for another task than to classify images (a dense layer and a hyperbolic
@@ -138,7 +138,7 @@ def _way(loaded: Loaded, sides: tuple[int, int], who: str) -> tuple[Way, list[st
     loaded.refuse(who, missing - lacking)
     with torch.no_grad():
         try:
-            found = model(pixel_values=torch.zeros(1, 3, *sides))
+            found = model(pixel_values=torch.zeros(1, *shape))
         except Exception:
             return "mean", notes  # trying the whole network says what is wrong with it
     if getattr(found, "pooler_output", None) is not None:

@@ -12,6 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.backbones.channels import COLOURS, adaptation
+from headstart.backbones.families.keras_channels import (
+    channels_of,
+    for_channels,
+    named_channels,
+    of_colours,
+    takes_channels_last,
+)
 from headstart.backbones.family import (
     Built,
     Family,
@@ -41,6 +49,8 @@ _RESIZING = {"interpolation": "bilinear", "resize": "squash"}
 
 
 _PIXELS = {"scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+_SHARES = {"mean": 0.0, "std": 1 / 255}
+"""Bands come as shares from 0 to 1: divided by this they are pixels of 0 to 255."""
 
 
 def build_keras(request: Request) -> Built:
@@ -62,9 +72,10 @@ def build_keras(request: Request) -> Built:
         "weights": None if request.weights is not None else tag or "imagenet",
         **request.model_args,
     }
+    channels = named_channels(arguments)
     try:
         with _numbered_anew():
-            model = make(**arguments)
+            model = make(**(arguments if channels == COLOURS else of_colours(arguments)))
     except TypeError as error:
         raise bad_arguments(f"keras/{request.name}", error) from error
     except Exception as error:
@@ -75,13 +86,17 @@ def build_keras(request: Request) -> Built:
         raise no_download(f"keras/{request.name}", first_line(error)) from error
     if own_file is not None:
         _load_weights(model, own_file)
-    size = _size_of(model) or (_SIZES.get(architecture, 224),) * 2
-    known = {"size": size, **_RESIZING, **_preprocessing(make)}
-    note = (
+    known = {**_RESIZING, **_preprocessing(make)}
+    notes: tuple[str, ...] = (
         f"inputs as keras.applications' preprocess_input for {architecture}, images resized as"
-        " image_dataset_from_directory does (both sides, bilinear)"
+        " image_dataset_from_directory does (both sides, bilinear)",
     )
-    return built_from(model, known, (note,), loaded=own_file is not None)
+    if channels != COLOURS:
+        with _numbered_anew():
+            model = for_channels(make, arguments, model)
+        known, notes = dict(_RESIZING), (adaptation(channels),)
+    size = _size_of(model) or (_SIZES.get(architecture, 224),) * 2
+    return built_from(model, {"size": size, **known}, notes, loaded=own_file is not None)
 
 
 def built_from(
@@ -98,9 +113,10 @@ def built_from(
     from headstart.modules.keras import torch_network
 
     _check_inputs(model)
-    scaling = own_scaling(model)
+    scaling, channels = own_scaling(model), channels_of(model)
+    colours = channels in (None, COLOURS)
     if scaling and not {"scale", "mean", "std"} & known.keys():
-        known = {**known, **_PIXELS}
+        known = {**known, **(_PIXELS if colours else _SHARES)}
         notes = (
             *notes,
             f"'{scaling}' of the model scales its inputs, so it gets pixels of 0 to 255",
@@ -112,7 +128,10 @@ def built_from(
     if len(names) > 1:
         notes = (*notes, f"of the outputs {', '.join(names)} the feature is the first; pass layer=…"
                  " for another")  # fmt: skip
-    return Built(tree, known, blocks, (), notes, loaded=loaded, scaling=scaling)
+    if not colours:
+        known = {**known, "in_channels": channels}
+    kind = "image" if colours else "bands"
+    return Built(tree, known, blocks, (), notes, kind, loaded=loaded, scaling=scaling)
 
 
 def _check_inputs(model: Any) -> None:
@@ -152,18 +171,6 @@ def known_of(model: Any) -> dict[str, Any]:
     """Return what a Keras model itself says of its inputs: the size, where it is fixed."""
     size = _size_of(model)
     return {} if size is None else {"size": size, **_RESIZING}
-
-
-def takes_channels_last(model: Any) -> bool:
-    """Return whether a model takes images ``(n, h, w, c)``."""
-    from headstart.modules.keras import load_keras
-
-    shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple):  # a model with a call of its own says nothing
-        return bool(load_keras().config.image_data_format() == "channels_last")
-    if len(shape) != 4:
-        return False
-    return shape[-1] in (1, 3, 4) or shape[1] not in (1, 3, 4)
 
 
 def segments(tree: nn.Module) -> list[list[str]]:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlparse
 
+from headstart.backbones.channels import adaptation, adapted_filters
 from headstart.backbones.family import (
     IMAGENET,
     NOTHING_STATED,
@@ -60,7 +61,7 @@ def build_timm(request: Request) -> Built:
         # Three colours' mean and standard deviation are not those of other channels.
         known = {key: value for key, value in known.items() if key not in ("mean", "std")}
         known["in_channels"] = channels
-        notes += (_ADAPTED.format(channels),) if request.weights is None else ()
+        notes += (adaptation(channels),) if request.weights is None else ()
     return Built(
         module,
         known,
@@ -103,12 +104,6 @@ def _of_sequences(
     )
 
 
-_ADAPTED = (
-    "the first filters are made for {} channels from those of three colours, as timm does: summed"
-    " for one channel, else repeated and scaled"
-)
-
-
 def adapted(
     config: Mapping[str, Any], channels: int, flat: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], str]:
@@ -123,8 +118,6 @@ def adapted(
     Returns:
         The tensors, and what was done; empty: nothing.
     """
-    from timm.models import adapt_input_conv
-
     named = config.get("first_conv") or ()
     ends = tuple(f"{n}.weight" for n in ((named,) if isinstance(named, str) else named))
     made = dict(flat)
@@ -134,8 +127,8 @@ def adapted(
         if name.endswith(ends) and tensor.ndim == 4 and tensor.shape[1] == 3
     ]
     for name in found if ends else ():
-        made[name] = adapt_input_conv(channels, flat[name])
-    return made, _ADAPTED.format(channels) if found and ends else ""
+        made[name] = adapted_filters(channels, flat[name])
+    return made, adaptation(channels) if found and ends else ""
 
 
 def blocks_of(module: nn.Module) -> tuple[str, ...]:
