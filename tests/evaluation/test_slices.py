@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.evaluation.intervals import proportion_interval
-from headstart.evaluation.slices import slices
+from headstart.evaluation.slices import group_slices, slices
 
 
 def test_each_value_has_its_share_with_the_exact_interval() -> None:
@@ -68,3 +68,21 @@ def test_errors_of_groups_count_groups_too() -> None:
     assert ten[0].score.interval is not None
     assert ten[0].score.interval.low == pytest.approx(once[0].score.interval.low)
     assert ten[0].score.interval.high == pytest.approx(once[0].score.interval.high)
+
+
+def test_every_group_has_its_score_the_worst_first() -> None:
+    groups = [f"patient {i // 4}" for i in range(160)]  # more than a column may have values
+    error = np.repeat(np.arange(40.0), 4)
+    found = group_slices(groups, error)
+    assert [each.value for each in found[:2]] == ["patient 39", "patient 38"]
+    assert found[0].score.value == 39
+    right = np.tile([True, True, False, False], 40)
+    right[:4] = False
+    assert group_slices(groups, right)[0].value == "patient 0"
+    assert group_slices(groups, right)[0].score.interval == proportion_interval(0, 4)
+    assert sum(each.n for each in found) == 160
+
+
+@pytest.mark.parametrize("groups", [["a"] * 5, list("abcde"), []])
+def test_groups_that_say_nothing_are_left_out(groups: list[str]) -> None:
+    assert group_slices(groups, np.ones(len(groups))) == ()

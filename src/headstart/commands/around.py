@@ -25,7 +25,7 @@ from headstart.core.records import Excerpt
 from headstart.core.wording import count, format_number, format_percent, verb
 from headstart.data import Inputs, Split
 from headstart.data.table_columns import columns_of
-from headstart.evaluation.slices import slices
+from headstart.evaluation.slices import Slice, group_slices, slices
 from headstart.heads import Head
 from headstart.report.page import (
     Block,
@@ -287,9 +287,9 @@ def _first(n: int, what: str) -> str:
 
 
 def slice_section(around: Around) -> Section | None:
-    """Return how good the head is by every column of the table that the items come from."""
+    """Return how good the head is by group, and by every column beside the items."""
     test = around.test
-    if test.metadata is None or not len(test):
+    if not len(test) or (test.metadata is None and test.groups is None):
         return None
     said = around.judged()
     regression = around.head.task == "regression"
@@ -303,22 +303,47 @@ def slice_section(around: Around) -> Section | None:
         measured = np.abs(made - test.targets)[:, 0]
         of = f" of {test.classes[0]}" if len(test.classes) > 1 else ""
         what = f"mean absolute error{of}"
+    first = _group_blocks(test, measured, what, regression)
     blocks: list[Block] = []
-    for name, values in columns_of(test).items():
+    for name, values in {} if test.metadata is None else columns_of(test).items():
         found = slices(values, measured, groups=test.groups)
         if found and len(blocks) < _COLUMNS:
-            header = (name, "items", what)
-            rows = tuple(
-                (each.value, f"{each.n:,}", _worded(each.score, regression)) for each in found
-            )
-            blocks.append(Table(header, rows, align="lrl"))
-    if not blocks:
-        return None
-    text = (
-        "By the other columns of the table, with 95 % intervals. Among many slices some differ by"
-        " chance: look at those whose intervals do not overlap."
+            rows = _slice_rows(found, regression)
+            blocks.append(Table((name, "items", what), rows, align="lrl"))
+    if blocks:
+        text = (
+            "By the other columns of the table, with 95 % intervals. Among many slices some differ"
+            " by chance: look at those whose intervals do not overlap."
+        )
+        blocks.insert(0, text)
+    return Section("Slices", (*first, *blocks)) if first or blocks else None
+
+
+def _group_blocks(test: Split, measured: NDArray[Any], what: str, regression: bool) -> list[Block]:
+    """Return the score of every group, the worst first; nothing where there are no groups."""
+    from headstart.report.figures import parts_figure
+
+    found = () if test.groups is None else group_slices(test.groups, measured)
+    if not found:
+        return []
+    picture = parts_figure(
+        [each.value for each in found], [each.score for each in found], [each.n for each in found],
+        what if regression else f"{what}, per cent", percent=not regression,
+    )  # fmt: skip
+    alt = "; ".join(f"{each.value}: {_worded(each.score, regression)}" for each in found[:30])
+    caption = (
+        f"All {len(found)} groups of the test split, the worst first, with 95 % intervals of the"
+        " items of each. A group that stands apart is one to look at."
     )
-    return Section("Slices", (text, *blocks))
+    rows = _slice_rows(found, regression)
+    return [
+        Picture(picture, alt, caption),
+        Table(("group", "items", what), rows, "All groups", "lrl", folded=True),
+    ]
+
+
+def _slice_rows(found: Sequence[Slice], regression: bool) -> tuple[tuple[str, str, str], ...]:
+    return tuple((each.value, f"{each.n:,}", _worded(each.score, regression)) for each in found)
 
 
 def _worded(score: Any, regression: bool) -> str:

@@ -190,7 +190,7 @@ def _result(
 
 
 def _rows(scored: Scored) -> list[Block]:
-    from headstart.report.figures import labels_figure, values_figure
+    from headstart.report.figures import labels_figure, residuals_figure, values_figure
 
     evaluation = scored.evaluation
     header, rows = row_table(evaluation)
@@ -214,6 +214,10 @@ def _rows(scored: Scored) -> list[Block]:
             )
             picture = values_figure(scored.truth[:, at], scored.outputs[:, at], name)
             blocks.append(Picture(picture, alt, "On the dashed line the prediction is right."))
+            residuals = residuals_figure(scored.truth[:, at], scored.outputs[:, at], name)
+            alt = f"Error of {name} against what was predicted"
+            caption = "Errors by prediction; the line is the median error of tenths of the items."
+            blocks.append(Picture(residuals, alt, caption))
     folded = len(rows) > _OPEN_TABLE
     caption = f"All {count(len(rows), header[0])}" if folded else ""
     blocks.append(Table(header, tuple(rows), caption, "l" + "r" * (len(header) - 1), folded=folded))

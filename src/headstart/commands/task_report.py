@@ -115,15 +115,16 @@ def write_task_tested(
 
 def write_task_figures(folder: Path, scored: Scored) -> None:
     """Write the figures of the page as PNG, too."""
-    from headstart.report.figures import labels_figure, save_png, values_figure
+    from headstart.report.figures import labels_figure, residuals_figure, save_png, values_figure
 
     if isinstance(scored.evaluation, MultiLabelEvaluation):
         save_png(labels_figure(scored.evaluation), folder / "labels.png")
         return
     for at, name in enumerate(scored.evaluation.targets[:4]):
         suffix = "" if len(scored.evaluation.targets) == 1 else f"-{at + 1}"
-        figure = values_figure(scored.truth[:, at], scored.outputs[:, at], name)
-        save_png(figure, folder / f"values{suffix}.png")
+        drawn = scored.truth[:, at], scored.outputs[:, at], name
+        save_png(values_figure(*drawn), folder / f"values{suffix}.png")
+        save_png(residuals_figure(*drawn), folder / f"residuals{suffix}.png")
 
 
 def scored_items(

@@ -64,6 +64,33 @@ def slices(
     return tuple(found)
 
 
+def group_slices(groups: Sequence[Any], measured: NDArray[Any]) -> tuple[Slice, ...]:
+    """Score every group of items, the worst first.
+
+    Intervals are those of the items of a group: they say how sure its figure is, and nothing of
+    the next group.
+
+    Args:
+        groups: ``(n,)``, names.
+        measured: ``(n,)``: bool, whether an item is right; or float, its error.
+
+    Returns:
+        One slice a group; nothing where there is one group only, or each has a single item.
+    """
+    number, names = numbered(groups)
+    if not 1 < len(names) < len(number):
+        return ()
+    found = []
+    for at, rows in enumerate(np.split(np.argsort(number, kind="stable"), _ends(number))):
+        found.append(Slice(str(names[at]), len(rows), _score(measured[rows], None)))
+    sign = 1 if measured.dtype == np.bool_ else -1
+    return tuple(sorted(found, key=lambda each: (sign * each.score.value, each.value)))
+
+
+def _ends(number: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.cumsum(np.bincount(number))[:-1]
+
+
 def _score(measured: NDArray[Any], groups: Keys | None) -> Score:
     if measured.dtype != np.bool_:
         return mean_score(measured, groups)
@@ -127,4 +154,4 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-__all__ = ["VALUES", "Slice", "mean_score", "slices"]
+__all__ = ["VALUES", "Slice", "group_slices", "mean_score", "slices"]

@@ -13,7 +13,12 @@ from headstart.report.figures.evaluation import (
 )
 from headstart.report.figures.maps import map_figure, value_map_figure
 from headstart.report.figures.output import inline, png, save_png
-from headstart.report.figures.tasks import labels_figure, values_figure
+from headstart.report.figures.tasks import (
+    labels_figure,
+    parts_figure,
+    residuals_figure,
+    values_figure,
+)
 
 __all__ = [
     "comparison_figure",
@@ -25,9 +30,11 @@ __all__ = [
     "labels_figure",
     "learning_curve_figure",
     "map_figure",
+    "parts_figure",
     "per_class_figure",
     "png",
     "reliability_figure",
+    "residuals_figure",
     "save_png",
     "value_map_figure",
     "values_figure",
