@@ -62,7 +62,7 @@ def per_channel(values: Any, channels: int) -> Any:
 
 def value_faults(channels: int, bands: Sequence[int], **normalisation: Any) -> list[str]:
     """Return what is wrong with the channels, the bands, and mean and standard deviation."""
-    faults = []
+    faults: list[str] = []
     if not isinstance(channels, int) or channels < 1:
         return [*faults, f"in_channels must be a positive whole number, not {channels!r}"]
     for name, values in normalisation.items():

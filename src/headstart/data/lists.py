@@ -18,15 +18,8 @@ from headstart.core.progress import SilentReporter
 from headstart.data.arrays import image_content
 from headstart.data.content import Content, UndecodableError
 from headstart.data.formats import IMAGE_SUFFIXES
-from headstart.data.items import (
-    DigestMemo,
-    FileItems,
-    Items,
-    ObjectItems,
-    SoundFileItems,
-    TextItems,
-    read_file,
-)
+from headstart.data.item_files import DigestMemo, read_file
+from headstart.data.items import FileItems, Items, ObjectItems, SoundFileItems, TextItems
 from headstart.data.sound_files import AUDIO_SUFFIXES
 from headstart.data.source import WHOLE, Request, Source, unlabelled
 

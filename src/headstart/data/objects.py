@@ -21,16 +21,9 @@ from headstart.data import column_types, columns, label_columns
 from headstart.data.arrays import as_array, image_content
 from headstart.data.content import Content, UndecodableError, digest
 from headstart.data.item_columns import item_column
+from headstart.data.item_files import DigestMemo, read_file
 from headstart.data.item_groups import groups_of_values
-from headstart.data.items import (
-    ArrowItems,
-    DigestMemo,
-    Items,
-    ObjectItems,
-    SoundItems,
-    TextItems,
-    read_file,
-)
+from headstart.data.items import ArrowItems, Items, ObjectItems, SoundItems, TextItems
 from headstart.data.source import WHOLE, Part, Request, Source, roles, split_keys, unlabelled
 from headstart.data.targets import read_columns, read_labels, read_matrix
 

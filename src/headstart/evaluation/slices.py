@@ -64,7 +64,7 @@ def slices(
     return tuple(found)
 
 
-def group_slices(groups: Sequence[Any], measured: NDArray[Any]) -> tuple[Slice, ...]:
+def group_slices(groups: Keys, measured: NDArray[Any]) -> tuple[Slice, ...]:
     """Score every group of items, the worst first.
 
     Intervals are those of the items of a group: they say how sure its figure is, and nothing of
