@@ -6,9 +6,12 @@ in turn and scaled, so that their sum stays what it was as nearly as the channel
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from headstart.core.wording import count
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLOURS = 3
 
