@@ -42,10 +42,12 @@ def torn_group_notes(embedded: Embedded, seed: int) -> tuple[str, ...]:
 
 
 def _told(hint: GroupHint, effect: GroupEffect, n_test: int, figure: str) -> str:
-    what = "names of files" if hint.option == "group_pattern" else f"the column '{hint.value}'"
+    what = "names of files show"
+    if hint.option != "group_pattern":
+        what = f"the column '{hint.value}' shows"
     torn, whole = (f"{100 * share:.1f} %" for share in (effect.torn, effect.whole))
     return (
-        f"{what} show groups of items that belong together (such as '{clean(hint.example)}'), and"
+        f"{what} groups of items that belong together (such as '{clean(hint.example)}'), and"
         f" {hint.torn:,} of {count(n_test, 'test item')} have others of their group in the training"
         f" split: cross-validated {figure} is {torn} where groups are torn apart and {whole} where"
         f" they are kept whole, so that the score flatters new groups; keep them whole with"

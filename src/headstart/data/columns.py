@@ -172,10 +172,11 @@ def text_columns(table: Any, label: str | None = None, *, words: bool = True) ->
     """Return the columns that could hold the texts.
 
     They have a customary name or, if ``words``, several words in most rows; most of their rows
-    differ.
+    differ. Where none is such, those of a customary name whose rows recur.
     """
     named_label = [] if label is None else label.split(",")
-    found = []
+    found: list[str] = []
+    recurring: list[str] = []
     for field in table.schema:
         name = field.name
         if (
@@ -189,9 +190,10 @@ def text_columns(table: Any, label: str | None = None, *, words: bool = True) ->
         sample = [v for v in table.column(name).slice(0, SAMPLE).to_pylist() if v and v.strip()]
         long = not words or sum(len(v.split()) > 1 for v in sample) * 2 > len(sample)
         differ = len(set(sample)) * 2 > len(sample)
-        if differ and (name.casefold() in _TEXT_NAMES or long) and sample:
-            found.append(name)
-    return found
+        customary = name.casefold() in _TEXT_NAMES
+        if sample and (customary or (differ and long)):
+            (found if differ else recurring).append(name)
+    return found or recurring
 
 
 def holds_sounds(table: Any, name: str) -> bool:

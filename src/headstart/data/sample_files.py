@@ -44,12 +44,19 @@ class Samples:
         inverted: whether black is white, as in DICOM's MONOCHROME1.
         bands_last: whether the last axis is known to be that of the bands; False: the first;
             None: it is not known.
+        missing: where there is no data, of the shape of ``values``; None: everywhere is some.
     """
 
     values: NDArray[Any]
     limits: ValueRange | None
     inverted: bool = False
     bands_last: bool | None = None
+    missing: NDArray[np.bool_] | None = None
+
+    @property
+    def known(self) -> NDArray[Any]:
+        """The values where there is data."""
+        return self.values if self.missing is None else self.values[~self.missing]
 
 
 def shares_of(found: Samples, value_range: ValueRange | None = None) -> NDArray[np.float32]:
@@ -61,20 +68,23 @@ def shares_of(found: Samples, value_range: ValueRange | None = None) -> NDArray[
             outside becomes black or white.
 
     Returns:
-        An array of the same shape, ``float32``; bands last where the file says which axis they are.
+        An array of the same shape, ``float32``; bands last where the file says which axis they are;
+        black where there is no data.
 
     Raises:
         UndecodableError: nothing says what is black and white, or values are not finite.
     """
     limits = value_range or found.limits
-    if found.values.dtype.kind == "f" and not np.isfinite(found.values).all():
+    if found.values.dtype.kind == "f" and not np.isfinite(found.known).all():
         raise UndecodableError("some values are NaN or infinite; replace them first")
     if limits is None:
-        raise UndecodableError(_unknown(found.values))
+        raise UndecodableError(_unknown(found.known))
     low, high = limits
     values = np.clip(found.values, low, high).astype(np.float64)
     scaled = ((values - low) / (high - low)).astype(np.float32)
     scaled = 1 - scaled if found.inverted else scaled
+    if found.missing is not None:
+        scaled = np.where(found.missing, np.float32(0), scaled)
     return np.moveaxis(scaled, 0, 2) if found.bands_last is False else scaled
 
 

@@ -36,11 +36,14 @@ from headstart.data.sample_files import (
     shares_of,
 )
 
-RULES = 1
+RULES = 2
 """Version of these rules; part of every cache key of bands."""
 
 _SAMPLES = ("MINISBLACK", "MINISWHITE", "RGB", "SEPARATED")
 """Colours of a TIFF whose samples are taken as they are; the others are converted by Pillow."""
+_NO_DATA = 42113
+"""The tag of GDAL for the value that stands for no data."""
+NO_DATA = "TIFF with pixels of no data, which are black"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -202,14 +205,36 @@ def _of_series(file: Any) -> Samples:
         )
     values = _turned(values, axes, page)
     last = {"YXS": True, "YXC": True, "SYX": False, "CYX": False}.get(axes)
+    missing = _missing(values, page)
     bits = page.bitspersample
-    limits = limits_of(values)
+    limits = limits_of(values if missing is None else values[~missing])
     if limits is None and isinstance(bits, int) and 8 < bits < 16:
         limits = (0.0, float(2**bits - 1))
     inverted = page.photometric.name == "MINISWHITE"
     if inverted and limits is None:
         limits = (0.0, float(np.iinfo(values.dtype).max)) if values.dtype.kind == "u" else None
-    return Samples(values, limits, inverted, last)
+    return Samples(values, limits, inverted, last, missing)
+
+
+def _missing(values: NDArray[Any], page: Any) -> NDArray[np.bool_] | None:
+    """Return where a TIFF has no data, by the value that GDAL writes for it; None: nowhere."""
+    tag = page.tags.get(_NO_DATA)
+    try:
+        value = float(str(tag.value).strip(" \0")) if tag is not None else None
+    except ValueError:
+        return None
+    if value is None:
+        return None
+    if values.dtype.kind == "f":  # written in decimals, of a number of this precision
+        found = np.isnan(values) if np.isnan(value) else values == values.dtype.type(value)
+    else:
+        found = values == value
+    if not found.any():
+        return None
+    if found.all():
+        raise UndecodableError("a TIFF without data: every pixel has its value of no data")
+    remark(NO_DATA)
+    return np.asarray(found)
 
 
 def _turned(values: NDArray[Any], axes: str, page: Any) -> NDArray[Any]:

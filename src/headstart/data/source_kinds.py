@@ -197,6 +197,8 @@ def _what(path: Path) -> str:
         return "one sound"
     if suffix in (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"):
         return "a spreadsheet, which has to be saved as CSV (UTF-8)"
+    if suffix == ".json":
+        return "JSON, which is read with one object a line and called .jsonl"
     return "a file of unknown kind"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -53,7 +54,8 @@ def read_table(path: Path, request: Request) -> Any:
     try:
         if not path.is_file():
             raise FileNotFoundError if not path.exists() else OSError("it is not a plain file")
-        table = distinct(_READERS.get(suffix, _read_text)(path, request), path.name)
+        table = _flat(_READERS.get(suffix, _read_text)(path, request))
+        table = distinct(table, path.name)
         _require_text(table)
     except DataError:
         raise
@@ -81,6 +83,34 @@ def distinct(table: Any, name: str) -> Any:
             f"{name} has several columns of the same name: {quoted(twins, 5)}", hint="rename them"
         )
     return table
+
+
+def _flat(table: Any) -> Any:
+    """Return a table whose nested fields are columns, named with dots: ``meta.label``.
+
+    Structs with bytes of images or sounds stay as they are.
+    """
+    while any(_is_nested(field.type) for field in table.schema):
+        table = pa.Table.from_arrays(*_spread(table), metadata=table.schema.metadata)
+    return table
+
+
+def _spread(table: Any) -> tuple[list[Any], list[str]]:
+    """Return the columns with structs replaced by their fields, and the names."""
+    arrays, names = [], []
+    for field, column in zip(table.schema, table.columns, strict=True):
+        name, kind = field.name, field.type
+        if _is_nested(kind):
+            arrays += [pc.struct_field(column, [at]) for at in range(kind.num_fields)]
+            names += [f"{name}.{kind.field(at).name}" for at in range(kind.num_fields)]
+        else:
+            arrays.append(column)
+            names.append(name)
+    return arrays, names
+
+
+def _is_nested(kind: Any) -> bool:
+    return bool(pa.types.is_struct(kind)) and not column_types.is_bytes(kind)
 
 
 def _is_empty(column: Any) -> bool:
@@ -143,14 +173,42 @@ def _require_memory(path: Path, needed: int) -> None:
 
 def _read_lines(path: Path, request: Request) -> Any:
     """Read a file of one JSON object a line."""
-    lines = _text(path, request).splitlines()
+    lines = _text(path, request).removeprefix("\ufeff").split("\n")  # a text may hold other ends
     rows = [json.loads(line) for line in lines if line.strip()]
     if not rows:
         raise DataError(f"'{path}' is empty", hint="expected one JSON object a line")
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("expected one JSON object a line")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
+    values = {name: [row.get(name) for row in rows] for name in names}
+    return pa.table({name: _array(each, name, path) for name, each in values.items()})
+
+
+def _array(values: list[Any], name: str, path: Path) -> Any:
+    """Return the values of a field as an array.
+
+    Raises:
+        DataError: they are of several kinds, which are named with the line of the first of each.
+    """
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        first: dict[str, int] = {}
+        for line, value in enumerate(values, 1):
+            if value is not None:
+                first.setdefault(_KINDS.get(type(value), type(value).__name__), line)
+        if len(first) < 2:
+            raise
+        found = ", ".join(f"{kind} in line {line}" for kind, line in first.items())
+        raise DataError(
+            f"field '{name}' of '{path}' holds values of several kinds: {found}",
+            hint="write all of them as one kind, such as texts",
+        ) from None
+
+
+_KINDS = {
+    str: "text", int: "number", float: "number", bool: "truth value", list: "list", dict: "object",
+}  # fmt: skip
 
 
 def _read_text(path: Path, request: Request) -> Any:
@@ -179,7 +237,25 @@ def _read_text(path: Path, request: Request) -> Any:
         ),
     )
     table = table.rename_columns([name.strip() for name in table.schema.names])
+    _require_names(table, path)
     return table.replace_schema_metadata(FROM_TEXT)
+
+
+def _require_names(table: Any, path: Path) -> None:
+    """Refuse a first line that is a row, or that recurs: its word is a value of its own column.
+
+    Looked at are columns whose values recur, as those of labels do.
+    """
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        if not name or len(pc.unique(column)) == table.num_rows:
+            continue
+        found = pc.index(column, pa.scalar(name)).as_py()
+        if found >= 0:
+            raise DataError(
+                f"the first line of '{path}' is taken for names, and '{name}' is also a value of"
+                f" its column (row {found}): is it a row, or a line of names that recurs?",
+                hint="add a first line with names, such as: text,label; names stand there once",
+            )
 
 
 def _text(path: Path, request: Request) -> str:
