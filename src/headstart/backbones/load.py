@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.families import family_of, in_folder, whole_file
 from headstart.backbones.families.keras_models import built_from, known_of
-from headstart.backbones.family import Built, Request, first_line
+from headstart.backbones.family import Built, Request
 from headstart.backbones.fitting import (
     Fit,
     Network,
@@ -30,7 +30,7 @@ from headstart.backbones.weights import load_tensors
 from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError, HeadstartError
 from headstart.core.fingerprints import stamp
-from headstart.core.wording import count, quoted, verb
+from headstart.core.wording import count, first_line, quoted, verb
 from headstart.data import Preprocessing
 from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
