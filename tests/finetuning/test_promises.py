@@ -18,8 +18,8 @@ from headstart.core.arguments import Arguments
 from headstart.core.errors import ConfigError
 from headstart.core.progress import SilentReporter
 from headstart.finetuning import Classifier, Recipe, Stage, costs, timing
-from headstart.finetuning.costs import memory_for_rows
 from headstart.finetuning.gradients import gradients_for
+from headstart.finetuning.room import memory_for_rows
 from headstart.finetuning.targets import resolve
 from headstart.modules.digests import digests
 from tests.finetuning.conftest import Bench, squares
@@ -91,7 +91,7 @@ def test_room_on_the_disk_is_taken_by_one_stage_after_the_other(
     assert all(stage.cut is not None and stage.cut.read for stage in plan.stages)
     # Neither place is pooled: both have rows of the same size. There is room for one.
     room = 1.5 * plan.stages[0].cut.at.bytes / 0.9 if plan.stages[0].cut else 0
-    monkeypatch.setattr("headstart.finetuning.costs.free_bytes", lambda _: int(room))
+    monkeypatch.setattr("headstart.finetuning.room.free_bytes", lambda _: int(room))
     one, two = bench.plan(Classifier(residual(), 2), recipe).plan.stages
     assert one.cut is not None
     assert two.cut is not None
@@ -107,7 +107,7 @@ def test_an_unfinished_run_goes_on_from_the_images_where_the_disk_is_full(
     network = Classifier(residual(), 2)
     decided = bench.plan(network, recipe).decisions
     assert decided != ("",)
-    monkeypatch.setattr("headstart.finetuning.costs.free_bytes", lambda _: 0)
+    monkeypatch.setattr("headstart.finetuning.room.free_bytes", lambda _: 0)
     assert bench.plan(network, recipe, decisions=decided).decisions == ("",)
 
 

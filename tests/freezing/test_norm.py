@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from headstart.core.errors import FreezeError
 from headstart.freezing import Moments, blend, digests, drift, freeze, reestimate
-from headstart.freezing.norm import LayerDrift
+from headstart.freezing.drifts import LayerDrift
 from tests.freezing.models import NORMS, TwoParts
 
 

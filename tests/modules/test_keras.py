@@ -19,7 +19,7 @@ from headstart.modules.forward import capture, hooked
 from headstart.modules.keras import KerasPart, torch_network
 from headstart.modules.keras_contract import as_module
 from headstart.modules.keras_inference import ImageLayer, for_inference
-from headstart.study.measurements import _Memory
+from headstart.study.memory import CountingMemory
 from tests.keras_models import MODELS, images, keras, mobilenet, nested, residual, settled
 
 ALL = pytest.mark.parametrize("name", MODELS)
@@ -188,7 +188,10 @@ def test_a_pass_holds_no_more_than_it_needs() -> None:
     x = images(model)
     peaks = []
     for run in (lambda: model(x, training=False), lambda: tree(x)):
-        with torch.inference_mode(), _Memory([*tree.parameters(), *tree.buffers(), x]) as memory:
+        with (
+            torch.inference_mode(),
+            CountingMemory([*tree.parameters(), *tree.buffers(), x]) as memory,
+        ):
             run()
         peaks.append(memory.peak)
     assert peaks[1] < 0.3 * peaks[0]

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from headstart.study import CompareConfig
-from headstart.study.findings import kind_of_fault
+from headstart.study.input_findings import kind_of_fault
 from headstart.study.inputs import check_inputs
 from headstart.study.repetitions import divide
 

@@ -9,7 +9,7 @@ import torch
 from headstart.core.arguments import Arguments
 from headstart.extraction import Extraction
 from headstart.freezing import compare_digests, digests, freeze
-from headstart.study import measurements, network, parse
+from headstart.study import memory, network, parse, probing
 from headstart.study.functions import cut_of, function_of
 
 from .conftest import RIGHT, pictures, planted
@@ -27,14 +27,14 @@ def given(count):
 
 
 def facts_of(backbone):
-    return measurements.find_facts(backbone, given(8))
+    return probing.find_facts(backbone, given(8))
 
 
 def changes_of(name, **kind):
     backbone = planted(**kind)
     function = function_of(parse(name), backbone, facts_of(backbone), 16)
     ready = network.prepared(backbone, function)
-    return measurements.changes(ready, CUT, function, given(32), SETTINGS)
+    return probing.changes(ready, CUT, function, given(32), SETTINGS)
 
 
 def test_facts():
@@ -106,8 +106,8 @@ def test_autograd_changes_memory_and_not_one_bit():
     )
     batches = [given(16), given(32)[16:]]
     modes = ["grad", "no_grad", "inference"]
-    assert measurements.equality(ready, [CUT], modes, batches, SETTINGS) == (True, 0.0)
-    peak = {m: measurements.peak_bytes([ready], batches[0], m, SETTINGS) for m in modes}
+    assert probing.equality(ready, [CUT], modes, batches, SETTINGS) == (True, 0.0)
+    peak = {m: memory.peak_bytes([ready], batches[0], m, SETTINGS) for m in modes}
     assert peak["no_grad"] == pytest.approx(peak["inference"], rel=0.01)
     assert peak["grad"] > 1.5 * peak["inference"]
     # the largest activation of 16 images is (12, 32, 32) float32, and an operation has two of them
@@ -119,7 +119,7 @@ def test_training_mode_moves_statistics_of_a_copy_only():
     before, modes = digests(backbone.module), [m.training for m in backbone.module.modules()]
     state = torch.get_rng_state()
     batches = [given(16).map(lambda x: x * 2)]
-    moved = measurements.moved_statistics(backbone, ["norm1", "norm2"], batches)
+    moved = probing.moved_statistics(backbone, ["norm1", "norm2"], batches)
     assert min(moved.values()) > 0.001
     assert not compare_digests(before, digests(backbone.module))
     assert [m.training for m in backbone.module.modules()] == modes
@@ -131,7 +131,7 @@ def test_a_contract_on_the_users_module_is_no_obstacle():
     handle = freeze(backbone.module)
     function = function_of(parse("train"), backbone, facts_of(backbone), 16)
     ready = network.prepared(backbone, function)
-    found = measurements.changes(ready, CUT, function, given(32), SETTINGS)
+    found = probing.changes(ready, CUT, function, given(32), SETTINGS)
     assert found.in_another_batch > 0.01
     assert handle.check().holds
 
@@ -140,11 +140,11 @@ def test_spread_of_known_rows():
     rng = np.random.default_rng(0)
     rows = np.zeros((4000, 6), np.float32)
     rows[:, :3] = rng.normal(0, 2, (4000, 3))
-    found = measurements.spread_of(rows)
+    found = probing.spread_of(rows)
     assert (found.width, found.constant) == (6, 3)
     assert found.dimension == pytest.approx(3, abs=0.05)
     assert found.scale == pytest.approx(2 / np.sqrt(2), rel=0.05)
-    assert measurements.spread_of(rows[:4]).dimension <= 3.0 + 1e-6
+    assert probing.spread_of(rows[:4]).dimension <= 3.0 + 1e-6
 
 
 def test_restated_statistics_make_the_drift_vanish_up_to_the_cut():

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from headstart.backbones import load_backbone
 from headstart.commands.cli import app
-from headstart.commands.compare.page import comparison_page, mean_curves
+from headstart.commands.compare.figures import mean_curves
+from headstart.commands.compare.page import comparison_page
 from headstart.commands.compare.tables import comparison_rows, finding_text, training_rows
 from headstart.commands.compare.tuning import FineTuner
 from headstart.core.errors import ConfigError, DataError

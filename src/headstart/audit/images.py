@@ -14,8 +14,8 @@ from headstart.data.corrections import (
     Normalisation,
     could_have_made,
 )
+from headstart.freezing.drifts import drift_between
 from headstart.freezing.moments import Moments
-from headstart.freezing.norm import drift_between
 
 UNLIKE = 0.3
 """Nats (symmetric KL, mean over channels) from which two sets of images are unlike each other."""

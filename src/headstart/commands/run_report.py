@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.backbones import Backbone
 from headstart.commands.around import (
     Around,
     examined_section,
@@ -17,25 +16,11 @@ from headstart.commands.around import (
     mistake_cases,
     slice_section,
 )
-from headstart.commands.console import (
-    Printing,
-    command_seconds,
-    print_json,
-    print_lines,
-    print_quietly,
-    stdout,
-)
-from headstart.commands.invocation import Call, Commands
-from headstart.commands.kept_rows import KeptRows
 from headstart.commands.packed_file import CALIBRATION_FILE, OUTLIERS_FILE, save_packed
 from headstart.commands.prediction_table import Probabilities, prediction_columns, write_predictions
 from headstart.commands.run import Run
-from headstart.commands.run_facts import describe_environment
-from headstart.commands.run_page import Mistake, fit_page, wrong_items
+from headstart.commands.run_page import Mistake, fit_page
 from headstart.commands.run_place import file_digests
-from headstart.commands.scoring import AnyEvaluation
-from headstart.commands.session import Session
-from headstart.commands.settings import BackboneSpec
 from headstart.commands.task_page import Scored, task_page
 from headstart.commands.task_report import scored_items, write_task_figures, write_task_tested
 from headstart.commands.training_items import save_training_items
@@ -45,222 +30,23 @@ from headstart.core.errors import BadFilesError
 from headstart.core.files import write_json
 from headstart.core.records import (
     Baseline,
-    CacheUse,
-    Curve,
     Evaluation,
     Excerpt,
     Reference,
     to_plain,
 )
-from headstart.core.settings import recorded
-from headstart.core.wording import count, format_percent, format_seconds, singular
 from headstart.core.wording import count as counted
+from headstart.core.wording import format_percent, singular
 from headstart.data import Inputs, Split
-from headstart.data.table_columns import Encodings
 from headstart.evaluation import most_likely
-from headstart.evaluation.multi_label import MultiLabelEvaluation
-from headstart.evaluation.regression import RegressionEvaluation
-from headstart.heads import Head
-from headstart.heads.held_out import Calibration
-from headstart.heads.outliers import Outliers
-from headstart.report import Page, evaluation_table, write_page
+from headstart.report import Page, write_page
 from headstart.report.page import Example, Section
-from headstart.report.task_text import task_table
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    pass
 
 MISTAKES = 24
 EXAMPLES = 12
-
-
-class TestedItems(Protocol):
-    """The items of a run, and what the cache had of them."""
-
-    @property
-    def train(self) -> Split:
-        """Those that trained."""
-
-    @property
-    def test(self) -> Split:
-        """Those that were tested."""
-
-    @property
-    def use(self) -> CacheUse:
-        """Rows found and computed."""
-
-    @property
-    def images_per_second(self) -> float | None:
-        """The rate of extraction; None if nothing was computed."""
-
-
-def new_run(
-    session: Session,
-    items: TestedItems,
-    call: Call,
-    *,
-    head: Head,
-    evaluation: AnyEvaluation,
-    configuration: Mapping[str, Any],
-    fingerprints: Mapping[str, Any],
-    backbone: Backbone,
-    folder: Path | None,
-    settings: Any = None,
-    spec: BackboneSpec | Backbone | None = None,
-    commands: tuple[str, ...] = (),
-    baselines: tuple[Baseline | Reference, ...] = (),
-    curves: tuple[Curve, ...] = (),
-    rows: KeptRows | None = None,
-    columns: Encodings = (),
-    calibration: Calibration | None = None,
-    uncalibrated: str = "",
-    outliers: Outliers | None = None,
-    around: Around | None = None,
-) -> Run:
-    """Put together the record of a run.
-
-    Args:
-        session: its cache, clock and notes.
-        items: the splits.
-        call: the call that made it.
-        configuration: what else the record says of how the run was made: ``data``, ``chosen``.
-        settings: the command's own, where they are not those of the call.
-        spec: what the backbone was built from; None: that of the call.
-        rows: what the run keeps of its items, so that others can join it.
-        columns: of the table that join the features.
-        calibration, uncalibrated: what sets of a coverage are made of, or why there is nothing.
-        outliers: what tells items that are unlike the training items; None: not asked for.
-        around: the tested items with their features and those that trained, for the report.
-        commands: what may follow; the one for new data is added.
-        head, evaluation, fingerprints, backbone, folder, baselines, curves: see
-            :class:`~headstart.commands.run.Run`.
-    """
-    plain: dict[str, Any] = {}
-    for group in (call.config if settings is None else settings, call.run, call.reading):
-        plain |= to_plain(recorded(group))
-    plain["precision"] = session.run.precision  # settled, where the call left it open
-    plain |= _source(call.data)
-    spec = call.backbone if spec is None else spec
-    return Run(
-        head=head,
-        classes=items.test.classes,
-        evaluation=evaluation,
-        baselines=baselines,
-        curves=curves,
-        configuration={**plain, **configuration},
-        environment=describe_environment(),
-        fingerprints=fingerprints,
-        cache=items.use,
-        seconds=session.clock.seconds(),
-        images_per_second=items.images_per_second,
-        n_train=len(items.train),
-        n_test=len(items.test),
-        notes=tuple(session.notes),
-        spec=spec if isinstance(spec, BackboneSpec) else BackboneSpec.of(backbone),
-        backbone=backbone,
-        folder=folder,
-        commands=Commands(
-            call.again(), commands, later_commands(call, folder, backbone.inputs.unit)
-        ),
-        trained_on={"train": items.train.ids},
-        rows=rows,
-        columns=columns,
-        calibration=calibration,
-        uncalibrated=uncalibrated,
-        outliers=outliers,
-        around=around,
-        extraction={}
-        if session.throughput is None
-        else session.throughput.describe(backbone.inputs.unit),
-    )
-
-
-def _source(data: Any) -> dict[str, str]:
-    """Return where the data of a run lie, so that it can show its items later."""
-    if not isinstance(data, str | Path):
-        return {}
-    path = Path(data).expanduser()
-    return {"source": str(path.absolute() if path.exists() else data)}
-
-
-def later_commands(call: Call, folder: Path | None, unit: str) -> tuple[tuple[str, str], ...]:
-    """Return how the run of a call is used on other data.
-
-    Args:
-        call: that made the run.
-        folder: of the run.
-        unit: what several items are called ("images").
-    """
-    if folder is None:
-        return ()
-    table = Path("predictions.csv")
-    return (
-        (f"new {unit}", call.with_run("predict", folder, f"NEW_{unit.upper()}", table=table)),
-        ("other labelled data", call.with_run("evaluate", folder, "OTHER_DATA")),
-    )
-
-
-def mistakes_line(evaluation: AnyEvaluation) -> str:
-    """Say how many items were predicted wrong; nothing where none is right or wrong."""
-    if isinstance(evaluation, RegressionEvaluation):
-        return f"{count(evaluation.n, 'test item')} predicted"
-    if isinstance(evaluation, MultiLabelEvaluation):
-        wrong = evaluation.n - round(evaluation.n * evaluation.exact_match.value)
-        return f"a label wrong: {wrong:,} of {count(evaluation.n, 'test item')}"
-    wrong = wrong_items(evaluation)
-    return f"mistakes: {wrong:,} of {count(evaluation.n, 'test item')}"
-
-
-def time_line(
-    seconds: Mapping[str, float], rate: str = "", *, rest: str = "imports and report"
-) -> str:
-    """Say how long the whole command took, and its steps.
-
-    Args:
-        seconds: by step, with ``total``.
-        rate: what is said of the speed, in brackets.
-        rest: what the remaining time went to.
-    """
-    steps = {name: value for name, value in seconds.items() if name != "total"}
-    whole = max(command_seconds(seconds["total"]), sum(steps.values()))
-    steps[rest] = whole - sum(steps.values())
-    told = ", ".join(f"{name} {format_seconds(value)}" for name, value in steps.items())
-    return f"time:   {format_seconds(whole)}{rate}: {told}"
-
-
-def print_run(run: Run, printing: Printing, out: Path | str | None = None) -> None:
-    """Show scores, time, and what to do next; or the metrics as JSON.
-
-    Args:
-        run: the run.
-        printing: how.
-        out: the folder that was asked for.
-    """
-    if printing.json:
-        print_json({**run.metrics(), "folder": str(run.folder), "next": list(run.commands.next)})
-        return
-    if printing.quiet:
-        print_quietly(run.folder, out)
-        return
-    console = stdout()
-    console.print(scores_table(run.evaluation, run.baselines))
-    rate = run.images_per_second
-    speed = "" if rate is None else f" ({rate:,.0f} {run.backbone.inputs.unit}/s)"
-    console.print(f"\n{time_line(run.seconds, speed)}")
-    if run.folder is not None:
-        files = f"{mistakes_line(run.evaluation)}; all are in {run.folder}/predictions.csv"
-        print_lines(console, (f"\n{files}", f"\nreport: {run.folder}/report.html"))
-    print_lines(console, run.commands.lines())
-
-
-def scores_table(
-    evaluation: AnyEvaluation, baselines: Sequence[Baseline | Reference] = ()
-) -> Group:
-    """Return scores, baselines and the rows of classes, labels or targets, for rich."""
-    if isinstance(evaluation, Evaluation):
-        known = [each for each in baselines if isinstance(each, Baseline)]
-        return evaluation_table(evaluation, baselines=known)
-    return task_table(evaluation, baselines=[b for b in baselines if isinstance(b, Reference)])
 
 
 def write_run(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.commands.abstaining import COVERAGES
 from headstart.commands.invocation import Commands
-from headstart.commands.run_page import cost_blocks, curve_pictures, settings_blocks
+from headstart.commands.page_blocks import cost_blocks, curve_pictures, settings_blocks
 from headstart.commands.sets_page import SETS_TITLE, sets_blocks
 from headstart.commands.unlike import UNLIKE_TITLE, unlike_blocks
 from headstart.core.records import CacheUse, Curve, Excerpt, Reference

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from headstart.core.errors import ConfigError
-from headstart.finetuning.costs import Choice, Chooser, StoredMode, memory_of
+from headstart.finetuning.costs import Choice, Chooser, StoredMode
 from headstart.finetuning.feeds import Feeds
 from headstart.finetuning.network import Classifier
 from headstart.finetuning.plan import Plan, PlannedGroup, PlannedStage
 from headstart.finetuning.recipe import Recipe
+from headstart.finetuning.room import memory_of
 from headstart.finetuning.targets import Target
 from headstart.finetuning.timing import Disk
 from headstart.prefix import Cut

@@ -7,10 +7,11 @@ chance, and autograd. :class:`FreezePolicy` names them, :func:`freeze` holds a m
 """
 
 from headstart.freezing.contract import Verification
+from headstart.freezing.drifts import LayerDrift, drift
 from headstart.freezing.guards import GuardReport, guard
 from headstart.freezing.handle import FreezeHandle, freeze, refreeze
 from headstart.freezing.moments import Moments
-from headstart.freezing.norm import LayerDrift, Reestimation, blend, drift, reestimate
+from headstart.freezing.norm import Reestimation, blend, reestimate
 from headstart.freezing.plan import FreezePlan, PlanRow, plan_freeze
 from headstart.freezing.policy import PRESETS, FreezePolicy
 from headstart.modules.digests import Change, compare_digests, digest, digests

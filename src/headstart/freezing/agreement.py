@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from headstart.freezing.norm import LayerDrift
+from headstart.freezing.drifts import LayerDrift
 
 EARLY = 3
 """Early layers that are looked at. Later ones see what these have normalised, and tell less."""

@@ -74,36 +74,6 @@ class Reestimation:
         )
 
 
-@dataclass(frozen=True)
-class LayerDrift:
-    """How far the target's statistics are from a layer's running statistics.
-
-    Attributes:
-        name: the layer.
-        channels: its number of channels.
-        symmetric_kl: the mean over channels of ``KL(p‖q) + KL(q‖p)`` (Jeffreys) between the
-            Gaussians of the running and the target's statistics, in nats. 0 if they agree.
-        mean_shift: the mean over channels of ``|target mean - running mean|`` in units of the
-            running standard deviation.
-        variance_ratio: the geometric mean over channels of target over running variance.
-        worst: the channels with the largest symmetric KL, and its value, the largest first.
-    """
-
-    name: str
-    channels: int
-    symmetric_kl: float
-    mean_shift: float
-    variance_ratio: float
-    worst: tuple[tuple[int, float], ...]
-
-    def __str__(self) -> str:
-        worst = ", ".join(f"{channel} ({value:.2g})" for channel, value in self.worst[:3])
-        return (
-            f"{self.name}: symmetric KL {self.symmetric_kl:.3g} nats, mean shift"
-            f" {self.mean_shift:.2g} SD, variance × {self.variance_ratio:.2g}; channels {worst}"
-        )
-
-
 def reestimate(
     model: nn.Module,
     batches: Iterable[Any],
@@ -156,9 +126,9 @@ def reestimate(
     if method not in ("layerwise", "one_pass"):
         raise FreezeError(f"method is {method!r}, expected 'layerwise' or 'one_pass'")
     model, reporter = as_module(model), reporter or SilentReporter()
-    chosen, skipped = _choose(model, layers)
+    chosen, skipped = running_norms(model, layers)
     _refuse_held(chosen)
-    before = {name: _get(layer) for name, layer in chosen.items()}
+    before = {name: statistics_of(layer) for name, layer in chosen.items()}
     measured: dict[str, Moments] = {}
 
     def settle(name: str, moments: Moments) -> None:
@@ -219,40 +189,6 @@ def blend(model: nn.Module, reestimation: Reestimation, alpha: float) -> None:
             unstamp(chosen[layer.name])
         else:
             stamp(chosen[layer.name])
-
-
-def drift(
-    model: nn.Module,
-    batches: Iterable[Any],
-    *,
-    layers: Sequence[str] = ("*",),
-    forward: passes.Forward = passes.default_forward,
-    worst: int = 5,
-) -> tuple[LayerDrift, ...]:
-    """Measure in one pass, layer by layer, how far the data are from the running statistics.
-
-    Every layer's input is measured as in evaluation mode, with running statistics upstream, so a
-    shift that an early layer does not remove shows in the later ones too. The model does not
-    change.
-
-    Args:
-        model: the model.
-        batches: as for :func:`reestimate`.
-        layers: names, globs or parts to measure; all by default.
-        forward: how to run a batch.
-        worst: how many channels to name per layer.
-
-    Returns:
-        One record per layer, in the order of the forward.
-
-    Raises:
-        FreezeError: no layer has running statistics, or no batch reached one.
-    """
-    model = as_module(model)
-    chosen, _ = _choose(model, layers)
-    with torch.no_grad(), evaluation_mode(model):
-        found = passes.observe(model, chosen, batches, forward)
-    return tuple(_drift(name, chosen[name], moments, worst) for name, moments in found.items())
 
 
 def stamp(module: nn.Module) -> None:
@@ -330,7 +266,7 @@ def _layerwise(
     return len(order)
 
 
-def _choose(
+def running_norms(
     model: nn.Module, patterns: Sequence[str]
 ) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
     """Return the batch norms that patterns select, and the other norms with running statistics."""
@@ -363,7 +299,8 @@ def _refuse_held(chosen: Mapping[str, nn.Module]) -> None:
         )
 
 
-def _get(layer: nn.Module) -> tuple[Tensor, Tensor]:
+def statistics_of(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return copies of the running mean and variance of a layer, ``(c,)`` each."""
     return layer.get_buffer("running_mean").clone(), layer.get_buffer("running_var").clone()
 
 
@@ -381,51 +318,11 @@ def _between(old: Tensor, new: Tensor, alpha: float) -> Tensor:
     return new if alpha == 1.0 else (1.0 - alpha) * wide + alpha * new
 
 
-def _drift(name: str, layer: nn.Module, moments: Moments, worst: int) -> LayerDrift:
-    mean, var = _get(layer)
-    return drift_between(
-        name, mean, var, moments, eps=float(getattr(layer, "eps", 1e-5)), worst=worst
-    )
-
-
-def drift_between(
-    name: str, mean: Tensor, var: Tensor, moments: Moments, *, eps: float = 1e-5, worst: int = 5
-) -> LayerDrift:
-    """Compare statistics, such as a layer's running statistics, with what was measured.
-
-    Args:
-        name: of the layer.
-        mean, var: ``(c,)``, the statistics that count as right.
-        moments: of the layer's input.
-        eps: what the layer adds to a variance before it divides.
-        worst: how many channels to name.
-    """
-    mean, var = mean.to("cpu", torch.float64), var.to("cpu", torch.float64)
-    # The layer itself adds eps before dividing, which keeps dead channels finite here too.
-    running, target = var + eps, moments.variance + eps
-    squared = (moments.mean - mean).square()
-    # KL(p‖q) + KL(q‖p) of two Gaussians; the logarithms cancel.
-    kl = 0.5 * (running / target + target / running - 2 + squared * (1 / running + 1 / target))
-    top = torch.topk(kl, min(worst, kl.numel()))
-    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return LayerDrift(
-        name=name,
-        channels=kl.numel(),
-        symmetric_kl=float(kl.mean()),
-        mean_shift=float((squared / running).sqrt().mean()),
-        variance_ratio=float((target / running).log().mean().exp()),
-        worst=tuple((int(channel), float(value)) for channel, value in pairs),
-    )
-
-
 __all__ = [
-    "LayerDrift",
     "LayerStatistics",
     "Moments",
     "Reestimation",
     "blend",
-    "drift",
-    "drift_between",
     "reestimate",
     "require_reestimated",
     "stamp",

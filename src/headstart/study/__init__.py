@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 from headstart.core.lazy import contents
 
 if TYPE_CHECKING:
-    from headstart.study.configurations import DEFAULT as DEFAULT
-    from headstart.study.configurations import PRESETS as PRESETS
-    from headstart.study.configurations import REFERENCE as REFERENCE
-    from headstart.study.configurations import TERMS as TERMS
+    from headstart.study.comparison import Comparison as Comparison
     from headstart.study.configurations import Configuration as Configuration
-    from headstart.study.configurations import parse as parse
-    from headstart.study.configurations import register as register
-    from headstart.study.configurations import resolve as resolve
     from headstart.study.findings import register_rule as register_rule
     from headstart.study.heads import Fitted as Fitted
     from headstart.study.heads import HeadSpec as HeadSpec
     from headstart.study.heads import tutorial_head as tutorial_head
+    from headstart.study.names import DEFAULT as DEFAULT
+    from headstart.study.names import PRESETS as PRESETS
+    from headstart.study.names import REFERENCE as REFERENCE
+    from headstart.study.names import TERMS as TERMS
+    from headstart.study.names import parse as parse
+    from headstart.study.names import register as register
+    from headstart.study.names import resolve as resolve
     from headstart.study.plan import Tuning as Tuning
-    from headstart.study.results import Comparison as Comparison
     from headstart.study.results import Evidence as Evidence
     from headstart.study.results import Finding as Finding
     from headstart.study.results import Outcome as Outcome

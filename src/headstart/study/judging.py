@@ -15,8 +15,9 @@ from headstart.evaluation import Difference, holm, repeated_difference, repeated
 from headstart.evaluation.item_scores import item_scores, of_groups
 from headstart.evaluation.repetitions import Correct
 from headstart.study.heads import Fitted, HeadSpec, fit_head
-from headstart.study.measurements import Behaviour, Spread, spread_of
+from headstart.study.measurements import Behaviour
 from headstart.study.plan import Case, Key
+from headstart.study.probing import Spread, spread_of
 from headstart.study.repetitions import Repetition, StudyData
 from headstart.study.results import FrozenOutcome, Outcome, RunRecord, Tested, TunedOutcome
 from headstart.study.rows import Bench, Kept, PassRows, digest_of, rows_key, rows_of

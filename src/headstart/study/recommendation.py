@@ -7,8 +7,10 @@ from typing import Any
 from headstart.core.wording import count, format_percent
 from headstart.core.wording import count as counted
 from headstart.data import Inputs
-from headstart.study.configurations import REFERENCE, Configuration
-from headstart.study.findings import against, kind_of_fault
+from headstart.study.configurations import Configuration
+from headstart.study.finding_words import against
+from headstart.study.input_findings import kind_of_fault
+from headstart.study.names import REFERENCE
 from headstart.study.results import Evidence, FrozenOutcome, Outcome, Recommendation
 
 

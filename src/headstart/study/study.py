@@ -20,17 +20,20 @@ from headstart.extraction import Extraction
 from headstart.extraction.engines import AUTO, EAGER
 from headstart.heads.registry import head_fault
 from headstart.study import network
-from headstart.study.configurations import REFERENCE, Configuration, resolve, with_reference
+from headstart.study.comparison import Comparison
+from headstart.study.configurations import Configuration
 from headstart.study.findings import find_causes
 from headstart.study.functions import Facts, cut_of, function_of
 from headstart.study.inputs import InputCheck, InputRange, check_inputs, input_range
 from headstart.study.judging import judge, tested, train_heads
-from headstart.study.measurements import behaviours, drifts, find_facts, moved, share_functions
+from headstart.study.measurements import behaviours, drifts, moved, share_functions
+from headstart.study.names import REFERENCE, resolve, with_reference
 from headstart.study.network import Networks
 from headstart.study.plan import Case, make_plan
+from headstart.study.probing import find_facts
 from headstart.study.recommendation import recommend, suggestion
 from headstart.study.repetitions import StudyData, class_order, divide, drop_unreadable
-from headstart.study.results import Comparison, Evidence
+from headstart.study.results import Evidence
 from headstart.study.rows import Bench, Kept, run_passes
 from headstart.study.settings import CompareConfig
 from headstart.study.terms import terms_of

@@ -27,8 +27,8 @@ from headstart.data.corrections import (
     triple,
 )
 from headstart.freezing.agreement import EARLY, clear_improvement, early_drift
+from headstart.freezing.drifts import drift_between
 from headstart.freezing.moments import Moments
-from headstart.freezing.norm import drift_between
 
 ROWS = 48
 """Images of a network that are looked at."""

@@ -10,8 +10,8 @@ from headstart.audit.keras_watch import KerasInputs
 from headstart.audit.records import Finding
 from headstart.audit.scene import Scene
 from headstart.freezing.agreement import clear_improvement
+from headstart.freezing.drifts import drift_between
 from headstart.freezing.moments import Moments
-from headstart.freezing.norm import drift_between
 
 
 class KerasInputMismatch(Check):

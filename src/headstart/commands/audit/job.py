@@ -17,7 +17,7 @@ from headstart.core.wording import count
 from headstart.data import Dataset, Inputs
 from headstart.study import CompareConfig
 from headstart.study.inputs import InputCheck, check_inputs, input_range
-from headstart.study.measurements import find_facts
+from headstart.study.probing import find_facts
 from headstart.study.repetitions import divide, drop_unreadable
 
 ITEMS = 256

@@ -31,7 +31,7 @@ from headstart.core.settings import Fault
 from headstart.core.wording import clean, count
 from headstart.data import Inputs
 from headstart.study import Comparison, resolve, run_study
-from headstart.study.configurations import with_reference
+from headstart.study.names import with_reference
 
 FORMAT = 1
 
@@ -174,8 +174,9 @@ def write_comparison(run: ComparisonRun, folder: Path, inputs: Inputs | None = N
         folder: an existing folder.
         inputs: show the items that were predicted wrong; None: they are named only.
     """
+    from headstart.commands.compare.figures import save_figures
     from headstart.commands.compare.mistakes import find_mistakes, write_predictions
-    from headstart.commands.compare.page import comparison_page, save_figures
+    from headstart.commands.compare.page import comparison_page
     from headstart.report import write_page
 
     e, outcomes = run.comparison.evidence, run.comparison.outcomes

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.commands.compare import tables
+from headstart.commands.compare.figures import (
+    accuracy_figure,
+    drift_by_layer_figure,
+    mean_curves,
+    time_figure,
+)
 from headstart.commands.invocation import Commands
-from headstart.commands.run_page import command_blocks
-from headstart.core.records import Curve
+from headstart.commands.page_blocks import command_blocks
 from headstart.core.wording import (
     NOT_DEFINED,
     count,
@@ -32,14 +35,13 @@ from headstart.report.page import (
     Table,
 )
 from headstart.report.text import flatten
-from headstart.study.measurements import REPEATS
+from headstart.study.comparison import Comparison
+from headstart.study.probing import REPEATS
 from headstart.study.repetitions import Seeds
-from headstart.study.results import Comparison, Finding, capital
+from headstart.study.results import Finding, capital
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-DRIFT = "drift from the running statistics, nats"
+    pass
 
 
 def comparison_page(
@@ -81,16 +83,6 @@ def comparison_page(
         headlines=_headlines(comparison),
         sections=tuple(section for section in sections if section.blocks),
     )
-
-
-def save_figures(comparison: Comparison, folder: Path) -> None:
-    """Write the figures of the page as PNG files."""
-    from headstart.report.figures import save_png
-
-    save_png(_accuracy_figure(comparison), folder / "comparison.png")
-    save_png(_cost_figure(comparison), folder / "cost.png")
-    if comparison.evidence.drift:
-        save_png(_drift_figure(comparison), folder / "drift.png")
 
 
 def _headlines(comparison: Comparison) -> tuple[Headline, ...]:
@@ -160,7 +152,7 @@ def _accuracy(comparison: Comparison) -> list[Block]:
     words = ("configurations", f"in {e.terms.framework}")
     return [
         Picture(
-            _accuracy_figure(comparison),
+            accuracy_figure(comparison),
             "; ".join(f"{o.name}: {format_percent(o.accuracy.value)}" for o in outcomes),
             f"Each light dot is a repetition, each diamond a mean. {basis} The dashed line goes"
             f" through {e.reference}.",
@@ -214,41 +206,6 @@ def _training(comparison: Comparison) -> list[Block]:
     return blocks
 
 
-def mean_curves(runs: Sequence[Sequence[Curve]]) -> tuple[Curve, ...]:
-    """Return the mean of the curves of several runs, with a band from the lowest to the highest.
-
-    Args:
-        runs: the same curves by name in each; a run may have ended earlier than another, and a
-            point is the mean over those that came so far.
-    """
-    named: dict[str, list[Curve]] = {}
-    for curve in (curve for run in runs for curve in run):
-        named.setdefault(curve.name, []).append(curve)
-    found = []
-    for name, same in named.items():
-        points: dict[float, list[float]] = {}
-        for x, y in (pair for curve in same for pair in zip(curve.x, curve.y, strict=True)):
-            if math.isfinite(y):
-                points.setdefault(x, []).append(y)
-        if not points:
-            continue
-        ys = [points[x] for x in sorted(points)]
-        several = len(same) > 1
-        found.append(
-            Curve(
-                name=name,
-                x=tuple(sorted(points)),
-                y=tuple(sum(values) / len(values) for values in ys),
-                x_label=same[0].x_label,
-                y_label=same[0].y_label,
-                low=tuple(map(min, ys)) if several else (),
-                high=tuple(map(max, ys)) if several else (),
-                chosen=None if several else same[0].chosen,
-            )
-        )
-    return tuple(found)
-
-
 def _causes(comparison: Comparison) -> list[Block]:
     blocks = _findings(comparison, warnings=True) + _findings(comparison, warnings=False)
     e = comparison.evidence
@@ -256,7 +213,7 @@ def _causes(comparison: Comparison) -> list[Block]:
         first = ((name, found[0].symmetric_kl) for name, found in e.drift.items())
         blocks.append(
             Picture(
-                _drift_figure(comparison),
+                drift_by_layer_figure(comparison),
                 "; ".join(f"{name}: first layer {format_number(kl)} nats" for name, kl in first),
                 "Symmetric Kullback–Leibler divergence between what a layer receives and its"
                 " running statistics, the mean over its channels. Near zero, the data look to the"
@@ -294,7 +251,7 @@ def _cost(comparison: Comparison) -> list[Block]:
     steps = tuple((name, format_seconds(value)) for name, value in comparison.seconds.items())
     return [
         Picture(
-            _cost_figure(comparison),
+            time_figure(comparison),
             "; ".join(f"{name}: {format_seconds(value)} an item" for name, value in rates),
             f"Time of the forward pass alone, the median of {REPEATS} passes, with lines from the"
             " fastest to the slowest; memory is in the table above.",
@@ -362,41 +319,4 @@ def _settings(
     return [*blocks, *command_blocks(Commands(commands.made))]
 
 
-def _accuracy_figure(comparison: Comparison) -> Figure:
-    from headstart.report.figures import comparison_figure
-
-    outcomes = comparison.outcomes
-    names = [outcome.name for outcome in outcomes]
-    return comparison_figure(
-        names,
-        [[run.accuracy for run in outcome.runs] for outcome in outcomes],
-        [outcome.accuracy.interval for outcome in outcomes],
-        reference=names.index(comparison.evidence.reference),
-        x_label=f"{comparison.evidence.figure} on the test items, %",
-    )
-
-
-def _drift_figure(comparison: Comparison) -> Figure:
-    from headstart.report.figures import drift_figure
-
-    drift = comparison.evidence.drift
-    layers = [layer.name for layer in next(iter(drift.values()))]
-    values = {name: [layer.symmetric_kl for layer in found] for name, found in drift.items()}
-    return drift_figure(layers, values, x_label=DRIFT)
-
-
-def _cost_figure(comparison: Comparison) -> Figure:
-    from headstart.report.figures import cost_figure
-
-    frozen = comparison.evidence.frozen
-    return cost_figure(
-        [outcome.name for outcome in frozen],
-        [comparison.seconds_per_item.get(outcome.name, math.nan) for outcome in frozen],
-        [outcome.accuracy.value for outcome in frozen],
-        [outcome.accuracy.interval for outcome in frozen],
-        [comparison.seconds_range.get(outcome.name) for outcome in frozen],
-        y_label=comparison.evidence.figure,
-    )
-
-
-__all__ = ["comparison_page", "mean_curves", "save_figures"]
+__all__ = ["comparison_page"]

@@ -15,7 +15,8 @@ from headstart.core.wording import (
     format_seconds,
     shorten,
 )
-from headstart.study.results import Comparison, Finding, FrozenOutcome, Outcome
+from headstart.study.comparison import Comparison
+from headstart.study.results import Finding, FrozenOutcome, Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group

@@ -13,7 +13,7 @@ from headstart.commands.examine.examination import (
     format_gain,
     gain_line,
 )
-from headstart.commands.run_page import command_blocks
+from headstart.commands.page_blocks import command_blocks
 from headstart.core.records import Excerpt, Interval
 from headstart.core.wording import count as counted
 from headstart.core.wording import format_percent, verb

@@ -40,7 +40,7 @@ def finetune(
     from headstart.commands.console import print_json
     from headstart.commands.finetune.job import finetune as finetune_job
     from headstart.commands.finetune.job import plan_finetune
-    from headstart.commands.run_report import print_run
+    from headstart.commands.run_printing import print_run
     from headstart.core.records import to_plain
 
     if planning.dry_run:

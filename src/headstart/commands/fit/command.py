@@ -22,7 +22,7 @@ def fit(
     Writes a run folder with the head, metrics.json, run.json, figures and report.html.
     """
     from headstart.commands.fit.job import fit as fit_job
-    from headstart.commands.run_report import print_run
+    from headstart.commands.run_printing import print_run
 
     made = fit_job(data, backbone, config=config, run=run, reading=reading)
     print_run(made, printing, run.out)

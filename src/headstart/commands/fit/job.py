@@ -30,7 +30,8 @@ from headstart.commands.results import among, baselines_once, outliers_once, tra
 from headstart.commands.run import Run
 from headstart.commands.run_logs import log_run
 from headstart.commands.run_place import holds_folder, publishing_run
-from headstart.commands.run_report import new_run, write_run
+from headstart.commands.run_record import new_run
+from headstart.commands.run_report import write_run
 from headstart.commands.scoring import evaluated, outputs_of
 from headstart.commands.session import Session
 from headstart.commands.settings import (

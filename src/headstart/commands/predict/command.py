@@ -29,7 +29,7 @@ def predict(
     Without --out, the first predictions are printed.
     """
     from headstart.commands.predict.job import predict as predict_job
-    from headstart.commands.run_report import time_line
+    from headstart.commands.run_printing import time_line
 
     said = predict_job(data, run, config=config, run=running, reading=reading)
     columns = said.columns(config.top)
@@ -82,7 +82,7 @@ def evaluate(
     """
     from headstart.commands.predict.job import evaluate as evaluate_job
     from headstart.commands.run_facts import main_score
-    from headstart.commands.run_report import mistakes_line, scores_table
+    from headstart.commands.run_printing import mistakes_line, scores_table
     from headstart.commands.sets_page import sets_lines
     from headstart.core.records import to_plain
     from headstart.report.task_text import format_named

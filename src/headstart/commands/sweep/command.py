@@ -42,7 +42,7 @@ def sweep(
     if config.backbones:
         _rank(data, config, backbone, reading, run, printing)
         return
-    from headstart.commands.run_report import mistakes_line, scores_table, time_line
+    from headstart.commands.run_printing import mistakes_line, scores_table, time_line
     from headstart.commands.sweep.job import sweep as sweep_job
     from headstart.commands.sweep.page import HEADER, best_rows
     from headstart.commands.sweep.task_page import task_rows

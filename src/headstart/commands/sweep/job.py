@@ -27,7 +27,8 @@ from headstart.commands.references import columns_baseline, constant_reference
 from headstart.commands.run import Run
 from headstart.commands.run_logs import candidate_table, log_run
 from headstart.commands.run_place import holds_folder, prepare_folder, publishing_run
-from headstart.commands.run_report import new_run, write_run
+from headstart.commands.run_record import new_run
+from headstart.commands.run_report import write_run
 from headstart.commands.scoring import AnyEvaluation, evaluated, outputs_of, tested_figures
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, BackboneSpec, ReadOptions, RunOptions

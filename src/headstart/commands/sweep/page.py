@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.commands.invocation import Commands
+from headstart.commands.page_blocks import command_blocks, curve_pictures
 from headstart.commands.prediction_table import Probabilities, prediction_columns, write_predictions
 from headstart.commands.run import Run
 from headstart.commands.run_facts import describe_environment
-from headstart.commands.run_page import command_blocks, curve_pictures, fit_page
+from headstart.commands.run_page import fit_page
 from headstart.commands.run_report import report_page
 from headstart.core.files import write_json
 from headstart.core.records import Evaluation, to_plain

@@ -21,7 +21,7 @@ def update(
 
     The head is fitted to old and new features together; the test split stays that of the run.
     """
-    from headstart.commands.run_report import print_run
+    from headstart.commands.run_printing import print_run
     from headstart.commands.update.job import update as update_job
 
     made = update_job(data, run, config=config, run=running, reading=reading)

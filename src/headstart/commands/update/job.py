@@ -15,7 +15,8 @@ from headstart.commands.run import Run
 from headstart.commands.run_description import read_description
 from headstart.commands.run_facts import split_fingerprint
 from headstart.commands.run_place import holds_folder, publishing_run, whole_run
-from headstart.commands.run_report import new_run, write_run
+from headstart.commands.run_record import new_run
+from headstart.commands.run_report import write_run
 from headstart.commands.saved_run import SavedRun
 from headstart.commands.scoring import evaluated, outputs_of
 from headstart.commands.session import Session

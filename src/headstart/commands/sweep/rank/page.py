@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from headstart.commands.invocation import Commands
+from headstart.commands.page_blocks import command_blocks
 from headstart.commands.run_facts import describe_environment
-from headstart.commands.run_page import command_blocks
 from headstart.commands.sweep.rank.ranking import Ranked, Ranking
 from headstart.core.files import write_json
 from headstart.core.records import Score, to_plain
