@@ -10,8 +10,8 @@ run, another split, a renamed folder or added items cost only what is new.
 from headstart.cache.computing import describe_space
 from headstart.cache.features import CachedFeatures, FeatureCache
 from headstart.cache.fill import Block, Filled, Filling, fill
-from headstart.cache.location import default_location
 from headstart.cache.parts import StoredPart, stored_parts
+from headstart.store.places import default_location
 
 __all__ = [
     "Block",

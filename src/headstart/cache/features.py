@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,11 +17,8 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.cache.computing import describe_space, fill_features
 from headstart.cache.fill import Filled, missing_rows
-from headstart.cache.location import default_location, platform_location, scratch_until_exit
 from headstart.cache.preflight import check_room, explain
 from headstart.core.errors import DataError, StoreError
-from headstart.core.files import existing_parent, is_writable
-from headstart.core.fingerprints import sha256
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import CacheUse
 from headstart.data import BadItem, NumberedView, Split
@@ -33,6 +29,7 @@ from headstart.extraction.engines import AUTO
 from headstart.extraction.machine import half_types
 from headstart.extraction.plan import Memory
 from headstart.store import FeatureSet, Memo, Neighbours, Space, Store, result_key
+from headstart.store.places import open_store
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,21 +117,8 @@ class FeatureCache:
     def __init__(self, location: Path | str | None = None) -> None:
         self.place = None if location is None else str(location)
         self._helped: set[tuple[str, int, str]] = set()  # rows that a crew was asked for
-        chosen = location if location is not None else os.environ.get("HEADSTART_CACHE")
-        if isinstance(chosen, str) and "://" in chosen:
-            name = sha256(chosen)[:16]
-            self.location = platform_location() / "mirrors" / name
-            self.store = Store(self.location, remote=chosen)
-        else:
-            self.location = default_location() if chosen is None else Path(chosen).expanduser()
-            self.store = Store(self.location, spare=self._spare)
-
-    def _spare(self) -> Path:
-        """Return where that is kept which the location does not take: it may be read-only."""
-        own = platform_location()
-        if own != self.location and is_writable(existing_parent(own)):
-            return own
-        return scratch_until_exit()
+        self.store = open_store(location)
+        self.location = self.store.root
 
     @property
     def address(self) -> str:

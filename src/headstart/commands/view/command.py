@@ -31,7 +31,7 @@ def view(
 
     with view_job(items, backbone, config=config, run=run, reading=reading) as viewer:
         if printing.json:
-            print_json({"url": viewer.url, "items": len(viewer.scene.among)})
+            print_json({"url": viewer.url, "items": viewer.items})
         elif printing.quiet:
             say(viewer.url)
         else:

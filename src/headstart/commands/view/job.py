@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from headstart.commands.collection import Collection
-from headstart.commands.judged import Judged, judged
-from headstart.commands.open_collection import open_collection
-from headstart.commands.prediction_table import Probabilities
-from headstart.commands.scoring import outputs_of
-from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
-from headstart.commands.view.maps import pca_map, umap_map
+from headstart.commands.view.kept import shelf_for
 from headstart.commands.view.options import VIEW, ViewConfig
-from headstart.commands.view.scene import Scene
 from headstart.commands.view.server import Viewer
-from headstart.core.wording import count
-from headstart.store import Result, result_key
+from headstart.commands.view.stage import Stage
 
-_KEPT = 2_000_000
-"""So many probabilities of a split are kept in the cache, 16 MB."""
+if TYPE_CHECKING:
+    from headstart.commands.view.scene import Scene
 
 
 def view(
@@ -37,7 +26,9 @@ def view(
     """Serve a page on this machine with a map of items, their predictions and their neighbours.
 
     The page is reached from this machine alone, by an address with a secret in it. It is served in
-    a thread until :meth:`Viewer.close`, or until its ``with`` block ends.
+    a thread until :meth:`Viewer.close`, or until its ``with`` block ends. What it showed the last
+    time is kept in the cache, and is there at once; the items are opened behind it, and where they
+    are others the page loads anew.
 
     Args:
         items: a run or its folder, or data as :func:`headstart.load_items` takes them, divided
@@ -52,52 +43,22 @@ def view(
 
     Raises:
         ConfigError: impossible settings, or a port that is taken.
-        DataError, BackboneError, StoreError: something cannot be read or computed.
+        DataError, BackboneError, StoreError: something cannot be read or computed; where the page
+            began with what was kept, :meth:`Viewer.wait` and ``viewer.scene`` raise it.
     """
     config, run, reading, spec = VIEW.settle(overrides, config, run, reading, backbone)
-    session = Session(run)
-    among = open_collection(
-        session, items, reading, spec, data=config.data, trust_code=config.trust_code
-    )
-    place = umap_map(among, session, run.seed) if config.map == "umap" else pca_map(among, session)
-    scene = Scene(among, _said(among, session), place, tuple(session.notes))
-    return Viewer(scene, config.port)
+    shelf = shelf_for(items, config, run, reading, spec)
+    kept = None if shelf is None else shelf.get()
 
+    def make() -> Scene:
+        from headstart.commands.view.opening import open_scene
 
-def _said(among: Collection, session: Session) -> Mapping[str, Judged]:
-    """Return what the head of a run says of its items, by split; nothing where there is none."""
-    head = among.head
-    if head is None:
-        return {}
-    found = {}
-    for name, split in among.splits.items():
-        found[name] = judged(head, split, _outputs(among, name, session))
-    trained = len(among.splits.get("train", ()))
-    if trained:
-        session.say(
-            f"what is said of {count(trained, 'training item')} flatters: the head has seen them"
-        )
-    return found
+        scene = open_scene(items, config, run, reading, spec)
+        if shelf is not None and (kept is None or scene.identity != kept.identity):
+            shelf.put(scene)
+        return scene
 
-
-def _outputs(among: Collection, name: str, session: Session) -> Probabilities:
-    """Return what the head of a run says of a split; small ones are kept in the cache."""
-    split, head = among.splits[name], among.head
-    assert head is not None
-
-    def compute() -> Probabilities:
-        return outputs_of(head, among.joined(name))
-
-    if among.head_digest is None or among.columns or len(split) * len(among.classes) > _KEPT:
-        return compute()
-    about = {"head": among.head_digest, "space": among.space, "ids": among.ids_digest}
-    kept, _ = session.cache.store.results("outputs").once(
-        result_key({**about, "split": name, "version": 1}),
-        lambda: np.asarray(compute(), dtype=np.float64),
-        lambda made: Result({"outputs": np.ascontiguousarray(made)}),
-        lambda found: found.arrays["outputs"],
-    )
-    return kept
+    return Viewer(Stage(make(), None) if kept is None else Stage(make, kept), config.port)
 
 
 __all__ = ["ViewConfig", "view"]

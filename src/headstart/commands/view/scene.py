@@ -17,6 +17,7 @@ from headstart.commands.judged import Judged
 from headstart.commands.reasons import Near, Reason, reasons
 from headstart.commands.view.fields import Field, fields_of
 from headstart.commands.view.maps import Map
+from headstart.core.fingerprints import canonical_json, sha256
 from headstart.core.nearest import mean_row
 from headstart.core.records import Excerpt
 from headstart.core.wording import clean, count, singular
@@ -28,8 +29,6 @@ _AT_ONCE = 4
 _NEAR = 6
 _LOOKED = 8
 """Items of which one shows whether there are pictures."""
-MOST_NAMED = 100
-"""Items that the page may ask for at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +70,22 @@ class Scene:
             if glimpse is not None:
                 return bool(glimpse.picture)
         return self.among.backbone.inputs.kind != "text"  # the contents are not there
+
+    @cached_property
+    def identity(self) -> str:
+        """What the page depends on: items and their columns, features, map, head."""
+        said = {name: value for name, value in self.describe().items() if name != "notes"}
+        body = sha256(self.points())
+        return sha256(canonical_json([said, self.among.space, self.among.ids_digest, body]))
+
+    def first(self, most: int) -> list[int]:
+        """Return the items that the page lists first, in its order: the worst mistakes, or all."""
+        flawed = self.among.task == "regression" or any(f.result for f in self.fields)
+        wrong = np.nan_to_num(self.wrong)
+        if not flawed or not (wrong > 0).any():
+            return list(range(min(most, len(self.among))))
+        order = np.argsort(-np.maximum(wrong, 0.0), kind="stable")[:most]
+        return [int(i) for i in order]
 
     def describe(self) -> dict[str, Any]:
         """Return what the page needs to know before any item."""
@@ -123,7 +138,7 @@ class Scene:
 
     def named(self, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return what a gallery shows of some items."""
-        return [self._named(i) for i in items[:MOST_NAMED]]
+        return [self._named(i) for i in items]
 
     def _named(self, i: int) -> dict[str, Any]:
         among = self.among
@@ -227,4 +242,4 @@ class _First:
         return self._rows[start:stop]
 
 
-__all__ = ["MOST_NAMED", "Scene"]
+__all__ = ["Scene"]

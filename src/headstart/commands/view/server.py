@@ -14,14 +14,19 @@ import secrets
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from headstart.commands.view.pages import PAGE_FILES, PAGE_POLICY, page_file
-from headstart.commands.view.scene import MOST_NAMED, Scene
+from headstart.commands.view.stage import Stage
 from headstart.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from headstart.commands.view.scene import Scene
+
 HOST = "127.0.0.1"
+MOST_NAMED = 100
+"""Items that the page may ask for at once."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -39,14 +44,13 @@ class Viewer:
 
     Attributes:
         url: its address, with the token.
-        scene: what it shows.
     """
 
-    def __init__(self, scene: Scene, port: int = 0) -> None:
-        self.scene = scene
+    def __init__(self, stage: Stage, port: int = 0) -> None:
+        self._stage = stage
         self._token = secrets.token_urlsafe(24)
         try:
-            self._server = _Server((HOST, port), scene, self._token)
+            self._server = _Server((HOST, port), stage, self._token)
         except OSError as error:
             raise ConfigError(
                 (f"port {port} of this machine cannot be used: {error.strerror or error}",),
@@ -57,15 +61,36 @@ class Viewer:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
+    @property
+    def scene(self) -> Scene:
+        """What it shows, as soon as the items are open.
+
+        Raises:
+            HeadstartError: they cannot be opened.
+        """
+        return self._stage.scene
+
+    @property
+    def items(self) -> int:
+        """How many items the page shows."""
+        return len(self._stage)
+
     def close(self) -> None:
         """Serve no more."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._stage.close()
 
     def wait(self) -> None:
-        """Wait until another thread closes it, or until the user interrupts."""
+        """Wait until another thread closes it, or until the user interrupts.
+
+        Raises:
+            HeadstartError: the items cannot be opened behind what was kept of the page.
+        """
         while self._thread.is_alive():
+            if self._stage.failed is not None:
+                raise self._stage.failed
             self._thread.join(0.5)
 
     def __enter__(self) -> Self:
@@ -86,8 +111,8 @@ class Viewer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], scene: Scene, token: str) -> None:
-        self.scene, self.token = scene, token
+    def __init__(self, address: tuple[str, int], stage: Stage, token: str) -> None:
+        self.stage, self.token = stage, token
         super().__init__(address, _Handler)
         port = self.server_address[1]
         self.names = frozenset(f"{name}:{port}" for name in (HOST, "localhost"))
@@ -141,32 +166,36 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _answer(self, name: str, query: dict[str, list[str]]) -> tuple[str, bytes]:
-        scene = self.server.scene
+        stage = self.server.stage
         if name in PAGE_FILES:
             return page_file(name)
         if name == "scene.json":
-            return _json(scene.describe())
+            return _json(stage.describe())
         if name == "points.bin":
-            return "application/octet-stream", scene.points()
+            body = stage.points(query["of"][0] if "of" in query else None)
+            if body is None:
+                raise KeyError(name)
+            return "application/octet-stream", body
+        if name == "checked":
+            return _json(stage.checked())
         what, _, number = name.partition("/")
         if what == "items":
             wanted = [self._item(each) for each in query["i"][0].split(",")[:MOST_NAMED]]
-            return _json(scene.named(wanted))
+            return _json(stage.named(wanted))
         i = self._item(number)
         if what == "item":
-            return _json(scene.item(i))
+            return _json(stage.scene.item(i))
         if what == "near":
-            return _json(scene.near(i))
+            return _json(stage.scene.near(i))
         if what == "thumbnail":
-            found = scene.excerpt(i)
-            if found is None or not found.picture:
+            picture = stage.picture(i)
+            if picture is None:
                 raise KeyError(i)
-            png = found.picture.startswith(b"\x89PNG")
-            return ("image/png" if png else "image/jpeg"), found.picture
+            return ("image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"), picture
         raise KeyError(name)
 
     def _item(self, text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) >= len(self.server.scene.among):
+        if not text.isascii() or not text.isdigit() or int(text) >= len(self.server.stage):
             raise KeyError(text)
         return int(text)
 

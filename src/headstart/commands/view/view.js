@@ -45,7 +45,8 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { pa
 
 // -- beginning
 const begin = async () => {
-  const [scene, buffer] = await Promise.all([get("scene.json").then((a) => a.json()), get("points.bin").then((a) => a.arrayBuffer())]);
+  const scene = await (await get("scene.json")).json();
+  const buffer = await (await get(`points.bin?of=${scene.identity}`)).arrayBuffer();
   const n = scene.count;
   let offset = 0;
   const floats = () => { const part = new Float32Array(buffer, offset, n); offset += 4 * n; return part; };
@@ -62,7 +63,7 @@ const begin = async () => {
   $("subtitle").textContent = scene.subtitle;
   document.title = `${scene.title} – headstart view`;
   $("about").textContent = scene.about;
-  $("notes").replaceChildren(...scene.notes.map((note) => make("li", { textContent: note })));
+  noted(scene.notes);
   $("colour").replaceChildren(...state.fields.map((field, i) => make("option", { value: i, textContent: field.name })));
   $("mistakes").hidden = result() < 0;
   index();
@@ -73,5 +74,18 @@ const begin = async () => {
     document.documentElement.dataset.ready = "yes";
     state.ready = performance.now();
   }));
+  if (scene.kept) check();
+};
+const noted = (notes) => $("notes").replaceChildren(...notes.map((note) => make("li", { textContent: note })));
+// What was kept of the page is there at once; the items are opened behind it.
+const check = async () => {
+  const line = $("checking");
+  line.textContent = "As kept from the last look; the items are being opened.";
+  line.hidden = false;
+  const said = await (await get("checked")).json().catch((error) => ({ error: error.message }));
+  if (said.error) { line.textContent = `The items cannot be opened, and this is what was kept of them: ${said.error}`; return; }
+  if (!said.same) { location.reload(); return; }
+  line.hidden = true;
+  noted(said.notes);
 };
 begin().catch((error) => { $("waiting").textContent = `The items cannot be shown: ${error.message}`; });
