@@ -44,9 +44,12 @@ new ResizeObserver(resize).observe($("stage"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { paint(); legend(); draw(); });
 
 // -- beginning
-const begin = async () => {
+const begin = async (again = false) => {
   const scene = await (await get("scene.json")).json();
-  const buffer = await (await get(`points.bin?of=${scene.identity}`)).arrayBuffer();
+  const answer = await fetch(`points.bin?of=${scene.identity}`);
+  if (answer.status === 404 && !again) return begin(true);  // the items were opened in between
+  if (!answer.ok) throw new Error(await answer.text());
+  const buffer = await answer.arrayBuffer();
   const n = scene.count;
   let offset = 0;
   const floats = () => { const part = new Float32Array(buffer, offset, n); offset += 4 * n; return part; };
