@@ -129,9 +129,21 @@ def write_tested(
 
 
 def report_page(
-    run: Run, test: Split, probabilities: Probabilities, strange: tuple[Example, ...] = ()
+    run: Run,
+    test: Split,
+    probabilities: Probabilities,
+    strange: tuple[Example, ...] = (),
+    told: Mapping[str, Any] | None = None,
 ) -> Page:
-    """Build the page of the run of a classifier."""
+    """Build the page of the run of a classifier.
+
+    Args:
+        run: the run.
+        test: the test items.
+        probabilities: ``(n_test, n_classes)``, what was said of them.
+        strange: those that are unlike the training items.
+        told: what the page says otherwise than that of a frozen backbone: title, subtitle, ...
+    """
     assert isinstance(run.evaluation, Evaluation)
     return fit_page(
         run.evaluation,
@@ -143,16 +155,21 @@ def report_page(
         looks=looks(run.around),
         listed=True,
         strange=strange,
-        **_told(run),
+        **{**_told(run), **(told or {})},
     )
 
 
-def task_report_page(run: Run, scored: Scored, strange: tuple[Example, ...] = ()) -> Page:
-    """Build the page of the run of another task than classification."""
+def task_report_page(
+    run: Run,
+    scored: Scored,
+    strange: tuple[Example, ...] = (),
+    told: Mapping[str, Any] | None = None,
+) -> Page:
+    """Build the page of the run of another task than classification; arguments as above."""
     known = [each for each in run.baselines if isinstance(each, Reference)]
     if run.around is not None:
         scored = with_looks(scored, run.around)
-    return task_page(scored, baselines=known, strange=strange, **_told(run))
+    return task_page(scored, baselines=known, strange=strange, **{**_told(run), **(told or {})})
 
 
 def looks(around: Around | None) -> tuple[Section, ...]:

@@ -14,11 +14,9 @@ from headstart.commands.finetune.plan_table import (
 )
 from headstart.commands.prediction_table import Probabilities
 from headstart.commands.run import Run
-from headstart.commands.run_page import fit_page
-from headstart.commands.run_report import find_mistakes
-from headstart.commands.task_page import task_page
+from headstart.commands.run_report import report_page, task_report_page
 from headstart.commands.task_report import scored_items
-from headstart.core.records import ACCURACY, Baseline, Evaluation, Reference, to_plain
+from headstart.core.records import ACCURACY, Evaluation
 from headstart.core.wording import (
     count,
     format_number,
@@ -53,30 +51,14 @@ def finetune_page(
         "subtitle": f"{run.n_train:,} training, {plan.n_validation:,} validation and"
         f" {count(run.n_test, f'test {singular(run.backbone.inputs.unit)}')};"
         f" {count(len(run.tuned), 'tensor')} of the backbone changed",
-        "curves": run.curves,
-        "configuration": {"backbone": run.spec.plain(), **to_plain(dict(run.configuration))},
-        "environment": run.environment,
-        "timing": {step: value for step, value in run.seconds.items() if step != "total"},
-        "cache": run.cache,
-        "notes": run.notes,
-        "commands": run.commands,
         "head_name": "fine-tuned",
     }
-    inputs = run.backbone.inputs
     if isinstance(run.evaluation, Evaluation):
-        page = fit_page(
-            run.evaluation,
-            baselines=[each for each in run.baselines if isinstance(each, Baseline)],
-            mistakes=find_mistakes(run.classes, test, probabilities, inputs),
-            listed=True,
-            **told,
-        )
+        page = report_page(run, test, probabilities, told=told)
     else:
-        page = task_page(
-            scored_items(run.evaluation, run.head, test, probabilities, inputs),
-            baselines=[each for each in run.baselines if isinstance(each, Reference)],
-            **told,
-        )
+        inputs = run.backbone.inputs
+        scored = scored_items(run.evaluation, run.head, test, probabilities, inputs)
+        page = task_report_page(run, scored, told=told)
     added = (Section("Stages", _outcomes(trained, plan.unit)), Section("Plan", _plan_blocks(plan)))
     return dataclasses.replace(page, sections=(*page.sections[:1], *added, *page.sections[1:]))
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from headstart.commands.around import Around
 from headstart.commands.baselines import majority_baseline, plain_baseline
 from headstart.commands.embedding import open_call
 from headstart.commands.finetune.items import Items
@@ -52,6 +53,9 @@ from headstart.heads.contract import Trained as TrainedHead
 from headstart.heads.contract import TrainingRows
 from headstart.heads.thresholds import with_thresholds
 from headstart.modules.digests import compare_digests, digests, named_tensors
+
+_COMPARED = 2_000
+"""Training items whose features the report of a fine-tuning looks at."""
 
 
 class Job:
@@ -219,8 +223,11 @@ class Job:
             loggers.test(evaluation)
             run = self._record(trained, head, evaluation, baselines, folder)
             if folder is not None and self.devices.main:
+                around = self._around(head, probabilities)
+                run = dataclasses.replace(run, notes=tuple(self.session.notes))
+                looked_at = dataclasses.replace(run, around=around)
                 page = finetune_page(
-                    run, self.prepared.plan, trained, self.items.test, probabilities
+                    looked_at, self.prepared.plan, trained, self.items.test, probabilities
                 )
                 with publishing_run(folder) as place:
                     write_json(place / "plan.json", to_plain(self.prepared.plan))
@@ -286,6 +293,24 @@ class Job:
             plain = plain_baseline(train, test, inputs, **more)
             found += [plain] if plain is not None else []
         return evaluation, tuple(found), outputs
+
+    def _around(self, head: LinearHead, outputs: Probabilities) -> Around:
+        """Return the tested items with their features, and training items that explain them.
+
+        The features of training items under the trained weights are computed for that alone, so
+        that of many a part is looked at, at even distances.
+        """
+        train, test = self.items.train, self.items.test
+        if len(train) > _COMPARED:
+            train = train.take(np.linspace(0, len(train) - 1, _COMPARED).astype(np.int64))
+            self.session.say(
+                f"map and mistakes of the report look at {_COMPARED:,} of"
+                f" {len(self.items.train):,} training items"
+            )
+        rows = self.items.features(train)
+        return Around(
+            head, test, outputs, self.backbone.inputs, self.items.features(test), train, rows
+        )
 
     def _record(
         self,
