@@ -61,7 +61,10 @@ def test_a_run_folder_predicts_what_the_run_scored(tmp_path: Path, cache: Path) 
         "run.json", "metrics.json", "plan.json", "head.safetensors", "head.json",
         "backbone.safetensors", "curves.png", "confusion.png", "report.html",
     } <= names  # fmt: skip
-    assert "what every possible cut would cost" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "what every possible cut would cost" in page
+    for shown in (">Map<", ">Some test items<", "training items differ most", ">Stages<"):
+        assert shown in page, shown
     assert "checkpoint" not in names
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["accuracy"] == run.accuracy

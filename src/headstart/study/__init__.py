@@ -38,20 +38,21 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = contents(
     __name__,
     {
-        "configurations": (
+        "comparison": ("Comparison",),
+        "configurations": ("Configuration",),
+        "findings": ("register_rule",),
+        "heads": ("Fitted", "HeadSpec", "tutorial_head"),
+        "names": (
             "DEFAULT",
             "PRESETS",
             "REFERENCE",
             "TERMS",
-            "Configuration",
             "parse",
             "register",
             "resolve",
         ),
-        "findings": ("register_rule",),
-        "heads": ("Fitted", "HeadSpec", "tutorial_head"),
         "plan": ("Tuning",),
-        "results": ("Comparison", "Evidence", "Finding", "Outcome", "Recommendation"),
+        "results": ("Evidence", "Finding", "Outcome", "Recommendation"),
         "settings": ("CompareConfig",),
         "study": ("run_study",),
         "tuning": ("Tuner",),

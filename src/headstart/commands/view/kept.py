@@ -74,7 +74,7 @@ class KeptScene:
     def pack(self) -> Result:
         """Return arrays and plain values; :meth:`unpack` is the inverse."""
         sizes = [[i, len(picture)] for i, picture in self.pictures.items()]
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "points": np.frombuffer(self.body, np.uint8),
             "pictures": np.frombuffer(b"".join(self.pictures.values()), np.uint8),
             "sizes": np.array(sizes, dtype=np.int64).reshape(-1, 2),
