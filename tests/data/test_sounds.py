@@ -16,7 +16,7 @@ from headstart.core.errors import BackboneError, DataError
 from headstart.core.progress import SilentReporter
 from headstart.data import UndecodableError, load_data, load_items, load_test_data
 from headstart.data.remarks import listening
-from headstart.data.sound_files import is_sound, read_sound
+from headstart.data.sound_files import SHORTER, is_sound, read_sound
 from headstart.data.sound_pictures import log_mel
 from tests.sound_models import RATE, encoded, noise, save_sounds, sounds, tone
 
@@ -104,6 +104,7 @@ BAD: dict[str, tuple[bytes | Any, str]] = {
         "no numbers",
     ),
     "text": (b"hello, this is no sound at all", "not a sound in a known format"),
+    "one sample": (encoded(tone(0.5)[:1]), "one sample only"),
     "zeros": (bytes(5000), "nothing but zero bytes"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer instead"),
     "page": (b"<!DOCTYPE html><html></html>", "a web page instead of a sound"),
@@ -136,6 +137,27 @@ def test_a_low_rate_and_a_cut_file_are_told() -> None:
     assert heard == [
         "Recorded at less than 16,000 samples a second, so that high tones are missing"
     ]
+
+
+@pytest.mark.parametrize("format", ["WAV", "AIFF", "AU", "W64", "RF64"])
+def test_a_file_that_was_cut_off_is_told(format: str) -> None:
+    whole = encoded(tone(0.5), format=format)
+    for data, told in ((whole, []), (whole[: len(whole) // 2], [SHORTER]), (whole + b"end", [])):
+        with listening() as heard:
+            read(data)
+        assert heard == told
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_file_that_was_written_to_a_pipe_is_whole(size: int) -> None:
+    """Its header states as many bytes as it can, since the end was not known."""
+    data = encoded(tone(0.5))
+    at = data.index(b"data") + 4
+    stated = size.to_bytes(4, "little")
+    with listening() as heard:
+        sound = read(data[:4] + stated + data[8:at] + stated + data[at + 4 :])
+    assert heard == []
+    assert len(sound) == 8000
 
 
 def test_log_mel_bands_rise_with_the_pitch() -> None:

@@ -21,6 +21,7 @@ from headstart.data.decoding import ranged, to_rgb
 from headstart.data.items import Items, SampleItems, TextItems
 from headstart.data.levels import Converter, ValueRange, is_unit, layout_of, levels_of
 from headstart.data.samples import native_content, native_converter
+from headstart.data.sound_arrays import SoundArrayItems, are_sound_arrays
 from headstart.data.source import WHOLE, Part, Request, Source, split_keys, unlabelled
 from headstart.data.targets import Labels, read_labels, read_matrix
 
@@ -32,7 +33,8 @@ def read_pair(pair: Any, name: str, request: Request) -> tuple[Part, list[str]]:
 
     Args:
         pair: x ``(n, h, w)``, ``(n, h, w, c)`` or ``(n, c, h, w)`` with c = 1 or 3; its values
-            mean what :mod:`headstart.data.levels` says; or texts ``(n,)``; y ``(n,)``, ``(n, 1)``
+            mean what :mod:`headstart.data.levels` says; or texts ``(n,)``; or n sounds as
+            :mod:`headstart.data.sound_arrays` has them; y ``(n,)``, ``(n, 1)``
             or one-hot ``(n, k)``.
         name: what to call it.
         request: whether x alone is an error; the values of black and white.
@@ -47,20 +49,23 @@ def read_pair(pair: Any, name: str, request: Request) -> tuple[Part, list[str]]:
                 hint="give (x, y), or {'train': (x, y), 'test': (x, y)}",
             )
         pair = (pair, None)
-    x, y = as_array(pair[0]), None if pair[1] is None else _label_array(pair[1])
-    items, notes = _items(x, name, request)
+    y = None if pair[1] is None else _label_array(pair[1])
+    items, notes = _items(pair[0], name, request)
     where = f"the labels of {name}"
     if y is None:
         return unlabelled(items, where), notes
-    if len(y) != len(x):
-        unit = "texts" if items.kind == "text" else "images"
-        raise DataError(f"{name} has {len(x):,} {unit} but {len(y):,} labels")
+    if len(y) != len(items):
+        unit = {"text": "texts", "audio": "sounds"}.get(items.kind, "images")
+        raise DataError(f"{name} has {len(items):,} {unit} but {len(y):,} labels")
     said = _labels(y, where, request, notes)
     return Part(items, said.names, where, None, None, said.targets, said.doubt), notes
 
 
-def _items(x: NDArray[Any], name: str, request: Request) -> tuple[Items, list[str]]:
-    """Return texts for an array of strings, else images."""
+def _items(given: Any, name: str, request: Request) -> tuple[Items, list[str]]:
+    """Return texts for an array of strings, sounds where they come with a rate, else images."""
+    if are_sound_arrays(given):
+        return SoundArrayItems(given, name), []
+    x = as_array(given)
     if x.ndim == 1 and len(x) and all(v is None or isinstance(v, str) for v in x.tolist()):
         return TextItems(x.tolist(), f"{name} item"), []
     return image_items(x, name, request.value_range, native=request.native)

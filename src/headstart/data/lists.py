@@ -20,6 +20,7 @@ from headstart.data.content import Content, UndecodableError
 from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.item_files import DigestMemo, read_file
 from headstart.data.items import FileItems, Items, ObjectItems, SoundFileItems, TextItems
+from headstart.data.sound_arrays import SoundArrayItems, are_sound_arrays, is_sound_array, wav_of
 from headstart.data.sound_files import AUDIO_SUFFIXES
 from headstart.data.source import WHOLE, Request, Source, unlabelled
 
@@ -34,11 +35,13 @@ def is_list(source: Any, request: Request) -> bool:
     """
     if request.labels_required:
         return False
-    if isinstance(source, Image.Image):
+    if isinstance(source, Image.Image) or is_sound_array(source):
         return True
     values = _values(source)
     if values is None:
         return False
+    if request.kind == "audio" or any(is_sound_array(value) for value in values):
+        return True
     if any(isinstance(value, _ENCODED) for value in values):
         return True
     axes = {np.ndim(value) for value in values if hasattr(value, "shape")}
@@ -51,25 +54,29 @@ def read_list(source: Any, request: Request) -> Source:
 
     Args:
         source: paths (from the working directory), bytes of image files, ``{"bytes", "path"}`` as
-            the hub writes them, PIL images, arrays ``(h, w)``, ``(h, w, c)``, ``(c, h, w)``; or
+            the hub writes them, sounds as :mod:`~headstart.data.sound_arrays` has them, PIL images,
+            arrays ``(h, w)``, ``(h, w, c)``, ``(c, h, w)``; or
             texts, which are strings of which none names a file.
         request: the values of black and white of arrays; the memo of digests.
 
     Raises:
         DataError: entries are missing or of another type, or strings that name no file.
     """
-    values = [source] if isinstance(source, Image.Image) else _values(source)
+    one = isinstance(source, Image.Image) or is_sound_array(source)
+    values = [source] if one else _values(source)
     assert values is not None
     wrong = [
         f"{i} ({type(value).__name__})"
         for i, value in enumerate(values)
-        if not isinstance(value, _ENCODED) and np.ndim(value) not in (2, 3)
+        if not (isinstance(value, _ENCODED) or is_sound_array(value))
+        and (isinstance(value, tuple | list) or np.ndim(value) not in (2, 3))
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise DataError(
             "the list: expected a path, image bytes, a PIL image or an array in every entry, found"
-            f" in entry {', '.join(wrong[:5])}{more} something else"
+            f" in entry {', '.join(wrong[:5])}{more} something else",
+            hint="a sound in memory comes with its sampling rate: (samples, rate)",
         )
     return Source("list", {WHOLE: unlabelled(_items(values, request), "the list")})
 
@@ -87,6 +94,8 @@ def _items(values: list[Any], request: Request) -> Items:
     if values and all(isinstance(value, str | os.PathLike) for value in values):
         paths = [Path(os.fspath(value)).expanduser() for value in values]
         return file_items(paths, request.kind, request.memo)
+    if are_sound_arrays(values):
+        return SoundArrayItems(values, "list")
     return ObjectItems(
         len(values),
         partial(_item, values, dataclasses.replace(request, memo=None, reporter=SilentReporter())),
@@ -120,6 +129,8 @@ def _item(values: Sequence[Any], request: Request, i: int) -> Content:
 
 
 def _content(value: Any, request: Request) -> Content:
+    if is_sound_array(value):
+        return wav_of(value)
     if isinstance(value, Mapping):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
         if value is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -110,6 +111,10 @@ def read_sound(content: Content, rate: int, seconds: float, windows: int = 1) ->
         total, own = int(file.frames), int(file.samplerate)
         if total <= 0:
             raise UndecodableError("there is no sound in it: it has no samples")
+        if total == 1:
+            raise UndecodableError("it holds one sample only")
+        if _says_more(str(file.extra_info)):
+            remark(SHORTER)
         size = min(total, math.ceil(seconds * own))
         whole = size == total
         starts = [0] if windows == 1 or whole else np.linspace(0, total - size, windows).tolist()
@@ -121,6 +126,16 @@ def read_sound(content: Content, rate: int, seconds: float, windows: int = 1) ->
     if own < rate:
         remark(f"Recorded at less than {rate:,} samples a second, so that high tones are missing")
     return Sound(parts, total / own, own)
+
+
+_SIZES = re.compile(r": (\d+) \(should be (\d+)\)")
+_STREAMED = 2**31 - 2**16  # about as many bytes as a header can state, where its end was not known
+
+
+def _says_more(log: str) -> bool:
+    """Return whether libsndfile's log has a header that states more bytes than there are."""
+    sizes = ((int(stated), int(there)) for stated, there in _SIZES.findall(log))
+    return any(there < stated < _STREAMED for stated, there in sizes)
 
 
 def _window(file: Any, start: int, size: int, rate: int) -> NDArray[np.float32]:
