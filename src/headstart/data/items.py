@@ -184,7 +184,7 @@ class ArrowItems(Items):
             data: bytes | None = self._data[i].as_py()
             if data is not None:
                 return data
-        if (address := self._address(i)) is not None:
+        if (address := self.address(i)) is not None:
             return read_address_once(address)
         path = self._path(i)
         if path is None:
@@ -206,7 +206,8 @@ class ArrowItems(Items):
             return str(path)
         return f"{self._table} row {i}"
 
-    def _address(self, i: int) -> str | None:
+    def address(self, i: int) -> str | None:
+        """Return the address elsewhere that row ``i`` names; None where it names none."""
         text = self._paths[i].as_py() if self._paths is not None else None
         return text if is_address(text) else None
 

@@ -29,6 +29,7 @@ from headstart.data.far.tar_names import is_tar
 from headstart.data.far.tars import read_tars
 from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.items import ArrowItems, FileItems, Items
+from headstart.data.sound_files import AUDIO_SUFFIXES
 from headstart.data.source import TABLE_SUFFIXES, Part, Request, Source
 
 ReadLocal = Callable[[Path, Request], Source]
@@ -100,7 +101,8 @@ def read_address(address: str, request: Request, read: ReadLocal) -> Source:
 
 def _listed(place: _Place, request: Request) -> Iterator[tuple[FarFile, str]]:
     """Yield the files of a source with their names below it."""
-    known = place.suffix in {*TABLE_SUFFIXES, *IMAGE_SUFFIXES, ".npz", ".txt"} or is_tar(place.root)
+    single = {*TABLE_SUFFIXES, *IMAGE_SUFFIXES, *AUDIO_SUFFIXES, ".npz", ".txt"}
+    known = place.suffix in single or is_tar(place.root)
     if not known or (not _speaks_http(place) and place.files.isdir(place.root)):
         place.files.invalidate_cache()
         yield from _below(place, place.root, empty=not known)
@@ -110,10 +112,10 @@ def _listed(place: _Place, request: Request) -> Iterator[tuple[FarFile, str]]:
         if other and PurePosixPath(other).suffix.lower() in TABLE_SUFFIXES:
             yield _file(place, f"{place.root.rsplit('/', 1)[0]}/{other}"), other
     if place.suffix in TABLE_SUFFIXES and place.suffix != ".parquet" and request.kind != "text":
-        beside = place.root.rsplit("/", 1)[0]  # images whose paths start from the table's folder
+        beside = place.root.rsplit("/", 1)[0]  # files whose paths start from the table's folder
         if not _speaks_http(place):
             for file, name in _below(place, beside):
-                if _suffix(name) in IMAGE_SUFFIXES:
+                if _suffix(name) in IMAGE_SUFFIXES | AUDIO_SUFFIXES:
                     yield file, name
 
 
@@ -229,6 +231,8 @@ class _Skeleton:
             return items
         if not isinstance(items, ArrowItems | FileItems):
             return items
+        if isinstance(items, ArrowItems) and all(map(items.address, range(len(items)))):
+            return items  # whole addresses, perhaps of another place: each is read where it lies
         files = dict(enumerate(self._files))
         numbers = np.array([self._number(items, i, files) for i in range(len(items))], np.int64)
         return PieceItems(
