@@ -252,3 +252,15 @@ def test_endings_that_are_not_read_are_explained() -> None:
     for part in ("JPEG XL", "without an ending", "camera raw", "videos", "vector"):
         assert part in hints
     assert formats.suffix_hint(["a.txt"]) == ""
+
+
+@pytest.mark.parametrize("data", [b"x", b"no", b"abc", b"\xff\xd8", b"GIF8", b"RIFF"])
+def test_a_file_of_a_few_bytes_is_no_image(data: bytes) -> None:
+    with pytest.raises(UndecodableError, match=r"^not an image in a known format$"):
+        decode(data)
+
+
+@pytest.mark.parametrize("data", [b"BM", b"II*\0", b"\x28\0"])
+def test_an_image_of_a_few_bytes_ends_too_early(data: bytes) -> None:
+    with pytest.raises(UndecodableError, match=r"^damaged image: it ends too early$"):
+        decode(data)

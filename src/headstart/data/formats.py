@@ -95,7 +95,7 @@ def open_header(data: bytes) -> Image.Image:
 def _recognised(data: bytes) -> Image.Image:
     if (undeclared := _undeclared_tiff(data)) is not None:
         raise UndecodableError(undeclared)
-    prefix = data[:16]
+    prefix = data[:16].ljust(16, b"\0")  # some look at four bytes, whether they are there or not
     broken: Exception | None = None
     for factory, accept in _openers():
         try:
@@ -201,6 +201,8 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]] | None:
 
 def reason(error: Exception) -> str:
     """Return why a damaged image cannot be decoded, from the decoder's own error."""
+    if any(isinstance(each, struct.error) for each in (error, error.__cause__)):
+        return "damaged image: it ends too early"
     text = " ".join(str(error).split())[:300]
     return f"damaged image: {text}" if text else f"damaged image: {type(error).__name__}"
 
