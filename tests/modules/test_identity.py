@@ -310,6 +310,23 @@ class Helped(Keeping):
         return helper(super().forward(x)) ** self.power
 
 
+class Attributed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.LAYER = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.LAYER(x).mean((2, 3))
+
+
+def test_a_global_does_not_count_for_an_attribute_of_its_name(monkeypatch):
+    """In a notebook, what ``self.features`` reads is not the variable ``features``."""
+    module = Attributed()
+    before = identity(module, None)
+    monkeypatch.setattr(sys.modules[__name__], "LAYER", "other")
+    assert identity(module, None) == before
+
+
 def test_functions_and_class_attributes_that_own_code_reads_count(monkeypatch):
     net = Helped()
     before = identity(net, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import re
@@ -234,9 +235,14 @@ def _reads(code: type | FunctionType) -> Iterator[tuple[str, Any]]:
                 yield name, value
 
 
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+
+
 def _names(code: CodeType) -> set[str]:
+    """Return the names that code looks up as globals; attributes of the same names are others."""
     inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return set(code.co_names).union(*(_names(one) for one in inner))
+    own = {step.argval for step in dis.get_instructions(code) if step.opname in _LOADS}
+    return own.union(*(_names(one) for one in inner))
 
 
 def _is_data(value: Any, reader: type | FunctionType) -> bool:
