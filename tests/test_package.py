@@ -47,6 +47,17 @@ def test_the_names_are_few_and_all_of_them_load() -> None:
         assert getattr(headstart, name).__name__ == f"headstart.{name}"
 
 
+def test_the_first_use_draws_no_random_number() -> None:
+    """rich draws from the global generator when it is imported."""
+    code = (
+        "import random, sys; before = random.getstate(); import headstart; headstart.finetune\n"
+        "from headstart.core.terminal import console; console()\n"
+        "print('rich' in sys.modules and random.getstate() == before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_loads_no_other_command(name: str) -> None:
     code = (

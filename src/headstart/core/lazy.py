@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -30,10 +32,12 @@ def contents(
 
     def load(name: str) -> Any:
         if name in packages:
-            return importlib.import_module(f"{package}.{name}")
+            with drawing_nothing():
+                return importlib.import_module(f"{package}.{name}")
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(homes[name]), name)
+        with drawing_nothing():
+            value = getattr(importlib.import_module(homes[name]), name)
         setattr(sys.modules[package], name, value)
         return value
 
@@ -43,4 +47,14 @@ def contents(
     return load, names, list(homes)
 
 
-__all__ = ["contents"]
+@contextmanager
+def drawing_nothing() -> Iterator[None]:
+    """Import something, and leave Python's own generator as it was: rich draws from it."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+__all__ = ["contents", "drawing_nothing"]

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from headstart.core.lazy import drawing_nothing
 from headstart.core.wording import clean
 
 if TYPE_CHECKING:
@@ -57,10 +58,11 @@ def console(*, error: bool = False, width: int | None = None) -> Console:
         error: whether it writes to standard error.
         width: in columns; None: that of the terminal.
     """
-    from rich.console import Console, ConsoleOptions, RenderHook, RenderResult
-    from rich.control import Control
-    from rich.measure import Measurement
-    from rich.segment import Segment
+    with drawing_nothing():
+        from rich.console import Console, ConsoleOptions, RenderHook, RenderResult
+        from rich.control import Control
+        from rich.measure import Measurement
+        from rich.segment import Segment
 
     class Harmless:
         def __init__(self, inner: Any) -> None:
