@@ -467,6 +467,7 @@ if imported:
     from openvino_telemetry.utils.sender import TelemetrySender
     TelemetrySender.send = lambda *a, **k: print(ours, "reported")
     ours = "not ours:"
+    import nncf
     import openvino
     ours = "ours:"
 import multiprocessing
@@ -474,12 +475,14 @@ import numpy as np
 from torch import nn
 from headstart import load_backbone, load_items, extract
 from headstart.extraction import Extraction
+from headstart.extraction.int8 import calibrate
 
 network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 backbone = load_backbone(network, size=8, mean=0.5, std=0.5)
 items = load_items([np.full((8, 8, 3), 9 * k, np.uint8) for k in range(3)])
 for engine in ("openvino", "onnx"):
     extract(backbone, items, settings=Extraction(engine=engine, batch_size=3))
+calibrate(backbone, items)
 print("start method", multiprocessing.get_start_method(allow_none=True))
 if not imported:
     multiprocessing.set_start_method("spawn")
@@ -491,7 +494,7 @@ if not imported:
 @pytest.mark.slow
 @pytest.mark.parametrize("before", ["imported", "not imported"])
 def test_openvino_reports_nothing_and_starts_nothing(before: str, tmp_path: Path) -> None:
-    for package in ("openvino", "openvino_telemetry", "onnxruntime", "onnxscript"):
+    for package in ("openvino", "nncf", "openvino_telemetry", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
     command = [sys.executable, "-c", REPORTS, str(tmp_path), before]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)

@@ -84,16 +84,22 @@ def recordable_features(
 
 @contextmanager
 def compiled_features(
-    backbones: Sequence[Cut],
+    backbones: Sequence[Cut], options: Mapping[str, bool] | None = None
 ) -> Iterator[Callable[[Arguments], list[Tensor]]]:
-    """Open a function that does what :func:`features_of` does, compiled with ``torch.compile``."""
+    """Open a function that does what :func:`features_of` does, compiled with ``torch.compile``.
+
+    Args:
+        backbones: as for :func:`features_of`.
+        options: of the compiler; None: its own.
+    """
     with _recordable(backbones) as run:
         # The compiler keeps a bounded number of programs for each piece of code: this is its own.
         code = run.__code__.replace(co_name="extract_features")
         own = FunctionType(code, run.__globals__, "features", None, run.__closure__)
         # Else the compiler remembers, by file and line, that another network had another shape, and
         # makes a program for all shapes: slower, and minutes to make for some networks.
-        compiled = torch.compile(own, dynamic=None if backbones[0].inputs.ragged else False)
+        dynamic = None if backbones[0].inputs.ragged else False
+        compiled = torch.compile(own, dynamic=dynamic, options=dict(options) if options else None)
         yield lambda inputs: _checked(
             backbones, compiled(inputs.args, dict(inputs.kwargs), inputs.mask), len(inputs)
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.cache.computing import describe_space, fill_features
 from headstart.cache.fill import Filled, missing_rows
+from headstart.cache.plans import Plans
 from headstart.cache.preflight import check_room, explain
-from headstart.core.errors import DataError, StoreError
+from headstart.core.errors import DataError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import CacheUse
 from headstart.data import BadItem, NumberedView, Split
@@ -28,8 +28,8 @@ from headstart.extraction.choice import settled
 from headstart.extraction.engines import AUTO
 from headstart.extraction.machine import half_types
 from headstart.extraction.plan import Memory
-from headstart.store import FeatureSet, Memo, Neighbours, Space, Store, result_key
-from headstart.store.places import open_store
+from headstart.store import FeatureSet, Memo, Neighbours, Space
+from headstart.store.places import open_store, platform_location
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,23 +63,6 @@ class CachedFeatures:
             queries, k, **how: see :meth:`headstart.store.FeatureSet.neighbours`.
         """
         return self.sets[0].neighbours(queries, k, **how)
-
-
-class _Plans:
-    """Results of trials among the small results of a store; what cannot be kept is forgotten."""
-
-    def __init__(self, store: Store) -> None:
-        self._results = store.results("plans")
-
-    def get(self, about: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return what is remembered; None: nothing."""
-        found = self._results.get(result_key(about))
-        return None if found is None else found.values
-
-    def put(self, about: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Remember values."""
-        with contextlib.suppress(StoreError):
-            self._results.put(result_key(about), values=values)
 
 
 class Crew(Protocol):
@@ -187,7 +170,7 @@ class FeatureCache:
 
     def plans(self) -> Memory:
         """Return the memory of trials: which precision and engine suit a network here."""
-        return _Plans(self.store)
+        return Plans(self.store, (self.store.root, platform_location()))
 
     def features(
         self,

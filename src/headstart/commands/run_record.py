@@ -32,7 +32,7 @@ from headstart.heads.held_out import Calibration
 from headstart.heads.outliers import Outliers
 
 if TYPE_CHECKING:
-    pass
+    from torch import Tensor
 
 
 class TestedItems(Protocol):
@@ -77,6 +77,7 @@ def new_run(
     uncalibrated: str = "",
     outliers: Outliers | None = None,
     around: Around | None = None,
+    tuned: Mapping[str, Tensor] | None = None,
 ) -> Run:
     """Put together the record of a run.
 
@@ -92,6 +93,7 @@ def new_run(
         calibration, uncalibrated: what sets of a coverage are made of, or why there is nothing.
         outliers: what tells items that are unlike the training items; None: not asked for.
         around: the tested items with their features and those that trained, for the report.
+        tuned: tensors of the network that is run in the place of the one that was loaded.
         commands: what may follow; the one for new data is added.
         head, evaluation, fingerprints, backbone, folder, baselines, curves: see
             :class:`~headstart.commands.run.Run`.
@@ -130,6 +132,7 @@ def new_run(
         uncalibrated=uncalibrated,
         outliers=outliers,
         around=around,
+        tuned=tuned or {},
         extraction={}
         if session.throughput is None
         else session.throughput.describe(backbone.inputs.unit),

@@ -11,6 +11,7 @@ from headstart.commands.run_place import prepare_folder
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.core.errors import DataError
 from headstart.core.progress import Clock
+from headstart.core.records import INT8
 from headstart.core.stages import Throughput
 from headstart.core.wording import any_of, clean
 from headstart.data import (
@@ -25,6 +26,8 @@ from headstart.data import (
 from headstart.evaluation.tasks import TASKS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from headstart.backbones import Backbone
     from headstart.extraction import Extraction
 
@@ -75,6 +78,24 @@ class Session:
         settings = self.cache.settled(self.run.extraction(), cuts, splits, self.reporter)
         self.run = dataclasses.replace(self.run, precision=settings.precision)
         return settings
+
+    def calibrated(self, network: Backbone, train: Split) -> tuple[Backbone, Mapping[str, Tensor]]:
+        """Return a network in the precision of the run, and what a run keeps of it for int8.
+
+        Args:
+            network: as it was loaded.
+            train: training items, which alone decide the ranges of int8.
+
+        Raises:
+            MissingExtraError, BackboneError: it cannot run in int8.
+        """
+        if self.run.precision != INT8:
+            return network, {}
+        from headstart.cache.calibrated import calibrated_once
+
+        found = calibrated_once(self.cache.store, network, train)
+        self.say(str(found))
+        return found.backbone, found.tensors()
 
     def say_what_binds(self, unit: str) -> None:
         """Say which stage of a long extraction was the slowest.

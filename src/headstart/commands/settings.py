@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar, 
 from headstart.commands.backbone_spec import BackboneSpec
 from headstart.commands.shared_options import DATA, RUNNING, ReadOptions, RunOptions
 from headstart.core.errors import ConfigError
+from headstart.core.records import INT8
 from headstart.core.settings import options_of, settle
 from headstart.extraction.engines import AUTO
 
@@ -50,6 +51,7 @@ class Signature(Generic[Config]):
         shown: by option the default as the help text shows it, where it is not what others have.
         builds: whether it builds a backbone; one that takes a run has that of the run.
         weighs: whether it weighs precisions; for one that does not, ``auto`` means float32.
+        calibrates: whether it can calibrate a network for int8, on its training items.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Signature(Generic[Config]):
     shown: Mapping[str, str] = dataclasses.field(default_factory=dict)
     builds: bool = True
     weighs: bool = True
+    calibrates: bool = False
 
     def settle(
         self,
@@ -113,7 +116,16 @@ class Signature(Generic[Config]):
         )
 
     def _weighed(self, run: RunOptions) -> RunOptions:
-        """Return the shared settings, with a precision where none is weighed."""
+        """Return the shared settings, with a precision where none is weighed.
+
+        Raises:
+            ConfigError: it is int8, which this command does not calibrate.
+        """
+        if run.precision == INT8 and not self.calibrates:
+            raise ConfigError(
+                (f"{self.name} does not take precision='int8': fit alone calibrates a network",),
+                hint="fit with it, and predict, evaluate or serve the run",
+            )
         if self.weighs or run.precision != AUTO:
             return run
         return dataclasses.replace(run, precision="float32")

@@ -22,6 +22,7 @@ from headstart.backbones import Backbone
 from headstart.core.errors import DataError
 from headstart.core.files import own_file, write_bytes
 from headstart.core.fingerprints import sha256
+from headstart.extraction.precision import INT8_TENSORS
 from headstart.modules.digests import named_tensors
 
 TUNED_FILE = "backbone.safetensors"
@@ -46,6 +47,10 @@ class Tuned:
             DataError: the file is missing or damaged, or does not fit the backbone.
         """
         tensors = self._read()
+        if set(tensors) == set(INT8_TENSORS):  # a calibrated network takes the place of the other
+            from headstart.extraction.int8 import int8_backbone
+
+            return int8_backbone(backbone, tensors)
         module = copy.deepcopy(backbone.module)
         own = dict(named_tensors(module))
         wrong = [

@@ -12,9 +12,11 @@ from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
 """The precision of a forward pass through a backbone. ``tf32`` is float32 but for products of
-matrices and convolutions on CUDA, which keep ten bits."""
+matrices and convolutions on CUDA, which keep ten bits; ``int8`` is that of a network which was
+calibrated on training items."""
+INT8: Precision = "int8"
 Storage = Literal["float32", "float16", "int8"]
 """How feature rows are stored: float16 halves their size, int8 with a scale a row quarters it."""
 IntervalMethod = Literal["exact", "wilson", "score", "jackknife", "groups", "t", "prediction"]

@@ -43,6 +43,29 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def describe_build(device: torch.device) -> dict[str, Any]:
+    """Describe what compiled code depends on: the machine, what its processor can do, the build."""
+    cuda = device.type == "cuda"
+    return {
+        **describe_machine(device),
+        "instructions": _instructions(),
+        "capability": list(torch.cuda.get_device_capability(device)) if cuda else None,
+        "torch": [torch.__version__, torch.version.git_version, torch.version.cuda],
+        "platform": platform.platform(),
+    }
+
+
+@functools.cache
+def _instructions() -> str:
+    """Return a digest of what the processor can do; where the system does not say, torch's word."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    words = {line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))}
+    return fingerprint("\n".join(sorted(words)), torch.backends.cpu.get_cpu_capability())
+
+
 @functools.cache
 def _processor() -> str:
     """Return the name of the processor; on Linux ``platform`` often has none."""
@@ -78,4 +101,4 @@ def _has_bfloat16() -> bool:
     return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in tests)
 
 
-__all__ = ["describe_machine", "describe_network", "half_types"]
+__all__ = ["describe_build", "describe_machine", "describe_network", "half_types"]

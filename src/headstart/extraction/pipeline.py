@@ -32,7 +32,7 @@ from headstart.extraction.choice import settled
 from headstart.extraction.engines import AUTO, EAGER, EngineUnfitError
 from headstart.extraction.feed import Feed
 from headstart.extraction.plan import AS_WRITTEN, Memory, Plan, Trial, unfit_note
-from headstart.extraction.precision import autocast
+from headstart.extraction.precision import INT8, autocast
 from headstart.extraction.row_checks import check_rows
 from headstart.extraction.settings import Extraction
 from headstart.modules.modes import evaluation_mode
@@ -366,7 +366,9 @@ class Extractor:
             fixed=self.cuts[0].inputs.unit == "images",
         )
         name = self.settings.engine
-        if name == AUTO and self._differ and inputs.mask is None:
+        if precision == INT8:
+            run, self.plan = trial.in_int8()
+        elif name == AUTO and self._differ and inputs.mask is None:
             # Items of each length are a batch of their own: an engine would be made for each.
             run, self.plan = trial.as_written()
         else:

@@ -11,6 +11,7 @@ faster one runs the job, and its figures are remembered.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +23,13 @@ from torch import Tensor
 from headstart.backbones import Backbone, features_of
 from headstart.core.arguments import Arguments
 from headstart.core.cards import Card, Shown
-from headstart.core.errors import BackboneError
+from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.records import Precision
 from headstart.core.wording import format_seconds
 from headstart.extraction.engines import EAGER, EngineUnfitError, find_engine
 from headstart.extraction.engines.eager import arranged
-from headstart.extraction.engines.table import Engine, engines
-from headstart.extraction.machine import describe_machine, describe_network
+from headstart.extraction.engines.table import Engine, Shelf, Slot, engines
+from headstart.extraction.machine import describe_build, describe_machine, describe_network
 from headstart.extraction.precision import ROW_TOLERANCE, TOLERANCE, row_errors
 from headstart.extraction.row_checks import finite_rows
 
@@ -49,8 +50,21 @@ _THREADS_SECONDS, _THREADS_GAIN = 5.0, 1.1
 """From this length on a job finds out whether one thread is faster; a busy machine may be."""
 
 
+_KEPT_SECONDS = 1.0
+"""Until a kept program runs, where no run has measured it."""
+_WAS_KEPT = "its program was kept by an earlier run"
+
+
 class Memory(Protocol):
-    """Keeps small figures by what they depend on; the cache has one on disk."""
+    """Keeps small figures by what they depend on; the cache has one on disk.
+
+    Attributes:
+        shelf: of programs that engines have made; None: none are kept.
+    """
+
+    @property
+    def shelf(self) -> Shelf | None:
+        """Where programs are kept."""
 
     def get(self, about: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return what is remembered; None: nothing."""
@@ -123,6 +137,7 @@ class Trial:
     memory: Memory | None = None
     fixed: bool = True
     notes: list[str] = field(default_factory=list)
+    _slots: dict[str, Slot | None] = field(default_factory=dict)
 
     def named(self, name: str) -> tuple[Run, Plan]:
         """Open the engine that was asked for; one that is unfit gives way, with a note.
@@ -136,7 +151,9 @@ class Trial:
         if missing is not None:
             raise missing
         try:
-            return self._opened(engine), self._plan(name)
+            run, slot = self._opened(engine), self._slot(engine)
+            was_kept = slot is not None and slot.found
+            return run, self._plan(name, _WAS_KEPT if was_kept else "")
         except EngineUnfitError as unfit:
             self.notes.append(unfit_note(name, unfit))
             return self.as_written()
@@ -144,6 +161,22 @@ class Trial:
     def as_written(self) -> tuple[Run, Plan]:
         """Run the network as it is written."""
         return (lambda inputs: features_of(self.cuts, arranged(inputs))), self._plan(AS_WRITTEN)
+
+    def in_int8(self) -> tuple[Run, Plan]:
+        """Run a network that was calibrated; it brings its engine with it.
+
+        Raises:
+            ConfigError: it was not.
+        """
+        from headstart.extraction.int8 import Int8Network
+
+        if not isinstance(self.cuts[0].module, Int8Network):
+            raise ConfigError(
+                (f"precision 'int8' needs a calibrated network, and {self.cuts[0].name} is none",),
+                hint="fit calibrates one on its training items",
+            )
+        run, plan = self.as_written()
+        return run, dataclasses.replace(plan, reason="OpenVINO runs it")
 
     def chosen(self) -> tuple[Run, Plan]:
         """Choose an engine for the job, and open it."""
@@ -174,9 +207,14 @@ class Trial:
                 reason += f"; '{engine.name}' cannot run it ({unfit})"
                 continue
             seconds = time.perf_counter() - begun
+            kept = self._is_kept(engine)
             if remembered:
                 item = float(known[engine.name]["item"])
                 how = f"{self._rate(item)}, measured in an earlier run"
+                if kept:
+                    known[engine.name].setdefault("again", seconds)
+                    self._remember(known)
+                    how += f"; {_WAS_KEPT}, and ready after {format_seconds(seconds)}"
                 return run, self._plan(engine.name, how)
             item = self._timed(run, self.inputs, rounds=1)
             known[engine.name] = {"item": item, "seconds": max(0.0, seconds - item)}
@@ -184,7 +222,7 @@ class Trial:
             if item < eager_item:
                 how = (
                     f"{self._rate(item)} against {self._rate(eager_item)} in eager, ready after"
-                    f" {format_seconds(seconds)}"
+                    f" {format_seconds(seconds)}{'; its program is kept for later runs' * kept}"
                 )
                 return run, self._plan(engine.name, how)
             reason += f"; '{engine.name}' is slower ({self._rate(item)})"
@@ -213,7 +251,10 @@ class Trial:
                 job = prospect.seconds + self.count * own / prospect.gain[self.precision]
                 found.append((_MARGIN * job, engine))
             elif "unfit" not in record:
-                found.append((record["seconds"] + self.count * record["item"], engine))
+                seconds = float(record["seconds"])
+                if self._is_kept(engine):
+                    seconds = float(record.get("again", min(seconds, _KEPT_SECONDS)))
+                found.append((seconds + self.count * record["item"], engine))
         return sorted(found, key=lambda each: each[0])
 
     def _choose_threads(self, run: Run, seconds: float) -> None:
@@ -258,10 +299,36 @@ class Trial:
 
     def _opened(self, engine: Engine) -> Run:
         """Open an engine, run it, and check its rows; the eager one checks its own copy."""
-        run = self.enter(engine.open(self.cuts, self.precision, self.device))
+        slot = self._slot(engine)
+        if engine.kept is not None and slot is not None:
+            run = self.enter(engine.kept(self.cuts, self.precision, self.device, slot))
+        else:
+            run = self.enter(engine.open(self.cuts, self.precision, self.device))
         if engine.name != EAGER:
             check_engine(engine.name, self.cuts, self.expected, run(self.inputs), self.precision)
         return run
+
+    def _slot(self, engine: Engine) -> Slot | None:
+        """Return the place of this network's programs; None: none is kept."""
+        shelf = None if self.memory is None or engine.kept is None else self.memory.shelf
+        if shelf is None:
+            return None
+        if engine.name not in self._slots:
+            about: dict[str, Any] = {
+                "kind": engine.name,
+                "precision": self.precision,
+                "build": describe_build(self.device),
+            }
+            try:
+                about["network"] = [cut.identity() for cut in self.cuts]
+                self._slots[engine.name] = Slot(shelf, about)
+            except BackboneError:  # part of the network has no description
+                self._slots[engine.name] = None
+        return self._slots[engine.name]
+
+    def _is_kept(self, engine: Engine) -> bool:
+        slot = self._slot(engine)
+        return slot is not None and slot.find(self.inputs) is not None
 
     def _about(self) -> dict[str, Any]:
         return {

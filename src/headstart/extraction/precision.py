@@ -8,16 +8,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from headstart.core.records import Precision
+from headstart.core.records import INT8 as INT8
+from headstart.core.records import Precision as Precision
 
-TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 1e-1, "float16": 2e-2}
+TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 1e-1, "float16": 2e-2, "int8": 5e-2}
 """The largest change of a row, relative to the largest feature of the batch, that is rounding.
 
 Kernels chosen by batch shape change float32 features by about 1e-6 and bfloat16 ones by about
 1e-2; statistics taken from the batch change them by 0.1 and more.
 """
 
-ROW_TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 5e-2, "float16": 2e-2}
+ROW_TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 5e-2, "float16": 2e-2, "int8": 2e-2}
 """How far a row of an engine may be from that of the network as it is written, in the same
 precision, relative to its own length."""
 
@@ -25,7 +26,10 @@ AUTO_TOLERANCE = 2e-2
 """How far rows in half precision may be from those in float32, relative to their length, where
 ``precision='auto'`` chooses. Networks with random weights are off by 0.3 to 1 % in bfloat16."""
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+INT8_TENSORS = ("int8.graph", "int8.weights")
+"""What a network in int8 is made of, as files name it; see :mod:`headstart.extraction.int8`."""
+
+HALF_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @contextlib.contextmanager
@@ -34,7 +38,7 @@ def autocast(precision: Precision, device: torch.device) -> Iterator[None]:
     with contextlib.ExitStack() as open_contexts:
         if precision == "tf32":
             open_contexts.enter_context(_tf32())
-        half = _DTYPES.get(precision)
+        half = HALF_TYPES.get(precision)
         open_contexts.enter_context(
             torch.autocast(device.type, dtype=half, enabled=half is not None)
         )
@@ -65,4 +69,14 @@ def row_errors(rows: Tensor, exact: Tensor) -> Tensor:
     return errors
 
 
-__all__ = ["AUTO_TOLERANCE", "ROW_TOLERANCE", "TOLERANCE", "Precision", "autocast", "row_errors"]
+__all__ = [
+    "AUTO_TOLERANCE",
+    "HALF_TYPES",
+    "INT8",
+    "INT8_TENSORS",
+    "ROW_TOLERANCE",
+    "TOLERANCE",
+    "Precision",
+    "autocast",
+    "row_errors",
+]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headstart.core.errors import ConfigError
-from headstart.core.records import Precision, Storage
+from headstart.core.records import INT8, Precision, Storage
 from headstart.core.settings import check, option
 from headstart.extraction.engines import AUTO, describe_engines, engine_names
 
@@ -36,6 +36,7 @@ class Extraction:
             ``tf32`` with these products on CUDA. It is part of the cache key. ``auto`` takes
             bfloat16 for jobs of more than a few seconds where the processor has instructions for
             it, a trial shows that it is faster, and rows stay within 2 % of those in float32.
+            ``int8`` is of networks that were calibrated, see :mod:`headstart.extraction.int8`.
             Features leave the network as float32 in any case.
         storage: how the cache keeps rows: ``float32``; ``float16`` (half the size, about three
             digits); ``int8`` with a scale per row (a quarter, about two digits). Part of the key.
@@ -49,7 +50,8 @@ class Extraction:
     batch_size: int = option(64, "Items per forward pass.", at_least=1, panel=_RUNNING)
     precision: Precision = option(
         "float32",
-        "Precision of the forward pass. auto: bfloat16 where it is faster and as good.",
+        "Precision of the forward pass. auto: bfloat16 where it is faster and as good. int8:"
+        " calibrated on training items, by fit alone.",
         choices=(AUTO, *typing.get_args(Precision), *_SHORT),
         panel=_RUNNING,
     )
@@ -69,6 +71,11 @@ class Extraction:
         if short is not None:
             object.__setattr__(self, "precision", short)
         check(self)
+        if self.precision == INT8 and self.engine not in (AUTO, "openvino"):
+            raise ConfigError(
+                (f"precision 'int8' runs in OpenVINO, and engine is {self.engine!r}",),
+                hint="leave the engine out",
+            )
 
     def check_precision(self, device: torch.device) -> None:
         """Refuse a precision that is not settled, or that a device does not have.

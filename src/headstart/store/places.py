@@ -17,7 +17,7 @@ from headstart.store.store import Store
 def default_location() -> Path:
     """Return ``$HEADSTART_CACHE`` if it is set, else the platform's cache folder."""
     named = os.environ.get("HEADSTART_CACHE")
-    return Path(named).expanduser() if named else _platform_location()
+    return Path(named).expanduser() if named else platform_location()
 
 
 def open_store(location: Path | str | None = None) -> Store:
@@ -29,7 +29,7 @@ def open_store(location: Path | str | None = None) -> Store:
     """
     chosen = location if location is not None else os.environ.get("HEADSTART_CACHE")
     if isinstance(chosen, str) and "://" in chosen:
-        mirror = _platform_location() / "mirrors" / sha256(chosen)[:16]
+        mirror = platform_location() / "mirrors" / sha256(chosen)[:16]
         return Store(mirror, remote=chosen)
     place = default_location() if chosen is None else Path(chosen).expanduser()
     return Store(place, spare=functools.partial(_spare, place))
@@ -37,7 +37,7 @@ def open_store(location: Path | str | None = None) -> Store:
 
 def _spare(place: Path) -> Path:
     """Return where that is kept which the place does not take: it may be read-only."""
-    own = _platform_location()
+    own = platform_location()
     if own != place and is_writable(existing_parent(own)):
         return own
     return _scratch()
@@ -52,10 +52,11 @@ def _scratch() -> Path:
     return folder
 
 
-def _platform_location() -> Path:
+def platform_location() -> Path:
+    """Return the platform's folder for the caches of this user."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("headstart", appauthor=False))
 
 
-__all__ = ["default_location", "open_store"]
+__all__ = ["default_location", "open_store", "platform_location"]

@@ -15,7 +15,7 @@ from headstart.commands.run_place import RUN, whole_run
 from headstart.commands.saved_run import SavedRun, open_run
 from headstart.core.errors import ConfigError
 from headstart.core.files import write_text
-from headstart.core.records import Baseline, Reference, from_plain
+from headstart.core.records import INT8, Baseline, Reference, from_plain
 from headstart.evaluation.tasks import task_named
 from headstart.export.parity import Parity
 from headstart.export.predictor import told_name
@@ -122,7 +122,7 @@ def _content(
         about={k: str(v) for k, v in said.get("about", {}).items() if v and k != "made_for"},
         head=_head(made),
         preprocessing=reading,
-        tuned="tuned" in said,
+        tuned="tuned" in said and made.get("precision") != INT8,
         licence=config.licence,
         data_licence=config.data_licence,
         limits=_limits(head, said),

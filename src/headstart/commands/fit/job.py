@@ -46,7 +46,7 @@ from headstart.commands.text_start import zero_shot_baseline
 from headstart.commands.torn_groups import torn_group_notes
 from headstart.commands.unlike import Strangeness, named_views, unlike_line, views_of
 from headstart.core.errors import ConfigError, DataError
-from headstart.core.records import Baseline, Reference
+from headstart.core.records import INT8, Baseline, Reference
 from headstart.core.settings import Fault
 from headstart.data import Dataset
 from headstart.evaluation.tasks import CLASSIFICATION
@@ -56,6 +56,7 @@ from headstart.heads.registry import Trained, head_fault, head_for
 from headstart.heads.started import StartedHead, fit_started
 from headstart.heads.thresholds import with_thresholds
 
+_NO_LAYERS = "must be empty: a network in int8 gives the features at its end alone"
 _NO_COLUMNS = "takes no columns: the classifier knows features alone"
 
 
@@ -98,6 +99,8 @@ def fit(
     require_loggers(config.loggers, run.write)
     if config.start is not None and call.reading.columns is not None:
         raise ConfigError((Fault("start", _NO_COLUMNS),))
+    if run.precision == INT8 and config.ood_layers:
+        raise ConfigError((Fault("ood_layers", _NO_LAYERS),))
     session = Session(run)
     with session.clock("load"):
         call, network, dataset = open_call(
@@ -106,6 +109,7 @@ def fit(
         _require_head(config, dataset.task)
         start = _start(network, dataset, config, session)
     dataset = fewer_labels(dataset, config.labels_per_class, session, run.seed)
+    network, in_int8 = session.calibrated(network, dataset.train)
     folder = session.folder(f"{dataset.name}-{config.start or config.head}")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
     with session.clock("extract"):
@@ -163,6 +167,7 @@ def fit(
             found=examined(session.cache.store, fingerprints),
         ),
         commands=_compared(call, trained) if embedded.train.targets is None else (),
+        tuned=in_int8,
     )
     if folder is not None:
         with publishing_run(folder) as place:

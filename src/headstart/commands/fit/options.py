@@ -203,7 +203,7 @@ class FitConfig:
         return {**self.head_options, "class_weight": self.class_weight}
 
 
-FIT = Signature("fit", FitConfig())
+FIT = Signature("fit", FitConfig(), calibrates=True)
 
 
 __all__ = ["FIT", "FitConfig"]

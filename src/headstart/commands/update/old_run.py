@@ -21,6 +21,7 @@ from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions
 from headstart.commands.update.options import UpdateConfig
 from headstart.core.errors import ConfigError, DataError
+from headstart.core.records import INT8
 from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.extraction import Extraction
 
@@ -51,6 +52,11 @@ class OldRun:
         """
         saved = open_run(folder)
         session.say(*saved.notes)
+        if saved.precision == INT8:
+            raise DataError(
+                f"the network of '{folder}' is in int8, calibrated on the old training items",
+                hint="fit again on all items",
+            )
         if saved.tuned is not None:
             raise DataError(
                 f"'{folder}' was fine-tuned, and its backbone has seen the old items alone",

@@ -23,17 +23,29 @@ from headstart.extraction.engines.table import (
 )
 
 if TYPE_CHECKING:
-    from headstart.extraction.engines.table import Open
+    from headstart.extraction.engines.table import Open, OpenKept
 
 
-def _in_module(name: str) -> Open:
-    """Return a function that imports ``engines.NAME`` and calls its ``open_engine``."""
+def _in_module(name: str, function: str = "open_engine") -> Open:
+    """Return a function that imports ``engines.NAME`` and calls its function."""
 
     def open_engine(
         cuts: Sequence[Any], precision: Any, device: Any
     ) -> AbstractContextManager[Any]:
         module = importlib.import_module(f"{__name__}.{name}")
-        return module.open_engine(cuts, precision, device)  # type: ignore[no-any-return]
+        return getattr(module, function)(cuts, precision, device)  # type: ignore[no-any-return]
+
+    return open_engine
+
+
+def _kept_in_module(name: str) -> OpenKept:
+    """Return a function that does what that of :func:`_in_module` does, with a slot."""
+
+    def open_engine(
+        cuts: Sequence[Any], precision: Any, device: Any, slot: Any
+    ) -> AbstractContextManager[Any]:
+        module = importlib.import_module(f"{__name__}.{name}")
+        return module.open_engine(cuts, precision, device, slot)  # type: ignore[no-any-return]
 
     return open_engine
 
@@ -55,12 +67,31 @@ EAGER = register_engine(
 ).name
 register_engine(
     Engine(
+        "aot",
+        "what torch.compile makes, kept for later runs",
+        _in_module("ahead"),
+        prospect={"cpu": Prospect(30.0, {"float32": 1.8, "bfloat16": 3.4})},
+        kept=_kept_in_module("ahead"),
+    )
+)
+register_engine(
+    Engine(
         "compile",
         "torch.compile, which pays for tens of thousands of items",
         _in_module("compiled"),
         prospect={
             "cpu": Prospect(30.0, {"float32": 1.8, "bfloat16": 3.4}),
             "cuda": Prospect(60.0, {"float32": 1.3, "tf32": 1.3, "bfloat16": 1.5, "float16": 1.5}),
+        },
+    )
+)
+register_engine(
+    Engine(
+        "cudagraphs",
+        "torch.compile with CUDA graphs, on CUDA devices",
+        _in_module("compiled", "open_with_graphs"),
+        prospect={
+            "cuda": Prospect(60.0, {"float32": 1.4, "tf32": 1.4, "bfloat16": 1.6, "float16": 1.6}),
         },
     )
 )

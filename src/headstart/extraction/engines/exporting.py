@@ -15,7 +15,9 @@ from torch import Tensor, fx, nn
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.passes import recordable_features
 from headstart.core.arguments import Arguments
+from headstart.core.records import Precision
 from headstart.extraction.engines.table import EngineUnfitError
+from headstart.extraction.precision import HALF_TYPES, autocast
 from headstart.modules.values import library_of
 
 if TYPE_CHECKING:
@@ -30,14 +32,18 @@ _SHAPES = 4
 class _Flat(nn.Module):
     """A network up to its cuts: from a flat tuple of tensors to the features at every cut."""
 
-    def __init__(self, cuts: Sequence[Backbone], like: Arguments) -> None:
+    def __init__(
+        self, cuts: Sequence[Backbone], like: Arguments, precision: Precision = "float32"
+    ) -> None:
         super().__init__()
         self.network = cuts[0].module
-        self.cuts, self.like = tuple(cuts), like
+        self.cuts, self.like, self.precision = tuple(cuts), like, precision
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         # No pass is ended early while it is recorded: the recorder keeps account of open layers.
-        with recordable_features(self.cuts) as run:
+        half = self.precision in HALF_TYPES  # a context that does nothing would be recorded, too
+        casting = autocast(self.precision, self.like.device) if half else contextlib.nullcontext()
+        with recordable_features(self.cuts) as run, casting:
             return tuple(run(rebuilt(self.like, tensors)))
 
 
@@ -47,8 +53,10 @@ def rebuilt(like: Arguments, tensors: Sequence[Tensor]) -> Arguments:
     return like.map(lambda _: next(given))
 
 
-def exported(cuts: Sequence[Backbone], inputs: Arguments) -> ExportedProgram:
-    """Record a network up to its cuts for batches of one shape, in float32.
+def exported(
+    cuts: Sequence[Backbone], inputs: Arguments, precision: Precision = "float32"
+) -> ExportedProgram:
+    """Record a network up to its cuts for batches of one shape.
 
     The network's own code runs to its end, and hooks read its layers; what is behind the last of
     them is left out of the program. The user's module stays as it is.
@@ -58,7 +66,7 @@ def exported(cuts: Sequence[Backbone], inputs: Arguments) -> ExportedProgram:
     """
     for cut in cuts:
         _ = cut.layout  # found by runs of its own, which have no place in a program
-    return recorded(_Flat(cuts, inputs), tuple(inputs.tensors()))
+    return recorded(_Flat(cuts, inputs, precision), tuple(inputs.tensors()))
 
 
 def recorded(

@@ -25,6 +25,7 @@ from headstart.backbones import Backbone, features_of
 from headstart.core.arguments import Arguments
 from headstart.core.records import Precision
 from headstart.extraction.engines.table import EngineUnfitError
+from headstart.extraction.precision import HALF_TYPES
 from headstart.modules.forward import hooked
 from headstart.modules.keras import KerasPart
 from headstart.modules.keras_inference import for_inference
@@ -42,7 +43,6 @@ Convolution: TypeAlias = (
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _PROBE = 2
 
 
@@ -236,7 +236,7 @@ def _convert(twin: nn.Module, uses: _Uses, precision: Precision) -> None:
             continue
         layer = cast("nn.Conv2d", part)
         alone = all(owners[id(p)] == 1 for p in part.parameters())
-        half = _HALF.get(precision) if alone and layer.weight.dtype == torch.float32 else None
+        half = HALF_TYPES.get(precision) if alone and layer.weight.dtype == torch.float32 else None
         image = type(part) is nn.Conv2d and layer.weight.device.type in {"cpu", "cuda"}
         if (
             not alone

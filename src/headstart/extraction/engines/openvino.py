@@ -72,17 +72,24 @@ def load_openvino() -> Any:
     """
     if "openvino.tools.ovc" in sys.modules:  # the user has imported it
         return sys.modules["openvino"]
+    with without_reporter():
+        import openvino
+        import openvino.tools.ovc
+    return openvino
+
+
+@contextlib.contextmanager
+def without_reporter() -> Iterator[None]:
+    """Import inside as if the package of telemetry were not installed."""
     with _swapping:
         before = sys.modules.get(_REPORTER)
         sys.modules[_REPORTER] = None  # type: ignore[assignment]  # an import of it fails
         try:
-            import openvino
-            import openvino.tools.ovc
+            yield
         finally:
             del sys.modules[_REPORTER]
             if before is not None:
                 sys.modules[_REPORTER] = before
-    return openvino
 
 
 @contextlib.contextmanager

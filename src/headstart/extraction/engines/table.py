@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headstart.core.errors import ConfigError
 from headstart.core.wording import did_you_mean
@@ -26,6 +27,56 @@ if TYPE_CHECKING:
 
     Run = Callable[[Arguments], Sequence[Tensor]]
     Open = Callable[[Sequence[Backbone], Precision, torch.device], AbstractContextManager[Run]]
+    OpenKept = Callable[
+        [Sequence[Backbone], Precision, torch.device, "Slot"], AbstractContextManager[Run]
+    ]
+
+
+class Shelf(Protocol):
+    """Keeps programs that engines have made, for later processes of this user on this machine.
+
+    A program runs with the rights of the user, so that a shelf returns nothing but what this user
+    has put there.
+    """
+
+    def find(self, about: Mapping[str, Any]) -> Path | None:
+        """Return the program that depends on this; None: it is not there."""
+
+    def keep(self, about: Mapping[str, Any], make: Callable[[Path], None]) -> Path | None:
+        """Keep a program that ``make`` writes to a path; None: it cannot be kept."""
+
+
+@dataclass
+class Slot:
+    """The place of one network's programs on a shelf.
+
+    Attributes:
+        shelf: where they are.
+        about: what they depend on, but for the shape of a batch.
+        found: whether a program was there already.
+    """
+
+    shelf: Shelf
+    about: Mapping[str, Any]
+    found: bool = False
+    _checked: dict[str, Path] = field(default_factory=dict)
+
+    def find(self, inputs: Arguments) -> Path | None:
+        """Return the program for batches of this shape; None: it is not there."""
+        about = self._full(inputs)
+        key = str(about["shapes"])
+        path = self._checked.get(key) or self.shelf.find(about)
+        if path is not None:
+            self.found, self._checked[key] = True, path
+        return path
+
+    def keep(self, inputs: Arguments, make: Callable[[Path], None]) -> Path | None:
+        """Keep the program for batches of this shape; None: it cannot be kept."""
+        return self.shelf.keep(self._full(inputs), make)
+
+    def _full(self, inputs: Arguments) -> dict[str, Any]:
+        shapes = [[list(t.shape), str(t.dtype)] for t in inputs.tensors()]
+        return {**self.about, "shapes": shapes}
 
 
 class EngineUnfitError(Exception):
@@ -65,6 +116,8 @@ class Engine:
             items differ in length. What it prepares for a shape, it prepares at the first batch.
         missing: says what is not installed that it needs, as an error; None: nothing.
         prospect: what ``engine='auto'`` expects of it by device; it tries no others.
+        kept: does what ``open`` does where there is a shelf for what it prepares; None: it keeps
+            nothing.
     """
 
     name: str
@@ -72,6 +125,7 @@ class Engine:
     open: Open
     missing: Callable[[], Exception | None] = lambda: None
     prospect: Mapping[str, Prospect] = field(default_factory=dict)
+    kept: OpenKept | None = None
 
 
 _ENGINES: dict[str, Engine] = {}
@@ -116,6 +170,8 @@ __all__ = [
     "Engine",
     "EngineUnfitError",
     "Prospect",
+    "Shelf",
+    "Slot",
     "describe_engines",
     "engine_names",
     "engines",
