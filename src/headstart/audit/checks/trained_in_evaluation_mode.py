@@ -28,7 +28,12 @@ class TrainedInEvaluationMode(Check):
             first = next((p for p in trained if p.training), None)
             if first is None:
                 continue
-            later = [p for p in trained if not p.training and p.number > first.number]
+            # Gradients that no step follows train nothing: those of a saliency map at the end.
+            later = [
+                p
+                for p in trained
+                if not p.training and p.number > first.number and p.step < scene.steps
+            ]
             call = None if not later else self._call(first, later[0], scene)
             if call is None or not self._evaluated(later[0], call, scene):
                 continue
