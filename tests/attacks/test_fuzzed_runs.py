@@ -173,3 +173,18 @@ def test_flipped_bits_are_found(run, whole):
             assert use(run, whole) is not None
         (run / name).write_bytes(content)
     assert use(run, whole) is None
+
+
+def test_a_run_of_a_later_version_is_not_called_damaged(run, whole):
+    values = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**values, "format": values["format"] + 1}))
+    line = use(run, whole)
+    assert line is not None
+    assert "later version of headstart" in line
+    assert "damaged" not in line
+
+
+def test_scores_that_are_missing_are_missing(run):
+    (run / "metrics.json").unlink()
+    with pytest.raises(HeadstartError, match=r"metrics\.json' is missing; restore it"):
+        _ = open_run(run).evaluation

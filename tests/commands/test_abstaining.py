@@ -207,9 +207,14 @@ def test_what_cannot_be_promised_is_refused(run: Any, place: Path, tmp_path: Pat
         headstart.predict(place / "new", run, coverage=0.999, **asked)
     with pytest.raises(HeadError, match=r"false_alarms=0\.001 needs 999 training items"):
         headstart.predict(place / "new", run, ood="knn", false_alarms=0.001, **asked)
-    for wrong in ({"coverage": 1.0}, {"coverage": 0}, {"by_class": True}, {"set_score": "aps"}):
+    for wrong in ({"coverage": 1.0}, {"coverage": 0}, {"by_class": True}, {"set_score": "aps"},
+                  {"false_alarms": 0.2}):  # fmt: skip
         with pytest.raises(ConfigError):
             headstart.predict(place / "new", run, **wrong, **asked)
+    with pytest.raises(HeadError, match=r"coverage=0\.9999999 needs 9,999,999 held-out"):
+        headstart.predict(place / "new", run, coverage=0.9999999, **asked)
+    with pytest.raises(ConfigError, match="false_alarms has no meaning without ood"):
+        headstart.fit(place / "train", GLYPHS, false_alarms=0.2, **asked)
     never = headstart.fit(
         place / "train", GLYPHS, splits="none", abstain="never", out=tmp_path / "never", **asked,
         baselines=False,
@@ -240,7 +245,11 @@ def test_damaged_files_are_refused(run: Any, place: Path, tmp_path: Path, name: 
         headstart.predict(place / "new", copy, cache=place / "cache", reporter=QUIET, **asked)
 
 
-def test_labels_and_numbers(tmp_path: Path) -> None:
+def test_labels_and_numbers(
+    command: Command,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows = np.flatnonzero(DIGITS < 10)[:300]
     for i in rows:
         Image.fromarray(TILES[i]).save(tmp_path / f"{i}.png")
@@ -262,6 +271,11 @@ def test_labels_and_numbers(tmp_path: Path) -> None:
     assert isinstance(said.sets, LabelSets)
     columns = said.columns()
     assert {"sure", "undecided", "abstain", "ood", "ood_p", "ood_score"} <= set(columns)
+    monkeypatch.setattr("headstart.commands.predict.command.SHOWN_LABELS", 1)
+    words = ("predict", tmp_path / "several", tmp_path / "train.csv", "--cache", asked["cache"])
+    status, out, _ = command(*words, "--coverage", "0.9", "--ood", "mahalanobis")
+    assert status == 0
+    assert out.split()[:5] == ["item", "prediction", "sure", "undecided", "abstain"]
     other = headstart.predict(
         tmp_path / "train.csv", tmp_path / "several", ood="knn", **asked
     )  # from the rows that the run keeps

@@ -141,6 +141,7 @@ SHOWN = {each.name: each for group in (BackboneSpec, RunOptions, ReadOptions, Pa
         ("use crop_fraction=0.9. Then size=3!", "use --crop 0.9. Then --size 3!"),
         ("choose out=..", "choose --out .."),
         ("out=./a.b.c.", "--out ./a.b.c."),
+        ("fit again with abstain='always'", "fit again with --abstain always"),  # of fit alone
     ],
 )
 def test_parameters_in_a_message_become_flags(text, expected):

@@ -335,16 +335,29 @@ _ASSIGNMENT = re.compile(
 
 
 def as_flags(text: str, shown: Mapping[str, Bound]) -> str:
-    """Write every ``name=value`` as the command line has it, where the command has that option."""
+    """Write every ``name=value`` as the command line has it, where the command has that option.
+
+    Others say what could have been given to ``fit``, which made the run.
+    """
 
     def flag(found: re.Match[str]) -> str:
         name, value = found.groups()  # (None, None) for a call
-        name = (
-            "source" if name == "backbone" else name
-        )  # as the field that --backbone sets is named
-        return _flag(shown[name], value) if name in shown else found[0]
+        if name is None:
+            return found[0]
+        if name == "backbone" and "source" in shown:  # the field that --backbone sets
+            name = "source"
+        each = shown.get(name) or _of_fit().get(name)
+        return found[0] if each is None else _flag(each, value)
 
     return _ASSIGNMENT.sub(flag, text)
+
+
+@functools.cache
+def _of_fit() -> dict[str, Bound]:
+    """Return the options of ``fit`` alone, by name."""
+    from headstart.commands.fit.options import FitConfig
+
+    return {each.name: each for each in options_of(FitConfig)}
 
 
 def _flag(each: Bound, text: str) -> str:

@@ -83,6 +83,8 @@ def guarded(path: Path, read: Callable[[], T]) -> T:
         raise
     except RecursionError as error:
         raise DataError(f"{path} is damaged (nested too deeply)", hint="fit again") from error
+    except FileNotFoundError as error:
+        raise DataError(f"'{path}' is missing", hint="restore it, or fit again") from error
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}", hint="check its permissions"
@@ -131,6 +133,12 @@ def _read(path: Path) -> Described:
             hint="fit, sweep and finetune make a run with a head",
         )
     number = values.get("format")
+    if type(number) is int and number > FORMAT:
+        raise DataError(
+            f"{path} was written by a later version of headstart (format {number}; this one reads"
+            f" formats up to {FORMAT})",
+            hint="install that version, or fit again",
+        )
     if type(number) is not int or number not in _READ:
         raise ValueError(f"its format is {shorten(number)}, expected {FORMAT}")
     classes = _expect("classes", values["classes"], list)

@@ -195,7 +195,10 @@ def _fitted(name: str, values: Sequence[Any]) -> ColumnEncoding:
         return ColumnEncoding(name, float(scaler.mean_[0]), float(scaler.scale_[0]))
     texts = sorted({text for value in values if (text := _text(value))})
     if not texts:
-        raise DataError(f"the column '{name}' is empty in the training split")
+        raise DataError(
+            f"the column '{name}' is empty in the training split",
+            hint="leave it out of columns=NAME,NAME",
+        )
     if len(texts) > MOST_CATEGORIES:
         raise DataError(
             f"the column '{name}' holds {len(texts):,} different texts, expected numbers or at most"

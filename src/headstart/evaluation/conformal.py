@@ -115,12 +115,13 @@ def thresholds(
         most = highest_coverage(have[least])
         promise = f", which promise {most:.1%} at most" if have[least] else ""
         raise HeadError(
-            f"coverage={coverage:g} needs {count(units_needed(coverage), 'held-out training item')}"
-            f" that are independent (copies and items of a group count once), and there"
-            f" {'is' if have[least] == 1 else 'are'} {have[least]}{where}{promise}"
+            f"coverage={coverage:.12g} needs"
+            f" {count(units_needed(coverage), 'held-out training item')} that are independent"
+            f" (copies and items of a group count once), and there"
+            f" {'is' if have[least] == 1 else 'are'} {have[least]:,}{where}{promise}"
             + (f"; too few for {len(short)} in all{several}" if several else ""),
             hint="lower the coverage"
-            + (", or leave by_class out" if names is not None else "")
+            + (", or leave out by_class=True" if names is not None else "")
             + ", or label more items",
         )
     return np.array(limits)

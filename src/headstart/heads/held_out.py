@@ -110,7 +110,7 @@ class Calibration:
             limits = np.full(k, thresholds([(own, self.units)], coverage, None)[0])
         if (limits >= full - 1e-12).all():
             raise HeadError(
-                f"at coverage={coverage:g} every class would be in every set: too many training"
+                f"at coverage={coverage:.12g} every class would be in every set: too many training"
                 " items are given no chance by a head that did not see them",
                 hint="lower the coverage, or look at the labels",
             )
@@ -146,7 +146,10 @@ class Calibration:
         self, values: FloatArray, rows: object, coverage: float, by_class: bool
     ) -> ValueSets:
         if by_class:
-            raise HeadError("expected classes to cover alike, and numbers have none")
+            raise HeadError(
+                "by_class promises a coverage for the items of each class, and numbers have none",
+                hint="leave out by_class=True",
+            )
         residual = self.scores["residual"]
         thresholds(
             [(residual[:, 0], self.units)], coverage, None

@@ -10,6 +10,7 @@ import numpy as np
 from headstart.core.cards import Card, Grid, Shown
 from headstart.core.records import Score
 from headstart.core.wording import count as counted
+from headstart.core.wording import verb
 from headstart.finetuning.gradients import RelativeGradient
 from headstart.freezing import LayerDrift
 from headstart.heads import LabelBudget
@@ -204,7 +205,8 @@ def verdict(leaning: Leaning, difference: Score, indicators: tuple[Indicator, ..
         return "unfreezing is likely to pay: the trial beats the probe on items neither has seen"
     if leaning == "stay frozen":
         return "unfreezing is unlikely to pay: keep the backbone frozen and put effort into data"
-    tail = "point to unfreezing" if others else "point nowhere"
+    points = verb(others, "points", "point") if others else "point"
+    tail = f"{points} to unfreezing" if others else f"{points} nowhere"
     count = f"{others} of the other indicators" if others else "the other indicators"
     return (
         f"no evidence either way: the trial changed {100 * difference.value:+.1f} points, within"

@@ -34,7 +34,7 @@ def predict(
     said = predict_job(data, run, config=config, run=running, reading=reading)
     columns = said.columns(config.top)
     if said.task == "multi-label" and len(said.classes) > SHOWN_LABELS and not printing.json:
-        columns = {name: columns[name] for name in ("item", "prediction")}
+        columns = {n: cells for n, cells in columns.items() if not n.startswith("probability")}
     rows = list(zip(*columns.values(), strict=True))
     if printing.json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
