@@ -72,3 +72,29 @@ def test_a_run_says_the_same_of_its_items(task: str, place: Path) -> None:
     assert before[0].keys() == after[0].keys()
     for was, now in zip(before, after, strict=True):
         assert was == now
+
+
+def test_labels_and_groups_are_those_of_the_run_where_the_data_have_them(place: Path) -> None:
+    """Else a table of many columns is asked about again, and intervals would count items."""
+    how = {"cache": place / "cache", "reporter": QUIET}
+    table, out = place / "data" / "data.csv", place / "grouped"
+    rows = table.read_text().splitlines()
+    grouped = place / "data" / "grouped.csv"
+    grouped.write_text(
+        "\n".join([rows[0] + ",film", *(f"{r},f{i % 30}" for i, r in enumerate(rows[1:]))])
+    )
+    headstart.fit(
+        grouped, "headstart/glyphs", layer="stem", label_column="digit", group_column="film",
+        baselines=False, out=out, **how,
+    )  # fmt: skip
+    found = headstart.evaluate(grouped, out, include_training=True, **how)
+    assert found.accuracy.interval.method == "groups"
+    assert found.accuracy.interval.n == 30
+    plain = headstart.evaluate(table, out, include_training=True, label_column="digit", **how)
+    assert (plain.n, plain.accuracy.interval.method) == (90, "exact")
+    folder = place / "folders"
+    for i, row in enumerate(rows[1:31]):
+        target = folder / row.split(",")[1] / f"{i}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((place / "data" / row.split(",")[0]).read_bytes())
+    assert headstart.evaluate(folder, out, include_training=True, **how).n == 30

@@ -138,9 +138,7 @@ class KeptItems(Items):
         return self._origins[i]
 
     @classmethod
-    def split(
-        cls, kept: KeptSplit, classes: tuple[str, ...], task: str = "classification"
-    ) -> Split:
+    def split(cls, kept: KeptSplit, classes: tuple[str, ...], task: str) -> Split:
         """Return kept items as a split."""
         rows = np.arange(len(kept.ids), dtype=np.int64)
         return Split(

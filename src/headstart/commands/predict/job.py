@@ -253,11 +253,7 @@ def evaluate(
     if isinstance(data, Split):
         split, name = data, "a split"
     else:
-        dataset = session.open_test_data(
-            data,
-            model.predictor.labels(model.predictor.reading(reading, session)),
-            kind=model.predictor.backbone.inputs.kind,
-        )
+        dataset = model.labelled_data(data, reading, session)
         session.say(*(note for note in dataset.notes if not note.startswith("Task: ")))
         split, name = dataset.test, dataset.name
     split = split.aligned_to(model.classes)
@@ -321,7 +317,7 @@ def _around(
     else:
         kept = trained.kept_rows()
         if kept is not None and kept.train.rows is not None:
-            more = KeptItems.split(kept.train, model.classes), kept.train.rows
+            more = KeptItems.split(kept.train, model.classes, model.head.task), kept.train.rows
     inputs = model.backbone.inputs
     return Around(model.head, tested, said.probabilities, inputs, rows.sets[0], *more)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,16 @@ from headstart.commands.run_place import whole_run
 from headstart.commands.saved_run import SavedRun, open_run
 from headstart.commands.scoring import outputs_of
 from headstart.commands.session import Session
+from headstart.commands.settings import ReadOptions
 from headstart.commands.unlike import OWN, Strangeness, Wanted, named_views, views_of
 from headstart.core.errors import DataError
-from headstart.data import Split
+from headstart.data import Dataset, Split
 from headstart.data.table_columns import encoded_columns
 from headstart.evaluation.sets import AnySets
 from headstart.heads import Head
 from headstart.heads.outliers import Outliers, fit_outliers
+
+_GROUPS = ("group_column", "group_pattern")
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,12 +227,40 @@ class Model:
 
     def _grouped(self) -> str:
         """Return the option by which items of the run were grouped; empty: by none."""
+        made = self._configuration()
+        return next((name for name in _GROUPS if made.get(name)), "")
+
+    def _configuration(self) -> Mapping[str, Any]:
         if isinstance(self.source, Run):
-            made = self.source.configuration
-        else:
-            place = whole_run(self.source.folder)
-            made = read_description(place, self.source.folder).values["configuration"]
-        return next((name for name in ("group_column", "group_pattern") if made.get(name)), "")
+            return self.source.configuration
+        place = whole_run(self.source.folder)
+        found: Mapping[str, Any] = read_description(place, self.source.folder).values[
+            "configuration"
+        ]
+        return found
+
+    def labelled_data(self, data: Any, given: ReadOptions, session: Session) -> Dataset:
+        """Open labelled data, their labels and groups where those of the run were, if they are.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        predictor, made = self.predictor, self._configuration()
+        plain = predictor.labels(predictor.reading(given, session))
+        asked = given.group_column or given.group_pattern
+        names = ("label_column", *(() if asked else _GROUPS))
+        known = {n: made[n] for n in names if isinstance(made.get(n), str)}
+        known = {n: value for n, value in known.items() if getattr(plain, n) is None}
+        kind = predictor.backbone.inputs.kind
+        if not known or isinstance(data, Dataset):
+            return session.open_test_data(data, plain, kind=kind)
+        try:
+            found = session.open_test_data(data, dataclasses.replace(plain, **known), kind=kind)
+        except DataError:  # other columns, or a folder
+            return session.open_test_data(data, plain, kind=kind)
+        told = " and ".join(f"{name}='{value}'" for name, value in known.items())
+        session.say(f"labels and groups are read as the run's were: {told}")
+        return found
 
 
 @dataclass(frozen=True, eq=False)
