@@ -119,6 +119,9 @@ def test_a_taken_folder_and_lost_data_are_said_before_any_work(
 ) -> None:
     with pytest.raises(ConfigError, match=r"is there already, and nothing is overwritten"):
         export(place / "run", "onnx", output=made("onnx"), cache=place / "cache", reporter=QUIET)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match=r"cannot be made: '.*file' is a file"):
+        export(place / "run", "onnx", output=tmp_path / "file" / "below", reporter=QUIET)
     run = json.loads((place / "run" / "run.json").read_text())
     moved = tmp_path / "run"
     moved.mkdir()
@@ -178,7 +181,10 @@ def test_values_of_black_and_white_are_not_guessed(place: Path, tmp_path: Path) 
         export(run, "onnx", output=tmp_path / "x", cache=place / "cache", reporter=QUIET)
 
 
-def test_a_network_that_is_no_keras_model(place: Path, tmp_path: Path) -> None:
+def test_a_network_that_is_no_keras_model(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("headstart.export.keras_model.load_keras")  # whatever Keras is set to
     with pytest.raises(BackboneError, match="is no Keras model"):
         export(place / "run", "keras", output=tmp_path / "x", cache=place / "cache", reporter=QUIET)
 

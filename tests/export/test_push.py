@@ -71,6 +71,16 @@ def test_what_is_no_artefact_stays(artefact: Path, tmp_path: Path) -> None:
         headstart.push(tmp_path, tmp_path / "other")
 
 
+def test_a_folder_that_is_taken_is_said_before_a_run_is_exported(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("headstart.commands.push.job.export")  # nothing may be made
+    (tmp_path / "thesis.tex").write_text("mine")
+    for target, why in ((tmp_path, "holds files"), (tmp_path / "thesis.tex", "is a file")):
+        with pytest.raises(ConfigError, match=why):
+            headstart.push(place / "run", target)
+
+
 class Hub:
     """Remembers what it is asked for."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Set
 from pathlib import Path
 
 from headstart.core.errors import ConfigError, HeadstartError, MissingExtraError
@@ -12,6 +13,11 @@ from headstart.export.artefact import DESCRIPTION, read_artefact
 
 HUB = "hf:"
 """How the address of a repository begins."""
+_USUAL = frozenset({
+    "README.md", "model.bin", "model.keras", "model.onnx", "model.pt2", "model.safetensors",
+    "model.xml", "predict.py", "program.json", "requirements.txt", "tokenizer.json",
+})  # fmt: skip
+"""Files that artefacts have; what a folder holds beside them is not overwritten."""
 
 
 def push_artefact(artefact: Path, target: str, *, private: bool = True, message: str = "") -> str:
@@ -37,21 +43,37 @@ def push_artefact(artefact: Path, target: str, *, private: bool = True, message:
     return str(_copied(artefact, Path(target).expanduser(), names))
 
 
-def _copied(artefact: Path, folder: Path, names: tuple[str, ...]) -> Path:
-    """Copy files one by one, each as a whole; what a version-control system keeps stays."""
+def check_target(target: str) -> None:
+    """Refuse a folder that no artefact can be copied into, before one is made for it.
+
+    Raises:
+        ConfigError: it is a file, or holds something else.
+        DataError: the artefact in it is damaged.
+    """
+    if not target.startswith(HUB):
+        _old_files(Path(target).expanduser(), _USUAL)
+
+
+def _old_files(folder: Path, ours: Set[str]) -> set[str]:
+    """Return the files of an earlier artefact in a folder, if it holds nothing else."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError((f"'{folder}' is a file, and a folder is needed",))
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    ours = {DESCRIPTION, *names}
-    old: set[str] = set()
     if DESCRIPTION in there:
-        old = set(read_artefact(folder)["files"])
-    foreign = sorted(name for name in there - ours - old if not name.startswith("."))
-    if foreign and DESCRIPTION not in there:
+        return set(read_artefact(folder)["files"])
+    foreign = sorted(name for name in there - ours if not name.startswith("."))
+    if foreign:
         raise ConfigError(
             (f"'{folder}' holds files that are no artefact's, such as '{foreign[0]}'",),
             hint="name an empty folder, or one that an artefact was pushed to",
         )
+    return set()
+
+
+def _copied(artefact: Path, folder: Path, names: tuple[str, ...]) -> Path:
+    """Copy files one by one, each as a whole; what a version-control system keeps stays."""
+    ours = {DESCRIPTION, *names}
+    old = _old_files(folder, ours)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -94,4 +116,4 @@ def _uploaded(
     return str(made)
 
 
-__all__ = ["HUB", "push_artefact"]
+__all__ = ["HUB", "check_target", "push_artefact"]

@@ -40,12 +40,12 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
             pooling has no Keras layer, or its own call does not run on a symbolic input.
         HeadError: the head is of another kind, or does not classify.
     """
-    keras = load_keras()
     if not isinstance(backbone.module, KerasPart):
         raise BackboneError(
             f"{backbone.name} is no Keras model, so no keras.Model can be made of it",
             hint="fit on a keras.Model, a .keras file or keras/NAME",
         )
+    keras = load_keras()
     inner = head.inner if isinstance(head, PreparedHead) else head
     if not isinstance(inner, LinearHead | PrototypeHead) or inner.task != "classification":
         raise HeadError(

@@ -60,8 +60,8 @@ _LICENCES = frozenset((
 """Licences by the names of the hub; any other is ``other``, with its name beside it."""
 
 
-_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-"""Names that the hub takes for data."""
+_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+"""Data of the hub, by their owner; names of files and folders are none."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -150,6 +151,13 @@ def _folder(trained: Any, config: ExportConfig) -> Path:
         raise ConfigError(
             (f"'{folder}' is there already, and nothing is overwritten",),
             hint="remove it, or name another folder with output=DIR",
+        )
+    above = next(each for each in folder.absolute().parents if each.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        why = "cannot be written to" if above.is_dir() else "is a file"
+        raise ConfigError(
+            (f"'{folder}' cannot be made: '{above}' {why}",),
+            hint="name another folder with output=DIR",
         )
     return folder
 

@@ -17,7 +17,7 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.scratch import scratch_folder
 from headstart.core.settings import options_of
 from headstart.export.artefact import DESCRIPTION
-from headstart.export.hub import push_artefact
+from headstart.export.hub import check_target, push_artefact
 
 
 def push(
@@ -61,6 +61,7 @@ def push(
                 f"'{source}' is neither a run nor an artefact: no run.json, no model.json",
                 hint="fit, sweep and finetune make a run, export makes an artefact",
             )
+    check_target(target)
     names = [each.name for each in options_of(ExportConfig)]
     own = ExportConfig(**{name: getattr(config, name) for name in names})
     with scratch_folder() as scratch:
