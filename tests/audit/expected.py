@@ -155,6 +155,8 @@ FIELD: dict[str, tuple[str, ...]] = {
     "field_pooled_inside": ("wrong-pooling",),
     "field_probabilities_for_nll": ("softmax-before-loss",),
     "field_step_schedule_by_batch": ("scheduler-misstepped",),
+    # A third one: it was once told to freeze a head that no optimizer holds.
+    "field_second_head_replaced": ("optimizer-holds-stale", "optimizer-misses-trainable"),
     "field_teacher_switched_on": ("batch-statistics-in-extraction", "dropout-in-extraction"),
 }
 """Scripts in the style of users, each with one mistake: all of these findings at marked lines."""

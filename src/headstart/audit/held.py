@@ -55,12 +55,13 @@ def missed_by_network(
 def is_prefix(network: Network, missed: list[ParameterFacts], scene: Scene) -> bool:
     """Whether all that is missed runs before all that an optimizer moves: frozen, but not said so.
 
-    A network of which nothing is moved, and whose output others take, is such a prefix.
+    A network of which nothing is moved is such a prefix, unless it takes what a trained one gives.
     """
     if any(facts.stranger for facts in missed):
         return False
     if not network.stepped:
-        return True
+        before = (p for p in scene.passes if p.trained and p.network.stepped)
+        return not any(taken.network is network for p in before for taken in p.consumers)
     seen = next((p for p in scene.trained_passes(network)), None)
     if seen is None:
         return False
