@@ -186,6 +186,7 @@ def test_what_is_said_is_true_of_the_data() -> None:
     sizes = [image.resize((200 + k, 150)) for k, image in enumerate(crops(200))]
     assert about(sizes).startswith("colour pictures, about 2")
     assert about(specks()) == "colour pictures, 200×200 px"
+    assert about([*crops(28)[:30], digits(28)[0]]) == "grey and colour pictures, 28×28 px"
 
 
 def specks() -> list[Image.Image]:

@@ -46,7 +46,8 @@ def no_file(path: Path) -> BackboneError:
         return BackboneError(
             f"there is no file {str(path)!r} to load weights from", hint="check the path"
         )
-    found = sorted(each.name for pattern in _WEIGHTS for each in path.glob(pattern))
+    inside = (each for pattern in _WEIGHTS for each in path.glob(pattern))
+    found = sorted(each.name for each in inside if each.is_file())
     hint = f"give one file, such as weights={str(path / found[0])!r}" if found else None
     if len(found) > 1 and any("-of-" in name for name in found):
         hint = "it is divided into several files: save all tensors in one with safetensors"

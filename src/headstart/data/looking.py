@@ -38,6 +38,7 @@ _PAPER, _PAPER_MEDIAN = 0.3, 0.45  # least share of paper among the pixels: of o
 _SHADES, _SHADES_MEDIAN = 0.5, 0.36  # most of the rest that is neither paper nor ink, likewise
 _BARE = 0.8  # share of paper from which lines are thin, so that many of their pixels are shades
 _DRAWN = 0.9  # least share of pictures that look like drawings where all are said to be
+_TOLD = 0.2  # least share of them that is told among others: a cut-out on white may look like one
 _KEPT = 0.55  # least share of the contrast of ink after reduction
 _DECODED = 1_000_000  # pixels beyond which only a JPEG is decoded, which can be reduced meanwhile
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
@@ -127,7 +128,7 @@ def _sample(split: Split) -> list[int]:
 
 def _summary(seen: list[_Seen]) -> Look:
     grey = [each for each in seen if each.grey]
-    drawn = _are_drawings(grey)
+    drawn, told = _are_drawings(grey), len(grey) >= max(2, _TOLD * len(seen))
     legible = [each for each in grey if each.kept >= _KEPT]
     colours = {len(seen): "grey ", 0: "colour "}.get(len(grey), "grey and colour ")
     if any(each.grey is None for each in seen):
@@ -140,7 +141,7 @@ def _summary(seen: list[_Seen]) -> Look:
             return Look(DRAWINGS, len(seen), f"grey drawings on plain ground, {size}")
         fine = f"with lines too fine for {CHARACTER}×{CHARACTER} px"
         return Look(PHOTOGRAPHS, len(seen), f"grey drawings, {size}, {fine}")
-    some = f", of which {len(grey)} are grey drawings" if drawn else ""
+    some = f", of which {len(grey)} are grey drawings" if drawn and told else ""
     return Look(PHOTOGRAPHS, len(seen), f"{colours}pictures, {size}{some}")
 
 
