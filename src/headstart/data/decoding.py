@@ -36,9 +36,11 @@ from PIL import Image, features
 from PIL import __version__ as pillow_version
 
 from headstart.data.content import Content, UndecodableError
+from headstart.data.depths import bits_of, deep_samples, eightbits_of, marks_of, unit_floats
 from headstart.data.formats import open_header, reason
 from headstart.data.jpeg import is_damaged_inside
-from headstart.data.levels import ValueRange, likely_white, scaled
+from headstart.data.levels import ValueRange, scaled
+from headstart.data.orientation import upright_of
 from headstart.data.remarks import FRAMES, NOISE, VANISHED, remark
 from headstart.data.sample_files import is_samples_file, levels_rgb
 
@@ -50,19 +52,6 @@ LARGE = 4_000_000
 IN_MEMORY = 2**30
 """Bytes of decoded images larger than :data:`LARGE` that all threads hold together; one image that
 takes more is decoded alone."""
-
-_ORIENTATION_TAG = 0x0112
-_BITS_TAG, _PHOTOMETRIC_TAG = 258, 262
-_EXIF_CARRIERS = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def image_of(content: Content) -> Image.Image:
@@ -127,7 +116,7 @@ def loaded(image: Image.Image) -> Image.Image:
         UndecodableError: as for :func:`to_rgb`.
     """
     image.load()
-    image.info.update(_marks(image))
+    image.info.update(marks_of(image))
     upright = upright_of(image)
     if upright.width * upright.height > LARGE:
         return upright
@@ -162,7 +151,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         UndecodableError: the pixel type has no defined 8-bit meaning.
     """
-    marks = _marks(image)
+    marks = marks_of(image)
     upright = upright_of(image)
     if marks:
         upright = upright.copy() if upright is image else upright  # the user's own stays unmarked
@@ -182,9 +171,9 @@ def flat_rgb(image: Image.Image) -> Image.Image:
     if mode == "RGB":
         return image
     if mode.startswith("I"):
-        return Image.fromarray(_eightbits_of(image)).convert("RGB")
+        return Image.fromarray(eightbits_of(image)).convert("RGB")
     if mode == "F":
-        return Image.fromarray(_unit_floats(np.asarray(image))).convert("RGB")
+        return Image.fromarray(unit_floats(np.asarray(image))).convert("RGB")
     return image.convert("RGB")
 
 
@@ -319,116 +308,7 @@ def _from_samples(content: Any) -> Image.Image:
     return Image.fromarray(content)
 
 
-def upright_of(image: Image.Image) -> Image.Image:
-    """Return an image turned as its metadata say."""
-    if image.format != "TIFF" and not any(key in image.info for key in _EXIF_CARRIERS):
-        return image
-    # Not ImageOps.exif_transpose: it rewrites the metadata after turning the image, and where that
-    # fails (damaged metadata, readable orientation) the image would stay as it was stored.
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # damaged metadata around sound pixels: keep the pixels unchanged
-        return image
-    method = _TRANSPOSE.get(orientation)
-    return image if method is None else image.transpose(method)
-
-
 def _on_white(image: Image.Image) -> Image.Image:
     rgba = image.convert("RGBA")
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, rgba).convert("RGB")
-
-
-def _eightbits_of(image: Image.Image) -> NDArray[np.uint8]:
-    """Map samples of up to 16 bits (in any integer type) to 8 bits by their high byte."""
-    samples = _samples(image)
-    low, high = (int(samples.min()), int(samples.max())) if samples.size else (0, 0)
-    if low < 0 or high > 65535:
-        raise UndecodableError(
-            f"integer samples from {low:,} to {high:,} exceed 16 bits, so nothing says which value"
-            f" is white; say so with value_range=({min(low, 0)}, {high}), or save it with 8 or 16"
-            " bits"
-        )
-    if image.info.get(_WIDE):
-        raise UndecodableError(
-            f"integer samples of 32 bits from {low:,} to {high:,}: nothing says which value is"
-            f" white; say so, such as with value_range=(0, {likely_white(high):g})"
-        )
-    return (samples.astype(np.uint16) >> (bits_of(image) - 8)).astype(np.uint8)
-
-
-def bits_of(image: Image.Image) -> int:
-    """Return the bits of a sample that a marked image declares; 16 where it declares none."""
-    return int(image.info.get(_DEPTH, 16))
-
-
-def _unit_floats(samples: NDArray[Any]) -> NDArray[np.uint8]:
-    """Map floats in [0, 1] to 8 bits."""
-    low, high = (float(samples.min()), float(samples.max())) if samples.size else (0.0, 0.0)
-    if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails, too
-        raise UndecodableError(
-            f"floating-point samples from {low:g} to {high:g} lie outside [0, 1]; say which values"
-            f" are black and white, such as with value_range=({min(low, 0):g}, {high:g}), or save"
-            " it with 8 or 16 bits"
-        )
-    return np.rint(samples * 255.0).astype(np.uint8)
-
-
-# -- more than 8 bits a sample -------------------------------------------------------------------
-
-_DEPTH, _WIDE, _INVERTED = "headstart bits", "headstart wide", "headstart white is zero"
-SIXTEEN = ("PPM", "PNG", "JPEG2000", "HEIF")
-"""Formats whose integers Pillow scales to 16 bits itself, or that have no more."""
-
-
-def _marks(image: Image.Image) -> dict[str, Any]:
-    """Return what a format says of its samples, to be kept in ``info``, which parts inherit."""
-    if image.mode == "I" and image.format not in SIXTEEN:
-        return {_WIDE: True}
-    if image.mode.startswith("I;16") and image.format == "TIFF":
-        tags: Any = getattr(image, "tag_v2", {})
-        bits = int(tags.get(_BITS_TAG, (16,))[0])
-        return {_DEPTH: bits, _INVERTED: tags.get(_PHOTOMETRIC_TAG) == 0}
-    return {}
-
-
-def _samples(image: Image.Image) -> NDArray[Any]:
-    """Return integer samples, with black as the smallest."""
-    found = np.asarray(image)
-    return (2 ** bits_of(image) - 1) - found if image.info.get(_INVERTED) else found
-
-
-def deep_samples(image: Image.Image, source: bytes | Image.Image) -> NDArray[Any] | None:
-    """Return the samples of an upright image of more than 8 bits a sample; None for others.
-
-    Returns:
-        ``(h, w)`` of any numeric type, or ``(h, w, 3) uint16``.
-    """
-    if image.mode == "F" or image.mode.startswith("I"):
-        marks = _marks(image)
-        image.load()
-        upright = upright_of(image)
-        upright = upright.copy() if upright is image else upright
-        upright.info.update(marks)
-        return _samples(upright)
-    if not isinstance(source, bytes):
-        return None
-    if image.format == "PNG" and source[24] == 16:
-        return _deep_colours(source)
-    bits: Any = getattr(image, "tag_v2", {}).get(_BITS_TAG, (8,))
-    if image.format == "TIFF" and max(bits) > 8:
-        raise UndecodableError(
-            f"a colour TIFF of {max(bits)} bits a sample, of which only 8 can be read; save it as"
-            " a 16-bit PNG, or name its bands with bands=(1, 2, 3), which read all of them"
-        )
-    return None
-
-
-def _deep_colours(data: bytes) -> NDArray[np.uint16]:
-    """Decode a PNG of 16 bits a sample, of which Pillow keeps 8."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
-
-    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    samples = decode_png(buffer, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-    return np.asarray(samples.permute(1, 2, 0).numpy(), dtype=np.uint16)

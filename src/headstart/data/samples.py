@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.core.errors import DataError
-from headstart.data import decoding
+from headstart.data import decoding, depths
 from headstart.data.content import Content, UndecodableError
 from headstart.data.formats import open_header
 from headstart.data.levels import Converter, ValueRange, levels_of
+from headstart.data.orientation import upright_of
 from headstart.data.remarks import FRAMES, remark
 from headstart.data.sample_files import (
     MOST_BYTES,
@@ -138,12 +139,12 @@ def _of_picture(data: bytes) -> Samples:
     image = open_header(data)
     with decoding.clear():
         decoding.remark_on(image, data)
-        deep = decoding.deep_samples(image, data)
+        deep = depths.deep_samples(image, data)
         if deep is not None:
-            known = image.format in decoding.SIXTEEN and deep.dtype.kind != "f"
+            known = image.format in depths.SIXTEEN and deep.dtype.kind != "f"
             return Samples(deep, (0.0, 65535.0) if known else _declared(image, deep))
         image.load()
-        values = _plain(decoding.upright_of(image), image)
+        values = _plain(upright_of(image), image)
     return Samples(values, (0.0, 255.0), bands_last=True if values.ndim == 3 else None)
 
 
@@ -160,7 +161,7 @@ def _plain(image: Image.Image, source: Image.Image) -> NDArray[Any]:
 
 def _declared(image: Any, values: NDArray[Any]) -> ValueRange | None:
     """Return what a TIFF says by its number of bits, where that is no whole number of bytes."""
-    bits = decoding.bits_of(image)
+    bits = depths.bits_of(image)
     return (0.0, float(2**bits - 1)) if 8 < bits < 16 else limits_of(values)
 
 
