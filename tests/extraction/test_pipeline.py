@@ -92,6 +92,35 @@ def test_rows_are_equal_to_rounding_whatever_the_batch_size() -> None:
         np.testing.assert_allclose(rows, expected, atol=1e-6)
 
 
+def test_normalising_leaves_the_processors_to_decoders_and_engines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Torch's other threads spin when they have nothing to do.
+    seen: dict[str, set[int]] = {"finish": set(), "network": set()}
+    finish = Preprocessing.finish
+
+    def watched(self: Preprocessing, batch: Arguments) -> Arguments:
+        if len(batch) == 8:  # not an example of the inputs
+            seen["finish"].add(torch.get_num_threads())
+        return finish(self, batch)
+
+    net = Net(lambda _: seen["network"].add(torch.get_num_threads()))
+    backbone, split = backbone_of(net), split_of(40)
+    _ = backbone.layout
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with Extractor([backbone], Extraction(batch_size=8, engine="eager")) as extractor:
+            rows = extractor.rows(split)
+            seen["network"].clear()
+            monkeypatch.setattr(Preprocessing, "finish", watched)
+            for _ in rows:
+                assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {"finish": {1}, "network": {2}}
+
+
 # -- bounded memory -------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from headstart.audit.events import Pass
+from headstart.core.devices import doubled
 from headstart.data.corrections import (
     NORMALISATIONS,
     SLIPS,
@@ -45,7 +46,7 @@ class Images:
     @classmethod
     def of(cls, seen: Pass, images: Tensor) -> Images:
         """Measure ``(n, c, h, w)`` images."""
-        wide = images.detach().double()
+        wide = doubled(images.detach())
         low, high = wide.amin((0, 2, 3)).cpu(), wide.amax((0, 2, 3)).cpu()
         return cls(seen, Moments.of(wide), low, high, len(images))
 

@@ -159,7 +159,7 @@ class Filling:
         self.spaces, self.number, self.storage = tuple(spaces), number, storage
         self.lost: set[str] = set()
         self._reporter = reporter or SilentReporter()
-        self._least = _FIRST_BATCHES * batch_size
+        self._batch_size, self._least = batch_size, _FIRST_BATCHES * batch_size
         self._share = self._least
         self._stages = stages or Stages()
         self._commit_seconds = commit_seconds
@@ -306,7 +306,8 @@ class Filling:
             self._begin()
             # The first share is small, to learn the speed.
             rate = len(keys) / max(time.monotonic() - begun, 1e-3)
-            self._share = max(self._least, int(rate * _SHARE_SECONDS))
+            wanted = int(rate * _SHARE_SECONDS)
+            self._share = max(self._least, wanted - wanted % self._batch_size)  # no part of a batch
 
     def _disclaim(self, lost: set[str]) -> None:
         """Leave items that cannot be read to others, who would wait for them as long as we live."""

@@ -37,7 +37,8 @@ class RunOptions(Extraction):
             platform's cache folder.
         runner: who computes missing features: ``local``, or a name of
             :mod:`headstart.runners.table`. The rows and the store are the same.
-        runner_workers: how many processes or actors; None: one for each processor.
+        runner_workers: how many processes or actors; None: one for each of several devices, else
+            for each processor.
         address: of a cluster that runs already, for ``runner="ray"``.
         actor_cpus, actor_gpus: processors and GPUs that Ray sets aside for an actor; ``0.25`` GPUs
             let four actors share one. None: one processor, and a GPU where there is one to use.

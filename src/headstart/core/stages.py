@@ -131,12 +131,19 @@ class Throughput:
     rates: Mapping[str, float]
 
     @classmethod
-    def of(cls, stages: Stages, items: int, workers: int) -> Throughput:
-        """Add up what the stages took for so many items."""
+    def of(cls, stages: Stages, items: int, workers: int, devices: int = 1) -> Throughput:
+        """Add up what the stages took for so many items.
+
+        Args:
+            stages: of the pipeline.
+            items: that were computed.
+            workers: threads that read and decode.
+            devices: that the network ran on at the same time.
+        """
         spent = {
             "reading": stages.needed("read") / workers,
             "decoding": sum(map(stages.needed, ("decode", "resize", "collate"))) / workers,
-            "model": stages.needed("model"),
+            "model": stages.needed("model") / devices,
             "writing": stages.needed("write"),
         }
         rates = {name: items / value for name, value in spent.items() if value > 0}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from headstart.backbones import Backbone, features_of
 from headstart.core.arguments import Arguments
+from headstart.core.devices import synchronize
 from headstart.core.records import Precision
 from headstart.data import Split, read_batches
 from headstart.extraction.engines import AUTO
@@ -130,8 +131,7 @@ def _trial(
             with autocast(name, device):
                 begun = time.perf_counter()
                 features_of(networks[name], laid)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
+                synchronize(device)
                 times[name].append(time.perf_counter() - begun)
     pairs = zip(rows[half], rows["float32"], strict=True)
     off = max(float(row_errors(one, two).max()) for one, two in pairs)

@@ -1,13 +1,15 @@
 """Batches on their way to the network: joined, and sent to its device, while it computes.
 
 A thread joins the samples that were decoded ahead into batches and, for a CUDA device, sends them
-through pinned memory on a stream of its own. At most two batches wait, so that memory is bounded
+through pinned memory on a stream of its own. For several devices they wait in pinned memory: which
+device takes a batch shows when one is free. At most two batches wait, so that memory is bounded
 whatever the number and the size of the items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +29,7 @@ _AHEAD = 2
 
 @dataclass(frozen=True, eq=False)
 class Delivery:
-    """One batch on the device.
+    """One batch, on the device where there is only one.
 
     Attributes:
         indices: ``(m,) int64``, positions in the split.
@@ -41,14 +43,14 @@ class Delivery:
     inputs: Inputs
     sent: torch.cuda.Event | None = None
 
-    def arguments(self) -> Arguments:
+    def arguments(self, device: torch.device) -> Arguments:
         """Return what the network is called with; the network's stream waits for the copy."""
         if self.sent is not None:
             stream = torch.cuda.current_stream(self.collated.device)
             stream.wait_event(self.sent)
             for tensor in self.collated.tensors():
                 tensor.record_stream(stream)  # its memory is not given away while it is read
-        return self.inputs.finish(self.collated)
+        return self.inputs.finish(self.collated.to(device))
 
 
 class Feed(Iterator[Delivery]):
@@ -56,12 +58,14 @@ class Feed(Iterator[Delivery]):
 
     Args:
         reader: of decoded items.
-        device: of the network.
+        devices: of the network.
         stages: takes the time of joining, and of waiting for a batch.
     """
 
-    def __init__(self, reader: BatchReader, device: torch.device, stages: Stages) -> None:
-        self._reader, self._device, self._stages = reader, device, stages
+    def __init__(
+        self, reader: BatchReader, devices: Sequence[torch.device], stages: Stages
+    ) -> None:
+        self._reader, self._devices, self._stages = reader, devices, stages
         self._ahead = Ahead(self._deliveries, _AHEAD, "headstart-feed")
 
     def __iter__(self) -> Feed:
@@ -78,20 +82,26 @@ class Feed(Iterator[Delivery]):
 
     def _deliveries(self) -> Iterator[Delivery]:
         make: Any = torch.cuda.Stream  # torch leaves it without types
-        stream = make(self._device) if self._device.type == "cuda" else None
+        device, one = self._devices[0], len(self._devices) == 1
+        stream = make(device) if one and device.type == "cuda" else None
+        pinned = any(each.type == "cuda" for each in self._devices)
         try:
             for batch in self._reader:
-                with self._stages("collate"):
-                    collated = batch.collated
-                if stream is None:
-                    yield Delivery(batch.indices, collated.to(self._device), batch.inputs)
-                    continue
-                with torch.cuda.stream(stream):
-                    sent = collated.map(torch.Tensor.pin_memory).to(self._device)
-                    event = stream.record_event()
+                with nullcontext() if stream is None else torch.cuda.stream(stream):
+                    with self._stages("collate"):
+                        collated = batch.collated
+                        if pinned:
+                            collated = collated.map(_pinned)
+                    sent = collated.to(device) if one else collated
+                    event = None if stream is None else stream.record_event()
                 yield Delivery(batch.indices, sent, batch.inputs, event)
         finally:
             self._reader.close()
+
+
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in memory that a device copies from by itself; on a device as it is."""
+    return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
 
 
 __all__ = ["Delivery", "Feed"]

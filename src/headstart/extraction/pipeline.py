@@ -9,18 +9,14 @@ batches of its own size: one image is computed as one.
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headstart.backbones import Backbone, features_of
+from headstart.backbones import Backbone
 from headstart.core.arguments import Arguments
 from headstart.core.errors import DataError
 from headstart.core.progress import Progress, Reporter, SilentReporter
@@ -29,28 +25,15 @@ from headstart.data import BadItem, NumberedView, Split, read_batches
 from headstart.data.reading import OnBad, default_workers, settle_bad_items
 from headstart.data.remarks import remark_notes
 from headstart.extraction.choice import settled
-from headstart.extraction.engines import AUTO, EAGER, EngineUnfitError
-from headstart.extraction.feed import Feed
-from headstart.extraction.plan import AS_WRITTEN, Memory, Plan, Trial, unfit_note
-from headstart.extraction.precision import INT8, autocast
-from headstart.extraction.row_checks import check_rows
+from headstart.extraction.dispatch import copied, dispatched, names_of
+from headstart.extraction.feed import Delivery, Feed
+from headstart.extraction.plan import Memory, Plan
+from headstart.extraction.replica import Replica, Rows
 from headstart.extraction.settings import Extraction
-from headstart.modules.modes import evaluation_mode
 
-if TYPE_CHECKING:
-    from headstart.extraction.engines.table import Run
-
-_CHECKED = 8
-"""Items of the first batch that the network and the engine are checked on."""
-_FEW = 8
-"""Items that a part of a batch has at least, where lengths differ."""
-_MUCH_SHORTER = 0.8
-"""A text of less than this share of the longest one begins a part of its own."""
-_SLOW_SECONDS, _STEP_SECONDS = 8.0, 4.0
-"""A batch that takes longer than the first is run in steps of less than the second: rows are
-committed between them, and a kill loses no more than a few seconds of work. Rows differ by
-rounding alone, as they do between batch sizes."""
 _IN_HALF = " in half precision; precision='float32' may help"
+_WORTH_A_NOTE = 20.0
+"""Seconds of a job from which on it is said that devices are idle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +68,6 @@ class Extractor:
         stages: where the time went.
         remarks: what is odd about items that could be read, with their origins.
         notes: how the network runs, where that is not as it was asked for.
-        plan: how it runs; None before the first batch.
         ahead: items that will be computed in all, over several calls of :meth:`rows`; the plan
             weighs its preparations against them.
     """
@@ -101,24 +83,28 @@ class Extractor:
         self.bad: list[BadItem] = []
         self.remarks: dict[str, list[str]] = {}
         self.notes: list[str] = []
-        self.plan: Plan | None = None
         self.ahead = 0
         self.memory = memory
-        self._trial: Trial | None = None
         self.done, self.stages = 0, Stages()
-        self._most: int | None = None  # items at a time that the memory holds
-        self._device = self.settings.resolve_device()
-        self.settings.check_precision(self._device)
-        self._open = contextlib.ExitStack()
-        self._forward: Run | None = None
-        self._item_seconds = 0.0
+        self._devices = self.settings.resolve_devices()
+        for device in self._devices:
+            self.settings.check_precision(device)
+        self._names = names_of(self._devices)
+        self._first = self._replica(0)
+        self._others: list[Replica] = []
 
     def __enter__(self) -> Extractor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
-        self._forward = None
+        for replica in (self._first, *self._others):
+            replica.close()
+        self._others = []
+
+    @property
+    def plan(self) -> Plan | None:
+        """How the network runs; None before the first batch."""
+        return self._first.plan
 
     def rows(
         self,
@@ -157,12 +143,10 @@ class Extractor:
         )
         shape = self._shape(split)
         count = max(self.ahead, len(split) if indices is None else len(indices))
-        feed = Feed(reader, self._device, self.stages)
+        feed = Feed(reader, self._devices, self.stages)
         try:
-            for batch in feed:
-                with self.stages("model"):
-                    arguments = batch.arguments()
-                for part, rows in self._batch(arguments, shape, count):
+            for batch, parts in self._computed(feed, shape, count):
+                for part, rows in parts:
                     good = self._finite(split, FeatureRows(batch.indices[part], rows))
                     if len(good.indices):
                         yield good
@@ -193,6 +177,8 @@ class Extractor:
     def run(self, batch: Arguments) -> tuple[NDArray[np.float32], ...]:
         """Compute features of a batch that has been read already, as a service has it.
 
+        It runs on the first device.
+
         An engine that is made for one shape gets full batches, and the surplus is dropped; texts
         come with the longest first.
 
@@ -205,47 +191,60 @@ class Extractor:
         Raises:
             BackboneError: as for :meth:`rows`, on the first batch.
         """
-        shape = len(batch) if self._any_shape else self.settings.batch_size
+        shape = len(batch) if self._first.any_shape else self.settings.batch_size
         count = max(self.ahead, len(batch))
-        parts = [rows for _, rows in self._batch(batch.to(self._device), shape, count)]
+        first = self._first
+        parts = [rows for _, rows in first.batch(batch.to(first.device), shape, count)]
         return tuple(np.concatenate(blocks) for blocks in zip(*parts, strict=True))
 
     def throughput(self) -> Throughput:
         """Return what the stages could do, each alone."""
-        return Throughput.of(self.stages, self.done, self.settings.workers or default_workers())
+        workers = self.settings.workers or default_workers()
+        return Throughput.of(self.stages, self.done, workers, len(self._devices))
 
-    def _batch(
-        self, arguments: Arguments, shape: int, count: int
-    ) -> Iterator[tuple[slice, tuple[NDArray[np.float32], ...]]]:
-        """Run one batch, in steps where it takes long or where the memory does not hold it."""
-        start = 0
-        while start < len(arguments):
-            size, rest = min(shape, self._most or shape), arguments[start:]
-            try:
-                step = min(size, self._prepare(rest[:size], size, count))
-                part = next(self._parts(rest, step))
-                rows = self._features(rest[part].trimmed(), self._filled_to(step))
-            except RuntimeError as error:
-                if size == 1 or not _is_out_of_memory(error):
-                    raise
-                rows = None
-            if rows is None:  # out of the handler, which holds what the pass had allocated
-                self._halve(size)
-                continue
-            yield slice(start, start + part.stop), rows
-            start += part.stop
-
-    def _halve(self, size: int) -> None:
-        """Run fewer items at a time from now on."""
-        self._most = (size + 1) // 2
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        where = "this machine's memory" if self._device.type == "cpu" else f"{self._device}"
-        unit = self.cuts[0].inputs.unit
-        self.notes.append(
-            f"{where} does not hold {size} {unit} at a time: from here on {self._most} run at a"
-            f" time; batch_size={self._most} says so from the beginning"
+    def _replica(self, number: int) -> Replica:
+        """Return the network on a device: the user's own on the first, copies on the others."""
+        name = self._names[number]
+        return Replica(
+            copied(self.cuts, name) if number else self.cuts,
+            self.settings,
+            self._devices[number],
+            self.stages,
+            lambda note: self.notes.append(note),  # the list is another one after `tell`
+            memory=self.memory,
+            leader=self._first if number else None,
+            name=name,
         )
+
+    def _computed(
+        self, feed: Feed, shape: int, count: int
+    ) -> Iterator[tuple[Delivery, Iterable[tuple[slice, Rows]]]]:
+        """Yield batches in order, with their rows in parts."""
+
+        def work(replica: Replica, batch: Delivery) -> Iterator[tuple[slice, Rows]]:
+            return replica.batch(replica.received(batch), shape, count)
+
+        if len(self._devices) == 1:
+            told = self.plan is not None
+            for batch in feed:
+                yield batch, work(self._first, batch)
+                if not told:
+                    self._tell_of_idle_devices(count)
+                    told = True
+            return
+        if not self._others:
+            self._others = [self._replica(number) for number in range(1, len(self._devices))]
+        replicas = (self._first, *self._others)
+        yield from dispatched(feed, replicas, lambda *given: list(work(*given)))
+
+    def _tell_of_idle_devices(self, count: int) -> None:
+        """Say, of a job that takes a while, that the machine has more GPUs than are named."""
+        present = torch.cuda.device_count() if self._first.device.type == "cuda" else 0
+        unnamed = self.settings.device in ("auto", "cuda")
+        if unnamed and present > 1 and count * self._first.item_seconds > _WORTH_A_NOTE:
+            self.notes.append(
+                f"one of {present} CUDA devices is used; device='cuda:all' uses all of them"
+            )
 
     def _shape(self, split: Split) -> int:
         """Return how many items every batch of a split has, once it is filled up.
@@ -254,142 +253,13 @@ class Extractor:
         decide. An engine that is made for one shape keeps it.
         """
         size = self.settings.batch_size
-        return max(1, min(size, len(split))) if self._any_shape else size
-
-    @property
-    def _any_shape(self) -> bool:
-        """Whether the engine takes batches of any shape, or is not chosen yet."""
-        engine = self.settings.engine if self.plan is None else self.plan.engine
-        return engine in (AUTO, EAGER, AS_WRITTEN)
-
-    def _prepare(self, inputs: Arguments, shape: int, count: int) -> int:
-        """Open the engine on the first batch; return how many items to run at a time.
-
-        That is the whole batch, unless it takes so long that a kill would lose much of it.
-        """
-        if self._forward is None:
-            if self.cuts[0].device != self._device:
-                self.cuts[0].module.to(self._device)
-            with self._computing():
-                self._forward = self._start(inputs, shape, count)
-        step = shape
-        if self._any_shape and step * self._item_seconds > _SLOW_SECONDS:
-            while step > 1 and step * self._item_seconds > _STEP_SECONDS:
-                step = (step + 1) // 2
-        return step
-
-    def _parts(self, inputs: Arguments, step: int) -> Iterator[slice]:
-        """Divide a batch into parts of ``step`` items, or fewer where lengths fall within it."""
-        lengths = (
-            inputs.mask.sum(dim=1).tolist() if self._ragged and inputs.mask is not None else ()
-        )
-        start = 0
-        for end in range(1, len(inputs) + 1):
-            falls = (
-                end < len(lengths)
-                and end - start >= _FEW
-                and lengths[end] < _MUCH_SHORTER * lengths[start]
-            )
-            if end == len(inputs) or end - start == step or falls:
-                yield slice(start, end)
-                start = end
-
-    @property
-    def _ragged(self) -> bool:
-        """Whether parts of batches may have shapes of their own."""
-        engine = self.settings.engine if self.plan is None else self.plan.engine
-        return engine in (EAGER, AS_WRITTEN) and self._differ
-
-    @cached_property
-    def _differ(self) -> bool:
-        return self.cuts[0].inputs.ragged
-
-    def _filled_to(self, step: int) -> int:
-        return 0 if self._ragged else step
+        return max(1, min(size, len(split))) if self._first.any_shape else size
 
     def tell(self, reporter: Reporter) -> None:
         """Report, once, how the network ran, and what is odd about items that could be read."""
         for note in (*self.notes, *remark_notes(self.remarks, self.cuts[0].inputs.unit)):
             reporter.note(note)
         self.remarks, self.notes = {}, []
-
-    def _features(self, inputs: Arguments, shape: int) -> tuple[NDArray[np.float32], ...]:
-        """Run some items, filled up to ``shape``."""
-        assert self._forward is not None
-        with self.stages("model"), self._computing():
-            try:
-                outputs = self._forward(inputs.filled(shape))
-            except EngineUnfitError as unfit:  # of a shape, say, that the first batch did not have
-                assert self.plan is not None
-                assert self._trial is not None
-                self.notes.append(unfit_note(self.plan.engine, unfit))
-                self._forward, self.plan = self._trial.as_written()
-                outputs = self._forward(inputs.filled(shape))
-            return tuple(out[: len(inputs)].float().cpu().numpy() for out in outputs)
-
-    @contextlib.contextmanager
-    def _computing(self) -> Iterator[None]:
-        module, precision = self.cuts[0].module, self.settings.precision
-        threads = torch.get_num_threads()
-        if self.plan is not None:
-            _set_threads(self.plan.threads)
-        try:
-            with evaluation_mode(module), torch.inference_mode(), autocast(precision, self._device):
-                yield
-        finally:
-            _set_threads(threads)
-
-    def _start(self, inputs: Arguments, shape: int, count: int) -> Run:
-        """Check the network on the first batch, and open the engine for ``count`` items."""
-        precision = self.settings.precision
-        begun = time.perf_counter()
-        # Of a job of a dozen items the check would else be the larger part.
-        most = max(2, min(_CHECKED, count // 4))
-        few = inputs[-_FEW:].trimmed() if self._ragged else inputs[:most]
-        expected = check_rows(self.cuts, few, precision)
-        self._item_seconds = (time.perf_counter() - begun) / (2 * len(few) + 1)
-        if self._item_seconds * self.settings.batch_size > _SLOW_SECONDS:
-            # It may have been the first pass only that took long: measure another.
-            begun = time.perf_counter()
-            features_of(self.cuts, inputs[:_CHECKED])
-            self._item_seconds = (time.perf_counter() - begun) / len(inputs[:_CHECKED])
-        trial = self._trial = Trial(
-            self.cuts,
-            precision,
-            self._device,
-            inputs.filled(shape),
-            count,
-            expected,
-            self._item_seconds,
-            self._open.enter_context,
-            self.memory,
-            fixed=self.cuts[0].inputs.unit == "images",
-        )
-        name = self.settings.engine
-        if precision == INT8:
-            run, self.plan = trial.in_int8()
-        elif name == AUTO and self._differ and inputs.mask is None:
-            # Items of each length are a batch of their own: an engine would be made for each.
-            run, self.plan = trial.as_written()
-        else:
-            run, self.plan = trial.chosen() if name == AUTO else trial.named(name)
-        self.notes += trial.notes
-        if self.plan.reason:
-            self.notes.append(str(self.plan))
-        return run
-
-
-def _set_threads(count: int) -> None:
-    if torch.get_num_threads() != count:
-        torch.set_num_threads(count)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a pass needed more memory than its device, or this machine, has."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return any(said in text for said in ("out of memory", "not enough memory", "can't allocate"))
 
 
 def extract(

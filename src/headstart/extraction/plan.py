@@ -23,6 +23,7 @@ from torch import Tensor
 from headstart.backbones import Backbone, features_of
 from headstart.core.arguments import Arguments
 from headstart.core.cards import Card, Shown
+from headstart.core.devices import synchronize
 from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.records import Precision
 from headstart.core.wording import format_seconds
@@ -292,8 +293,7 @@ class Trial:
         for _ in range(rounds):
             begun = time.perf_counter()
             run(inputs)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            synchronize(self.device)
             times.append(time.perf_counter() - begun)
         return min(times) / len(inputs)
 

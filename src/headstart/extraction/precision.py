@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from headstart.core.devices import doubled
 from headstart.core.records import INT8 as INT8
 from headstart.core.records import Precision as Precision
 
@@ -62,7 +63,7 @@ def row_errors(rows: Tensor, exact: Tensor) -> Tensor:
 
     Rows that are nearly zero count against a hundredth of the longest.
     """
-    one, two = rows.flatten(1).double(), exact.flatten(1).double()
+    one, two = doubled(rows.flatten(1)), doubled(exact.flatten(1))
     lengths = two.norm(dim=1)
     least = 0.01 * float(lengths.max()) or 1.0
     errors: Tensor = (one - two).norm(dim=1) / lengths.clamp(min=least)

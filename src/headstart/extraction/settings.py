@@ -40,7 +40,9 @@ class Extraction:
             Features leave the network as float32 in any case.
         storage: how the cache keeps rows: ``float32``; ``float16`` (half the size, about three
             digits); ``int8`` with a scale per row (a quarter, about two digits). Part of the key.
-        device: ``auto`` takes a CUDA device if there is one, else the CPU.
+        device: ``auto`` takes a CUDA device if there is one, else the CPU. ``cuda:0,cuda:1`` are
+            several, ``cuda:all`` all that torch sees: each has a replica of the network, and takes
+            the next batch when it is free. Rows are those of one of them.
         engine: how the network runs up to its cuts; see :mod:`headstart.extraction.engines`.
             ``auto`` chooses by the size of the job. Rows do not depend on it beyond the tolerance
             of their precision.
@@ -56,7 +58,11 @@ class Extraction:
         panel=_RUNNING,
     )
     storage: Storage = option("float32", "How the cache keeps features.", panel=_RUNNING)
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, …", panel=_RUNNING)
+    device: str = option(
+        "auto",
+        "auto, cpu, cuda, mps, cuda:1, several as cuda:0,cuda:1, or cuda:all.",
+        panel=_RUNNING,
+    )
     engine: str = option(AUTO, _describe, choices=lambda: (AUTO, *engine_names()), panel=_RUNNING)
     workers: int | None = option(
         None,
@@ -95,24 +101,51 @@ class Extraction:
             )
 
     def resolve_device(self) -> torch.device:
-        """Return the device to run on.
+        """Return the device to run on; of several the first.
 
         Raises:
             ConfigError: torch does not know it, or it is not available.
         """
+        return self.resolve_devices()[0]
+
+    def resolve_devices(self) -> tuple[torch.device, ...]:
+        """Return all devices to run on.
+
+        Raises:
+            ConfigError: torch does not know one, or it is not available.
+        """
         import torch
 
         if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(
-                (f"device '{self.device}' cannot be used: {reason}",), hint="use device='cpu'"
-            ) from error
-        return device
+            return (torch.device("cuda" if torch.cuda.is_available() else "cpu"),)
+        if self.device == "cuda:all":
+            names = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cuda"]
+        else:
+            names = [name.strip() for name in self.device.split(",")]
+        found = tuple(map(_usable, names))
+        twice = [str(d) for d in found if d.type != "cpu" and found.count(d) > 1]
+        if twice:
+            raise ConfigError((f"device names {twice[0]} twice",), hint="name each device once")
+        return found
+
+
+def _usable(name: str) -> torch.device:
+    """Return the device of a name.
+
+    Raises:
+        ConfigError: torch does not know it, or it is not available.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            (f"device '{name}' cannot be used: {reason}",), hint="use device='cpu'"
+        ) from error
+    return device
 
 
 __all__ = ["Extraction", "Precision", "Storage"]

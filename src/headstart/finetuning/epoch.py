@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from headstart.core.arguments import Arguments
+from headstart.core.devices import doubled, widest_float
 from headstart.core.progress import Progress
 from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.extraction import autocast
@@ -71,15 +72,15 @@ class _Tally:
     def __init__(self, objective: Objective, targets: Tensor) -> None:
         self.objective, self.targets = objective, targets
         self._plain = objective.task == CLASSIFICATION.name and objective.weights is None
-        self._totals = torch.zeros(2, dtype=torch.float64, device=targets.device)
+        self._totals = torch.zeros(2, dtype=widest_float(targets.device), device=targets.device)
         self._outputs: Tensor | None = None
 
     def add(self, index: Index, outputs: Tensor, loss: Tensor) -> None:
         """Add items: their positions, outputs ``(m, k)`` and summed loss."""
-        self._totals[0] += loss.double()
+        self._totals[0] += loss.to(self._totals.dtype)
         at = torch.from_numpy(index).to(self.targets.device)
         if self._plain:
-            self._totals[1] += (outputs.argmax(1) == self.targets[at]).sum().double()
+            self._totals[1] += (outputs.argmax(1) == self.targets[at]).sum().to(self._totals.dtype)
             return
         if self._outputs is None:  # the last column: which items have passed
             n, k = len(self.targets), outputs.shape[1]
@@ -121,7 +122,7 @@ def _forward_backward(
     loss = tally.objective.loss(logits, truth, stage.label_smoothing, mixed)
     # A share weighs as much as it has items, so that the sum is the mean over the batch.
     torch.autograd.backward(loss if len(truth) == count else loss * (len(truth) / count))
-    tally.add(index, logits.detach(), loss.detach().double() * len(truth))
+    tally.add(index, logits.detach(), doubled(loss.detach()) * len(truth))
 
 
 def _mixed(

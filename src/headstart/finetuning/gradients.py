@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headstart.core.devices import doubled
 from headstart.finetuning.feeds import Feed, Index
 from headstart.finetuning.network import Classifier, network_groups
 from headstart.modules.modes import evaluation_mode
@@ -80,8 +81,8 @@ def relative_gradients(
         found = []
         for group in network_groups(network)[:-1]:  # the last is the head
             own = [parameters[name] for name in group.parameters]
-            weight = sum(float(p.detach().double().square().sum()) for p in own)
-            slope = sum(float(p.grad.double().square().sum()) for p in own if p.grad is not None)
+            weight = sum(float(doubled(p.detach()).square().sum()) for p in own)
+            slope = sum(float(doubled(p.grad).square().sum()) for p in own if p.grad is not None)
             ratio = (slope / weight) ** 0.5 if weight else float("nan")
             found.append(RelativeGradient(group.name, ratio))
     return tuple(found)

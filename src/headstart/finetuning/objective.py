@@ -18,6 +18,7 @@ from scipy.special import expit
 from torch import Tensor
 from torch.nn import functional
 
+from headstart.core.devices import doubled
 from headstart.core.errors import HeadError
 from headstart.core.wording import format_number, format_percent
 from headstart.data import Split
@@ -147,7 +148,7 @@ class Objective:
             truth: as :meth:`targets` returns it.
             outputs: ``(n, k)``.
         """
-        made, given = outputs.double().cpu().numpy(), truth.double().cpu().numpy()
+        made, given = doubled(outputs).cpu().numpy(), doubled(truth).cpu().numpy()
         if self.task == CLASSIFICATION.name:
             right, labels = made.argmax(axis=1) == given, given.astype(np.int64)
             if self.weights is None:

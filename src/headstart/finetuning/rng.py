@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headstart.core.devices import kept_randomness
 from headstart.core.fingerprints import stable_integer
 
 _ORDER, _MIXING = 0, 1
@@ -43,11 +44,8 @@ def seeded(
     """
     own = f"\0{rank}" if rank else ""
     start = stable_integer(f"headstart\0{seed}\0{stage}\0{epoch}{own}", n_bytes=7)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # Not torch.manual_seed, which would seed every other device too.
-        torch.default_generator.manual_seed(start)
-        if device.type == "cuda":
-            torch.cuda.default_generators[device.index or 0].manual_seed(start)
+    # Not torch.manual_seed, which would seed every other device too.
+    with kept_randomness((device,), start):
         yield
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core.arguments import Arguments
+from headstart.core.devices import synchronize
 from headstart.core.files import existing_parent, write_bytes
 from headstart.extraction import Precision, autocast
 from headstart.finetuning.gradients import gradients_for
@@ -115,9 +116,7 @@ def _best_time(work: Callable[[], None], device: torch.device) -> float:
 
 
 def _synchroniser(device: torch.device) -> Callable[[], Any]:
-    if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
-    return lambda: None
+    return lambda: synchronize(device)
 
 
 class Disk:

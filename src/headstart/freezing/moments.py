@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from headstart.core.devices import doubled
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Moments:
             x: ``(n, c, ...)``, any float dtype and device; channels are dimension 1, as in all
                 batch norms of torch. Sums are in float64, in two passes over the batch.
         """
-        wide = x.detach().to(torch.float64)
+        wide = doubled(x.detach())
         axes = [0, *range(2, x.ndim)]
         count = x.numel() // max(x.shape[1], 1)
         mean = wide.mean(axes)

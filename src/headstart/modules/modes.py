@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from headstart.core.devices import kept_randomness
 from headstart.modules.writers import held_states
 
 
@@ -61,9 +62,9 @@ def untouched(module: nn.Module) -> Iterator[None]:
         if buffer is not None
     ]
     tensors = (*module.parameters(), *module.buffers())
-    cuda = sorted({t.device.index or 0 for t in tensors if t.device.type == "cuda"})
+    devices = {t.device for t in tensors}
     try:
-        with torch.random.fork_rng(devices=cuda), torch.no_grad():
+        with kept_randomness(devices), torch.no_grad():
             yield
     finally:
         for owner, before in (*attributes, *states):

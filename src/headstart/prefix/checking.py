@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from headstart.core.devices import doubled
 from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.call_form import CallForm
 from headstart.prefix.comparing import tensors_in, version
@@ -138,9 +139,9 @@ def _distance(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
     for a, b in zip(left, right, strict=True):
         if torch.equal(a, b) or not a.numel():
             continue
-        wide = torch.complex128 if a.is_complex() else torch.float64
-        difference = float((a.to(wide) - b.to(wide)).abs().max())
-        scale = float(a.to(wide).abs().max()) or 1.0
+        wide = doubled(a)
+        difference = float((wide - doubled(b)).abs().max())
+        scale = float(wide.abs().max()) or 1.0
         worst = max(worst, difference / scale)
         if difference != difference:  # one side is not a number where the other is one
             return float("inf")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from headstart.core.devices import doubled
+
 MIXING_TOLERANCE = 1e-3
 """The largest change of a row, relative to the largest value, that other items may cause.
 
@@ -84,8 +86,9 @@ def _close(left: Tensor, right: Tensor, tolerance: float) -> bool:
         return True
     if not left.is_floating_point():
         return False
-    difference = (left.double() - right.double()).abs().nan_to_num(0.0, 0.0)
-    scale = float(left.double().nan_to_num(0.0, 0.0, 0.0).abs().max()) or 1.0
+    wide = doubled(left)
+    difference = (wide - doubled(right)).abs().nan_to_num(0.0, 0.0)
+    scale = float(wide.nan_to_num(0.0, 0.0, 0.0).abs().max()) or 1.0
     return bool(torch.equal(left.isnan(), right.isnan())) and float(difference.max()) <= (
         tolerance * scale
     )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from headstart.core.devices import generators
 from headstart.modules import kinds
 from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.comparing import Watch, same, same_first_row, tensors_in
@@ -203,9 +204,8 @@ def _some(names: list[str]) -> str:
 
 
 def _generators(tensors: list[Tensor]) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    devices = {t.device for t in tensors if t.device.type == "cuda"}
-    return states + [torch.cuda.get_rng_state(d) for d in sorted(devices, key=str)]
+    devices = sorted({t.device for t in tensors}, key=str)
+    return [generator.get_state() for generator in generators(devices)]
 
 
 def _differ(left: list[Tensor], right: list[Tensor]) -> bool:

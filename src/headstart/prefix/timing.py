@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
+from headstart.core.devices import synchronize
 from headstart.modules.modes import evaluate, untouched
 from headstart.prefix.comparing import tensors_in
 from headstart.prefix.graph import Trace
@@ -79,8 +79,7 @@ def _timed(
 
 
 def _wait(batch: Sequence[Tensor]) -> None:
-    if batch[0].is_cuda:
-        torch.cuda.synchronize()
+    synchronize(batch[0].device)
 
 
 def _stepped(

@@ -27,7 +27,7 @@ from headstart.cache import FeatureCache
 from headstart.core.errors import ConfigError, HeadstartError, MissingExtraError
 from headstart.core.progress import Progress, Reporter, tell
 from headstart.runners.job import Job, Ran, summary
-from headstart.runners.on_machine import settings_of
+from headstart.runners.on_machine import on_own_device, settings_of
 from headstart.runners.share import Share, together
 from headstart.runners.table import Crew
 
@@ -156,6 +156,7 @@ class _Worker:
     def __init__(self, payload: bytes, index: int, of: int, threads: int | None) -> None:
         job: Job = pickle.loads(payload)  # noqa: S301  from our own driver
         self._shares = ""
+        job = on_own_device(job)
         self._share = Share(settings_of(job, 0, 1, threads), index, of, self._told).__enter__()
 
     def _told(self, done: int, shares: str) -> None:  # noqa: ARG002

@@ -27,7 +27,7 @@ from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.progress import Progress, Reporter, tell
 from headstart.core.scratch import scratch_folder
 from headstart.runners.job import Job, Ran, summary
-from headstart.runners.on_machine import settings_of, threads_of
+from headstart.runners.on_machine import devices_of, settings_of, threads_of
 from headstart.runners.share import work
 from headstart.runners.table import Crew
 
@@ -46,7 +46,7 @@ def run(job: Job, crew: Crew, reporter: Reporter) -> Sequence[Ran]:
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(1)  # a spawned process that runs its parent's script again; the parent says why
-    count = crew.workers or max(1, os.cpu_count() or 1)
+    count = crew.workers or len(devices_of(job.settings)) or max(1, os.cpu_count() or 1)
     payload = job.pickled()
     missing = len(job.missing(FeatureCache(job.place)))
     unit = job.cuts[0].inputs.unit

@@ -24,7 +24,8 @@ class Crew:
 
     Attributes:
         runner: a name of the table, or :data:`LOCAL`.
-        workers: how many; None: one for each processor of this machine, or each of the cluster.
+        workers: how many; None: one for each of several devices, else for each processor of this
+            machine, or each of the cluster.
         address: of a cluster that runs already; None: one of this machine.
         cpus, gpus: processors and GPUs that Ray sets aside for an actor, parts of one allowed;
             None: one processor, and one GPU where the network may use it and the cluster has any.

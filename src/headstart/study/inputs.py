@@ -16,6 +16,7 @@ import torch
 
 from headstart.backbones import Backbone
 from headstart.core.arguments import Arguments
+from headstart.core.devices import doubled
 from headstart.data import Inputs, Variant
 from headstart.data.inputs import Enlargement
 from headstart.extraction import Extraction
@@ -100,7 +101,7 @@ def input_range(inputs: Arguments) -> InputRange | None:
     first = next(inputs.tensors())
     if not first.is_floating_point():
         return None
-    values = first.double()
+    values = doubled(first)
     return InputRange(
         mean=float(values.mean()),
         deviation=float(values.std(correction=0)),

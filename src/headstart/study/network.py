@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from headstart.backbones import Backbone, features_of
 from headstart.cache import describe_space
 from headstart.core.arguments import Arguments
+from headstart.core.devices import kept_randomness
 from headstart.core.errors import BackboneError
 from headstart.extraction import Extraction, Precision, autocast
 from headstart.extraction.engines.eager import arranged
@@ -193,12 +194,7 @@ def run_batch(
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's generators for dropout, and restore the user's random state afterwards."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.default_generator.manual_seed(seed)
-        if devices:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+    with kept_randomness((device,), seed):
         yield
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from headstart.backbones import Backbone
 from headstart.core.arguments import Arguments
+from headstart.core.devices import doubled
 from headstart.extraction import TOLERANCE, Extraction
 from headstart.modules.comparing import largest_change
 from headstart.modules.kinds import is_running_norm, randomness
@@ -198,7 +199,7 @@ def moved_statistics(
     ready.module.train()
 
     def buffer(name: str, kind: str) -> Tensor:
-        return ready.module.get_submodule(name).get_buffer(kind).double().cpu().clone()
+        return doubled(ready.module.get_submodule(name).get_buffer(kind)).cpu().clone()
 
     means = {name: buffer(name, "running_mean") for name in norms}
     variances = {name: buffer(name, "running_var") for name in norms}

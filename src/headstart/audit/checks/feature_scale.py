@@ -16,6 +16,7 @@ from headstart.audit.events import Call, Fit, Pass
 from headstart.audit.records import Finding
 from headstart.audit.rows import ledger_of
 from headstart.audit.scene import Scene
+from headstart.core.devices import doubled
 from headstart.freezing.moments import Moments
 
 PASSES = 8
@@ -85,7 +86,7 @@ class FeatureScale(Check):
         """Measure what a linear model of scikit-learn is fitted to, if a network put it out."""
         rows = as_rows(seen.x) if seen.kind in SENSITIVE and seen.kind not in self.fits else None
         if rows is not None and len(rows) >= ROWS and ledger_of(scene).source(rows) is not None:
-            self.fits[seen.kind] = (seen, rows.double().var(0).sqrt())
+            self.fits[seen.kind] = (seen, doubled(rows).var(0).sqrt())
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every head."""

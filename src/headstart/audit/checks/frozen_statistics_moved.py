@@ -12,6 +12,7 @@ from headstart.audit.events import Pass
 from headstart.audit.facts import Part
 from headstart.audit.parameters import common_path
 from headstart.audit.records import Finding, Place
+from headstart.core.devices import doubled
 from headstart.core.wording import count
 from headstart.core.wording import format_number as number
 
@@ -107,8 +108,8 @@ def shift_of(part: Part) -> float:
         )
         return float(changed)
     spread = part.first.get("running_var")
-    gap = (mean.detach().double() - before.double()).abs()
-    return float((gap if spread is None else gap / (spread.double() + 1e-12).sqrt()).mean())
+    gap = (doubled(mean.detach()) - doubled(before)).abs()
+    return float((gap if spread is None else gap / (doubled(spread) + 1e-12).sqrt()).mean())
 
 
 def eval_line(names: list[str]) -> str:

@@ -16,6 +16,7 @@ from headstart.audit.loaders import Sources
 from headstart.audit.places import Trail, user_trail
 from headstart.audit.records import Finding, Place, Severity
 from headstart.audit.scene import Scene
+from headstart.core.devices import doubled
 from headstart.modules.observing import tensors_in
 
 TIMES = 3
@@ -184,14 +185,14 @@ class TestDataSelects(Check):
         first = next((t for t in tensors_in([seen.args, seen.kwargs])), None)
         if first is None:
             return ("line", seen.place)
-        return ("tensor", tuple(first.shape), round(float(first.double().sum()), 3))
+        return ("tensor", tuple(first.shape), round(float(doubled(first).sum()), 3))
 
 
 def _state(module: nn.Module) -> State:
     """Return a few sums that tell states of a network apart."""
     tensors: list[Tensor] = list(module.parameters())
     few = [*tensors[:2], *tensors[-2:]]
-    return tuple(float(each.detach().double().sum()) for each in few)
+    return tuple(float(doubled(each.detach()).sum()) for each in few)
 
 
 __all__ = ["TestDataSelects"]

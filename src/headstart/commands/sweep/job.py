@@ -341,8 +341,12 @@ def _run(
 
 
 def _head_device(device: str) -> str:
-    """Return where heads are solved; a device that only networks run on leaves it to the CPU."""
-    return device if device == "auto" or device.startswith(("cpu", "cuda")) else "cpu"
+    """Return where heads are solved; a device that only networks run on leaves it to the CPU.
+
+    Of several devices the first solves them.
+    """
+    first = device.replace("cuda:all", "cuda").partition(",")[0].strip()
+    return first if first == "auto" or first.startswith(("cpu", "cuda")) else "cpu"
 
 
 def _sweep_features(arrays: Mapping[str, NDArray[Any]], call: Call) -> SweepResult:

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from headstart.backbones import Backbone, features_of
 from headstart.core.arguments import Arguments
+from headstart.core.devices import doubled
 from headstart.core.records import Precision
 from headstart.extraction.engines.table import EngineUnfitError
 from headstart.extraction.precision import HALF_TYPES
@@ -198,10 +199,10 @@ def _fold(convolution: nn.Module, norm: nn.Module) -> None:
     assert after.running_mean is not None
     assert after.running_var is not None
     kind = layer.weight.dtype
-    scale = (after.running_var.detach().double() + after.eps).rsqrt()
+    scale = (doubled(after.running_var.detach()) + after.eps).rsqrt()
     if after.weight is not None:
-        scale = scale * after.weight.detach().double()
-    weight = layer.weight.detach().double()
+        scale = scale * doubled(after.weight.detach())
+    weight = doubled(layer.weight.detach())
     if isinstance(convolution, _TRANSPOSED):  # (in, out / groups, *kernel)
         groups = layer.groups
         parts = weight.unflatten(0, (groups, -1))  # type: ignore[no-untyped-call]
@@ -209,12 +210,12 @@ def _fold(convolution: nn.Module, norm: nn.Module) -> None:
         weight = (parts * by_group).flatten(0, 1)
     else:
         weight = weight * scale.view(-1, *(1,) * (weight.ndim - 1))
-    bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach().double()
-    bias = (bias - after.running_mean.detach().double()) * scale
+    bias = torch.zeros_like(scale) if layer.bias is None else doubled(layer.bias.detach())
+    bias = (bias - doubled(after.running_mean.detach())) * scale
     if after.bias is not None:
-        bias = bias + after.bias.detach().double()
-    layer.weight = nn.Parameter(weight.to(kind), requires_grad=False)
-    layer.bias = nn.Parameter(bias.to(kind), requires_grad=False)
+        bias = bias + doubled(after.bias.detach())
+    layer.weight = nn.Parameter(weight.to(layer.weight.device, kind), requires_grad=False)
+    layer.bias = nn.Parameter(bias.to(layer.weight.device, kind), requires_grad=False)
 
 
 def _replace(twin: nn.Module, name: str) -> None:
