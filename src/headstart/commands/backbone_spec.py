@@ -25,7 +25,7 @@ BACKBONE = "Backbone"
 
 INPUTS = (
     "mean", "std", "size", "scale", "crop_fraction", "interpolation", "channels", "bands",
-    "max_length", "seconds", "windows", "short",
+    "decoder", "max_length", "seconds", "windows", "short",
 )  # fmt: skip
 """The values of the inputs that are options of their own."""
 
@@ -50,9 +50,9 @@ class BackboneSpec:
         weights: path of a local checkpoint, or None.
         rename: new names for names in that file.
         model_args: further arguments of the architecture.
-        mean, std, size, scale, crop_fraction, interpolation, channels, bands, max_length, seconds,
-            windows, short: single values of the preprocessing, in the place of those that the
-            weights state.
+        mean, std, size, scale, crop_fraction, interpolation, channels, bands, decoder, max_length,
+            seconds, windows, short: single values of the preprocessing, in the place of those that
+            the weights state.
         preprocessing: further values of the inputs, by name.
         kind: of the inputs, where all of their values are given; None: that of the weights.
         own_module: whether ``source`` is a module that only its owner can build again.
@@ -140,6 +140,13 @@ class BackboneSpec:
         " a grey one.",
         shown="8-bit RGB",
         metavar="N,…",
+        panel=BACKBONE,
+    )
+    decoder: Literal["pillow", "nvjpeg"] | None = option(
+        None,
+        "pillow; or nvjpeg, which decodes and resizes JPEGs on a CUDA device, to slightly other"
+        " pixels: a key of its own.",
+        shown="pillow",
         panel=BACKBONE,
     )
     max_length: int | None = option(

@@ -140,6 +140,24 @@ class Inputs(ABC):
         a quarter of the size.
         """
 
+    def check_ready(self) -> None:  # noqa: B027
+        """Refuse what this machine cannot decode with, before any item is read.
+
+        Raises:
+            ConfigError: what these inputs decode with is not there.
+        """
+
+    def encoded(self, content: Content) -> Any:  # noqa: ARG002
+        """Return an item that :meth:`decoded` takes together with others; None: by itself."""
+        return None
+
+    def decoded(self, waiting: Sequence[Any]) -> Sequence[Any]:
+        """Return the samples of what :meth:`encoded` returned, or an exception for a bad one.
+
+        Called in several threads at once; it pays where a device decodes.
+        """
+        return waiting
+
     def shape(self, sample: Any) -> Hashable:  # noqa: ARG002
         """Return what the samples of one batch have to share; by default nothing.
 

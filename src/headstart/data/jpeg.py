@@ -23,6 +23,20 @@ def is_damaged_inside(data: bytes) -> bool:
     Args:
         data: the whole file; True is only returned for plain JPEGs.
     """
+    return _is_sound(data) is False
+
+
+def is_whole(data: bytes) -> bool:
+    """Return whether a JPEG is plain, without damage that shows, and not cut off.
+
+    Args:
+        data: the whole file.
+    """
+    return _is_sound(data) is True
+
+
+def _is_sound(data: bytes) -> bool | None:
+    """Walk through a file: True up to its end, False where it is damaged, None if unknown."""
     at, frame = 2, None
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -30,22 +44,22 @@ def is_damaged_inside(data: bytes) -> bool:
             at += 1
             continue
         if marker == 0xD9:
-            return False
+            return True
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             frame = marker
         if marker not in _SEGMENTS and frame != marker:
-            return False  # nothing that is known here; the decoder says what it is
+            return None  # nothing that is known here; the decoder says what it is
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == 0xDA:
             if frame not in _PLAIN:
-                return False
+                return None
             found = _end_of_scan(data, at)
             if found is None:
-                return False  # cut off, or without an end; the decoder says so
+                return None  # cut off, or without an end; the decoder says so
             at = found
             if data[at + 1] not in _SEGMENTS and data[at + 1] != 0xD9:
-                return True
-    return False
+                return False
+    return True if data[at:] == b"\xff\xd9" else None
 
 
 def _end_of_scan(data: bytes, start: int) -> int | None:
@@ -60,4 +74,4 @@ def _end_of_scan(data: bytes, start: int) -> int | None:
     return None
 
 
-__all__ = ["is_damaged_inside"]
+__all__ = ["is_damaged_inside", "is_whole"]

@@ -23,7 +23,7 @@ from headstart.core.arguments import Arguments
 from headstart.core.errors import BackboneError, ConfigError, DataError
 from headstart.core.records import Excerpt
 from headstart.core.stages import stage
-from headstart.data import decoding, pictures
+from headstart.data import decoding, device_jpeg, pictures
 from headstart.data.content import Content
 from headstart.data.geometry import (
     CropOffset,
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 
 Channels = Literal["RGB", "BGR"]
+Decoder = Literal["pillow", "nvjpeg"]
 
 
 @register_inputs
@@ -81,6 +82,8 @@ class Preprocessing(Inputs):
         channels: the channel order the network was trained with.
         crop_offset: where a centre crop begins when half a pixel is left over: ``round`` to the
             nearest, as timm and torchvision do; ``floor``, as the processors of transformers do.
+        decoder: ``pillow``; or ``nvjpeg``, which decodes and resizes JPEGs on a CUDA device, to
+            slightly other pixels (:mod:`headstart.data.device_jpeg`).
 
     Raises:
         ConfigError: naming every value that cannot be.
@@ -98,6 +101,7 @@ class Preprocessing(Inputs):
     interpolation: Interpolation = "bicubic"
     channels: Channels = "RGB"
     crop_offset: CropOffset = "round"
+    decoder: Decoder = "pillow"
 
     def __post_init__(self) -> None:
         size: Any = self.size
@@ -108,10 +112,22 @@ class Preprocessing(Inputs):
         if faults:
             raise ConfigError(tuple(faults))
 
-    def sample(
+    def sample(self, content: Content, view: NumberedView | None = None, key: str = "") -> Any:
+        """Decode, resize and crop one image; returns ``(3, h, w) uint8``, RGB.
+
+        It is an array, or a tensor where a device has decoded it. Views are made on the CPU.
+        """
+        waiting = self.encoded(content) if view is None else None
+        if waiting is None:
+            return self._sample(content, view, key)
+        (found,) = self.decoded([waiting])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _sample(
         self, content: Content, view: NumberedView | None = None, key: str = ""
     ) -> NDArray[np.uint8]:
-        """Decode, resize and crop one image; returns ``(3, h, w) uint8``, RGB."""
         with decoding.opened(content) as image, stage("resize"):
             if view is None:
                 pixels = self.geometry(image)
@@ -119,8 +135,23 @@ class Preprocessing(Inputs):
                 pixels = cast(ImageView, view).geometry(image, key, self)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
-    def collate(self, samples: Sequence[NDArray[np.uint8]]) -> Arguments:
-        """Stack samples into ``(n, 3, h, w) uint8``, RGB."""
+    def check_ready(self) -> None:
+        """Refuse a decoder that is not there."""
+        if self.decoder == device_jpeg.NVJPEG:
+            device_jpeg.check_present()
+
+    def encoded(self, content: Content) -> device_jpeg.Encoded | None:
+        """Return a file for the device; None: it is decoded on the CPU."""
+        return device_jpeg.encoded(content, self) if self.decoder == device_jpeg.NVJPEG else None
+
+    def decoded(self, waiting: Sequence[device_jpeg.Encoded]) -> Sequence[Any]:
+        """Decode and resize files on the device; returns ``(3, h, w) uint8`` of each."""
+        return device_jpeg.decoded(waiting, self.interpolation, self._sample)
+
+    def collate(self, samples: Sequence[Any]) -> Arguments:
+        """Stack samples into ``(n, 3, h, w) uint8``, RGB, on a device if one of them is there."""
+        if self.decoder == device_jpeg.NVJPEG:
+            return Arguments((device_jpeg.joined(samples),))
         return Arguments((torch.from_numpy(np.stack(samples)),))
 
     def finish(self, batch: Arguments) -> Arguments:
@@ -195,7 +226,9 @@ class Preprocessing(Inputs):
             "resize": self.resize,
             "interpolation": self.interpolation,
             "channels": self.channels,
-            "decoder": decoding.describe_decoder(),
+            "decoder": device_jpeg.describe()
+            if self.decoder == device_jpeg.NVJPEG
+            else decoding.describe_decoder(),
             **({} if self.crop_offset == "round" else {"crop_offset": self.crop_offset}),
         }
 
@@ -208,7 +241,7 @@ class Preprocessing(Inputs):
     def decoding(self) -> Hashable:
         """What decides the pixels before they are normalised."""
         crop = (self.crop_fraction, self.crop_offset)
-        return (self.size, crop, self.resize, self.interpolation)
+        return (self.size, crop, self.resize, self.interpolation, self.decoder)
 
     @classmethod
     def check_items(cls, items: Items) -> None:
@@ -309,6 +342,7 @@ class Preprocessing(Inputs):
         return (
             f"{how_placed(self)}, {self.channels} {scale}, mean {short(self.mean)},"
             f" std {short(self.std)}"
+            + (f", decoded by {self.decoder}" if self.decoder == device_jpeg.NVJPEG else "")
         )
 
     @property
@@ -345,6 +379,10 @@ def _faults(p: Preprocessing) -> list[str]:
         faults.append(f"std must be positive, not {p.std}")
     if not (math.isfinite(p.scale) and p.scale > 0):
         faults.append(f"scale must be positive, not {p.scale}")
+    if p.decoder not in get_args(Decoder):
+        faults.append(f"decoder must be one of {', '.join(get_args(Decoder))}, not {p.decoder!r}")
+    elif p.decoder == device_jpeg.NVJPEG:
+        faults += device_jpeg.faults(p)
     if p.channels not in get_args(Channels):
         faults.append(
             f"channels must be one of {', '.join(get_args(Channels))}, not {p.channels!r}"

@@ -134,6 +134,7 @@ def read_batches(
         ValueError: ``batch_size`` below 1.
     """
     inputs.check_items(split.items)
+    inputs.check_ready()
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     index = np.arange(len(split)) if indices is None else np.asarray(indices)
@@ -232,7 +233,9 @@ class _Decoder:
             return self._decoded(index)
 
     def _decoded(self, index: NDArray[np.int64]) -> list[Any]:
-        items, found = self.split.items, []
+        items = self.split.items
+        found: list[Any] = []
+        waiting: list[tuple[int, Any]] = []
         for i in index.tolist():
             row = int(self.split.rows[i])
             try:
@@ -240,14 +243,33 @@ class _Decoder:
                     content = items.checked(row)
                     key = items.digest(row) if self.view is not None else ""
                 with listening() as said, stage("decode"):
-                    found.append(self.inputs.sample(content, self.view, key))
+                    encoded = None if self.view is not None else self.inputs.encoded(content)
+                    if encoded is None:
+                        found.append(self.inputs.sample(content, self.view, key))
+                    else:
+                        waiting.append((len(found), encoded))
+                        found.append(i)
                 for what in said:
                     self.remarks.setdefault(what, []).append(items.origin(row))
             except UnreachableError:
                 raise
             except Exception as error:  # of a decoder or of the user's own items: one bad item
                 found.append(BadItem(i, items.origin(row), _reason(error)))
+        self._decode_together(waiting, found)
         return found
+
+    def _decode_together(self, waiting: list[tuple[int, Any]], found: list[Any]) -> None:
+        """Decode what waits, and put the samples in the place of their positions."""
+        if not waiting:
+            return
+        with stage("decode"):
+            made = self.inputs.decoded([encoded for _, encoded in waiting])
+        for (place, _), sample in zip(waiting, made, strict=True):
+            if isinstance(sample, Exception):
+                i = found[place]
+                row = int(self.split.rows[i])
+                sample = BadItem(i, self.split.items.origin(row), _reason(sample))
+            found[place] = sample
 
     def batch(
         self, index: NDArray[np.int64], tasks: list[Future[list[Any]]], bad: list[BadItem]

@@ -161,6 +161,12 @@ def _reading(predictor: Predictor) -> dict[str, Any]:
         )
     if isinstance(inputs, Preprocessing):
         values = inputs.values()
+        decoder = values.pop("decoder")
+        if decoder != "pillow":
+            raise BackboneError(
+                f"the run decodes its images by {decoder}, which an artefact's script does not",
+                hint="use run.to_torch(), or fit again with decoder='pillow'",
+            )
         return {**values, "box": list(inputs.box)}
     if isinstance(inputs, Texts):
         values = inputs.values()
