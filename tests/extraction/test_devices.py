@@ -328,8 +328,19 @@ def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("device", ["quark", "cpu,quark", "cpu,,cpu", ","])
 def test_a_device_that_is_none_is_named(device: str) -> None:
-    with pytest.raises(ConfigError, match=r"device '(quark|)' cannot be used"):
+    with pytest.raises(ConfigError, match=r"device '(quark|)' is none that torch knows"):
         Extraction(device=device).resolve_devices()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:all", "cuda:0,cuda:1", "mps", "cpu,mps"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(module, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="torch finds no (CUDA|MPS) device here") as caught:
+        Extraction(device=device).resolve_devices()
+    assert len(str(caught.value)) < 120
 
 
 # -- GPUs -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from headstart.core.errors import ConfigError
 from headstart.core.records import INT8, Precision, Storage
 from headstart.core.settings import check, option
+from headstart.core.wording import first_line
 from headstart.extraction.engines import AUTO, describe_engines, engine_names
 
 if TYPE_CHECKING:
@@ -139,9 +140,22 @@ def _usable(name: str) -> torch.device:
 
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            (f"device '{name}' is none that torch knows",),
+            hint="expected auto, cpu, cuda, mps, cuda:1, several with commas between them, or"
+            " cuda:all",
+        ) from error
+    present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device.type in present and not present[device.type]():
+        raise ConfigError(
+            (f"device '{name}' cannot be used: torch finds no {device.type.upper()} device here",),
+            hint="use device='cpu'",
+        )
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             (f"device '{name}' cannot be used: {reason}",), hint="use device='cpu'"
         ) from error
