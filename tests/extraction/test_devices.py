@@ -338,7 +338,7 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(
 ) -> None:
     for module in (torch.cuda, torch.backends.mps):
         monkeypatch.setattr(module, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="torch finds no (CUDA|MPS) device here") as caught:
+    with pytest.raises(ConfigError, match=r"torch finds no (CUDA|MPS) device here") as caught:
         Extraction(device=device).resolve_devices()
     assert len(str(caught.value)) < 120
 

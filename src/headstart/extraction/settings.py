@@ -146,8 +146,8 @@ def _usable(name: str) -> torch.device:
             hint="expected auto, cpu, cuda, mps, cuda:1, several with commas between them, or"
             " cuda:all",
         ) from error
-    present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device.type in present and not present[device.type]():
+    kinds = {"cuda": torch.cuda, "mps": torch.backends.mps}
+    if device.type in kinds and not kinds[device.type].is_available():
         raise ConfigError(
             (f"device '{name}' cannot be used: torch finds no {device.type.upper()} device here",),
             hint="use device='cpu'",
