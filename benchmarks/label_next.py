@@ -23,7 +23,7 @@ from headstart.evaluation import t_interval
 from headstart.heads import Head, TrainingRows, head_kind
 from headstart.heads.suggesting import margins, take_next
 
-STRATEGIES = ("random", "margin", "k-centre", "mix")
+STRATEGIES = ("random", "typical", "margin", "k-centre", "mix")
 
 
 def fitted(name: str, x: np.ndarray, y: np.ndarray, rows: np.ndarray, classes: int) -> Head:

@@ -17,7 +17,7 @@ from .test_abstaining import GLYPHS, NAMES, QUIET, place, run, save  # noqa: F40
 from .test_cli import Command, command  # noqa: F401  fixtures
 
 
-@pytest.mark.parametrize("by", ["mix", "margin", "k-centre"])
+@pytest.mark.parametrize("by", ["typical", "mix", "margin", "k-centre"])
 def test_suggestions_name_reasons(run: Any, place: Path, by: str) -> None:  # noqa: F811
     asked: dict[str, Any] = {"cache": place / "cache", "reporter": QUIET}
     found = headstart.suggest(place / "strange", run, count=9, by=by, **asked)
@@ -28,6 +28,9 @@ def test_suggestions_name_reasons(run: Any, place: Path, by: str) -> None:  # no
         assert (np.diff(found.margin) >= 0).all()
         assert all(" or " in why and "%" in why for why in found.reasons)
         assert set(found.columns()["distance"]) == {None}
+    elif by == "typical":
+        assert all(why.startswith("typical of about ") for why in found.reasons[:4])
+        assert found.by == headstart.suggest(place / "strange", run, count=1, **asked).by
     else:
         assert all("far from what is labelled" in why for why in found.reasons)
         assert (found.distance > 0).all()
@@ -73,8 +76,9 @@ def test_numbers_have_no_margin(tmp_path: Path) -> None:
         tmp_path / "train.csv", GLYPHS, task="regression", write=False, baselines=False, **asked
     )
     with pytest.raises(HeadError, match="by='k-centre'"):
-        headstart.suggest([tmp_path / "50.png"], made, **asked)
+        headstart.suggest([tmp_path / "50.png"], made, by="margin", **asked)
     pool = [tmp_path / f"{i}.png" for i in range(40, 60)]
+    assert len(headstart.suggest(pool, made, count=4, **asked)) == 4
     found = headstart.suggest(pool, made, by="k-centre", count=4, **asked)
     assert len(found) == 4
     assert all("far from what is labelled" in why for why in found.reasons)

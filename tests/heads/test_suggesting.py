@@ -83,3 +83,44 @@ def test_all_are_taken_once_where_few_are_left() -> None:
     pool = np.repeat(X[:3], 2, axis=0)
     found = take_next(pool, 10, by="k-centre", labelled=X[5:8])
     assert sorted(found.rows.tolist()) == list(range(6))
+
+
+def test_typical_items_are_of_every_group_without_a_label_and_none_is_strange() -> None:
+    generator = np.random.default_rng(0)
+    centres = np.eye(6, 40) * 8 + 1
+    sizes = (90, 70, 50, 40, 30, 25)
+    of = np.repeat(np.arange(6), sizes)
+    pool = (centres[of] + generator.normal(0, 0.4, (len(of), 40))).astype(np.float32)
+    strange = generator.normal(0, 8, (4, 40)).astype(np.float32)
+    labelled = (centres[[0, 2]] + generator.normal(0, 0.4, (2, 40))).astype(np.float32)
+    found = take_next(np.concatenate([pool, strange]), 8, by="typical", labelled=labelled)
+    assert (found.rows < len(pool)).all()
+    assert of[found.rows][:4].tolist() == [1, 3, 4, 5]  # those without a label, the largest first
+    assert found.stands_for is not None
+    assert (found.stands_for[:4] >= 25).all()
+    inside = pool[of == 1]
+    middle = np.linalg.norm(inside - inside.mean(axis=0), axis=1)
+    assert np.linalg.norm(pool[found.rows[0]] - inside.mean(axis=0)) < np.median(middle)
+
+
+@pytest.mark.parametrize(("n", "count"), [(1, 1), (5, 5), (40, 39), (3, 2)])
+def test_typical_items_are_found_among_few_and_among_copies(n: int, count: int) -> None:
+    for pool in (X[:n], np.repeat(X[:1], n, axis=0)):
+        found = take_next(pool, count, by="typical", labelled=X[100:101])
+        assert len(set(found.rows.tolist())) == count
+
+
+def test_typical_items_gain_over_random_ones_of_few_labels() -> None:
+    gains = []
+    for draw in range(8):
+        generator = np.random.default_rng(draw)
+        order = generator.permutation(len(X))
+        pool, test = order[:900], order[900:]
+        taken = take_next(X[pool], 30, by="typical").rows
+        chance = generator.permutation(len(pool))[:30]
+        right = []
+        for rows in (pool[taken], pool[chance]):
+            head, _ = fit_lda(X[rows], Y[rows], 10)
+            right.append((head.predict(X[test]) == Y[test]).mean())
+        gains.append(right[0] - right[1])
+    assert np.mean(gains) > 0.05

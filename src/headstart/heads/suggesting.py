@@ -1,9 +1,10 @@
-"""Which items to label next: those that a head is unsure of, those far from all labelled ones.
+"""Which items to label next: typical ones, those that a head is unsure of, those far from others.
 
-``margin`` takes the items whose two likeliest classes are nearest to each other. ``k-centre`` takes
-one item after the other, each the farthest from all that are labelled or taken (Sener and Savarese
-2018; Gonzalez 1985). ``mix`` takes ``k-centre`` among the items of small margin: unsure, and not
-all of them alike.
+``typical``, the default, takes the item that is most like the others of its group, of the largest
+groups without a label (:mod:`headstart.heads.typical`). ``margin`` takes the items whose two
+likeliest classes are nearest to each other. ``k-centre`` takes one item after the other, each the
+farthest from all that are labelled or taken (Sener and Savarese 2018; Gonzalez 1985). ``mix`` takes
+``k-centre`` among the items of small margin: unsure, and not all of them alike.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from headstart.evaluation.tasks import CLASSIFICATION, MULTI_LABEL
 from headstart.heads.base import Head
 from headstart.heads.features import Features, as_rows, blocks, subset
 from headstart.heads.neighbours import nearest
+from headstart.heads.typical import typical_rows
 
-By = Literal["mix", "margin", "k-centre"]
+By = Literal["typical", "mix", "margin", "k-centre"]
 UNSURE = 10
 """``mix`` looks among so many times the wanted items."""
 _EDGE = 1e-9
@@ -56,11 +58,13 @@ class Taken:
         distance: ``(c,)``, of each to the nearest item that was labelled, or taken before it, both
             of unit length; NaN where that was not asked for, or there was none.
         near: ``(c,)``, which that is: a labelled row, or less than 0: the ``-1 - i``-th taken one.
+        stands_for: ``(c,)``, to how many items it is typical, about; None where that was not asked.
     """
 
     rows: Index
     distance: FloatArray
     near: Index
+    stands_for: Index | None = None
 
 
 def margins(head: Head, outputs: Any) -> Margins:
@@ -102,7 +106,7 @@ def take_next(
         x: features ``(n, d)`` of the items, no two of them copies.
         count: how many; at most all.
         by: how.
-        unsure: of the same items; needed unless ``by`` is ``k-centre``.
+        unsure: of the same items; needed for ``margin`` and ``mix``.
         labelled: features ``(m, d)`` of what is labelled; None: nothing is known of it.
 
     Raises:
@@ -114,6 +118,12 @@ def take_next(
         assert unsure is not None
         order = np.argsort(unsure.value, kind="stable")[:count]
         return Taken(order, np.full(count, np.nan), np.full(count, -1, np.int64))
+    if by == "typical":
+        known = None if labelled is None else as_rows(labelled, n_features=rows.shape[1])
+        typical = typical_rows(rows, count, known)
+        distance, near = _to_labelled(subset(rows, typical.rows), known)
+        distance = np.where(np.isfinite(distance), distance, np.nan)
+        return Taken(typical.rows, distance, near, typical.stands_for)
     among = np.arange(len(rows))
     if by == "mix":
         assert unsure is not None

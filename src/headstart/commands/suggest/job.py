@@ -107,7 +107,7 @@ def suggest(
         check_table_path(config.table)
     session = Session(run)
     model = Model.of(trained, config, session)
-    if config.by != "k-centre":
+    if config.by in ("margin", "mix"):
         margins(model.head, np.empty((0, len(model.classes))))  # refuses what has none
     kind = model.predictor.backbone.inputs.kind
     split = session.open_items(data, model.predictor.reading(reading, session), kind=kind)
@@ -224,12 +224,20 @@ def _reasons(
     made, found = np.asarray(outputs, dtype=np.float64), []
     for at, row in enumerate(taken.rows.tolist()):
         why = []
-        if by != "k-centre" and unsure is not None:
+        if taken.stands_for is not None:
+            why.append(_typicality(int(taken.stands_for[at])))
+        if by in ("margin", "mix") and unsure is not None:
             why.append(_hesitation(unsure, row, made[at], model))
-        if by != "margin":
+        if by in ("k-centre", "mix"):
             why.append(_remoteness(taken, at, labelled, split))
         found.append("; ".join(why))
     return found
+
+
+def _typicality(size: int) -> str:
+    if size == 1:
+        return "like no other item, and none like it has a label"
+    return f"typical of about {count(size, 'item')} that are alike"
 
 
 def _hesitation(unsure: Margins, row: int, p: FloatArray, model: Model) -> str:

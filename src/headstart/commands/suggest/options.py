@@ -23,10 +23,11 @@ class SuggestConfig(OpenConfig):
     """
 
     count: int = option(20, "How many items to suggest.", at_least=1)
-    by: Literal["mix", "margin", "k-centre"] = option(
-        "mix",
-        "margin: items that the head is unsure of. k-centre: items far from all labelled ones. mix:"
-        " items far from one another among those it is unsure of.",
+    by: Literal["typical", "mix", "margin", "k-centre"] = option(
+        "typical",
+        "typical: the most typical items of groups of like items without a label. margin: items"
+        " that the head is unsure of. k-centre: items far from all labelled ones. mix: items far"
+        " from one another among those it is unsure of.",
     )
     table: Path | None = option(
         None,
