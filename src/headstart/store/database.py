@@ -34,6 +34,10 @@ _UNREADABLE = (
     sqlite3.SQLITE_NOLFS,
     sqlite3.SQLITE_INTERRUPT,
 )
+_CACHE_KB, _LOG_PAGES = 64_000, 16_384
+"""Kilobytes of pages in memory, and pages of the log (64 MB) that are written back together. Ids
+are at random, so that a commit of some thousand rows changes as many pages: they must neither be
+written out before it ends, nor be written back for each commit alone."""
 # The file system refuses the locks that SQLite needs.
 _PAUSES = (0.02, 0.1, 0.5)
 """Seconds between attempts where a lock fails."""
@@ -239,7 +243,8 @@ class Database:
                         raise
                     time.sleep(0.005)
             connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA cache_size=-16000")
+            connection.execute(f"PRAGMA cache_size=-{_CACHE_KB}")
+            connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # makes the side files
             for path in (*self.side_files, self.path):  # the last tells others that all is shared
                 share(path)

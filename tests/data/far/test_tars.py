@@ -131,6 +131,49 @@ def test_samples_without_an_image_are_left_out_and_named(tmp_path: Path) -> None
     assert len(split) == 1 or split.origins == ("x.tar: a", "x.tar: c")
 
 
+def members(*found: tuple[str, bytes]) -> bytes:
+    """Return a tar of members in this order."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as made:
+        for name, content in found:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            made.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_members_of_a_sample_need_not_follow_each_other(tmp_path: Path) -> None:
+    images = [(f"{i}.png", picture(i)) for i in range(12)]
+    classes = [(f"{i}.cls", b"01"[i % 2 : i % 2 + 1]) for i in range(12)]
+    (tmp_path / "x.tar").write_bytes(members(*images, *classes))
+    data = load_data(tmp_path / "x.tar")
+    assert data.classes == ("0", "1")
+    assert sum(map(len, data.splits.values())) == 12
+    again = [*images[:6], *classes[:6], *images[6:], ("0.png", picture(99)), ("0.cls", b"1")]
+    (tmp_path / "y.tar").write_bytes(members(*again))
+    assert len(load_items(tmp_path / "y.tar")) == 13  # a second sample of the same key is its own
+
+
+def test_keys_are_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(members(*((f"{i // 2}.png", picture(i)) for i in range(12))))
+    with pytest.raises(DataError, match="no column of labels"):
+        load_data(tmp_path / "x.tar")
+    samples = [(f"{i}.png", picture(i)) for i in range(12)]
+    samples += [(f"{i}.cls", b"01"[i % 2 : i % 2 + 1]) for i in range(12)]
+    (tmp_path / "y.tar").write_bytes(members(*samples))
+    data = load_data(tmp_path / "y.tar", group_column="__key__")
+    assert len(set(data.train.groups.tolist())) == len(data.train)  # type: ignore[union-attr]
+
+
+def test_keys_with_dots_are_refused_where_they_fall_into_one(tmp_path: Path) -> None:
+    named = [(f"a.b{i}.{end}", picture(i)) for i in range(6) for end in ("png",)]
+    (tmp_path / "x.tar").write_bytes(members(*named))
+    with pytest.raises(DataError, match="1 sample of x with 6 kinds of images") as caught:
+        load_items(tmp_path / "x.tar")
+    assert "a key ends at the first dot of a name" in str(caught.value)
+    assert len(load_items(tmp_path / "x.tar", image_column="b3.png")) == 1
+
+
 @pytest.mark.parametrize("keep", [0.5, 0.97, -10240, -1])
 def test_a_truncated_tar_is_refused_in_one_line(put: Put, keep: float) -> None:
     (content,) = shards(1, 20).values()

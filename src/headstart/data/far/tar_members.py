@@ -48,7 +48,7 @@ def read_tar(file: FarFile, number: int, reader: Reader, rows: Samples) -> None:
     Raises:
         DataError: it is damaged, or ends before its end.
     """
-    sample: dict[str, Any] = {}
+    seen: dict[str, tuple[dict[str, Any], set[str]]] = {}  # by key, the sample and its endings
     before = len(rows.values)
     for name, member, content in _members(file, reader):
         folder, _, base = name.rpartition("/")
@@ -56,9 +56,12 @@ def read_tar(file: FarFile, number: int, reader: Reader, rows: Samples) -> None:
         key = f"{folder}/{stem}" if folder else stem
         if base.startswith("__") or not ending:
             continue
-        if sample.get("__key__") != key:
-            sample = {"__key__": key}
+        sample, endings = seen.get(key, ({}, {ending}))
+        if ending in endings:  # the members of one sample need not follow each other
+            sample, endings = {"__key__": key}, set()
             rows.values.append(sample)
+            seen[key] = (sample, endings)
+        endings.add(ending)
         _enter(sample, ending.lower(), member, content, number, rows)
     rows.values[before:] = [row for row in rows.values[before:] if len(row) > 1]
 

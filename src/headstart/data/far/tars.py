@@ -34,6 +34,8 @@ from headstart.data.source import WHOLE, Part, Request, Source, roles
 from headstart.data.table_files import FROM_TEXT
 from headstart.data.walking import survey
 
+_MOST_KINDS = 4  # of images that samples may have, however few samples there are
+
 
 def read_tar_path(path: Path, request: Request) -> Source:
     """Read a tar file of this machine, or all that lie below a folder."""
@@ -132,6 +134,7 @@ def _part(
     wants_text = (
         request.kind is not None and not request.wants_images
     ) or request.text_column is not None
+    _require_keys(rows, where, request)
     image = None if wants_text else request.image_column or next(iter(sorted(rows.images)), None)
     notes = []
     kept = rows.values
@@ -149,7 +152,9 @@ def _part(
             hint="expected tar files whose members are called KEY.jpg and KEY.cls, KEY.json or"
             " KEY.txt",
         )
-    table = _table(kept, drop=rows.images - {image} if image else rows.images)
+    drop = rows.images - {image} if image else set(rows.images)
+    asked = (request.label_column, request.group_column, request.text_column)
+    table = _table(kept, drop=drop if "__key__" in asked else {*drop, "__key__"})
     if request.label_column is None and (label := _label(table, image)):
         request = dataclasses.replace(request, label_column=label)
     if image is not None and request.image_column is None:
@@ -161,6 +166,22 @@ def _part(
             keys = [row["__key__"] for row in kept]
             part = dataclasses.replace(part, items=_items(rows, files, reader, places, keys))
     return part, notes
+
+
+def _require_keys(rows: Samples, where: str, request: Request) -> None:
+    """Refuse keys with dots, which fall into one: a sample ends where another key begins.
+
+    Raises:
+        DataError: there are more kinds of images than samples.
+    """
+    if request.image_column is None and len(rows.images) > max(_MOST_KINDS, len(rows.values)):
+        first = sorted(rows.images)[:3]
+        raise DataError(
+            f"{count(len(rows.values), 'sample')} of {where} with {len(rows.images):,} kinds of"
+            f" images ({quoted(first, 3)}): a key ends at the first dot of a name",
+            hint="write names with one dot, KEY.jpg and KEY.cls; or choose a kind with"
+            " image_column='...'",
+        )
 
 
 def _items(
