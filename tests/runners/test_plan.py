@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from headstart.core.errors import ConfigError
+from headstart.extraction import Extraction
 from headstart.runners.array import member
+from headstart.runners.job import Job
+from headstart.runners.on_machine import devices_of, on_own_device, settings_of
 from headstart.runners.plan import MOST, shard_size, shards_of, turns
 
 
@@ -64,3 +68,27 @@ def test_variables_of_a_scheduler_say_it_only_when_asked(monkeypatch: pytest.Mon
     monkeypatch.delenv("RANK")
     with pytest.raises(ConfigError, match="needs the variable RANK"):
         member("torchrun", None)
+
+
+def job_on(device: str) -> Job:
+    return Job((), (), Extraction(device=device), "")
+
+
+def test_workers_of_a_machine_share_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headstart.extraction.settings._usable", torch.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+
+    def devices(device: str, count: int = 4) -> list[str]:
+        return [settings_of(job_on(device), i, count).settings.device for i in range(count)]
+
+    assert devices("auto") == devices("cuda") == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert devices("cuda:all") == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert devices("cuda:2,cuda:0", 3) == ["cuda:2", "cuda:0", "cuda:2"]
+    assert devices("cuda:1", 2) == ["cuda:1", "cuda:1"]
+    assert devices("cpu", 2) == ["cpu", "cpu"]
+    assert len(devices_of(Extraction(device="cuda:all"))) == 3
+    assert devices_of(Extraction(device="cpu")) == []
+    # An actor of Ray sees its own GPUs only, counted from 0.
+    for device in ("cuda:1", "cuda:all", "cuda:0,cuda:2"):
+        assert on_own_device(job_on(device)).settings.device == "cuda"
+    assert on_own_device(job_on("cpu")).settings.device == "cpu"

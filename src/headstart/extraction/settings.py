@@ -142,7 +142,7 @@ def _usable(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(
-            (f"device '{name}' is none that torch knows",),
+            (f"device '{name}' cannot be used: torch knows none of that name",),
             hint="expected auto, cpu, cuda, mps, cuda:1, several with commas between them, or"
             " cuda:all",
         ) from error
