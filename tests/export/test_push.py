@@ -1,7 +1,9 @@
-"""Artefacts on a hub: a folder of this machine, and a repository that a fake stands for."""
+"""Artefacts on a hub: a folder of this machine, and a repository by Hugging Face's own client."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.export.artefact import read_artefact
 from headstart.export.hub import push_artefact
 from tests.export.conftest import QUIET
+from tests.export.hub import Hub, running_hub
 
 
 @pytest.fixture(scope="module")
@@ -81,35 +84,58 @@ def test_a_folder_that_is_taken_is_said_before_a_run_is_exported(
             headstart.push(place / "run", target)
 
 
-class Hub:
-    """Remembers what it is asked for."""
-
-    def __init__(self, **_: Any) -> None:
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-
-    def create_repo(self, name: str, **given: Any) -> Any:
-        self.calls.append((name, given))
-
-        class Url(str):
-            repo_id = name
-
-        return Url(f"https://hub.example/{name}")
-
-    def upload_folder(self, **given: Any) -> None:
-        self.calls.append(("upload", given))
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub that Hugging Face's own client speaks to."""
+    constants = importlib.import_module("huggingface_hub.constants")
+    with running_hub() as found:
+        monkeypatch.setattr(constants, "ENDPOINT", found.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # whose store is another service
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        yield found
 
 
-def test_a_repository(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = Hub()
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda **_: hub)
-    assert headstart.push(artefact, "hf:me/ants") == "https://hub.example/me/ants"
-    (name, made), (_, sent) = hub.calls
-    assert (name, made) == ("me/ants", {"private": True, "exist_ok": True})
-    assert sent["folder_path"] == str(artefact)
-    assert set(sent["allow_patterns"]) == names(artefact)
-    headstart.push(artefact, "hf:me/ants", public=True, message="First")
-    assert hub.calls[2][1]["private"] is False
-    assert hub.calls[3][1]["commit_message"] == "First"
+def test_a_repository_by_the_real_client(artefact: Path, hub: Hub, tmp_path: Path) -> None:
+    where = headstart.push(artefact, "hf:me/ants")
+    assert where == f"{hub.url}/me/ants"
+    assert hub.private == {"me/ants": True}
+    files = hub.files["me/ants"]
+    assert set(files) == {*names(artefact), ".gitattributes"}
+    assert all(files[name] == (artefact / name).read_bytes() for name in names(artefact))
+    assert any(each.startswith("PUT /upload/") for each in hub.asked)  # the network, as a large one
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    read_artefact(tmp_path)  # whole
+
+    files["model.safetensors"] = files["program.json"] = b"of another format"
+    files["notes.txt"] = b"mine"
+    headstart.push(artefact, "hf:me/ants", message="Second")
+    assert hub.messages == ["Upload to-push", "Second"]
+    assert set(files) == {*names(artefact), ".gitattributes", "notes.txt"}
+    headstart.push(artefact, "hf:us/bees", public=True)
+    assert hub.private == {"me/ants": True, "us/bees": False}
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 413, 422])
+def test_what_a_hub_answers_is_one_line(status: int, artefact: Path, hub: Hub) -> None:
+    hub.refuses = status
+    with pytest.raises(ConfigError, match=r"^the hub does not take 'me/ants': ") as refused:
+        headstart.push(artefact, "hf:me/ants")
+    assert "\n" not in str(refused.value)
+    assert hub.files == {}
+
+
+def test_a_hub_that_is_not_there_is_one_line(
+    artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = importlib.import_module("huggingface_hub.constants")
+    with running_hub() as gone:
+        pass
+    monkeypatch.setattr(constants, "ENDPOINT", gone.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(ConfigError, match="without a network push to a folder"):
+        headstart.push(artefact, "hf:me/ants")
 
 
 def test_what_the_hub_refuses_is_one_line(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

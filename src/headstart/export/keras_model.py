@@ -17,6 +17,9 @@ from headstart.heads.prepared import PreparedHead
 from headstart.modules.keras import KerasPart, load_keras
 from headstart.modules.keras_layers import graph_of, output_in
 
+_ACTIVATIONS = {"classification": "softmax", "multi-label": "sigmoid", "regression": "linear"}
+"""What a model ends in, by task."""
+
 
 def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
     """Attach a head to its Keras backbone.
@@ -27,18 +30,19 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
 
     Args:
         backbone: a Keras backbone, cut at a layer of its own graph or at its output.
-        head: a ``linear``, ``ridge``, ``lda`` or ``prototype`` head that was trained on its
-            features.
+        head: a ``linear``, ``ridge``, ``lda`` or ``prototype`` head of any task that was trained on
+            its features.
         pixels: whether the model takes RGB pixels of 0 to 255, resized to the backbone's size, and
             scales them itself; otherwise it takes what the backbone takes.
 
     Returns:
-        A ``keras.Model`` from ``(n, h, w, 3)`` to class probabilities ``(n, k)``.
+        A ``keras.Model`` from ``(n, h, w, 3)`` to probabilities ``(n, k)`` of classes or labels, or
+        to the values of a regression.
 
     Raises:
         BackboneError: the backbone is no Keras model, its layer lies inside another layer, its
             pooling has no Keras layer, or its own call does not run on a symbolic input.
-        HeadError: the head is of another kind, or does not classify.
+        HeadError: the head is of another kind.
     """
     if not isinstance(backbone.module, KerasPart):
         raise BackboneError(
@@ -47,14 +51,21 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
         )
     keras = load_keras()
     inner = head.inner if isinstance(head, PreparedHead) else head
-    if not isinstance(inner, LinearHead | PrototypeHead) or inner.task != "classification":
+    if not isinstance(inner, LinearHead | PrototypeHead):
         raise HeadError(
-            f"a head of kind '{inner.kind}' has no Keras layers that classify as it does",
-            hint="train head='linear', 'ridge', 'lda' or 'prototype' on classes",
+            f"a head of kind '{inner.kind}' has no Keras layers that predict as it does",
+            hint="train head='linear' or 'ridge', and for classes 'lda' or 'prototype'",
         )
     model = backbone.module.keras_layer
     inputs, output = _graph(keras, backbone, model)
-    row = _pooled(keras, backbone, output)
+    last = "regression" if head.task == "regression" else "classifier"
+    outputs = _headed(keras, head, inner, _pooled(keras, backbone, output))
+    made = keras.Model(inputs, outputs, name=f"{model.name}_{last}")
+    return _from_pixels(keras, backbone, made) if pixels else made
+
+
+def _headed(keras: Any, head: Head, inner: LinearHead | PrototypeHead, row: Any) -> Any:
+    """Attach the layers of a head to a symbolic row ``(n, d)``."""
     mean: FloatArray = np.zeros(head.n_features)
     scale: FloatArray = np.ones(head.n_features)
     if isinstance(head, PreparedHead):
@@ -69,15 +80,16 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
         mean, scale = mean + scale * inner.mean, scale * inner.scale
         weight = inner.weight / scale[:, None]
         bias = inner.bias - (mean / scale) @ inner.weight
-    weight, bias = weight / head.temperature, bias / head.temperature
-    if head.thresholds is not None:  # corrected for the shares of classes
-        bias = bias - np.log(head.thresholds)
+    if head.task != "regression":
+        weight, bias = weight / head.temperature, bias / head.temperature
+    if head.task == "classification" and head.thresholds is not None:
+        bias = bias - np.log(head.thresholds)  # corrected for the shares of classes
     # Nothing is known of classes without training items.
     bias = np.where(inner.present, bias, -1e9)
-    dense = keras.layers.Dense(head.n_classes, activation="softmax", name="head")
-    made = keras.Model(inputs, dense(row), name=f"{model.name}_classifier")
+    dense = keras.layers.Dense(head.n_classes, activation=_ACTIVATIONS[head.task], name="head")
+    outputs = dense(row)
     dense.set_weights([weight.astype("float32"), bias.astype("float32")])
-    return _from_pixels(keras, backbone, made) if pixels else made
+    return outputs
 
 
 def _graph(keras: Any, backbone: Backbone, model: Any) -> tuple[Any, Any]:

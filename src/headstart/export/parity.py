@@ -21,6 +21,7 @@ from headstart.core.errors import BackboneError
 from headstart.core.scratch import scratch_folder
 from headstart.data import Content
 from headstart.data.content import text_of
+from headstart.data.sample_files import is_samples_file
 
 _ALONE = """
 import json, sys
@@ -39,6 +40,47 @@ assert not any(name.partition(".")[0] == "headstart" for name in sys.modules)
 
 
 @dataclass(frozen=True)
+class OfRows:
+    """What it costs that a run was fitted on rows in half precision, and its artefact has float32.
+
+    Attributes:
+        precision: that the run's features are computed in.
+        largest: the largest difference of a probability between the two.
+        items: labelled test items that both were scored on; 0: there are none.
+        figure: what they were scored by, such as "accuracy".
+        run, artefact: the score of each with its interval, as text.
+        difference: of the artefact's score from the run's; of shares a fraction.
+        same: items for which both predict the same; None: numbers, or none were scored.
+    """
+
+    precision: str
+    largest: float
+    items: int = 0
+    figure: str = ""
+    run: str = ""
+    artefact: str = ""
+    difference: float | None = None
+    same: int | None = None
+
+    def sentences(self) -> tuple[str, str, str]:
+        """Say it: the cause, what it costs, and what to do."""
+        cost = f"predictions differ by up to {self.largest:.2g}"
+        if self.items:
+            alike = "" if self.same is None else f", the same prediction for {self.same:,}"
+            cost += (
+                f"; on {self.items:,} labelled test items {self.figure} is {self.run} for the run"
+                f" and {self.artefact} for the artefact{alike}"
+            )
+        else:
+            cost += "; no labelled test items are at hand to say what that costs"
+        return (
+            f"this run was fitted on {self.precision} rows, and its artefact computes in float32",
+            cost,
+            "fit with precision='float32' for a run and an artefact that predict the same",
+        )
+
+
+@dataclass(frozen=True)
 class Parity:
     """How near an artefact comes to its run.
 
@@ -51,6 +93,7 @@ class Parity:
         same: items for which both predict the same class, or the same labels; None: values.
         stored: the largest difference from the run's own predictions, where these are made of
             features in half precision and ``largest`` is measured in float32; None: they are not.
+        rows: what that costs; None: nothing, they are in float32.
     """
 
     items: int
@@ -59,6 +102,7 @@ class Parity:
     tolerance: float
     same: int | None = None
     stored: float | None = None
+    rows: OfRows | None = None
 
 
 def outputs_alone(folder: Path, contents: Sequence[Content]) -> np.ndarray:
@@ -69,8 +113,13 @@ def outputs_alone(folder: Path, contents: Sequence[Content]) -> np.ndarray:
         contents: of items.
 
     Raises:
-        BackboneError: its script fails.
+        BackboneError: its script fails, or does not read such files.
     """
+    if any(isinstance(each, bytes) and is_samples_file(each) for each in contents):
+        raise BackboneError(
+            "the items are NumPy or DICOM files, which an artefact's script does not read",
+            hint="name pictures with data=DATA, or use run.to_torch()",
+        )
     with scratch_folder() as scratch:
         items: list[str] = []
         for number, content in enumerate(contents):
@@ -102,4 +151,4 @@ def difference(found: np.ndarray, expected: np.ndarray, task: str) -> np.ndarray
     return np.asarray(gap.max(axis=1, initial=0.0))
 
 
-__all__ = ["Parity", "difference", "outputs_alone"]
+__all__ = ["OfRows", "Parity", "difference", "outputs_alone"]

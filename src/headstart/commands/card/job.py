@@ -174,10 +174,16 @@ def _limits(head: Any, said: Mapping[str, Any]) -> tuple[str, ...]:
 def parity_sentence(parity: Parity) -> str:
     """Return what was measured of an artefact, as a sentence of Markdown."""
     same = "" if parity.same is None else f"; {parity.same} of them get the same prediction"
+    rows = parity.rows
+    if rows is not None:
+        why, cost, _ = rows.sentences()
+        half = f" {why[:1].upper()}{why[1:]}: {cost}."
+    else:
+        half = ""
     return (
         f"Measured on {parity.items} items of {code(parity.data)} from the file on, in a process"
         f" without headstart: outputs differ from those of the run by up to {parity.largest:.1e}"
-        f" (allowed: {parity.tolerance:g}){same}."
+        f" (allowed: {parity.tolerance:g}){same}.{half}"
     )
 
 
