@@ -33,8 +33,12 @@ def curve_pictures(curves: Sequence[Curve]) -> list[Block]:
         families.setdefault((curve.x_label, curve.log_x), []).append(curve)
     for family in families.values():
         names = ", ".join(dict.fromkeys(curve.name for curve in family))
-        alt = f"{names} against {family[0].x_label}"
-        blocks.append(Picture(curves_figure(family), alt, f"{names[:1].upper()}{names[1:]}."))
+        against = f"against {family[0].x_label}"
+        told = f"{names[:1].upper()}{names[1:]}"
+        whats = tuple(dict.fromkeys(curve.y_label for curve in family))
+        if len(whats) == 1 and whats[0] not in names:
+            told = f"{told}: {whats[0]} {against}"
+        blocks.append(Picture(curves_figure(family), f"{names} {against}", f"{told}."))
     return blocks
 
 

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 MISTAKES = 24
 EXAMPLES = 12
+_BRIEF = 1e-3
+"""Steps of fewer seconds are not worth a line: they did nothing."""
 
 
 def write_run(
@@ -203,7 +205,11 @@ def _told(run: Run) -> dict[str, Any]:
         "curves": run.curves,
         "configuration": {"backbone": run.spec.plain(), **to_plain(dict(run.configuration))},
         "environment": run.environment,
-        "timing": {step: value for step, value in run.seconds.items() if step != "total"},
+        "timing": {
+            step: value
+            for step, value in run.seconds.items()
+            if step != "total" and value >= _BRIEF
+        },
         "images_per_second": run.images_per_second,
         "cache": run.cache,
         "notes": run.notes,
