@@ -58,7 +58,7 @@ class Extracted:
         shape = " × ".join(f"{size:,}" for size in self.shape)
         bad = f", {count(self.bad, 'item')} left out" if self.bad else ""
         return (
-            f"{count(self.items, 'item')}: {self.use.hits:,} rows found, {self.use.misses:,}"
+            f"{count(self.items, 'item')}: {count(self.use.hits, 'row')} found, {self.use.misses:,}"
             f" computed in {format_seconds(self.seconds)}{rate}{bad}",
             f"features: {shape} an item, in {clean(self.place)}, space {self.space[:12]}",
         )
