@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from headstart.core.ambient import plainly
 from headstart.core.errors import ConfigError
 from headstart.core.files import publishing_folder, put_in_place, sync_folder
 from headstart.core.fingerprints import sha256_of_file
@@ -73,11 +74,11 @@ _held: ContextVar[ExitStack | None] = ContextVar("locks of the running job", def
 
 
 def holds_folder(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a job hold the lock of its run folder until it ends, however it ends."""
+    """Let a job hold the lock of its run folder until it ends, and compute :func:`plainly`."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        with ExitStack() as stack:
+        with ExitStack() as stack, plainly():
             token = _held.set(stack)
             try:
                 return function(*args, **kwargs)

@@ -26,6 +26,7 @@ from headstart.commands.embedding import open_call
 from headstart.commands.invocation import Call
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
+from headstart.core.ambient import plainly
 from headstart.core.division import stratified_split
 from headstart.core.errors import DataError, FreezeError
 from headstart.core.row_keys import Keys, content_order
@@ -63,6 +64,7 @@ _DRIFT_ITEMS = 256
 _GRADIENT_ITEMS = 256
 
 
+@plainly()
 def advise(
     data: Any,
     backbone: BackboneLike = "auto",

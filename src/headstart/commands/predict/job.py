@@ -35,6 +35,7 @@ from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.task_report import joined, said_of, task_columns
 from headstart.commands.training_items import near_copies_note, new_items
 from headstart.commands.unlike import Strangeness, unlike_line
+from headstart.core.ambient import plainly
 from headstart.core.cards import Card, Grid, Shown
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.records import CacheUse
@@ -173,6 +174,7 @@ def check_table_path(path: Path | str) -> Path:
     return target
 
 
+@plainly()
 def predict(
     data: Any,
     trained: Run | SavedRun | Path | str,

@@ -72,11 +72,11 @@ def _cell(score: Score) -> str:
 def correlation_line(found: Ranking) -> str:
     """Say how well the transferability scores ranked the backbones of this table."""
     said = [
-        f"{name} {'cannot be said' if tau is None else f'{tau:+.2f}'}"
+        f"{name} {'not defined' if tau is None else f'{tau:+.2f}'}"
         for name, tau in found.correlations.items()
     ]
     tried = sum(row.probe is not None for row in found.rows)
-    if not said:
+    if not said or tried < 2:  # one backbone has no order
         return ""
     return (
         f"rank correlation (Kendall's tau) of transferability scores with the"
