@@ -86,8 +86,8 @@ def for_channels(make: Callable[..., Any], arguments: Mapping[str, Any], colours
         raise BackboneError(
             f"Keras cannot build {colours.name} for {count(channels, 'channel')}:"
             f" {first_line(error)}",
-            hint="where it normalises colours itself, include_preprocessing=False in model_args"
-            " leaves that out",
+            hint="where it normalises colours itself,"
+            " model_args={'include_preprocessing': False} leaves that out",
         ) from error
     for theirs, own in zip(colours.weights, model.weights, strict=True):
         value = theirs.value.detach()
