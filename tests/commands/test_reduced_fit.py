@@ -96,6 +96,6 @@ def test_the_command_adds_up_in_processes(cache: Path, tmp_path: Path) -> None:
         call = [sys.executable, "-c", "from headstart.commands.cli import main; main()", *words]
         done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
-        heads.append(headstart.load_run(tmp_path / name).head)
+        heads.append(headstart.open_run(tmp_path / name).head)
     assert "lda is fitted by sums over" in done.stderr
     assert np.abs(heads[0].weight - heads[1].weight).max() < 1e-6
