@@ -20,7 +20,7 @@ from typing import Any
 
 from headstart.core.errors import HeadstartError, MissingExtraError
 from headstart.heads.merges import M, Over, RowPart, merged
-from headstart.runners.cluster import joined
+from headstart.runners.joining import joined
 from headstart.runners.on_machine import threads_of
 from headstart.runners.table import Crew
 
