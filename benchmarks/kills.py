@@ -179,7 +179,8 @@ def count(given: argparse.Namespace, place: Path, kills: int, starts: int) -> bo
         f"{given.kind}: {kills} kills, {starts} starts of the driver, {given.items:,} rows:"
         f" {len(wanted - set(ids))} missing, {double} double, {len(orphans)} files never"
         f" registered, {len(faults) - len(orphans)} other faults; {rework:,} items read twice,"
-        f" {rework / max(1, kills):.1f} a kill, a shard is {size} items and {WORKERS} are in flight"
+        f" {rework / max(1, kills):.1f} a kill; a shard is {size} items, and each of {WORKERS}"
+        " workers has the shards of a second in flight"
     )
     return sound and not double and wanted == set(ids)
 
