@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -271,3 +272,23 @@ def test_what_is_found_does_not_depend_on_the_network_living_on(tmp_path: Path) 
     assert found["frozen-statistics-moved"] == ("0.1", 11)
     assert found["dropout-in-frozen-part"] == ("0.2", 11)
     assert found["optimizer-misses-trainable"][0] == "2"
+
+
+@pytest.mark.slow
+def test_a_script_may_import_keras_before_anything_else(tmp_path: Path) -> None:
+    """Keras on its PyTorch backend imports torch while it is being imported itself."""
+    pytest.importorskip("keras")
+    script = tmp_path / "first.py"
+    script.write_text(
+        "import keras, numpy as np\n"
+        "model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])\n"
+        "model.compile('sgd', 'mse')\n"
+        "model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)\n"
+        "print('trained')\n"
+    )
+    made = subprocess.run(
+        [sys.executable, "-m", "headstart", "audit", str(script)],
+        env={**os.environ, "KERAS_BACKEND": "torch"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert "crashed" not in made.stdout + made.stderr
+    assert "trained" in made.stdout

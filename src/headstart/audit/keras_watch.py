@@ -122,8 +122,10 @@ class KerasWatch:
         return (run for run in self.runs if run.job == job)
 
     def install(self) -> None:
-        """Begin to watch; Keras has been imported."""
+        """Begin to watch, once Keras has been imported as a whole."""
         keras = sys.modules["keras"]
+        if self._handles or not hasattr(keras, "Model"):
+            return
         for name, wrap in (
             ("compile", self._around_compile),
             ("fit", lambda f: self._around_job("fit", f)),

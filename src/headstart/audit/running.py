@@ -139,13 +139,15 @@ class _Watching:
             self.install()
             yield
             return
-        finder = After("torch", self.install)
-        sys.meta_path.insert(0, finder)
+        # Keras on its PyTorch backend imports torch before it is there itself.
+        finders = [After("torch", self.install), After("keras", self.keras_imported)]
+        sys.meta_path[:0] = finders
         try:
             yield
         finally:
-            with contextlib.suppress(ValueError):
-                sys.meta_path.remove(finder)
+            for finder in finders:
+                with contextlib.suppress(ValueError):
+                    sys.meta_path.remove(finder)
 
     def install(self) -> None:
         from headstart.audit.checks import all_checks
@@ -156,6 +158,10 @@ class _Watching:
             "steps", f"stopped after {self.steps} steps, as asked"
         )
         self.observer.install()
+
+    def keras_imported(self) -> None:
+        if self.observer is not None:
+            self.observer.scene.keras.install()
 
     def remove(self) -> None:
         if self.observer is not None:
