@@ -239,11 +239,12 @@ def variants(name: str, net: nn.Module, pixels: Tensor) -> dict[str, Callable[[]
     if cpu and name in ("resnet50", "mobilenetv1"):
         kind = {"resnet50": "ResNet50", "mobilenetv1": "MobileNet"}[name]
         found["Keras predict (PyTorch backend)"] = lambda: other.keras(kind)
-    pairs = [(e, p) for e in ("eager", "compile") for p in ("float32", "bfloat16")]
+    engines = ("eager", "compile", "aot")
+    pairs = [(e, p) for e in engines for p in ("float32", "bfloat16")]
     if cpu:
         pairs += [("onnx", "float32"), ("openvino", "float32"), ("openvino", "bfloat16")]
     else:
-        pairs += [("eager", "tf32"), ("compile", "tf32")]
+        pairs += [("eager", "tf32"), ("compile", "tf32"), ("cudagraphs", "bfloat16")]
     for engine, precision in pairs:
         found[f"headstart {engine}, {precision}"] = partial(ours, engine, precision, cut, pixels)
     return found

@@ -25,6 +25,7 @@ from headstart.extraction import Extraction, Extractor, extract
 from headstart.extraction.engines import find_engine
 from headstart.extraction.engines.exporting import exported
 from headstart.extraction.engines.folding import folded
+from headstart.extraction.engines.table import engines
 from headstart.extraction.precision import autocast
 from headstart.modules.modes import evaluation_mode
 
@@ -292,7 +293,7 @@ def test_a_tapped_container_that_ends_in_a_convolution() -> None:
     assert_close(run_on("eager", cuts, inputs), expected_of(cuts, inputs), 1e-5)
 
 
-RUNTIMES = ("openvino", "onnx", "compile")
+RUNTIMES = ("openvino", "onnx", "compile", "aot")
 
 
 @pytest.mark.slow
@@ -446,7 +447,15 @@ def test_an_engine_that_is_not_installed_says_so_in_one_line(monkeypatch) -> Non
     )
 
 
-@pytest.mark.parametrize("engine", ["eager", pytest.param("openvino", marks=pytest.mark.slow)])
+def _here() -> list[Any]:
+    """Every engine in the table that has its packages and can run on a CPU."""
+    found = [e.name for e in engines() if e.missing() is None and e.name != "cudagraphs"]
+    return [
+        name if name == "eager" else pytest.param(name, marks=pytest.mark.slow) for name in found
+    ]
+
+
+@pytest.mark.parametrize("engine", _here())
 def test_rows_are_the_same_whatever_the_batch_size_and_order(engine: str) -> None:
     backbone, split = backbone_of(lively(Kinds())), split_of(20)
     one = extract(backbone, split, settings=Extraction(engine=engine, batch_size=8)).features[0]
