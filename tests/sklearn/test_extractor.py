@@ -249,7 +249,7 @@ def test_all_faults_of_parameters_are_named_together() -> None:
         value_range=(1, 0),
         cache=3,  # type: ignore[arg-type]
         batch_size=0,
-        precision="int8",  # type: ignore[arg-type]
+        precision="int4",  # type: ignore[arg-type]
     )
     with pytest.raises(SettingsError) as caught:
         extractor.fit(np.zeros((2, 8, 8)))

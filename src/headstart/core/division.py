@@ -29,6 +29,7 @@ from headstart.core.levelling import (
     leaves_one_class,
     level,
     nearest_share,
+    sparable_units,
     units_by_class,
 )
 from headstart.core.row_keys import Index, Keys, Units, content_order, numbered, units_among
@@ -88,7 +89,7 @@ def stratified_split(
 
     A class of n different items gives ``round(n * fraction)`` of them to the second part, but at
     least one and at most n − 1 where n ≥ 2; a single one stays in the first part. With groups, the
-    second part is as near to that share as they allow.
+    second part is as near to that share as they allow, and no class is in it alone.
 
     Args:
         labels: ``(n,)`` integers.
@@ -114,6 +115,8 @@ def stratified_split(
         # Equal ranks (keys equal as text) fall back to the order of the data.
         candidates = candidates[np.argsort(rank[candidates], kind="stable")]
         chosen[candidates[nearest_share(size[candidates], fraction)]] = True
+    if groups is not None and not chosen.any():  # no class is that of two groups
+        chosen[sparable_units(units, label, np.argsort(rank, kind="stable"), fraction)] = True
     second = chosen[units.of]
     return np.flatnonzero(~second), np.flatnonzero(second)
 

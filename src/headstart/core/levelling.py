@@ -27,6 +27,35 @@ def nearest_share(sizes: np.ndarray, fraction: float) -> list[int]:
     return taken
 
 
+def sparable_units(
+    units: Units, labels: np.ndarray, order: np.ndarray, fraction: float
+) -> list[int]:
+    """Return which units hold about a share of all rows, where none holds a class alone.
+
+    Args:
+        units: of the rows.
+        labels: ``(n,)`` integers.
+        order: of the units, in which they are asked.
+        fraction: the share, in (0, 1).
+
+    Returns:
+        At least one unit, unless each is the only one of some class.
+    """
+    unit, label, contents = units.contents_by_class(labels)
+    inside = np.searchsorted(unit, np.arange(len(units.keys) + 1))
+    own = [label[inside[at] : inside[at + 1]] for at in range(len(units.keys))]
+    left, size = np.bincount(label), np.bincount(unit, contents).astype(np.int64)
+    spare = [at for at in order.tolist() if (left[own[at]] > 1).all()]
+    want = round(int(size.sum()) * fraction)
+    taken: list[int] = []
+    for at in spare:
+        if (left[own[at]] > 1).all() and size[at] <= 2 * want:  # nearer with the unit than without
+            taken.append(at)
+            left[own[at]] -= 1
+            want -= int(size[at])
+    return taken or sorted(spare, key=lambda at: int(size[at]))[:1]
+
+
 def units_by_class(labels: np.ndarray, units: Units | None) -> dict[int, int]:
     """Return how many units hold each class: so many folds can hold it out."""
     of = np.arange(len(labels)) if units is None else units.of
@@ -127,5 +156,6 @@ __all__ = [
     "leaves_one_class",
     "level",
     "nearest_share",
+    "sparable_units",
     "units_by_class",
 ]
