@@ -22,7 +22,7 @@ import headstart
 from headstart.cache import Block, Filling, fill
 from headstart.cache.fill import COMMIT_SECONDS
 from headstart.commands.signals import EndedBySignal, end_on_signals
-from headstart.extraction import Extraction, Extractor
+from headstart.extraction import Extraction, Extractor, replica
 from headstart.store import Space, Store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -311,9 +311,8 @@ def test_a_slow_network_is_run_in_small_steps(
     seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """64 images at 0.25 s each were one batch of 16 s; here the bounds are a twentieth."""
-    pipeline = sys.modules[Extractor.__module__]
-    monkeypatch.setattr(pipeline, "_SLOW_SECONDS", 0.6)
-    monkeypatch.setattr(pipeline, "_STEP_SECONDS", 0.35)
+    monkeypatch.setattr(replica, "_SLOW_SECONDS", 0.6)
+    monkeypatch.setattr(replica, "_STEP_SECONDS", 0.35)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (100, 8, 8, 3), dtype=np.uint8)
     split = headstart.load_data((images, np.zeros(100, int)), test_fraction=0.1).train
