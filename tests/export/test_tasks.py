@@ -111,7 +111,7 @@ def test_the_temperature_and_the_shares_of_classes_come_along(runs: Runs, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layer", "pooling"), [("stem", "max"), ("stage2.0", "avg")])
+@pytest.mark.parametrize(("layer", "pooling"), [("stem", "gem"), ("stage2.0", "avg")])
 def test_every_pooling_of_every_cut(layer: str, pooling: str, runs: Runs, tmp_path: Path) -> None:
     run = runs.run("image", "classification", layer=layer, pooling=pooling)
     agrees(runs, run, "image", "onnx", tmp_path / "onnx")

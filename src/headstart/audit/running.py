@@ -235,10 +235,12 @@ def _time_limit(seconds: float | None, watching: _Watching) -> Iterator[None]:
         yield
         return
 
-    times = 0
+    times, over = 0, False
 
     def end(_number: int, _frame: Any) -> None:
         nonlocal times
+        if over:  # the script has ended: what follows is not to be interrupted
+            return
         times += 1
         if times > 3:
             watching.give_up("seconds", f"stopped after {seconds:g} seconds, as asked")
@@ -249,6 +251,7 @@ def _time_limit(seconds: float | None, watching: _Watching) -> Iterator[None]:
     try:
         yield
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
