@@ -31,7 +31,12 @@ from headstart.core.scratch import scratch_folder
 from headstart.core.wording import format_percent
 from headstart.data import Split, read_batches
 from headstart.extraction.engines.exporting import first_line, recorded
-from headstart.extraction.engines.openvino import as_openvino, load_openvino, without_reporter
+from headstart.extraction.engines.openvino import (
+    as_openvino,
+    load_openvino,
+    openvino_core,
+    without_reporter,
+)
 from headstart.extraction.engines.table import EngineUnfitError
 from headstart.extraction.precision import INT8_TENSORS, row_errors
 from headstart.modules.modes import evaluation_mode
@@ -77,7 +82,7 @@ class Int8Network(nn.Module):
         if key not in known:
             if len(known) >= _SHAPES:
                 known.clear()
-            core = openvino.Core()
+            core = openvino_core()
             weights = openvino.Tensor(self.weights.numpy())
             model = core.read_model(self.graph.numpy().tobytes(), weights)
             model.reshape(list(shape))
@@ -264,7 +269,7 @@ def _saved(model: Any) -> tuple[Tensor, Tensor]:
 @contextlib.contextmanager
 def _unreported() -> Iterator[Any]:
     """Import NNCF, and keep it from reporting to its makers that it is used."""
-    load_openvino()
+    openvino_core()  # before those of NNCF
     with without_reporter():
         import nncf
     decorator: Any = importlib.import_module("nncf.telemetry.decorator")
