@@ -39,21 +39,20 @@ def sparable_units(
         fraction: the share, in (0, 1).
 
     Returns:
-        At least one unit, unless each is the only one of some class.
+        Units; none where each is the only one of some class, or more than twice that share.
     """
     unit, label, contents = units.contents_by_class(labels)
     inside = np.searchsorted(unit, np.arange(len(units.keys) + 1))
     own = [label[inside[at] : inside[at + 1]] for at in range(len(units.keys))]
     left, size = np.bincount(label), np.bincount(unit, contents).astype(np.int64)
-    spare = [at for at in order.tolist() if (left[own[at]] > 1).all()]
     want = round(int(size.sum()) * fraction)
     taken: list[int] = []
-    for at in spare:
+    for at in order.tolist():
         if (left[own[at]] > 1).all() and size[at] <= 2 * want:  # nearer with the unit than without
             taken.append(at)
             left[own[at]] -= 1
             want -= int(size[at])
-    return taken or sorted(spare, key=lambda at: int(size[at]))[:1]
+    return taken
 
 
 def units_by_class(labels: np.ndarray, units: Units | None) -> dict[int, int]:
