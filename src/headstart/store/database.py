@@ -39,7 +39,7 @@ _CACHE_KB, _LOG_PAGES = 64_000, 16_384
 are at random, so that a commit of some thousand rows changes as many pages: they must neither be
 written out before it ends, nor be written back for each commit alone."""
 # The file system refuses the locks that SQLite needs.
-_PAUSES = (0.02, 0.1, 0.5)
+_PAUSES = (0.02, 0.1, 0.5, 1.0)
 """Seconds between attempts where a lock fails."""
 _NO_LOCKS = (
     sqlite3.SQLITE_PROTOCOL,
