@@ -38,9 +38,9 @@ _CACHE_KB, _LOG_PAGES = 64_000, 16_384
 """Kilobytes of pages in memory, and pages of the log (64 MB) that are written back together. Ids
 are at random, so that a commit of some thousand rows changes as many pages: they must neither be
 written out before it ends, nor be written back for each commit alone."""
-# The file system refuses the locks that SQLite needs.
 _PAUSES = (0.02, 0.1, 0.5, 1.0)
 """Seconds between attempts where a lock fails."""
+# The file system refuses the locks that SQLite needs.
 _NO_LOCKS = (
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_IOERR_LOCK,
@@ -223,7 +223,9 @@ class Database:
         code = getattr(error, "sqlite_errorcode", None)  # Python sets none for its own errors
         if code is None or code in _NO_LOCKS:
             return code is not None
-        return code & 0xFF in _READ_ONLY and not self.read_only and is_writable(self.path)
+        # A reader, who writes nothing, meets it where a writer is about to make the log's memory,
+        # to read the log into it, or to take it away.
+        return code & 0xFF in _READ_ONLY and (self.read_only or is_writable(self.path))
 
     def _connect(self) -> _Connection:
         if self._wal:
