@@ -37,7 +37,6 @@ from PIL import Image
 
 from headstart.backbones import Backbone, load_backbone
 from headstart.cache import FeatureCache
-from headstart.core.stages import Stages
 from headstart.data import Preprocessing, Split, load_data, load_items, read_batches
 from headstart.extraction import Extraction, Extractor
 
@@ -125,11 +124,10 @@ def end_to_end(split: Split, backbone: Backbone, settings: Extraction) -> tuple[
         extractor.ahead = LONG
         for _ in extractor.rows(split.take(range(min(len(split), settings.batch_size)))):
             pass
-        known, extractor.stages = extractor.done, Stages()
-        begun = time.perf_counter()
+        known, begun = extractor.done, time.perf_counter()
         FeatureCache(folder).features(extractor, split, on_bad="skip")
         seconds = time.perf_counter() - begun
-        done, extractor.done = extractor.done - known, extractor.done - known
+        done = extractor.done - known
         engine = "" if extractor.plan is None else f"engine '{extractor.plan.engine}'; "
         return done / seconds, engine + extractor.throughput().verdict("images")
 

@@ -19,6 +19,7 @@ from torch import nn
 from headstart.backbones import load_backbone
 from headstart.commands.fit.job import fit
 from headstart.commands.predict.job import evaluate, predict
+from headstart.commands.run_place import KNOWN
 from headstart.commands.saved_run import open_run
 from headstart.core.errors import BackboneError, BadFilesError, ConfigError, DataError
 from headstart.core.progress import SilentReporter
@@ -72,6 +73,7 @@ def test_the_folder_is_complete(run):
         "confusion.png",
         "curves.png",
     }
+    assert names <= KNOWN  # a file of the user's that has such a name is never overwritten
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics["accuracy"] == run.accuracy
     assert metrics["cache"] == {"hits": 0, "misses": 400}

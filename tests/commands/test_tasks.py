@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import headstart
+from headstart.commands.run_place import KNOWN
 from headstart.commands.saved_run import open_run
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import SilentReporter
@@ -116,6 +117,7 @@ def test_the_folder_is_complete_and_opens_again(name: str, request: Any) -> None
     for file in ("report.html", "predictions.csv", "predictions.parquet", figure, "curves.png"):
         assert (run.folder / file).stat().st_size > 500, file
     assert not (run.folder / "confusion.png").exists()
+    assert {path.name for path in run.folder.iterdir()} <= KNOWN
     opened = open_run(run.folder)
     assert opened.evaluation.figures() == run.evaluation.figures()
     page = (run.folder / "report.html").read_text()

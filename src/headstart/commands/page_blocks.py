@@ -24,21 +24,22 @@ from headstart.report.text import (
 
 
 def curve_pictures(curves: Sequence[Curve]) -> list[Block]:
-    """Return a picture for all curves with the same x axis."""
+    """Return a picture for all curves with the same x axis: ``curves.png``, ``curves-2.png``…"""
     from headstart.report.figures import curves_figure
 
     blocks: list[Block] = []
     families: dict[tuple[str, bool], list[Curve]] = {}
     for curve in curves:
         families.setdefault((curve.x_label, curve.log_x), []).append(curve)
-    for family in families.values():
+    for number, family in enumerate(families.values(), 1):
         names = ", ".join(dict.fromkeys(curve.name for curve in family))
         against = f"against {family[0].x_label}"
         told = f"{names[:1].upper()}{names[1:]}"
         whats = tuple(dict.fromkeys(curve.y_label for curve in family))
         if len(whats) == 1 and whats[0] not in names:
             told = f"{told}: {whats[0]} {against}"
-        blocks.append(Picture(curves_figure(family), f"{names} {against}", f"{told}."))
+        file = "curves.png" if number == 1 else f"curves-{number}.png"
+        blocks.append(Picture(curves_figure(family), f"{names} {against}", f"{told}.", file))
     return blocks
 
 

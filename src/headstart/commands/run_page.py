@@ -248,6 +248,7 @@ def _classes(evaluation: Evaluation) -> list[Block]:
                 alt,
                 "Each row shows the items of one true class. Blue is right, vermilion is wrong;"
                 " the stronger the colour, the larger the share of the row.",
+                "confusion.png",
             )
         )
     if n > 2:
@@ -343,6 +344,7 @@ def _training(evaluation: Evaluation, curves: Sequence[Curve]) -> list[Block]:
                 f"Reliability diagram; expected calibration error {format_percent(evaluation.ece)}",
                 "Are the probabilities right? Below the diagonal the head is too sure. The area"
                 " of a point is its share of the items.",
+                "reliability.png",
             )
         )
     return blocks

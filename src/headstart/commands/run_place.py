@@ -58,7 +58,9 @@ KNOWN = _BEFORE | {
     "predictions.parquet",
     "rows.safetensors",
     "training_items.json",
-}
+    "curves-2.png", "curves-3.png", "labels.png",
+    *(f"{what}{of}.png" for what in ("values", "residuals") for of in ("", "-1", "-2", "-3", "-4")),
+}  # fmt: skip
 """Every name that a job writes: a file of the user's that has one is never overwritten."""
 
 _UNFINISHED = frozenset(

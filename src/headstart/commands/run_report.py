@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from headstart.commands.run import Run
 from headstart.commands.run_page import Mistake, fit_page
 from headstart.commands.run_place import file_digests
 from headstart.commands.task_page import Scored, task_page
-from headstart.commands.task_report import scored_items, write_task_figures, write_task_tested
+from headstart.commands.task_report import scored_items, write_task_tested
 from headstart.commands.training_items import save_training_items
 from headstart.commands.tuned import save_tuned
 from headstart.commands.unlike import Strangeness
@@ -39,11 +39,8 @@ from headstart.core.wording import count as counted
 from headstart.core.wording import format_percent, singular
 from headstart.data import Inputs, Split
 from headstart.evaluation import most_likely
-from headstart.report import Page, write_page
+from headstart.report import Page, save_pictures, write_page
 from headstart.report.page import Example, Section
-
-if TYPE_CHECKING:
-    pass
 
 MISTAKES = 24
 EXAMPLES = 12
@@ -69,8 +66,6 @@ def write_run(
         page: the report; None: that of a run on frozen features.
         strange: how far out the test items are; None: nobody asked.
     """
-    from headstart.report.figures import curves_figure, save_png
-
     run.head.save(folder)
     save_training_items(folder, run.trained_on)
     if run.rows is not None:
@@ -85,28 +80,16 @@ def write_run(
     more = {} if strange is None else strange.columns()
     examples = () if strange is None else strange.examples(test, run.backbone.inputs)
     if isinstance(run.evaluation, Evaluation):
-        _write_classes(run.evaluation, folder)
         write_tested(folder, run.classes, test, probabilities, more=more)
         page = page or report_page(run, test, probabilities, examples)
     else:
         scored = scored_items(run.evaluation, run.head, test, probabilities, run.backbone.inputs)
-        write_task_figures(folder, scored)
         write_task_tested(folder, run.head, test, probabilities, more=more)
         page = page or task_report_page(run, scored, examples)
-    if run.curves:
-        save_png(curves_figure(run.curves), folder / "curves.png")
+    save_pictures(page, folder)
     write_page(page, folder / "report.html")
     # Last: a folder with a run.json is a whole run.
     write_json(folder / "run.json", {**run.description(), "files": file_digests(folder)})
-
-
-def _write_classes(evaluation: Evaluation, folder: Path) -> None:
-    """Write the figures of a classifier."""
-    from headstart.report.figures import confusion_figure, reliability_figure, save_png
-
-    if evaluation.confusion:  # of very many classes there is none
-        save_png(confusion_figure(evaluation), folder / "confusion.png")
-    save_png(reliability_figure(evaluation), folder / "reliability.png")
 
 
 def write_tested(

@@ -203,21 +203,25 @@ def _rows(scored: Scored) -> list[Block]:
                 alt,
                 "Average precision ranks the items by the probability of a label; whoever guesses"
                 " gets the share of the items that have it. The lowest comes first.",
+                "labels.png",
             )
         )
     else:
-        for at, name in enumerate(evaluation.targets[:_MOST_PICTURES]):
+        shown = evaluation.targets[:_MOST_PICTURES]
+        for at, name in enumerate(shown):
+            numbered = "" if len(evaluation.targets) == 1 else f"-{at + 1}"
             row = evaluation.per_target[at]
             alt = (
                 f"Predicted against true {name}: mean absolute error"
                 f" {format_number(row.mean_absolute_error)}"
             )
             picture = values_figure(scored.truth[:, at], scored.outputs[:, at], name)
-            blocks.append(Picture(picture, alt, "On the dashed line the prediction is right."))
+            caption = "On the dashed line the prediction is right."
+            blocks.append(Picture(picture, alt, caption, f"values{numbered}.png"))
             residuals = residuals_figure(scored.truth[:, at], scored.outputs[:, at], name)
             alt = f"Error of {name} against what was predicted"
             caption = "Errors by prediction; the line is the median error of tenths of the items."
-            blocks.append(Picture(residuals, alt, caption))
+            blocks.append(Picture(residuals, alt, caption, f"residuals{numbered}.png"))
     folded = len(rows) > _OPEN_TABLE
     caption = f"All {count(len(rows), header[0])}" if folded else ""
     blocks.append(Table(header, tuple(rows), caption, "l" + "r" * (len(header) - 1), folded=folded))

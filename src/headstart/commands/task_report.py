@@ -15,7 +15,6 @@ from headstart.core.errors import BadFilesError
 from headstart.core.records import Excerpt
 from headstart.core.wording import format_number
 from headstart.data import Inputs, Split
-from headstart.evaluation.multi_label import MultiLabelEvaluation
 from headstart.heads import Head
 from headstart.report.page import Example
 from headstart.report.task_text import TaskEvaluation
@@ -113,20 +112,6 @@ def write_task_tested(
         write_table(columns, folder / name)
 
 
-def write_task_figures(folder: Path, scored: Scored) -> None:
-    """Write the figures of the page as PNG, too."""
-    from headstart.report.figures import labels_figure, residuals_figure, save_png, values_figure
-
-    if isinstance(scored.evaluation, MultiLabelEvaluation):
-        save_png(labels_figure(scored.evaluation), folder / "labels.png")
-        return
-    for at, name in enumerate(scored.evaluation.targets[:4]):
-        suffix = "" if len(scored.evaluation.targets) == 1 else f"-{at + 1}"
-        drawn = scored.truth[:, at], scored.outputs[:, at], name
-        save_png(values_figure(*drawn), folder / f"values{suffix}.png")
-        save_png(residuals_figure(*drawn), folder / f"residuals{suffix}.png")
-
-
 def scored_items(
     evaluation: TaskEvaluation, head: Head, test: Split, outputs: Probabilities, inputs: Inputs
 ) -> Scored:
@@ -198,6 +183,5 @@ __all__ = [
     "said_of",
     "scored_items",
     "task_columns",
-    "write_task_figures",
     "write_task_tested",
 ]

@@ -7,7 +7,8 @@ size, searchable, in light and dark, and a report is some 100 to 300 KB. An inte
 library would add about 5 MB of script to every run folder, and would need the page to execute it.
 
 Pages are built from frozen values (:class:`Page`, :class:`Section`, :class:`Table`, ...), and
-nothing here reads or writes a file but :func:`write_page` and ``figures.save_png``.
+nothing here reads or writes a file but :func:`write_page`, :func:`save_pictures` and
+``figures.save_png``.
 
 The figures load matplotlib; they live in ``headstart.report.figures`` and are imported from there.
 """
@@ -25,6 +26,7 @@ from headstart.report.page import (
     Table,
     Text,
     render_page,
+    save_pictures,
     write_page,
 )
 from headstart.report.text import evaluation_table, format_score
@@ -44,5 +46,6 @@ __all__ = [
     "evaluation_table",
     "format_score",
     "render_page",
+    "save_pictures",
     "write_page",
 ]

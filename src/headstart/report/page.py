@@ -146,11 +146,13 @@ class Picture:
         content: a figure of ``headstart.report.figures``, or the bytes of a PNG, JPEG or GIF.
         alt: what it shows, in words, for those who do not see it.
         caption: a sentence below it.
+        file: what :func:`save_pictures` names its file, as ``confusion.png``; empty: it has none.
     """
 
     content: Figure | bytes
     alt: str
     caption: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,25 @@ def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
     with clear_errors(f"write {path}"):
         write_text(path, render_page(page))
     return path
+
+
+def save_pictures(page: Page, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Write the pictures of the page that name a file, each as PNG into ``folder``.
+
+    Returns:
+        The paths.
+
+    Raises:
+        HeadstartError: a file cannot be written.
+    """
+    from headstart.report.figures.output import save_png
+
+    blocks = (block for section in page.sections for block in section.blocks)
+    return tuple(
+        save_png(block.content, Path(folder) / block.file)
+        for block in blocks
+        if isinstance(block, Picture) and block.file and not isinstance(block.content, bytes)
+    )
 
 
 def _grouped(

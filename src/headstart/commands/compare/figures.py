@@ -1,10 +1,9 @@
-"""The figures of a comparison, on its page and as PNG files."""
+"""The figures of a comparison."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.core.records import Curve
@@ -15,16 +14,6 @@ if TYPE_CHECKING:
 
 
 DRIFT = "drift from the running statistics, nats"
-
-
-def save_figures(comparison: Comparison, folder: Path) -> None:
-    """Write the figures of the page as PNG files."""
-    from headstart.report.figures import save_png
-
-    save_png(accuracy_figure(comparison), folder / "comparison.png")
-    save_png(time_figure(comparison), folder / "cost.png")
-    if comparison.evidence.drift:
-        save_png(drift_by_layer_figure(comparison), folder / "drift.png")
 
 
 def mean_curves(runs: Sequence[Sequence[Curve]]) -> tuple[Curve, ...]:
@@ -107,6 +96,5 @@ __all__ = [
     "accuracy_figure",
     "drift_by_layer_figure",
     "mean_curves",
-    "save_figures",
     "time_figure",
 ]

@@ -174,15 +174,13 @@ def write_comparison(run: ComparisonRun, folder: Path, inputs: Inputs | None = N
         folder: an existing folder.
         inputs: show the items that were predicted wrong; None: they are named only.
     """
-    from headstart.commands.compare.figures import save_figures
     from headstart.commands.compare.mistakes import find_mistakes, write_predictions
     from headstart.commands.compare.page import comparison_page
-    from headstart.report import write_page
+    from headstart.report import save_pictures, write_page
 
     e, outcomes = run.comparison.evidence, run.comparison.outcomes
     write_json(folder / "comparison.json", run.document())
     write_predictions(run.comparison, folder)
-    save_figures(run.comparison, folder)
     page = comparison_page(
         run.comparison,
         title=f"{e.data}: which way to run {e.backbone}",
@@ -194,6 +192,7 @@ def write_comparison(run: ComparisonRun, folder: Path, inputs: Inputs | None = N
         commands=Commands(run.command, run.commands),
         mistakes=find_mistakes(run.comparison, inputs),
     )
+    save_pictures(page, folder)
     write_page(page, folder / "report.html")
     write_json(folder / "run.json", run.description())
 

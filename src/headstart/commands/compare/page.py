@@ -156,6 +156,7 @@ def _accuracy(comparison: Comparison) -> list[Block]:
             "; ".join(f"{o.name}: {format_percent(o.accuracy.value)}" for o in outcomes),
             f"Each light dot is a repetition, each diamond a mean. {basis} The dashed line goes"
             f" through {e.reference}.",
+            "comparison.png",
         ),
         Table(
             tables.accuracy_header(comparison),
@@ -218,6 +219,7 @@ def _causes(comparison: Comparison) -> list[Block]:
                 "Symmetric Kullback–Leibler divergence between what a layer receives and its"
                 " running statistics, the mean over its channels. Near zero, the data look to the"
                 " layer like those of pre-training.",
+                "drift.png",
             )
         )
     if e.inputs is not None:
@@ -255,6 +257,7 @@ def _cost(comparison: Comparison) -> list[Block]:
             "; ".join(f"{name}: {format_seconds(value)} an item" for name, value in rates),
             f"Time of the forward pass alone, the median of {REPEATS} passes, with lines from the"
             " fastest to the slowest; memory is in the table above.",
+            "cost.png",
         ),
         f"The study needed {count(plan.items, 'forward pass', 'forward passes')} of single"
         f" {plan.unit} instead of"

@@ -15,8 +15,17 @@ from headstart.commands.sweep.rank.ranking import Ranked, Ranking
 from headstart.core.files import write_json
 from headstart.core.records import Score, to_plain
 from headstart.core.wording import NOT_DEFINED, count, format_number, format_percent
-from headstart.report import Callout, Notes, Page, Picture, Section, Table, write_page
-from headstart.report.figures import cost_figure, save_png
+from headstart.report import (
+    Callout,
+    Notes,
+    Page,
+    Picture,
+    Section,
+    Table,
+    save_pictures,
+    write_page,
+)
+from headstart.report.figures import cost_figure
 from headstart.report.page import Block
 from headstart.report.text import flatten
 
@@ -116,12 +125,12 @@ def write_ranking(
     blocks: list[Block] = [Callout(f"{found.reason}.", "advice")]
     blocks.append(Table(header(found), tuple(table_rows(found)), "All backbones", "lrrrrrlrrl"))
     if figure is not None:
-        save_png(figure, folder / "cost.png")
         blocks.append(
             Picture(
                 figure,
                 f"{found.figure} of each backbone against the time of its network",
                 "Up and left is better. The line joins the backbones that no other beats in both.",
+                "cost.png",
             )
         )
     blocks.append(_HOW)
@@ -141,6 +150,7 @@ def write_ranking(
             Section("To repeat this", (settings, *command_blocks(commands))),
         ),
     )
+    save_pictures(page, folder)
     write_page(page, folder / "report.html")
     document = {
         "command": commands.made,
