@@ -39,9 +39,9 @@ def overview() -> str:
         [
             "# Findings of the audit",
             "",
-            "`headstart audit SCRIPT.py` runs a training script, unmodified, and prints what is"
-            " wrong with it. Each finding below has a page with a script that shows it and the"
-            " mended one beside it.",
+            "`headstart audit SCRIPT.py` runs a training script unmodified and prints what is"
+            " wrong with it. Each finding below has its own page, with a script that shows the"
+            " mistake and a corrected one.",
             "",
             "```console",
             "$ headstart audit train.py --steps 200 -- --epochs 3",
@@ -49,28 +49,38 @@ def overview() -> str:
             "$ headstart audit train.py --sarif audit.sarif --fail-on warning",
             "```",
             "",
-            "The script computes what it computes without the audit: no random number is drawn, and"
-            " what is measured runs on stand-ins. `error` is for what makes results wrong,"
-            " `warning` for what is likely to cost accuracy, time or memory, `info` for remarks."
-            " Exit status: 0; 1 with `--fail-on` and such a finding, or if there is nothing to run"
-            " (no such file, an empty one, a notebook, no Python); 2 for wrong options; 3 if the"
-            " script failed: it crashed, or ended itself with another status than 0.",
+            "The audit does not change what the script computes: it draws no random numbers, and it"
+            " takes its measurements on stand-ins.",
             "",
-            "A module of a package runs by its name, as with `python -m`: `headstart audit"
-            " package.train`. Data loaders with workers, threads and processes of the script run as"
-            " they do without the audit; what happens in other processes is not observed.",
+            "| severity | meaning |",
+            "| --- | --- |",
+            "| `error` | makes results wrong |",
+            "| `warning` | is likely to cost accuracy, time or memory |",
+            "| `info` | a remark |",
             "",
-            "From inside a program: `with headstart.audit.watch(model) as watch: ...`, then"
-            " `watch.findings`.",
+            "| exit status | meaning |",
+            "| --- | --- |",
+            "| 0 | the script ran; with `--fail-on`, no finding was of that severity or worse |",
+            "| 1 | with `--fail-on`, one was; or there is nothing to run (no such file, an"
+            " empty file, a notebook, not Python) |",
+            "| 2 | wrong options |",
+            "| 3 | the script failed: it crashed, or exited with a status other than 0 |",
+            "",
+            "To run a module of a package, give its name, as with `python -m`: `headstart audit"
+            " package.train`. Data loader workers, threads and processes of the script run as they"
+            " do without the audit, but it does not observe what happens in other processes.",
+            "",
+            "From inside a program, use `with headstart.audit.watch(model) as watch: ...`, then"
+            " read `watch.findings`.",
             "",
             "| finding | severity | what it is | scripts that show it |",
             "| --- | --- | --- | --- |",
             *rows,
             "",
-            "[Published cases](../published-cases.md) that an audit catches.",
+            "See also [published cases](../published-cases.md) that an audit catches.",
             "",
-            "The docstring of `headstart.audit.checks` says how to add one. These pages are written"
-            " by `scripts/findings_pages.py`.",
+            "To add a check, see the docstring of `headstart.audit.checks`."
+            " `scripts/findings_pages.py` writes these pages.",
             "",
         ]
     )
@@ -97,13 +107,13 @@ def page(check: type[Check]) -> str:
         lines += ["", f"**What it costs:** {check.cost}."]
     script = next((each.script for each in FAULTY if check.code in each.codes), None)
     if script is not None:
-        for title, name in (("The mistake", script), ("Mended", f"{script}_mended")):
+        for title, name in (("The mistake", script), ("Corrected", f"{script}_mended")):
             source = (SCRIPTS / f"{name}.py").read_text(encoding="utf-8").rstrip()
             lines += ["", f"## {title}", "", "```python", source, "```"]
         lines += [
             "",
             "A comment `# <-` marks the lines that the finding may name. `zoo` is"
-            " [a module of the tests](../../tests/audit/scripts/zoo.py) with pictures and weights.",
+            " [a test module](../../tests/audit/scripts/zoo.py) with images and weights.",
         ]
     lines += ["", "[All findings](README.md)", ""]
     return "\n".join(lines)
@@ -114,14 +124,18 @@ def summary(check: type[Check]) -> str:
     module = inspect.getmodule(check)
     alone = sum(other.__module__ == check.__module__ for other in CHECKS) == 1
     text = (module.__doc__ if alone and module is not None else check.__doc__) or ""
-    return " ".join(text.strip().split("\n\n")[0].split())
+    return markdown(" ".join(text.strip().split("\n\n")[0].split()))
 
 
 def prose(check: type[Check]) -> str:
     """Return what the class says of itself, in Markdown."""
     text = inspect.cleandoc(check.__doc__ or "")
-    text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text).replace("``", "`")
-    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+    return "\n\n".join(" ".join(part.split()) for part in markdown(text).split("\n\n"))
+
+
+def markdown(text: str) -> str:
+    """Return text of a docstring with its code and its references as Markdown."""
+    return re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text).replace("``", "`")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Gradients are accumulated over small batches, and batch norms see each of them alone."""
+"""Gradients are accumulated over small batches, but batch norm sees each small batch alone."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ _SMALL = 8
 
 
 class AccumulationWithBatchNorm(Check):
-    """Accumulation makes a large step; it makes no large batch for batch norm."""
+    """Gradient accumulation enlarges the optimizer step, not the batch that batch norm sees."""
 
     code = "accumulation-with-batch-norm"
-    cost = "statistics are those of the small batches: noisier training than the step size suggests"
+    cost = (
+        "batch statistics come from the small batches: training is noisier than the step size"
+        " suggests"
+    )
 
     def __init__(self) -> None:
         self.passes: list[Pass] = []

@@ -1,4 +1,4 @@
-"""Random augmentation where the same picture should always be the same."""
+"""Random augmentation is applied where an item should always give the same image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class AugmentedEvaluation(Check):
     """A network is evaluated on randomly augmented data."""
 
     code: ClassVar[str] = "augmented-evaluation"
-    cost: ClassVar[str] = "the figure is of other pictures every time, and mostly too low"
+    cost: ClassVar[str] = (
+        "the score is measured on different images every time, and is mostly too low"
+    )
 
     def __init__(self) -> None:
         self.sources = Sources()
@@ -39,8 +41,8 @@ class AugmentedEvaluation(Check):
                 continue
             told.add(seen.place)
             yield self.finding(
-                f"{seen.network.kind} is evaluated on pictures that change at random: the data set"
-                " behind the loader gives another one when it is asked again for the same item.",
+                f"{seen.network.kind} is evaluated on images that change at random: asked again for"
+                " the same item, the data set behind the loader returns a different image.",
                 place=seen.place,
                 confidence=0.9,
                 evidence={"loader at line": scene.loaders[number].place.line},

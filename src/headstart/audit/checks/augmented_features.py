@@ -1,4 +1,4 @@
-"""Rows that are kept were computed from randomly augmented pictures."""
+"""Cached rows were computed from randomly augmented images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from headstart.audit.scene import Scene
 
 
 class AugmentedFeatures(Check):
-    """Rows that are kept were computed from randomly augmented pictures.
+    """A cached row fixes one random view of its image.
 
-    Where a head is trained on them, the augmentation is lost: every epoch sees the same view.
+    A head that is trained on such rows gets no augmentation: every epoch sees the same view.
     """
 
     code: ClassVar[str] = "augmented-features"
-    cost: ClassVar[str] = "accuracy: features of one random view, for ever"
+    cost: ClassVar[str] = "accuracy: every item keeps the features of one random view"
 
     def __init__(self) -> None:
         self.sources = Sources()
@@ -52,7 +52,7 @@ class AugmentedFeatures(Check):
                 else ""
             )
             yield self.finding(
-                f"{seen.network.kind} extracts features from pictures that change at random, once."
+                f"{seen.network.kind} extracts features once, from images that change at random."
                 + lost,
                 place=seen.place,
                 confidence=0.85,

@@ -28,11 +28,14 @@ _FLOOR = 0.1
 
 
 class AveragedStatistics(Check):
-    """Averaging moves parameters; running statistics have to be computed for the result."""
+    """Averaging changes the parameters; running statistics must be recomputed for the result."""
 
     code = "averaged-statistics"
     severity = "error"
-    cost = "the averaged network normalises by statistics of another network: often chance accuracy"
+    cost = (
+        "the averaged network normalises with the statistics of another network: often chance"
+        " accuracy"
+    )
 
     def __init__(self) -> None:
         self.found: dict[int, tuple[Pass, list[str], str, dict[str, float]]] = {}

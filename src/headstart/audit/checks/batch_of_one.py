@@ -1,4 +1,4 @@
-"""A batch of one item under batch norm, in training mode."""
+"""Batch norm gets a batch of one item in training mode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class BatchOfOne(Check):
     """The statistics are those of a single item; without positions there are none at all."""
 
     code = "batch-of-one"
-    cost = "every item is normalised by itself: statistics are noise, and flat layers fail"
+    cost = (
+        "every item is normalised by itself: statistics are noise, and layers without"
+        " positions fail"
+    )
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network."""

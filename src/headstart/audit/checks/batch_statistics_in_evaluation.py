@@ -1,4 +1,4 @@
-"""A trained network normalises by the batch while it is evaluated."""
+"""A trained network uses batch statistics while it is evaluated."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class BatchStatisticsInEvaluation(Check):
-    """Batch norms use the batch: in training mode, or without running statistics in any mode."""
+    """Batch norm uses the batch in training mode, or always if it has no running statistics."""
 
     code = "batch-statistics-in-evaluation"
-    cost = "a prediction depends on the other items of its batch; one item alone cannot be served"
+    cost = "a prediction depends on the other items in its batch, so a single item cannot be served"
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network."""

@@ -1,4 +1,4 @@
-"""Features are computed with the statistics of the batch: the network is in training mode."""
+"""Features are computed with batch statistics, because the network is in training mode."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class BatchStatisticsInExtraction(Check):
-    """A feature then depends on the other items of its batch, and every pass moves statistics."""
+    """A feature then depends on the rest of its batch, and every pass moves the statistics."""
 
     code = "batch-statistics-in-extraction"
     severity = "error"
     cost = (
-        "features depend on which items share a batch, so that cached rows fit neither the test"
-        " items nor the network that is served; every pass moves the running statistics"
+        "features depend on which items share a batch, so cached rows fit neither the test"
+        " items nor the served network; every pass moves the running statistics"
     )
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Batches in the order of the classes, normalised by their own statistics."""
+"""Batches in class order are normalised by their own statistics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEWER = 0.6
 
 
 class ClassOrderedBatches(Check):
-    """Batch norm takes mean and variance of batches that hold one class, or few of many."""
+    """Batch norm takes mean and variance from batches that hold one class, or few of many."""
 
     code: ClassVar[str] = "class-ordered-batches"
     cost: ClassVar[str] = "accuracy: the batch statistics cancel what distinguishes the classes"
@@ -70,7 +70,7 @@ class ClassOrderedBatches(Check):
             seen = batches[0][0]
             norm = next(c.part.name for c in seen.calls if c.training and c.part.normalises)
             yield self.finding(
-                f"The batches come in the order of the classes: {classes:.1f} classes a batch,"
+                f"Batches arrive in class order: {classes:.1f} classes per batch,"
                 f" where a shuffled loader would give {expected:.1f}, and batch norm"
                 " normalises by them.",
                 place=seen.place,

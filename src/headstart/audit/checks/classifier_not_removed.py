@@ -1,4 +1,4 @@
-"""The last layer of the backbone, its old classifier, was not removed."""
+"""The backbone still has its last layer, the old classifier."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ class _Old:
 
 
 class ClassifierNotRemoved(Check):
-    """A head learns from the class scores of the pre-training instead of from features."""
+    """The head learns from the class scores of pre-training instead of from features."""
 
     code: ClassVar[str] = "classifier-not-removed"
-    cost: ClassVar[str] = "accuracy: scores of the old classes hold less than the features do"
+    cost: ClassVar[str] = (
+        "accuracy: scores of the old classes carry less information than the features"
+    )
 
     def __init__(self) -> None:
         self.found: dict[int, _Old] = {}
@@ -92,7 +94,7 @@ class ClassifierNotRemoved(Check):
             what = "probabilities" if old.softmax else "class scores (logits)"
             yield self.finding(
                 f"The head learns from the {old.width:,} {what} of '{old.layer}', the classifier of"
-                f" the pre-training, and not from the {old.features:,} features before it.",
+                f" pre-training, instead of the {old.features:,} features before it.",
                 place=old.run.place,
                 module=old.layer,
                 confidence=0.95 if old.softmax or old.width >= 1000 else 0.75,

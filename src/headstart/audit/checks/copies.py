@@ -1,4 +1,4 @@
-"""The same items, or nearly the same, on both sides of a split."""
+"""The same items, or near-duplicates, are on both sides of a split."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _Key = tuple[int, int | None, Trail]
 
 
 class TrainTestCopies(Check):
-    """Items of the evaluation are copies, or near copies, of items of the training.
+    """Evaluation items are copies or near-duplicates of training items.
 
-    Where both sides are parts of one data set, the split has torn groups apart: frames of a film,
-    pictures of a patient, crops of a photograph.
+    If both sides come from one data set, the split has separated what belongs together: frames of a
+    film, images of a patient, crops of a photograph.
     """
 
     code: ClassVar[str] = "train-test-copies"
-    cost: ClassVar[str] = "the figure is too good: the network has seen what it is tested on"
+    cost: ClassVar[str] = "the score is too optimistic: the network has seen what it is tested on"
 
     def __init__(self) -> None:
         self.groups: dict[_Key, list[tuple[Pass, NDArray[np.float32]]]] = {}
@@ -170,9 +170,9 @@ class TrainTestCopies(Check):
     ) -> Finding:
         seen = tested[0][0]
         return self.finding(
-            f"{seen.network.kind} is tested on items that it was trained on before (line"
-            f" {earlier.place.line}), and that its present training data leave out: a network of"
-            " an earlier fold goes on in this one.",
+            f"{seen.network.kind} is tested on items it was trained on earlier (line"
+            f" {earlier.place.line}), although its current training data exclude them: the network"
+            " of an earlier fold is trained further in this one.",
             place=seen.place,
             module=seen.network.kind,
             confidence=0.75,
@@ -186,9 +186,9 @@ class TrainTestCopies(Check):
     def _of_splits(self) -> Iterator[Finding]:
         for place, (kind, copies, of, similarity) in self.divided.items():
             yield self.finding(
-                f"{copies} of {of} test items of the first division by {kind} are near copies of"
-                " training items: it has torn apart what belongs together, such as pictures of one"
-                " subject.",
+                f"{copies} of {of} test items of the first division by {kind} are near-duplicates"
+                " of training items: it separates items that belong together, such as images of"
+                " one subject.",
                 place=place,
                 module=kind,
                 confidence=0.85,
@@ -230,14 +230,14 @@ class TrainTestCopies(Check):
             "parts of one data set": same,
         }
         why = (
-            " Both sides are parts of one data set: the split has torn apart what belongs together."
+            " Both sides come from one data set: the split separates items that belong together."
             if same
             else ""
         )
         few = count < SHARE * of and similarity < 1 - _EXACT
         return self.finding(
-            f"{count} of {of} items that {scene.networks[tested[0]].kind} is tested on are near"
-            f" copies of items that it was trained on (line {line}).{why}",
+            f"{count} of {of} items that {scene.networks[tested[0]].kind} is tested on are"
+            f" near-duplicates of items it was trained on (line {line}).{why}",
             place=seen.place,
             severity="info" if few and not same else None,  # as data have some of themselves
             confidence=0.85,

@@ -1,4 +1,4 @@
-"""Dropout or drop-path draws random numbers while features are computed."""
+"""Dropout or drop-path is active while features are computed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 
 class DropoutInExtraction(Check):
-    """The same item gets other features every time."""
+    """The same item gets different features in every pass."""
 
     code = "dropout-in-extraction"
     severity = "error"
-    cost = "features of the same item differ from pass to pass; cached ones are noise for good"
+    cost = (
+        "features of the same item differ from pass to pass, and cached ones keep that noise"
+        " for good"
+    )
 
     def __init__(self) -> None:
         self.measured: dict[int, RowChanges | None] = {}

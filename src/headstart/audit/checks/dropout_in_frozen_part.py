@@ -1,4 +1,4 @@
-"""Dropout or drop-path draws random numbers in a frozen part."""
+"""Dropout or drop-path is active in a frozen part."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class DropoutInFrozenPart(Check):
-    """Frozen weights cannot adapt to the noise, and it reaches what is trained."""
+    """Frozen weights cannot adapt to the noise, and it reaches the layers that train."""
 
     code = "dropout-in-frozen-part"
-    cost = "noise that the frozen weights cannot adapt to: slower and often worse training"
+    cost = "noise that the frozen weights cannot adapt to: training is slower and often worse"
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network."""

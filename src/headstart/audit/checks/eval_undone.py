@@ -1,4 +1,4 @@
-"""A part was put in evaluation mode, and a later ``train()`` of what is around it undid that."""
+"""A part was put in evaluation mode, but a later ``train()`` of its parent undid that."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Undone:
 
 
 class EvalUndone(Check):
-    """``part.eval()`` lasts until the next ``model.train()``."""
+    """``part.eval()`` lasts only until the next ``model.train()``."""
 
     code = "eval-undone"
     cost = "the part runs in training mode although the code says otherwise"

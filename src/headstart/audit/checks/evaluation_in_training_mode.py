@@ -1,4 +1,4 @@
-"""A trained network is evaluated while it is in training mode."""
+"""A trained network is evaluated in training mode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EvaluationInTrainingMode(Check):
-    """Dropout is on and batch norms use the batch while a trained network is evaluated."""
+    """Dropout is on and batch norm uses batch statistics while a trained network is evaluated."""
 
     code = "evaluation-in-training-mode"
     severity = "error"

@@ -1,4 +1,4 @@
-"""A linear head on features whose scales lie far apart."""
+"""A linear head gets features whose scales are far apart."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Head:
 
 
 class FeatureScale(Check):
-    """Features of wild scale, not normalised, in front of a trained linear layer."""
+    """Unnormalised features of very different scales reach a linear layer that is trained."""
 
     code: ClassVar[str] = "wild-feature-scale"
     cost: ClassVar[str] = "accuracy and time: no learning rate suits all features"

@@ -1,4 +1,4 @@
-"""A frozen part normalises by the batch, though its running statistics do not move."""
+"""A frozen part uses batch statistics, although its running statistics do not move."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class FrozenBatchStatistics(Check):
-    """Momentum 0, or no running statistics: nothing moves, and yet the batch decides."""
+    """With momentum 0 or no running statistics nothing moves, but the batch still decides."""
 
     code = "frozen-batch-statistics"
-    cost = "the frozen part computes other features in training than in evaluation"
+    cost = "the frozen part computes different features in training and in evaluation"
 
     def __init__(self) -> None:
         self.seen: dict[int, tuple[Pass, list[str]]] = {}

@@ -1,4 +1,4 @@
-"""A parameter moves although its ``requires_grad`` is off."""
+"""A parameter changes although its ``requires_grad`` is off."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ class _Moved:
 
 
 class FrozenParameterMoved(Check):
-    """Weight decay, momentum, a moving average or a direct write moves what is frozen."""
+    """Weight decay, momentum, a moving average or a direct write changes a frozen parameter."""
 
     code = "frozen-parameter-moved"
     severity = "error"
-    cost = "what is meant to stay as it was pre-trained does not; stored features no longer fit it"
+    cost = (
+        "weights that should stay as pre-trained do not, and stored features no longer match them"
+    )
 
     def __init__(self) -> None:
         self.records: Any = WeakIdKeyDictionary()

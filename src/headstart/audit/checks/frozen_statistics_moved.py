@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class FrozenStatisticsMoved(Check):
-    """``requires_grad = False`` freezes parameters; training mode goes on moving the statistics."""
+    """``requires_grad = False`` freezes parameters; in training mode the statistics still move."""
 
     code = "frozen-statistics-moved"
     severity = "error"
     cost = (
-        "the frozen part computes other features after training than before, and other ones in"
-        " evaluation than in training"
+        "the frozen part computes different features before and after training, and in"
+        " training and in evaluation"
     )
 
     def __init__(self) -> None:

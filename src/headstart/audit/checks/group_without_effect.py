@@ -1,4 +1,4 @@
-"""A parameter group has a learning rate, and no step changes one bit of it."""
+"""A parameter group has a learning rate, but no step changes any of its parameters."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class _Group:
 
 
 class GroupWithoutEffect(Check):
-    """A parameter group has a learning rate, and no step changes one bit of it."""
+    """A parameter group has a learning rate, but no step changes any of its parameters."""
 
     code = "group-without-effect"
-    cost = "the learning rate of the group does nothing"
+    cost = "the learning rate of the group has no effect"
 
     def __init__(self) -> None:
         self.groups: dict[tuple[int, int], _Group] = {}

@@ -1,4 +1,4 @@
-"""A linear probe whose head starts from embeddings, such as those of the class names."""
+"""The head of a linear probe starts from embeddings, such as those of the class names."""
 
 from __future__ import annotations
 
@@ -36,13 +36,15 @@ class _Started:
 
 
 class HeadFromEmbeddings(Check):
-    """The rows of a head's weights are what another network put out, such as texts of the classes.
+    """The head's weights are outputs of another network, such as text embeddings of the classes.
 
-    What is measured then is the zero-shot classifier, trained further, and no linear probe.
+    What is measured is then a zero-shot classifier that was trained further, not a linear probe.
     """
 
     code: ClassVar[str] = "head-from-embeddings"
-    cost: ClassVar[str] = "the comparison: a probe that knows the classes is better with few labels"
+    cost: ClassVar[str] = (
+        "the comparison: with few labels, a probe that knows the classes does better"
+    )
 
     def __init__(self) -> None:
         self.rows: dict[int, list[tuple[Pass, Tensor]]] = {}
@@ -108,9 +110,9 @@ class HeadFromEmbeddings(Check):
                 continue
             source = start.source
             yield self.finding(
-                f"All {start.classes} weight vectors of the head are embeddings that"
-                f" {source.network.kind} put out (line {source.place.line}), such as those of the"
-                " names of the classes: it is no linear probe, which starts from random weights.",
+                f"All {start.classes} weight vectors of the head are embeddings computed by"
+                f" {source.network.kind} (line {source.place.line}), such as those of the class"
+                " names. This is not a linear probe, which starts from random weights.",
                 place=start.seen.place,
                 module=start.layer or start.seen.network.kind,
                 confidence=0.75,

@@ -1,4 +1,4 @@
-"""Rows were cached from a network that had other hooks than the one that is served."""
+"""Rows were cached from a network whose hooks differ from those of the served network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Hooks = dict[str, tuple[int, int]]
 
 
 class HooksDiffer(Check):
-    """Forward hooks that came or went between the caching of rows and the use of the network."""
+    """Forward hooks were added or removed between caching the rows and using the network."""
 
     code: ClassVar[str] = "cached-without-hooks"
-    cost: ClassVar[str] = "accuracy: the head was trained on other features than it is served with"
+    cost: ClassVar[str] = "accuracy: the served features differ from those the head was trained on"
 
     def __init__(self) -> None:
         self.before: dict[int, tuple[Pass, Hooks]] = {}

@@ -19,11 +19,11 @@ _MESSAGE = "nference tensor"
 
 
 class InferenceTensors(Check):
-    """torch refuses to save them for the backward pass."""
+    """PyTorch refuses to save them for the backward pass."""
 
     code = "inference-tensors-in-autograd"
     severity = "error"
-    cost = "training stops with an error, or no gradient reaches what made these tensors"
+    cost = "training stops with an error, or no gradient reaches the layers that made these tensors"
 
     def __init__(self) -> None:
         self.seen: dict[int, tuple[Pass, list[int]]] = {}

@@ -1,4 +1,4 @@
-"""The images that a pre-trained network gets are not what it was trained on."""
+"""A pre-trained network gets images that differ from what it was trained on."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ class _Trials:
 
 
 class InputMismatch(Check):
-    """Images in another scale, normalisation, channel order or layout than in pre-training."""
+    """Scale, normalisation, channel order or layout of the images differs from pre-training."""
 
     code: ClassVar[str] = "input-mismatch"
-    cost: ClassVar[str] = "accuracy: the frozen features answer to inputs they have never seen"
+    cost: ClassVar[str] = "accuracy: the frozen layers get inputs unlike any they were trained on"
 
     def __init__(self) -> None:
         self.trials: dict[int, _Trials | None] = {}
@@ -226,10 +226,10 @@ class InputMismatch(Check):
 
 
 _SAID = {
-    "scale": "their scale is another",
-    "normalisation": "their mean and standard deviation are others",
-    "channel-order": "their channels come in another order",
-    "layout": "their axes come in another order",
+    "scale": "different scale",
+    "normalisation": "different mean and standard deviation",
+    "channel-order": "different channel order",
+    "layout": "different order of axes",
 }
 
 

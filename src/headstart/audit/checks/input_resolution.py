@@ -1,4 +1,4 @@
-"""Images far smaller or larger than those that a network was pre-trained on."""
+"""Images are far smaller or larger than those the network was pre-trained on."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class _Size:
 
 
 class InputResolution(Check):
-    """A resolution far from that of pre-training.
+    """The input resolution is far from that of pre-training.
 
-    The size of pre-training is read from what the network records (``pretrained_cfg``). Where it
-    records none, convolutions with learnt statistics behind them that see a single position tell
-    that the images are too small: all but the centre of such a kernel sees padding.
+    The size of pre-training comes from the network's own record (``pretrained_cfg``). If there is
+    none, convolutions that see a single position and are followed by learnt statistics show that
+    the images are too small: all but the centre of such a kernel sees padding.
     """
 
     code: ClassVar[str] = "input-resolution"
-    cost: ClassVar[str] = "accuracy: objects have another size than the features were learnt for"
+    cost: ClassVar[str] = "accuracy: objects differ in size from those the features were learnt on"
 
     def __init__(self) -> None:
         self.sizes: dict[int, _Size] = {}

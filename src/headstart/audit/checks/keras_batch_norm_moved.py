@@ -1,4 +1,4 @@
-"""Batch norm moves in a part of which every weight is frozen."""
+"""Batch norm moves in a part whose weights are all frozen."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from headstart.core.wording import quoted
 
 
 class KerasBatchNormMoved(Check):
-    """Batch norm moves in a part of which every weight is frozen."""
+    """Batch norm moves in a part whose weights are all frozen."""
 
     code: ClassVar[str] = "keras-batch-norm-moved"
     severity = "error"
-    cost: ClassVar[str] = "accuracy: the moving statistics of the pre-training are lost"
+    cost: ClassVar[str] = "accuracy: the moving statistics of pre-training are lost"
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every ``fit`` that moved such statistics."""

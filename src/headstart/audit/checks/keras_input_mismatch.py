@@ -1,4 +1,4 @@
-"""A base is given other numbers than in pre-training: the rescaling is missing."""
+"""A base gets inputs in another range than in pre-training: the rescaling is missing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from headstart.freezing.moments import Moments
 
 
 class KerasInputMismatch(Check):
-    """A base is given other numbers than in pre-training: the rescaling is missing."""
+    """A base gets inputs in another range than in pre-training: the rescaling is missing."""
 
     code: ClassVar[str] = "keras-input-mismatch"
-    cost: ClassVar[str] = "accuracy: the features answer to inputs they have never seen"
+    cost: ClassVar[str] = "accuracy: the base gets inputs unlike any it was trained on"
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every model that a correction suits clearly better."""

@@ -1,4 +1,4 @@
-"""Augmentation or dropout that is active in ``predict`` or ``evaluate``."""
+"""Augmentation or dropout is active in ``predict`` or ``evaluate``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headstart.core.wording import quoted
 
 
 class KerasRandomInPredict(Check):
-    """Augmentation or dropout that is active in ``predict`` or ``evaluate``."""
+    """Augmentation or dropout is active in ``predict`` or ``evaluate``."""
 
     code: ClassVar[str] = "keras-random-in-predict"
     cost: ClassVar[str] = "predictions change from call to call"

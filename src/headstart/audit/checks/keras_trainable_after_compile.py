@@ -1,4 +1,4 @@
-"""Layers are unfrozen after ``compile``, whose optimizer does not know their weights."""
+"""Layers are unfrozen after ``compile``, so the optimizer does not know their weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headstart.core.wording import quoted
 
 
 class KerasTrainableAfterCompile(Check):
-    """Layers are unfrozen after ``compile``, whose optimizer does not know their weights."""
+    """Layers are unfrozen after ``compile``, so the optimizer does not know their weights."""
 
     code: ClassVar[str] = "keras-trainable-after-compile"
     severity = "error"

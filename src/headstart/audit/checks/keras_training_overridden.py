@@ -1,4 +1,4 @@
-"""``base(x, training=False)`` in a model's graph, and ``fit`` runs it in training mode."""
+"""The model calls ``base(x, training=False)``, but ``fit`` runs the base in training mode."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from headstart.core.wording import quoted
 
 
 class KerasTrainingOverridden(Check):
-    """``base(x, training=False)`` in a model's graph, and ``fit`` runs it in training mode."""
+    """The model calls ``base(x, training=False)``, but ``fit`` runs the base in training mode."""
 
     code: ClassVar[str] = "keras-training-overridden"
     severity = "error"
-    cost: ClassVar[str] = "accuracy: the moving statistics of the pre-training are lost"
+    cost: ClassVar[str] = "accuracy: the moving statistics of pre-training are lost"
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for every ``fit`` that did so."""

@@ -1,4 +1,4 @@
-"""Frozen parameters in an optimizer do nothing, as long as they have no gradient."""
+"""The optimizer holds frozen parameters; harmless as long as they have no gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OptimizerHoldsFrozen(Check):
-    """Frozen parameters in an optimizer do nothing, as long as they have no gradient."""
+    """The optimizer holds frozen parameters; harmless as long as they have no gradient."""
 
     code = "optimizer-holds-frozen"
     severity = "info"

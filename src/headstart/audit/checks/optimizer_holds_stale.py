@@ -1,4 +1,4 @@
-"""The optimizer holds parameters that no network has any more."""
+"""The optimizer holds parameters that no longer belong to any network."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class OptimizerHoldsStale(Check):
-    """The optimizer holds parameters that no network has any more."""
+    """The optimizer holds parameters that no longer belong to any network."""
 
     code = "optimizer-holds-stale"
     severity = "error"
-    cost = "the layers that took their place are not trained"
+    cost = "the layers that replaced them are not trained"
 
     def __init__(self) -> None:
         self.stale: dict[int, tuple[OptimizerFacts, list[list[int]], int, int]] = {}

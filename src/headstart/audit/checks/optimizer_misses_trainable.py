@@ -1,4 +1,4 @@
-"""Parameters get gradients at every step, and no optimizer moves them."""
+"""Parameters get gradients at every step, but no optimizer updates them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class OptimizerMissesTrainable(Check):
-    """Parameters get gradients at every step, and no optimizer moves them."""
+    """Parameters get gradients at every step, but no optimizer updates them."""
 
     code = "optimizer-misses-trainable"
     severity = "error"
-    cost = "they stay as they are: a new layer stays random, an unfrozen one stays frozen"
+    cost = "they never change: a new layer stays random, an unfrozen one stays as it was"
 
     def __init__(self) -> None:
         self.graded: dict[ParameterFacts, int] = {}

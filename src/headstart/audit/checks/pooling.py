@@ -1,4 +1,4 @@
-"""Feature maps and tokens that are averaged over the wrong axes."""
+"""Feature maps or tokens are averaged over the wrong axes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST = 5
 
 
 class WrongPooling(Check):
-    """A head learns from features that were averaged over channels, or with the class token."""
+    """A head learns from features averaged over channels, or with the class token."""
 
     code: ClassVar[str] = "wrong-pooling"
     cost: ClassVar[str] = "accuracy: what distinguishes the features is averaged away"

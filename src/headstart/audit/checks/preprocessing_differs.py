@@ -1,4 +1,4 @@
-"""Images that are preprocessed in two ways for one network."""
+"""One network gets images that were preprocessed in two different ways."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _Group = tuple[int, str, int | None, Place, bool]
 
 
 class PreprocessingDiffers(Check):
-    """Training, feature extraction, evaluation and serving with different preprocessing."""
+    """Training, feature extraction, evaluation and serving do not share one preprocessing."""
 
     code: ClassVar[str] = "preprocessing-differs"
-    cost: ClassVar[str] = "accuracy: the network is evaluated on what it was not trained for"
+    cost: ClassVar[str] = "accuracy: the network is evaluated on inputs it was not trained for"
 
     def __init__(self) -> None:
         self.passes: dict[tuple[int, int | None, Place], list[tuple[Pass, int, Images]]] = {}

@@ -1,4 +1,4 @@
-"""Rows that depend on their batch, where no known layer explains it."""
+"""Rows depend on their batch, and no known layer explains it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _DEPENDS = 1e-3
 
 
 class RowsDependOnBatch(RowsMeasured):
-    """The same item gets another row in another batch."""
+    """The same item gets a different row in a different batch."""
 
     code = "rows-depend-on-batch"
     severity = "error"
-    cost = "features and predictions depend on which items share a batch: none can be cached"
+    cost = "features and predictions depend on which items share a batch, so none can be cached"
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network."""

@@ -1,4 +1,4 @@
-"""Rows that depend on chance, where no known layer explains it."""
+"""Rows depend on chance, and no known layer explains it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class RowsDiffer(RowsMeasured):
 
     code = "rows-differ-between-passes"
     severity = "error"
-    cost = "features of the same item differ from pass to pass; cached ones are noise for good"
+    cost = (
+        "features of the same item differ from pass to pass, and cached ones keep that noise"
+        " for good"
+    )
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network."""

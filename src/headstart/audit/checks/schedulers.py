@@ -1,4 +1,4 @@
-"""A scheduler of learning rates is stepped at the wrong time, too often, too rarely, or never."""
+"""A learning-rate scheduler is stepped at the wrong time, too often, too rarely, or never."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _COLLAPSED = 0.02
 
 
 class SchedulerMisstepped(Check):
-    """Wrong calls of ``scheduler.step()`` change the learning rate silently."""
+    """Wrong calls of ``scheduler.step()`` silently change the learning rate."""
 
     code = "scheduler-misstepped"
-    cost = "the learning rates are not those that were asked for"
+    cost = "the learning rates are not those you asked for"
 
     def __init__(self) -> None:
         self.collapsed: dict[int, tuple[int, int]] = {}
@@ -78,7 +78,7 @@ class SchedulerMisstepped(Check):
                     f" {number(facts.rates[-1])}",
                     place=facts.last,
                     severity="error",
-                    cost="training stands still before the first epoch has ended",
+                    cost="training stalls before the first epoch has ended",
                     evidence={"scheduler": facts.kind, "rates": facts.rates[:32], "step": at},
                     fix="scheduler.step()  # once an epoch, outside of the loop over batches",
                 )

@@ -1,4 +1,4 @@
-"""The data that chose the epoch are the data that the figure is reported on."""
+"""The epoch was chosen on the same data that the result is reported on."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class _Network:
 
 
 class TestDataSelects(Check):
-    """A state of the network, or its figure, is chosen on data and reported on the same data.
+    """A state of the network, or its score, is chosen and reported on the same data.
 
-    The network was evaluated on them at several times of the training; one of its states of those
-    times was loaded again, or the figures ended the training, or the best of them is what the
-    script reports; and nothing else was evaluated afterwards.
+    The network was evaluated on these data several times during training. Then one of those states
+    was loaded again, or the scores stopped the training, or the script reports the best of them;
+    and nothing else was evaluated afterwards.
     """
 
     __test__ = False  # no test of pytest's
     code: ClassVar[str] = "test-data-selects"
-    cost: ClassVar[str] = "the figure is too good: it is the best of several on the same data"
+    cost: ClassVar[str] = "the score is too optimistic: it is the best of several on the same data"
 
     def __init__(self) -> None:
         self.networks: dict[int, _Network] = {}
@@ -124,17 +124,17 @@ class TestDataSelects(Check):
 
     def _said(self, kind: str, file: str, choice: Choice, times: int) -> Finding:
         what = (
-            f"The training of {kind} ends by its figures on data"
+            f"The training of {kind} is stopped by its scores on a data set"
             if choice.how == "stop"
-            else f"The best of {times} figures of {kind} on the same data is kept"
+            else f"The best of {times} scores of {kind} on the same data is kept"
         )
         said = (
-            "and what is reported is a figure on the same data"
+            "and the score that is reported is on the same data"
             if choice.reported
             else "and it is evaluated on nothing else afterwards"
         )
         return self.finding(
-            f"{what}, {said}: chosen among {times}, it is too good.",
+            f"{what}, {said}: chosen among {times}, it is too optimistic.",
             place=Place(file, choice.line),
             module=kind,
             severity="warning" if choice.reported else "info",
@@ -170,8 +170,8 @@ class TestDataSelects(Check):
         )
         most = max(times[data] for data in selecting)
         return self.finding(
-            f"{scene.networks[number].kind} goes back to the best of {most} states by its figures"
-            f" on one set of data, {said}: the best of {most} is too good.",
+            f"{scene.networks[number].kind} goes back to the best of {most} states by its scores"
+            f" on one set of data, {said}: the best of {most} is too optimistic.",
             place=load.place,
             severity=severity,
             confidence=0.8,

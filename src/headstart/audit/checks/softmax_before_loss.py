@@ -1,4 +1,4 @@
-"""A loss that takes logits is given probabilities."""
+"""A loss that expects logits gets probabilities."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Seen:
 
 
 class SoftmaxBeforeLoss(Check):
-    """Probabilities where a loss expects logits, or the logarithm of probabilities."""
+    """Probabilities reach a loss that expects logits or log-probabilities."""
 
     code: ClassVar[str] = "softmax-before-loss"
     cost: ClassVar[str] = "accuracy: gradients are small and the loss cannot fall far"

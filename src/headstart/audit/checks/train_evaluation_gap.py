@@ -1,4 +1,4 @@
-"""The same data, in training mode and in evaluation mode: two different networks."""
+"""On the same data, training mode and evaluation mode give two different networks."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class _Gap:
 
 
 class TrainEvaluationGap(Check):
-    """A network that fits its training data in training mode, and not in evaluation mode.
+    """A network fits its training data in training mode, but not in evaluation mode.
 
-    The latest training batch is run again in evaluation mode, where the script evaluates.
+    The latest training batch is run again in evaluation mode when the script evaluates.
     """
 
     code: ClassVar[str] = "train-evaluation-gap"

@@ -1,4 +1,4 @@
-"""After an evaluation, training goes on in evaluation mode."""
+"""After an evaluation, training continues in evaluation mode."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class TrainedInEvaluationMode(Check):
-    """``eval()`` before an evaluation, and no ``train()`` after it."""
+    """The script calls ``eval()`` before an evaluation, and never ``train()`` after it."""
 
     code = "trained-in-evaluation-mode"
-    cost = "dropout is off and batch norms no longer follow the data, from the first evaluation on"
+    cost = "dropout is off and batch norm no longer follows the data, from the first evaluation on"
 
     def finish(self, scene: Scene) -> Iterator[Finding]:
         """Yield one finding for each network that was trained in both modes."""

@@ -34,7 +34,7 @@ class _Cost:
 
 
 class WastedGradients(Check):
-    """A frozen part needs no graph, and no gradients."""
+    """A frozen part needs no autograd graph and no gradients."""
 
     code = "wasted-gradients"
     cost = "time and memory for gradients that nothing uses"
