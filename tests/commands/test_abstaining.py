@@ -215,6 +215,13 @@ def test_what_cannot_be_promised_is_refused(run: Any, place: Path, tmp_path: Pat
         headstart.predict(place / "new", run, coverage=0.9999999, **asked)
     with pytest.raises(ConfigError, match="false_alarms has no meaning without ood"):
         headstart.fit(place / "train", GLYPHS, false_alarms=0.2, **asked)
+    empty = tmp_path / "empty"
+    with pytest.raises(HeadError, match=r"false_alarms=0\.0001 needs 9,999 training items"):
+        headstart.fit(
+            place / "train", GLYPHS, splits="none", ood="knn", false_alarms=0.0001,
+            **asked | {"cache": empty},
+        )  # fmt: skip
+    assert not list(empty.rglob("*.arrow")), "said before any item is embedded"
     never = headstart.fit(
         place / "train", GLYPHS, splits="none", abstain="never", out=tmp_path / "never", **asked,
         baselines=False,

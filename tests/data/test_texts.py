@@ -177,3 +177,47 @@ def test_texts_that_are_cut_are_counted_whatever_their_letters() -> None:
     split = load_items(["a" * 25, "é" * 25, "猫" * 14, "猫" * 13, "😀" * 11])
     (cut,) = inputs.remarks(split).values()
     assert list(cut) == [split.origins[i] for i in (1, 2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "said"),
+    [
+        ("image", {}, "images of the column 'photo' are read, and not the texts of the column"
+                      " 'caption'; text_column='caption'"),
+        ("text", {}, "texts of the column 'caption' are read, and not the images of the column"
+                     " 'photo'; image_column='photo'"),
+        (None, {}, "images of the column 'photo' are read"),
+        ("text", {"text_column": "caption"}, None),
+        ("image", {"image_column": "photo"}, None),
+        ("image", {"columns": "caption"}, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["csv", "parquet", "frame", "folder", "split"])
+def test_a_column_of_other_items_is_said_not_to_be_read(
+    form: str, kind: str | None, named: dict[str, str], said: str | None, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    names = [f"{i}.png" for i in range(8)]
+    for i, name in enumerate(names):
+        Image.new("RGB", (8, 8), (20 * i, 0, 0)).save(tmp_path / name)
+    paths = [str(tmp_path / name) for name in names] if form == "frame" else names
+    frame = pd.DataFrame({"photo": paths, "caption": TEXTS, "label": LABELS})
+    source: Any = frame
+    if form == "split":
+        frame["split"] = ["train"] * 4 + ["test"] * 4
+    if form == "folder":
+        frame[:4].to_csv(tmp_path / "train.csv", index=False)
+        frame[4:].to_csv(tmp_path / "test.csv", index=False)
+        source = tmp_path
+    elif form == "parquet":
+        source = tmp_path / "t.parquet"
+        frame.to_parquet(source)
+    elif form != "frame":
+        source = tmp_path / "t.csv"
+        frame.to_csv(source, index=False)
+    if form == "folder" and kind != "text":
+        return  # pictures beside tables are read as a folder of images
+    notes = [n for n in load_data(source, kind=kind, **named).notes if "are read, and not" in n]
+    assert len(notes) == (said is not None)
+    assert said is None or said in notes[0]

@@ -80,7 +80,7 @@ def numbered_targets(parts: Mapping[str, Part], task: Asked) -> Numbered | None:
         )
     wanted: Task = next(iter(said)) if said else task  # type: ignore[assignment]
     if wanted == "multi-label" and not said and _files(parts):
-        return _from_folders(parts, "as asked for")
+        return _from_folders(parts, "")
     raw = {role: _raw(part, wanted) for role, part in parts.items()}
     if wanted == "regression":
         return _regression(raw)
@@ -111,13 +111,36 @@ def _regression(raw: Mapping[str, RawTargets]) -> Numbered:
     for name, column in zip(outputs, everything.T, strict=True):
         low, high = (format_number(v) for v in (np.nanmin(column), np.nanmax(column)))
         spans.append(f"'{name}' from {low} to {high}")
-    notes = [f"Task: regression, {_because(first.why)}; {', '.join(spans[:3])}"
+    notes = [f"Task: regression{_because(first.why)}; {', '.join(spans[:3])}"
              + (f" and {len(spans) - 3} more." if len(spans) > 3 else ".")]  # fmt: skip
+    notes += _written(outputs, raw)
     flat = [n for n, column in zip(outputs, everything.T, strict=True) if np.ptp(column) == 0]
     if flat:
         notes.append(f"The target {quoted(flat, 3)} has one value only: nothing to predict.")
     return _with_strata("regression", outputs, values, {r: _all(v) for r, v in values.items()},
                         tuple(notes))  # fmt: skip
+
+
+def _written(outputs: tuple[str, ...], raw: Mapping[str, RawTargets]) -> list[str]:
+    """Say how the numbers of targets are written, where it is no plain form.
+
+    Raises:
+        DataError: in one form in one split, and in another in another.
+    """
+    notes = []
+    for at, name in enumerate(outputs):
+        own = [one.numerals[at] for one in raw.values() if one.numerals]
+        marks = {one.decimal for one in own} - {""}
+        if len(marks) > 1 or len({one.percent for one in own}) > 1:
+            raise DataError(
+                f"the numbers of '{name}' are written in one form in one split and in another in"
+                " another",
+                hint="write all of them in one form, such as 1000.5",
+            )
+        told = next((one.told for one in own if one.told), "")
+        if told:
+            notes.append(f"The numbers of '{name}' are written {told}.")
+    return notes
 
 
 def _multi_label(raw: Mapping[str, RawTargets], rows: Mapping[str, NDArray[np.int64]]) -> Numbered:
@@ -138,7 +161,7 @@ def _multi_label(raw: Mapping[str, RawTargets], rows: Mapping[str, NDArray[np.in
     mean = float(everything.sum(axis=1).mean())
     first = next(iter(raw.values()))
     notes = [
-        f"Task: multi-label, {_because(first.why)}; {count(len(outputs), 'label')},"
+        f"Task: multi-label{_because(first.why)}; {count(len(outputs), 'label')},"
         f" {format_number(mean)} an item on average."
     ]
     empty = sum(one.empty for one in raw.values())
@@ -151,7 +174,7 @@ def _multi_label(raw: Mapping[str, RawTargets], rows: Mapping[str, NDArray[np.in
 
 
 def _because(why: str) -> str:
-    return why if why.startswith("as ") else f"because {why}"
+    return f", because {why}" if why else ""
 
 
 def _all(values: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from headstart.core.errors import DataError
+from headstart.core.wording import quoted
 from headstart.data import columns
+from headstart.data.column_types import holds_paths, is_bytes
 from headstart.data.image_paths import ids_hint, image_folder
 from headstart.data.source import Request
 
@@ -63,6 +66,50 @@ def item_column(table: Any, where: str, folder: Path, request: Request) -> ItemC
         return _texts(table, where, request)
 
 
+def other_items(table: Any, found: ItemColumn, request: Request, taken: Sequence[str]) -> str:
+    """Say which columns hold items of another kind than those that are read; empty where none do.
+
+    Args:
+        table: ``pyarrow.Table``.
+        found: the column of the items; nothing is said where the user has named it.
+        request: the columns that the user named.
+        taken: columns that are read for another purpose.
+    """
+    if request.image_column or request.audio_column or request.text_column:
+        return ""
+    free = [name for name in table.schema.names if name not in (found.name, *taken)]
+    if found.kind == "text":
+        kinds = {"audio_column": "sounds", "image_column": "images"}
+        for option, kind in kinds.items():
+            if names := _files(table.select(free), option):
+                return _unread(found, names, kind, option)
+        return ""
+    texts = columns.text_columns(table.select(free), request.label_column)
+    return _unread(found, texts, "texts", "text_column") if texts else ""
+
+
+def _files(table: Any, option: str) -> list[str]:
+    """Return the columns of a table that hold sounds, or else images."""
+    sounds = option == "audio_column"
+    kind = columns.SOUNDS if sounds else columns.IMAGES
+    return [
+        field.name
+        for field in table.schema
+        if holds_paths(table, field.name, kind.suffixes)
+        or (is_bytes(field.type) and columns.holds_sounds(table, field.name) == sounds)
+    ]
+
+
+def _unread(found: ItemColumn, names: Sequence[str], kind: str, option: str) -> str:
+    read = {"text": "texts", "audio": "sounds"}.get(found.kind, "images")
+    one = len(names) == 1
+    return (
+        f"The {read} of the column '{found.name}' are read, and not the {kind} of"
+        f" {'the column' if one else 'the columns'} {quoted(names, 3)}; {option}={names[0]!r} and a"
+        f" backbone for {kind} read them."
+    )
+
+
 def _texts(table: Any, where: str, request: Request) -> ItemColumn:
     wanted = request.kind == "text" or _is_own(request)
     name = columns.text_column(
@@ -76,4 +123,4 @@ def _is_own(request: Request) -> bool:
     return not request.wants_images and request.kind not in (None, "audio", "text")
 
 
-__all__ = ["ItemColumn", "item_column"]
+__all__ = ["ItemColumn", "item_column", "other_items"]

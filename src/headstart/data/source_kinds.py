@@ -32,6 +32,7 @@ from headstart.data.levels import checked_range
 from headstart.data.samples import shares
 from headstart.data.sound_files import AUDIO_SUFFIXES
 from headstart.data.source import (
+    Part,
     Request,
     Source,
     SourceKind,
@@ -130,7 +131,16 @@ def read_agreeing(source: Any, request: Request) -> Source:
     if request.task != "auto" or len(other) != 1 or len(labelled) < 2 or tasks == other:
         return found
     task = next(iter(other))
-    return read_source(source, dataclasses.replace(request, task=task))  # type: ignore[arg-type]
+    whys = [part.targets.why for part in found.parts.values() if part.targets is not None]
+    again = read_source(source, dataclasses.replace(request, task=task))  # type: ignore[arg-type]
+    return dataclasses.replace(again, parts={r: _found(p, whys[0]) for r, p in again.parts.items()})
+
+
+def _found(part: Part, why: str) -> Part:
+    """Return a part whose task was found, though it was read as if it were given."""
+    if part.targets is None:
+        return part
+    return dataclasses.replace(part, targets=dataclasses.replace(part.targets, why=why))
 
 
 def read_source(source: Any, request: Request) -> Source:

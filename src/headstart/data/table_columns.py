@@ -19,6 +19,7 @@ from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, quoted
 from headstart.data.dataset import Split
 from headstart.data.labels import MISSING_TEXT, number_of, plain_values
+from headstart.data.numerals import read_numerals
 
 MOST_CATEGORIES = 100
 """A column of text with more different values is a name of items, or a text, and no category."""
@@ -193,6 +194,7 @@ def _fitted(name: str, values: Sequence[Any]) -> ColumnEncoding:
 
         scaler = StandardScaler().fit(known[:, None])
         return ColumnEncoding(name, float(scaler.mean_[0]), float(scaler.scale_[0]))
+    _refuse_numerals(name, values)
     texts = sorted({text for value in values if (text := _text(value))})
     if not texts:
         raise DataError(
@@ -206,6 +208,24 @@ def _fitted(name: str, values: Sequence[Any]) -> ColumnEncoding:
             hint="leave it out: it names single items, or is a text of its own",
         )
     return ColumnEncoding(name, categories=tuple(texts))
+
+
+def _refuse_numerals(name: str, values: Sequence[Any]) -> None:
+    """Refuse numbers that would be taken for categories, such as ``1,000.5`` and ``50%``.
+
+    Raises:
+        DataError: all values are such numbers.
+    """
+    known = [text for value in values if (text := _text(value))]
+    if not known or None in read_numerals(known, f"the column '{name}'").values:
+        return
+    odd = next((text for text in known if number_of(text) is None), None)
+    if odd is None:
+        return
+    raise DataError(
+        f"the column '{name}' holds '{odd}', which is no plain number",
+        hint="write its numbers as 1000.5, without marks between thousands and without units",
+    )
 
 
 def _number(value: Any) -> float | None:

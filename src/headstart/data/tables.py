@@ -14,7 +14,7 @@ from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, quoted
 from headstart.data import column_types, columns, label_columns
 from headstart.data.image_paths import image_folder, require_some_file, with_suffix
-from headstart.data.item_columns import item_column
+from headstart.data.item_columns import item_column, other_items
 from headstart.data.item_groups import groups_of_values
 from headstart.data.items import ArrowItems, Items, SoundItems, TextItems
 from headstart.data.labels import MISSING_TEXT
@@ -50,7 +50,7 @@ def read_table_file(path: Path, request: Request) -> Source:
     table = read_table(path, request)
     if test is None:
         return _divided(table, path.name, path.parent, request, path.stem)
-    notes = _left_over(table, request)
+    notes = _told(table, request)
     parts = {
         "train": read_part(table, path.name, path.parent, request),
         "test": read_part(read_table(test, request), test.name, test.parent, request),
@@ -94,7 +94,7 @@ def read_table_folder(folder: Path, request: Request) -> Source:
         )
         for role, table in sorted(tables.items(), key=lambda pair: pair[0] != "train")
     }
-    told = _left_over(tables.get("train"), request)
+    told = _told(tables.get("train"), request)
     return Source(folder.resolve().name, parts, notes=(*(notes if left else ()), *told))
 
 
@@ -121,6 +121,11 @@ def _label_of(table: Any, request: Request) -> str | None:
     return ",".join(found) if isinstance(found, tuple) else found
 
 
+def _told(table: Any, request: Request) -> tuple[str, ...]:
+    """Say what is decided about columns that the user did not name."""
+    return (*_left_over(table, request), *_unread(table, request))
+
+
 def _left_over(table: Any, request: Request) -> tuple[str, ...]:
     """Say which column holds the labels, where joined columns leave only that one."""
     if request.columns is None or request.label_column is not None:
@@ -129,6 +134,19 @@ def _left_over(table: Any, request: Request) -> tuple[str, ...]:
     if found is None or "," in found or label_columns.names_its_labels(table):
         return ()
     return (f"The labels are those of the column '{found}', the only one that is left.",)
+
+
+def _unread(table: Any, request: Request) -> tuple[str, ...]:
+    """Say which columns of images, sounds or texts are not read, because others are."""
+    if table is None or table.num_rows == 0:
+        return ()
+    try:
+        found = item_column(table, "train", Path(), request)
+    except DataError:
+        return ()  # whoever reads the table says what is wrong with it
+    labels = (request.label_column or _label_of(table, request) or "").split(",")
+    note = other_items(table, found, request, (*labels, *request.beside))
+    return (note,) if note else ()
 
 
 def _other_table(path: Path, request: Request) -> Path | None:
@@ -178,7 +196,7 @@ def _shards(files: Sequence[Path], request: Request) -> dict[str, list[Path]]:
 
 def _divided(table: Any, name: str, folder: Path, request: Request, short: str) -> Source:
     """Divide a table by its split column, if it has one that makes sense."""
-    left = _left_over(table, request)
+    left = _told(table, request)
     if request.splits == "none":
         return Source(short, {WHOLE: read_part(table, name, folder, request)}, notes=left)
     taken = (request.image_column, request.label_column, request.group_column)
@@ -233,7 +251,7 @@ def _divided_by_paths(
     rows = {role: [i for i, v in enumerate(values) if found[v] == role] for role in sorted(splits)}
     left = len(values) - sum(map(len, rows.values()))
     notes = [f"Split by the folders {quoted(found, 5)} in the paths of {name}."]
-    notes += _left_over(table, request)
+    notes += _told(table, request)
     if left:
         notes.append(f"{count(left, 'row')} in folders that are no splits left out.")
     return Source(

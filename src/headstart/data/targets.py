@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import DataError
 from headstart.core.wording import count, quoted
-from headstart.data.labels import class_names, number_of, plain_values
+from headstart.data.labels import class_names, plain_values
 from headstart.data.names import composed
+from headstart.data.numerals import Numerals, read_numerals
 
 Task = Literal["classification", "multi-label", "regression"]
 Asked = Literal["auto", "classification", "multi-label", "regression"]
@@ -40,8 +41,9 @@ class RawTargets:
         task: ``multi-label`` or ``regression``.
         values: the labels of every item, or ``(n, t) float64``.
         outputs: names of the labels that are declared, or of the targets.
-        why: how the task was found, the end of a sentence.
+        why: how the task was found, the end of a sentence; empty where it was given.
         empty: items whose text of labels is empty, so that they have none.
+        numerals: how the numbers of each target are written.
     """
 
     task: Task
@@ -49,6 +51,7 @@ class RawTargets:
     outputs: tuple[str, ...]
     why: str
     empty: int = 0
+    numerals: tuple[Numerals, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +94,9 @@ def read_labels(
     if task == "classification" or (task == "auto" and declared is not None and not lists):
         return Labels(tuple(class_names(values, where, declared)))
     if task == "regression":
-        return _numbers(plain, where, output, "as asked for")
+        return _numbers(plain, where, output, "")
     if task == "multi-label":
-        return _sets(plain, where, declared, "as asked for", _separator(present, asked=True))
+        return _sets(plain, where, declared, "", _separator(present, asked=True))
     if lists:
         return _sets(plain, where, declared, f"{where} {_hold(where)} lists", None)
     _refuse_decimal_commas(present, where)
@@ -101,9 +104,12 @@ def read_labels(
     if separator is not None:
         why = f"{where} {_hold(where)} several labels with '{separator}' between them"
         return _sets(plain, where, declared, why, separator)
-    if _fractions(present):
+    numerals = read_numerals(present, where)
+    if _fractions(present, numerals):
         return _numbers(plain, where, output, f"{where} {_hold(where)} numbers with fractions")
-    return Labels(tuple(class_names(values, where, declared)), doubt=_doubt(present, where))
+    return Labels(
+        tuple(class_names(values, where, declared)), doubt=_doubt(present, where, numerals)
+    )
 
 
 def read_columns(columns: dict[str, list[Any]], where: str, task: Asked = "auto") -> Labels:
@@ -138,7 +144,8 @@ def read_columns(columns: dict[str, list[Any]], where: str, task: Asked = "auto"
     ]  # fmt: skip
     table = np.concatenate([_array(part) for part in parts], axis=1)
     known = np.isfinite(table).all(axis=1)
-    raw = RawTargets("regression", table, names, f"{where} hold numbers")
+    numerals = tuple(one for part in parts if part.targets for one in part.targets.numerals)
+    raw = RawTargets("regression", table, names, f"{where} hold numbers", numerals=numerals)
     return Labels(tuple("" if one else None for one in known), raw)
 
 
@@ -281,42 +288,31 @@ def _written(text: str, where: str) -> list[Any]:
     return [part for part in inner if part]
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return float(value)
-    if isinstance(value, str) and _COMMA.fullmatch(value.strip()):
-        value = value.replace(",", ".")
-    return number_of(value)
-
-
-def _fractions(values: Sequence[Any]) -> bool:
+def _fractions(values: Sequence[Any], found: Numerals) -> bool:
     """Return whether all values are numbers, and some of them are not whole."""
-    if any(isinstance(value, bool) for value in values) or not values:
+    if any(isinstance(value, bool) for value in values) or None in found.values:
         return False
-    numbers = [_number(value) for value in values]
-    known = [number for number in numbers if number is not None]
-    return len(known) == len(numbers) and any(
-        not number.is_integer() for number in known if np.isfinite(number)
-    )
+    return any(not v.is_integer() for v in found.values if v is not None and np.isfinite(v))
 
 
 def _numbers(plain: Sequence[Any], where: str, output: str, why: str) -> Labels:
-    numbers = [np.nan if value is None else _number(value) for value in plain]
-    wrong = [value for value, number in zip(plain, numbers, strict=True) if number is None]
+    found = read_numerals(plain, where)
+    wrong = [value for value, number in zip(plain, found.values, strict=True) if number is None]
     if wrong:
         raise DataError(
             f"{where} {_hold(where)} {quoted([str(value) for value in wrong], 3)}, expected numbers"
             " for a regression",
-            hint="name a column of numbers with label_column=NAME, or leave task out",
+            hint="name a column of numbers with label_column=NAME, or leave task out; numbers are"
+            " written in one form, such as 1000.5, without units",
         )
-    table = np.array(numbers, dtype=np.float64)[:, None]
+    table = np.array(found.values, dtype=np.float64)[:, None]
     if np.isinf(table).any():
         raise DataError(f"{where} {_hold(where)} infinite numbers", hint="leave those items out")
     names = tuple(None if np.isnan(value) else "" for value in table[:, 0])
-    return Labels(names, RawTargets("regression", table, (output,), why))
+    return Labels(names, RawTargets("regression", table, (output,), why, numerals=(found,)))
 
 
-def _doubt(values: Sequence[Any], where: str) -> str:
+def _doubt(values: Sequence[Any], where: str, numerals: Numerals) -> str:
     """Say that whole numbers are read as classes where they may be quantities; ask where they must.
 
     Raises:
@@ -334,8 +330,8 @@ def _doubt(values: Sequence[Any], where: str) -> str:
             f"{where} {_hold(where)} few words in many combinations, which are read as one class"
             " each; task='multi-label' divides them at spaces"
         )
-    numbers = [_number(value) for value in values if not isinstance(value, bool)]
-    if not numbers or len(numbers) < len(values) or None in numbers:
+    numbers = numerals.values
+    if not numbers or any(isinstance(value, bool) for value in values) or None in numbers:
         return ""
     different = len(set(numbers))
     if different <= _MANY:

@@ -12,6 +12,7 @@ that are at least as far out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
@@ -163,15 +164,7 @@ class Outliers:
         Raises:
             HeadError: naming how many it takes.
         """
-        least = 1.0 / (self.independent + 1.0)
-        if least > false_alarms + _TINY:
-            raise HeadError(
-                f"false_alarms={false_alarms:g} needs"
-                f" {count(int(np.ceil(1 / false_alarms - 1 - 1e-9)), 'training item')}, and there"
-                f" {'is' if self.independent == 1 else 'are'} {self.independent:,}"
-                " (copies and items of a group count once)",
-                hint=f"allow more false alarms, {least:.2g} at least, or label more items",
-            )
+        _require(self.independent, false_alarms)
 
     def pack(self) -> tuple[Arrays, dict[str, Any]]:
         """Return arrays and plain JSON values; :meth:`unpack` is the inverse."""
@@ -229,6 +222,42 @@ class Outliers:
             values["method"], layers, tuple(judges), arrays["location"], arrays["scale"],
             arrays["calibration"], arrays["units"], tuple(map(float, values["shrinkage"])),
         )  # fmt: skip
+
+
+def require_items(ids: Keys, groups: Keys | None, false_alarms: float) -> None:
+    """Refuse a rate of false alarms that items are too few for, before any is embedded.
+
+    Near copies are not known yet: more items may still turn out to be too few.
+
+    Args:
+        ids: n content ids of the training items.
+        groups: n names; items of one group count once.
+        false_alarms: the rate.
+
+    Raises:
+        HeadError: naming how many it takes.
+    """
+    independent = len(units_among(len(ids), ids, groups).keys)
+    _require(min(independent, _MOST_JUDGED), false_alarms)
+
+
+def _require(independent: int, false_alarms: float) -> None:
+    least = 1.0 / (independent + 1.0)
+    if least <= false_alarms + _TINY:
+        return
+    raise HeadError(
+        f"false_alarms={false_alarms:g} needs"
+        f" {count(int(np.ceil(1 / false_alarms - 1 - 1e-9)), 'training item')}, and there"
+        f" {'is' if independent == 1 else 'are'} {independent:,}"
+        " (copies and items of a group count once)",
+        hint=f"allow more false alarms, {_rounded_up(least):g} at least, or label more items",
+    )
+
+
+def _rounded_up(share: float) -> float:
+    """Return the next number of two digits that is no smaller."""
+    digits = 1 - math.floor(math.log10(share))
+    return round(math.ceil(share * 10**digits - 1e-9) / 10**digits, digits)
 
 
 def fit_outliers(
@@ -342,4 +371,4 @@ def _some(order: Index, most: int) -> Index:
     return order[np.linspace(0, len(order) - 1, max(most, 1)).round().astype(np.int64)]
 
 
-__all__ = ["FOLDS", "K", "Method", "Outliers", "fit_outliers"]
+__all__ = ["FOLDS", "K", "Method", "Outliers", "fit_outliers", "require_items"]

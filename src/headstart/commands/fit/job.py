@@ -51,7 +51,7 @@ from headstart.core.settings import Fault
 from headstart.data import Dataset
 from headstart.evaluation.tasks import CLASSIFICATION
 from headstart.heads.abstaining import CALIBRATED, calibrated
-from headstart.heads.outliers import Outliers, fit_outliers
+from headstart.heads.outliers import Outliers, fit_outliers, require_items
 from headstart.heads.registry import Trained, head_fault, head_for
 from headstart.heads.started import StartedHead, fit_started
 from headstart.heads.thresholds import with_thresholds
@@ -109,6 +109,8 @@ def fit(
         _require_head(config, dataset.task)
         start = _start(network, dataset, config, session)
     dataset = fewer_labels(dataset, config.labels_per_class, session, run.seed)
+    if config.ood is not None:
+        require_items(dataset.train.ids, dataset.train.groups, config.false_alarms)
     network, in_int8 = session.calibrated(network, dataset.train)
     folder = session.folder(f"{dataset.name}-{config.start or config.head}")
     session.say(*network.notes, f"preprocessing: {network.inputs}")
