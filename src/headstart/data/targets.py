@@ -299,17 +299,26 @@ def _numbers(plain: Sequence[Any], where: str, output: str, why: str) -> Labels:
     found = read_numerals(plain, where)
     wrong = [value for value, number in zip(plain, found.values, strict=True) if number is None]
     if wrong:
+        named = quoted(dict.fromkeys(str(value) for value in wrong), 3)
         raise DataError(
-            f"{where} {_hold(where)} {quoted([str(value) for value in wrong], 3)}, expected numbers"
-            " for a regression",
-            hint="name a column of numbers with label_column=NAME, or leave task out; numbers are"
-            " written in one form, such as 1000.5, without units",
+            f"{where} {_hold(where)} {named}, expected numbers for a regression",
+            hint=_how_numbers_are_given(where),
         )
     table = np.array(found.values, dtype=np.float64)[:, None]
     if np.isinf(table).any():
         raise DataError(f"{where} {_hold(where)} infinite numbers", hint="leave those items out")
     names = tuple(None if np.isnan(value) else "" for value in table[:, 0])
     return Labels(names, RawTargets("regression", table, (output,), why, numerals=(found,)))
+
+
+def _how_numbers_are_given(where: str) -> str:
+    written = "numbers are written in one form, such as 1000.5, without units"
+    if where.startswith("column "):
+        return f"name a column of numbers with label_column=NAME; {written}"
+    return (
+        "call each folder after its number, or give a table (CSV, Parquet) with a column of numbers;"
+        f" {written}"
+    )
 
 
 def _doubt(values: Sequence[Any], where: str, numerals: Numerals) -> str:

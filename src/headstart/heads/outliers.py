@@ -257,7 +257,8 @@ def _require(independent: int, false_alarms: float) -> None:
 def _rounded_up(share: float) -> float:
     """Return the next number of two digits that is no smaller."""
     digits = 1 - math.floor(math.log10(share))
-    return round(math.ceil(share * 10**digits - 1e-9) / 10**digits, digits)
+    scale = 10.0**digits
+    return round(math.ceil(share * scale - 1e-9) / scale, digits)
 
 
 def fit_outliers(
