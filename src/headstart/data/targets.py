@@ -315,10 +315,7 @@ def _how_numbers_are_given(where: str) -> str:
     written = "numbers are written in one form, such as 1000.5, without units"
     if where.startswith("column "):
         return f"name a column of numbers with label_column=NAME; {written}"
-    return (
-        "call each folder after its number, or give a table (CSV, Parquet) with a column of numbers;"
-        f" {written}"
-    )
+    return f"name each folder after its number, or give a table with a column of numbers; {written}"
 
 
 def _doubt(values: Sequence[Any], where: str, numerals: Numerals) -> str:
