@@ -169,6 +169,10 @@ def test_other_tasks(place: Path, tmp_path: Path, task: str) -> None:
     for title in ("Largest mistakes", "Map", "Slices"):
         assert f"<h2>{title}</h2>" in page
     assert "nearest training items" in page
+    assert f"wrong {'labels' if task == 'multi-label' else 'values'}: look at them" in page
+    gallery = page[page.index("<h2>Largest mistakes") : page.index("<h2>Map")]
+    assert not re.search(r"[ab]\|(late|early)", gallery)  # bars are for tables
+    assert task == "regression" or re.search(r"p = 0\.\d\d", gallery)
     mistakes = run.show_mistakes(3)
     assert len(mistakes) == 3
     assert "<img" in mistakes._repr_html_() or "&lt;img" in mistakes._repr_html_()

@@ -18,6 +18,7 @@ from headstart.commands.examined import Examined
 from headstart.commands.judged import Judged, judged, worst_first
 from headstart.commands.prediction_table import Probabilities
 from headstart.commands.reasons import Near, reasons
+from headstart.commands.task_report import in_words, said_of, wrong_labels
 from headstart.core.errors import BadFilesError
 from headstart.core.nearest import mean_row
 from headstart.core.projection import principal_plane
@@ -106,6 +107,12 @@ def mistake_cases(around: Around, most: int = 24) -> tuple[Case, ...]:
 
 def _example(around: Around, said: Judged, i: int) -> Example:
     test = around.test
+    if test.targets is not None and around.head.task != "regression":
+        made = np.asarray(said.outputs[i : i + 1], dtype=np.float64)  # type: ignore[index]
+        truth, names, chosen = test.targets[i], test.classes, said_of(around.head, made)[0]
+        words = [("true", in_words(names, truth)), ("predicted", in_words(names, chosen))]
+        words += wrong_labels(names, truth, chosen, made[0])
+        return Example(test.origins[i], tuple(words), around.glimpse(test, i))
     facts = [("true", label_text(test, i)), ("predicted", said.said(i, test.classes))]
     if around.head.task == "classification":
         facts.append(("probability", format_percent(float(said.confidence[i]))))
@@ -135,13 +142,18 @@ def _groups(
         predicted=said.predicted[worst] if single else None,
     )
 
+    def told(at: int) -> str:
+        if train.targets is None or around.head.task == "regression":
+            return label_text(train, at)
+        return in_words(train.classes, train.targets[at])
+
     def shown(near: Sequence[Near]) -> tuple[Example, ...]:
         return tuple(
             Example(
                 train.origins[each.at],
                 (("cosine", f"{each.similarity:.3f}"),)
                 if single
-                else (("true", label_text(train, each.at)), ("cosine", f"{each.similarity:.3f}")),
+                else (("true", told(each.at)), ("cosine", f"{each.similarity:.3f}")),
                 around.glimpse(train, each.at),
             )
             for each in near

@@ -36,6 +36,7 @@ from headstart.report.page import (
     Table,
 )
 from headstart.report.text import (
+    against,
     class_cells,
     confused_pairs,
     format_few,
@@ -217,7 +218,7 @@ def verdict(evaluation: Evaluation, baselines: Sequence[Baseline] = ()) -> str:
     if not rivals:
         return text
     best = max(rivals, key=lambda each: each.accuracy.value)
-    rival = f"{best.name} ({format_percent(best.accuracy.value)})"
+    rival = against(best.name, format_percent(best.accuracy.value), len(rivals))
     gain = 100 * (accuracy.value - best.accuracy.value)
     if gain <= 0:
         return f"{text} That does not beat {rival}."

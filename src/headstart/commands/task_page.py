@@ -33,6 +33,7 @@ from headstart.report.page import (
     Table,
 )
 from headstart.report.task_text import TaskEvaluation, format_named, row_table, short_named
+from headstart.report.text import against
 
 _OPEN_TABLE = 12
 _MOST_PICTURES = 4
@@ -116,7 +117,7 @@ def task_verdict(evaluation: TaskEvaluation, baselines: Sequence[Reference] = ()
     if not rivals or not math.isfinite(first.score.value):
         return text
     best = max(rivals, key=lambda each: each.figures[0].score.value)
-    rival = f"{best.name} ({first.name} {short_named(best.figures[0])})"
+    rival = against(best.name, f"{first.name} {short_named(best.figures[0])}", len(rivals))
     value, interval = best.figures[0].score.value, first.score.interval
     if first.score.value <= value:
         return f"{text} That does not beat {rival}."
@@ -235,19 +236,22 @@ def _mistakes(scored: Scored) -> list[Block]:
     )
     if not scored.worst:
         return [text]
+    several = isinstance(scored.evaluation, MultiLabelEvaluation)
+    doubt = f"Some may be wrong {'labels' if several else 'values'}: look at them."
     explained = tuple(case for case in scored.cases if case.groups)
     if explained:
         others = tuple(case.example for case in scored.cases if not case.groups)
         caption = "The worst first, with the training items that their features are nearest to."
+        caption += f" {doubt}"
         more = (Gallery(others, "The next ones."),) if others else ()
         return [
             text,
-            Cases(explained, f"{caption} Some may be wrong targets: look at them."),
+            Cases(explained, caption),
             *more,
         ]
     return [
         text,
-        Gallery(scored.worst, "The worst first. Some may be wrong targets: look at them."),
+        Gallery(scored.worst, f"The worst first. {doubt}"),
     ]
 
 

@@ -172,16 +172,39 @@ def _example(
         words = [", ".join(format_number(v) for v in row[i, :4]) for row in (truth, made)]
         return example(test.origins[i], words[0], words[1], (), glimpse)
     names = test.classes
-    words = [joined(names, row[i : i + 1])[0].replace(SEPARATOR, ", ") for row in (truth, said)]
-    wrong = np.flatnonzero((truth[i] > 0.5) != (said[i] > 0.5))
-    more = [(names[j], f"p = {made[i, j]:.2f}") for j in wrong[:3]]
-    return example(test.origins[i], words[0] or "none", words[1] or "none", more, glimpse)
+    words = [in_words(names, row[i]) for row in (truth, said)]
+    more = wrong_labels(names, truth[i], said[i], made[i])
+    return example(test.origins[i], words[0], words[1], more, glimpse)
+
+
+def in_words(names: Sequence[str], member: NDArray[np.float64]) -> str:
+    """Return the labels of an item ``(k,)`` for readers: with commas, or that there are none."""
+    return ", ".join(name for name, has in zip(names, member, strict=True) if has > 0.5) or "none"
+
+
+def wrong_labels(
+    names: Sequence[str],
+    truth: NDArray[np.float64],
+    said: NDArray[np.float64],
+    made: NDArray[np.float64],
+) -> list[tuple[str, str]]:
+    """Return the first three labels that are wrong of an item, each with its probability.
+
+    Args:
+        names: of the labels.
+        truth, said: ``(k,)``, 0 or 1.
+        made: ``(k,)``, probabilities.
+    """
+    wrong = np.flatnonzero((truth > 0.5) != (said > 0.5))
+    return [(names[j], f"p = {made[j]:.2f}") for j in wrong[:3].tolist()]
 
 
 __all__ = [
+    "in_words",
     "joined",
     "said_of",
     "scored_items",
     "task_columns",
     "write_task_tested",
+    "wrong_labels",
 ]

@@ -39,6 +39,11 @@ def format_basis(interval: Interval) -> str:
     return f"{name}, n = {interval.n:,}"
 
 
+def against(name: str, figure: str, baselines: int) -> str:
+    """Name the figure to beat in a sentence: the best of so many baselines, and what it reaches."""
+    return f"the {'best ' if baselines > 1 else ''}baseline, {name} ({figure})"
+
+
 def format_few(n: int | None, of: str = "item") -> str:
     """Return ``only 3 items: ``, and nothing for ten or more."""
     if n is None or n >= FEW_ITEMS:
@@ -205,6 +210,7 @@ def class_cells(row: ClassScores) -> tuple[str, str, str, str]:
 
 __all__ = [
     "FEW_ITEMS",
+    "against",
     "class_cells",
     "confused_pairs",
     "evaluation_table",

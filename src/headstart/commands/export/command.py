@@ -22,6 +22,8 @@ def export(
 
     The folder holds the network, model.json, a script predict.py, and a model card.
     """
+    import shlex
+
     from headstart.commands.export.job import export as export_job
     from headstart.core.records import to_plain
 
@@ -40,7 +42,7 @@ def export(
         f"measured on {count(parity.items, 'item')} in a process without headstart: differs by up"
         f" to {parity.largest:.1e} (allowed {parity.tolerance:g}){same}",
         f"\nto use it: pip install {' '.join(made.script_needs)}",
-        f"           python {clean(made.folder)}/predict.py ITEM ...",
+        f"           python {shlex.quote(clean(made.folder / 'predict.py'))} ITEM ...",
     )
     print_lines(stdout(), lines)
 
