@@ -113,6 +113,169 @@ def test_features_that_are_the_same_for_every_item_are_refused():
     extract(load_backbone(Silent(0.0), inputs=PLAN, layer="branch"), split_of(1))
 
 
+class Rows(Net):
+    """A network whose rows a function of the same name in the test changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.lstm = nn.LSTM(6, 6)  # takes (time, items, channels)
+        self.behind = nn.LSTM(6, 6, batch_first=True)
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("centre", torch.zeros(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.change(super().forward(x))
+
+    def change(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows
+
+
+class OverTheItems(Rows):
+    """The first item of a batch comes first in time, alone or not: its row is always the same."""
+
+    def change(self, rows):
+        return self.lstm(rows[:, None].expand(-1, 3, -1))[0].mean(1)
+
+
+class BackwardsOverTheItems(Rows):
+    def change(self, rows):
+        return self.lstm(rows.flip(0)[:, None])[0].flip(0)[:, 0]
+
+
+class Numbered(Rows):
+    """Adds its table of positions along the items."""
+
+    def change(self, rows):
+        return rows + 0.1 * torch.arange(len(rows))[:, None]
+
+
+class BesideTheNext(Rows):
+    def change(self, rows):
+        return rows + 0.1 * rows.roll(-1, 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+@pytest.mark.parametrize("layer", [None, "pooled"])
+@pytest.mark.parametrize("kind", [OverTheItems, BackwardsOverTheItems, Numbered, BesideTheNext])
+def test_rows_that_depend_on_the_place_in_the_batch_are_refused(kind, layer, count):
+    net = nn.Sequential()
+    net.add_module("pooled", kind())
+    with pytest.raises(BackboneError, match=r"mixes the items|rows in another order"):
+        extract(load_backbone(net, inputs=PLAN, layer=layer), split_of(count))
+
+
+class Drifting(Rows):
+    """Its centre follows the data in evaluation mode too, by a millionth a batch."""
+
+    def change(self, rows):
+        self.centre += 1e-5 * rows.mean(0)
+        return rows - self.centre
+
+
+class Faint(Rows):
+    def change(self, rows):
+        return rows + 1e-5 * torch.randn_like(rows)
+
+
+class Doubling(Rows):
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Drifting, r"second pass.*changes its buffer 'centre' even in evaluation mode"),
+        (Faint, r"second pass.*draws random numbers"),
+        (Doubling, r"second pass.*writes to its own input"),
+    ],
+)
+def test_rows_that_depend_on_earlier_passes_are_refused_for_what_it_is(kind, why):
+    with pytest.raises(BackboneError, match=why):
+        extract(load_backbone(kind(), inputs=PLAN), split_of(8))
+
+
+class NeedsCompany(Rows):
+    """Without statistics of its own, torch's norm of rows refuses one item."""
+
+    def change(self, rows):
+        return nn.functional.batch_norm(rows, None, None, training=True)
+
+
+class Squeezing(Rows):
+    def change(self, rows):
+        return rows.squeeze()
+
+
+@pytest.mark.parametrize("kind", [NeedsCompany, Squeezing])
+def test_a_network_that_cannot_take_one_item_is_refused(kind):
+    with pytest.raises(BackboneError, match=r"not on one alone.*track_running_stats|for 1 items"):
+        extract(load_backbone(kind(), inputs=PLAN), split_of(8))
+
+
+class Rarely(Rows):
+    """Draws in every pass, and in one of four to some effect."""
+
+    def change(self, rows):
+        return rows + (torch.rand(()) < 0.25).float()
+
+
+def test_what_is_drawn_and_shows_in_few_passes_is_refused():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)  # the first two passes of the check are the same
+        with pytest.raises(BackboneError, match="draws random numbers"):
+            extract(load_backbone(Rarely(), inputs=PLAN), split_of(8))
+
+
+class Whole(Rows):
+    def change(self, rows):
+        return (20 * rows - self.least).relu().to(self.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float64])
+def test_rows_of_other_types_become_float32(dtype):
+    net = Whole()
+    net.dtype, net.least = dtype, 5.0  # some values are below it
+    rows = extract(load_backbone(net, inputs=PLAN), split_of(8)).features[0]
+    assert rows.dtype == np.float32
+    with torch.no_grad():
+        expected = net.eval()(PLAN.normalise(torch.from_numpy(images(8)).permute(0, 3, 1, 2)))
+    np.testing.assert_allclose(rows, expected.numpy().astype(np.float32), rtol=1e-6)
+
+
+class CountingItems(Rows):
+    def change(self, rows):
+        self.seen += len(rows)
+        return rows
+
+
+class Drawing(Rows):
+    def change(self, rows):
+        return rows + 0.0 * torch.randn_like(rows)
+
+
+class Masking(Rows):
+    """Writes to its input, and to the same effect every time."""
+
+    def forward(self, x):
+        x[:, :, 0] = 0
+        return super().forward(x)
+
+
+class OverTime(Rows):
+    def change(self, rows):
+        return self.behind(rows[:, None].expand(-1, 3, -1))[0].mean(1)
+
+
+@pytest.mark.parametrize("kind", [CountingItems, Drawing, Masking, OverTime])
+def test_states_that_change_no_row_are_not_refused(kind):
+    rows = extract(load_backbone(kind(), inputs=PLAN), split_of(8)).features[0]
+    with torch.no_grad():
+        expected = kind().eval()(PLAN.normalise(torch.from_numpy(images(8)).permute(0, 3, 1, 2)))
+    np.testing.assert_allclose(rows, expected.numpy(), atol=1e-6)
+
+
 class Noisy(Net):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x + 0.1 * torch.randn_like(x))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -282,6 +284,49 @@ class Two(nn.Module):
 def test_a_module_that_cannot_run_says_what_may_help(module, what):
     with pytest.raises(BackboneError, match=what):
         load_backbone(module, size=8, mean=0.5, std=0.5)
+
+
+Both = namedtuple("Both", ("maps", "rows"))
+
+
+@pytest.mark.parametrize(
+    ("give", "said"),
+    [
+        (lambda x: {"aux": x[:, :2], "rows": x}, r"2 tensors \('aux' \(2,\).*'rows' \(4,\)"),
+        (lambda x: (x[:, :2], x), r"2 tensors \(0 \(2,\) an item, 1 \(4,\)"),
+        (lambda x: [x[:, :2], x, x], r"3 tensors"),
+        (lambda x: Both(x[:, :2], x), r"'maps' \(2,\) an item, 'rows' \(4,\)"),
+        (lambda x: (x[:, :2], None, {"more": x}), None),
+        (lambda x: {"rows": x[:, :2]}, None),
+        (lambda x: x[:, :2], None),
+    ],
+)
+@pytest.mark.parametrize("layer", [None, "0"])
+def test_which_of_several_tensors_is_the_feature_is_said(give, said, layer):
+    module = Two(give) if layer is None else nn.Sequential(Two(give), nn.Identity())
+    backbone = load_backbone(module, size=8, layer=layer, **COLOURS)
+    assert backbone.feature_shape() == (2,)
+    notes = [note for note in backbone.notes if "the first is the feature" in note]
+    assert len(notes) == (said is not None)
+    assert said is None or re.search(said, notes[0])
+
+
+@pytest.mark.parametrize(
+    ("give", "why"),
+    [
+        (lambda x: torch.fft.fft(x), "returns complex numbers"),
+        (lambda x: (torch.fft.rfft(x), x), "returns complex numbers"),
+        (lambda x: x.relu().to_sparse(), "returns a sparse tensor"),
+        (lambda x: (None, x), "returns a NoneType"),
+        (lambda x: {"rows": {"inner": x}}, "returns a dict"),
+        (lambda x: x.sum(), r"gives \(\) for 2 items"),
+    ],
+)
+@pytest.mark.parametrize("layer", [None, "0"])
+def test_an_output_without_a_real_row_an_item_is_refused(give, why, layer):
+    module = Two(give) if layer is None else nn.Sequential(Two(give), nn.Identity())
+    with pytest.raises(BackboneError, match=f"{why}|no axis grows"):
+        load_backbone(module, size=8, layer=layer, **COLOURS)
 
 
 def test_a_module_of_ones_own_takes_no_model_args():

@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from headstart.backbones.backbone import Backbone
@@ -25,18 +24,19 @@ from headstart.backbones.fitting import (
 )
 from headstart.backbones.misfits import misfit, rename_refused, several
 from headstart.backbones.tensor_file import inputs_in, read_flat
+from headstart.backbones.trial import check_runs
 from headstart.backbones.unreadable import no_file
 from headstart.backbones.weights import load_tensors
 from headstart.core.arguments import Arguments
-from headstart.core.errors import BackboneError, HeadstartError
+from headstart.core.errors import BackboneError
 from headstart.core.fingerprints import stamp
-from headstart.core.wording import count, first_line, quoted, verb
+from headstart.core.wording import count, quoted, verb
 from headstart.data import Preprocessing
 from headstart.data.inputs import Inputs, inputs_kind
 from headstart.modules.forward import find_layer
 from headstart.modules.keras import is_keras
 from headstart.modules.layers import live_parts
-from headstart.modules.modes import evaluate, evaluation_mode
+from headstart.modules.modes import evaluate
 from headstart.modules.pooling import Pooling
 from headstart.modules.values import compiled_away
 
@@ -98,9 +98,9 @@ def load_backbone(
         code_sha256=code_sha256,
         **options,
     )
-    _check_runs(backbone)
+    notes = check_runs(backbone)
     backbone.check_layer()
-    return backbone
+    return dataclasses.replace(backbone, notes=(*backbone.notes, *notes)) if notes else backbone
 
 
 def build_backbone(
@@ -347,53 +347,3 @@ def _complete_at(
         if needed and not needed & lacking:
             return block
     return None
-
-
-def _check_runs(backbone: Backbone) -> None:
-    """Run the probe, so that a network that cannot take its own input says so now."""
-    try:
-        shape = backbone.feature_shape()
-    except (HeadstartError, MemoryError):
-        raise
-    except Exception as error:  # of a network's own code
-        raise BackboneError(
-            f"{backbone.name} cannot run on {backbone.inputs.extent}: {first_line(error)}",
-            hint=_what_may_help(backbone, error),
-        ) from error
-    if backbone.pooling != "none" and len(shape) != 1:
-        raise BackboneError(f"{backbone.name} returns features of shape {shape} after pooling")
-    if _is_graph(backbone):  # recorded for a number of items, perhaps
-        try:
-            with torch.no_grad(), evaluation_mode(backbone.module):
-                backbone.features(backbone.probe(5))
-        except (RuntimeError, AssertionError) as error:
-            raise BackboneError(
-                f"{backbone.name} runs on two items and not on five: {first_line(error)}",
-                hint=_DYNAMIC,
-            ) from error
-
-
-def _what_may_help(backbone: Backbone, error: Exception) -> str:
-    """Return what to do about a network that cannot take its own input."""
-    if _is_graph(backbone):
-        return _DYNAMIC
-    kinds = {each.dtype for each in backbone.module.parameters() if each.is_floating_point()}
-    if kinds - {torch.float32}:
-        named = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
-        return f"its weights are {named}, and items come as float32: pass module.float()"
-    if not backbone.origin.get("rebuildable"):
-        if isinstance(error, TypeError | NotImplementedError):
-            return "it is called with a batch alone: wrap it in a module that supplies the rest"
-        return "pass another size=…, or a module that takes such a batch"
-    return "pass another size=…, or check model_args"
-
-
-_DYNAMIC = (
-    "export it for any number of items: "
-    "torch.export.export(…, dynamic_shapes=({0: torch.export.Dim('items')},))"
-)
-
-
-def _is_graph(backbone: Backbone) -> bool:
-    kinds = (fx.GraphModule, torch.jit.ScriptModule)
-    return any(isinstance(part, kinds) for part in backbone.module.modules())

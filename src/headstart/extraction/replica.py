@@ -241,7 +241,7 @@ class Replica:
         most = max(2, min(_CHECKED, count // 4))
         few = inputs[-_FEW:].trimmed() if self._ragged else inputs[:most]
         expected = check_rows(self.cuts, few, precision)
-        self.item_seconds = (time.perf_counter() - begun) / (2 * len(few) + 1)
+        self.item_seconds = (time.perf_counter() - begun) / (2 * len(few) + 3)
         if self.item_seconds * self.settings.batch_size > _SLOW_SECONDS:
             # It may have been the first pass only that took long: measure another.
             begun = time.perf_counter()

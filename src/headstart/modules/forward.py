@@ -289,7 +289,7 @@ def first_tensor(output: Any, who: str) -> Tensor:
     While a network is traced, that is the symbol of a tensor.
 
     Raises:
-        BackboneError: there is none.
+        BackboneError: there is none, or its numbers are complex or sparse.
     """
     if isinstance(output, tuple | list) and output:
         output = output[0]
@@ -300,7 +300,35 @@ def first_tensor(output: Any, who: str) -> Tensor:
             f"{who} returns a {type(output).__name__}, and a tensor is needed",
             hint="choose a layer that returns a tensor",
         )
+    if isinstance(output, Tensor) and output.is_complex():
+        raise BackboneError(
+            f"{who} returns complex numbers, and features are real",
+            hint="return their magnitude, x.abs(), or both parts, torch.view_as_real(x)",
+        )
+    if isinstance(output, Tensor) and output.layout != torch.strided:
+        raise BackboneError(
+            f"{who} returns a sparse tensor, and features are dense",
+            hint="return x.to_dense()",
+        )
     return cast(Tensor, output)
+
+
+def named_tensors_of(output: Any) -> tuple[tuple[str, Tensor], ...]:
+    """Return the tensors side by side in an output, by their key or place: ``"aux"``, ``"0"``.
+
+    One that is a tensor itself, or holds nothing side by side, has none.
+    """
+    if isinstance(output, Mapping):
+        pairs = [(f"'{key}'", value) for key, value in output.items()]
+    elif isinstance(output, tuple | list):
+        names = getattr(output, "_fields", range(len(output)))
+        pairs = [
+            (f"'{n}'" if isinstance(n, str) else str(n), v)
+            for n, v in zip(names, output, strict=True)
+        ]
+    else:
+        pairs = []
+    return tuple((name, value) for name, value in pairs if isinstance(value, Tensor))
 
 
 __all__ = [
@@ -313,6 +341,7 @@ __all__ = [
     "find_layer",
     "first_tensor",
     "hooked",
+    "named_tensors_of",
     "recorded_by",
     "run_up_to",
 ]
