@@ -349,6 +349,9 @@ def test_the_command(pictures: Path, tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "recommended: " in shown.output
     assert "not tried" in shown.output
+    assert "is the only backbone that was tried" in shown.output
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert ">not tried</th>" in page
     assert "headstart fit" in shown.output
     told = CliRunner().invoke(app, [*words, "--json"])
     document = json.loads(told.stdout)

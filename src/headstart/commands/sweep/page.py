@@ -177,10 +177,7 @@ def _chosen(winner: Candidate) -> str:
 
 
 def _options(each: Candidate) -> str:
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in each.options.items()
-    )
+    return ", ".join(f"{name} {value}" for name, value in flatten(each.options))
 
 
 __all__ = ["HEADER", "best_rows", "sweep_page", "write_features_sweep"]

@@ -123,7 +123,7 @@ def write_ranking(
     figure = front_figure(found)
     environment = describe_environment()
     blocks: list[Block] = [Callout(f"{found.reason}.", "advice")]
-    blocks.append(Table(header(found), tuple(table_rows(found)), "All backbones", "lrrrrrlrrl"))
+    blocks += _tables(found)
     if figure is not None:
         blocks.append(
             Picture(
@@ -161,10 +161,22 @@ def write_ranking(
     write_json(folder / "sweep.json", document)
 
 
+def _tables(found: Ranking) -> list[Block]:
+    """Return the table of what was tried, and below it why the others were not."""
+    tried = tuple(_row(row, found.recommended) for row in found.rows if row.probe is not None)
+    failed = tuple((row.name, row.why) for row in found.rows if row.probe is None)
+    blocks: list[Block] = []
+    if tried:
+        blocks.append(Table(header(found), tried, "", "lrrrrrlrrl"))
+    if failed:
+        blocks.append(Table(("not tried", "why"), failed, "", "ll"))
+    return blocks
+
+
 _HOW = (
     "Each backbone embedded the training items once. A head was trained beside every fold, with all"
     " that it chooses chosen inside, and asked for the items held out. The test items were"
-    " neither embedded nor read. Differences are paired: both backbones told the same items."
+    " neither embedded nor read. Differences are paired: both backbones judged the same items."
 )
 
 

@@ -132,6 +132,8 @@ def _reason(chosen: Ranked, rows: Sequence[Ranked], level: int) -> str:
     assert chosen.accuracy is not None
     first = rows[0]
     cost = f"{chosen.probe.milliseconds:.3g} ms an item"
+    if len(rows) == 1:
+        return f"{chosen.name} is the only backbone that was tried ({cost})"
     if chosen is first:
         others = f"; {count(level - 1, 'other')} cannot be told from it and cost more"
         return f"{chosen.name} {_best_of(chosen.probe)} ({cost}){others if level > 1 else ''}"
