@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 AS_WRITTEN = "as written"
 _SMALL_SECONDS = 1.0
 """A job that takes no longer than this is not worth any preparation."""
-_MARGIN = 1.3
+_MARGIN = 1.1
 """A job has to promise to be this much shorter with an engine that was not measured."""
 _TRIAL_SHARE = 0.15
 """An engine that was not measured is tried, too, where preparing it takes no more of the job."""
@@ -194,7 +194,7 @@ class Trial:
         eager_item = self._timed(eager, self._fair_sample())
         known = self._remembered()
         reason = f"{self._rate(eager_item)}"
-        for total, engine in self._candidates(known, own):
+        for total, engine in self._candidates(known, eager_item):
             if total >= self.count * eager_item and not self._cheap(engine, known, eager_item):
                 reason += f"; '{engine.name}' does not pay for {self.count:,} {self._unit}"
                 break
@@ -240,7 +240,9 @@ class Trial:
         threads = torch.get_num_threads()
         return Plan(engine, self.precision, len(self.inputs), threads, reason)
 
-    def _candidates(self, known: Mapping[str, Any], own: float) -> list[tuple[float, Engine]]:
+    def _candidates(
+        self, known: Mapping[str, Any], eager_item: float
+    ) -> list[tuple[float, Engine]]:
         """Return engines with the seconds that the job should take on them, the fastest first."""
         found: list[tuple[float, Engine]] = []
         for engine in engines() if self.fixed else ():
@@ -249,7 +251,8 @@ class Trial:
                 continue
             record = known.get(engine.name)
             if record is None:
-                job = prospect.seconds + self.count * own / prospect.gain[self.precision]
+                gain = prospect.gain[self.precision]
+                job = prospect.seconds + self.count * eager_item / gain
                 found.append((_MARGIN * job, engine))
             elif "unfit" not in record:
                 seconds = float(record["seconds"])

@@ -62,6 +62,7 @@ def _needs(engine: str, *packages: str) -> Any:
     return missing
 
 
+# Prospects on CPUs are low values of what six networks took and gained (``benchmarks/extract.py``).
 EAGER = register_engine(
     Engine("eager", "as it is written, batch norm folded into convolutions", _in_module("eager"))
 ).name
@@ -70,7 +71,7 @@ register_engine(
         "aot",
         "what torch.compile makes, kept for later runs",
         _in_module("ahead"),
-        prospect={"cpu": Prospect(30.0, {"float32": 1.8, "bfloat16": 3.4})},
+        prospect={"cpu": Prospect(15.0, {"float32": 1.15, "bfloat16": 1.2})},
         kept=_kept_in_module("ahead"),
     )
 )
@@ -80,7 +81,7 @@ register_engine(
         "torch.compile, which pays for tens of thousands of items",
         _in_module("compiled"),
         prospect={
-            "cpu": Prospect(30.0, {"float32": 1.8, "bfloat16": 3.4}),
+            "cpu": Prospect(12.0, {"float32": 1.1, "bfloat16": 1.2}),
             "cuda": Prospect(60.0, {"float32": 1.3, "tf32": 1.3, "bfloat16": 1.5, "float16": 1.5}),
         },
     )
@@ -101,7 +102,7 @@ register_engine(
         "Intel's OpenVINO, on CPUs",
         _in_module("openvino"),
         missing=_needs("openvino", "openvino"),
-        prospect={"cpu": Prospect(5.0, {"float32": 1.9, "bfloat16": 3.6})},
+        prospect={"cpu": Prospect(3.0, {"float32": 1.4, "bfloat16": 1.5})},
     )
 )
 register_engine(
@@ -110,7 +111,7 @@ register_engine(
         "ONNX Runtime, on CPUs, in float32",
         _in_module("onnx"),
         missing=_needs("onnx", "onnxruntime", "onnx", "onnxscript"),
-        prospect={"cpu": Prospect(8.0, {"float32": 1.8})},
+        prospect={"cpu": Prospect(5.0, {"float32": 1.4})},
     )
 )
 

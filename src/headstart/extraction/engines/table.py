@@ -96,7 +96,7 @@ class Prospect:
 
     Attributes:
         seconds: until it has run its first batch.
-        gain: by precision, how many times as fast as the network as it is written in float32.
+        gain: by precision, how many times as fast as the engine ``eager`` in that precision.
     """
 
     seconds: float
