@@ -333,3 +333,26 @@ def test_examine(command, folder, tmp_path):
 def test_seeds_start_at_zero(command, folder, name):
     line = one_error_line(command(name, folder, "--seed", "-1"))
     assert line == "error: --seed must be at least 0, not -1"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EDQUOT, "the disk quota is used up; free some space"),
+        (errno.EFBIG, "the file would grow too large for this disk; raise"),
+        (errno.EROFS, "the disk is read-only; choose another location"),
+        (errno.EXDEV, os.strerror(errno.EXDEV)),
+    ],
+)
+def test_a_run_that_cannot_be_written_says_where_and_what_to_do(
+    number: int, said: str, command, folder, tmp_path, monkeypatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("headstart.commands.run_report.write_tested", fail)
+    run = tmp_path / "run"
+    status, _, err = command("fit", folder, "-b", "headstart/glyphs", "--out", run)
+    assert status == 1
+    assert err.splitlines()[-1].startswith(f"error: '{run}': {said}")

@@ -36,6 +36,16 @@ def test_a_file_is_created_and_replaced_and_nothing_is_left_beside_it(tmp_path: 
     assert names(tmp_path) == [path.name]
 
 
+def test_an_error_of_writing_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(OSError) as caught, files.replacing(path):
+        full(0)
+    assert caught.value.filename == str(path)
+    with pytest.raises(OSError) as caught, files.naming(path):
+        (tmp_path / "other" / "one").write_bytes(b"")
+    assert caught.value.filename == str(tmp_path / "other" / "one")
+
+
 @pytest.mark.parametrize("moment", ["while writing", "while flushing"])
 def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -36,6 +36,7 @@ from headstart.commands.sweep.command import sweep
 from headstart.commands.update.command import update
 from headstart.commands.view.command import view
 from headstart.core.errors import HeadstartError
+from headstart.core.files import reason_of
 from headstart.core.terminal import say
 from headstart.core.wording import clean
 
@@ -123,7 +124,9 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         where = f"'{error.filename}': " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}")
+        reason, hint = reason_of(error)
+        known = reason not in (error.strerror, str(error))
+        _fail(f"{where}{reason}; {hint}" if known else f"{where}{reason}")
 
 
 def _fail(message: str, status: int = 1) -> None:

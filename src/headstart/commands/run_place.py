@@ -29,7 +29,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from headstart.core.ambient import plainly
 from headstart.core.errors import ConfigError
-from headstart.core.files import publishing_folder, put_in_place, sync_folder
+from headstart.core.files import naming, publishing_folder, put_in_place, sync_folder
 from headstart.core.fingerprints import sha256_of_file
 from headstart.core.locks import FileLock, try_lock
 from headstart.core.wording import count, quoted
@@ -255,9 +255,10 @@ def publishing_run(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; the run folder is as it was.
     """
-    with publishing_folder(folder / COMMITTED) as place:
-        yield place
-    _finish(folder)
+    with naming(folder):
+        with publishing_folder(folder / COMMITTED) as place:
+            yield place
+        _finish(folder)
 
 
 def file_digests(place: Path) -> dict[str, str]:

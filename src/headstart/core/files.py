@@ -48,8 +48,7 @@ _REASONS = {
     errno.ENOTSUP: NO_LOCKS,
 }
 _CLOCK_SKEW_SECONDS = 60.0
-# Errors of file systems that cannot flush a folder (CIFS, some FUSE mounts).
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # CIFS, some FUSE mounts
 
 
 @contextlib.contextmanager
@@ -73,6 +72,17 @@ def reason_of(error: OSError) -> tuple[str, str]:
     return _REASONS.get(error.errno or 0, fallback)
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file or folder in an OSError that names none, as errors of writing do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 # -- single files --------------------------------------------------------------------------------
 
 
@@ -91,7 +101,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = _temporary_name(path)
     try:
-        with temporary.open("xb") as file:
+        with naming(path), temporary.open("xb") as file:
             yield file
             _flush(file)
         _move(temporary, path)
@@ -372,6 +382,7 @@ __all__ = [
     "is_writable",
     "last_used",
     "make_folder",
+    "naming",
     "own_file",
     "publishing_folder",
     "put_in_place",
