@@ -119,7 +119,7 @@ def test_a_page_of_one_evaluation_alone_has_only_what_there_is(
 ) -> None:
     page = fit_page(make_evaluation(("ants", "bees")), title="data")
     titles = [section.title for section in page.sections]
-    assert titles == ["Result", "By class", "Mistakes", "Training and choice"]
+    assert titles == ["Result", "By class", "Mistakes", "Calibration"]
     assert [headline.label for headline in page.headlines] == ["Test accuracy", "Test items"]
 
 

@@ -128,7 +128,10 @@ def fit_page(
         *looks,
         Section(SETS_TITLE, tuple(sets_blocks(evaluation, coverages))),
         Section(UNLIKE_TITLE, tuple(unlike_blocks(evaluation.unlike, strange))),
-        Section("Training and choice", tuple(_training(evaluation, curves))),
+        Section(
+            "Training and choice" if curves else "Calibration",
+            tuple(_training(evaluation, curves)),
+        ),
         Section("Time and cache", tuple(cost_blocks(timing, images_per_second, cache))),
         Section("To repeat this", tuple(settings_blocks(commands, configuration, environment))),
     )
@@ -184,7 +187,7 @@ def _result(
     from headstart.report.figures import comparison_figure
 
     blocks: list[Block] = [Callout(text, "warning") for text in warnings]
-    blocks.append(Table(("score on the test split", ""), scores(evaluation), align="ll"))
+    blocks.append(Table(("score on the test items", ""), scores(evaluation), align="ll"))
     if baselines:
         rows = [(head_name, "", evaluation.accuracy)]
         rows += [(baseline.name, baseline.description, baseline.accuracy) for baseline in baselines]

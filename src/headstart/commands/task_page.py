@@ -161,7 +161,7 @@ def _result(
 
     figures = evaluation.figures()
     rows = tuple((figure.name, format_named(figure, n=evaluation.n)) for figure in figures)
-    blocks: list[Block] = [Table(("score on the test split", ""), rows, align="ll")]
+    blocks: list[Block] = [Table(("score on the test items", ""), rows, align="ll")]
     if baselines:
         header = ("", *(figure.name for figure in figures))
         compared = [(head_name, *(short_named(figure) for figure in figures))]
