@@ -72,6 +72,8 @@ def test_an_image_in_memory_has_no_file_to_be_known_by_and_finds_its_like(place:
 def test_copies_are_found_once_and_counted(place: Path) -> None:
     found = find(place, "a/010.png", k=1000)
     (answer,) = found.answers
+    many = f"{len(answer.matches)} other items of different content"
+    assert f"1,000 items were asked for, and the data hold {many}" in found.notes
     copied = [match for match in answer.matches if match.copies]
     assert len(copied) == 1
     assert copied[0].copies == 2

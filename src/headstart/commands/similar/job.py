@@ -70,7 +70,7 @@ def similar(
         answers += _answered(among, some, config, index, towers=towers) if some else []
     place = {id(query): at for at, query in enumerate(asked)}
     answers.sort(key=lambda answer: place[id(answer.query)])
-    session.say(*_left_out(answers))
+    session.say(*_left_out(answers), *_fewer(answers, config))
     found = Similar(
         tuple(answers),
         among,
@@ -200,6 +200,15 @@ def _left_out(answers: Sequence[Answer]) -> list[str]:
         f"{len(inside):,} of {count(len(answers), 'query', 'queries')} are in the data themselves"
         f" (such as {first.itself[0]}): an item is not found for itself, nor are its copies"
     ]
+
+
+def _fewer(answers: Sequence[Answer], config: SimilarConfig) -> list[str]:
+    """Say that there are fewer items than were asked for, where every row was compared."""
+    least = min((len(answer.matches) for answer in answers), default=config.k)
+    if least >= config.k or config.index is not None:
+        return []
+    there = f"{count(least, 'other item')} of different content" if least else "no other item"
+    return [f"{count(config.k, 'item')} were asked for, and the data hold {there}"]
 
 
 __all__ = ["Similar", "SimilarConfig", "similar"]

@@ -41,15 +41,13 @@ def _blocks(found: Similar, answer: Answer, left: int) -> tuple[Block, ...]:
     if answer.itself:
         blocks.append(
             Callout(
-                "It is in the data itself: "
+                "It is in the data itself ("
                 + ", ".join(answer.itself[:5])
                 + (f" and {len(answer.itself) - 5} more" if len(answer.itself) > 5 else "")
-                + ". It is left out below."
+                + "), and is left out below."
             )
         )
-    examples = [
-        Example(answer.query.name, (("this is", "what was searched for"),), answer.query.excerpt)
-    ]
+    examples = [Example(answer.query.name, (("query", "this item"),), answer.query.excerpt)]
     for match in answer.matches:
         facts = [("split", match.split), ("similarity", format_number(match.similarity))]
         facts[:0] = [("label", match.label)] if match.label else []
