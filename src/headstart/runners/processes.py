@@ -76,6 +76,7 @@ class _Crew:
         self._shares: dict[int, str] = {}
         self._found: dict[int, Ran] = {}
         self._members: dict[Connection, _Member] = {}
+        self._leaving: list[_Member] = []  # that are done; a process takes its time to end
 
     def run(self) -> list[Ran]:
         """Start all, and return when all are done."""
@@ -111,6 +112,7 @@ class _Crew:
         elif kind == "ran":
             (self._found[member.index],) = said
             self._leave(member)
+            self._leaving.append(member)  # waited for when all are done: others are heard meanwhile
         else:
             raise said[0]
 
@@ -123,6 +125,7 @@ class _Crew:
     def _lost(self, member: _Member) -> None:
         """Replace a process that ended before it was done."""
         self._leave(member)
+        member.process.join(_LEAVE_SECONDS)
         code = member.process.exitcode
         if code == 1 and not member.began:
             raise ConfigError(
@@ -148,7 +151,6 @@ class _Crew:
         del self._members[member.connection]
         self._shares.pop(member.index, None)
         member.connection.close()
-        member.process.join(_LEAVE_SECONDS)
 
     def _end(self) -> None:
         """End those that still run: they commit what they have computed."""
@@ -156,13 +158,13 @@ class _Crew:
         for member in left:
             member.process.terminate()
         deadline = time.monotonic() + _LEAVE_SECONDS
-        for member in left:
+        for member in [*self._leaving, *left]:
             member.process.join(max(0.1, deadline - time.monotonic()))
             if member.process.is_alive():
                 member.process.kill()
                 member.process.join()
             member.connection.close()
-        self._members = {}
+        self._members, self._leaving = {}, []
 
 
 class _Member:

@@ -28,6 +28,9 @@ _POLL_SECONDS, _LONGEST_POLL = 0.2, 5.0
 _REMOTE_COMMIT_SECONDS = 60.0
 """On an object store every commit is an object and a record of the log that all machines read: a
 worker commits when a shard is complete, and every minute of a long one."""
+_COMMIT_SECONDS = 0.25
+"""On a disk a commit costs some thousandths of a second of processor time, beside the next batches:
+so much work is what a worker that is killed has not committed, and not the portion that it has."""
 TOGETHER_SECONDS = 1.0
 """Shards that take less are computed in one go, so that decoding does not begin anew with each, and
 claims and commits are few."""
@@ -97,7 +100,7 @@ class Share:
                     batch_size=settings.batch_size,
                     storage=settings.storage,
                     stages=self.extractor.stages,
-                    commit_seconds=_REMOTE_COMMIT_SECONDS if self.is_remote else None,
+                    commit_seconds=_REMOTE_COMMIT_SECONDS if self.is_remote else _COMMIT_SECONDS,
                 )
             )
             self.extractor.ahead = self._ahead()
