@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,29 @@ def test_credentials_of_the_store_that_expire(
     embed(far, **ARRAY)
     (mirror,) = (tmp_path / "headstart" / "mirrors").iterdir()
     assert rows_of(mirror, remote=far) == plain
+
+
+def test_the_same_member_twice_at_once(
+    embed: Embed, plain: dict[str, bytes], tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(embed, tmp_path, runner="array", index="0", of=2) for _ in range(2)]
+        made = [each.result() for each in both]
+    assert len(made) == 2
+    assert rows_of(tmp_path) == plain
+    assert Store(tmp_path).verify().ok
+
+
+def test_an_array_of_another_size_goes_on_where_one_was_ended(
+    embed: Embed, plain: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch:
+        patch.setattr(space_module, "write_shard", Failing(space_module.write_shard, 2, full))
+        with pytest.raises(StoreError, match="the disk is full"):
+            embed(tmp_path, runner="array", index="1", of=3)
+    before = len(rows_of(tmp_path))
+    assert 0 < before < COUNT
+    made = embed(tmp_path, runner="array", index="4", of=5)
+    assert made.use.misses == COUNT - before
+    assert rows_of(tmp_path) == plain

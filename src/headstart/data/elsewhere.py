@@ -130,22 +130,28 @@ class AddressReader:
                 on_error="return",
             )
             failed = [answer for answer in answers if _is_failure(answer)]
-            if not failed:
-                break
-            if pause is None or isinstance(failed[0], PermissionError):
+            if not failed and (pause is None or not any(map(_is_cut, spans, answers))):
+                break  # what is still cut off is a bad item
+            if failed and (pause is None or isinstance(failed[0], PermissionError)):
                 reason, hint = why(failed[0])
                 at = answers.index(failed[0])
                 raise UnreachableError(
                     f"cannot read '{spans[at].file.address}': {reason}",
                     hint=f"{hint}; what is committed stays",
                 ) from failed[0]
-            time.sleep(pause)
+            time.sleep(pause or 0.0)
         return [_answer(span, answer) for span, answer in zip(spans, answers, strict=True)]
 
 
 def _is_failure(answer: Any) -> bool:
     """Whether the service has refused or not answered; a missing file is one bad item."""
     return isinstance(answer, BaseException) and not isinstance(answer, FileNotFoundError)
+
+
+def _is_cut(span: Piece, answer: Any) -> bool:
+    """Whether a connection has ended before the end of the file: not every protocol notices."""
+    wanted = span.file.size if span.size < 0 else span.size
+    return isinstance(answer, bytes) and len(answer) < wanted
 
 
 def _answer(span: Piece, answer: Any) -> bytes | UndecodableError:
@@ -194,8 +200,8 @@ def _span(pieces: Sequence[Piece]) -> Piece:
 
 def _whole(found: bytes, piece: Piece) -> bytes | UndecodableError:
     wanted = piece.file.size if piece.size < 0 else piece.size
-    if wanted < 0 or len(found) == wanted or (piece.size < 0 and len(found) > 0):
-        return found
+    if wanted < 0 or len(found) == wanted or (piece.size < 0 and len(found) > wanted):
+        return found  # a file may have grown since it was listed; a part of one is no content
     return UndecodableError(f"only {len(found):,} of its {wanted:,} bytes are there")
 
 

@@ -18,8 +18,8 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow.parquet as pq
 
-from headstart.core.addresses import FarFile, far_file, open_file_system
-from headstart.core.errors import DataError
+from headstart.core.addresses import FarFile, far_file, open_file_system, why
+from headstart.core.errors import DataError, UnreachableError
 from headstart.core.scratch import scratch_folder
 from headstart.core.wording import count, quoted
 from headstart.data.elsewhere import AddressReader, reaching
@@ -132,14 +132,38 @@ def _below(place: _Place, root: str, *, empty: bool = False) -> Iterator[tuple[F
     """Yield what lies below a folder; refuse one in which nothing is, where it was asked for."""
     base = root.rstrip("/")
     seen = False
-    for _, _, files in place.files.walk(root, detail=True, on_error="raise"):
+    for _, _, files in _walk(place, root):
         for path, info in files.items():
             full = str(info.get("name", path))
             seen = True
             yield far_file(place.files, full, info), _readable(place, full[len(base) :].lstrip("/"))
     if empty and not seen:
         place.files.info(root)  # says why: there is no such bucket, no permission, ...
-        raise DataError(f"'{place.address}' holds no files", hint="check the address")
+        hint = _UNLISTED if _speaks_http(place) else "check the address"
+        raise DataError(f"'{place.address}' holds no files", hint=hint)
+
+
+_UNLISTED = (
+    "a server over HTTP lists a folder only where it is set up to; name a table, a tar or one file"
+)
+
+
+def _walk(place: _Place, root: str) -> Iterator[Any]:
+    """Walk below a folder.
+
+    Raises:
+        UnreachableError: a server over HTTP does not list it.
+    """
+    try:
+        yield from place.files.walk(root, detail=True, on_error="raise")
+    except Exception as error:
+        if not _speaks_http(place) or getattr(error, "status", 404) not in (403, 404, 405):
+            raise
+        if not isinstance(error, FileNotFoundError) and not hasattr(error, "status"):
+            raise
+        raise UnreachableError(
+            f"cannot list '{place.address}': {why(error)[0]}", hint=_UNLISTED
+        ) from error
 
 
 def _readable(place: _Place, name: str) -> str:
