@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import headstart
 from headstart.backbones import load_backbone
 from headstart.commands.fit.job import fit
 from headstart.commands.predict.job import evaluate, predict
@@ -204,6 +205,26 @@ class Own(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(x).relu().mean((2, 3))
+
+
+class OneNumber(nn.Module):
+    def __init__(self, axes):
+        super().__init__()
+        self.conv, self.axes = nn.Conv2d(3, 4, 3), axes
+
+    def forward(self, x):
+        return self.conv(x).mean(self.axes)
+
+
+@pytest.mark.parametrize("command", [fit, headstart.compare, headstart.finetune])
+@pytest.mark.parametrize(
+    ("axes", "hint"), [((1, 2, 3), "one number an item is no row.*None"), ((2,), "pooling='avg'")]
+)
+def test_features_without_a_row_say_what_makes_one(command, axes, hint, few_digits, cache):
+    plan = Preprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
+    backbone = load_backbone(OneNumber(axes), inputs=plan)
+    with pytest.raises((BackboneError, ConfigError), match=hint):
+        command(few_digits, backbone, cache=cache, write=False)
 
 
 def test_a_module_of_ones_own_has_to_be_given_again(few_digits, cache, tmp_path):

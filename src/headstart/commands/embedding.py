@@ -33,6 +33,7 @@ from headstart.evaluation.tasks import TASKS
 from headstart.extraction import Extraction, Extractor
 from headstart.heads import Head
 from headstart.heads.registry import TrainingRows
+from headstart.modules.pooling import towards_rows
 from headstart.store import FeatureSet
 
 
@@ -335,7 +336,7 @@ def embed(session: Session, cuts: Sequence[Backbone], dataset: Dataset) -> Embed
         if len(shape) != 1:
             raise ConfigError(
                 (f"a head needs one row per item, and these features have shape {shape} per item",),
-                hint="use pooling='avg'",
+                hint=towards_rows(shape),
             )
     found: dict[str, CachedFeatures] = {}
     unreadable: list[tuple[str, str]] = []

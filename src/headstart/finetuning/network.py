@@ -22,7 +22,7 @@ from headstart.finetuning.objective import Objective
 from headstart.heads import LinearHead
 from headstart.modules.digests import named_tensors
 from headstart.modules.forward import capture
-from headstart.modules.pooling import pool
+from headstart.modules.pooling import pool, towards_rows
 from headstart.prefix import Candidate, Cut
 
 BACKBONE, HEAD = "backbone", "head"
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         if len(shape) != 1:
             raise BackboneError(
                 f"a head needs one row an item, and {source.name} gives {shape} an item",
-                hint="use pooling='avg'",
+                hint=towards_rows(shape),
             )
         _refuse_padding(source)
         self.source = source

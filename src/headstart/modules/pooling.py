@@ -85,6 +85,13 @@ def pool(output: Tensor, pooling: Pooling, layout: Layout, mask: Tensor | None =
     return _POOLINGS[pooling].reduce(output, layout, mask)
 
 
+def towards_rows(shape: tuple[int, ...]) -> str:
+    """Return what makes a row of features that have this shape an item, as a hint."""
+    if shape:
+        return "use pooling='avg'"
+    return "one number an item is no row: return it as one, x[:, None], or choose another layer"
+
+
 def positions_of(output: Tensor, layout: Layout) -> Tensor:
     """Return an output as ``(n, positions, c)``, special tokens included; a view where possible.
 
@@ -228,4 +235,5 @@ __all__ = [
     "pooling_kinds",
     "positions_of",
     "register_pooling",
+    "towards_rows",
 ]

@@ -19,6 +19,7 @@ from headstart.data.reading import OnBad
 from headstart.extraction import Extraction
 from headstart.extraction.engines import AUTO, EAGER
 from headstart.heads.registry import head_fault
+from headstart.modules.pooling import towards_rows
 from headstart.study import network
 from headstart.study.comparison import Comparison
 from headstart.study.configurations import Configuration
@@ -273,7 +274,7 @@ def _look(
     Raises:
         ConfigError: cuts that give an item no single row; all of them together.
     """
-    faults = []
+    faults, hint = [], ""
     cuts = [cut_of(configuration, backbone) for configuration in frozen]
     for configuration, at in zip(frozen, network.at_cuts(backbone, cuts), strict=True):
         at.check_layer()
@@ -283,8 +284,9 @@ def _look(
                 f"'{configuration.name}' gives features of {len(shape)} dimensions an item, and a"
                 " head needs one row"
             )
+            hint = hint or towards_rows(shape)
     if faults:
-        raise ConfigError(tuple(faults), hint="use pooling=avg")
+        raise ConfigError(tuple(faults), hint=hint)
     deepest = backbone.at(backbone.deepest(layer for layer, _ in cuts))
     sample = data.look(backbone.inputs, backbone.device)
     facts = find_facts(deepest, sample[:8])
