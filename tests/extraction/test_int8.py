@@ -18,6 +18,7 @@ import headstart
 from headstart.backbones import load_backbone
 from headstart.cache import FeatureCache, describe_space
 from headstart.cache.calibrated import calibrated_once
+from headstart.commands.export.job import export
 from headstart.commands.saved_run import open_run
 from headstart.core.errors import BackboneError, ConfigError, HeadstartError, MissingExtraError
 from headstart.core.progress import SilentReporter
@@ -215,5 +216,8 @@ def test_a_run_in_int8_predicts_with_the_network_that_it_was_fitted_with(tmp_pat
     common["cache"] = tmp_path / "other"
     again = headstart.predict(images(10, 1)[0], tmp_path / "run", **common)
     np.testing.assert_allclose(again.probabilities, found.probabilities, atol=1e-6)
+    with pytest.raises(HeadstartError, match="in int8, with operations of OpenVINO that no"):
+        export(tmp_path / "run", "onnx", output=tmp_path / "onnx", **common)
+    assert not (tmp_path / "onnx").exists()
     with pytest.raises(HeadstartError, match="calibrated on the old training items"):
         headstart.update({"train": images(34), "test": images(10, 1)}, tmp_path / "run", **common)

@@ -49,6 +49,9 @@ _ATTEMPTS = 3
 """So often a run that another job is replacing is read."""
 
 
+_NAMED = {"multi-label": ("label", "labels"), "regression": ("target", "targets")}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class SavedRun(SavedBackbone, RunMethods, HandsOn):
     """What ``predict`` and ``evaluate`` need of a run folder.
@@ -92,10 +95,11 @@ class SavedRun(SavedBackbone, RunMethods, HandsOn):
 
     def __repr__(self) -> str:
         """Name folder, head, backbone and classes in one line."""
-        named = quoted(self.classes, 5)
+        words = _NAMED.get(self.head.task, ("class", "classes"))
+        named = f"{count(len(self.classes), *words)}: {quoted(self.classes, 5)}"
         return (
             f"SavedRun('{clean(self.folder)}': {self.head.kind} head on {self.backbone_name},"
-            f" {count(len(self.classes), 'class', 'classes')}: {named})"
+            f" {named})"
         )
 
     def card(self) -> Card:

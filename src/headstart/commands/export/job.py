@@ -18,9 +18,9 @@ from headstart.commands.run import Run
 from headstart.commands.saved_run import SavedRun
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
-from headstart.core.errors import ConfigError
+from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.files import publishing_folder
-from headstart.core.records import to_plain
+from headstart.core.records import INT8, to_plain
 from headstart.export.artefact import finish_artefact, write_artefact
 from headstart.export.formats import FORMATS
 from headstart.export.parity import Parity
@@ -84,6 +84,7 @@ def export(
     session = Session(run)
     opened = Model.of(trained, config, session)
     model = opened.predictor
+    _require_floats(model)
     model.alone()
     items = items_to_measure(trained, config, reading, opened, session)
     with (
@@ -116,6 +117,20 @@ def _card(trained: Any, model: RunPredictor, config: ExportConfig, parity: Parit
         tags=(config.to,),
     )
     return model_card(content)
+
+
+def _require_floats(model: RunPredictor) -> None:
+    """Refuse a run whose network is calibrated in int8: its operations are OpenVINO's alone.
+
+    Raises:
+        BackboneError: it is.
+    """
+    if model.precision == INT8:
+        raise BackboneError(
+            f"the run computes {model.backbone.name} in int8, with operations of OpenVINO that no"
+            " artefact takes over, and in float32 its rows are others than the head was fitted on",
+            hint="fit with precision='float32', and export that run",
+        )
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -179,11 +179,13 @@ class Model:
         """
         kept, grouped, hint = self.kept(), self._grouped(), f"fit again with ood='{wanted.method}'"
         if kept is None:
-            raise DataError(
-                "the run keeps no rows of its training items: an older version, or another command"
-                " than fit, wrote it",
-                hint=hint,
+            written = not isinstance(self.source, Run) or self.source.folder is not None
+            why = (
+                "an older version, or another command than fit, wrote it"
+                if written
+                else "it was not written to a folder"
             )
+            raise DataError(f"the run keeps no rows of its training items: {why}", hint=hint)
         train = kept.train
         if grouped and train.groups is None:
             raise DataError(
