@@ -14,7 +14,8 @@ from PIL import Image
 
 from headstart.core.errors import BackboneError, ConfigError, DataError
 from headstart.core.progress import SilentReporter
-from headstart.data import Bands, Preprocessing, UndecodableError, load_data, load_items
+from headstart.data import Bands, Preprocessing, Split, UndecodableError, load_data, load_items
+from headstart.data.items import ObjectItems
 from headstart.data.remarks import listening
 from headstart.data.samples import samples_of, shares
 
@@ -330,3 +331,47 @@ def test_thumbnails_show_what_they_say() -> None:
     assert "the first three channels as red, green and blue" in str(inputs)
     grey = np.asarray(Image.open(io.BytesIO(whole(1).excerpt(TWELVE.astype(np.uint8)).picture)))
     assert np.array_equal(grey[..., 0], grey[..., 2])
+
+
+def _split(images: list[np.ndarray]) -> Split:
+    return Split(ObjectItems(len(images), images.__getitem__, "images"), np.arange(len(images)),
+                 np.full(len(images), -1))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("chosen", "trained", "given", "refused"),
+    [
+        ((4, 3, 2), 4, 13, True),
+        ((4, 3, 2), 13, 4, True),
+        ((), 4, 13, True),
+        ((1, 1, 1), 1, 3, True),
+        ((1, 2, 3), 3, 13, True),
+        ((1, 2, 3), 3, 4, False),  # transparency behind the colours
+        ((1, 2, 3), 4, 3, False),
+        ((1, 1, 1), 1, 2, False),
+        ((4, 3, 2), 4, 4, False),
+        ((), 4, 4, False),
+    ],
+)
+def test_images_of_other_bands_than_the_training_images_are_refused(
+    chosen: tuple[int, ...], trained: int, given: int, refused: bool
+) -> None:
+    def image(bands: int) -> np.ndarray:
+        return np.random.default_rng(bands).integers(0, 255, (20, 24, bands), np.uint8)
+
+    plain = Bands(8, 0.5, 0.5, len(chosen) or trained, chosen)
+    known, _ = plain.settled(_split([image(trained)] * 3), SilentReporter())
+    assert known.of_bands == trained
+    assert known.describe() == plain.describe(), "keys do not change"
+    known.sample(image(trained))
+    if not refused:
+        known.sample(image(given))
+        return
+    with pytest.raises(UndecodableError, match=f"{given} bands?, and the training images have"):
+        known.sample(image(given))
+
+
+def test_training_images_of_several_numbers_of_bands_fix_none() -> None:
+    images = [np.zeros((9, 9, bands), np.uint8) for bands in (5, 6)]
+    known, _ = Bands(8, 0.5, 0.5, 3, (3, 2, 1)).settled(_split(images), SilentReporter())
+    assert known.of_bands is None

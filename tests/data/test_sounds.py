@@ -16,9 +16,9 @@ from headstart.core.errors import BackboneError, DataError
 from headstart.core.progress import SilentReporter
 from headstart.data import UndecodableError, load_data, load_items, load_test_data
 from headstart.data.remarks import listening
-from headstart.data.sound_files import SHORTER, is_sound, read_sound
+from headstart.data.sound_files import OPPOSED, SHORTER, is_sound, read_sound
 from headstart.data.sound_pictures import log_mel
-from tests.sound_models import RATE, encoded, noise, save_sounds, sounds, tone
+from tests.sound_models import RATE, chirp, encoded, noise, save_sounds, sounds, tone
 
 QUIET = SilentReporter()
 
@@ -97,7 +97,7 @@ BAD: dict[str, tuple[bytes | Any, str]] = {
     "direct current": (encoded(np.full(8000, 0.3, np.float32)), "nothing but silence"),
     "opposite channels": (
         encoded(np.stack([noise(0.5), -noise(0.5)], axis=1), subtype="FLOAT"),
-        "nothing but silence",
+        "channels cancel each other",
     ),
     "not a number": (
         encoded(np.array([0.1, np.nan] * 4000, np.float32), subtype="FLOAT"),
@@ -299,3 +299,23 @@ def test_a_backbone_of_images_or_texts_says_that_it_hears_nothing(tmp_path: Path
         found = load_data(tmp_path / "d", kind=kind, reporter=QUIET)
         with pytest.raises(DataError, match=f"the data are sounds, and this backbone takes {unit}"):
             inputs.check_items(found.train.items)
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [(-1.0, True), (-0.95, True), (0.0, False), (1.0, False), (-0.5, False)],
+)
+@pytest.mark.parametrize("rate", [RATE, RATE // 2])
+def test_channels_that_cancel_each_other_are_told(second: float, told: bool, rate: int) -> None:
+    first = chirp(0.5, rate=rate)
+    data = encoded(np.stack([first, second * first], axis=1), rate)
+    with listening() as heard:
+        read(data)
+    assert (OPPOSED in heard) == told
+
+
+def test_channels_of_which_nothing_is_left_are_refused_with_the_reason() -> None:
+    first = chirp(0.5)
+    data = encoded(np.stack([first, -first], axis=1), subtype="FLOAT")
+    with pytest.raises(UndecodableError, match="its channels cancel each other"):
+        read(data)

@@ -275,3 +275,100 @@ def test_what_divides_the_training_items_knows_no_others(folder: Path, parts: st
         assert data.train.targets is not None
         expected = strata_of_values(data.train.targets)
         assert (data.train.labels == expected).all()
+
+
+BITS = [[i % 2, int(i % 3 == 0), int(i % 5 > 1)] for i in range(N)]
+NAMED = [[name for name, bit in zip("abc", row, strict=True) if bit] for row in BITS]
+
+
+@pytest.mark.parametrize(
+    ("ending", "values"),
+    [
+        ("parquet", BITS),
+        ("parquet", [[bool(bit) for bit in row] for row in BITS]),
+        ("parquet", [[float(bit) for bit in row] for row in BITS]),
+        ("parquet", [str(row) for row in BITS]),
+        ("parquet", [str(row).replace(",", "") for row in BITS]),  # as NumPy writes it
+        ("csv", [str(tuple(row)) for row in BITS]),
+    ],
+)
+def test_lists_of_zeros_and_ones_are_one_for_each_label(
+    ending: str, values: list[Any], folder: Path
+) -> None:
+    data = load_data(table(folder, f"bits.{ending}", label=values), label_column="label")
+    assert (data.task, data.classes) == ("multi-label", ("0", "1", "2"))
+    total = sum(float(split.y.sum()) for split in data.splits.values())
+    assert total == sum(map(sum, BITS))
+    assert any("lists of 0 and 1, one for each label" in note for note in data.notes)
+
+
+def test_one_hot_lists_are_classes(folder: Path) -> None:
+    hot = [[int(i % 3 == k) for k in range(3)] for i in range(N)]
+    data = load_data(table(folder, "hot.parquet", label=hot))
+    assert (data.task, data.classes) == ("classification", ("0", "1", "2"))
+    assert any("one-hot lists" in note for note in data.notes)
+    found = load_data(table(folder, "hot.parquet", label=hot), task="multi-label")
+    assert (found.task, found.classes) == ("multi-label", ("0", "1", "2"))
+    with pytest.raises(DataError, match="not one-hot, expected one class an item"):
+        load_data(table(folder, "h.parquet", label=BITS), task="classification")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda own: "{" + ", ".join(map(repr, own)) + "}",  # of none: {}
+        lambda own: str(tuple(own)),
+        lambda own: json.dumps({name: int(name in own) for name in "abc"}),
+        lambda own: str({name: name in own for name in "abc"}),
+    ],
+)
+def test_sets_tuples_and_memberships_that_were_written_as_text(write: Any, folder: Path) -> None:
+    path = table(folder, "sets.parquet", tags=[write(own) for own in NAMED])
+    data = load_data(path)
+    assert (data.task, data.classes) == ("multi-label", ("a", "b", "c"))
+    assert sum(float(s.y.sum()) for s in data.splits.values()) == sum(map(len, NAMED))
+
+
+def test_names_in_brackets_are_classes(folder: Path) -> None:
+    data = load_data(table(folder, "brackets.csv", label=[f"({'xy'[i % 2]})" for i in range(N)]))
+    assert (data.task, data.classes) == ("classification", ("(x)", "(y)"))
+
+
+def test_a_comma_between_names_that_are_also_classes_is_told(folder: Path) -> None:
+    names = ["red,blue", "blue,green", "red", "blue"]
+    data = load_data(table(folder, "commas.csv", label=[names[i % 4] for i in range(N)]),
+                     task="auto")  # fmt: skip
+    told = any("task='multi-label' divides them" in note for note in data.notes)
+    assert told or data.task == "multi-label"
+    towns = ["Paris, France", "Lyon, France", "Rome"]
+    data = load_data(table(folder, "towns.csv", label=[towns[i % 3] for i in range(N)]))
+    assert (data.task, len(data.classes)) == ("classification", 3)
+    assert not any("divides" in note for note in data.notes)
+
+
+def test_columns_of_words_say_what_is_expected(folder: Path) -> None:
+    path = table(folder, "words.csv", red=["yes", "no"] * (N // 2), blue=["no", "yes"] * (N // 2))
+    with pytest.raises(DataError, match="holds 'yes', 'no', expected 0 and 1, or numbers"):
+        load_data(path, label_column="red,blue")
+
+
+def test_folders_of_names_for_a_regression_ask_for_no_column(folder: Path, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            place = tmp_path / name / f"{i}.png"
+            place.write_bytes((folder / f"{i}.png").read_bytes())
+    with pytest.raises(DataError, match="holds 'cat', 'dog', expected numbers") as raised:
+        load_data(tmp_path, task="regression")
+    assert "name each folder after its number" in str(raised.value)
+    assert "label_column" not in str(raised.value)
+
+
+def test_a_task_that_nobody_gave_is_not_said_to_be_given(folder: Path) -> None:
+    values = [i + 0.5 for i in range(N // 2)] + [float(i) for i in range(N // 2)]
+    parts = ["train"] * (N // 2) + ["test"] * (N // 2)
+    data = load_data(table(folder, "parts.parquet", y=values, split=parts), label_column="y")
+    note = next(note for note in data.notes if note.startswith("Task:"))
+    assert note.startswith("Task: regression, because column 'y'")
+    given = load_data(table(folder, "g.parquet", y=values), task="regression", label_column="y")
+    assert any(note.startswith("Task: regression; 'y'") for note in given.notes)

@@ -219,8 +219,8 @@ def open_call(
     warning = misfit(network, dataset.train)
     session.say(*([warning] if warning else []))
     inputs, measured = network.inputs.settled(dataset.train, session.reporter)
-    if measured:
-        session.say(*measured)
+    session.say(*measured)
+    if inputs != network.inputs:
         if isinstance(call.backbone, BackboneSpec):
             values = network.inputs.differences(inputs)
             call = dataclasses.replace(call, backbone=call.backbone.with_inputs(values))
@@ -261,7 +261,7 @@ def open_parts(
     if "train" in splits:
         inputs, measured = network.inputs.settled(splits["train"], session.reporter)
         session.say(*measured)
-        network = dataclasses.replace(network, inputs=inputs) if measured else network
+        network = dataclasses.replace(network, inputs=inputs)
     return splits, network
 
 

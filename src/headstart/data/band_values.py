@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from headstart.core.errors import ConfigError
+from headstart.core.errors import BadFilesError, ConfigError
 from headstart.core.kinds import MEASURED
 from headstart.core.progress import Reporter
 from headstart.core.wording import count
+from headstart.data import samples
+from headstart.data.content import UndecodableError
 from headstart.data.inputs import Inputs
 from headstart.data.levels import BANDS_HINT
 from headstart.data.reading import read_batches
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Split
+
+
+_LOOKED_AT = 16
 
 
 def stated_by_rgb(
@@ -33,6 +39,68 @@ def stated_by_rgb(
     if known.get("channels", "RGB") == "BGR":
         return stated, ("the network's channels are blue, green, red: bands in this order",)
     return stated, ()
+
+
+def bands_of(
+    bands_last: Callable[[NDArray[np.float32]], NDArray[np.float32]], train: Split
+) -> int | None:
+    """Return how many bands the images of a split have; None: not all the same, or not known.
+
+    Args:
+        bands_last: puts the axis of the bands last.
+        train: some images, evenly spread, are looked at.
+    """
+    found: set[int] = set()
+    for i in np.unique(np.linspace(0, len(train) - 1, num=min(_LOOKED_AT, len(train)))):
+        try:
+            found.add(bands_last(samples.shares(train.content(int(i)))).shape[2])
+        except (BadFilesError, UndecodableError, OSError):
+            continue  # whoever reads all of them says what is wrong with it
+    return found.pop() if len(found) == 1 else None
+
+
+def bands_last(image: NDArray[np.float32], channels: int | None) -> NDArray[np.float32]:
+    """Return an image with the axis of its bands last, ``(h, w, c)``.
+
+    Args:
+        image: ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``.
+        channels: how many bands it must have; None: any.
+
+    Raises:
+        UndecodableError: nothing says which axis they are.
+    """
+    if image.ndim == 2:
+        return image[:, :, None]
+    first, middle, last = image.shape
+    if channels is not None and (first == channels) != (last == channels):
+        return image if last == channels else np.moveaxis(image, 0, 2)
+    if last < min(first, middle):
+        return image
+    if first < min(middle, last):
+        return np.moveaxis(image, 0, 2)
+    raise UndecodableError(
+        f"samples of shape {image.shape}, of which nothing says which axis are the bands; save"
+        " them as (height, width, bands)"
+    )
+
+
+def refuse_others(bands: int, known: int | None, chosen: Sequence[int]) -> None:
+    """Refuse an image of other bands than the training images have.
+
+    Transparency is the last of two bands, or of four, and changes nothing about those before it.
+
+    Raises:
+        UndecodableError: so it is.
+    """
+    colours = {1: 1, 2: 1, 3: 3, 4: 3}
+    own = colours.get(bands)
+    beside = own is not None and known is not None and own == colours.get(known)
+    if known in (None, bands) or (beside and 0 < max(chosen, default=0) <= (own or 0)):
+        return
+    raise UndecodableError(
+        f"{count(bands, 'band')}, and the training images have {known}: which of them are the same,"
+        " nothing says"
+    )
 
 
 def as_tuple(value: Any) -> tuple[float, ...]:
@@ -113,8 +181,11 @@ def measured_statistics(
 
 __all__ = [
     "as_tuple",
+    "bands_last",
+    "bands_of",
     "measured_statistics",
     "per_channel",
+    "refuse_others",
     "stated_by_rgb",
     "value_faults",
     "ways_to",

@@ -24,7 +24,7 @@ from headstart.core.progress import Reporter
 from headstart.core.records import Excerpt
 from headstart.core.stages import stage
 from headstart.core.wording import count
-from headstart.data import pictures, samples
+from headstart.data import band_values, pictures, samples
 from headstart.data.band_pictures import rendered, rendering
 from headstart.data.band_values import (
     measured_statistics,
@@ -81,6 +81,8 @@ class Bands(Inputs):
             Empty: all bands, of which an image must have as many as the network has channels.
         crop_fraction, resize, interpolation, crop_offset: as in
             :class:`~headstart.data.preprocessing.Preprocessing`.
+        of_bands: how many bands the training images have, so that others are refused; None: not
+            known, or not all the same. No part of keys.
 
     Raises:
         ConfigError: naming every value that cannot be.
@@ -98,6 +100,7 @@ class Bands(Inputs):
     resize: Resize = "shortest"
     interpolation: Interpolation = "bicubic"
     crop_offset: CropOffset = "round"
+    of_bands: int | None = None
 
     def __post_init__(self) -> None:
         size: Any = self.size
@@ -139,9 +142,11 @@ class Bands(Inputs):
             image: ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``.
 
         Raises:
-            UndecodableError: it has other bands, or nothing says which axis they are.
+            UndecodableError: it has other bands, than the training images have among others, or
+                nothing says which axis they are.
         """
         planes = np.moveaxis(self._bands_last(image), 2, 0)
+        band_values.refuse_others(len(planes), self.of_bands, self.bands)
         if not self.bands:
             if len(planes) != self.in_channels:
                 ways = ways_to(len(planes), self.in_channels)
@@ -157,19 +162,7 @@ class Bands(Inputs):
         return [planes[band - 1] for band in self.bands]
 
     def _bands_last(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        if image.ndim == 2:
-            return image[:, :, None]
-        first, middle, last = image.shape
-        if not self.bands and (first == self.in_channels) != (last == self.in_channels):
-            return image if last == self.in_channels else np.moveaxis(image, 0, 2)
-        if last < min(first, middle):
-            return image
-        if first < min(middle, last):
-            return np.moveaxis(image, 0, 2)
-        raise UndecodableError(
-            f"samples of shape {image.shape}, of which nothing says which axis are the bands; save"
-            " them as (height, width, bands)"
-        )
+        return band_values.bands_last(image, None if self.bands else self.in_channels)
 
     def geometry(self, image: Image.Image) -> NDArray[np.float32]:
         """Resize and crop one band.
@@ -228,6 +221,7 @@ class Bands(Inputs):
                 hint="give numbers, such as those that a run has measured",
             )  # fmt: skip
         values = {n: list(v) if isinstance(v, tuple) else v for n, v in self.values().items()}
+        del values["of_bands"]
         return {
             "kind": self.kind, **values, "decoder": describe_decoder(), "samples": samples.RULES,
         }  # fmt: skip
@@ -263,6 +257,12 @@ class Bands(Inputs):
         return numbered_views(count, seed=seed)
 
     def settled(self, train: Split, reporter: Reporter) -> tuple[Self, tuple[str, ...]]:
+        """Return inputs that know the number of bands, with mean and std as measured."""
+        found = band_values.bands_of(self._bands_last, train) if self.of_bands is None else None
+        fits = found is not None and (bool(self.bands) or found == self.in_channels)
+        return (self.changed(of_bands=found) if fits else self)._measured(train, reporter)
+
+    def _measured(self, train: Split, reporter: Reporter) -> tuple[Self, tuple[str, ...]]:
         """Return inputs with mean and std as measured, where ``train`` stands for them."""
         if MEASURED not in (self.mean, self.std):
             return self, ()

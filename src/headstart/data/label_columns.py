@@ -20,7 +20,8 @@ from headstart.data.column_types import (
     is_text,
     require_column,
 )
-from headstart.data.targets import Asked, zeros_and_ones
+from headstart.data.label_texts import zeros_and_ones
+from headstart.data.targets import Asked
 
 
 def label_column(

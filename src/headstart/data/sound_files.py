@@ -41,6 +41,9 @@ _HEADS = (b"fLaC", b"OggS", b"ID3", b".snd", b"caff")
 _MOST_CHANNELS = 1024
 
 SHORTER = "Shorter than the header of the file says"
+OPPOSED = "Channels that cancel each other where they are averaged, so that hardly anything is left"
+CANCELLED = 0.01
+"""The share of the power of all channels below which their mean is what is left of them."""
 
 
 class Sound(NamedTuple):
@@ -149,10 +152,18 @@ def _window(file: Any, start: int, size: int, rate: int) -> NDArray[np.float32]:
     if not np.isfinite(read).all():
         raise UndecodableError("it holds samples that are no numbers (NaN or infinite)")
     mono = read.mean(axis=1) if read.shape[1] > 1 else read[:, 0]
+    if read.shape[1] > 1 and _power(mono) < CANCELLED * _power(read):
+        if not np.ptp(mono):
+            raise UndecodableError("its channels cancel each other where they are averaged")
+        remark(OPPOSED)
     if file.samplerate == rate:
         return np.ascontiguousarray(mono)
     found = _soxr().resample(mono, file.samplerate, rate, quality=QUALITY)
     return np.asarray(found, dtype=np.float32)
+
+
+def _power(samples: NDArray[np.float32]) -> float:
+    return float(np.mean(np.square(samples - samples.mean(axis=0), dtype=np.float64)))
 
 
 def _refuse_silence(parts: list[NDArray[np.float32]], seconds: float, *, whole: bool) -> None:

@@ -6,9 +6,7 @@ values where it is not said, and told with the reason. What the values do not te
 
 from __future__ import annotations
 
-import ast
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +16,18 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import DataError
 from headstart.core.wording import count, quoted
+from headstart.data.label_texts import (
+    SEPARATORS,
+    divides_at_spaces,
+    holds,
+    is_list,
+    joined_names,
+    members,
+    multi_hot,
+    separator_of,
+    written_lists,
+    zeros_and_ones,
+)
 from headstart.data.labels import class_names, plain_values
 from headstart.data.names import composed
 from headstart.data.numerals import Numerals, read_numerals
@@ -25,9 +35,6 @@ from headstart.data.numerals import Numerals, read_numerals
 Task = Literal["classification", "multi-label", "regression"]
 Asked = Literal["auto", "classification", "multi-label", "regression"]
 
-SEPARATORS = ("|", ";", ",")
-"""Between several labels in one text; a space counts where several labels are asked for."""
-_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _MANY = 20
 _FEW_EACH = 3
@@ -90,23 +97,26 @@ def read_labels(
     """
     plain = plain_values(values)
     present = [value for value in plain if value is not None]
-    lists = any(_is_list(value) for value in present) or _written_lists(present)
+    lists = any(is_list(value) for value in present) or written_lists(present)
+    bits = multi_hot(present, where) if lists and declared is None and len(present) else None
+    if bits is not None and len(present) == len(plain) and task != "regression":
+        return _of_bits(bits, where, task)
     if task == "classification" or (task == "auto" and declared is not None and not lists):
         return Labels(tuple(class_names(values, where, declared)))
     if task == "regression":
         return _numbers(plain, where, output, "")
     if task == "multi-label":
-        return _sets(plain, where, declared, "", _separator(present, asked=True))
+        return _sets(plain, where, declared, "", separator_of(present, asked=True))
     if lists:
-        return _sets(plain, where, declared, f"{where} {_hold(where)} lists", None)
+        return _sets(plain, where, declared, f"{where} {holds(where)} lists", None)
     _refuse_decimal_commas(present, where)
-    separator = _separator(present, asked=False)
+    separator = separator_of(present, asked=False)
     if separator is not None:
-        why = f"{where} {_hold(where)} several labels with '{separator}' between them"
+        why = f"{where} {holds(where)} several labels with '{separator}' between them"
         return _sets(plain, where, declared, why, separator)
     numerals = read_numerals(present, where)
     if _fractions(present, numerals):
-        return _numbers(plain, where, output, f"{where} {_hold(where)} numbers with fractions")
+        return _numbers(plain, where, output, f"{where} {holds(where)} numbers with fractions")
     return Labels(
         tuple(class_names(values, where, declared)), doubt=_doubt(present, where, numerals)
     )
@@ -138,6 +148,15 @@ def read_columns(columns: dict[str, list[Any]], where: str, task: Asked = "auto"
                 " item has the label",
                 hint="name columns of 0 and 1, or one column of lists",
             )
+    for name, values in columns.items():
+        plain = plain_values(values)
+        if task == "auto" and None in read_numerals(plain, f"column '{name}'").values:
+            held = quoted(dict.fromkeys(str(value) for value in plain), 3)
+            raise DataError(
+                f"{where}: column '{name}' holds {held}, expected 0 and 1, or numbers",
+                hint="write 1 where an item has the label and 0 where it has not, or name one"
+                " column with label_column=NAME",
+            )
     parts = [
         _numbers(plain_values(values), f"column '{name}'", name, "") for name, values in
         columns.items()
@@ -160,11 +179,26 @@ def read_matrix(y: NDArray[Any], where: str, task: Asked = "auto") -> Labels:
     return found
 
 
-def zeros_and_ones(values: Sequence[Any]) -> list[int] | None:
-    """Return the values of a column that holds 0 and 1 in any form; None for another."""
-    known = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
-    found = [known.get(str(value).strip().casefold()) for value in values]
-    return None if None in found else [bit or 0 for bit in found]
+def _of_bits(bits: Sequence[Sequence[int]], where: str, task: Asked) -> Labels:
+    """Return the labels of lists of 0 and 1, called after their places; one class where one is 1.
+
+    Raises:
+        DataError: classes are asked for, and they are not one-hot.
+    """
+    names = tuple(str(place) for place in range(len(bits[0])))
+    sets = tuple(tuple(n for n, bit in zip(names, row, strict=True) if bit) for row in bits)
+    hot = all(len(own) == 1 for own in sets)
+    if task == "classification" and not hot:
+        raise DataError(
+            f"{where} {holds(where)} lists of 0 and 1 that are not one-hot, expected one class an"
+            " item",
+            hint="task='multi-label' takes several labels an item",
+        )
+    if hot and task != "multi-label":
+        said = f"{where} {holds(where)} one-hot lists: the class is the place of the 1"
+        return Labels(tuple(own[0] for own in sets), doubt=said)
+    why = f"{where} {holds(where)} lists of 0 and 1, one for each label"
+    return Labels(("",) * len(sets), RawTargets("multi-label", sets, names, why))
 
 
 def targets_of_names(names: Sequence[str | None], where: str, task: Task) -> Labels:
@@ -172,46 +206,9 @@ def targets_of_names(names: Sequence[str | None], where: str, task: Task) -> Lab
     return read_labels(list(names), where, task)
 
 
-def _hold(where: str) -> str:
-    """Return the verb for a column, or for "the labels of …"."""
-    return "hold" if where.startswith("the ") else "holds"
-
-
 def _array(found: Labels) -> NDArray[np.float64]:
     assert found.targets is not None
     return np.asarray(found.targets.values, dtype=np.float64)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple | set | frozenset | np.ndarray)
-
-
-def _written_lists(values: Sequence[Any]) -> bool:
-    """Return whether every value is the text of a list: ``"['cat', 'dog']"``."""
-    return bool(values) and all(
-        isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]"
-        for value in values
-    )
-
-
-def _separator(values: Sequence[Any], *, asked: bool) -> str | None:
-    """Return what stands between several labels in one text; None where nothing does.
-
-    Unless several labels are asked for, the parts must make up fewer names than the whole texts
-    do, and each must occur in two of them: names of classes may hold a comma.
-    """
-    texts = Counter(value.strip() for value in values if isinstance(value, str))
-    for separator in (*SEPARATORS, " ") if asked else SEPARATORS:
-        if not any(separator in text for text in texts):
-            continue
-        if asked:
-            return separator
-        parts = Counter(part for text in texts for part in set(_parts(text, separator)))
-        several = [text for text in texts if separator in text]
-        again = all(parts[part] > 1 for text in several for part in _parts(text, separator))
-        if len(parts) < len(texts) and again:
-            return separator
-    return None
 
 
 def _refuse_decimal_commas(values: Sequence[Any], where: str) -> None:
@@ -224,14 +221,10 @@ def _refuse_decimal_commas(values: Sequence[Any], where: str) -> None:
     if not texts or len(texts) < len(values) or not all(map(_COMMA.fullmatch, texts)):
         return
     raise DataError(
-        f"{where} {_hold(where)} texts such as '{texts[0]}': numbers with a decimal comma, or"
+        f"{where} {holds(where)} texts such as '{texts[0]}': numbers with a decimal comma, or"
         " several labels?",
         hint="task='regression' reads numbers, task='multi-label' divides at the commas",
     )
-
-
-def _parts(text: str, separator: str) -> list[str]:
-    return [composed(part.strip()) for part in text.split(separator) if part.strip()]
 
 
 def _sets(
@@ -241,13 +234,13 @@ def _sets(
     why: str,
     separator: str | None,
 ) -> Labels:
-    rows = [_members(value, where, separator) for value in plain]
+    rows = [members(value, where, separator) for value in plain]
     flat = [value for row in rows if row is not None for value in row]
     named = iter(class_names(flat, where, declared))
     sets: list[tuple[str, ...]] = []
     names: list[str | None] = []
     empty = 0
-    texts = not any(_is_list(value) for value in plain)
+    texts = not any(is_list(value) for value in plain)
     for row in rows:
         found = [] if row is None else [name for _, name in zip(row, named, strict=False)]
         sets.append(tuple(dict.fromkeys(composed(name) for name in found if name is not None)))
@@ -256,36 +249,6 @@ def _sets(
         empty += row is None and texts
     raw = RawTargets("multi-label", tuple(sets), tuple(declared or ()), why, empty)
     return Labels(tuple(names), raw)
-
-
-def _members(value: Any, where: str, separator: str | None) -> list[Any] | None:
-    if value is None:
-        return None
-    if _is_list(value):
-        return list(value.tolist() if isinstance(value, np.ndarray) else value)
-    if isinstance(value, str):
-        text = value.strip()
-        if text[:1] == "[" and text[-1:] == "]":
-            return _written(text, where)
-        return [text] if separator is None else list(_parts(text, separator))
-    return [value]
-
-
-def _written(text: str, where: str) -> list[Any]:
-    """Return the entries of a list that was written as text; numpy leaves out the commas."""
-    quoted_names = _QUOTED.findall(text)
-    if len(quoted_names) > 1 and "," not in text:
-        return [first or second for first, second in quoted_names]
-    try:
-        found = ast.literal_eval(text)
-        if isinstance(found, list):
-            return found
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        pass
-    inner = [part.strip(" '\"") for part in re.split(r"[,;|\s]+", text[1:-1])]
-    if any("[" in part or "{" in part for part in inner):
-        raise DataError(f"{where} {_hold(where)} '{text[:60]}', expected a list of labels")
-    return [part for part in inner if part]
 
 
 def _fractions(values: Sequence[Any], found: Numerals) -> bool:
@@ -301,12 +264,12 @@ def _numbers(plain: Sequence[Any], where: str, output: str, why: str) -> Labels:
     if wrong:
         named = quoted(dict.fromkeys(str(value) for value in wrong), 3)
         raise DataError(
-            f"{where} {_hold(where)} {named}, expected numbers for a regression",
+            f"{where} {holds(where)} {named}, expected numbers for a regression",
             hint=_how_numbers_are_given(where),
         )
     table = np.array(found.values, dtype=np.float64)[:, None]
     if np.isinf(table).any():
-        raise DataError(f"{where} {_hold(where)} infinite numbers", hint="leave those items out")
+        raise DataError(f"{where} {holds(where)} infinite numbers", hint="leave those items out")
     names = tuple(None if np.isnan(value) else "" for value in table[:, 0])
     return Labels(names, RawTargets("regression", table, (output,), why, numerals=(found,)))
 
@@ -328,12 +291,17 @@ def _doubt(values: Sequence[Any], where: str, numerals: Numerals) -> str:
         held = {value for value in values if isinstance(value, str) and separator in value}
         if held:
             return (
-                f"{where} {_hold(where)} '{separator}' in {count(len(held), 'name')} of classes,"
+                f"{where} {holds(where)} '{separator}' in {count(len(held), 'name')} of classes,"
                 f" such as {quoted(sorted(held), 1)}; task='multi-label' divides them"
             )
-    if _divides_at_spaces(values):
+    if parted := joined_names(values):
         return (
-            f"{where} {_hold(where)} few words in many combinations, which are read as one class"
+            f"{where} {holds(where)} ',' between names that are also classes alone, such as"
+            f" {quoted([parted], 1)}; task='multi-label' divides them"
+        )
+    if divides_at_spaces(values):
+        return (
+            f"{where} {holds(where)} few words in many combinations, which are read as one class"
             " each; task='multi-label' divides them at spaces"
         )
     numbers = numerals.values
@@ -344,27 +312,18 @@ def _doubt(values: Sequence[Any], where: str, numerals: Numerals) -> str:
         return ""
     if len(numbers) < _FEW_EACH * different:
         raise DataError(
-            f"{where} {_hold(where)} {different:,} different whole numbers in"
+            f"{where} {holds(where)} {different:,} different whole numbers in"
             f" {count(len(numbers), 'item')}: classes, or quantities?",
             hint="task='regression' predicts the number, task='classification' takes each number"
             " as a class",
         )
     return (
-        f"{where} {_hold(where)} {different:,} different whole numbers, which are read as classes;"
+        f"{where} {holds(where)} {different:,} different whole numbers, which are read as classes;"
         " task='regression' predicts the number instead"
     )
 
 
-def _divides_at_spaces(values: Sequence[Any]) -> bool:
-    """Return whether texts are combinations of far fewer words, each of which comes often."""
-    texts = {value.strip() for value in values if isinstance(value, str)}
-    several = [text for text in texts if " " in text]
-    words = Counter(word for text in texts for word in set(text.split()))
-    return len(several) * 2 > len(texts) > 2 * len(words) and min(words.values(), default=0) > 1
-
-
 __all__ = [
-    "SEPARATORS",
     "Asked",
     "Labels",
     "RawTargets",
@@ -373,5 +332,4 @@ __all__ = [
     "read_labels",
     "read_matrix",
     "targets_of_names",
-    "zeros_and_ones",
 ]
