@@ -9,6 +9,8 @@ own.
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from headstart._version import __version__
@@ -121,3 +123,14 @@ __getattr__, __dir__, _names = contents(
 )
 
 __all__ = ["HeadstartError", "__version__", *_names]
+
+
+class _Contents(ModuleType):
+    """The table of contents: ``export`` stays the function when the room of that name is imported."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name == "export" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Contents
