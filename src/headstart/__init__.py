@@ -126,7 +126,7 @@ __all__ = ["HeadstartError", "__version__", *_names]
 
 
 class _Contents(ModuleType):
-    """The table of contents: ``export`` stays the function when the room of that name is imported."""
+    """The table of contents; importing the room ``export`` does not hide the function."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name == "export" and isinstance(value, ModuleType)):
