@@ -392,7 +392,7 @@ def test_a_new_kind_is_compared(bases: Backbone, tmp_path: Path) -> None:
     text = (tmp_path / "run" / "report.html").read_text()
     assert "160 training and 80 test sequences" in text
     assert "image" not in "".join(finding.text for finding in found.findings)
-    with pytest.raises(ConfigError, match="'unscaled': inputs='unscaled' means nothing for seq"):
+    with pytest.raises(ConfigError, match="'unscaled': inputs='unscaled' does not apply to seq"):
         compare(data, bases, configs="unscaled", cache=tmp_path / "cache", write=False)
 
 
@@ -402,7 +402,7 @@ def test_a_new_kind_reports_bad_items_and_names_its_fields(bases: Backbone) -> N
         extract(bases, split)
     with pytest.raises(ConfigError, match=r"no longst.*did you mean 'longest'"):
         load_backbone(bases.module, inputs=Bases(), longst=3)
-    with pytest.raises(ConfigError, match="no numbered views of sequences"):
+    with pytest.raises(ConfigError, match="numbered views of sequences are not supported"):
         bases.inputs.numbered_views(3)
 
 
@@ -470,7 +470,9 @@ def test_an_engine_with_other_rows_is_refused(halves: None) -> None:
     register_engine(Engine("wrong", "adds one", wrong))
     split = load_items(squares(9)[0])
     backbone = load_backbone("headstart/glyphs")
-    with pytest.raises(BackboneError, match="engine 'wrong' returns other features"):
+    with pytest.raises(
+        BackboneError, match="engine 'wrong' and the network itself return different features"
+    ):
         extract(backbone, split, settings=Extraction(engine="wrong"))
 
 

@@ -66,7 +66,7 @@ def test_the_module_is_left_as_it_was():
 
 def test_a_norm_without_running_statistics_is_refused():
     backbone = load_backbone(Net(track_running_stats=False), inputs=PLAN)
-    with pytest.raises(BackboneError, match=r"other features in another batch.*not cached"):
+    with pytest.raises(BackboneError, match=r"different features in another batch.*not cached"):
         extract(backbone, split_of(8))
 
 
@@ -161,7 +161,7 @@ class BesideTheNext(Rows):
 def test_rows_that_depend_on_the_place_in_the_batch_are_refused(kind, layer, count):
     net = nn.Sequential()
     net.add_module("pooled", kind())
-    with pytest.raises(BackboneError, match=r"mixes the items|rows in another order"):
+    with pytest.raises(BackboneError, match=r"mixes the items|rows in a different order"):
         extract(load_backbone(net, inputs=PLAN, layer=layer), split_of(count))
 
 
@@ -311,7 +311,7 @@ def test_items_whose_features_are_not_finite_are_named_and_left_out(plain, engin
     split = load_items((pixels, np.zeros(20, int)))
     backbone = load_backbone(OverItsDeviation(), inputs=PLAN)
     settings = Extraction(batch_size=6, engine=engine)
-    with pytest.raises(BadFilesError, match="features of it are not finite") as caught:
+    with pytest.raises(BadFilesError, match="its features are not finite") as caught:
         extract(backbone, split, settings=settings)
     assert [where for where, _ in caught.value.files] == [split.origins[i] for i in plain]
     found = extract(backbone, split, settings=settings, on_bad="skip")
@@ -387,7 +387,7 @@ def test_rows_do_not_depend_on_which_of_them_were_missing():
 
 def test_one_item_alone_shows_that_rows_depend_on_the_batch():
     backbone = load_backbone(Net(track_running_stats=False), inputs=PLAN)
-    with pytest.raises(BackboneError, match=r"other features in another batch.*not cached"):
+    with pytest.raises(BackboneError, match=r"different features in another batch.*not cached"):
         extract(backbone, split_of(1))
 
 
@@ -417,7 +417,7 @@ def test_unreadable_items(tmp_path):
         extract(backbone, split)
     rows = extract(backbone, split, on_bad="skip")
     assert rows.indices.tolist() == [0, 2]
-    with pytest.raises(DataError, match="no item"):
+    with pytest.raises(DataError, match="none of the items"):
         extract(backbone, split.take([1]), on_bad="skip")
 
 

@@ -137,7 +137,7 @@ def test_a_tf_data_set_is_read_by_the_batch() -> None:
     ("batches", "cardinality", "said"),
     [
         ([], 0, "has no batches"),
-        ([(np.zeros((4, 8, 8, 3)), np.zeros(4))], -1, "does not end; leave out its .repeat()"),
+        ([(np.zeros((4, 8, 8, 3)), np.zeros(4))], -1, "never ends; remove its .repeat()"),
         ([(np.zeros((8, 8, 3)), np.int64(1))], 1, r"single items.*use its \.batch\(32\)"),
         ([np.zeros((4, 8, 8, 3))], 1, r"a ndarray, expected \(x, y\)"),
         ([(np.zeros((2, s, 8, 3)), np.zeros(2)) for s in (8, 9)], 2, "differ in shape"),

@@ -47,13 +47,6 @@ def test_the_names_are_few_and_all_of_them_load() -> None:
         assert getattr(headstart, name).__name__ == f"headstart.{name}"
 
 
-def test_a_room_never_takes_the_place_of_a_function() -> None:
-    """Importing the room ``headstart.export`` would else hide the function of that name."""
-    script = "import headstart.export as room, headstart; print(callable(headstart.export))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == "True\n", done.stderr
-
-
 def test_the_first_use_draws_no_random_number() -> None:
     """rich draws from the global generator when it is imported."""
     code = (

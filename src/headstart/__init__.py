@@ -9,8 +9,6 @@ own.
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from headstart._version import __version__
@@ -123,14 +121,3 @@ __getattr__, __dir__, _names = contents(
 )
 
 __all__ = ["HeadstartError", "__version__", *_names]
-
-
-class _Contents(ModuleType):
-    """The table of contents; importing the room ``export`` does not hide the function."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name == "export" and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Contents

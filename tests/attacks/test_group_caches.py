@@ -358,7 +358,7 @@ def test_a_disk_without_locks_is_one_line_that_says_what_to_do(
     with pytest.raises(StoreError) as caught:
         append(Store(tmp_path).space(DESCRIPTION), 0, 10)
     text = str(caught.value)
-    assert "has no file locks" in text
+    assert "does not support file locks" in text
     assert "cache=" in text
     assert "local disk" in text
     assert "\n" not in text
@@ -442,5 +442,5 @@ def test_a_lock_that_fails_once_is_tried_again(
     check(Store(tmp_path).space(DESCRIPTION), 10)
     assert len(failed) == 2
     failing_locks(1000, monkeypatch)
-    with pytest.raises(StoreError, match="has no file locks"):
+    with pytest.raises(StoreError, match="does not support file locks"):
         append(Store(tmp_path).space(DESCRIPTION), 10, 20)

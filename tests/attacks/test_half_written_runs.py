@@ -259,7 +259,7 @@ def test_a_folder_of_an_older_version_is_replaced_and_a_table_of_mine_is_not(pla
     description = json.loads((folder / "run.json").read_text())
     del description["files"]
     (folder / "run.json").write_text(json.dumps({**description, "format": 2}))
-    with pytest.raises(ConfigError, match=r"holds 'predictions.csv'.*not of its run"):
+    with pytest.raises(ConfigError, match=r"holds 'predictions.csv'.*does not belong to its run"):
         headstart.fit(data("ant", "bee"), out=folder, cache=place / "cache", baselines=False)
     for name in ("predictions.csv", "predictions.parquet", "training_items.json"):
         (folder / name).unlink()
@@ -328,7 +328,7 @@ def test_a_folder_with_files_of_the_users_is_refused_and_left_alone(place, tmp_p
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "holiday.jpg").write_bytes(b"mine")
-    with pytest.raises(ConfigError, match=r"holds 1 file or folder that no run has.*holiday"):
+    with pytest.raises(ConfigError, match=r"holds 1 file or folder that no run writes.*holiday"):
         headstart.fit(data("a", "b"), out=photos, cache=place / "cache")
     assert names_in(photos) == {"holiday.jpg"}
     for name in ("report.html", "predictions.csv", "checkpoint"):
@@ -339,7 +339,7 @@ def test_a_folder_with_files_of_the_users_is_refused_and_left_alone(place, tmp_p
             (mine / name / "progress of mine.txt").write_text("mine")
         else:
             (mine / name).write_text("mine")
-        with pytest.raises(ConfigError, match="no run has"):
+        with pytest.raises(ConfigError, match="no run writes"):
             headstart.fit(data("a", "b"), out=mine, cache=place / "cache")
     hidden = tmp_path / "hidden"
     hidden.mkdir()
@@ -361,7 +361,7 @@ def test_a_run_does_not_lie_in_the_data(place, tmp_path, monkeypatch, where):
     before = sorted(tmp_path.rglob("*"))
     more: dict[str, Any] = {} if where is None else {"out": tmp_path / where}
     monkeypatch.chdir(tmp_path / "data")
-    with pytest.raises(ConfigError, match="would lie in the data"):
+    with pytest.raises(ConfigError, match="would be inside the data"):
         headstart.fit(tmp_path / "data", cache=place / "cache", baselines=False, **more)
     assert sorted(tmp_path.rglob("*")) == before
 

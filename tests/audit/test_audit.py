@@ -159,7 +159,7 @@ def test_watching_from_inside_leaves_torch_as_it_was() -> None:
 
 
 def test_two_audits_at_a_time_are_refused() -> None:
-    with watch(), pytest.raises(ConfigError, match="running already"), watch():
+    with watch(), pytest.raises(ConfigError, match="already running"), watch():
         pass
     with pytest.raises(ConfigError, match="not a str"):
         watch("model")  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def test_what_is_no_script_is_refused(tmp_path: Path) -> None:
         audit_script(tmp_path / "none.py")
     with pytest.raises(DataError, match="is a folder"):
         audit_script(tmp_path)
-    with pytest.raises(DataError, match=r"is no Python: .*line 1"):
+    with pytest.raises(DataError, match=r"is not valid Python: .*line 1"):
         audit_script(script(tmp_path, "def"))
     with pytest.raises(ConfigError, match="steps must be at least 1"):
         audit_script(script(tmp_path, ""), steps=0)
@@ -234,7 +234,7 @@ def test_a_script_that_catches_everything_is_ended(tmp_path: Path) -> None:
     done = run(file, "--steps", 3, "--json")
     said = json.loads(done.stdout)
     assert said["ended"]["how"] == "steps"
-    assert "it catches what is to end it" in said["ended"]["message"]
+    assert "it catches the exception that is meant to end it" in said["ended"]["message"]
 
 
 def test_pages_of_the_findings_are_up_to_date() -> None:

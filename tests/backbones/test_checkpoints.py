@@ -278,7 +278,7 @@ def test_names_that_nobody_can_guess_are_given(state: State, tmp_path: Path) -> 
     assert loads(load_backbone(NAME, weights=path, rename=rename, **COLOURS), state)
     with pytest.raises(BackboneError, match=r"'trunc', which begins no name.*did you mean.*trunk"):
         load_backbone(NAME, weights=path, rename={"trunc": ""}, **COLOURS)
-    with pytest.raises(BackboneError, match="is about the names in a file"):
+    with pytest.raises(BackboneError, match="applies to names in a weights file"):
         load_backbone("headstart/glyphs", rename={"trunk": ""})
 
 
@@ -369,7 +369,7 @@ def test_every_misfit_has_a_hint_that_is_true_for_it(state: State, tmp_path: Pat
     assert "of another shape: 'conv1.0.weight' has (1, 3, 3, 3) in the file" in said
     assert "model_args={…}" in said
     said = refusal(state | {"side.weight": torch.ones(2)}, path)
-    assert "leave them out: rename={'side': None}" in said
+    assert "ignore them: rename={'side': None}" in said
     assert loads(load_backbone(NAME, weights=path, rename={"side": None}, **COLOURS), state)
     levit = timm.create_model("levit_128s", img_size=64).state_dict()
     torch.save(levit, path)
@@ -396,10 +396,10 @@ def test_every_file_that_cannot_be_read_says_why(whole: nn.Module, tmp_path: Pat
     assert "the keys 'epoch', 'acc'" in refusal({"epoch": 3, "acc": 0.5}, path)
     assert "a list" in refusal([1, 2], path)
     assert "test_checkpoints.Custom" in refusal({"state_dict": {}, "config": Custom()}, path)
-    assert "save its tensors alone" in refusal(whole, path)
+    assert "save only its tensors" in refusal(whole, path)
     stream = io.BytesIO()
     np.savez(stream, kernel=np.ones(3))
-    assert "archive of NumPy with 'kernel.npy'" in refusal(stream.getvalue(), path)
+    assert "NumPy archive with 'kernel.npy'" in refusal(stream.getvalue(), path)
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
     assert "TorchScript program" in refusal(path.read_bytes(), path)
     assert "tensors only" in refusal(pickle.dumps({"a": np.ones(3)}, protocol=4), path)

@@ -171,7 +171,7 @@ def test_the_usual_kinds_of_pictures(kind: str) -> None:
     assert found.name == wanted, found.look
     assert "\n" not in found.reason
     assert found.reason.startswith(f"backbone: {wanted}, since the data are ")
-    assert "backbone='NAME' takes another" in found.reason
+    assert "choose another with backbone='NAME'" in found.reason
 
 
 def test_what_is_said_is_true_of_the_data() -> None:
@@ -323,7 +323,7 @@ def test_texts_take_minilm_where_this_machine_has_it(monkeypatch: pytest.MonkeyP
     assert look_at(split).kind == "texts"
     monkeypatch.setattr(hf_folder, "in_hub_cache", lambda name: Path("/models") / name)
     assert choose(split).name == "hf/sentence-transformers/all-MiniLM-L6-v2"
-    assert "since the data are texts; backbone='NAME' takes another" in choose(split).reason
+    assert "since the data are texts; choose another with backbone='NAME'" in choose(split).reason
     monkeypatch.setattr(hf_folder, "in_hub_cache", lambda name: None)
     monkeypatch.setattr(choice, "_packaged", lambda: Path("/packages/minilm"))
     assert choose(split).name == "hf//packages/minilm"
@@ -361,7 +361,7 @@ def test_what_is_not_stated_is_not_warned_of(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_auto_is_chosen_where_there_are_data_only() -> None:
-    with pytest.raises(BackboneError, match="'auto' chooses a backbone by the data"):
+    with pytest.raises(BackboneError, match="'auto' chooses a backbone from the data"):
         headstart.load_backbone("auto")
     with pytest.raises(ConfigError, match="backbone='auto' names none") as caught:
         headstart.fit("digits", weights="w.pt", model_args={"width": 1}, write=False)

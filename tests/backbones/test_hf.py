@@ -182,7 +182,7 @@ def test_inputs_travel_to_other_processes(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_tokenizer_without_padding_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match=r"no token that pads.*pad_token = tokenizer.eos_token"):
+    with pytest.raises(BackboneError, match=r"no padding token.*pad_token = tokenizer.eos_token"):
         load_backbone(f"hf/{save_model(tmp_path / 'm', 'gpt2', pad=False)}")
 
 
@@ -212,11 +212,11 @@ def test_code_of_a_model_is_not_run(tmp_path: Path) -> None:
     }
     (folder / "config.json").write_text(json.dumps(own))
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(BackboneError, match="code of its own, which is not run"):
+    with pytest.raises(BackboneError, match="comes with its own code, which is not run"):
         load_backbone(f"hf/{folder}")
     kernel = {**config, "attn_implementation": "somebody/attention"}
     (folder / "config.json").write_text(json.dumps(kernel))
-    with pytest.raises(BackboneError, match="names code of others"):
+    with pytest.raises(BackboneError, match="refers to external code"):
         load_backbone(f"hf/{folder}")
     assert not (tmp_path / "ran").exists()
 
@@ -272,7 +272,7 @@ def test_a_network_that_takes_padding_for_content_is_refused(tmp_path: Path) -> 
             return self.inner(input_ids, torch.ones_like(attention_mask))
 
     deaf = load_backbone(Deaf(backbone.module), inputs=backbone.inputs)
-    with pytest.raises(BackboneError, match="takes padding for content"):
+    with pytest.raises(BackboneError, match="treats padding as content"):
         extract(deaf, split_of(TEXTS))
 
 
@@ -289,7 +289,7 @@ def test_images_and_texts_do_not_mix(tmp_path: Path) -> None:
 def test_an_unknown_folder_and_a_name_without_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BackboneError, match="does not exist, and a model of transformers is a"):
+    with pytest.raises(BackboneError, match="does not exist, expected the folder of a"):
         load_backbone(f"hf/{tmp_path / 'none'}")
     import huggingface_hub
 
@@ -307,6 +307,5 @@ def test_longer_texts_are_cut_and_counted(tmp_path: Path) -> None:
     reporter = Notes()
     extract(backbone, split_of(TEXTS), reporter=reporter)
     assert any(
-        "Longer than 10 tokens, behind which nothing is read: 4 texts" in note
-        for note in reporter.notes
+        "Longer than 10 tokens; the rest is not read: 4 texts" in note for note in reporter.notes
     )

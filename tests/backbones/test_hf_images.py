@@ -121,7 +121,7 @@ def test_of_two_towers_that_of_images_is_taken(kind: str, tmp_path: Path) -> Non
     folder = save_image_model(tmp_path / "m", kind)
     images = pictures()
     backbone = load_backbone(f"hf/{folder}")
-    assert any("a tower for images and one for texts" in note for note in backbone.notes)
+    assert any("an image tower and a text tower" in note for note in backbone.notes)
     assert not any("text" in name for name, _ in backbone.module.named_parameters())
     model = AutoModel.from_pretrained(folder).eval()
     with torch.inference_mode():
@@ -257,7 +257,7 @@ def test_a_pooler_that_the_weights_lack_is_not_made_up(tmp_path: Path) -> None:
 
 def test_a_bare_folder_is_refused_with_the_way_out(tmp_path: Path) -> None:
     folder = save_image_model(tmp_path / "m", "vit")
-    with pytest.raises(BackboneError, match=r"for a model of transformers, write hf/.*/m"):
+    with pytest.raises(BackboneError, match=r"for a transformers model, write hf/.*/m"):
         load_backbone(str(folder))
 
 

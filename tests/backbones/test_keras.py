@@ -348,11 +348,11 @@ def test_several_inputs_and_outputs_are_said() -> None:
     rows = keras.layers.GlobalAveragePooling2D(name="rows")(conv(a))
     two = keras.Model([a, b], keras.layers.Add(name="sum")([conv(a), conv(b)]))
     with pytest.raises(
-        BackboneError, match=r"takes 2 inputs \(a, b\), and a backbone takes images"
+        BackboneError, match=r"takes 2 inputs \(a, b\), and a backbone takes only images"
     ):
         load_backbone(two, **INPUTS)
     (note,) = load_backbone(keras.Model(a, [rows, conv(a)]), **INPUTS).notes
-    assert "the feature is the first" in note
+    assert "is used as the feature" in note
 
 
 def test_a_head_by_keras_on_the_cached_features(tmp_path: Path) -> None:

@@ -221,13 +221,13 @@ def test_a_file_with_a_factory(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18", "names no backbone"),
+        ("resnet18", "is not the name of a backbone"),
         ("timm/resnet1888", "nearest are timm/resnet18"),
         ("timm/resnet18.nope", "nearest are timm/resnet18"),
         ("torchvision/resnet1888", "nearest are torchvision/resnet18"),
         ("torchvision/resnet18.NOPE", r"resnet18\.IMAGENET1K_V1"),
         ("headstart/glyph", "nearest are headstart/glyphs"),
-        ("headstart/", "names no backbone"),
+        ("headstart/", "is not the name of a backbone"),
     ],
 )
 def test_unknown_names_offer_the_nearest(name, message):
@@ -330,7 +330,7 @@ def test_an_output_without_a_real_row_an_item_is_refused(give, why, layer):
 
 
 def test_a_module_of_ones_own_takes_no_model_args():
-    with pytest.raises(BackboneError, match="the Two is built already"):
+    with pytest.raises(BackboneError, match="the Two is already built"):
         load_backbone(Two(lambda x: x), size=8, mean=0.5, std=0.5, model_args={"width": 2})
 
 

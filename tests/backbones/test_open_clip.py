@@ -142,7 +142,7 @@ def test_a_head_begins_as_texts(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("ViT-B-32", "no weights"),
+        ("ViT-B-32", "without weights"),
         ("ViT-B-23", "knows no model 'ViT-B-23'"),
         ("ViT-B-32.laion2b", "knows no model 'ViT-B-32.laion2b'"),
     ],

@@ -84,7 +84,7 @@ def test_its_code_and_weights_are_its_identity(how):
 
 @pytest.mark.parametrize("how", ["script", "trace"])
 def test_the_layers_of_torchscript_are_refused_for_what_they_are(how):
-    with pytest.raises(BackboneError, match=r"layer '4' is TorchScript.*leave layer out"):
+    with pytest.raises(BackboneError, match=r"layer '4' is TorchScript.*omit layer"):
         load_backbone(RECORDED[how](network()), inputs=PLAN, layer="4")
     with pytest.raises(BackboneError, match=r"layer 'inner' is TorchScript"):
         load_backbone(Around(RECORDED[how](network(maps=True))), inputs=PLAN, layer="inner")
@@ -99,9 +99,9 @@ def test_layers_of_a_network_around_torchscript_can_be_read():
 
 @pytest.mark.slow
 def test_exported_programs_are_refused_in_one_line():
-    with pytest.raises(BackboneError, match=r"two items and not on five.*dynamic_shapes"):
+    with pytest.raises(BackboneError, match=r"two items but not on five.*dynamic_shapes"):
         load_backbone(exported(network(), dynamic=False), inputs=PLAN)
-    with pytest.raises(BackboneError, match=r"no layers to read: leave layer out"):
+    with pytest.raises(BackboneError, match=r"no layers to read: omit layer"):
         load_backbone(exported(network()), inputs=PLAN, layer="4")
     with pytest.raises(BackboneError, match=r"not a ExportedProgram.*pass program.module\(\)"):
         load_backbone(torch.export.export(network(), (TWO,)), inputs=PLAN)

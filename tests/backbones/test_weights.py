@@ -158,7 +158,7 @@ def test_tied_parameters_need_only_one_name(tmp_path: Path) -> None:
     assert torch.equal(model.out.weight, value)
     assert model.out.weight is model.embed.weight
     save_file({"embed.weight": value, "out.weight": value + 1}, str(path))
-    with pytest.raises(BackboneError, match="are one tensor in the model"):
+    with pytest.raises(BackboneError, match="are the same tensor in the model"):
         load_weights(model, path)
 
 

@@ -213,7 +213,7 @@ def test_what_cannot_be_promised_is_refused(run: Any, place: Path, tmp_path: Pat
             headstart.predict(place / "new", run, **wrong, **asked)
     with pytest.raises(HeadError, match=r"coverage=0\.9999999 needs 9,999,999 held-out"):
         headstart.predict(place / "new", run, coverage=0.9999999, **asked)
-    with pytest.raises(ConfigError, match="false_alarms has no meaning without ood"):
+    with pytest.raises(ConfigError, match="false_alarms requires ood"):
         headstart.fit(place / "train", GLYPHS, false_alarms=0.2, **asked)
     empty = tmp_path / "empty"
     with pytest.raises(HeadError, match=r"false_alarms=0\.0001 needs 9,999 training items"):
@@ -237,7 +237,7 @@ def test_what_cannot_be_promised_is_refused(run: Any, place: Path, tmp_path: Pat
         (old / name).unlink()
         said["files"].pop(name)
     (old / "run.json").write_text(json.dumps(said))
-    with pytest.raises(DataError, match="an older version, or another command"):
+    with pytest.raises(DataError, match="it was written by an older version, or by a command"):
         headstart.predict(place / "new", old, coverage=0.9, **asked)
     assert headstart.predict(place / "new", old, ood="knn", **asked).strange is not None
 
@@ -323,7 +323,7 @@ def test_the_command_line(command: Command, run: Any, place: Path, tmp_path: Pat
         "--coverage", "0.9", "--ood", "knn",
     )  # fmt: skip
     assert status == 0, err
-    assert "coverage 90 %: the truth is among what was said of" in out
+    assert "coverage 90 %: the prediction covers the truth for" in out
     status, out, err = command("predict", run.folder, place / "new", "--by-class")
     assert status != 0
-    assert "--by-class has no meaning without" in err
+    assert "--by-class requires" in err

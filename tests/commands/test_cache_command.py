@@ -98,7 +98,7 @@ def test_a_remote_address(command, folder, tmp_path, monkeypatch):
         path.unlink() if path.is_file() else path.rmdir()
     status, _, err = command("fit", folder, "--out", tmp_path / "b", "--cache", remote)
     assert status == 0
-    assert "no forward pass was made" in err
+    assert "no forward pass was needed" in err
 
 
 def test_smaller_storage(command, folder, tmp_path):
@@ -133,7 +133,7 @@ def test_a_read_only_cache(command, folder, tmp_path, monkeypatch):
     status, _, err = command("fit", folder, "--out", tmp_path / "r", "--cache", cache)
     assert status == 0, err
     (line,) = [line for line in err.splitlines() if str(cache) in line]
-    assert "can only be read" in line
+    assert "is read-only" in line
     assert str(tmp_path / "home") in line
 
 

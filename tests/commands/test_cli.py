@@ -170,7 +170,7 @@ def test_mistakes_about_data(command, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "empty" in one_error_line(command("fit", tmp_path / "empty", "--out", run))
     single = make_images(tmp_path / "single", 4, ("only",))
-    assert "one class only" in one_error_line(command("fit", single, "--out", run))
+    assert "only one class" in one_error_line(command("fit", single, "--out", run))
     table = tmp_path / "t.csv"
     table.write_text("a,b\n1,2\n")
     line = one_error_line(command("fit", table, "--out", run))
@@ -190,7 +190,7 @@ def test_missing_and_nan_labels(command, folder, tmp_path):
 def test_mistakes_about_backbones(command, folder, tmp_path):
     run = tmp_path / "run"
     for words, expected in {
-        ("--backbone", "nothing"): "names no backbone",
+        ("--backbone", "nothing"): "is not the name of a backbone",
         ("--backbone", "timm/resnet999"): "the nearest are",
         ("--layer", "stage7"): "nearest names are",
         ("--mean", "a,b"): "--mean takes one number, or one for each channel",
@@ -198,7 +198,7 @@ def test_mistakes_about_backbones(command, folder, tmp_path):
         ("--model-args", "{"): "not valid JSON",
         ("--model-args", "[1]"): "takes a JSON object",
         ("-b", "headstart/glyphs", "--weights", "no.safetensors"): "no weights file",
-        ("--weights", "no.safetensors"): "--weights belongs to a backbone that is named",
+        ("--weights", "no.safetensors"): "--weights needs a named backbone",
         ("--pooling", "max"): "pooling must be one of",
         ("--head", "forest"): "--head must be one of auto,",
         ("--precision", "float8"): "--precision must be one of auto, float32,",

@@ -85,7 +85,7 @@ def test_they_travel_with_the_run(run: Any, place: Path) -> None:
 
 
 def test_items_without_the_columns_are_refused(run: Any, place: Path) -> None:
-    with pytest.raises(DataError, match="no columns beside items and labels"):
+    with pytest.raises(DataError, match="no columns besides items and labels"):
         headstart.predict(place / "1.png", run.folder, cache=place / "cache", reporter=QUIET)
     other = pd.read_csv(place / "train.csv").drop(columns="site")
     other.to_csv(place / "other.csv", index=False)

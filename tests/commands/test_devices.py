@@ -109,7 +109,7 @@ def test_a_run_goes_on_with_another_number_of_devices(
     assert not multiprocessing.active_children()
     assert (tmp_path / "run" / "checkpoint").is_dir()
     other = run(tmp_path, stored, then)
-    assert any("going on after epoch 1 of stage 'two'" in note for note in other.notes)
+    assert any("continuing after epoch 1 of stage 'two'" in note for note in other.notes)
     same(alone, other)
 
 

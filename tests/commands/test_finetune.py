@@ -62,7 +62,7 @@ def test_a_run_folder_predicts_what_the_run_scored(tmp_path: Path, cache: Path) 
         "backbone.safetensors", "curves.png", "confusion.png", "report.html",
     } <= names  # fmt: skip
     page = (out / "report.html").read_text()
-    assert "what every possible cut would cost" in page
+    assert "the cost of every possible cut" in page
     for shown in (">Map<", ">Some test items<", "training items differ most", ">Stages<"):
         assert shown in page, shown
     assert "checkpoint" not in names
@@ -188,7 +188,7 @@ def test_a_recipe_is_changed_in_every_stage_by_single_settings(cache: Path) -> N
         assert (stage.epochs, max(rate.lr for rate in stage.rates)) == (7, 0.5)
         assert "batches of 3" in stage.settings
         assert "2 augmented views" in stage.settings
-    with pytest.raises(ConfigError, match="finetune does not take precision: a recipe has"):
+    with pytest.raises(ConfigError, match="finetune does not take precision: the recipe sets"):
         plan_finetune(source(), residual(), SHORT, precision="bfloat16", cache=cache)
 
 
@@ -329,7 +329,7 @@ def test_sigkill_in_an_epoch_resumes_to_the_identical_result(
         source(), residual(dropout=0.2), SHORT, write=False, cache=tmp_path / "other", **arguments
     )
     if epochs:
-        assert any("going on after epoch" in note for note in resumed.notes)
+        assert any("continuing after epoch" in note for note in resumed.notes)
 
     def figures(run: object) -> list[tuple[float, float]]:
         epochs = run.training["epochs"]  # type: ignore[attr-defined]

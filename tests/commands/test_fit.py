@@ -125,7 +125,7 @@ def test_predictions_are_written_as_csv_and_parquet(run, few_digits, cache, tmp_
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.num_rows == 100
     assert "class_10" in table.column_names
-    with pytest.raises(ConfigError, match=r"neither in \.csv nor in \.parquet"):
+    with pytest.raises(ConfigError, match=r"must end in \.csv or \.parquet"):
         said.write(tmp_path / "p.xlsx")
 
 
@@ -245,7 +245,7 @@ def test_a_module_of_ones_own_has_to_be_given_again(few_digits, cache, tmp_path)
 
 def test_one_class_only(cache):
     x = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
-    with pytest.raises(DataError, match="one class only"):
+    with pytest.raises(DataError, match="only one class"):
         fit((x, ["a"] * 10), write=False, cache=cache, reporter=QUIET)
 
 

@@ -119,7 +119,7 @@ SHOWN = {each.name: each for group in (BackboneSpec, RunOptions, ReadOptions, Pa
     ("text", "expected"),
     [
         ("use pooling='avg'", "use --pooling avg"),
-        ("leave them out with on_bad='skip'", "leave them out with --bad-files skip"),
+        ("skip them with on_bad='skip'", "skip them with --bad-files skip"),
         ("give mean=… and std=…, or not", "give --mean … and --std …, or not"),
         ("mean=(0.485, 0.456, 0.406), std=0.5", "--mean 0.485,0.456,0.406, --std 0.5"),
         ("model_args={'pad_type': 'same'}", '--model-args \'{"pad_type": "same"}\''),

@@ -49,7 +49,7 @@ def test_a_torn_group_is_told_and_the_figure_with_groups_is_the_honest_one(
     films: Path, tmp_path: Path
 ) -> None:
     torn, told = fit(films, tmp_path)
-    assert "names of files show groups of items that belong together" in told
+    assert "file names show groups of items that belong together" in told
     assert "others of their group in the training split" in told
     pattern = told.partition("group_pattern='")[2].partition("'")[0]
     whole, said = fit(films, tmp_path, group_pattern=pattern)

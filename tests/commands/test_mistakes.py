@@ -113,7 +113,7 @@ def test_a_run_that_knows_no_items_says_so(run: headstart.Run) -> None:
     bare = dataclasses.replace(
         run, around=None, rows=None, configuration={**run.configuration, "source": None}
     )
-    with pytest.raises(DataError, match="does not say where its data lie"):
+    with pytest.raises(DataError, match="does not record where its data are"):
         bare.show_mistakes()
 
 
@@ -141,7 +141,7 @@ def test_what_examine_has_found_is_in_the_next_report(place: Path, tmp_path: Pat
         place / "data.csv", "headstart/glyphs", out=tmp_path / "r", baselines=False, **settings
     )
     page = (tmp_path / "r" / "report.html").read_text()
-    assert "<h2>What examine has found</h2>" in page
+    assert "<h2>What examine found</h2>" in page
     assert "doubtful.</p>" in page
     with headstart.view(run, **settings) as viewer:
         field = next(f for f in viewer.scene.fields if f.name == "found by examine")
@@ -169,7 +169,9 @@ def test_other_tasks(place: Path, tmp_path: Path, task: str) -> None:
     for title in ("Largest mistakes", "Map", "Slices"):
         assert f"<h2>{title}</h2>" in page
     assert "nearest training items" in page
-    assert f"wrong {'labels' if task == 'multi-label' else 'values'}: look at them" in page
+    assert (
+        f"Some {'labels' if task == 'multi-label' else 'values'} may be wrong: check them" in page
+    )
     gallery = page[page.index("<h2>Largest mistakes") : page.index("<h2>Map")]
     assert not re.search(r"[ab]\|(late|early)", gallery)  # bars are for tables
     assert task == "regression" or re.search(r"p = 0\.\d\d", gallery)

@@ -70,7 +70,7 @@ def test_it_is_a_baseline_where_the_classes_have_names_of_imagenet(cache: Path) 
     found = baselines(run)[ZERO_LABEL]
     assert "without a label: 'ants' is 'ant', 'bees' is 'bee'" in found.description
     alone, said = made(data("ants", "bees"), cache, start="classifier", labels_per_class=0)
-    assert "no training item is used, nor its label" in said
+    assert "using no training items and no labels" in said
     assert "every head gets them wrong" not in said
     assert alone.accuracy == found.accuracy.value
     assert alone.n_train == 0
@@ -97,11 +97,11 @@ def test_a_start_is_refused_where_names_do_not_say_the_classes(cache: Path) -> N
         made(data("crane", "cat"), cache, start="classifier")
     assert len(refused.value.faults) == 2
     assert "class_names" in str(refused.value)
-    with pytest.raises(ConfigError, match=r"up to blocks\.2 brings no classifier"):
+    with pytest.raises(ConfigError, match=r"up to blocks\.2 has no ImageNet-1k classifier"):
         made(data("ants", "bees"), cache, start="classifier", layer="blocks.2")
-    with pytest.raises(DataError, match=r"one class only \('ants'\)"):
+    with pytest.raises(DataError, match=r"only one class \('ants'\)"):
         made(data("ants"), cache, start="classifier")
-    with pytest.raises(ConfigError, match="headstart/glyphs brings no classifier"):
+    with pytest.raises(ConfigError, match="headstart/glyphs has no ImageNet-1k classifier"):
         fit(data("ants", "bees"), "headstart/glyphs", start="classifier", cache=cache, write=False)
 
 
@@ -176,7 +176,7 @@ def test_a_run_that_began_as_the_classifier_is_a_run(cache: Path, tmp_path: Path
 def test_some_labels_of_each_class_train(cache: Path) -> None:
     run, said = made(data("ants", "bees", train=20), cache, labels_per_class=3, seed=4)
     assert run.n_train == 6
-    assert "labels of 6 training items of 20 are used: at most 3 of each class" in said
+    assert "using the labels of 6 of 20 training items: at most 3 per class" in said
     found = rank(
         data("ants", "bees", train=20),
         ["headstart/glyphs"],

@@ -79,7 +79,7 @@ def test_every_job_writes_what_it_predicted(command, noise, tmp_path, name):  # 
     assert f"{len(wrong)} of {len(parquet)} test items" in page
     assert f"mistakes: {len(wrong)} of {len(parquet)} test items" in out
     # The first twelve stand beside training items, which explain them; the others in a gallery.
-    start = page.index("Some may be wrong labels")
+    start = page.index("Some labels may be wrong")
     section = page[start : page.index("</section>", start)]
     cases = section.split('<li><ul class="gallery">')[1:]
     firsts = [case[: case.index("</ul>")] for case in cases]

@@ -83,7 +83,7 @@ def test_the_cheaper_of_what_cannot_be_told_apart_is_recommended() -> None:
     assert [row.apart for row in found.rows] == [False, False, True]
     assert [row.on_front for row in found.rows] == [True, True, True]
     assert found.recommended == "cheap"
-    assert "cannot be told from the most accurate, best (95.0 %)" in found.reason
+    assert "cannot be distinguished from the most accurate, best (95.0 %)" in found.reason
     assert found.correlations["LogME"] == pytest.approx(1.0)
 
 
@@ -123,7 +123,7 @@ def test_a_pattern_is_bounded_and_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         *(f"timm/resnet{i}.a1" for i in range(5)), "timm/vit.x",
     ]  # fmt: skip
     (note,) = notes
-    assert "'timm/resnet*' stands for 80 backbones" in note
+    assert "'timm/resnet*' matches 80 backbones" in note
     assert "most=5" in note
     (none,), said = named_backbones(["timm/nothing*"], BackboneSpec(), {}, 5)
     assert none.spec is None
@@ -300,7 +300,7 @@ def test_faults_of_the_data_and_of_settings_are_errors(pictures: Path) -> None:
         run(pictures, "headstart/glyphs", layers=("stage1",))
     with pytest.raises(ConfigError, match=r"headstart\.rank"):
         headstart.sweep(pictures, backbones=("headstart/glyphs",), reporter=SilentReporter())
-    with pytest.raises(ConfigError, match="backbone_options has no meaning without backbones"):
+    with pytest.raises(ConfigError, match="backbone_options requires backbones"):
         headstart.sweep(pictures, backbone_options="options.toml", reporter=SilentReporter())
 
 
@@ -309,8 +309,8 @@ def test_faults_of_the_data_and_of_settings_are_errors(pictures: Path) -> None:
     [
         ({"grid": (1.0,)}, "grid and standardise"),
         ({"standardise": (True, False)}, "grid and standardise"),
-        ({"seeds": (0, 1)}, "seeds must be one"),
-        ({"backbone": BackboneSpec("headstart/photos")}, "given beside backbones"),
+        ({"seeds": (0, 1)}, "seeds must be a single seed"),
+        ({"backbone": BackboneSpec("headstart/photos")}, "given as well as backbones"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(

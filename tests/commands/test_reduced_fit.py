@@ -79,7 +79,7 @@ def test_short_memory_decides_where_there_is_a_runner(
         ({"head": "auto"}, "must not be 'always' with the head 'auto'"),
         ({"head": "knn"}, "linear, ridge and lda allow it"),
         ({"start": "classifier"}, "start, which has a head of its own"),
-        ({"head": "linear", "class_weight": "balanced"}, "rows would have weights"),
+        ({"head": "linear", "class_weight": "balanced"}, "rows have weights"),
     ],
 )
 def test_what_cannot_be_reduced_is_refused(cache: Path, given: dict[str, Any], said: str) -> None:

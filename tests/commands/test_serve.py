@@ -305,7 +305,7 @@ def test_a_port_that_is_taken_is_said_before_the_run_is_loaded(tmp_path):
         taken.listen()
         with pytest.raises(ConfigError, match=r"cannot listen on port .*; choose another"):
             serve(tmp_path / "no run", port=taken.getsockname()[1], reporter=QUIET)
-    with pytest.raises(ConfigError, match="no address of this machine"):
+    with pytest.raises(ConfigError, match="not an address of this machine"):
         serve(tmp_path / "no run", host="no.such.host.invalid", reporter=QUIET)
     with pytest.raises(ConfigError, match="max_items"):
         serve(tmp_path / "no run", queue=4)
@@ -316,7 +316,7 @@ def test_other_machines_are_let_in_with_a_warning(run, capsys):
         port = url.rpartition(":")[2]
         status, _, _ = Client(f"http://127.0.0.1:{port}")("GET", "/health", host="my.machine")
         assert status == 200
-    assert "no authentication" in capsys.readouterr().err
+    assert "without authentication" in capsys.readouterr().err
 
 
 def test_the_extra_is_named(run, monkeypatch):

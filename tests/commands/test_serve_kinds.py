@@ -121,7 +121,7 @@ def test_what_a_run_cannot_promise_is_said_before_anything_is_served(runs: Runs)
     for given, error, text in (
         ({"coverage": 0.999}, HeadError, "needs 999 held-out training items"),
         ({"ood": "knn", "false_alarms": 0.001}, HeadError, "false_alarms=0.001 needs"),
-        ({"by_class": True}, ConfigError, "by_class has no meaning without coverage"),
+        ({"by_class": True}, ConfigError, "by_class requires coverage"),
         ({"coverage": 0.9, "queue": 3}, ConfigError, "max_items"),
     ):
         with pytest.raises(error, match=text), serving(run, port=0, reporter=QUIET, **given):
@@ -136,5 +136,5 @@ def test_a_run_that_keeps_nothing_to_abstain_by_says_so(runs: Runs, tmp_path: Pa
     del said["files"]["calibration.safetensors"]
     (tmp_path / "run.json").write_text(json.dumps(said))
     serve = serving(tmp_path, port=0, cache=runs.cache, coverage=0.9, reporter=QUIET)
-    with pytest.raises(DataError, match="keeps nothing to abstain by"), serve:
+    with pytest.raises(DataError, match="has no held-out scores to abstain by"), serve:
         raise AssertionError

@@ -54,7 +54,7 @@ def test_faults_of_all_groups_are_reported_together():
 
 
 def test_what_has_no_meaning_for_a_command_is_refused_with_the_reason():
-    with pytest.raises(ConfigError, match="predict does not take precision: it is that of the run"):
+    with pytest.raises(ConfigError, match="predict does not take precision: the run determines it"):
         PREDICT.settle({"precision": "float16"}, None, None, None)
     with pytest.raises(ConfigError, match="sweep does not take seed"):
         SWEEP.settle({}, None, RunOptions(seed=1), None)
@@ -141,6 +141,6 @@ def test_a_path_is_a_backbone_too(tmp_path):
 
 @pytest.mark.parametrize("settings", [FitConfig, PredictConfig, EvaluateConfig])
 def test_a_rate_of_false_alarms_without_an_alarm_is_refused(settings):
-    with pytest.raises(ConfigError, match="false_alarms has no meaning without ood"):
+    with pytest.raises(ConfigError, match="false_alarms requires ood"):
         settings(false_alarms=0.1)
     assert settings(false_alarms=0.1, ood="knn").false_alarms == 0.1

@@ -163,7 +163,7 @@ def test_what_cannot_be_found_out_is_said(place: Path, tmp_path: Path) -> None:
         find(place, "a/01.png")
     with pytest.raises(ConfigError, match="nothing to search for"):
         find(place, [])
-    with pytest.raises(ConfigError, match="no tower of texts"):
+    with pytest.raises(ConfigError, match="no text tower"):
         find(place, None, text="a red car")
     with pytest.raises(ConfigError, match="does not end in"):
         find(place, "a/010.png", table=tmp_path / "x.txt")
@@ -185,4 +185,4 @@ def test_the_command_line(place: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "s.csv")])
     assert run.exit_code == 0
     assert "cosine" in run.stdout
-    assert "left out" in run.stderr
+    assert "not shown as a result" in run.stderr

@@ -134,11 +134,10 @@ def test_longer_sounds_are_cut_and_counted(model: str, ragged: Path, cache: Path
     for _ in range(2):  # from the cache, too
         found = fit(ragged, model, seconds=0.35, write=False, cache=cache, reporter=QUIET)
         assert any(
-            n.startswith("Longer than 0.35 s, behind which nothing is read: 60 sounds")
-            for n in found.notes
+            n.startswith("Longer than 0.35 s; the rest is not read: 60 sounds") for n in found.notes
         ), found.notes
     several = fit(ragged, model, seconds=0.2, windows=2, write=False, cache=cache, reporter=QUIET)
-    assert any("of which 2 windows are read, spread evenly: 90 sounds" in n for n in several.notes)
+    assert any("2 evenly spaced windows are read: 90 sounds" in n for n in several.notes)
 
 
 @pytest.mark.slow
@@ -162,7 +161,7 @@ def test_compare_names_dropout_and_the_mistakes_of_sounds(
     said = "\n".join(each.text for each in found.findings)
     assert "With dropout, dropout is on in the frozen backbone" in said
     assert "With truncated, nothing is read of a sound behind 0.1 s, instead of 1 s" in said
-    assert "With slowed, the network hears 2 times as many samples a second" in said
+    assert "With slowed, the network gets 2 times as many samples per second" in said
     assert "With unstandardised, loudness is not brought to that of pre-training" in said
     assert "image" not in said
 

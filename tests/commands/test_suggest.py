@@ -55,8 +55,8 @@ def test_what_the_run_knows_is_not_suggested(run: Any, place: Path, tmp_path: Pa
     found = headstart.suggest(tmp_path, run, cache=place / "cache", reporter=Listening())
     assert found.origins == ("again0.png",)
     told = " ".join(notes)
-    assert "1 item trained or tested the run" in told
-    assert "2 of the items repeat another" in told
+    assert "1 item is in the run's training or test split" in told
+    assert "2 of the items are copies of another" in told
     assert "only 1 item is new" in told
     (tmp_path / "nothing").mkdir()
     with pytest.raises((DataError, ConfigError)):
@@ -102,4 +102,4 @@ def test_the_command_line(command: Command, run: Any, place: Path, tmp_path: Pat
     assert len(out.splitlines()) == 3
     status, _, err = command(*words, "--out", tmp_path / "next.txt")
     assert status == 1
-    assert "ends neither in .csv nor in .parquet" in err
+    assert "must end in .csv or .parquet" in err

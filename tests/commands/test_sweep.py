@@ -219,7 +219,7 @@ def test_a_class_that_only_the_test_split_has_is_said(some_digits, tmp_path):
         reporter=QUIET,
     )
     count = int((y[200:] == "7").sum())
-    expected = f"{count} of 100 test items are of a class that no training item has ('7')"
+    expected = f"{count} of 100 test items have a class that no training item has ('7')"
     assert any(note.startswith(expected) for note in run.notes), run.notes
 
 
@@ -362,7 +362,7 @@ def test_examine_says_what_was_decided(some_digits, tmp_path):
     )
     notes = "\n".join(found.notes)
     assert "because class '3' has only 1 item" in notes
-    assert "of a class that no training item has ('7')" in notes
+    assert "a class that no training item has ('7')" in notes
     said = found.plain()["notes"]
     assert "1 class has a single item" in "\n".join(said)
     assert set(said) <= set(told)

@@ -136,7 +136,7 @@ def test_a_killed_regression_goes_on_to_the_same_result(tmp_path: Path) -> None:
             epochs=3, baselines=False, out=tmp_path / "cut",
         )  # fmt: skip
     resumed = _tuned(data, tmp_path, write=True, out=tmp_path / "cut", epochs=3)
-    assert any("going on after epoch" in note for note in resumed.notes)
+    assert any("continuing after epoch" in note for note in resumed.notes)
     np.testing.assert_array_equal(resumed.head.weight, whole.head.weight)
 
 
@@ -176,10 +176,10 @@ def test_class_weights_count_rare_classes_in_fine_tuning(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"class_weight": "balanced"}, "class_weight has no meaning for regression"),
-        ({"threshold": "f1"}, "threshold has no meaning for regression"),
+        ({"class_weight": "balanced"}, "class_weight does not apply to regression"),
+        ({"threshold": "f1"}, "threshold does not apply to regression"),
         ({"probe": "linear"}, "probe: head must be one of"),
-        ({"columns": "age"}, "the network is trained through"),
+        ({"columns": "age"}, "the network itself is trained"),
     ],
 )
 def test_what_numbers_have_no_use_for_is_refused(
@@ -210,7 +210,7 @@ def test_the_column_that_is_left_holds_the_labels(table: Path, tmp_path: Path) -
     )  # fmt: skip
     assert run.task == "regression"
     assert run.classes == ("ink",)
-    assert any("column 'ink', the only one that is left" in note for note in run.notes)
+    assert any("column 'ink', the only one left" in note for note in run.notes)
     with pytest.raises(DataError, match="several columns that could hold the labels"):
         headstart.load_data(table / "few.csv")
     # Predicting needs no labels, and takes no joined column for them.
@@ -265,7 +265,7 @@ def test_an_update_tears_no_group_apart(table: Path, tmp_path: Path) -> None:
         out=tmp_path / "run", baselines=False, **shared,
     )  # fmt: skip
     new = headstart.update(table / "new.csv", tmp_path / "run", **shared)
-    told = next(note for note in new.notes if "groups that the test split" in note)
+    told = next(note for note in new.notes if "to groups in the test split" in note)
     left = int(told.split()[0])
     assert 0 < left < 60
     assert new.n_train == old.n_train + 60 - left
@@ -275,7 +275,7 @@ def test_an_update_tears_no_group_apart(table: Path, tmp_path: Path) -> None:
         baselines=False, **shared,
     )  # fmt: skip
     assert plain.folder is not None
-    with pytest.raises(ConfigError, match="knows no groups"):
+    with pytest.raises(ConfigError, match="does not record groups"):
         headstart.update(table / "new.csv", plain.folder, group_column="patient", **shared)
 
 
@@ -351,7 +351,7 @@ def test_labels_are_weighed_where_a_head_can(table: Path, tmp_path: Path) -> Non
     run = headstart.fit(table / "all.csv", GLYPHS, baselines=False, threshold="half", **shared)
     assert run.configuration["class_weight"] == "balanced"
     with pytest.raises(
-        ConfigError, match=r"several labels is for the heads .*linear.*not for ridge"
+        ConfigError, match=r"several labels works with the heads .*linear.*not with ridge"
     ):
         headstart.fit(table / "all.csv", GLYPHS, head="ridge", **shared)
     swept = headstart.sweep(table / "all.csv", GLYPHS, folds=2, **shared)

@@ -131,12 +131,12 @@ WALK: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 REFUSED = {
-    ("finetune", "columns"): "the network is trained through, and knows items alone",
-    ("advise", "columns"): "the trial trains the network, which knows items alone",
-    ("compare", "columns"): "the same beside every way of running the network",
-    ("extract", "columns"): "rows of the network alone are stored",
-    ("extract", "group_column"): "nothing is divided",
-    ("audit", "columns"): "to which columns add nothing",
+    ("finetune", "columns"): "the network itself is trained, and it takes only items",
+    ("advise", "columns"): "the trial trains the network, which takes only items",
+    ("compare", "columns"): "the same for every way of running the network",
+    ("extract", "columns"): "only the network's features are stored",
+    ("extract", "group_column"): "the data are not split",
+    ("audit", "columns"): "which columns do not affect",
 }
 """What is refused, and the reason that is said; of all tasks alike."""
 

@@ -134,7 +134,7 @@ def test_predictions_follow_the_input(pages: Any, ink: Any, tables: Path, cache:
     assert found.labels[0] == "|".join(str(i) for i in np.flatnonzero(above[0]))
     found = headstart.predict(tables / "ink.csv", ink.folder, cache=cache, reporter=QUIET)
     assert list(found.columns()) == ["item", "prediction of ink", "prediction of weight"]
-    with pytest.raises(DataError, match="predicts no labels"):
+    with pytest.raises(DataError, match="does not predict labels"):
         _ = found.labels
 
 
@@ -162,7 +162,7 @@ def test_evaluate_agrees_with_the_run(
     for new, old in zip(again.figures(), run.evaluation.figures(), strict=True):
         assert new.score.value == pytest.approx(old.score.value)
     assert (tmp_path / "again" / "report.html").is_file()
-    with pytest.raises(ConfigError, match="is not that of the run"):
+    with pytest.raises(ConfigError, match="does not match the run"):
         headstart.evaluate(
             tables / f"{name}.csv", run.folder, cache=cache, task="classification", reporter=QUIET
         )
@@ -177,9 +177,9 @@ def test_what_has_no_meaning_is_refused(tables: Path, cache: Path) -> None:
 
     with pytest.raises(ConfigError, match="'lda', which cannot be trained for regression"):
         fit(head="lda")
-    with pytest.raises(ConfigError, match="threshold has no meaning for regression"):
+    with pytest.raises(ConfigError, match="threshold does not apply to regression"):
         fit(threshold="balanced")
-    with pytest.raises(ConfigError, match="class_weight has no meaning for regression"):
+    with pytest.raises(ConfigError, match="class_weight does not apply to regression"):
         fit(class_weight="balanced")
 
 

@@ -113,7 +113,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         (f"hf/{vit}", {}), ("headstart/glyphs", {}),
         (f"hf/{clip}", {"layer": "model.vision_model.encoder.layers.0"}),
     ):  # fmt: skip
-        with pytest.raises(ConfigError, match="has no tower of texts beside its features"):
+        with pytest.raises(ConfigError, match="has no text tower"):
             fit(
                 data(),
                 name,
@@ -123,9 +123,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
                 reporter=QUIET,
                 **more,
             )
-    with pytest.raises(ConfigError, match=r"prompt must hold \{\} in the place of a cl"):
+    with pytest.raises(ConfigError, match=r"prompt must contain \{\} where the name of a class"):
         fit(data(), f"hf/{clip}", start="text", prompt="a photo", reporter=QUIET)
-    with pytest.raises(ConfigError, match="prompt has no meaning without start='text'"):
+    with pytest.raises(ConfigError, match="prompt requires start='text'"):
         fit(data(), f"hf/{clip}", prompt="a {}", reporter=QUIET)
 
 

@@ -258,7 +258,7 @@ def test_truncation_is_counted_and_recorded(model: str, cache: Path) -> None:
     found = fit(data, model, max_length=6, cache=cache, write=False, reporter=QUIET)
     texts = [*data["train"][0], *data["test"][0]]
     longer = sum(len(text.split()) + 2 > 6 for text in texts)
-    said = f"Longer than 6 tokens, behind which nothing is read: {longer} texts"
+    said = f"Longer than 6 tokens; the rest is not read: {longer} texts"
     assert any(note.startswith(said) for note in found.notes)
     again = fit(data, model, max_length=6, cache=cache, write=False, reporter=QUIET)
     assert again.cache.misses == 0

@@ -63,10 +63,10 @@ def test_digits_as_the_issue_has_it(tmp_path):
     scores, said = evaluate(tmp_path, "digits")
     assert scores.n == run.n_test == 359  # 1,797 before, at 100 %
     assert scores.accuracy == run.evaluation.accuracy
-    assert "1,438 of 1,797 items have trained this run and are left out: 359 are new" in said
+    assert "1,438 of 1,797 items have trained this run and are skipped: 359 are new" in said
     scores, said = evaluate(tmp_path, "digits", include_training=True)
     assert scores.n == 1797
-    assert "1,438 of 1,797 items have trained this run: the score flatters" in said
+    assert "1,438 of 1,797 items have trained this run: the score is too optimistic" in said
 
 
 def test_what_is_new_alone_is_scored_without_a_word(place, tmp_path):
@@ -163,7 +163,7 @@ def test_an_older_run_folder_opens_and_says_what_it_lacks(place, tmp_path):
     (tmp_path / "run" / "training_items.json").unlink()
     scores, said = evaluate(place, place / "data" / "test", tmp_path / "run")
     assert scores.n == 10
-    assert "does not say what trained it" in said
+    assert "does not record its training items" in said
 
 
 @pytest.mark.parametrize("damage", ["other", "gone", "torn", "nested"])

@@ -130,7 +130,7 @@ def test_what_is_in_the_run_already_is_left_out(old: Any, cache: Path) -> None:
     new = len(digits(slice(300, 305), classes=FEW)[0])
     assert made.n_train == before["n_train"] + new
     said = " ".join(notes.said)
-    assert "in the training items already, or given twice: left out" in said
+    assert "among the training items already, or given twice: skipped" in said
     assert "in the test split of the run" in said
     assert made.n_test == before["n_test"]
     with pytest.raises(DataError, match="is new to the run"):
@@ -140,7 +140,7 @@ def test_what_is_in_the_run_already_is_left_out(old: Any, cache: Path) -> None:
 def test_labels_that_contradict_are_refused(old: Any, cache: Path) -> None:
     folder = old()
     images, labels = digits(slice(0, 10), classes=FEW)
-    with pytest.raises(DataError, match="trained this run under another label"):
+    with pytest.raises(DataError, match="trained this run with a different label"):
         update((images, (labels + 1) % 6), folder, cache=cache, reporter=QUIET)
     images, labels = digits(slice(300, 303), slice(300, 303))
     wrong = np.concatenate([labels[:3], (labels[3:] + 1) % 10])
@@ -168,7 +168,7 @@ def test_of_divided_data_the_training_split_joins(old: Any, cache: Path) -> None
     data = {"train": digits(slice(300, 320)), "test": digits(slice(320, 340))}
     made = update(data, old(), cache=cache, reporter=notes)
     assert made.configuration["updates"][0]["added"] == 20
-    assert "Of the divided source only the train split joins." in notes.said
+    assert "The source has several splits, of which only the train split is added." in notes.said
 
 
 def test_runs_that_nothing_can_join_say_why(old: Any, cache: Path, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_runs_that_nothing_can_join_say_why(old: Any, cache: Path, tmp_path: Pat
     described = json.loads((older / "run.json").read_text())
     del described["files"][ROWS_FILE]
     (older / "run.json").write_text(json.dumps(described))
-    with pytest.raises(DataError, match=r"has no rows.safetensors.*fit once more"):
+    with pytest.raises(DataError, match=r"has no rows.safetensors.*fit again"):
         update(new, older, cache=cache, reporter=QUIET)
     damaged = tmp_path / "damaged"
     shutil.copytree(folder, damaged)

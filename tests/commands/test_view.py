@@ -219,9 +219,9 @@ def test_where_the_data_have_moved_all_but_the_thumbnails_is_there(
 
 def test_what_has_no_meaning_is_refused(run: headstart.Run, place: Path, viewer: Viewer) -> None:
     quiet = {"cache": place / "cache", "reporter": QUIET}
-    with pytest.raises(ConfigError, match="layer is that of the run"):
+    with pytest.raises(ConfigError, match="layer comes from the run"):
         headstart.view(place / "run", layer="stage2", **quiet)
-    with pytest.raises(ConfigError, match="no run"):
+    with pytest.raises(ConfigError, match="not a run"):
         headstart.view(place / "data", "headstart/glyphs", data="elsewhere", **quiet)
     with pytest.raises(ConfigError, match="cannot be used"):
         headstart.view(place / "run", port=viewer.port, **quiet)

@@ -72,7 +72,7 @@ def test_the_page_is_there_before_the_items_are_open(
         gate.set()
         said = answer(made, "checked")
         assert said["same"] is True
-        assert any("flatters" in note for note in said["notes"])
+        assert any("too optimistic" in note for note in said["notes"])
         now = answer(made, "scene.json")
         assert now["kept"] is False
         assert {k: v for k, v in now.items() if k not in ("kept", "notes")} == {

@@ -112,14 +112,14 @@ def test_folders_without_images(pictures: Pictures, tmp_path: Path) -> None:
     (tmp_path / "dog").mkdir()
     assert "all 2 class folders" in message(tmp_path)
     (tmp_path / "cat" / "readme.txt").write_text("x")
-    assert "are without images" in message(tmp_path)
+    assert "have no images" in message(tmp_path)
     with pytest.raises(DataError, match="holds no images"):
         load_items(tmp_path)
 
 
 def test_images_without_class_folders(pictures: Pictures, tmp_path: Path) -> None:
     root = pictures.write(tmp_path) / "cat"
-    assert "holds 6 images but no folder per class" in message(root)
+    assert "holds 6 images but no class folders" in message(root)
     assert len(load_items(root)) == 6
 
 
@@ -175,7 +175,7 @@ def test_no_training_split(pictures: Pictures, tmp_path: Path) -> None:
 
 def test_one_class_is_said(pictures: Pictures) -> None:
     dataset = load_data((pictures.pixels(), ["cat"] * 12))
-    assert "There is only one class, 'cat': nothing to tell apart." in dataset.notes
+    assert "There is only one class, 'cat': there is nothing to distinguish." in dataset.notes
 
 
 def test_classes_missing_from_a_split_are_said(pictures: Pictures) -> None:
@@ -294,10 +294,10 @@ def test_columns_are_found_among_others(pictures: Pictures) -> None:
 def test_tables_without_images_or_labels(tmp_path: Path, shared_data: Path) -> None:
     assert load_data(shared_data / "trec").train.items.kind == "text"  # texts are items, too
     text = message(pd.DataFrame({"code": ["x1", "x2"], "label": ["p", "q"]}))
-    assert "has no column of images" in text
+    assert "has no image column" in text
     assert "'code' (string)" in text or "'code' (large_string)" in text
     frame = pd.DataFrame({"image": [b"x", b"y"], "score": [0.5, 0.2]})
-    assert "no column of labels beside 'image'" in message(frame, task="classification")
+    assert "no label column besides 'image'" in message(frame, task="classification")
 
 
 def test_broken_tables(pictures: Pictures, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_paths_that_start_elsewhere_are_told_at_once(pictures: Pictures, tmp_pat
     pictures.write(tmp_path / "images")
     text = message(write_csv(tmp_path / "t.csv", "path,label\ncat/0.png,a\ncat/1.png,b\n"))
     assert "none of the first 2 files that t.csv names exists" in text
-    assert "start from the table's own folder" in text
+    assert "are relative to the table's folder" in text
 
 
 def test_a_guessed_label_column_never_stops_prediction(pictures: Pictures, tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_torch_datasets_of_the_wrong_kind() -> None:
 
     text = message(Normalised())
     assert "not usable as images: floats from -1 to -1, expected 0 to 1" in text
-    assert "the backbone brings its own" in text
+    assert "the backbone has its own" in text
 
 
 def test_a_torch_dataset_with_a_bad_item_still_yields_the_others(pictures: Pictures) -> None:

@@ -69,7 +69,9 @@ def test_every_file_of_13_bands_gives_its_samples_without_loss(way: str) -> None
 
 @pytest.mark.parametrize("way", sorted(WAYS))
 def test_16_bits_of_no_stated_range_are_asked_about(way: str) -> None:
-    with pytest.raises(UndecodableError, match=r"nothing says .* value_range=\(0, 65535\)"):
+    with pytest.raises(
+        UndecodableError, match=r"it is not known which .* value_range=\(0, 65535\)"
+    ):
         whole(13).sample(WAYS[way])
 
 
@@ -178,7 +180,9 @@ def test_dicom_without_a_window_reaches_from_0_to_the_largest_of_its_bits() -> N
     with listening() as said:
         found = whole(1).sample(dicom(TWELVE))
     assert np.abs(found[0] - TWELVE / 4095).max() < 1e-6
-    assert said == ["DICOM values without a window, from 0 to the largest of their bits"]
+    assert said == [
+        "DICOM values without a window, read from 0 to the largest value of their bit depth"
+    ]
 
 
 def test_dicom_is_rescaled_and_shown_by_its_window_which_is_said() -> None:
@@ -243,7 +247,7 @@ def test_an_axis_of_bands_that_nothing_names_is_refused() -> None:
         (np.full((4, 4), 7.0), "value_range"),
         (np.zeros((4, 4), complex), "complex"),
         (np.zeros(4, np.uint8), r"shape \(4,\)"),
-        ("a text", "a text"),
+        ("a text", "text, not an image"),
         (saved(DEEP, "npy")[:500], "damaged NumPy file"),
         (WAYS["TIFF, planes"][:900], "damaged TIFF"),
         (WAYS["npz"][:900], "damaged NumPy file"),

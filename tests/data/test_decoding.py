@@ -155,7 +155,7 @@ def test_the_first_frame_counts(format: str) -> None:
         (b"\0" * 5000, "nothing but zero bytes"),
         (b"<!DOCTYPE html><html>", "a web page instead of an image"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (b"<svg xmlns='...'></svg>", "vector drawing"),
+        (b"<svg xmlns='...'></svg>", "vector graphic"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript, not a pixel image"),
         (b"%PDF-1.7\n", "not an image in a known format"),
         (b"\x89PNG\r\n\x1a\n", "damaged image"),
@@ -249,7 +249,7 @@ def test_other_formats_are_named(data: bytes, reason: str) -> None:
 def test_endings_that_are_not_read_are_explained() -> None:
     hints = formats.suffix_hint(["a/1.jxl", "b.DCM", "c", "d.nef", "e.mp4", "f.svg"])
     assert ("DICOM" in hints) == (not formats.DICOM_INSTALLED)
-    for part in ("JPEG XL", "without an ending", "camera raw", "videos", "vector"):
+    for part in ("JPEG XL", "without an extension", "camera raw", "videos", "vector"):
         assert part in hints
     assert formats.suffix_hint(["a.txt"]) == ""
 

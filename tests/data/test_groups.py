@@ -136,7 +136,7 @@ def test_what_cannot_be_a_group_is_refused(folder: Path, tmp_path: Path) -> None
     text = message(holes, group_column="patient")
     assert "empty in 3 rows (row 0, 1, 2" in text
     assert "one group" in message(frame.assign(patient="all"), group_column="patient")
-    assert "is no regular expression" in message(folder, group_pattern="(p")
+    assert "is not a valid regular expression" in message(folder, group_pattern="(p")
     assert "is not found in 200 names of 200" in message(folder, group_pattern="q[0-9]")
     assert "names no group in" in message(folder, group_pattern="p[0-9]+(x?)")
     assert "give one of them" in message(frame, group_column="patient", group_pattern="p")

@@ -76,7 +76,7 @@ def test_both_forms_of_unicode_are_one_class(pictures: Pictures, tmp_path: Path)
     dataset = load_data(fill(pictures, tmp_path, folders))
     assert dataset.classes == ("b", COMPOSED)
     assert sorted(dataset.test.labels.tolist()) == [0, 0, 0, 1, 1, 1]
-    assert any("two forms of Unicode" in note for note in dataset.notes)
+    assert any("two Unicode forms" in note for note in dataset.notes)
     aligned = dataset.test.aligned_to((DECOMPOSED, "b"))
     assert aligned.labels.tolist().count(0) == 3
     x = pictures.pixels()
@@ -94,7 +94,7 @@ def test_names_that_look_alike_are_kept_apart_and_said(
 ) -> None:
     dataset = load_data((pictures.pixels(), [*names, "dog"] * 4))
     assert len(dataset.classes) == 3
-    assert any("kept apart" in note and repr(names[0]) in note for note in dataset.notes)
+    assert any("kept separate" in note and repr(names[0]) in note for note in dataset.notes)
     whole = load_test_data((pictures.pixels(), [names[0], "dog"] * 6)).test
     with pytest.raises(DataError, match="differ only in their spelling"):
         whole.aligned_to((names[1], "dog"))

@@ -85,12 +85,12 @@ def test_split_folders_of_every_name_are_never_classes(
     fill(tmp_path / "flat", [one, other])
     fill(tmp_path / "half", [one, f"{other}/cat", f"{other}/dog"])
     for folder in ("flat", "half"):
-        with pytest.raises(DataError, match="holds 3 images but no folder per class"):
+        with pytest.raises(DataError, match="holds 3 images but no class folders"):
             load_data(tmp_path / folder)
     fill(tmp_path / "kaggle", [f"{one}/cat", f"{one}/dog", other])
     dataset = load_data(tmp_path / "kaggle")
     assert dataset.classes == ("cat", "dog")
-    assert any("no labels at all" in note for note in dataset.notes)
+    assert any("has no labels, so it is ignored" in note for note in dataset.notes)
     assert len(load_items(tmp_path / "flat")) == 6
 
 
@@ -179,7 +179,7 @@ def test_file_names_are_not_taken_for_labels(tmp_path: Path) -> None:
 def test_one_folder_under_two_names_is_no_test_split(tmp_path: Path) -> None:
     fill(tmp_path, ["train/a", "train/b"])
     (tmp_path / "test").symlink_to(tmp_path / "train", target_is_directory=True)
-    with pytest.raises(DataError, match="one folder under two names"):
+    with pytest.raises(DataError, match="the same folder under two names"):
         load_data(tmp_path)
 
 
@@ -233,7 +233,7 @@ def test_images_without_a_row_are_said(tmp_path: Path) -> None:
 
 def test_two_tables_in_a_split_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, ["train", "test"], {"train/a.csv": rows(""), "train/b.csv": rows("")})
-    with pytest.raises(DataError, match=r"'a.csv', 'b.csv', expected one"):
+    with pytest.raises(DataError, match=r"'a.csv', 'b.csv', expected a single table"):
         load_data(tmp_path)
 
 

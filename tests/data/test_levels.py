@@ -143,7 +143,7 @@ def test_a_near_black_array_says_so(x: np.ndarray) -> None:
 
 def test_what_lies_outside_the_range_is_said() -> None:
     dataset = load_data((GREY, LABELS), value_range=(0, 100))
-    assert any("lie outside value_range=(0, 100)" in note for note in dataset.notes)
+    assert any("are outside value_range=(0, 100)" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize("limits", [(1, 0), (0,), "ab", (0, np.inf), 5])
@@ -217,9 +217,9 @@ def test_a_range_scales_files(kind: str, tmp_path: Path) -> None:
 
 
 def test_eight_bits_do_not_reach_a_wide_range() -> None:
-    with pytest.raises(UndecodableError, match="8 bits a sample, which do not reach"):
+    with pytest.raises(UndecodableError, match="8 bits per sample, too few for"):
         ranged(encoded(BASE[0]), (0, 4095))
-    with pytest.raises(UndecodableError, match="colour TIFF of 16 bits"):
+    with pytest.raises(UndecodableError, match="colour TIFF with 16 bits"):
         ranged(tiff(twelve(BASE[0]), photometric="rgb"), (0, 4095))
 
 
@@ -274,7 +274,7 @@ def test_bands_of_a_tiff_are_never_guessed(
         assert decode(tiff(values, photometric="rgb")).mode == "RGB"
         return
     values = values if planes == "contig" else np.moveaxis(values, 2, 0)
-    with pytest.raises(UndecodableError, match=r"bands a pixel|bits a sample"):
+    with pytest.raises(UndecodableError, match=r"bands per pixel|bits per sample"):
         decode(tiff(values, photometric=photometric, planarconfig=planes))
     assert capfd.readouterr() == ("", "")
 
@@ -285,7 +285,7 @@ def test_a_fourth_band_without_a_declaration_is_refused(extra: int | None) -> No
     data = tiff(values, photometric="rgb", extrasamples=["unspecified"])
     if extra is None:  # the tag is renamed to one that nobody reads
         data = data.replace(struct.pack("<HH", 338, 3), struct.pack("<HH", 65000, 3))
-    with pytest.raises(UndecodableError, match="4 bands a pixel, 1 more than its colours"):
+    with pytest.raises(UndecodableError, match="4 bands per pixel, 1 more than its colours"):
         decode(data)
     alpha = tiff(values, photometric="rgb", extrasamples=["unassalpha"])
     whole = np.asarray(Image.open(io.BytesIO(alpha)))

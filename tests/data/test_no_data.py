@@ -63,7 +63,7 @@ def test_floats_from_0_to_1_beside_no_data_need_no_range() -> None:
 
 
 def test_an_image_of_no_data_alone_is_refused() -> None:
-    with pytest.raises(UndecodableError, match="every pixel has its value of no data"):
+    with pytest.raises(UndecodableError, match="every pixel has its no-data value"):
         shares(tiff(np.full((8, 8), 7, np.uint16), "7"), (0, 100))
 
 

@@ -112,7 +112,7 @@ def test_bad_items_are_skipped_aloud(spoilt: Split) -> None:
     assert [len(batch) for batch in batches] == [2, 5, 2]
     assert [batch.collated.args[0].shape[0] for batch in batches] == [2, 5, 2]
     assert [item.origin for item in reader.bad] == ["cat/1.png", "cat/2.png", "cat/3.png"]
-    assert listener.notes[0].startswith("3 items cannot be read and are left out: 'cat/1.png (")
+    assert listener.notes[0].startswith("3 items cannot be read and are skipped: 'cat/1.png (")
 
 
 def test_a_file_that_changes_after_its_id_is_bad(pictures: Pictures, tmp_path: Path) -> None:
@@ -218,7 +218,9 @@ def test_what_is_odd_is_said_once_for_all_items(tmp_path: Path) -> None:
     assert sum(len(batch) for batch in reader) == len(split)
     assert reader.bad == []
     noise, several = sorted(notes)
-    assert several.startswith("Several frames or pages, of which the first is read: 4 images, 'b/")
+    assert several.startswith(
+        "Several frames or pages, of which only the first is read: 4 images, 'b/"
+    )
     assert noise.startswith("Damaged data in the middle of a JPEG")
     assert "1 image, 'a/9.jpg'." in noise
 
@@ -251,5 +253,5 @@ def test_what_vanishes_on_white_is_said(mode: str, tmp_path: Path) -> None:
     split = load_items(sorted(tmp_path.glob("*.png")))
     reader = read_batches(split, None, PREPROCESSING, batch_size=5, reporter=Listener())
     assert sum(len(batch) for batch in reader) == len(split)
-    said = "Transparent pictures of which nothing is seen on white, where they are put: 1 image, "
+    said = "Transparent images that are blank on the white background they are put on: 1 image, "
     assert notes == [f"{said}'{tmp_path / 'white on nothing.png'}'."]

@@ -101,15 +101,15 @@ BAD: dict[str, tuple[bytes | Any, str]] = {
     ),
     "not a number": (
         encoded(np.array([0.1, np.nan] * 4000, np.float32), subtype="FLOAT"),
-        "no numbers",
+        "not finite",
     ),
     "text": (b"hello, this is no sound at all", "not a sound in a known format"),
-    "one sample": (encoded(tone(0.5)[:1]), "one sample only"),
+    "one sample": (encoded(tone(0.5)[:1]), "only one sample"),
     "zeros": (bytes(5000), "nothing but zero bytes"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer instead"),
     "page": (b"<!DOCTYPE html><html></html>", "a web page instead of a sound"),
-    "m4a": (b"\0\0\0\x20ftypM4A \0\0\0\0", "M4A sound, which is not read; convert it"),
-    "array": (np.zeros(100, np.float32), "an array, which says no sampling rate"),
+    "m4a": (b"\0\0\0\x20ftypM4A \0\0\0\0", "M4A file, which is not supported; convert it"),
+    "array": (np.zeros(100, np.float32), "an array without a sampling rate"),
     "damaged flac": (
         encoded(noise(2.0), format="FLAC")[:2000] + bytes(range(256)) * 8,
         "damaged sound|before its first",
@@ -135,7 +135,7 @@ def test_a_low_rate_and_a_cut_file_are_told() -> None:
     with listening() as heard:
         read(encoded(tone(0.5, rate=8000), 8000))
     assert heard == [
-        "Recorded at less than 16,000 samples a second, so that high tones are missing"
+        "Recorded at less than 16,000 samples per second, so high frequencies are missing"
     ]
 
 
@@ -211,10 +211,10 @@ def test_sounds_that_are_not_read_are_named_as_what_they_are(tmp_path: Path) -> 
     path = tmp_path / "a" / "x.m4a"
     path.write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0")
     for source in (tmp_path, tmp_path / "a"):
-        with pytest.raises(DataError, match="no sounds of a format that is read") as caught:
+        with pytest.raises(DataError, match="no sounds in a supported format") as caught:
             load_items(source, kind="audio")
         assert "ffmpeg" in str(caught.value.hint)
-    with pytest.raises(UndecodableError, match="M4A sound, which is not read"):
+    with pytest.raises(UndecodableError, match="M4A file, which is not supported"):
         read(load_items(path, kind="audio").content(0))
 
 

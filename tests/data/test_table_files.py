@@ -87,7 +87,7 @@ def test_other_encodings_are_asked_for(encoding: str, pictures: Pictures, tmp_pa
 
 def test_spreadsheets_are_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"PK\x03\x04" + b"\0" * 100)
-    assert "is a spreadsheet, whatever its name says" in message(tmp_path / "t.csv")
+    assert "is a spreadsheet, despite its name" in message(tmp_path / "t.csv")
     (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04" + b"\0" * 100)
     assert "is a spreadsheet, which has to be saved as CSV" in message(tmp_path / "t.xlsx")
 
@@ -226,7 +226,7 @@ def test_a_competition_folder_as_it_is_handed_out(pictures: Pictures, tmp_path: 
     assert "image_suffix='.png'" in message(tmp_path)
     dataset = load_data(tmp_path, **WAY)
     assert len(dataset.train) + len(dataset.test) == 12
-    assert any("no labels at all" in note for note in dataset.notes)
+    assert any("has no labels, so it is ignored" in note for note in dataset.notes)
     assert any("sample_submission.csv" in note for note in dataset.notes)
 
 
@@ -260,10 +260,10 @@ def test_a_file_in_another_case_is_named(pictures: Pictures, tmp_path: Path) -> 
 def test_options_of_tables_mean_nothing_elsewhere(
     option: str, pictures: Pictures, tmp_path: Path
 ) -> None:
-    assert f"{option} has a meaning for tables" in message(
+    assert f"{option} applies to tables" in message(
         (pictures.pixels(), list(pictures.labels)), **{option: "x"}
     )
-    with pytest.raises(DataError, match=f"{option} has a meaning for tables"):
+    with pytest.raises(DataError, match=f"{option} applies to tables"):
         load_items(pictures.write(tmp_path), **{option: "x"})
 
 

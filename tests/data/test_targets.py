@@ -59,7 +59,7 @@ def test_a_column_of_lists(folder: Path) -> None:
     assert members(data)["1.png"] == {"cat", "dog"}
     assert members(data)["2.png"] == set()
     said = next(note for note in data.notes if note.startswith("Task: "))
-    assert "because column 'tags' of lists.parquet holds lists; 3 labels, 1 an item" in said
+    assert "because column 'tags' of lists.parquet holds lists; 3 labels, 1 per item" in said
 
 
 @pytest.mark.parametrize("separator", ["|", ";", ", "])
@@ -68,7 +68,7 @@ def test_a_column_with_separators(folder: Path, separator: str) -> None:
     data = load_data(table(folder, "separated.csv", tags=tags), label_column="tags")
     assert data.task == "multi-label"
     assert members(data)["1.png"] == {"cat", "dog"}
-    assert any("8 items have an empty text of labels" in note for note in data.notes)
+    assert any("8 items have an empty label text" in note for note in data.notes)
 
 
 @pytest.mark.parametrize("written", [repr, json.dumps, lambda own: str(np.array(own))])
@@ -104,7 +104,7 @@ def test_files_in_several_folders(folder: Path, tmp_path: Path) -> None:
     assert (data.task, data.classes) == ("multi-label", ("even", "odd", "third"))
     assert len(data.train) + len(data.test) == N
     assert members(data)["even/0.png"] == {"even", "third"}
-    assert any("14 of 40 different files lie in several class folders" in n for n in data.notes)
+    assert any("14 of 40 different files are in several class folders" in n for n in data.notes)
     assert load_data(tmp_path, task="classification").task == "classification"
 
 
@@ -129,7 +129,7 @@ def test_a_separator_that_divides_nothing_is_told(folder: Path) -> None:
     names = ["red|blue", "green|black"]
     data = load_data(table(folder, "pipe.csv", label=[names[i % 2] for i in range(N)]))
     assert data.task == "classification"
-    assert any("task='multi-label' divides them" in note for note in data.notes)
+    assert any("task='multi-label' splits them" in note for note in data.notes)
 
 
 def test_numbers_with_fractions_are_a_regression(folder: Path) -> None:
@@ -245,7 +245,7 @@ def test_words_that_come_in_many_combinations_are_told(folder: Path) -> None:
         " ".join(sorted({words[i % 4], words[i // 4 % 4], words[i // 16 % 4]})) for i in range(N)
     ]
     path = table(folder, "words.csv", tags=tags)
-    assert any("divides them at spaces" in note for note in load_data(path).notes)
+    assert any("splits them at spaces" in note for note in load_data(path).notes)
     assert load_data(path, task="multi-label").classes == tuple(sorted(words))
     breeds = ["golden retriever", "flat-coated retriever", "beagle", "shih tzu"]
     data = load_data(table(folder, "breeds.csv", breed=[breeds[i % 4] for i in range(N)]))

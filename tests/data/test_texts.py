@@ -108,7 +108,7 @@ def test_columns_that_are_no_texts_are_passed_over() -> None:
         "code": [f"x-{i}" for i in range(8)],
     }
     assert table(**frame).train.items.kind == "text"
-    with pytest.raises(DataError, match="has no column of images"):
+    with pytest.raises(DataError, match="has no image column"):
         table(code=[f"x-{i}" for i in range(8)])
 
 
@@ -138,7 +138,7 @@ def test_folders_of_text_files(tmp_path: Path) -> None:
     dataset = load_data(tmp_path / "all", test_fraction=0.25)
     assert dataset.classes == ("far", "near")
     assert sorted(dataset.train.ids + dataset.test.ids) == sorted(map(digest, TEXTS))
-    left = "1 file of 'all' left out, in no class folder: 'README.txt'"
+    left = "1 file of 'all' skipped, because they are not in a class folder: 'README.txt'"
     assert any(left in note for note in dataset.notes)
     folder_of(tmp_path / "split" / "train", TEXTS, LABELS)
     folder_of(tmp_path / "split" / "test", TEXTS[:2], LABELS[:2])

@@ -117,10 +117,10 @@ def test_what_differs_is_not_written(place: Path) -> None:
 def test_a_taken_folder_and_lost_data_are_said_before_any_work(
     made: Callable[[str], Path], place: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"is there already, and nothing is overwritten"):
+    with pytest.raises(ConfigError, match=r"already exists, and nothing is overwritten"):
         export(place / "run", "onnx", output=made("onnx"), cache=place / "cache", reporter=QUIET)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ConfigError, match=r"cannot be made: '.*file' is a file"):
+    with pytest.raises(ConfigError, match=r"cannot be created: '.*file' is a file"):
         export(place / "run", "onnx", output=tmp_path / "file" / "below", reporter=QUIET)
     run = json.loads((place / "run" / "run.json").read_text())
     moved = tmp_path / "run"
@@ -129,7 +129,7 @@ def test_a_taken_folder_and_lost_data_are_said_before_any_work(
         (moved / path.name).write_bytes(path.read_bytes())
     run["command"] = run["command"].replace(str(place / "data"), str(tmp_path / "gone"))
     (moved / "run.json").write_text(json.dumps(run))
-    with pytest.raises(ConfigError, match=r"cannot be read again .* measured on real items"):
+    with pytest.raises(ConfigError, match=r"cannot be read again .* checked on real items"):
         export(moved, "onnx", cache=place / "cache", reporter=QUIET)
     picture = next((place / "data" / "dark").iterdir())
     done = export(moved, "onnx", data=str(picture), cache=place / "cache", reporter=QUIET)
@@ -185,7 +185,7 @@ def test_a_network_that_is_no_keras_model(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("headstart.export.keras_model.load_keras")  # whatever Keras is set to
-    with pytest.raises(BackboneError, match="is no Keras model"):
+    with pytest.raises(BackboneError, match="is not a Keras model"):
         export(place / "run", "keras", output=tmp_path / "x", cache=place / "cache", reporter=QUIET)
 
 
@@ -233,6 +233,6 @@ def test_the_script_reads_pixels_as_headstart_does(
      "aten.add.overloads", "aten.from_file.default"],
 )  # fmt: skip
 def test_a_list_of_operators_names_nothing_else(name: str) -> None:
-    with pytest.raises(ValueError, match="no operator of ATen"):
+    with pytest.raises(ValueError, match="not an ATen operator"):
         call_of(name)
     assert call_of("aten.add.Tensor") is torch.ops.aten.add.Tensor

@@ -63,12 +63,14 @@ def test_a_run_is_exported_first(place: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_artefact_stays(artefact: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(ConfigError, match=r"holds files that are no artefact's, such as 'thesis"):
+    with pytest.raises(
+        ConfigError, match=r"holds files that do not belong to an artefact, such as 'thesis"
+    ):
         push_artefact(artefact, str(tmp_path))
     assert names(tmp_path) == {"thesis.tex"}
     with pytest.raises(ConfigError, match="is a file"):
         push_artefact(artefact, str(tmp_path / "thesis.tex"))
-    with pytest.raises(DataError, match="is no whole artefact"):
+    with pytest.raises(DataError, match="is not a complete artefact"):
         push_artefact(tmp_path, str(tmp_path / "other"))
     with pytest.raises(DataError, match="is neither a run nor an artefact"):
         headstart.push(tmp_path, tmp_path / "other")
@@ -120,7 +122,7 @@ def test_a_repository_by_the_real_client(artefact: Path, hub: Hub, tmp_path: Pat
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 413, 422])
 def test_what_a_hub_answers_is_one_line(status: int, artefact: Path, hub: Hub) -> None:
     hub.refuses = status
-    with pytest.raises(ConfigError, match=r"^the hub does not take 'me/ants': ") as refused:
+    with pytest.raises(ConfigError, match=r"^the hub rejected 'me/ants': ") as refused:
         headstart.push(artefact, "hf:me/ants")
     assert "\n" not in str(refused.value)
     assert hub.files == {}
@@ -134,7 +136,7 @@ def test_a_hub_that_is_not_there_is_one_line(
         pass
     monkeypatch.setattr(constants, "ENDPOINT", gone.url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with pytest.raises(ConfigError, match="without a network push to a folder"):
+    with pytest.raises(ConfigError, match="without a network, push to a folder"):
         headstart.push(artefact, "hf:me/ants")
 
 
@@ -143,10 +145,8 @@ def test_what_the_hub_refuses_is_one_line(artefact: Path, monkeypatch: pytest.Mo
         raise OSError("401 Client Error\nfor url: …")
 
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda **_: SimpleNamespace(create_repo=refuse))
-    with pytest.raises(
-        ConfigError, match=r"^the hub does not take 'me/ants': 401 Client Error; log"
-    ):
+    with pytest.raises(ConfigError, match=r"^the hub rejected 'me/ants': 401 Client Error; log"):
         headstart.push(artefact, "hf:me/ants")
     for wrong in ("hf:", "hf:a/b/c", "hf:so wrong"):
-        with pytest.raises(ConfigError, match="the hub does not take"):
+        with pytest.raises(ConfigError, match="the hub rejected"):
             headstart.push(artefact, wrong)

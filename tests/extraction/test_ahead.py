@@ -216,7 +216,7 @@ def test_cuda_graphs_are_of_cuda_devices() -> None:
     backbone = load_backbone(Small().eval(), inputs=INPUTS)
     engine = find_engine("cudagraphs")
     with (
-        pytest.raises(EngineUnfitError, match="CUDA graphs are of CUDA devices, and this is cpu"),
+        pytest.raises(EngineUnfitError, match="CUDA graphs need a CUDA device, and this is cpu"),
         engine.open([backbone], "float32", torch.device("cpu")),
     ):
         pass
@@ -226,8 +226,8 @@ def test_cuda_graphs_are_of_cuda_devices() -> None:
         extractor.tell(notes)
     assert len(rows.indices) == 9
     assert notes.said == [
-        "the engine 'cudagraphs' does not run this network (CUDA graphs are of CUDA devices, and"
-        " this is cpu): it runs as it is written"
+        "the engine 'cudagraphs' cannot run this network (CUDA graphs need a CUDA device, and"
+        " this is cpu): it runs as written"
     ]
 
 

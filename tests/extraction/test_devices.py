@@ -328,7 +328,9 @@ def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("device", ["quark", "cpu,quark", "cpu,,cpu", ","])
 def test_a_device_that_is_none_is_named(device: str) -> None:
-    with pytest.raises(ConfigError, match=r"device '(quark|)' cannot be used: torch knows none"):
+    with pytest.raises(
+        ConfigError, match=r"device '(quark|)' cannot be used: torch does not know it"
+    ):
         Extraction(device=device).resolve_devices()
 
 

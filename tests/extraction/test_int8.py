@@ -153,7 +153,7 @@ def test_what_cannot_run_in_int8_is_refused_with_the_reason() -> None:
     with pytest.raises(BackboneError, match="does not run in int8: it cannot be recorded"):
         calibrate(load_backbone(Loops().eval(), inputs=INPUTS), split_of(8))
     empty = split_of(8).take(np.empty(0, np.int64))
-    with pytest.raises(BackboneError, match="there is no training item that can be read"):
+    with pytest.raises(BackboneError, match="no training item can be read"):
         calibrate(load_backbone(Net().eval(), inputs=INPUTS), empty)
 
 
@@ -191,7 +191,7 @@ def test_other_commands_refuse_it(command: str) -> None:
 
 
 def test_layers_are_refused() -> None:
-    with pytest.raises(ConfigError, match="int8 gives the features at its end alone"):
+    with pytest.raises(ConfigError, match="int8 gives only its final features"):
         headstart.fit(
             {"train": images(8), "test": images(4)}, precision="int8", ood="knn", ood_layers=("a",)
         )

@@ -165,7 +165,7 @@ def test_what_is_remembered_holds_for_one_version_of_the_libraries(register, mon
     ("name", "engine", "why"),
     [
         ("unfit", unfit, "'unfit' cannot run it (it has a loop)"),
-        ("wrong", wrong, "'wrong' cannot run it (the engine 'wrong' returns other features"),
+        ("wrong", wrong, "'wrong' cannot run it (the engine 'wrong' and the network itself return"),
         ("slower", slower, "'slower' is slower ("),
     ],
 )
@@ -184,7 +184,7 @@ def test_what_does_not_pay_back_is_not_tried(register) -> None:
     register("quick", quick, {"cpu": Prospect(60.0, {"float32": 10.0})})
     chosen, (said,), _ = run_job()
     assert (chosen.engine, OPENED) == ("eager", [])
-    assert said.endswith("'quick' does not pay for 200 images")
+    assert said.endswith("'quick' does not pay off for 200 images")
 
 
 def test_the_first_share_of_a_job_is_planned_as_the_whole(register, tmp_path) -> None:
@@ -315,10 +315,10 @@ def test_errors_of_rows_are_relative_to_their_length() -> None:
 def test_names_of_precisions() -> None:
     assert Extraction(precision="bf16") == Extraction(precision="bfloat16")
     assert Extraction(precision="fp32").precision == "float32"
-    with pytest.raises(ConfigError, match=r"'tf32' is one of CUDA devices, and this is cpu"):
+    with pytest.raises(ConfigError, match=r"'tf32' needs a CUDA device, and this is cpu"):
         extract(
             load_backbone(Slow().eval(), inputs=INPUTS), split_of(2),
             settings=Extraction(precision="tf32", device="cpu"),
         )  # fmt: skip
-    with pytest.raises(ConfigError, match="is settled by what knows the job"):
+    with pytest.raises(ConfigError, match="has to be resolved before this call"):
         Extractor((load_backbone(Slow().eval(), inputs=INPUTS),), Extraction(precision="auto"))

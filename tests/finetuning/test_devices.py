@@ -174,7 +174,7 @@ def test_one_device_starts_nothing() -> None:
 
 
 def test_the_number_of_devices_is_checked_first() -> None:
-    with pytest.raises(ConfigError, match="device='cpu:0' is one device, and devices=2"):
+    with pytest.raises(ConfigError, match="device='cpu:0' is one device, but devices=2"):
         check_devices(2, torch.device("cpu:0"))
     with pytest.raises(ConfigError, match="kind 'mps' cannot train together"):
         check_devices(2, torch.device("mps"))

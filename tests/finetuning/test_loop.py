@@ -372,7 +372,7 @@ def test_a_checkpoint_of_another_plan_and_a_damaged_one_are_refused(bench: Bench
     folder = bench.root.parent / "checkpoint"
     with pytest.raises(Stop):
         bench.train(residual(), RESUMABLE, checkpoint=Stopping(folder, "one", after=1))
-    with pytest.raises(ConfigError, match="another plan or data"):
+    with pytest.raises(ConfigError, match="another plan or other data"):
         Checkpoint(folder, "two").load()
     names = {path.name for path in folder.iterdir()}
     assert len(names) == 3

@@ -243,7 +243,7 @@ def test_a_last_batch_of_one_item_has_no_variance_and_is_left_out(bench: Bench) 
     ):
         trained, _, _ = bench.train(residual(size=2), Recipe("r", (stage,)), "off")
         assert len(trained.records) == 2
-    assert "take 2 or more" in str(
+    assert "use 2 or more" in str(
         Recipe("r", (Stage("s", batch_size=1, frozen="requires-grad-only"),)).faults()
     )
 

@@ -114,13 +114,13 @@ def test_all_faults_of_all_stages_come_together_with_the_fix() -> None:
         "several stages are named 'a'",
         "'blocs.1' in train matches no group and no module (the nearest are 'blocks.1'",
         "'last:9' is out of range: the backbone has 4 block groups",
-        "the rate of group 'head' is 0, so it would train without moving; freeze it",
+        "the rate of group 'head' is 0, so it would train without moving; to freeze it",
         "rates has 'blocks.1', which does not train in this stage",
         "rates has 'haed', which matches no group (the nearest are 'head')",
         "train is empty, so the stage trains nothing",
-        "stage 'b': lr must not be 0: nothing would move; freeze a part by leaving it out",
+        "stage 'b': lr must not be 0: nothing would move; to freeze a part, leave it out",
         "stage 'b': epochs must be at least 1, not 0",
-        "stage 'c': train = ['blocks.0.act'] matches parts without any parameter",
+        "stage 'c': train = ['blocks.0.act'] matches only parts without trainable",
         "set start = 'probe'",
         "stage 'd': optimizer must be one of adamw, adam, sgd (did you mean 'adam', 'adamw'), not"
         " 'adamax'",
@@ -182,7 +182,7 @@ def test_a_file_is_read_with_all_faults_together(tmp_path: Path) -> None:
         ("name = ' x'", "name must be text without spaces around it"),
         ("train = []", "train is empty"),
         ("batch_size = 1\nnorm = 'batch'", "one item has no batch statistics"),
-        ("train = ['gradual', 'head']", "'gradual' must be alone in train"),
+        ("train = ['gradual', 'head']", "'gradual' must be the only entry in train"),
     ],
 )
 def test_what_cannot_be_in_a_stage_is_said(tmp_path: Path, field: str, said: str) -> None:

@@ -127,7 +127,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
             return torch.randn(3, 16, 16), 0
 
-    with pytest.raises(DataError, match="another tensor at every access"):
+    with pytest.raises(DataError, match="a different tensor on every access"):
         freeze_and_cache(model(), Noisy(), SPEC, cache=tmp_path)
     with pytest.raises(FreezeError, match="nothing says which"):
         freeze_and_cache(model(), items(), cache=tmp_path)

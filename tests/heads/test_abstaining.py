@@ -91,7 +91,7 @@ def test_too_few_items_are_said_and_no_set_of_everything_is_returned() -> None:
     made = trained("lda", rows_of(train))
     with pytest.raises(HeadError, match=r"needs 99 held-out training items.* there are 60"):
         said(made, test, coverage=0.99)
-    with pytest.raises(HeadError, match=r"for '[0-9]'.*leave out by_class=True"):
+    with pytest.raises(HeadError, match=r"for '[0-9]'.*omit by_class=True"):
         said(made, test, coverage=0.95, by_class=True)
 
 

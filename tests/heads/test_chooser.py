@@ -239,7 +239,7 @@ def test_what_it_says(digits: Digits) -> None:
     rows = first_of_each(y, 3)
     (said,) = (note for note in choose(x[rows], y[rows]).notes if note.startswith("head: "))
     assert said.startswith("head: linear on rows of unit length: ")
-    assert "3 labels a class" in said
+    assert "3 labels per class" in said
     for name in automatic_heads():
         assert name in said
     (*_, alone, _) = choose(x[first_of_each(y, 1)], y[first_of_each(y, 1)]).notes

@@ -217,7 +217,7 @@ def test_one_group_is_refused(divider: str) -> None:
 @pytest.mark.parametrize("divider", ["choose_linear", "sweep", "nested_cross_validation"])
 def test_groups_that_are_the_classes_are_refused(divider: str) -> None:
     x, y = noise()
-    with pytest.raises(HeadError, match="two classes or more to train on beside every fold") as e:
+    with pytest.raises(HeadError, match="two classes or more to train on outside every fold") as e:
         DIVIDERS[divider](x, y, {"groups": y})
     assert "two groups" in str(e.value)
 
@@ -229,7 +229,7 @@ def test_a_class_in_one_group_and_few_groups_are_told() -> None:
     groups = np.where(y == 2, 2, groups)
     found = choose_linear(x, y, 3, groups=groups, names=["a", "b", "c"])
     assert "3 folds instead of 5, because there are only 3 groups" in found.notes
-    assert any("class 'c': all items lie in one group" in note for note in found.notes)
+    assert any("class 'c': all items are in one group" in note for note in found.notes)
 
 
 def test_all_items_equal_are_refused_or_told() -> None:

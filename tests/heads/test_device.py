@@ -26,7 +26,7 @@ def test_devices_that_are_none() -> None:
         fit_logistic(x, y, 2, device="gpu")
     with pytest.raises(HeadError, match="cpu or cuda, not on 'meta'"):
         fit_logistic_path(x, y, 2, np.arange(4) // 2, device="meta")
-    with pytest.raises(HeadError, match="'cuda:99' is not there"):
+    with pytest.raises(HeadError, match="'cuda:99' does not exist"):
         fit_logistic(x, y, 2, device="cuda:99")
 
 

@@ -156,7 +156,7 @@ def test_c_is_chosen_on_some_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.head.present.all()  # type: ignore[attr-defined]
     assert (found.head.predict(held) == truth).mean() > 0.8
     every = sweep(x, y, 150)
-    assert any("linear heads are left out" in note for note in every.notes)
+    assert any("linear heads are skipped" in note for note in every.notes)
     assert {one.head for one in every.candidates} == {"ridge", "lda", "knn", "prototype"}
     alone = sweep(x, y, 150, heads=("linear",), grid=(0.1, 10.0), folds=2)
     assert {one.head for one in alone.candidates} == {"linear"}

@@ -109,7 +109,7 @@ REFUSED = {
     "many columns": (
         {"components": None}, "MOST_COLUMNS", "at most 50 features .* found 60.*components=100",
     ),
-    "no file": ({"checkpoint": "nowhere.ckpt"}, "", "checkpoint='nowhere.ckpt' is no file"),
+    "no file": ({"checkpoint": "nowhere.ckpt"}, "", "checkpoint='nowhere.ckpt' is not a file"),
 }  # fmt: skip
 
 
@@ -173,6 +173,6 @@ def test_without_the_hub_the_file_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_it_is_no_module_and_no_head_for_several_labels(weights: Path) -> None:
-    with pytest.raises(HeadError, match="no module of PyTorch's: it scales its columns"):
+    with pytest.raises(HeadError, match="not a PyTorch module: it scales its columns"):
         trained(checkpoint=str(weights)).head.as_module()
     assert KIND.tasks == ("classification", "regression")

@@ -126,9 +126,7 @@ def test_a_kind_of_ones_own_brings_its_module() -> None:
             return cls()
 
     assert "constant" not in MODULES
-    with pytest.raises(
-        HeadError, match="kind 'constant' has no module of PyTorch's; give Constant"
-    ):
+    with pytest.raises(HeadError, match="kind 'constant' has no PyTorch module; give Constant"):
         Constant().as_module()
 
 

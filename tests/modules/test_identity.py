@@ -449,7 +449,7 @@ def test_layers_inside_a_compiled_part_can_be_read():
     whole = load_backbone(compiled("around"), inputs=PLAN, layer="_orig_mod.layer2")
     assert isinstance(whole, Backbone)
     assert whole.layer == "layer2"
-    assert any("runs as it is written" in note for note in whole.notes)
+    assert any("runs as written" in note for note in whole.notes)
 
 
 @pytest.mark.slow

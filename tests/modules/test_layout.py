@@ -213,9 +213,9 @@ class Odd(nn.Module):
     [
         ("mean of the batch", "no axis grows in proportion with the number of items"),
         ("similarity", "several axes grow with the number of items"),
-        ("reversed", "in another order than the items"),
+        ("reversed", "in a different order from the items"),
         ("one more", "no axis grows in proportion"),
-        ("shuffled windows", "16 rows an item, and which of them belong together is not known"),
+        ("shuffled windows", "16 rows per item, and which of them belong together is not known"),
     ],
 )
 def test_what_gives_no_rows_of_items_is_refused(kind, why):
@@ -229,7 +229,7 @@ def test_what_gives_no_rows_of_items_is_refused(kind, why):
         ("numbers", "its values are int64"),
         ("heads", "the channels of 'conv' lie on its axes 1 and 2"),
         ("attention", "no axis of it holds the channels"),
-        ("one number", "one number an item"),
+        ("one number", "one number per item"),
     ],
 )
 def test_what_has_no_axis_of_channels_is_refused_with_the_reason(kind, why):

@@ -233,7 +233,7 @@ def test_shapes_are_settled_and_the_batch_size_is_free() -> None:
         assert torch.allclose(cut.suffix(*cut.prefix(x)), model(x), rtol=1e-5, atol=1e-6)
     with pytest.raises(ConfigError, match="3×6, found 5×6"):
         cut.prefix(torch.randn(2, 5, 6))
-    with pytest.raises(ConfigError, match="an item"):
+    with pytest.raises(ConfigError, match="per item"):
         cut.suffix(torch.randn(2, 5, 6))
 
 

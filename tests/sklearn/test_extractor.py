@@ -214,7 +214,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "normalised": (np.full((2, 8, 8), -1.5), "value_range"),
     "uint16": (np.full((2, 8, 8), 60_000, np.uint16), "value_range"),
     "complex": (np.zeros((2, 8, 8), complex), "Complex"),
-    "table of other things": (pd.DataFrame({"a": [1.0], "b": ["cat"]}), "no column of images"),
+    "table of other things": (pd.DataFrame({"a": [1.0], "b": ["cat"]}), "no image column"),
     "missing path": (pd.Series(["a.png", None]), r"row 1 \(missing\)"),
     "mixed": (["a.png", 3], r"row 1 \(int\)"),
 }

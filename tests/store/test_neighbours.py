@@ -142,6 +142,6 @@ def test_an_index_of_other_rows_is_built_again_and_other_files_are_left(
     assert SearchIndex.of(path, rows[:600], packed[:600]).built
     notes = tmp_path / "notes.txt"
     notes.write_text("mine")
-    with pytest.raises(StoreError, match="no index of headstart"):
+    with pytest.raises(StoreError, match="not a headstart index"):
         SearchIndex.of(notes, features, packed)
     assert notes.read_text() == "mine"

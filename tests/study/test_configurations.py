@@ -100,7 +100,7 @@ def test_contradictions_are_refused(values):
     [
         ({"preprocessing": {"colour": 1}}, "no colour"),
         ({"preprocessing": {"scale": 1.0}, "inputs": "unscaled"}, "both set scale"),
-        ({"inputs": "overscaled"}, "means nothing for images"),
+        ({"inputs": "overscaled"}, "does not apply to images"),
     ],
 )
 def test_inputs_that_the_backbone_cannot_have_are_refused(values, words):
@@ -131,7 +131,7 @@ def test_faults_of_fine_tuning_are_told_together():
     with pytest.raises(ConfigError) as caught:
         resolve("finetune,finetune:lp-ft+sgd,features+finetune+sgd,finetune+sgd+eval,finetune:+sgd")
     assert len(caught.value.faults) == 5
-    for part in ("does not say how it trains", "an optimizer of its own", "contradict each other",
+    for part in ("does not say how it trains", "its own optimizer", "contradict each other",
                  "the recipe 'sgd-step' decides", "'finetune:'"):  # fmt: skip
         assert part in str(caught.value)
 

@@ -118,7 +118,7 @@ def test_what_is_printed_and_the_page(run: Any) -> None:
 @pytest.mark.parametrize(
     ("rate", "norm", "said"),
     [
-        (0.0, True, "That is why many leave it out"),
+        (0.0, True, "That is why many people omit it"),
         (0.3, False, "there is none up to the cut"),
         (0.0, False, None),
     ],

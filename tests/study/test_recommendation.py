@@ -60,7 +60,7 @@ def test_nothing_is_recommended_where_every_row_depends_on_others(study, names, 
     assert (advice.configuration, advice.code, advice.options) == (None, "", {})
     assert words in advice.text
     assert f"(configs='{names},eval+inference_mode')" in advice.text
-    assert "leave out reference='train'" in advice.text
+    assert "omit reference='train'" in advice.text
     assert "cached, and served" not in advice.text
     page = render_page(comparison_page(result, title="t"))
     assert "none of these" in page

@@ -90,7 +90,7 @@ def test_planted_faults_of_the_inputs(study, fault, kind, words):
     assert finding.evidence["after"] < finding.evidence["before"]
     assert result.evidence.suggested == "inputs mended"
     assert result.recommendation.configuration == "inputs mended"
-    assert "Mend the inputs" in result.recommendation.text
+    assert "Fix the inputs" in result.recommendation.text
     mended = result.evidence.outcome("inputs mended")
     assert mended.case.function.inputs == RIGHT
 

@@ -153,7 +153,7 @@ def test_the_recommendation_is_that_of_the_frozen_ones(four):
     alone = tuned_study(cache, "features+sgd,features+adam", backbone=planted(dropout=0.2))
     assert result.recommendation.configuration == alone.recommendation.configuration
     assert result.recommendation.text == alone.recommendation.text
-    assert "no candidate" in " ".join(result.recommendation.evidence)
+    assert "not a candidate" in " ".join(result.recommendation.evidence)
     for one, other in zip(result.evidence.frozen, alone.evidence.frozen, strict=True):
         assert one.held_out_difference == other.held_out_difference
         assert one.runs == other.runs
@@ -289,7 +289,7 @@ def test_the_command_line(tmp_path, monkeypatch):
     words += ["--cache", "cache", "--out", "run"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    for text in ("finetune+adam", "best validation", "× reference", "It takes", "no candidate"):
+    for text in ("finetune+adam", "best validation", "× reference", "It takes", "not a candidate"):
         assert text in done.output
     document = json.loads((tmp_path / "run" / "comparison.json").read_text())
     assert [c["name"] for c in document["configurations"]][-1] == "finetune+adam"

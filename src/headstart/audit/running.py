@@ -91,7 +91,7 @@ def _compiled(program: Program) -> types.CodeType:
         source = script.read_bytes()
     except IsADirectoryError as error:
         raise DataError(
-            f"'{script}' is a folder, and audit runs one Python file",
+            f"'{script}' is a folder, expected a Python file",
             hint=f"name the file, such as '{script / '__main__.py'}'",
         ) from error
     except OSError as error:
@@ -100,15 +100,17 @@ def _compiled(program: Program) -> types.CodeType:
         raise DataError(f"'{script}' is empty: there is nothing to run")
     if script.suffix == ".ipynb":
         raise DataError(
-            f"'{script}' is a notebook, and audit runs Python files",
+            f"'{script}' is a notebook, expected a Python file",
             hint="save it as one first, in Jupyter under 'Save and Export Notebook As'",
         )
     try:
         return compile(source, str(script.absolute()), "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise DataError(f"'{script}' is no Python: {error.msg}, line {error.lineno}") from error
+        raise DataError(
+            f"'{script}' is not valid Python: {error.msg}, line {error.lineno}"
+        ) from error
     except ValueError as error:
-        raise DataError(f"'{script}' is no Python: {error}") from error
+        raise DataError(f"'{script}' is not valid Python: {error}") from error
 
 
 def _give_up(
@@ -118,7 +120,9 @@ def _give_up(
     how: How,
     message: str,
 ) -> None:
-    report = watching.report(Ending(how, f"{message}; it catches what is to end it"))
+    report = watching.report(
+        Ending(how, f"{message}; it catches the exception that is meant to end it")
+    )
     stack.close()
     last_resort(report)
 
@@ -155,7 +159,7 @@ class _Watching:
 
         self.observer = Observer(all_checks(), self.steps)
         self.observer.hub.on_swallowed = lambda: self.give_up(
-            "steps", f"stopped after {self.steps} steps, as asked"
+            "steps", f"stopped after {self.steps} steps, as requested"
         )
         self.observer.install()
 
@@ -243,7 +247,7 @@ def _time_limit(seconds: float | None, watching: _Watching) -> Iterator[None]:
             return
         times += 1
         if times > 3:
-            watching.give_up("seconds", f"stopped after {seconds:g} seconds, as asked")
+            watching.give_up("seconds", f"stopped after {seconds:g} seconds, as requested")
         raise _OutOfTime
 
     before = signal.signal(signal.SIGALRM, end)
@@ -270,13 +274,13 @@ def _run(
         _leave_if_forked(watching)
         return _exited(error)
     except _OutOfTime:
-        return Ending("seconds", f"stopped after {seconds:g} seconds, as asked")
+        return Ending("seconds", f"stopped after {seconds:g} seconds, as requested")
     except KeyboardInterrupt:
         return Ending("interrupt", "interrupted; these are the findings so far", 130)
     except BaseException as error:
         _leave_if_forked(watching)
         if watching.is_stop(error):
-            return Ending("steps", f"stopped after {steps} steps, as asked")
+            return Ending("steps", f"stopped after {steps} steps, as requested")
         watching.crashed(error)
         return _crashed(error)
     _leave_if_forked(watching)
@@ -347,8 +351,8 @@ def _crashed(error: BaseException) -> Ending:
         )
     if isinstance(error, EOFError):
         message += (
-            "; it reads standard input, which is empty here: give it what it asks for, as in"
-            " 'echo 3 | headstart audit script.py'"
+            "; it reads standard input, which is empty here: provide its input, as in 'echo 3 |"
+            " headstart audit script.py'"
         )
     return Ending("crash", message, 1, text)
 

@@ -33,7 +33,7 @@ class Watch:
     def __enter__(self) -> Watch:
         if _running:
             raise ConfigError(
-                ("an audit is running already, and two would see each other's hooks",),
+                ("an audit is already running, and two would see each other's hooks",),
                 hint="leave the outer watch first",
             )
         _running.append(self._observer)

@@ -63,20 +63,20 @@ def choose(split: Split) -> Choice:
     look = look_at(split)
     if look.kind == TEXTS and TEXTS not in DEFAULTS:
         name, where = text_default(), f"since the data are {look.about}"
-        return Choice(name, look, f"backbone: {name}, {where}; backbone='NAME' takes another")
+        return Choice(name, look, f"backbone: {name}, {where}; choose another with backbone='NAME'")
     if look.kind == SOUNDS and SOUNDS not in DEFAULTS:
         raise BackboneError(
-            "the data are sounds, and which network suits them depends on what is heard: none is"
-            " taken by default",
-            hint="name one: backbone='hf/facebook/wav2vec2-base-960h' for speech (380 MB,"
-            " Apache-2.0), backbone='hf/MIT/ast-finetuned-audioset-10-10-0.4593' for any sounds"
-            " (350 MB, BSD-3-Clause); run: pip install 'headstart[audio]'",
+            "the data are sounds, and which network suits them depends on their content: there"
+            " is no default",
+            hint="choose one: backbone='hf/facebook/wav2vec2-base-960h' for speech (380 MB,"
+            " Apache-2.0), backbone='hf/MIT/ast-finetuned-audioset-10-10-0.4593' for any"
+            " sounds (350 MB, BSD-3-Clause); run: pip install 'headstart[audio]'",
         )
     if look.kind and look.kind not in DEFAULTS:
         raise BackboneError(
             f"the data are {look.about}, and there is no default backbone for {look.kind} yet",
-            hint="name one that takes them, such as backbone='hf/NAME'; 'headstart backbones' lists"
-            " the families",
+            hint="choose one that takes them, such as backbone='hf/NAME'; 'headstart backbones'"
+            " lists the families",
         )
     name = DEFAULTS[look.kind or PHOTOGRAPHS]
     why = (
@@ -84,7 +84,7 @@ def choose(split: Split) -> Choice:
         if look.kind
         else "the default where none of the items looked at can be read"
     )
-    reason = f"backbone: {name}, {why}; backbone='NAME' takes another"
+    reason = f"backbone: {name}, {why}; choose another with backbone='NAME'"
     larger = LARGER.get(name)
     if larger is not None and hub_is_reachable():
         reason += f", such as the larger {larger}"
@@ -141,7 +141,7 @@ def misfit(backbone: Backbone, split: Split) -> str | None:
     if look.kind in made_for or better is None or better == backbone.name:
         return None
     return (
-        f"warning: {backbone.name} was made for {' and '.join(made_for)}, and the data are"
+        f"warning: {backbone.name} was made for {' and '.join(made_for)}, but the data are"
         f" {look.about} ({count(look.looked, 'item')} looked at); backbone='{better}' should do"
         " better"
     )

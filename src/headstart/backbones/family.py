@@ -211,8 +211,8 @@ def no_download(name: str, reason: str) -> BackboneError:
     """Return the error for weights that cannot be fetched."""
     return BackboneError(
         f"the weights of {name} cannot be downloaded ({reason[:160]})",
-        hint="with a file of weights at hand, pass weights='FILE.safetensors'; "
-        "headstart/photos and headstart/glyphs need no download",
+        hint="if you have a weights file, pass weights='FILE.safetensors'; headstart/photos and"
+        " headstart/glyphs need no download",
     )
 
 

@@ -213,7 +213,7 @@ def describe(fit: Fit, flat: Mapping[str, Tensor]) -> str:
         said.append(f"without {listed(parts, 4)}")
     others = sum(not name.startswith(fit.prefix) for name in flat)
     if others:
-        said.append(f"{count(others, 'other tensor')} of the file left out")
+        said.append(f"{count(others, 'other tensor')} of the file ignored")
     return "; ".join(said)
 
 
@@ -247,7 +247,7 @@ def _aliases(network: Network) -> Iterator[tuple[dict[str, str], tuple[str, ...]
             if key in places and rest:
                 table[f"{places[key]}.{rest}"] = name
         if network.needed <= set(table.values()):
-            yield table, ("as the children of the network by their position",)
+            yield table, ("as the children of the network by position",)
 
 
 def _readings(network: Network, flat: Mapping[str, Tensor], prefix: str) -> Iterator[Fit]:

@@ -127,7 +127,9 @@ def build_backbone(
             raise no_file(file)
         raise BackboneError(f"there is no weights file '{file}'", hint="check the path")
     if rename and file is None:
-        raise BackboneError("rename=… is about the names in a file", hint="pass weights='FILE' too")
+        raise BackboneError(
+            "rename=… applies to names in a weights file", hint="also pass weights='FILE'"
+        )
     name, built = _as_written(
         *_build(source, Request("", file, dict(model_args or {}), code_sha256))
     )
@@ -185,7 +187,7 @@ def _scaled_twice(built: Built, inputs: Inputs) -> tuple[str, ...]:
         return ()
     return (
         f"inputs are scaled twice: '{built.scaling}' of the model scales pixels of 0 to 255, and"
-        " scale, mean and std are applied before; leave these out",
+        " scale, mean and std are applied before; omit these",
     )
 
 
@@ -234,8 +236,8 @@ def _check_own(module: nn.Module, request: Request) -> None:
     who = type(module).__name__
     if request.model_args:
         raise BackboneError(
-            f"model_args are arguments of an architecture by name, and the {who} is built already",
-            hint="leave them out",
+            f"model_args apply to an architecture given by name, and the {who} is already built",
+            hint="omit them",
         )
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     empty = [name for name, each in tensors.items() if is_lazy(each) or each.device.type == "meta"]
@@ -299,8 +301,8 @@ def _load_up_to(
     beyond = [name for name in report.allowed if not name.endswith("num_batches_tracked")]
     if beyond and layer is not None:
         notes.append(
-            f"{file.name} lacks {count(len(beyond), 'tensor')} behind {layer} "
-            f"(the first is {beyond[0]}); they do not run"
+            f"{file.name} lacks {count(len(beyond), 'tensor')} after {layer} (the first is"
+            f" {beyond[0]}); they do not run"
         )
     return tuple(notes)
 

@@ -19,7 +19,7 @@ def several(fits: Sequence[Fit], file: str) -> BackboneError:
     example = next((prefix for prefix in prefixes if prefix), "")
     return BackboneError(
         f"{file} holds the whole network several times, with other values: under {listed(names)}",
-        hint=f"say which is meant, for example rename={{{example!r}: ''}}",
+        hint=f"choose one, for example rename={{{example!r}: ''}}",
     )
 
 
@@ -56,10 +56,9 @@ def misfit(
     if not fit.tensors:
         theirs, ours = quoted(_spread(list(flat))), quoted(_spread(list(network.tensors)))
         return BackboneError(
-            f"no tensor of {file} is one of the network's: the file has {theirs},"
-            f" the network {ours}",
-            hint="choose the network that the file was made with; where only names differ, map"
-            " them with rename={'OLD': 'NEW'}",
+            f"no tensor of {file} matches the network: the file has {theirs}, the network {ours}",
+            hint="choose the network that the file was made with; if only names differ, map them"
+            " with rename={'OLD': 'NEW'}",
         )
     where = f" under '{fit.prefix.rstrip('.')}'" if fit.prefix else ""
     return BackboneError(
@@ -109,8 +108,8 @@ def _hint(network: Network, fit: Fit, flat: Mapping[str, Tensor], cut: str | Non
         return f"choose a layer before what is missing, such as layer={cut!r}"
     if fit.missing and fit.unexpected:
         return (
-            "the file is of another network: choose the name, or pass the model_args={…}, that it"
-            " was made with; where only names differ, map them with rename={'OLD': 'NEW'}"
+            "the file is of another network: choose the name, or pass the model_args={…}, that"
+            " it was made with; if only names differ, map them with rename={'OLD': 'NEW'}"
         )
     if fit.missing:
         total = count(len(network.needed), "tensor")
@@ -124,8 +123,7 @@ def _hint(network: Network, fit: Fit, flat: Mapping[str, Tensor], cut: str | Non
     if whole == parts:
         left = ", ".join(f"{fit.prefix + part!r}: None" for part in parts[:4])
         return (
-            f"if {listed(parts, 4)} do not belong to the backbone, leave them out:"
-            f" rename={{{left}}}"
+            f"if {listed(parts, 4)} do not belong to the backbone, ignore them: rename={{{left}}}"
         )
     return (
         "the file is of a larger network: choose the name, or pass the model_args={…}, that it was"

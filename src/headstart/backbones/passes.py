@@ -60,8 +60,8 @@ def _checked(backbones: Sequence[Cut], rows: list[Tensor], count: int) -> list[T
         if not some.ndim or some.shape[0] != count:
             where = f"layer '{backbone.layer}' of " if backbone.layer else ""
             raise BackboneError(
-                f"{where}{backbone.name} gives {tuple(some.shape)} for {count} items, "
-                "and one row an item is needed",
+                f"{where}{backbone.name} gives {tuple(some.shape)} for {count} items, expected"
+                " one row per item",
                 hint="use another layer, or the size of items that the backbone was loaded with",
             )
     return rows

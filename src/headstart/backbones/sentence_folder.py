@@ -75,7 +75,7 @@ def read_sentence_folder(folder: Path, who: str) -> SentenceFolder | None:
     try:
         steps = [(str(part["type"]), folder / str(part["path"])) for part in parts]
     except (TypeError, KeyError):
-        raise BackboneError(f"modules.json of {who} is no list of modules") from None
+        raise BackboneError(f"modules.json of {who} is not a list of modules") from None
     root = folder.resolve()
     if any(not place.resolve().is_relative_to(root) for _, place in steps):
         raise BackboneError(f"modules.json of {who} names folders outside of it")
@@ -84,7 +84,7 @@ def read_sentence_folder(folder: Path, who: str) -> SentenceFolder | None:
         raise BackboneError(
             f"{who} begins with {' and '.join(kinds[:2]) or 'nothing'}, expected Transformer and"
             " Pooling",
-            hint="such a model is run by sentence-transformers alone",
+            hint="only sentence-transformers can run such a model",
         )
     pooling = read_json(steps[1][1] / "config.json", who)
     place = steps[0][1]
@@ -92,7 +92,7 @@ def read_sentence_folder(folder: Path, who: str) -> SentenceFolder | None:
     prompt = _prompt(_first_json(folder, "config_sentence_transformers.json", who))
     if prompt and pooling.get("include_prompt") is False:
         raise BackboneError(
-            f"{who} leaves its prompt out of the pooling, which headstart does not do"
+            f"{who} excludes its prompt from the pooling, which headstart does not do"
         )
     longest = settings.get("max_seq_length")
     return SentenceFolder(
@@ -190,7 +190,7 @@ def _dense(place: Path, who: str) -> nn.Module:
     file = place / "model.safetensors"
     if not file.is_file():
         raise BackboneError(
-            f"the weights of a projection of {who} are no safetensors file ('{file}')",
+            f"the weights of a projection of {who} are not in a safetensors file ('{file}')",
             hint="save the model again with the current sentence-transformers",
         )
     layer = nn.Linear(config["in_features"], config["out_features"], bool(config.get("bias", True)))

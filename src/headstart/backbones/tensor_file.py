@@ -105,7 +105,7 @@ def choose_table(
         keys = [each.rstrip(".") for each in best if each]
         raise BackboneError(
             f"{str(path)!r} holds weights under {quoted(keys)}",
-            hint=f"say which with rename={{{keys[0]!r}: ''}}",
+            hint=f"choose one with rename={{{keys[0]!r}: ''}}",
         )
     return tables[best[0]]
 

@@ -46,7 +46,7 @@ def check_runs(backbone: Backbone) -> tuple[str, ...]:
                 backbone.features(backbone.probe(5))
         except (RuntimeError, AssertionError) as error:
             raise BackboneError(
-                f"{backbone.name} runs on two items and not on five: {first_line(error)}",
+                f"{backbone.name} runs on two items but not on five: {first_line(error)}",
                 hint=_DYNAMIC,
             ) from error
     return _which_of(backbone, seen.get(name, ()))
@@ -71,10 +71,10 @@ def _what_may_help(backbone: Backbone, error: Exception) -> str:
     kinds = {each.dtype for each in backbone.module.parameters() if each.is_floating_point()}
     if kinds - {torch.float32}:
         named = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
-        return f"its weights are {named}, and items come as float32: pass module.float()"
+        return f"its weights are {named}, but items are float32: pass module.float()"
     if not backbone.origin.get("rebuildable"):
         if isinstance(error, TypeError | NotImplementedError):
-            return "it is called with a batch alone: wrap it in a module that supplies the rest"
+            return "it is called with only a batch: wrap it in a module that supplies the rest"
         return "pass another size=…, or a module that takes such a batch"
     return "pass another size=…, or check model_args"
 

@@ -27,13 +27,13 @@ _FORMATS: tuple[tuple[bytes, int, str, str], ...] = (
         "load it in Keras, and save the tensors under the names of the network with safetensors",
     ),
     (
-        b"\x1f\x8b", 0, "a gzip archive", "unpack it, and give the file of weights that is in it",
+        b"\x1f\x8b", 0, "a gzip archive", "unpack it, and give the weights file inside",
     ),
-    (b"ustar", 257, "a tar archive", "unpack it, and give the file of weights that is in it"),
-    (b"7z\xbc\xaf", 0, "a 7z archive", "unpack it, and give the file of weights that is in it"),
+    (b"ustar", 257, "a tar archive", "unpack it, and give the weights file inside"),
+    (b"7z\xbc\xaf", 0, "a 7z archive", "unpack it, and give the weights file inside"),
     (b"GGUF", 0, "a GGUF file of a language model", "give a safetensors file of the same weights"),
     (
-        b"\x93NUMPY", 0, "an array of NumPy",
+        b"\x93NUMPY", 0, "a NumPy array",
         "save a mapping of names to tensors with safetensors.torch.save_file",
     ),
 )  # fmt: skip
@@ -50,10 +50,10 @@ def no_file(path: Path) -> BackboneError:
     found = sorted(each.name for each in inside if each.is_file())
     hint = f"give one file, such as weights={str(path / found[0])!r}" if found else None
     if len(found) > 1 and any("-of-" in name for name in found):
-        hint = "it is divided into several files: save all tensors in one with safetensors"
+        hint = "it is split into several files: save all tensors in one with safetensors"
     return BackboneError(
-        f"{str(path)!r} is a folder, and a file of weights is needed",
-        hint=hint or "give the file of weights itself",
+        f"{str(path)!r} is a folder, expected a weights file",
+        hint=hint or "give the weights file itself",
     )
 
 
@@ -72,7 +72,7 @@ def refuse_other_formats(path: Path) -> None:
         if what is None and head.lstrip()[place:].startswith(start):
             what, hint = name, advice
     if what is None and path.suffix in {".json", ".yaml", ".yml", ".txt", ".md"}:
-        what, hint = "a text, not weights", "give the file of weights, which it may name"
+        what, hint = "text, not weights", "give the weights file, which it may name"
     if what is None and path.suffix in {".onnx", ".tflite", ".pb", ".engine", ".msgpack", ".h5"}:
         what = f"a file of another kind ({path.suffix})"
         hint = "give a safetensors file, or a torch file of tensors"
@@ -89,25 +89,25 @@ def unreadable(path: Path, error: Exception) -> BackboneError:
     if held:
         numpy = all(name.endswith(".npy") for name in held)
         return BackboneError(
-            f"{str(path)!r} is {'an archive of NumPy' if numpy else 'a zip archive'} with"
+            f"{str(path)!r} is {'a NumPy archive' if numpy else 'a zip archive'} with"
             f" {quoted(held, 4)}, not a torch file",
             hint="save its arrays under the names of the network with safetensors"
             if numpy
-            else "unpack it, and give the file of weights that is in it",
+            else "unpack it, and give the weights file inside",
         )
     unknown = re.search(r"GLOBAL ([\w.]+)", whole)
     if "TorchScript" in whole:
         return BackboneError(
             f"{str(path)!r} is a TorchScript program, and headstart never runs code from a file",
-            hint="where you trust it, save its tensors: safetensors.torch.save_file("
-            "torch.jit.load(FILE).state_dict(), ...)",
+            hint="if you trust it, save its tensors:"
+            " safetensors.torch.save_file(torch.jit.load(FILE).state_dict(), ...)",
         )
     if unknown is not None:
         name = unknown.group(1)
         return BackboneError(
             f"{str(path)!r} cannot be opened as tensors only: it holds {name}, and headstart never"
             " runs code from a file",
-            hint="where you trust it, save its tensors alone with safetensors.torch.save_file:"
+            hint="if you trust it, save only its tensors with safetensors.torch.save_file:"
             " model.state_dict(), from the code that made the file",
         )
     if "PytorchStreamReader" in whole or "zip archive" in whole or "Ran out of input" in whole:
@@ -119,7 +119,7 @@ def unreadable(path: Path, error: Exception) -> BackboneError:
     return BackboneError(
         f"{str(path)!r} cannot be opened as tensors only ({reason[:200]}): it is damaged, or holds"
         " more than tensors, and headstart never runs code from a file",
-        hint="copy it again, or save its tensors alone with safetensors where you trust it",
+        hint="copy it again, or, if you trust it, save only its tensors with safetensors",
     )
 
 
@@ -139,7 +139,7 @@ def no_tensors(path: Path, content: Any) -> BackboneError:
     if isinstance(content, Mapping):
         kind = f"the keys {quoted([str(key) for key in content], 6)}"
     return BackboneError(
-        f"{str(path)!r} holds {kind}, and no mapping from names to tensors",
+        f"{str(path)!r} holds {kind}, not a mapping from names to tensors",
         hint="save the tensors with safetensors.torch.save_file(model.state_dict(), ...)",
     )
 

@@ -80,7 +80,7 @@ class LoadReport:
         for label, names in (
             ("missing in the file", self.missing),
             ("unexpected in the file", self.unexpected),
-            ("left out as allowed", self.allowed),
+            ("ignored as allowed", self.allowed),
             ("changed in precision", self.cast),
         ):
             if names:
@@ -316,8 +316,8 @@ def _check_ties(targets: Mapping[str, Tensor], fitting: Mapping[str, Tensor], fi
         other = first.setdefault(id(targets[name]), name)
         if other != name and not torch.equal(tensor, fitting[other]):
             raise BackboneError(
-                f"{name!r} and {other!r} are one tensor in the model, and {file} has different"
-                " values for them",
+                f"{name!r} and {other!r} are the same tensor in the model, but {file} has"
+                " different values for them",
                 hint="untie them in the model, or drop one name with rename",
             )
 

@@ -221,7 +221,7 @@ class FeatureCache:
         settle_bad_items(bad, on_bad, reporter)
         kept = np.array([i for i, key in enumerate(ids) if key not in filled.lost], dtype=np.int64)
         if len(ids) and not len(kept) and not empty:
-            raise DataError("no item of the data can be read", hint="see the reasons above")
+            raise DataError("none of the items can be read", hint="see the reasons above")
         kept_ids = [ids[i] for i in kept]
         sets = tuple(space.read(kept_ids, number) for space in spaces)
         return CachedFeatures(sets, kept, use, bad, time.perf_counter() - begun)

@@ -109,7 +109,7 @@ def fill(
             place = space.folder.parent
             kept = "not kept" if is_scratch(place) else f"kept in {place}"
             reporter.note(
-                f"{space.below.parent} can only be read: rows that it lacks are computed and {kept}"
+                f"{space.below.parent} is read-only: rows that it lacks are computed and {kept}"
             )
             break
     filling = Filling(
@@ -332,7 +332,7 @@ class Filling:
             self.commit()
             return
         if not self._noted:
-            self._reporter.note("another process computes the remaining rows; waiting for it")
+            self._reporter.note("another process is computing the remaining rows; waiting for it")
             self._noted = True
         time.sleep(_POLL_SECONDS)
 

@@ -38,8 +38,8 @@ def check_room(
         raise StoreError(
             f"the features need {format_bytes(needed)}, "
             f"and {spaces[0].folder.parent} has {format_bytes(free)} free",
-            hint="choose another place with cache=PLACE, free room with 'headstart cache gc', "
-            "or store them smaller with storage='float16'",
+            hint="choose another place with cache=PLACE, free space with 'headstart cache gc',"
+            " or store them smaller with storage='float16'",
         )
 
 

@@ -65,10 +65,10 @@ def answers(
         HeadError: its items are too few for the coverage.
     """
     if calibration is None:
-        why = reason or "an older version, or another command than fit, wrote it"
+        why = reason or "it was written by an older version, or by a command other than fit"
         raise DataError(
-            f"the run keeps nothing to abstain by ({why})",
-            hint="fit again: the features come from the cache, so that it takes seconds",
+            f"the run has no held-out scores to abstain by ({why})",
+            hint="fit again; this takes seconds, because the features come from the cache",
         )
     return calibration.sets(
         outputs,

@@ -189,11 +189,11 @@ def map_section(around: Around) -> Section | None:
     shares = " and ".join(format_percent(share) for share in plane.shares)
     figure, told = _map(around, said, shown, places)
     n = len(around.test)
-    some = "" if len(shown) == n else f"{len(shown):,} of {count(n, 'test item')} are drawn. "
+    some = "" if len(shown) == n else f"{len(shown):,} of {count(n, 'test item')} are shown. "
     caption = (
         f"{some}{told.strip()} The plane is that in which the"
-        f" {'training' if fitted is not rows else 'test'} items differ most; its axes hold {shares}"
-        " of the variance, so that items close together on it need not be alike."
+        f" {'training' if fitted is not rows else 'test'} items differ most; its axes hold"
+        f" {shares} of the variance, so items that are close on it need not be similar."
     ).strip()
     wrong = int((np.nan_to_num(said.wrong[shown]) > 0).sum())
     alt = f"Map of {count(len(shown), 'test item')}"
@@ -222,7 +222,7 @@ def _map(
         figure = value_map_figure(
             places, test.targets[shown, 0], rings, name=test.classes[0]
         )  # fmt: skip
-        return figure, "Rings mark the twentieth with the largest errors."
+        return figure, "Rings mark the 5 % with the largest errors."
     rings = np.nan_to_num(wrong) > 0
     if around.head.task != "classification":
         names = ("all labels right", "a label wrong")
@@ -238,7 +238,7 @@ def _map(
     place[kept] = np.arange(len(kept))
     figure = map_figure(places, place[labels], [classes[i] for i in kept], rings)
     return figure, (
-        f"{ringed} The {COLOURED} classes with the most mistakes are told apart; the"
+        f"{ringed} The {COLOURED} classes with the most mistakes have a colour of their own; the"
         f" other {len(classes) - COLOURED:,} are grey."
     )
 
@@ -283,7 +283,7 @@ def examined_section(around: Around) -> Section | None:
         )
         text = f"{count(len(doubts), 'training label')} {verb(len(doubts), 'looks', 'look')}"
         blocks += [f"{text} doubtful.", Gallery(examples, _first(len(doubts), "The most doubtful"))]
-    return Section("What examine has found", tuple(blocks)) if blocks else None
+    return Section("What examine found", tuple(blocks)) if blocks else None
 
 
 def _plain(around: Around, split: Split, at: int) -> Example:
@@ -324,8 +324,8 @@ def slice_section(around: Around) -> Section | None:
             blocks.append(Table((name, "items", what), rows, align="lrl"))
     if blocks:
         text = (
-            "By the other columns of the table, with 95 % intervals. Among many slices some differ"
-            " by chance: look at those whose intervals do not overlap."
+            "By the other columns of the table, with 95 % intervals. With many slices, some"
+            " differ by chance: look at those whose intervals do not overlap."
         )
         blocks.insert(0, text)
     return Section("Slices", (*first, *blocks)) if first or blocks else None
@@ -344,8 +344,8 @@ def _group_blocks(test: Split, measured: NDArray[Any], what: str, regression: bo
     )  # fmt: skip
     alt = "; ".join(f"{each.value}: {_worded(each.score, regression)}" for each in found[:30])
     caption = (
-        f"All {len(found)} groups of the test split, the worst first, with 95 % intervals of the"
-        " items of each. A group that stands apart is one to look at."
+        f"All {len(found)} groups of the test split, worst first, with 95 % intervals over the"
+        " items of each. Look at any group that stands out."
     )
     rows = _slice_rows(found, regression)
     return [

@@ -61,13 +61,13 @@ class BackboneSpec:
     source: str = option(
         "auto",
         lambda: (
-            "auto: chosen by the data, with the reason. Or "
+            "auto: chosen from the data, and the reason is printed. Or "
             + any_of([family.form for family in families()])
             + "."
         ),
         flags=("--backbone", "-b"),
         panel=BACKBONE,
-        check=lambda name: None if name.strip() else "is empty: leave it out, or name a backbone",
+        check=lambda name: None if name.strip() else "is empty: omit it, or name a backbone",
     )
     layer: str | None = option(
         None,
@@ -83,14 +83,13 @@ class BackboneSpec:
     )
     weights: str | None = option(
         None,
-        "A local checkpoint instead of the weights of that name.",
+        "A local checkpoint instead of the named weights.",
         metavar="FILE",
         panel=BACKBONE,
     )
     rename: Mapping[str, Any] = option(
         {},
-        "New name for the names in the file of weights that begin with OLD, where it is not found"
-        " by itself.",
+        "Replace the prefix OLD of names in the weights file by NEW, where this is not detected.",
         kind=RENAMES,
         check=_wrong_renames,
         panel=BACKBONE,
@@ -102,7 +101,7 @@ class BackboneSpec:
     )
     mean: Any = option(
         None,
-        "Mean of the inputs in pre-training, on scaled values; of bands, train measures it.",
+        "Mean of the inputs in pre-training, on scaled values; for bands, train measures it.",
         kind=PER_CHANNEL,
         shown="the weights' own",
         panel=BACKBONE,
@@ -136,22 +135,22 @@ class BackboneSpec:
     channels: str | None = option(None, "RGB or BGR.", panel=BACKBONE)
     bands: tuple[int, ...] | None = option(
         None,
-        "Which bands of an image the network sees, as floats of all their bits: 4,3,2, or 1,1,1 for"
-        " a grey one.",
+        "Which bands of an image the network sees, as floats at full bit depth: 4,3,2, or 1,1,1"
+        " for a grey image.",
         shown="8-bit RGB",
         metavar="N,…",
         panel=BACKBONE,
     )
     decoder: Literal["pillow", "nvjpeg"] | None = option(
         None,
-        "pillow; or nvjpeg, which decodes and resizes JPEGs on a CUDA device, to slightly other"
-        " pixels: a key of its own.",
+        "pillow; or nvjpeg, which decodes and resizes JPEGs on a CUDA device. Its pixels differ"
+        " slightly, so its rows are cached separately.",
         shown="pillow",
         panel=BACKBONE,
     )
     max_length: int | None = option(
         None,
-        "Tokens of a text that are read.",
+        "Longest text that is read, in tokens.",
         shown="the weights' own",
         metavar="TOKENS",
         at_least=3,
@@ -159,7 +158,7 @@ class BackboneSpec:
     )
     seconds: float | None = option(
         None,
-        "Length of the window that is read of a sound.",
+        "Length of the window that is read from a sound, in seconds.",
         shown="the weights' own, or 30",
         metavar="S",
         above=0,
@@ -167,15 +166,15 @@ class BackboneSpec:
     )
     windows: int | None = option(
         None,
-        "Windows that are read of a longer sound, spread evenly; a row is their mean.",
+        "Number of windows read from a longer sound, evenly spaced; a row is their mean.",
         shown="1, the first",
         at_least=1,
         panel=BACKBONE,
     )
     short: Literal["own", "silence", "repeat"] | None = option(
         None,
-        "What becomes of a sound that is shorter than the window: it keeps its own length, or is"
-        " filled up with silence or itself.",
+        "How to treat a sound shorter than the window: keep its length, or pad it with silence"
+        " or with repeats of itself.",
         shown="own",
         panel=BACKBONE,
     )
@@ -203,7 +202,7 @@ class BackboneSpec:
         """
         given = [n for n in ("weights", "rename", "model_args", "bands") if getattr(self, n)]
         if given:
-            said = "belongs to a backbone that is named, and backbone='auto' names none"
+            said = "needs a named backbone, and backbone='auto' names none"
             raise ConfigError(
                 tuple(Fault(each, said) for each in given),
                 hint="name the architecture: backbone='NAME'",

@@ -133,7 +133,8 @@ class Embedded:
         hits, misses = self.use.hits, self.use.misses
         if misses == 0:
             return (
-                f"all {counted(hits, 'feature row')} came from the cache: no forward pass was made",
+                f"all {counted(hits, 'feature row')} came from the cache: no forward pass was"
+                " needed",
             )
         if hits:
             return (
@@ -154,8 +155,8 @@ class Embedded:
         more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
         count = int(np.isin(self.test.labels, unseen).sum())
         return (
-            f"{count:,} of {counted(len(self.test), 'test item')} {verb(count)} of a class that no"
-            f" training item has ({named}{more}); every head gets them wrong",
+            f"{count:,} of {counted(len(self.test), 'test item')} {verb(count, 'has', 'have')} a"
+            f" class that no training item has ({named}{more}); every head gets them wrong",
         )
 
     @property
@@ -283,10 +284,10 @@ def fewer_labels(dataset: Dataset, each: int | None, session: Session, seed: int
         else np.empty(0, np.int64)
     )
     session.say(
-        f"labels of {counted(len(rows), 'training item')} of {len(train):,} are used: at most"
-        f" {each} of each class"
+        f"using the labels of {len(rows):,} of {counted(len(train), 'training item')}: at most"
+        f" {each} per class"
         if each
-        else "no training item is used, nor its label"
+        else "using no training items and no labels"
     )
     return dataclasses.replace(dataset, splits={**dataset.splits, "train": train.take(rows)})
 

@@ -208,10 +208,10 @@ def _split(
     if ids.dtype != np.uint8 or ids.shape != (n, _ID_BYTES):
         raise ValueError(f"{name}.ids have the shape {ids.shape}")
     if labels.dtype != np.int64 or labels.shape != (n,) or len(origins) != n:
-        raise ValueError(f"{name}.labels or origins are not one an item")
+        raise ValueError(f"{name}.labels or origins are not one per item")
     plain = task == "classification"
     if plain and n and not (labels.min() >= 0 and labels.max() < n_classes):
-        raise ValueError(f"{name}.labels name classes that there are not")
+        raise ValueError(f"{name}.labels name unknown classes")
     targets, table = arrays.get(f"{name}.targets"), arrays.get(f"{name}.table")
     for part, array, wanted in (
         ("targets", targets, None if plain else n_classes),
@@ -224,7 +224,7 @@ def _split(
     if f"{name}.groups" in arrays:
         groups = np.array(_unpacked(arrays[f"{name}.groups"]), dtype=np.str_)
         if len(groups) != n:
-            raise ValueError(f"{name}.groups are not one an item")
+            raise ValueError(f"{name}.groups are not one per item")
     if rows is not None and (rows.dtype.kind != "f" or rows.shape != (n, n_features)):
         raise ValueError(f"{name}.rows have the shape {rows.shape}, expected ({n}, {n_features})")
     names = tuple(bytes(one).hex() for one in ids)
@@ -239,7 +239,7 @@ def _packed(texts: Sequence[str]) -> NDArray[np.uint8]:
 def _unpacked(array: NDArray[Any]) -> tuple[str, ...]:
     values = json.loads(array.tobytes())
     if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
-        raise ValueError("origins are not texts")
+        raise ValueError("origins are not strings")
     return tuple(values)
 
 

@@ -49,7 +49,7 @@ class LogOptions:
 
     loggers: tuple[str, ...] = option(
         (),
-        "Log into the run folder, too; can be repeated.",
+        "Also log into the run folder; can be repeated.",
         choices=lambda: LOGGERS,
         flags=("--log",),
         panel="Running",

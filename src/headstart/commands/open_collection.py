@@ -78,7 +78,7 @@ def open_collection(
         return _of_run(session, source, reading, spec, data, trust_code)
     if data is not None:
         raise ConfigError(
-            ("data is where the data of a run lie, and this is no run",), hint="leave data out"
+            ("data says where the data of a run are, and this is not a run",), hint="omit data"
         )
     return _of_data(session, source, reading, spec)
 
@@ -113,7 +113,10 @@ def _embedded(
     shape = network.feature_shape()
     if len(shape) != 1:
         raise ConfigError(
-            (f"items are compared by one row each, and these features have shape {shape} an item",),
+            (
+                "items are compared by one row each, and these features have shape"
+                f" {shape} per item",
+            ),
             hint="use pooling='avg'",
         )
     kept, features = {}, {}
@@ -198,7 +201,7 @@ def _named(spec: BackboneSpec | Backbone) -> tuple[Any, str | None]:
     plain = BackboneSpec(source=spec.source, weights=spec.weights)
     more = [o.name for o in options_of(spec) if getattr(spec, o.name) != getattr(plain, o.name)]
     if more:
-        raise ConfigError(tuple(f"{name} is that of the run: leave it out" for name in more))
+        raise ConfigError(tuple(f"{name} comes from the run: omit it" for name in more))
     return None if spec.source == BackboneSpec().source else spec.source, spec.weights
 
 
@@ -256,7 +259,7 @@ def _data_of(
         if not needed:
             return None
         raise DataError(
-            "the run does not say where its data lie, and has not kept its features",
+            "the run does not record where its data are, and did not keep its features",
             hint="name its data with data=DATA",
         )
     try:
@@ -274,8 +277,8 @@ def _data_of(
                 hint="name them with data=DATA" if data is None else error.hint,
             ) from error
         session.say(
-            f"the data of the run cannot be opened ({error.message}), so items are shown by name"
-            " alone; say where they lie with data=DATA"
+            f"the data of the run cannot be opened ({error.message}), so items are shown only by"
+            " name; say where the data are with data=DATA"
         )
         return None
 
@@ -301,8 +304,8 @@ def _used(session: Session, made: _Made, dataset: Dataset) -> dict[str, Split]:
         if not trained.all():
             left = int((~trained).sum())
             session.say(
-                f"{count(left, 'item')} of the training split did not train the run: shown as"
-                " 'other'"
+                f"{count(left, 'item')} of the training split were not used to train the run:"
+                " shown as 'other'"
             )
             splits = {"train": train.take(trained), "other": train.take(~trained)}
     splits["test"] = test
@@ -328,8 +331,8 @@ def _found(session: Session, kept: KeptSplit, made: _Made, dataset: Dataset | No
         lost = missing if not lost else min(lost, missing)
     if lost:
         session.say(
-            f"{lost:,} of {count(len(kept.ids), 'item')} of the run {verb(lost)} not in its data"
-            " any more: they are shown by name alone"
+            f"{lost:,} of {count(len(kept.ids), 'item')} of the run {verb(lost)} no longer in"
+            " its data: shown only by name"
         )
     return KeptItems.split(kept, made.classes, made.head.task)
 

@@ -25,24 +25,24 @@ class OpenConfig:
 
     backbone: BackboneLike | None = option(
         None,
-        "The backbone of the run, where its file of code has moved or changed: trusted, since you"
+        "The run's backbone, if its code file has moved or changed; it is trusted because you"
         " name it.",
         flags=("--backbone", "-b"),
         metavar="NAME",
-        shown="what the run was made with",
+        shown="the run's own",
         record=False,
     )
     weights: str | None = option(
         None,
-        "The file of weights that the run was made with, where it has moved.",
+        "The weights file that the run was made with, if it has moved.",
         metavar="FILE",
         shown="where it was",
         record=False,
     )
     trust_code: bool = option(
         False,
-        "Run the file of code (net.py:make) that the run was made with. A run folder may come from"
-        " anybody: read that file first.",
+        "Run the code file (net.py:make) that the run was made with. A run folder may come from"
+        " anyone: read that file first.",
         record=False,
     )
 

@@ -37,7 +37,7 @@ def head_without_labels(
     """
     if len(classes) < 2:
         raise DataError(
-            f"the data hold one class only ({quoted(classes)})",
+            f"the data hold only one class ({quoted(classes)})",
             hint="a classifier needs items of two classes or more",
         )
     load = classifier_of(backbone)
@@ -45,10 +45,10 @@ def head_without_labels(
     if found is None:
         cut = "" if backbone.layer is None else f" up to {backbone.layer}"
         raise ConfigError(
-            (f"{backbone.name}{cut} brings no classifier of {IMAGENET} that reads its features",),
-            hint="headstart/photos does, and so do most of timm's networks with their own weights"
+            (f"{backbone.name}{cut} has no {IMAGENET} classifier for these features",),
+            hint="headstart/photos has one, and so do most timm networks with their own weights"
             if backbone.layer is None
-            else "the classifier reads the network's own feature: leave out the layer",
+            else "the classifier takes the network's final features: omit the layer",
         )
     match = match_classes(classes, named)
     if match.faults:

@@ -75,7 +75,7 @@ def command_blocks(commands: Commands) -> list[Block]:
     """Return the end of a page: what may follow, and the command that made it."""
     blocks: list[Block] = []
     if commands.next:
-        blocks.append(Code("\n".join(commands.next), "What may come next", wrapped=True))
+        blocks.append(Code("\n".join(commands.next), "Next steps", wrapped=True))
     blocks += [Code(command, f"With {what}", wrapped=True) for what, command in commands.later]
     if commands.made:
         blocks.append(Code(commands.made, "The command that made this report", wrapped=True))

@@ -54,8 +54,11 @@ class RunPredictor(Predictor):
             network = config.backbone or trained.backbone
             if not isinstance(network, Backbone):
                 raise ConfigError(
-                    ("a run in memory has its backbone, and another must be built already",),
-                    hint="pass backbone=load_backbone(...), or leave it out",
+                    (
+                        "a run in memory has its own backbone; to replace it, pass one that is"
+                        " already built",
+                    ),
+                    hint="pass backbone=load_backbone(...), or omit it",
                 )
             found = dataclasses.replace(trained.predictor(), backbone=network)
             column = trained.configuration.get("label_column")
@@ -77,7 +80,7 @@ class RunPredictor(Predictor):
         if limits is None or given.value_range is not None:
             return given
         low, high = limits
-        session.say(f"values are read as the run's were: value_range=({low:g}, {high:g})")
+        session.say(f"values are read as in the run: value_range=({low:g}, {high:g})")
         return dataclasses.replace(given, value_range=(low, high))
 
     def labels(self, given: ReadOptions) -> ReadOptions:
@@ -88,7 +91,7 @@ class RunPredictor(Predictor):
         """
         if given.task not in ("auto", self.head.task):
             raise ConfigError(
-                (f"task='{given.task}' is not that of the run, which is {self.head.task}",),
+                (f"task='{given.task}' does not match the run, whose task is {self.head.task}",),
                 hint="leave it out",
             )
         if self.head.task == "classification":

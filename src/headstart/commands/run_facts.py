@@ -43,7 +43,8 @@ def accuracy_of(evaluation: AnyEvaluation) -> float:
         return evaluation.accuracy.value
     names = ", ".join(each.name for each in evaluation.figures())
     raise DataError(
-        f"there is no accuracy, because no item is of one class; the scores are {names}",
+        "there is no accuracy, because items do not have exactly one class; the scores are"
+        f" {names}",
         hint="use run.score or run.evaluation",
     )
 

@@ -133,7 +133,9 @@ def fit_page(
             tuple(_training(evaluation, curves)),
         ),
         Section("Time and cache", tuple(cost_blocks(timing, images_per_second, cache))),
-        Section("To repeat this", tuple(settings_blocks(commands, configuration, environment))),
+        Section(
+            "How to reproduce this", tuple(settings_blocks(commands, configuration, environment))
+        ),
     )
     return Page(
         title=title,
@@ -226,7 +228,7 @@ def verdict(evaluation: Evaluation, baselines: Sequence[Baseline] = ()) -> str:
     if gain <= 0:
         return f"{text} That does not beat {rival}."
     if interval is not None and interval.low <= best.accuracy.value:
-        return f"{text} That is no clear gain over {rival}."
+        return f"{text} That is not a clear gain over {rival}."
     return f"{text} That is {count_of_points(gain)} more than {rival}."
 
 
@@ -296,8 +298,8 @@ def _mistakes(
     text += f" ({format_percent(wrong / n)})." if n else "."
     if listed:
         text += (
-            " The files predictions.csv and predictions.parquet beside this page hold every item"
-            " with its class, its prediction and the probabilities."
+            " The files predictions.csv and predictions.parquet next to this page hold every"
+            " item with its class, its prediction and the probabilities."
         )
     blocks: list[Block] = [text] if evaluation.classes else []
     pairs = confused_pairs(evaluation)
@@ -310,11 +312,9 @@ def _mistakes(
         blocks.append(Table(header, rows, "The most frequent confusions", "llrr"))
     cases = tuple(each if isinstance(each, Case) else Case(_example(each)) for each in mistakes)
     explained = tuple(case for case in cases if case.groups)
-    shown = f"{_most_confident(len(cases), wrong)} Some may be wrong labels: look at them."
+    shown = f"{_most_confident(len(cases), wrong)} Some labels may be wrong: check them."
     if explained:
-        shown += (
-            " Beside each: the training items of both classes that its features are nearest to."
-        )
+        shown += " Next to each: the nearest training items of both classes, by features."
         blocks.append(Cases(explained, shown))
     others = tuple(case.example for case in cases if not case.groups)
     if others:
@@ -346,8 +346,8 @@ def _training(evaluation: Evaluation, curves: Sequence[Curve]) -> list[Block]:
             Picture(
                 reliability_figure(evaluation),
                 f"Reliability diagram; expected calibration error {format_percent(evaluation.ece)}",
-                "Are the probabilities right? Below the diagonal the head is too sure. The area"
-                " of a point is its share of the items.",
+                "Are the probabilities right? Below the diagonal the head is overconfident. The"
+                " area of a point is its share of the items.",
                 "reliability.png",
             )
         )

@@ -111,7 +111,7 @@ def prepare_folder(out: Path | str | None, name: str, data: Any = None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        fault = f"'{folder}' is a file, and a folder is needed"
+        fault = f"'{folder}' is a file, expected a folder"
         raise ConfigError((fault,), hint=_ELSEWHERE) from error
     except OSError as error:
         fault = f"the folder '{folder}' cannot be created: {error.strerror}"
@@ -175,8 +175,8 @@ def _refuse_data(folder: Path, data: Any) -> None:
         return
     if inside and not tables:
         raise ConfigError(
-            (f"the run folder '{folder}' would lie in the data '{source}', and be read as data",),
-            hint="choose a folder outside of it with out=DIR",
+            (f"the run folder '{folder}' would be inside the data '{source}' and be read as data",),
+            hint="choose a folder outside it with out=DIR",
         )
 
 
@@ -196,16 +196,16 @@ def _refuse_foreign(folder: Path) -> None:
     if ours and taken:
         raise ConfigError(
             (
-                f"'{folder}' holds {quoted(taken, 3)}, which is not of its run and would be"
-                " replaced",
+                f"'{folder}' holds {quoted(taken, 3)}, which does not belong to its run and"
+                " would be replaced",
             ),
             hint="move it away, or choose another folder with out=DIR",
         )
     if foreign and not ours:
         found = count(len(foreign), "file or folder", "files or folders")
         raise ConfigError(
-            (f"'{folder}' holds {found} that no run has, such as {quoted(foreign, 2)}",),
-            hint=f"a run has a folder of its own, such as out='{folder / 'run'}'",
+            (f"'{folder}' holds {found} that no run writes, such as {quoted(foreign, 2)}",),
+            hint=f"give the run its own folder, such as out='{folder / 'run'}'",
         )
 
 

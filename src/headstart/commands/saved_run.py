@@ -269,7 +269,7 @@ def _values_of(said: Mapping[str, Any]) -> ValueRange | None:
 def _label_column(said: Mapping[str, Any]) -> str | None:
     found = said["configuration"].get("label_column")
     if found is not None and not isinstance(found, str):
-        raise ValueError("its label_column is no name")
+        raise ValueError("its label_column is not a name")
     return found
 
 

@@ -159,7 +159,7 @@ class Session:
             one = len(leaks) == 1
             self.say(
                 f"{len(leaks):,} test {'item is' if one else 'items are'} also in the training"
-                f" split (such as {test}, which is {train}): the score flatters"
+                f" split (such as {test}, which is {train}): the score is too optimistic"
             )
         if contradictions:
             first, second = contradictions[0]
@@ -177,8 +177,7 @@ class Session:
             return
         self.say(*(note for note in dataset.notes if note.startswith("Task: ")))
         raise DataError(
-            f"this command is for {any_of(tasks)}, and the labels are those of a"
-            f" {dataset.task} task",
+            f"this command is for {any_of(tasks)}, and the labels are for {dataset.task}",
             hint="fit, sweep, predict and evaluate take every task; task='classification' reads"
             " each label as a class",
         )

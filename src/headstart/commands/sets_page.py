@@ -43,8 +43,8 @@ def sets_blocks(evaluation: AnyEvaluation, asked: tuple[float, ...] = ()) -> lis
 
 def _header(evaluation: AnyEvaluation) -> tuple[tuple[str, ...], str]:
     common = (
-        "With a coverage chosen, the head answers only where one answer is plausible. The coverage"
-        " is calibrated on held-out training items; the test items below have chosen nothing."
+        "With a coverage set, the head answers only where a single answer is plausible. The"
+        " coverage is calibrated on held-out training items; no test item was used for it."
     )
     first = ("coverage chosen", "truth in the set")
     if isinstance(evaluation, Evaluation):
@@ -53,7 +53,7 @@ def _header(evaluation: AnyEvaluation) -> tuple[tuple[str, ...], str]:
         return (*first, "labels undecided", "all decided"), common
     return (first[0], "truth in the interval", "mean width"), (
         "Intervals that hold the true value of the chosen share of items. They are calibrated on"
-        " held-out training items; the test items below have chosen nothing."
+        " held-out training items; no test item was used for it."
     )
 
 
@@ -103,7 +103,7 @@ def sets_lines(evaluation: AnyEvaluation) -> tuple[str, ...]:
         )
         lines.append(
             f"coverage {_percent(each.coverage)}{' of each class' if each.by_class else ''}: the"
-            f" truth is among what was said of {format_score(each.covered)}; {more}"
+            f" prediction covers the truth for {format_score(each.covered)}; {more}"
         )
     return tuple(lines)
 

@@ -123,7 +123,7 @@ class Signature(Generic[Config]):
         """
         if run.precision == INT8 and not self.calibrates:
             raise ConfigError(
-                (f"{self.name} does not take precision='int8': fit alone calibrates a network",),
+                (f"{self.name} does not take precision='int8': only fit calibrates a network",),
                 hint="fit with it, and predict, evaluate or serve the run",
             )
         if self.weighs or run.precision != AUTO:
@@ -142,9 +142,9 @@ class Signature(Generic[Config]):
 def threshold_faults(threshold: str, task: str) -> list[str]:
     """Return what is wrong with a rule of thresholds for a task, one sentence each."""
     if threshold not in ("auto", "half") and task == "regression":
-        return ["threshold has no meaning for regression: numbers are predicted"]
+        return ["threshold does not apply to regression, which predicts numbers"]
     if threshold == "f1" and task == "classification":
-        return ["threshold='f1' is for several labels an item; classes take 'balanced'"]
+        return ["threshold='f1' is for several labels per item; for classes use 'balanced'"]
     return []
 
 
@@ -161,11 +161,11 @@ def class_weight_faults(class_weight: str | None, task: str, head: str | None = 
     if class_weight is None or task == "classification":
         return []
     if task == "regression":
-        return ["class_weight has no meaning for regression: no item is of one class"]
+        return ["class_weight does not apply to regression, which has no classes"]
     if head is None or head_kind(head).weighs_labels:
         return []
     names = ", ".join(kind.name for kind in head_kinds(task) if kind.weighs_labels)
-    return [f"class_weight of several labels is for the heads {names}, not for {head}"]
+    return [f"class_weight with several labels works with the heads {names}, not with {head}"]
 
 
 def head_wrong(name: str) -> str | None:

@@ -51,7 +51,8 @@ class RunOptions(Extraction):
     seed: int = option(0, "Seed of every random choice.", at_least=0, panel=RUNNING)
     on_bad: OnBad = option(
         "raise",
-        "raise: stop after reading everything, listing what cannot be read. skip: leave it out.",
+        "raise: read everything, then stop and list what cannot be read. skip: continue without"
+        " it.",
         flags=("--bad-files",),
         panel=DATA,
     )
@@ -68,7 +69,7 @@ class RunOptions(Extraction):
     )
     runner: str = option(
         LOCAL,
-        lambda: f"Who computes missing features. {describe_runners()}",
+        lambda: f"Where missing features are computed. {describe_runners()}",
         choices=runner_names,
         panel=RUNNING,
         record=False,
@@ -83,15 +84,15 @@ class RunOptions(Extraction):
     )
     address: str | None = option(
         None,
-        "Address of a cluster that runs already, for the runner.",
-        shown="a cluster of this machine",
+        "Address of a running cluster, for the runner.",
+        shown="a cluster on this machine",
         metavar="ADDRESS",
         panel=RUNNING,
         record=False,
     )
     actor_cpus: float | None = option(
         None,
-        "Processors that Ray sets aside for an actor.",
+        "Processors that Ray reserves per actor.",
         shown="1",
         above=0,
         panel=RUNNING,
@@ -99,7 +100,7 @@ class RunOptions(Extraction):
     )
     actor_gpus: float | None = option(
         None,
-        "GPUs that Ray sets aside for an actor; 0.25: four share one.",
+        "GPUs that Ray reserves per actor; 0.25: four share one.",
         shown="1 where there is one to use",
         at_least=0,
         panel=RUNNING,
@@ -111,7 +112,7 @@ class RunOptions(Extraction):
     def faults(self) -> list[str]:
         """Refuse empty names, and modes of fine-tuning in the place of a folder."""
         empty = [
-            Fault(name, "is empty, and would mean the working directory; leave it out, or give '.'")
+            Fault(name, "is empty, and would mean the working directory; omit it, or give '.'")
             for name in ("cache", "out")
             if isinstance(getattr(self, name), str) and not getattr(self, name).strip()
         ]
@@ -120,11 +121,11 @@ class RunOptions(Extraction):
         if self.runner == LOCAL and self.runner_workers is not None:
             return [
                 "runner_workers is the number of workers of a runner, and runner='local' has"
-                " one: give runner='processes', or leave it out"
+                " only one: give runner='processes', or omit it"
             ]
         for name in ("address", "actor_cpus", "actor_gpus"):
             if getattr(self, name) is not None and self.runner != "ray":
-                return [f"{name} is for a Ray cluster: give runner='ray', too"]
+                return [f"{name} is for a Ray cluster: also give runner='ray'"]
         if self.cache in ("auto", "on", "off"):
             return [
                 f"cache='{self.cache}' would be a folder of that name: the mode of fine-tuning is"
@@ -204,33 +205,33 @@ class ReadOptions:
     )
     columns: str | None = option(
         None,
-        "Columns of a table that join the features, such as age,site: numbers are standardised,"
+        "Columns of a table to join to the features, such as age,site: numbers are standardised,"
         " categories one-hot.",
         metavar="NAME,NAME",
         panel=DATA,
     )
     group_column: str | None = option(
         None,
-        "Column of a table that says which items belong together: patient, site, film.",
+        "Column of a table that says which items belong together: patient, site, video.",
         metavar="NAME",
         panel=DATA,
     )
     group_pattern: str | None = option(
         None,
-        "Regular expression whose first bracket says it of names of files: '(patient[0-9]+)_'.",
+        "Regular expression whose first group says the same from file names: '(patient[0-9]+)_'.",
         metavar="REGEX",
         panel=DATA,
     )
     image_folder: str | None = option(
         None,
-        "Folder that the paths of a table start from.",
+        "Folder that the paths in a table are relative to.",
         shown="the table's own",
         metavar="DIR",
         panel=DATA,
     )
     image_suffix: str | None = option(
         None,
-        "Ending of image files that a table names without it, such as .jpg.",
+        "Extension of image files that a table names without one, such as .jpg.",
         metavar="SUFFIX",
         panel=DATA,
     )
@@ -239,24 +240,25 @@ class ReadOptions:
     )
     train: str | None = option(
         None,
-        "The folder, table or split that trains, where its name does not say so.",
+        "Folder, table or split to train on, if its name does not say so.",
         metavar="NAME",
         panel=DATA,
     )
     test: str | None = option(
         None,
-        "The folder, table or split that tests, where its name does not say so.",
+        "Folder, table or split to test on, if its name does not say so.",
         metavar="NAME",
         panel=DATA,
     )
     splits: Literal["auto", "none"] = option(
         "auto",
-        "auto: names such as train and test say what is a split. none: every folder is a class.",
+        "auto: folders with names such as train and test are splits. none: every folder is a"
+        " class.",
         panel=DATA,
     )
     value_range: tuple[float, float] | None = option(
         None,
-        "Values of black and white, where arrays or files do not say so: 0,4095 for 12 bits.",
+        "Values of black and white, if arrays or files do not say: 0,4095 for 12 bits.",
         shown="by type",
         metavar="BLACK,WHITE",
         panel=DATA,
@@ -268,7 +270,7 @@ class ReadOptions:
     )
     test_fraction: float = option(
         0.2,
-        "Share set aside for testing where the data has no test split.",
+        "Share set aside for testing if the data has no test split.",
         above=0,
         below=1,
         panel=DATA,
@@ -313,7 +315,7 @@ class ReadOptions:
         for name in (self.columns or "").split(","):
             if name.strip() in labels:
                 found.append(
-                    f"'{name.strip()}' holds the labels, which cannot join the features"
+                    f"'{name.strip()}' holds the labels, which cannot be joined to the features"
                     f" (columns='{self.columns}')"
                 )
         return found

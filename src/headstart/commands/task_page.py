@@ -93,7 +93,9 @@ def task_page(
         Section(UNLIKE_TITLE, tuple(unlike_blocks(evaluation.unlike, strange))),
         Section("Training and choice", tuple(curve_pictures(curves))),
         Section("Time and cache", tuple(cost_blocks(timing, images_per_second, cache))),
-        Section("To repeat this", tuple(settings_blocks(commands, configuration, environment))),
+        Section(
+            "How to reproduce this", tuple(settings_blocks(commands, configuration, environment))
+        ),
     )
     return Page(
         title=title,
@@ -122,7 +124,7 @@ def task_verdict(evaluation: TaskEvaluation, baselines: Sequence[Reference] = ()
     if first.score.value <= value:
         return f"{text} That does not beat {rival}."
     if interval is not None and interval.low <= value:
-        return f"{text} That is no clear gain over {rival}."
+        return f"{text} That is not a clear gain over {rival}."
     return f"{text} That is more than {rival}."
 
 
@@ -202,8 +204,8 @@ def _rows(scored: Scored) -> list[Block]:
             Picture(
                 labels_figure(evaluation),
                 alt,
-                "Average precision ranks the items by the probability of a label; whoever guesses"
-                " gets the share of the items that have it. The lowest comes first.",
+                "Average precision ranks the items by the probability of a label; random"
+                " guessing scores the share of items that have it. Lowest first.",
                 "labels.png",
             )
         )
@@ -217,11 +219,13 @@ def _rows(scored: Scored) -> list[Block]:
                 f" {format_number(row.mean_absolute_error)}"
             )
             picture = values_figure(scored.truth[:, at], scored.outputs[:, at], name)
-            caption = "On the dashed line the prediction is right."
+            caption = "On the dashed line, predictions equal the truth."
             blocks.append(Picture(picture, alt, caption, f"values{numbered}.png"))
             residuals = residuals_figure(scored.truth[:, at], scored.outputs[:, at], name)
             alt = f"Error of {name} against what was predicted"
-            caption = "Errors by prediction; the line is the median error of tenths of the items."
+            caption = (
+                "Errors by prediction; the line joins the median errors of tenths of the items."
+            )
             blocks.append(Picture(residuals, alt, caption, f"residuals{numbered}.png"))
     folded = len(rows) > _OPEN_TABLE
     caption = f"All {count(len(rows), header[0])}" if folded else ""
@@ -231,18 +235,17 @@ def _rows(scored: Scored) -> list[Block]:
 
 def _mistakes(scored: Scored) -> list[Block]:
     text = (
-        "The files predictions.csv and predictions.parquet beside this page hold every item with"
-        " its truth and what was predicted."
+        "The files predictions.csv and predictions.parquet next to this page hold every item"
+        " with its true and predicted values."
     )
     if not scored.worst:
         return [text]
     several = isinstance(scored.evaluation, MultiLabelEvaluation)
-    doubt = f"Some may be wrong {'labels' if several else 'values'}: look at them."
+    doubt = f"Some {'labels' if several else 'values'} may be wrong: check them."
     explained = tuple(case for case in scored.cases if case.groups)
     if explained:
         others = tuple(case.example for case in scored.cases if not case.groups)
-        caption = "The worst first, with the training items that their features are nearest to."
-        caption += f" {doubt}"
+        caption = f"Worst first, with the nearest training items by features. {doubt}"
         more = (Gallery(others, "The next ones."),) if others else ()
         return [
             text,

@@ -41,8 +41,8 @@ def head_from_texts(
     if not has_text_tower(backbone):
         cut = "" if backbone.layer is None else f", cut at {backbone.layer},"
         raise ConfigError(
-            (f"{backbone.name}{cut} has no tower of texts beside its features",),
-            hint="name a model of two towers, such as backbone='hf/openai/clip-vit-base-patch32',"
+            (f"{backbone.name}{cut} has no text tower for these features",),
+            hint="name a two-tower model, such as backbone='hf/openai/clip-vit-base-patch32',"
             " without layer and pooling, or leave out start='text'",
         )
     unknown = [f"there is no class '{name}' ({listed(classes)})" for name in named

@@ -42,16 +42,16 @@ def torn_group_notes(embedded: Embedded, seed: int) -> tuple[str, ...]:
 
 
 def _told(hint: GroupHint, effect: GroupEffect, n_test: int, figure: str) -> str:
-    what = "names of files show"
+    what = "file names show"
     if hint.option != "group_pattern":
         what = f"the column '{hint.value}' shows"
     torn, whole = (f"{100 * share:.1f} %" for share in (effect.torn, effect.whole))
     return (
         f"{what} groups of items that belong together (such as '{clean(hint.example)}'), and"
-        f" {hint.torn:,} of {count(n_test, 'test item')} have others of their group in the training"
-        f" split: cross-validated {figure} is {torn} where groups are torn apart and {whole} where"
-        f" they are kept whole, so that the score flatters new groups; keep them whole with"
-        f" {hint.option}='{hint.value}'"
+        f" {hint.torn:,} of {count(n_test, 'test item')} have others of their group in the"
+        f" training split: cross-validated {figure} is {torn} with groups split across folds and"
+        f" {whole} with groups kept together, so the score is too optimistic for new groups; keep"
+        f" groups together with {hint.option}='{hint.value}'"
     )
 
 

@@ -87,8 +87,8 @@ def new_items(split: Split, ids: Ids | None, *, include: bool) -> tuple[NDArray[
     everything = np.arange(len(split), dtype=np.int64)
     if ids is None:
         return everything, (
-            "an older version of headstart wrote this run, which does not say what trained it: if"
-            " any of these items did, the score flatters"
+            "this run was written by an older version of headstart and does not record its"
+            " training items: if any of these items are among them, the score is too optimistic"
         )
     trained = set().union(*ids.values())
     known = np.array([key in trained for key in split.ids], dtype=bool)
@@ -97,14 +97,14 @@ def new_items(split: Split, ids: Ids | None, *, include: bool) -> tuple[NDArray[
     one = known.sum() == 1
     which = f"{int(known.sum()):,} of {count(len(split), 'item')} {'has' if one else 'have'}"
     if include:
-        return everything, f"{which} trained this run: the score flatters"
+        return everything, f"{which} trained this run: the score is too optimistic"
     if known.all():
         raise DataError(
             f"all {count(len(split), 'item')} of the data trained this run: there is nothing new"
             " to score",
-            hint="give other data; to score them all the same, pass include_training=True",
+            hint="give other data; to score these anyway, pass include_training=True",
         )
-    left = f"{which} trained this run and {'is' if one else 'are'} left out"
+    left = f"{which} trained this run and {'is' if one else 'are'} skipped"
     return everything[~known], f"{left}: {int((~known).sum()):,} are new and scored"
 
 
@@ -139,7 +139,7 @@ def near_copies_note(
     return (
         f"{count(len(leaks), 'scored item')} nearly {'equals' if one else 'equal'} an item that"
         f" trained this run (such as {split.origins[leaks[0].test]}, cosine of the features"
-        f" {leaks[0].similarity:.3f}): the score may flatter"
+        f" {leaks[0].similarity:.3f}): the score may be too optimistic"
     )
 
 

@@ -98,16 +98,16 @@ class Named:
         path, entry = self._path("code"), self.files.get("code")
         if not trust_code:
             raise BackboneError(
-                f"the run in '{self.folder}' builds its backbone by running code, '{path}', and a"
-                " run folder may come from anybody",
+                f"the run in '{self.folder}' builds its backbone by running code, '{path}', and"
+                " a run folder may come from anyone",
                 hint="read that file; if you trust it, pass trust_code=True",
             )
         again = f"backbone='{path}:{self.spec.source.rpartition(':')[2]}'"
         if not path.is_file():
             raise BackboneError(
-                f"there is no file '{path}' any more, which the run in '{self.folder}' builds its"
-                " backbone by",
-                hint="where it has moved, name it: backbone='FILE.py:FUNCTION'",
+                f"the file '{path}', which builds the backbone of the run in '{self.folder}', no"
+                " longer exists",
+                hint="if it has moved, name it: backbone='FILE.py:FUNCTION'",
             )
         if entry is None:
             return path, None
@@ -126,8 +126,7 @@ class Named:
         give = "give the file that the run was made with: weights='FILE'"
         if not path.is_file():
             raise DataError(
-                f"there is no file '{path}' any more, which the run in '{self.folder}' takes its"
-                " weights from",
+                f"the weights file '{path}' of the run in '{self.folder}' no longer exists",
                 hint=give,
             )
         if entry is None:
@@ -166,9 +165,8 @@ class Named:
             )
         if not path.is_file():
             raise DataError(
-                f"there is no file '{path}' any more, which the run in '{self.folder}' takes its"
-                " weights from",
-                hint=f"where it has moved, {give}",
+                f"the weights file '{path}' of the run in '{self.folder}' no longer exists",
+                hint=f"if it has moved, {give}",
             )
         changed = _difference(path, entry)
         if changed:
@@ -187,7 +185,7 @@ class Named:
         text = str(entry.get("path", named))
         if text.startswith(_ADDRESS) or "\0" in text:
             raise DataError(
-                f"run.json in '{self.folder}' names {text!r:.200}, which is no file of this"
+                f"run.json in '{self.folder}' names {text!r:.200}, which is not a file on this"
                 " machine",
                 hint="give the file yourself: weights='FILE'" if role == "weights" else None,
             )
@@ -205,7 +203,7 @@ class Named:
             if key in loading or (isinstance(value, str) and set(value) & set("/\\:")):
                 raise BackboneError(
                     f"run.json in '{self.folder}' sets {name} to {value!r:.80}, which may name a"
-                    " file or an address, and a run folder may come from anybody",
+                    " file or an address, and a run folder may come from anyone",
                     hint="if you trust whoever made it, pass trust_code=True",
                 )
 

@@ -116,9 +116,9 @@ def unlike_line(found: Unlike) -> str:
     layers = "" if found.layers == (OWN,) else f" at {', '.join(found.layers)}"
     chance = found.false_alarms * found.n
     return (
-        f"of {count(found.n, 'item')}, {found.flagged:,} {verb(found.flagged)} unlike anything in"
-        f" the training split ({by}{layers}; were all like it, {chance:.1f} would be flagged:"
-        f" false alarms of {100 * found.false_alarms:g} %)"
+        f"of {count(found.n, 'item')}, {found.flagged:,} {verb(found.flagged)} unlike anything"
+        f" in the training split ({by}{layers}; if all were like it, {chance:.1f} would be"
+        f" flagged: false alarms of {100 * found.false_alarms:g} %)"
     )
 
 
@@ -129,12 +129,12 @@ def unlike_blocks(found: Unlike | None, examples: Sequence[Example] = ()) -> lis
     line = unlike_line(found)
     blocks: list[Block] = [
         f"{line[:1].upper()}{line[1:]}. The threshold rests on"
-        f" {count(found.calibrated_on, 'independent training item')}, each judged by items of other"
-        " folds; no test item has chosen it."
+        f" {count(found.calibrated_on, 'independent training item')}, each judged by items of"
+        " other folds; no test item was used to choose it."
     ]
     if examples:
-        title = "The flagged items, the strangest first." if len(examples) == found.flagged else (
-            f"The {len(examples)} strangest of {found.flagged:,} flagged items."
+        title = "The flagged items, most unusual first." if len(examples) == found.flagged else (
+            f"The {len(examples)} most unusual of {found.flagged:,} flagged items."
         )  # fmt: skip
         blocks.append(Gallery(tuple(examples), title))
     return blocks

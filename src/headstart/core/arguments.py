@@ -38,7 +38,9 @@ class Arguments:
         counts = [tensor.shape[0] for tensor in self.tensors()]
         if not counts or any(count != counts[0] for count in counts):
             found = f"tensors of {sorted(set(counts))} items" if counts else "no tensor"
-            raise ValueError(f"the arguments of a network need one number of items, found {found}")
+            raise ValueError(
+                f"the arguments of a network must have the same number of items, found {found}"
+            )
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield every tensor: positional and named arguments, then the mask."""

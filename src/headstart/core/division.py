@@ -189,9 +189,9 @@ def require_two_classes_beside(labels: np.ndarray, folds: Folds) -> None:
     """
     if leaves_one_class(labels, folds.of, folds.count):
         raise HeadError(
-            "expected two classes or more to train on beside every fold; where groups are held out"
-            " together, so few of them hold some class that only one is left beside a fold",
-            hint="every class needs two groups or more; or leave groups out",
+            "expected two classes or more to train on outside every fold; with groups held out"
+            " together, only one class is left outside some fold",
+            hint="every class needs two groups or more; or do without groups",
         )
 
 

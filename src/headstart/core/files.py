@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from headstart.core.errors import DataError, HeadstartError
 
 NO_LOCKS = (
-    "this file system has no file locks",
+    "this file system does not support file locks",
     "choose a folder on a local disk (for the feature cache: cache=FOLDER)",
 )
 """Reason and hint where locking is impossible, as on a network disk without a lock service."""
@@ -339,11 +339,11 @@ def own_file(folder: Path, name: str) -> Path:
     path = folder / name
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
         raise DataError(
-            f"'{path}' is a link to '{path.resolve()}', outside of its folder: it is not read",
-            hint="if it belongs there, put the file itself in the place of the link",
+            f"'{path}' is a link to '{path.resolve()}', outside its folder: it is not read",
+            hint="if it belongs there, replace the link by the file itself",
         )
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise DataError(f"'{path}' is no file: a folder, a pipe or a device")
+        raise DataError(f"'{path}' is not a file but a folder, a pipe or a device")
     return path
 
 

@@ -97,8 +97,8 @@ def folds_of_groups(
         more = f" and {len(whole) - 5} more" if len(whole) > 5 else ""
         word = "class" if len(whole) == 1 else "classes"
         notes.append(
-            f"{word} {shown}{more}: all items lie in one group, so that the fold that holds them"
-            " out is trained without them and cannot predict them"
+            f"{word} {shown}{more}: all items are in one group, so the fold that holds them out"
+            " is trained without them and cannot predict them"
         )
     return count, tuple(notes)
 

@@ -152,7 +152,7 @@ def _require_groups(groups: Keys, n: int) -> None:
         raise HeadError(
             f"expected a group for every row, found none (None or NaN) for {len(missing):,} of"
             f" {n:,} (the first is row {missing[0]})",
-            hint="give such a row a group of its own, or leave it out",
+            hint="give such a row a group of its own, or remove it",
         )
 
 

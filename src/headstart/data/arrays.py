@@ -123,7 +123,7 @@ def read_npz(path: Path, request: Request) -> Source:
         raise DataError(
             f"'{path}' holds the arrays {quoted(list(contents), 5)}, expected x and y, or x_train,"
             " y_train, x_test and y_test",
-            hint="save it with such names",
+            hint="save it with one of these sets of names",
         )
     source = whole[WHOLE] if set(whole) == {WHOLE} else whole
     found = read_arrays(source, request)
@@ -214,8 +214,8 @@ def sample(x: Any, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
     if value_range is None and array.dtype.kind == "f" and not is_unit(array):
         raise DataError(
             f"floats from {array.min():g} to {array.max():g}, expected 0 to 1",
-            hint="drop the normalisation from its transform: the backbone brings its own; or say"
-            " which values are black and white with value_range=(black, white)",
+            hint="drop the normalisation from its transform, because the backbone has its own;"
+            " or say which values are black and white with value_range=(black, white)",
         )
     layout = layout_of(array.shape, "the image")
     return layout(levels_of(array, value_range, "the image").convert(array))
@@ -263,7 +263,7 @@ def as_array(x: Any) -> NDArray[Any]:
         array = np.array([[]], object)
     if array.dtype == object and not _are_labels(array):
         raise DataError(
-            "the images or labels differ in shape or type among themselves",
+            "the images or labels differ in shape or type",
             hint="give arrays of one shape; images of several sizes fit into a folder or a table",
         )
     return array
@@ -317,6 +317,6 @@ def _flat_labels(y: NDArray[Any], where: str, notes: list[str]) -> NDArray[Any]:
     if y.ndim != 1:
         raise DataError(
             f"{where} have the shape {y.shape}, expected one class per image: (n,)",
-            hint="several labels an image are 0 and 1 in columns (n, k), task='multi-label'",
+            hint="for several labels per image give 0 and 1 in columns (n, k), task='multi-label'",
         )
     return y

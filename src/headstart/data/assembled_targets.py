@@ -76,7 +76,7 @@ def numbered_targets(parts: Mapping[str, Part], task: Asked) -> Numbered | None:
     if len(said) > 1:
         raise DataError(
             "labels are numbers in one split and several labels in another",
-            hint="say which they are with task=NAME",
+            hint="choose one with task=NAME",
         )
     wanted: Task = next(iter(said)) if said else task  # type: ignore[assignment]
     if wanted == "multi-label" and not said and _files(parts):
@@ -116,7 +116,9 @@ def _regression(raw: Mapping[str, RawTargets]) -> Numbered:
     notes += _written(outputs, raw)
     flat = [n for n, column in zip(outputs, everything.T, strict=True) if np.ptp(column) == 0]
     if flat:
-        notes.append(f"The target {quoted(flat, 3)} has one value only: nothing to predict.")
+        notes.append(
+            f"The target {quoted(flat, 3)} has only one value: there is nothing to predict."
+        )
     return _with_strata("regression", outputs, values, {r: _all(v) for r, v in values.items()},
                         tuple(notes))  # fmt: skip
 
@@ -149,7 +151,7 @@ def _multi_label(raw: Mapping[str, RawTargets], rows: Mapping[str, NDArray[np.in
     known = [composed(name) for name in declared]
     outputs = tuple(known) if present <= set(known) else sorted_classes(present)
     if not present:
-        raise DataError("no item has any label", hint="look at the column of labels")
+        raise DataError("no item has any label", hint="check the label column")
     place = {name: i for i, name in enumerate(outputs)}
     values = {}
     for role, one in raw.items():
@@ -162,13 +164,13 @@ def _multi_label(raw: Mapping[str, RawTargets], rows: Mapping[str, NDArray[np.in
     first = next(iter(raw.values()))
     notes = [
         f"Task: multi-label{_because(first.why)}; {count(len(outputs), 'label')},"
-        f" {format_number(mean)} an item on average."
+        f" {format_number(mean)} per item on average."
     ]
     empty = sum(one.empty for one in raw.values())
     if empty:
         notes.append(
-            f"{count(empty, 'item')} {verb(empty, 'has', 'have')} an empty text of labels, read as"
-            " none of the labels."
+            f"{count(empty, 'item')} {verb(empty, 'has', 'have')} an empty label text, read as"
+            " no labels."
         )
     return _with_strata("multi-label", outputs, values, rows, tuple(notes))
 
@@ -227,7 +229,7 @@ def _repeated(parts: Mapping[str, Part]) -> Numbered | None:
     repeated = sum(len(own) > 1 for own in labels.values())
     if len(labels) < LEAST or repeated < REPEATED * len(labels):
         return None
-    why = f"{repeated:,} of {count(len(labels), 'different file')} lie in several class folders"
+    why = f"{repeated:,} of {count(len(labels), 'different file')} are in several class folders"
     return _from_folders(parts, why)
 
 
@@ -248,7 +250,7 @@ def _from_folders(parts: Mapping[str, Part], why: str) -> Numbered:
     merged = sum(len(part.items) - len(rows[role]) for role, part in parts.items())
     if not merged:
         return found
-    note = f"{count(merged, 'repeated file')} joined with the first of equal content."
+    note = f"{count(merged, 'repeated file')} merged with the first file of equal content."
     return dataclasses.replace(found, notes=(*found.notes, note))
 
 

@@ -51,9 +51,9 @@ def assemble_test(found: Source, reporter: Reporter, task: Asked = "auto") -> Da
     role = next(r for r in ("test", "validation", WHOLE, "train") if r in found.parts)
     notes = list(found.notes)
     if len(found.parts) > 1:
-        notes.append(f"The {role} split is evaluated, because the source is divided.")
+        notes.append(f"The {role} split is evaluated, because the source has several splits.")
     elif role == "train":
-        notes.append("The training split is evaluated, because the source has no other.")
+        notes.append("The training split is evaluated, because the source has no other split.")
     only = Source(found.name, {role: found.parts[role]}, found.classes)
     classes, splits = _splits(only, notes, reporter, task)
     _note_names(only, classes, notes)
@@ -65,7 +65,7 @@ def assemble_training(found: Source, reporter: Reporter, task: Asked = "auto") -
     role = next(r for r in ("train", WHOLE, "validation", "test") if r in found.parts)
     notes = list(found.notes)
     if len(found.parts) > 1:
-        notes.append(f"Of the divided source only the {role} split joins.")
+        notes.append(f"The source has several splits, of which only the {role} split is added.")
     only = Source(found.name, {role: found.parts[role]}, found.classes)
     classes, splits = _splits(only, notes, reporter, task)
     _note_names(only, classes, notes)
@@ -79,7 +79,7 @@ def _splits(
     parts = dict(found.parts)
     for role in ("test", "validation"):
         if len(parts) > 1 and role in parts and set(parts[role].names) == {None}:
-            notes.append(f"The {role} split has no labels at all, so it is left out.")
+            notes.append(f"The {role} split has no labels, so it is ignored.")
             del parts[role]
     for part in parts.values():
         _require_labels(part)
@@ -159,9 +159,9 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
     groups = whole.groups
     if groups is not None and len(np.unique(groups)) < 2:
         raise DataError(
-            f"all {count(len(whole), 'item')} belong to one group, '{groups[0]}', so that none can"
-            " be set aside for testing",
-            hint="give a test split, or leave the groups out",
+            f"all {count(len(whole), 'item')} belong to one group, '{groups[0]}', so none can be"
+            " set aside for testing",
+            hint="give a test split, or do without groups",
         )
     first, second = stratified_split(
         whole.labels, fraction, seed=seed, keys=whole.ids, groups=groups
@@ -170,10 +170,10 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
         few, why = count(len(whole), "item"), ""
         if groups is not None:
             raise DataError(
-                f"{count(len(np.unique(groups)), 'group')} of {count(len(whole), 'item')} are too"
-                f" few to set {fraction:.0%} aside with every group whole",
-                hint="set more aside with test_fraction=SHARE, give a test split, or leave the"
-                " groups out",
+                f"{count(len(np.unique(groups)), 'group')} of {count(len(whole), 'item')} are"
+                f" too few to set {fraction:.0%} aside without splitting a group",
+                hint="set more aside with test_fraction=SHARE, give a test split, or do without"
+                " groups",
             )
         if whole.targets is None:
             few += f" in {count(len(whole.classes), 'class', 'classes')}"
@@ -197,8 +197,8 @@ def _set_aside(whole: Split, fraction: float, seed: int, notes: list[str]) -> tu
     if repeated:
         verb = "repeats" if repeated == 1 else "repeat"
         notes.append(
-            f"{count(repeated, 'item')} {verb} the content of another; such items stay together"
-            " on one side of the split."
+            f"{count(repeated, 'item')} {verb} the content of another; they are kept on the same"
+            " side of the split."
         )
     _note_contradictions(whole, notes)
     train, test = whole.take(first), whole.take(second)
@@ -247,8 +247,8 @@ def _note_outputs(train: Split, notes: list[str]) -> None:
     never = [name for name, has in zip(train.classes, occurs, strict=True) if not has]
     if never:
         notes.append(
-            f"{count(len(never), 'label')} without any training item: {quoted(never, 5)}; nothing"
-            " can be learnt of them."
+            f"{count(len(never), 'label')} without any training item: {quoted(never, 5)};"
+            " nothing can be learnt about them."
         )
 
 
@@ -258,22 +258,22 @@ def _note_names(found: Source, classes: tuple[str, ...], notes: list[str]) -> No
     merged = sorted({composed(name) for name in names if composed(name) != name} & names)
     if merged:
         notes.append(
-            f"{count(len(merged), 'class', 'classes')} written in two forms of Unicode taken as"
-            f" one each: {quoted(merged, 3)}."
+            f"{count(len(merged), 'class', 'classes')} written in two Unicode forms treated as"
+            f" one class each: {quoted(merged, 3)}."
         )
     alike = look_alikes(classes)
     if alike:
         pairs = listed([quoted(group) for group in alike], 3)
         notes.append(
-            f"Classes are kept apart that differ only in case, spaces, leading zeros or the like:"
-            f" {pairs}."
+            "Classes that differ only in case, spaces, leading zeros or the like are kept"
+            f" separate: {pairs}."
         )
 
 
 def _note_classes(classes: tuple[str, ...], splits: dict[str, Split], notes: list[str]) -> None:
     """Say which classes a split lacks."""
     if len(classes) == 1:
-        notes.append(f"There is only one class, '{classes[0]}': nothing to tell apart.")
+        notes.append(f"There is only one class, '{classes[0]}': there is nothing to distinguish.")
         return
     missing = {
         role: [name for i, name in enumerate(classes) if i not in present]
@@ -283,8 +283,9 @@ def _note_classes(classes: tuple[str, ...], splits: dict[str, Split], notes: lis
     if names := missing["train"]:
         wrong = int(np.isin(splits["test"].labels, [classes.index(n) for n in names]).sum())
         notes.append(
-            f"{count(len(names), 'class', 'classes')} without any training item: {quoted(names, 5)}"
-            f"; {count(wrong, 'test item')} of such classes can only be classified wrongly."
+            f"{count(len(names), 'class', 'classes')} without any training item:"
+            f" {quoted(names, 5)}; {count(wrong, 'test item')} of such classes are always"
+            " misclassified."
         )
     if names := missing["test"]:
         notes.append(

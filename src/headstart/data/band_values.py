@@ -116,7 +116,8 @@ def ways_to(bands: int, channels: int) -> str:
         return BANDS_HINT
     example = tuple(range(1, channels + 1))
     return (
-        f"choose {channels} of them, such as bands={example}, or take a network of {bands} channels"
+        f"choose {channels} of them, such as bands={example}, or use a network with {bands}"
+        " channels"
     )
 
 
@@ -146,7 +147,7 @@ def value_faults(channels: int, bands: Sequence[int], **normalisation: Any) -> l
         elif name == "std" and any(v <= 0 for v in values):
             faults.append(f"std must be positive, not {values}")
     if any(not isinstance(band, int) or band < 1 for band in bands):
-        faults.append(f"bands are counted from 1, not {bands}")
+        faults.append(f"bands are numbered from 1, found {bands}")
     elif bands and len(bands) != channels:
         faults.append(
             f"bands={bands} are {count(len(bands), 'band')}, and the network takes"

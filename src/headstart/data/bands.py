@@ -132,7 +132,7 @@ class Bands(Inputs):
         if view is None:
             return self.geometry(image)
         if not isinstance(view, View):
-            raise UndecodableError("bands, of which only headstart's own views can be made")
+            raise UndecodableError("bands, for which only headstart's own views are available")
         return np.asarray(view.geometry(image, key, self), dtype=np.float32)
 
     def chosen(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -216,8 +216,8 @@ class Bands(Inputs):
         """
         if MEASURED in (self.mean, self.std):
             raise ConfigError(
-                ("mean='train' and std='train' are measured on a training split, and there is none"
-                 " here",),
+                ("mean='train' and std='train' are measured on a training split, and there is"
+                 " none",),
                 hint="give numbers, such as those that a run has measured",
             )  # fmt: skip
         values = {n: list(v) if isinstance(v, tuple) else v for n, v in self.values().items()}
@@ -360,7 +360,7 @@ class Bands(Inputs):
         if missing:
             raise BackboneError(
                 f"the preprocessing of {who} with {count(channels, 'channel')} is not known: its"
-                f" weights do not say their {', '.join(missing)}",
+                f" weights do not state their {', '.join(missing)}",
                 hint=f"give {', '.join(f'{name}=VALUE' for name in missing)} on values from 0 to 1,"
                 " one number or one for each channel; mean='train' and std='train' measure them on"
                 " the training split",

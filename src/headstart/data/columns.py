@@ -112,7 +112,7 @@ def image_column(
     if ids and (named := id_columns(table)):
         return named[0]
     raise DataError(
-        f"{where} has no column of {kind.noun}s: expected {kind.noun} bytes, or paths that end in"
+        f"{where} has no {kind.noun} column: expected {kind.noun} bytes, or paths that end in"
         f" {kind.usual} or the like",
         hint=f"{columns_hint(table)}; choose one with {kind.option}=NAME",
     )
@@ -163,7 +163,7 @@ def text_column(
             hint="choose one with text_column=NAME",
         )
     raise DataError(
-        f"{where} has no column of texts",
+        f"{where} has no text column",
         hint=f"{columns_hint(table)}; choose one with text_column=NAME",
     )
 

@@ -31,7 +31,7 @@ def text_of(content: Content) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, bytes):
-        raise UndecodableError("an array, not a text")
+        raise UndecodableError("an array, not text")
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:

@@ -146,11 +146,11 @@ class Split(Shown):
         if unknown:
             alike = look_alikes([*classes, *unknown])
             raise DataError(
-                f"the head knows {count(len(classes), 'class', 'classes')} ({quoted(classes, 5)}),"
-                f" but the data holds {quoted(unknown, 5)} as well",
+                f"the head knows {count(len(classes), 'class', 'classes')}"
+                f" ({quoted(classes, 5)}), but the data also holds {quoted(unknown, 5)}",
                 hint=f"{quoted(alike[0])} differ only in their spelling: give them one name"
                 if alike
-                else "leave those items out, or train a head that knows them",
+                else "remove those items, or train a head that knows these classes",
             )
         mapping = np.array([position.get(name, UNLABELLED) for name in mine] + [-1])
         # the last entry serves UNLABELLED, which indexes from the end

@@ -215,8 +215,8 @@ def ranged(source: bytes | Image.Image, value_range: ValueRange) -> NDArray[np.u
             return np.repeat(levels[:, :, None], 3, axis=2) if levels.ndim == 2 else levels
         if low < 0 or high > 255:
             raise UndecodableError(
-                f"8 bits a sample, which do not reach value_range=({low:g}, {high:g}); read it"
-                " without value_range, or apart from the others"
+                f"8 bits per sample, too few for value_range=({low:g}, {high:g}); read it"
+                " without value_range, or separately from the others"
             )
         image.load()
         return scaled(np.asarray(to_rgb(image)), low, high)
@@ -292,14 +292,14 @@ def clear() -> Iterator[None]:
     except UndecodableError:
         raise
     except MemoryError:
-        raise UndecodableError("it needs more memory than there is") from None
+        raise UndecodableError("it needs more memory than is available") from None
     except Exception as error:
         raise UndecodableError(reason(error)) from error
 
 
 def _from_samples(content: Any) -> Image.Image:
     if isinstance(content, str):
-        raise UndecodableError("a text, not an image")
+        raise UndecodableError("text, not an image")
     if content.dtype != np.uint8 or content.ndim != 3 or content.shape[2] != 3:
         raise UndecodableError(
             f"samples of type {content.dtype} and shape {content.shape}, expected"

@@ -93,8 +93,8 @@ def deep_samples(image: Image.Image, source: bytes | Image.Image) -> NDArray[Any
     bits: Any = getattr(image, "tag_v2", {}).get(_BITS_TAG, (8,))
     if image.format == "TIFF" and max(bits) > 8:
         raise UndecodableError(
-            f"a colour TIFF of {max(bits)} bits a sample, of which only 8 can be read; save it as"
-            " a 16-bit PNG, or name its bands with bands=(1, 2, 3), which read all of them"
+            f"a colour TIFF with {max(bits)} bits per sample, of which only 8 can be read; save"
+            " it as a 16-bit PNG, or name its bands with bands=(1, 2, 3), which read all of them"
         )
     return None
 

@@ -87,7 +87,7 @@ def check_present() -> None:
     if _DEVICE == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             (f"decoder='{NVJPEG}' needs a CUDA device, and torch finds none",),
-            hint="use decoder='pillow', whose rows differ slightly; a run keeps the decoder that it"
+            hint="use decoder='pillow', whose rows differ slightly; a run keeps the decoder it"
             " was made with",
         )
     if importlib.util.find_spec("torchcodec") is None:

@@ -27,8 +27,9 @@ def first_look(source: Source) -> tuple[str, ...]:
         found = _highest(part.items)
         if found and found[0][1] > 255:
             notes.append(
-                f"Images of {part.where} have more than 8 bits a sample, of which the upper 8 are"
-                " read; bands=(1, 1, 1) for grey ones, or bands=(1, 2, 3), read all of them."
+                f"Images in {part.where} have more than 8 bits per sample, of which only the"
+                " upper 8 are read; bands=(1, 1, 1) for grey ones, or bands=(1, 2, 3), read all"
+                " of them."
             )
         if not found or not all(top / white * 255 < DARK for top, white in found):
             continue

@@ -41,7 +41,7 @@ from headstart.data.walking import (
     unfollowed,
 )
 
-_ENDINGS = f"images are known by their ending: {', '.join(sorted(IMAGE_SUFFIXES)[:6])}, ..."
+_ENDINGS = f"images are recognised by their extension: {', '.join(sorted(IMAGE_SUFFIXES)[:6])}, ..."
 
 
 @dataclass
@@ -75,7 +75,7 @@ def read_folder(root: Path, request: Request) -> Source:
         if len(twins) > 1:
             raise DataError(
                 f"'{layout.base}' holds more than one {role} split: {quoted(twins, 5)}",
-                hint=f"keep one of them, merge them, or choose one with {_chooser(role)}",
+                hint=f"keep only one, merge them, or choose one with {_chooser(role)}",
             )
         parts[role], found = _read_split(layout.base / split, role, root, request)
         notes += found
@@ -105,8 +105,8 @@ def _refuse_one_folder_twice(layout: Layout) -> None:
         for other in names[:i]:
             if same_folder(layout.base / one, layout.base / other):
                 raise DataError(
-                    f"'{other}' and '{one}' of '{layout.base}' are one folder under two names",
-                    hint="a test split has to hold other images than the training split",
+                    f"'{other}' and '{one}' of '{layout.base}' are the same folder under two names",
+                    hint="the test split must not be the training split",
                 )
 
 
@@ -207,7 +207,7 @@ def _without_aliases(level: Path, folders: Sequence[Path]) -> tuple[list[Path], 
                 left.append(f"{path.name} (a link to '{real[0].name}')")
                 continue
         kept.append(path)
-    return kept, [f"Links that are no classes of their own: {listed(left, 5)}."] if left else []
+    return kept, [f"Links that are not classes of their own: {listed(left, 5)}."] if left else []
 
 
 def _aliases(
@@ -235,7 +235,7 @@ def _aliases(
     if dropped:
         some = [str(Path(names[n]) / below[n].files[i].name) for n, i in sorted(dropped)]
         notes.append(
-            f"{count(len(dropped), 'link')} to an image of another class left out:"
+            f"{count(len(dropped), 'link')} to an image of another class skipped:"
             f" {quoted(some, 3)}."
         )
     if shared:
@@ -251,13 +251,13 @@ def _folder_notes(where: str, found: _Found) -> list[str]:
     notes = []
     if found.empty:
         folders = count(len(found.empty), "folder")
-        notes.append(f"{folders} of {where} without any image left out: {quoted(found.empty, 5)}.")
+        notes.append(f"{folders} of {where} without images skipped: {quoted(found.empty, 5)}.")
     found.skipped.sort()
     if found.skipped:
         notes.append(
-            f"{count(len(found.skipped), 'file')} of {where} skipped, because they are in no"
-            f" class folder or do not have the name of an image: {quoted(found.skipped, 3)}"
-            f"{suffix_hint(found.skipped)}."
+            f"{count(len(found.skipped), 'file')} of {where} skipped, because they are not in a"
+            " class folder or do not have an image extension:"
+            f" {quoted(found.skipped, 3)}{suffix_hint(found.skipped)}."
         )
     return notes
 
@@ -283,20 +283,20 @@ def _nothing_found(folder: Path, found: _Found) -> DataError:
     loose = [name for name in found.skipped if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if loose:
         return DataError(
-            f"'{folder}' holds {count(len(loose), 'image')} but no folder per class"
-            f"{_names_hold_classes(loose)}",
+            f"'{folder}' holds {count(len(loose), 'image')} but no class"
+            f" folders{_names_hold_classes(loose)}",
             hint="put the images of each class into a folder with the class's name, or give a"
             " table (CSV, Parquet) with a column of paths and one of labels",
         )
     if found.empty:
         return DataError(
-            f"all {count(len(found.empty), 'class folder')} of '{folder}' are without images:"
+            f"all {count(len(found.empty), 'class folder')} of '{folder}' have no images:"
             f" {quoted(found.empty, 5)}",
             hint=_ENDINGS,
         )
     return DataError(
         f"'{folder}' holds no images" if found.skipped else f"'{folder}' is an empty folder",
-        hint="expected one folder per class with images in it, or train.* and test.* tables",
+        hint="expected one folder of images per class, or train.* and test.* tables",
     )
 
 
@@ -376,8 +376,8 @@ def read_images(path: Path, request: Request) -> Source:
         ]
         if others:
             notes.append(
-                f"{count(len(others), 'file')} of '{path.name}' left out, because they do not have"
-                f" the name of an image: {quoted(others, 5)}{suffix_hint(others)}."
+                f"{count(len(others), 'file')} of '{path.name}' skipped, because they do not"
+                f" have an image extension: {quoted(others, 5)}{suffix_hint(others)}."
             )
         if ways := list(unfollowed(below, path)):
             notes.append(f"{count(len(ways), 'entry', 'entries')} not read: {listed(ways, 5)}.")

@@ -50,15 +50,15 @@ _GET_HEIF = "HEIC photos need the package pillow-heif; run: pip install 'headsta
 GET_DICOM = "DICOM files need the package pydicom; run: pip install 'headstart[dicom]'"
 _UNREAD = {
     "HEIC": (() if HEIF_INSTALLED else _HEIF, _GET_HEIF),
-    "JPEG XL": ((".jxl",), "JPEG XL is not read: save it as PNG or JPEG"),
+    "JPEG XL": ((".jxl",), "JPEG XL is not supported: save it as PNG or JPEG"),
     "camera raw": (
         (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
-        "camera raw is not read: develop it to PNG, TIFF or JPEG",
+        "camera raw is not supported: convert it to PNG, TIFF or JPEG",
     ),
     "DICOM": (() if DICOM_INSTALLED else _DICOM, GET_DICOM),
-    "SVG": ((".svg", ".eps", ".pdf"), "vector drawings are not read: render them as PNG"),
-    "PSD": ((".psd", ".xcf"), "layered drawings are not read: save them as PNG"),
-    "video": ((".mp4", ".mov", ".avi"), "videos are not read: extract their frames"),
+    "SVG": ((".svg", ".eps", ".pdf"), "vector graphics are not supported: render them as PNG"),
+    "PSD": ((".psd", ".xcf"), "layered image files are not supported: save them as PNG"),
+    "video": ((".mp4", ".mov", ".avi"), "videos are not supported: extract their frames"),
 }
 """Endings of formats that are no input, with what to do."""
 
@@ -68,7 +68,7 @@ def suffix_hint(names: Iterable[str]) -> str:
     endings = {PurePath(name).suffix.lower() for name in names}
     hints = [way for known, way in _UNREAD.values() if endings & set(known)]
     if "" in endings:
-        hints.append("files without an ending are not read: give them one, such as .jpg")
+        hints.append("files without an extension are not read: add one, such as .jpg")
     return f" ({'; '.join(hints)})" if hints else ""
 
 
@@ -105,7 +105,7 @@ def _recognised(data: bytes) -> Image.Image:
             image: Image.Image = factory(io.BytesIO(data), "")
             return image
         except MemoryError:
-            raise UndecodableError("it needs more memory than there is") from None
+            raise UndecodableError("it needs more memory than is available") from None
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
             broken = error  # "not mine" in Pillow's convention: the next format may claim it
         except Exception as error:
@@ -161,14 +161,14 @@ def _undeclared_tiff(data: bytes) -> str | None:
     if extra > 1 or (extra == 1 and tags.get(_EXTRA, ()) not in _ALPHA):
         kind = "grey" if colours == 1 else "colours"
         return (
-            f"{samples} bands a pixel, {extra} more than its {kind};"
-            f" nothing says what they are: {BANDS_HINT}"
+            f"{samples} bands per pixel, {extra} more than its {kind}, and it is not known what"
+            f" they are: {BANDS_HINT}"
         )
     deep = max(tags.get(_BITS, (1,))) > 8
     if deep and samples > 1 and tags.get(_PLANAR, (1,))[0] == 2:
-        return "a TIFF of planes with more than 8 bits a sample; save it as PNG"
+        return "a planar TIFF with more than 8 bits per sample; save it as PNG"
     if samples > 1 and max(tags.get(_BITS, (1,))) > 16:
-        return "a colour TIFF of 32 bits a sample; save it as PNG"
+        return "a colour TIFF with 32 bits per sample; save it as PNG"
     return None
 
 
@@ -213,13 +213,13 @@ def what_it_is(data: bytes) -> str:
         return found
     head = data[:256].lstrip().lower()
     if head.startswith((b"<svg", b"<?xml")):
-        return "a vector drawing (SVG), not a pixel image"
+        return "a vector graphic (SVG), not a pixel image"
     if head.startswith(b"%!ps"):
         return "PostScript, not a pixel image"
     if _is_heif(data[:16]):
         return _GET_HEIF
     if data[:2] == b"\xff\x0a" or data[4:12] == b"JXL \r\n\x87\n":
-        return "JPEG XL, which is not read; save it as PNG or JPEG"
+        return "JPEG XL, which is not supported; save it as PNG or JPEG"
     return "not an image in a known format"
 
 

@@ -72,10 +72,10 @@ def require_some_file(paths: Any, folder: Path, name: str) -> None:
         raise DataError(
             f"none of the first {count(len(sample), 'file')} that {name} names exists, such as"
             f" '{shorten(folder / sample[0], 200)}'",
-            hint="paths in a table start from the table's own folder: "
+            hint="paths in a table are relative to the table's folder: "
             + (
                 _found_elsewhere(sample[0], folder)
-                or "say where they start with image_folder=FOLDER, or correct the paths"
+                or "give another base folder with image_folder=FOLDER, or correct the paths"
             ),
         )
 
@@ -90,7 +90,7 @@ def ids_hint(table: Any, folder: Path) -> str | None:
             if path.stem == PurePosixPath(value).name and path.suffix.lower() in IMAGE_SUFFIXES:
                 where = f" and image_folder='{place}'" if place else ""
                 return (
-                    f"the column '{column}' names images without their ending: read them with"
+                    f"the column '{column}' names images without their extension: read them with"
                     f" image_column='{column}', image_suffix='{path.suffix}'{where}"
                 )
     return None

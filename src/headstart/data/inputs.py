@@ -241,8 +241,8 @@ class Inputs(ABC):
             ConfigError: this kind of inputs has none.
         """
         raise ConfigError(
-            (f"there are no numbered views of {self.unit}, found views={count}",),
-            hint="leave views out",
+            (f"numbered views of {self.unit} are not supported, found views={count}",),
+            hint="omit views",
         )
 
     def settled(
@@ -373,8 +373,8 @@ def inputs_kind(name: str) -> type[Inputs]:
     """
     if name not in INPUT_KINDS:
         raise ConfigError(
-            (f"there is no kind of inputs '{name}'",),
-            hint=did_you_mean(name, list(INPUT_KINDS)) or "enter it with register_inputs",
+            (f"there are no inputs of kind '{name}'",),
+            hint=did_you_mean(name, list(INPUT_KINDS)) or "register it with register_inputs",
         )
     return INPUT_KINDS[name]
 

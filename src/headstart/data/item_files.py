@@ -64,7 +64,7 @@ def read_file(path: Path) -> bytes:
     except PermissionError:
         raise UndecodableError("no permission to read it") from None
     except MemoryError:
-        raise UndecodableError("it needs more memory than there is") from None
+        raise UndecodableError("it needs more memory than is available") from None
     except UndecodableError:
         raise
     except (OSError, ValueError) as error:

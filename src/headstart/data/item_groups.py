@@ -31,8 +31,8 @@ def groups_of_values(values: Sequence[Any], where: str) -> tuple[str, ...]:
         rows = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
         raise DataError(
             f"{where} is empty in {count(len(missing), 'row')} (row {rows}; the first is row 0)",
-            hint="say what they belong to, or leave them out; an item that stands alone gets a name"
-            " of its own",
+            hint="fill in their group, or remove them; an item that belongs to no other gets a"
+            " group of its own",
         )
     return tuple(value for value in found if value is not None)
 
@@ -61,9 +61,9 @@ def groups_of_names(items: Items, pattern: str) -> tuple[str, ...]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ConfigError((f"group_pattern='{pattern}' is no regular expression: {error}",)) from (
-            error
-        )
+        raise ConfigError(
+            (f"group_pattern='{pattern}' is not a valid regular expression: {error}",)
+        ) from error
     paths = [items.origin(row).replace("\\", "/") for row in range(len(items))]
     matches = [compiled.search(path) for path in paths]
     without = [path for path, match in zip(paths, matches, strict=True) if match is None]
@@ -71,8 +71,8 @@ def groups_of_names(items: Items, pattern: str) -> tuple[str, ...]:
         raise DataError(
             f"group_pattern='{pattern}' is not found in {count(len(without), 'name')} of"
             f" {len(paths):,}, such as {quoted(without, 3)}",
-            hint="it is searched for in the path of each item below the source; for a table, name"
-            " the column of groups with group_column=NAME",
+            hint="it is searched for in the path of each item relative to the source; for a"
+            " table, name the group column with group_column=NAME",
         )
     at = min(compiled.groups, 1)
     named = [match.group(at) for match in matches if match is not None]
@@ -80,7 +80,7 @@ def groups_of_names(items: Items, pattern: str) -> tuple[str, ...]:
         empty = paths[named.index(next(name for name in named if not name))]
         raise DataError(
             f"group_pattern='{pattern}' names no group in '{empty}'",
-            hint="the part in brackets must not be empty",
+            hint="the group in brackets must not match an empty text",
         )
     return tuple(composed(name) for name in named)
 

@@ -82,11 +82,11 @@ def _batches(source: Any, name: str) -> Iterator[Any]:
     if hasattr(source, "as_numpy_iterator"):
         cardinality = getattr(source, "cardinality", None)
         if cardinality is not None and int(cardinality()) == _INFINITE:
-            raise DataError(f"{name} does not end", hint="leave out its .repeat(), or .take(n)")
+            raise DataError(f"{name} never ends", hint="remove its .repeat(), or use .take(n)")
         yield from source.as_numpy_iterator()
         return
     if source.num_batches is None:
-        raise DataError(f"{name} does not end", hint="give it a __len__: the number of batches")
+        raise DataError(f"{name} never ends", hint="give it a __len__: the number of batches")
     for number in range(source.num_batches):
         yield source[number]
 

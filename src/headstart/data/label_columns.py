@@ -91,8 +91,7 @@ def label_column(
             hint=hint,
         )
     raise DataError(
-        f"{where} has no column of labels beside '{image}': expected text, whole numbers or truth"
-        " values",
+        f"{where} has no label column besides '{image}': expected text, whole numbers or booleans",
         hint=f"{columns_hint(table)}; choose one with label_column=NAME",
     )
 
@@ -135,8 +134,9 @@ def one_hot_names(
         raise DataError(
             f"the columns {quoted(names, 6)} of {where} are not one-hot: expected 0 and 1, and"
             " exactly one 1 in every row",
-            hint="task='multi-label' takes 0 and 1 of several labels an item, task='regression'"
-            " numbers; for one class an item name one column with label_column=NAME",
+            hint="task='multi-label' takes 0 and 1 for several labels per item,"
+            " task='regression' numbers; for one class per item, name one column with"
+            " label_column=NAME",
         )
     rows = zip(*(_zeros_and_ones(table, name) or () for name in names), strict=True)
     return tuple(names[row.index(1)] for row in rows)

@@ -160,8 +160,8 @@ def _text(value: Any, where: str) -> str | None:
             raise _fractional(value, where)
         if isinstance(value, float) and abs(value) > _EXACT:
             raise DataError(
-                f"{where} holds floats beyond 2**53, such as {value:.0f}, which cannot tell"
-                " neighbouring whole numbers apart",
+                f"{where} holds floats beyond 2**53, such as {value:.0f}, where neighbouring"
+                " whole numbers cannot be told apart",
                 hint="give the labels as integers or as text",
             )
         return str(int(value))
@@ -172,7 +172,7 @@ def _text(value: Any, where: str) -> str | None:
             pass
     raise DataError(
         f"{where} holds {type(value).__name__} values, expected one class per item: text, whole"
-        " numbers or truth values",
+        " numbers or booleans",
         hint="name the column that holds the class with label_column=NAME",
     )
 

@@ -96,16 +96,16 @@ def named_like_splits(level: Path, classes: Sequence[Path]) -> list[str]:
         return []
     if (name := _vehicle([path.name for path in classes], found, level)) is not None:
         return [
-            f"'{name}' is read as a class, because it lies beside {_others(classes, found)} and"
-            " nothing else is called after a split; splits='none' says that it is one."
+            f"'{name}' is read as a class, because it is next to {_others(classes, found)} and"
+            " no other folder is named like a split; splits='none' confirms this."
         ]
     raise DataError(
-        f"'{level}' holds {quoted(found, 4)}, which are names of parts of a data set"
+        f"'{level}' holds {quoted(found, 4)}, which are names of splits"
         if len(found) > 1
-        else f"'{level}' holds {quoted(found)}, which is the name of a part of a data set, beside"
+        else f"'{level}' holds {quoted(found)}, which is the name of a split, next to"
         f" {_others(classes, found)}",
-        hint="name the parts with train=NAME and test=NAME, move the class folders into a folder"
-        " 'train', or declare with splits='none' that every folder is a class",
+        hint="name the splits with train=NAME and test=NAME, move the class folders into a"
+        " folder 'train', or state with splits='none' that every folder is a class",
     )
 
 
@@ -173,7 +173,7 @@ def _divided_classes(folder: Path, inner: Sequence[Path]) -> Layout | None:
         roles |= found
     if "train" not in roles.values():
         return None
-    note = "Every class folder is divided; its own train and test folders are the splits."
+    note = "Every class folder has its own train and test folders, which are the splits."
     return Layout(folder, roles, (), True, (note,))
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from headstart.core.errors import DataError
 
 BANDS_HINT = (
-    "choose three of them with bands=(3, 2, 1), counted from 1, or take a network of as many"
+    "choose three of them with bands=(3, 2, 1), counted from 1, or use a network with that many"
     " channels, such as backbone='timm/NAME' with model_args={'in_chans': 4}, for which timm sums"
     " and repeats the first filters"
 )
@@ -149,8 +149,8 @@ def _outside(x: NDArray[Any], low: float, high: float, name: str) -> tuple[str, 
     if not count:
         return ()
     return (
-        f"{count:,} of {x.size:,} values of {name} lie outside value_range=({low:g}, {high:g}) and"
-        " were taken as black or white.",
+        f"{count:,} of {x.size:,} values of {name} are outside value_range=({low:g}, {high:g})"
+        " and were clipped to black or white.",
     )
 
 

@@ -74,8 +74,8 @@ def read_list(source: Any, request: Request) -> Source:
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise DataError(
-            "the list: expected a path, image bytes, a PIL image or an array in every entry, found"
-            f" in entry {', '.join(wrong[:5])}{more} something else",
+            "the list: expected a path, image bytes, a PIL image or an array in every entry,"
+            f" found something else in entry {', '.join(wrong[:5])}{more}",
             hint="a sound in memory comes with its sampling rate: (samples, rate)",
         )
     return Source("list", {WHOLE: unlabelled(_items(values, request), "the list")})
@@ -88,7 +88,7 @@ def _items(values: list[Any], request: Request) -> Items:
             raise DataError(
                 f"none of the {len(values):,} strings of the list names a file, such as"
                 f" '{values[0][:60]}'",
-                hint="give paths of images, or a backbone that takes texts",
+                hint="give paths of images, or choose a backbone that takes texts",
             )
         return TextItems(values, "list item")
     if values and all(isinstance(value, str | os.PathLike) for value in values):

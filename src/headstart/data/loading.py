@@ -313,8 +313,8 @@ def load_items(
     )
     if len(parts) > 1:
         raise DataError(
-            f"the source is divided into {quoted(list(parts))}, expected one list of items",
-            hint="give one of its folders, tables or splits alone",
+            f"the source has the splits {quoted(list(parts))}, expected a single set of items",
+            hint="give only one of its folders, tables or splits",
         )
     return next(iter(parts.values()))
 

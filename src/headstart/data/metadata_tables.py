@@ -56,9 +56,9 @@ def read_images_with_table(
     places = [path.parent for path in files]
     if len(set(places)) < len(places):
         raise DataError(
-            f"'{folder}' holds the tables {quoted((f.name for f in files), 5)}, expected one that"
-            " says what its images are",
-            hint="keep one of them, or give one as the data",
+            f"'{folder}' holds the tables {quoted((f.name for f in files), 5)}, expected a"
+            " single table that describes its images",
+            hint="keep only one, or give one of them as the data",
         )
     tables = []
     for path in files:
@@ -74,8 +74,7 @@ def read_images_with_table(
     if held > len(part.items):
         notes.append(
             f"{held - len(part.items):,} of {count(held, 'image')} of '{folder.name}' are not in"
-            f" {name}"
-            " and left out."
+            f" {name} and are skipped."
         )
     return part, notes
 

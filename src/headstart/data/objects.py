@@ -87,7 +87,7 @@ def read_hub_dataset(source: Any, request: Request) -> Source:
 
     if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
         raise DataError(
-            "this is a streamed data set, which has no length and no random access",
+            "this is a streaming data set, which has no length and no random access",
             hint="load it with streaming=False",
         )
     if not isinstance(source, Mapping):
@@ -99,7 +99,7 @@ def read_hub_dataset(source: Any, request: Request) -> Source:
     if not chosen:
         raise DataError(
             f"none of the splits {quoted(list(source), 5)} is called train",
-            hint="say which is which with train=... and test=...",
+            hint="name them with train=... and test=...",
         )
     parts, order = {}, None
     for name, role in chosen.items():
@@ -312,8 +312,8 @@ def _require_constant(source: Any, name: str, convert: Callable[[Any], Content])
             raise DataError(
                 f"item {i} of {name} changes from one read to the next, expected the same image"
                 " each time",
-                hint="remove the random transforms from the data set; numbered views are the"
-                " cacheable kind of augmentation",
+                hint="remove the random transforms from the data set; use numbered views as"
+                " augmentation, which can be cached",
             )
     if len(reasons) == len(probes):
         raise DataError(f"the items of {name} are not usable as images: {reasons[0]}")

@@ -66,9 +66,7 @@ class FileKind:
         """
         name = path.resolve().name
         if path.is_dir() and not any_file(path, self.suffixes):
-            raise DataError(
-                f"'{path}' holds no {self.unit} of a format that is read", hint=self.way
-            )
+            raise DataError(f"'{path}' holds no {self.unit} in a supported format", hint=self.way)
         if not request.labels_required:
             files = [path] if path.is_file() else self.files(path)
             root = path if path.is_dir() else path.parent
@@ -115,7 +113,7 @@ class FileKind:
         classes = self.classes(folder)
         if not classes:
             raise DataError(
-                f"'{folder}' holds {self.unit} but no folder per class",
+                f"'{folder}' holds {self.unit} but no class folders",
                 hint=f"put the {self.unit} of each class into a folder with the class's name, or"
                 f" give a table (CSV, Parquet) with a column of {self.unit} and one of labels",
             )
@@ -123,7 +121,8 @@ class FileKind:
         if loose:
             files = count(len(loose), "file")
             notes.append(
-                f"{files} of '{folder.name}' left out, in no class folder: {quoted(loose, 3)}."
+                f"{files} of '{folder.name}' skipped, because they are not in a class folder:"
+                f" {quoted(loose, 3)}."
             )
         files_of = {each.name: self.files(each) for each in classes}
         paths = [path for files in files_of.values() for path in files]

@@ -99,7 +99,9 @@ class Patches(Inputs):
             if view is None:
                 return np.ascontiguousarray(self.geometry(image))
             if not isinstance(view, View):
-                raise UndecodableError("patches, of which only headstart's own views can be made")
+                raise UndecodableError(
+                    "patches, for which only headstart's own views are available"
+                )
             return np.ascontiguousarray(view.geometry(image, key, self))
 
     def geometry(self, image: Image.Image) -> NDArray[np.uint8]:

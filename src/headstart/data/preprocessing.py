@@ -253,16 +253,16 @@ class Preprocessing(Inputs):
         if items.kind == "audio":
             raise DataError(
                 "the data are sounds, and this backbone takes images",
-                hint="name a backbone for sounds, such as"
-                " backbone='hf/MIT/ast-finetuned-audioset-10-10-0.4593'; or the column of images"
-                " with image_column=NAME",
+                hint="choose a backbone for sounds, such as"
+                " backbone='hf/MIT/ast-finetuned-audioset-10-10-0.4593'; or name the image"
+                " column with image_column=NAME",
             )
         if items.kind == "text":
             raise DataError(
                 "the data are texts, and this backbone takes images",
-                hint="name a backbone for texts, such as"
-                " backbone='hf/sentence-transformers/all-MiniLM-L6-v2'; or the column of images"
-                " with image_column=NAME",
+                hint="choose a backbone for texts, such as"
+                " backbone='hf/sentence-transformers/all-MiniLM-L6-v2'; or name the image"
+                " column with image_column=NAME",
             )
 
     def excerpt(self, *contents: Content) -> Excerpt:
@@ -355,8 +355,8 @@ def unstated(who: str, missing: Sequence[str]) -> BackboneError:
     """Return the error for values that neither the weights nor the user state."""
     options = ", ".join(f"{name}=VALUE" for name in missing)
     return BackboneError(
-        f"the preprocessing of {who} is not known: its weights do not say their "
-        f"{', '.join(missing)}",
+        f"the preprocessing of {who} is not known: its weights do not state their"
+        f" {', '.join(missing)}",
         hint=f"give {options} as in pre-training (for inputs RGB/127.5 − 1: "
         "mean=0.5, std=0.5; for ImageNet's usual statistics: "
         "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))",

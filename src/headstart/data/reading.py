@@ -169,11 +169,11 @@ def settle_bad_items(bad: Sequence[BadItem], on_bad: OnBad, reporter: Reporter) 
     if on_bad == "raise":
         raise BadFilesError(
             tuple((item.origin, item.reason) for item in bad),
-            hint="repair or remove them, or leave them out with on_bad='skip'",
+            hint="repair or remove them, or skip them with on_bad='skip'",
         )
     named = quoted([f"{item.origin} ({item.reason})" for item in bad], 5)
     are = "is" if len(bad) == 1 else "are"
-    reporter.note(f"{count(len(bad), 'item')} cannot be read and {are} left out: {named}.")
+    reporter.note(f"{count(len(bad), 'item')} cannot be read and {are} skipped: {named}.")
 
 
 def _settle(
@@ -295,7 +295,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UndecodableError | HeadstartError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "it needs more memory than there is"
+        return "it needs more memory than is available"
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

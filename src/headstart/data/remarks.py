@@ -14,8 +14,8 @@ from headstart.core.wording import count, quoted
 
 _HEARD: ContextVar[list[str] | None] = ContextVar("headstart_remarks", default=None)
 
-FRAMES = "Several frames or pages, of which the first is read"
-VANISHED = "Transparent pictures of which nothing is seen on white, where they are put"
+FRAMES = "Several frames or pages, of which only the first is read"
+VANISHED = "Transparent images that are blank on the white background they are put on"
 NOISE = "Damaged data in the middle of a JPEG, so that a part of it may be noise"
 
 

@@ -164,8 +164,8 @@ def _unknown(values: NDArray[Any]) -> str:
     white = likely_white(high)
     example = f"({min(low, 0.0):g}, {white:g})"
     return (
-        f"values of type {values.dtype} from {low:g} to {high:g}, and nothing says which of them"
-        f" are black and white; say so, such as with value_range={example}"
+        f"values of type {values.dtype} from {low:g} to {high:g}, and it is not known which of"
+        f" them are black and white; say so, such as with value_range={example}"
     )
 
 
@@ -201,9 +201,9 @@ def _check_size(data: bytes) -> None:
 
 # -- DICOM ---------------------------------------------------------------------------------------
 
-WINDOWED = "DICOM values shown by the window of their own file, after its rescale slope"
-ALL_BITS = "DICOM values without a window, from 0 to the largest of their bits"
-INVERTED = "DICOM of MONOCHROME1, in which 0 is white, inverted"
+WINDOWED = "DICOM values windowed as their own file says, after its rescale slope"
+ALL_BITS = "DICOM values without a window, read from 0 to the largest value of their bit depth"
+INVERTED = "DICOM with MONOCHROME1, in which 0 is white: inverted"
 
 
 def _of_dicom(data: bytes) -> Samples:
@@ -242,7 +242,7 @@ def _check_dicom(file: Any) -> None:
         raise UndecodableError("DICOM without pixels")
     size = int(file.Rows) * int(file.Columns) * int(getattr(file, "NumberOfFrames", None) or 1)
     if size * int(file.SamplesPerPixel) * int(file.BitsAllocated) // 8 > MOST_BYTES:
-        raise UndecodableError("DICOM of more pixels than the limit of memory")
+        raise UndecodableError("DICOM with more pixels than the memory limit")
 
 
 def _window(file: Any, values: NDArray[Any]) -> ValueRange | None:

@@ -44,7 +44,7 @@ _SAMPLES = ("MINISBLACK", "MINISWHITE", "RGB", "SEPARATED")
 """Colours of a TIFF whose samples are taken as they are; the others are converted by Pillow."""
 _NO_DATA = 42113
 """The tag of GDAL for the value that stands for no data."""
-NO_DATA = "TIFF with pixels of no data, which are black"
+NO_DATA = "TIFF with no-data pixels, which are read as black"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -62,8 +62,8 @@ def shares(content: Content, value_range: ValueRange | None = None) -> NDArray[n
     wide = value_range is not None and (value_range[0] < 0 or value_range[1] > 255)
     if wide and isinstance(content, bytes) and found.values.dtype == np.uint8:
         raise UndecodableError(
-            f"8 bits a sample, which do not reach value_range={value_range}; read it without"
-            " value_range, or apart from the others"
+            f"8 bits per sample, too few for value_range={value_range}; read it without"
+            " value_range, or separately from the others"
         )
     return shares_of(found, value_range)
 
@@ -75,7 +75,7 @@ def samples_of(content: Content) -> Samples:
         UndecodableError: as for :func:`shares`.
     """
     if isinstance(content, str):
-        raise UndecodableError("a text, not an image")
+        raise UndecodableError("text, not an image")
     if not isinstance(content, bytes):
         return of_array(content)
     if is_samples_file(content):
@@ -233,7 +233,7 @@ def _missing(values: NDArray[Any], page: Any) -> NDArray[np.bool_] | None:
     if not found.any():
         return None
     if found.all():
-        raise UndecodableError("a TIFF without data: every pixel has its value of no data")
+        raise UndecodableError("a TIFF without data: every pixel has its no-data value")
     remark(NO_DATA)
     return np.asarray(found)
 

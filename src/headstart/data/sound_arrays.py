@@ -75,20 +75,20 @@ def wav_of(value: Any) -> bytes:
     """
     samples, rate = _parts(value)
     if rate <= 0:
-        raise UndecodableError(f"{rate} samples a second, expected a positive number")
+        raise UndecodableError(f"{rate} samples per second, expected a positive number")
     floats = _scaled(samples)
     if floats.ndim == 2:
         n, channels = floats.shape
         if n == channels or min(n, channels) > _MOST_CHANNELS:
             raise UndecodableError(
-                f"samples of shape {floats.shape}, of which nothing says which axis are the"
+                f"samples of shape {floats.shape}, where it is unclear which axis holds the"
                 " channels; give (samples,), or average the channels first"
             )
         floats = floats if n > channels else floats.T
     elif floats.ndim != 1:
         raise UndecodableError(f"samples of shape {floats.shape}, expected (n,) or (n, channels)")
     if not floats.size:
-        raise UndecodableError("there is no sound in it: it has no samples")
+        raise UndecodableError("it is empty: it has no samples")
     channels = 1 if floats.ndim == 1 else floats.shape[1]
     data = np.ascontiguousarray(floats, dtype="<f4").tobytes()
     # by hand: libsndfile would add the time of day, and other bytes are another item
@@ -113,7 +113,7 @@ def _parts(value: Any) -> tuple[NDArray[Any], int]:
     if hasattr(samples, "detach"):
         samples = samples.detach().cpu().numpy()
     if rate is None or int(rate) != rate:
-        raise UndecodableError(f"{rate} samples a second, expected a whole number")
+        raise UndecodableError(f"{rate} samples per second, expected a whole number")
     return np.asarray(samples), int(rate)
 
 

@@ -40,7 +40,7 @@ QUALITY = "HQ"
 _HEADS = (b"fLaC", b"OggS", b"ID3", b".snd", b"caff")
 _MOST_CHANNELS = 1024
 
-SHORTER = "Shorter than the header of the file says"
+SHORTER = "Shorter than the file's header says"
 OPPOSED = "Channels that cancel each other where they are averaged, so that hardly anything is left"
 CANCELLED = 0.01
 """The share of the power of all channels below which their mean is what is left of them."""
@@ -113,9 +113,9 @@ def read_sound(content: Content, rate: int, seconds: float, windows: int = 1) ->
     with _opened(content) as file:
         total, own = int(file.frames), int(file.samplerate)
         if total <= 0:
-            raise UndecodableError("there is no sound in it: it has no samples")
+            raise UndecodableError("it is empty: it has no samples")
         if total == 1:
-            raise UndecodableError("it holds one sample only")
+            raise UndecodableError("it holds only one sample")
         if _says_more(str(file.extra_info)):
             remark(SHORTER)
         size = min(total, math.ceil(seconds * own))
@@ -127,7 +127,9 @@ def read_sound(content: Content, rate: int, seconds: float, windows: int = 1) ->
         parts = parts * windows
     _refuse_silence(parts, seconds, whole=whole)
     if own < rate:
-        remark(f"Recorded at less than {rate:,} samples a second, so that high tones are missing")
+        remark(
+            f"Recorded at less than {rate:,} samples per second, so high frequencies are missing"
+        )
     return Sound(parts, total / own, own)
 
 
@@ -150,7 +152,7 @@ def _window(file: Any, start: int, size: int, rate: int) -> NDArray[np.float32]:
     if len(read) < size:
         remark(SHORTER)
     if not np.isfinite(read).all():
-        raise UndecodableError("it holds samples that are no numbers (NaN or infinite)")
+        raise UndecodableError("it holds samples that are not finite (NaN or infinity)")
     mono = read.mean(axis=1) if read.shape[1] > 1 else read[:, 0]
     if read.shape[1] > 1 and _power(mono) < CANCELLED * _power(read):
         if not np.ptp(mono):
@@ -177,7 +179,7 @@ def _refuse_silence(parts: list[NDArray[np.float32]], seconds: float, *, whole: 
 def _opened(content: Content) -> Iterator[Any]:
     """Open a sound; whatever the library raises becomes a reason in plain words."""
     if not isinstance(content, bytes):
-        kind = "a text" if isinstance(content, str) else "an array, which says no sampling rate"
+        kind = "a text" if isinstance(content, str) else "an array without a sampling rate"
         raise UndecodableError(f"{kind}, not the bytes of a sound file")
     if not content:
         raise UndecodableError("the file is empty")
@@ -193,7 +195,7 @@ def _opened(content: Content) -> Iterator[Any]:
         text = " ".join(str(getattr(error, "error_string", error)).split())[:200].rstrip(".")
         raise UndecodableError(f"damaged sound: {text}") from None
     except MemoryError:
-        raise UndecodableError("it needs more memory than there is") from None
+        raise UndecodableError("it needs more memory than is available") from None
 
 
 def _what_it_is(data: bytes) -> str:
@@ -201,9 +203,9 @@ def _what_it_is(data: bytes) -> str:
     if found := stand_in(data, "sound"):
         return found
     if data[4:8] == b"ftyp":
-        return "a film or an M4A sound, which is not read; convert it to WAV or FLAC"
+        return "a video or M4A file, which is not supported; convert it to WAV or FLAC"
     if data[:4] == b"\x1aE\xdf\xa3":
-        return "WebM or Matroska, which is not read; convert it to WAV or FLAC"
+        return "WebM or Matroska, which is not supported; convert it to WAV or FLAC"
     return "not a sound in a known format"
 
 

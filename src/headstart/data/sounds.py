@@ -107,7 +107,7 @@ class Sounds(Inputs):
                 hint="windows=… reads several windows of a longer sound",
             )
         if self.stride and most is None:
-            raise ConfigError(("stride has a meaning for extractors that fill up a window",))
+            raise ConfigError(("stride applies only to extractors that pad to a full window",))
 
     def sample(
         self,
@@ -137,11 +137,8 @@ class Sounds(Inputs):
     @property
     def _cut(self) -> str:
         if self.windows == 1:
-            return f"Longer than {self.seconds:g} s, behind which nothing is read"
-        return (
-            f"Longer than {self.seconds:g} s, of which {self.windows} windows are read, spread"
-            " evenly"
-        )
+            return f"Longer than {self.seconds:g} s; the rest is not read"
+        return f"Longer than {self.seconds:g} s; {self.windows} evenly spaced windows are read"
 
     def _filled(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a window that is no shorter than it may be."""
@@ -294,8 +291,8 @@ class Sounds(Inputs):
         said = []
         if other.rate != self.rate:
             said.append(
-                f"the network hears {other.rate / self.rate:g} times as many samples a second as it"
-                " was trained with: every tone is as much too low"
+                f"the network gets {other.rate / self.rate:g} times as many samples per second"
+                " as it was trained with: every tone is that much too low"
             )
         if other.seconds < self.seconds:
             said.append(
@@ -303,7 +300,7 @@ class Sounds(Inputs):
                 f" {self.seconds:g} s"
             )
         if self.short == "own" and other.short != "own":
-            said.append(f"short sounds are filled up with {_FILLING[other.short]}")
+            said.append(f"short sounds are padded with {_FILLING[other.short]}")
         if values_of(self.extractor).get("do_normalize") and not values_of(other.extractor).get(
             "do_normalize"
         ):
@@ -321,7 +318,8 @@ class Sounds(Inputs):
         if other:
             raise DataError(
                 f"the data are {other}, and this backbone takes sounds",
-                hint=f"name a backbone for {other}, or the column of sounds with audio_column=NAME",
+                hint=f"choose a backbone for {other}, or name the sound column with"
+                " audio_column=NAME",
             )
 
     def __str__(self) -> str:
@@ -333,7 +331,7 @@ class Sounds(Inputs):
             name_of(self.extractor).removesuffix("FeatureExtractor") + " features",
         ]
         if self.short != "own":
-            said.append(f"short sounds filled up with {_FILLING[self.short]}")
+            said.append(f"short sounds padded with {_FILLING[self.short]}")
         elif not self.fixed:
             said.append("batches of one length")
         return ", ".join(said)
@@ -365,7 +363,7 @@ def _unequal(inputs: Sounds, lengths: set[int] | None = None) -> DataError:
     return DataError(
         f"the sounds differ in length{found}, and a batch of this network holds sounds of one"
         " length: padding would change their rows",
-        hint="give all of them one length: short='silence' or short='repeat', and seconds=… near"
+        hint="bring them to one length: short='silence' or short='repeat', and seconds=… near"
         " the longest",
     )
 

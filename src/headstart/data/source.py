@@ -98,7 +98,9 @@ def column_names(text: str) -> tuple[str, ...]:
     """
     names = tuple(name.strip() for name in text.split(","))
     if "" in names or len(set(names)) < len(names):
-        raise ConfigError((f"columns='{text}' names a column twice, or none between two commas",))
+        raise ConfigError(
+            (f"columns='{text}' names a column twice, or has nothing between two commas",)
+        )
     return names
 
 

@@ -174,7 +174,7 @@ def _grouped(found: Source, request: Request) -> Source:
         return found
     if column is not None:
         raise DataError(
-            "both group_column and group_pattern say which items belong together",
+            "both group_column and group_pattern are given",
             hint="give one of them",
         )
     parts = {
@@ -193,9 +193,9 @@ def _require_table(request: Request, kind: SourceKind) -> None:
     ]
     if given and kind in BUILT_IN and "table" not in kind.name and ".csv" not in kind.name:
         raise DataError(
-            f"{', '.join(given)} {'has' if len(given) == 1 else 'have'} a meaning for tables, and"
-            f" the data is {kind.name}",
-            hint="leave it out, or give the table",
+            f"{', '.join(given)} {'applies' if len(given) == 1 else 'apply'} to tables, and the"
+            f" data is {kind.name}",
+            hint="omit it, or give the table",
         )
 
 

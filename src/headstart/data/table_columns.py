@@ -59,7 +59,8 @@ class ColumnEncoding:
                 raise DataError(
                     f"the column '{self.name}' holds {quoted([str(v) for v in wrong], 3)}, expected"
                     " numbers as in the training split",
-                    hint="correct them, or leave them empty: a missing number counts as the mean",
+                    hint="correct them, or leave them empty: a missing number is replaced by the"
+                    " mean",
                 )
             table = np.array(numbers, dtype=np.float64)[:, None]
             return np.asarray(np.nan_to_num((table - self.mean) / self.scale, nan=0.0))
@@ -137,7 +138,7 @@ def read_encodings(values: Any) -> Encodings:
             raise TypeError("a column has no name")
         categories = each["categories"]
         if not isinstance(categories, list) or not all(isinstance(c, str) for c in categories):
-            raise TypeError("the categories of a column are no names")
+            raise TypeError("the categories of a column are not names")
         mean, scale = float(each["mean"]), float(each["scale"])
         if not (math.isfinite(mean) and math.isfinite(scale) and scale > 0):
             raise ValueError("the scale of a column is not positive")
@@ -169,7 +170,7 @@ def _values(split: Split, names: Sequence[str]) -> dict[str, list[Any]]:
     table = split.metadata
     if table is None:
         raise DataError(
-            f"the data has no columns beside items and labels, so that columns={quoted(names, 3)}"
+            f"the data has no columns besides items and labels, so columns={quoted(names, 3)}"
             " cannot be joined",
             hint="give a table (CSV, Parquet, a data frame) with these columns",
         )
@@ -179,7 +180,7 @@ def _values(split: Split, names: Sequence[str]) -> dict[str, list[Any]]:
             raise DataError(
                 f"the data has no column '{name}' (columns='{','.join(names)}')",
                 hint=did_you_mean(name, table.schema.names)
-                or f"its columns beside items and labels are {quoted(table.schema.names, 8)}",
+                or f"its columns besides items and labels are {quoted(table.schema.names, 8)}",
             )
         values = plain_values(table.column(name).to_pylist())
         found[name] = [values[row] for row in split.rows.tolist()]
@@ -199,13 +200,13 @@ def _fitted(name: str, values: Sequence[Any]) -> ColumnEncoding:
     if not texts:
         raise DataError(
             f"the column '{name}' is empty in the training split",
-            hint="leave it out of columns=NAME,NAME",
+            hint="remove it from columns=NAME,NAME",
         )
     if len(texts) > MOST_CATEGORIES:
         raise DataError(
             f"the column '{name}' holds {len(texts):,} different texts, expected numbers or at most"
             f" {MOST_CATEGORIES} categories",
-            hint="leave it out: it names single items, or is a text of its own",
+            hint="remove it: it identifies single items, or is free text",
         )
     return ColumnEncoding(name, categories=tuple(texts))
 

@@ -53,7 +53,7 @@ def read_table(path: Path, request: Request) -> Any:
     suffix = path.suffix.lower()
     try:
         if not path.is_file():
-            raise FileNotFoundError if not path.exists() else OSError("it is not a plain file")
+            raise FileNotFoundError if not path.exists() else OSError("it is not a regular file")
         table = _flat(_READERS.get(suffix, _read_text)(path, request))
         table = distinct(table, path.name)
         _require_text(table)
@@ -67,7 +67,7 @@ def read_table(path: Path, request: Request) -> Any:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(
             f"'{path}' cannot be read as {suffix.lstrip('.')}: {reason}",
-            hint="check that the file is whole and of the kind its name says",
+            hint="check that the file is complete and matches its extension",
         ) from error
     return table
 
@@ -164,7 +164,7 @@ def _require_memory(path: Path, needed: int) -> None:
         raise DataError(
             f"the items in '{path}' need {format_bytes(needed)} of memory, but only"
             f" {format_bytes(free)} are free",
-            hint="divide the table into several, or store the items as files",
+            hint="split the table into several, or store the items as files",
         )
 
 
@@ -202,7 +202,7 @@ def _array(values: list[Any], name: str, path: Path) -> Any:
         found = ", ".join(f"{kind} in line {line}" for kind, line in first.items())
         raise DataError(
             f"field '{name}' of '{path}' holds values of several kinds: {found}",
-            hint="write all of them as one kind, such as texts",
+            hint="write all of them as one kind, such as text",
         ) from None
 
 
@@ -252,9 +252,10 @@ def _require_names(table: Any, path: Path) -> None:
         found = pc.index(column, pa.scalar(name)).as_py()
         if found >= 0:
             raise DataError(
-                f"the first line of '{path}' is taken for names, and '{name}' is also a value of"
-                f" its column (row {found}): is it a row, or a line of names that recurs?",
-                hint="add a first line with names, such as: text,label; names stand there once",
+                f"the first line of '{path}' is read as column names, and '{name}' is also a"
+                f" value in its column (row {found}): is the line data, or is the header repeated?",
+                hint="add a first line with names, such as: text,label; names may appear only"
+                " there",
             )
 
 
@@ -275,14 +276,14 @@ def _text(path: Path, request: Request) -> str:
         except (UnicodeDecodeError, LookupError) as error:
             raise DataError(
                 f"'{path}' cannot be read with encoding='{request.encoding}': {error}",
-                hint="name another encoding, or leave it out for UTF-8",
+                hint="give another encoding, or omit it for UTF-8",
             ) from error
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _decoded(path, data[len(mark) :], encoding)
     if data[:4] == b"PK\x03\x04" or data[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
         raise DataError(
-            f"'{path}' is a spreadsheet, whatever its name says",
+            f"'{path}' is a spreadsheet, despite its name",
             hint="save it as CSV (in Excel: CSV UTF-8)",
         )
     return _decoded(path, data, "utf-8")
@@ -301,7 +302,7 @@ def _decoded(path: Path, data: bytes, encoding: str) -> str:
     if "\0" in text:
         raise DataError(
             f"'{path}' is not UTF-8 text: it holds zero bytes",
-            hint="say its encoding, such as encoding='utf-16-le', or save it as UTF-8",
+            hint="give its encoding, such as encoding='utf-16-le', or save it as UTF-8",
         )
     return text
 
@@ -309,8 +310,8 @@ def _decoded(path: Path, data: bytes, encoding: str) -> str:
 def _not_utf8(path: Path) -> DataError:
     return DataError(
         f"'{path}' is not UTF-8 text",
-        hint="save it with the encoding UTF-8 (in Excel: CSV UTF-8), or say which one it has, such"
-        " as encoding='cp1252' for Windows in Western Europe",
+        hint="save it with the encoding UTF-8 (in Excel: CSV UTF-8), or give its encoding, such"
+        " as encoding='cp1252' for Western European Windows",
     )
 
 

@@ -78,7 +78,7 @@ def read_table_folder(folder: Path, request: Request) -> Source:
     if not shards:
         raise DataError(
             f"'{folder}' holds the tables {quoted(names, 5)}, none of which is called train",
-            hint="name one file, or say which is which with train=NAME and test=NAME",
+            hint="give one file, or name the splits with train=NAME and test=NAME",
         )
     left = [f.name for f in files if not any(f in group for group in shards.values())]
     notes = [f"Not read, because their names are not those of splits: {quoted(left, 5)}."]
@@ -133,7 +133,7 @@ def _left_over(table: Any, request: Request) -> tuple[str, ...]:
     found = _label_of(table, request)
     if found is None or "," in found or label_columns.names_its_labels(table):
         return ()
-    return (f"The labels are those of the column '{found}', the only one that is left.",)
+    return (f"The labels are in the column '{found}', the only one left.",)
 
 
 def _unread(table: Any, request: Request) -> tuple[str, ...]:
@@ -154,7 +154,7 @@ def _other_table(path: Path, request: Request) -> Path | None:
     test = request.test
     if request.train is not None:
         raise DataError(
-            f"'{path}' is one table, so train='{request.train}' has no meaning",
+            f"'{path}' is one table, so train='{request.train}' does not apply",
             hint="give the training table as the source, and the test table as test",
         )
     if test is None:
@@ -214,7 +214,7 @@ def _divided(table: Any, name: str, folder: Path, request: Request, short: str) 
             unused = [value for value, role in kinds.items() if role is None]
             notes = [f"Split by the column '{column}' of {name}.", *left]
             if unused:
-                notes.append(f"Rows whose '{column}' is {quoted(unused, 5)} left out.")
+                notes.append(f"Rows whose '{column}' is {quoted(unused, 5)} skipped.")
             return Source(short, parts, notes=tuple(notes))
     return _divided_by_paths(table, name, folder, request, short) or Source(
         short, {WHOLE: read_part(table, name, folder, request)}, notes=left
@@ -253,7 +253,7 @@ def _divided_by_paths(
     notes = [f"Split by the folders {quoted(found, 5)} in the paths of {name}."]
     notes += _told(table, request)
     if left:
-        notes.append(f"{count(left, 'row')} in folders that are no splits left out.")
+        notes.append(f"{count(left, 'row')} in folders that are not splits skipped.")
     return Source(
         short,
         {

@@ -112,7 +112,7 @@ def read_labels(
     _refuse_decimal_commas(present, where)
     separator = separator_of(present, asked=False)
     if separator is not None:
-        why = f"{where} {holds(where)} several labels with '{separator}' between them"
+        why = f"{where} {holds(where)} several labels separated by '{separator}'"
         return _sets(plain, where, declared, why, separator)
     numerals = read_numerals(present, where)
     if _fractions(present, numerals):
@@ -144,8 +144,8 @@ def read_columns(columns: dict[str, list[Any]], where: str, task: Asked = "auto"
             return Labels(("",) * len(sets), raw)
         if task == "multi-label":
             raise DataError(
-                f"{where}: column '{other[0]}' holds other values than 0 and 1, expected 1 where an"
-                " item has the label",
+                f"{where}: column '{other[0]}' holds values other than 0 and 1, expected 1 where"
+                " an item has the label",
                 hint="name columns of 0 and 1, or one column of lists",
             )
     for name, values in columns.items():
@@ -223,7 +223,7 @@ def _refuse_decimal_commas(values: Sequence[Any], where: str) -> None:
     raise DataError(
         f"{where} {holds(where)} texts such as '{texts[0]}': numbers with a decimal comma, or"
         " several labels?",
-        hint="task='regression' reads numbers, task='multi-label' divides at the commas",
+        hint="task='regression' reads numbers, task='multi-label' splits at the commas",
     )
 
 
@@ -269,7 +269,7 @@ def _numbers(plain: Sequence[Any], where: str, output: str, why: str) -> Labels:
         )
     table = np.array(found.values, dtype=np.float64)[:, None]
     if np.isinf(table).any():
-        raise DataError(f"{where} {holds(where)} infinite numbers", hint="leave those items out")
+        raise DataError(f"{where} {holds(where)} infinite numbers", hint="remove those items")
     names = tuple(None if np.isnan(value) else "" for value in table[:, 0])
     return Labels(names, RawTargets("regression", table, (output,), why, numerals=(found,)))
 
@@ -292,17 +292,17 @@ def _doubt(values: Sequence[Any], where: str, numerals: Numerals) -> str:
         if held:
             return (
                 f"{where} {holds(where)} '{separator}' in {count(len(held), 'name')} of classes,"
-                f" such as {quoted(sorted(held), 1)}; task='multi-label' divides them"
+                f" such as {quoted(sorted(held), 1)}; task='multi-label' splits them"
             )
     if parted := joined_names(values):
         return (
             f"{where} {holds(where)} ',' between names that are also classes alone, such as"
-            f" {quoted([parted], 1)}; task='multi-label' divides them"
+            f" {quoted([parted], 1)}; task='multi-label' splits them"
         )
     if divides_at_spaces(values):
         return (
             f"{where} {holds(where)} few words in many combinations, which are read as one class"
-            " each; task='multi-label' divides them at spaces"
+            " each; task='multi-label' splits them at spaces"
         )
     numbers = numerals.values
     if not numbers or any(isinstance(value, bool) for value in values) or None in numbers:

@@ -110,14 +110,14 @@ class Texts(Inputs):
             text.lower() if self.lower else text, self.tokenizer, self._longest, self.special
         )
         if not found.ids:
-            raise UndecodableError("the tokenizer finds no token in it")
+            raise UndecodableError("the tokenizer finds no tokens in it")
         if found.cut or len(text) < whole:
             remark(self._cut)
         return np.array([found.ids, found.segments], dtype=np.int64)
 
     @property
     def _cut(self) -> str:
-        return f"Longer than {self._longest:,} tokens, behind which nothing is read"
+        return f"Longer than {self._longest:,} tokens; the rest is not read"
 
     def remarks(self, split: Split) -> Mapping[str, Sequence[str]]:
         """Return the texts that are cut; only long ones are tokenized to find out."""
@@ -258,14 +258,14 @@ class Texts(Inputs):
         if items.kind == "audio":
             raise DataError(
                 "the data are sounds, and this backbone takes texts",
-                hint="name one for sounds, such as backbone='hf/facebook/wav2vec2-base-960h', or"
-                " the column of texts with text_column=NAME",
+                hint="choose one for sounds, such as backbone='hf/facebook/wav2vec2-base-960h',"
+                " or name the text column with text_column=NAME",
             )
         if items.kind == "image":
             raise DataError(
                 "the data are images, and this backbone takes texts",
-                hint="name a backbone for images, such as backbone='headstart/glyphs', or the"
-                " column of texts with text_column=NAME",
+                hint="choose a backbone for images, such as backbone='headstart/glyphs', or name"
+                " the text column with text_column=NAME",
             )
 
     def __str__(self) -> str:

@@ -72,7 +72,7 @@ class TransformView:
         try:
             pixels = np.asarray(image_content(made), np.uint8)
         except UndecodableError as error:
-            raise UndecodableError(f"the transform returns no image: {error}") from error
+            raise UndecodableError(f"the transform does not return an image: {error}") from error
         if pixels.shape[:2] == tuple(preprocessing.size):
             return pixels
         return preprocessing.geometry(Image.fromarray(pixels))
@@ -150,8 +150,10 @@ def _described(transform: Any) -> dict[str, Any]:
         return {**version, "transform": _plain(found, type(transform).__name__)}
     own = getattr(transform, "describe", None)
     if not callable(transform) or own is None:
-        raise _says_nothing(type(transform).__name__, "it is neither of torchvision nor of"
-                            " Albumentations, and has no describe()")  # fmt: skip
+        raise _says_nothing(
+            type(transform).__name__,
+            "it is from neither torchvision nor Albumentations, and has no describe()",
+        )
     name = f"{type(transform).__module__}.{type(transform).__qualname__}"
     return {"class": name, "transform": _plain(own(), name)}
 
@@ -187,8 +189,8 @@ def _plain(value: Any, where: str) -> Any:
 
 def _says_nothing(where: str, why: str) -> ConfigError:
     return ConfigError(
-        (f"the transform {where} does not say what it does, and rows could not be told apart by"
-         f" it: {why}",),
+        (f"the transform {where} does not say what it does, so its rows could not be identified:"
+         f" {why}",),
         hint="use transforms of torchvision or Albumentations with plain settings, or give it a"
         " method describe() that returns them",
     )  # fmt: skip

@@ -121,7 +121,7 @@ def thresholds(
             f" {'is' if have[least] == 1 else 'are'} {have[least]:,}{where}{promise}"
             + (f"; too few for {len(short)} in all{several}" if several else ""),
             hint="lower the coverage"
-            + (", or leave out by_class=True" if names is not None else "")
+            + (", or omit by_class=True" if names is not None else "")
             + ", or label more items",
         )
     return np.array(limits)

@@ -153,7 +153,7 @@ def as_weights(sample_weight: object, n: int) -> FloatArray | None:
     if not (np.isfinite(weights).all() and weights.min(initial=1.0) > 0):
         raise HeadError(
             f"expected finite weights above 0, found {weights.min():g} to {weights.max():g}",
-            hint="leave out rows that have no weight",
+            hint="remove rows without weight",
         )
     return cast(FloatArray, weights)
 
@@ -181,7 +181,7 @@ def label_weights(
         return None
     if not isinstance(class_weight, str) or class_weight != "balanced":
         raise HeadError(
-            "class_weight needs class indices, one an item; these targets are of several labels",
+            "class_weight needs class indices, one per item; these targets are of several labels",
             hint="class_weight='balanced' weighs presence and absence of each label alike",
         )
     counts = np.ones(len(memberships)) if sample_weight is None else sample_weight
@@ -216,9 +216,9 @@ def class_weight_vector(
         return sample_weight
     if labels is None:
         raise HeadError(
-            "class_weight needs class indices, one an item; these targets are soft, of several"
+            "class_weight needs class indices, one per item; these targets are soft, of several"
             " labels, or values",
-            hint="leave class_weight out, or give class indices",
+            hint="omit class_weight, or give class indices",
         )
     if isinstance(class_weight, str):
         if class_weight != "balanced":

@@ -101,7 +101,9 @@ def read_artefact(folder: Path) -> dict[str, Any]:
             raise ValueError(f"its format is {described['format']!r:.40}, expected {FORMAT}")
         changed = [n for n, d in files.items() if sha256_of_file(own_file(folder, n)) != d]
     except FileNotFoundError as error:
-        raise DataError(f"'{folder}' is no whole artefact: it lacks '{error.filename}'") from error
+        raise DataError(
+            f"'{folder}' is not a complete artefact: it lacks '{error.filename}'"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"'{path}' cannot be used ({error})", hint="export the run again"
@@ -155,8 +157,8 @@ def _reading(predictor: Predictor) -> dict[str, Any]:
     if limits is not None:
         low, high = limits
         raise BackboneError(
-            f"the run reads values of {low:g} as black and {high:g} as white, which an artefact's"
-            " script does not",
+            f"the run reads values of {low:g} as black and {high:g} as white, which an"
+            " artefact's script does not do",
             hint="use run.to_torch(), or save the images with 8 bits and fit again",
         )
     if isinstance(inputs, Preprocessing):
@@ -164,7 +166,7 @@ def _reading(predictor: Predictor) -> dict[str, Any]:
         decoder = values.pop("decoder")
         if decoder != "pillow":
             raise BackboneError(
-                f"the run decodes its images by {decoder}, which an artefact's script does not",
+                f"the run decodes its images by {decoder}, which an artefact's script does not do",
                 hint="use run.to_torch(), or fit again with decoder='pillow'",
             )
         return {**values, "box": list(inputs.box)}

@@ -82,14 +82,14 @@ _FORMATS = (
     Format("pt2", "a program of torch.export", "write_pt2", "run_pt2", ("torch",)),
     Format(
         "safetensors",
-        "tensors and a list of PyTorch's operators, in which no code can hide",
+        "tensors and a list of PyTorch operators, which cannot contain code",
         "write_safetensors",
         "run_safetensors",
         ("torch", "safetensors"),
     ),
     Format(
         "keras",
-        "a keras.Model, of a Keras backbone",
+        "a keras.Model, from a Keras backbone",
         "write_keras",
         "run_keras",
         ("keras",),

@@ -70,7 +70,7 @@ def recorded_graph(module: PredictorModule) -> Graph:
         except EngineUnfitError as unfit:
             reasons.append(str(unfit))
     raise BackboneError(
-        f"{module.name} has no program that runs elsewhere: {reasons[-1]}",
+        f"{module.name} cannot be exported as a program: {reasons[-1]}",
         hint="predict with the run itself, or use run.to_torch()",
     )
 

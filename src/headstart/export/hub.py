@@ -57,15 +57,15 @@ def check_target(target: str) -> None:
 def _old_files(folder: Path, ours: Set[str]) -> set[str]:
     """Return the files of an earlier artefact in a folder, if it holds nothing else."""
     if folder.exists() and not folder.is_dir():
-        raise ConfigError((f"'{folder}' is a file, and a folder is needed",))
+        raise ConfigError((f"'{folder}' is a file, expected a folder",))
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if DESCRIPTION in there:
         return set(read_artefact(folder)["files"])
     foreign = sorted(name for name in there - ours if not name.startswith("."))
     if foreign:
         raise ConfigError(
-            (f"'{folder}' holds files that are no artefact's, such as '{foreign[0]}'",),
-            hint="name an empty folder, or one that an artefact was pushed to",
+            (f"'{folder}' holds files that do not belong to an artefact, such as '{foreign[0]}'",),
+            hint="choose an empty folder, or one that an artefact was pushed to",
         )
     return set()
 
@@ -110,8 +110,8 @@ def _uploaded(
     except Exception as error:  # of its client and of the libraries below it, of many types
         lines = str(error).strip().splitlines() or [""]
         raise ConfigError(
-            (f"the hub does not take '{name}': {shorten(lines[0], 160) or type(error).__name__}",),
-            hint="log in with: hf auth login; without a network push to a folder",
+            (f"the hub rejected '{name}': {shorten(lines[0], 160) or type(error).__name__}",),
+            hint="log in with: hf auth login; without a network, push to a folder",
         ) from error
     return str(made)
 

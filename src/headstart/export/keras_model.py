@@ -46,7 +46,7 @@ def keras_model(backbone: Backbone, head: Head, *, pixels: bool = True) -> Any:
     """
     if not isinstance(backbone.module, KerasPart):
         raise BackboneError(
-            f"{backbone.name} is no Keras model, so no keras.Model can be made of it",
+            f"{backbone.name} is not a Keras model, so it cannot be exported as a keras.Model",
             hint="fit on a keras.Model, a .keras file or keras/NAME",
         )
     keras = load_keras()
@@ -98,8 +98,8 @@ def _graph(keras: Any, backbone: Backbone, model: Any) -> tuple[Any, Any]:
     part = dict(backbone.module.named_children()).get(backbone.layer or "")
     if backbone.layer is not None and not (inputs and isinstance(part, KerasPart)):
         raise BackboneError(
-            f"layer '{backbone.layer}' lies inside another layer, or inside a model with a call of"
-            " its own, which a Keras graph cannot cut",
+            f"layer '{backbone.layer}' is inside another layer, or inside a model with its own"
+            " call, where a Keras graph cannot be cut",
             hint="choose a layer of the model's own graph, or no layer",
         )
     if isinstance(part, KerasPart):
@@ -142,7 +142,7 @@ def _pooled(keras: Any, backbone: Backbone, output: Any) -> Any:
 def _from_pixels(keras: Any, backbone: Backbone, made: Any) -> Any:
     inputs = backbone.inputs
     if not isinstance(inputs, Preprocessing):
-        raise BackboneError("only backbones of images take pixels", hint="pass pixels=False")
+        raise BackboneError("only image backbones take pixels", hint="pass pixels=False")
     scale = inputs.scale / np.asarray(inputs.std)
     offset = -np.asarray(inputs.mean) / np.asarray(inputs.std)
     pixels = keras.Input((*inputs.size, 3), name="pixels")

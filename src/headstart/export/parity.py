@@ -72,11 +72,11 @@ class OfRows:
                 f" and {self.artefact} for the artefact{alike}"
             )
         else:
-            cost += "; no labelled test items are at hand to say what that costs"
+            cost += "; no labelled test items are available to say what that costs"
         return (
             f"this run was fitted on {self.precision} rows, and its artefact computes in float32",
             cost,
-            "fit with precision='float32' for a run and an artefact that predict the same",
+            "fit with precision='float32' for identical predictions of run and artefact",
         )
 
 
@@ -118,7 +118,7 @@ def outputs_alone(folder: Path, contents: Sequence[Content]) -> np.ndarray:
     if any(isinstance(each, bytes) and is_samples_file(each) for each in contents):
         raise BackboneError(
             "the items are NumPy or DICOM files, which an artefact's script does not read",
-            hint="name pictures with data=DATA, or use run.to_torch()",
+            hint="give image files with data=DATA, or use run.to_torch()",
         )
     with scratch_folder() as scratch:
         items: list[str] = []

@@ -43,8 +43,8 @@ class Predictor:
         if self.columns:
             named = ", ".join(f"'{each.name}'" for each in self.columns)
             raise BackboneError(
-                f"the run joins columns of a table to the features ({named}), which an item alone"
-                " does not have",
+                f"the run joins columns of a table to the features ({named}), which an item by"
+                " itself does not have",
                 hint="predict with the run itself, or fit without columns",
             )
         return self

@@ -51,7 +51,7 @@ def listed_steps(program: ExportedProgram) -> tuple[list[dict[str, Any]], dict[s
                 arguments = {"args": _plain(node.args), "kwargs": _plain(node.kwargs)}
                 steps.append({"name": node.name, "call": name, **arguments})
         elif not str(node.target).startswith("_guards"):
-            raise EngineUnfitError(f"its program calls '{node.target}', which is no operator")
+            raise EngineUnfitError(f"its program calls '{node.target}', which is not an operator")
     return steps, used
 
 
@@ -59,7 +59,7 @@ def _attribute(module: Any, name: str) -> Tensor:
     for part in name.split("."):
         module = getattr(module, part)
     if not isinstance(module, Tensor):
-        raise EngineUnfitError(f"its program holds '{name}', which is no tensor")
+        raise EngineUnfitError(f"its program holds '{name}', which is not a tensor")
     return module
 
 
@@ -69,7 +69,7 @@ def _operator(node: fx.Node) -> str:
         return f"operator.{_NAMES[target]}"
     if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
         return str(target)
-    raise EngineUnfitError(f"its program calls '{target}', which is no operator of ATen")
+    raise EngineUnfitError(f"its program calls '{target}', which is not an ATen operator")
 
 
 def _plain(value: Any) -> Any:
@@ -89,7 +89,9 @@ def _plain(value: Any) -> Any:
     for kind, name in _ENUMS.items():
         if isinstance(value, kind):
             return {name: str(value).removeprefix("torch.")}
-    raise EngineUnfitError(f"its program holds a {type(value).__name__}, which is no plain value")
+    raise EngineUnfitError(
+        f"its program holds a {type(value).__name__}, which is not a plain value"
+    )
 
 
 __all__ = ["listed_steps"]

@@ -48,7 +48,7 @@ def copied(cuts: Sequence[Backbone], name: str) -> tuple[Backbone, ...]:
     except Exception as error:  # whatever a user's module raises
         raise BackboneError(
             f"{cuts[0].name} cannot be copied to {name} ({type(error).__name__})",
-            hint="name one device, such as device='cuda'; or give each its own process with"
+            hint="use one device, such as device='cuda', or give each its own process with"
             " runner='processes'",
         ) from error
     return tuple(cut.around(twin) for cut in cuts)
@@ -114,7 +114,7 @@ def _naming(replica: Replica, replicas: Sequence[Replica]) -> Iterator[None]:
         others = ",".join(str(each.device) for each in replicas if each is not replica)
         raise HeadstartError(
             f"{replica.name} failed: {said}",
-            hint=f"what is committed stays; go on without it, with device='{others}'",
+            hint=f"what is committed stays; continue without it, with device='{others}'",
         ) from error
 
 

@@ -207,9 +207,9 @@ def _read(cut: Backbone, train: Split) -> list[Arguments]:
         shapes = {tuple(tensor.shape[1:]) for tensor in batch.tensors()}
         first = {tuple(tensor.shape[1:]) for tensor in batches[0].tensors()}
         if batch.kwargs or len(batch.args) != 1 or batch.mask is not None or shapes != first:
-            raise _unfit(cut, "it is calibrated on images of one size, and these are other items")
+            raise _unfit(cut, "it is calibrated on images of one size, and these items are not")
     if not batches:
-        raise _unfit(cut, "there is no training item that can be read")
+        raise _unfit(cut, "no training item can be read")
     return batches
 
 

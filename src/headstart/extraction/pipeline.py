@@ -169,7 +169,7 @@ class Extractor:
         every = [np.isfinite(one.reshape(len(one), -1)).all(axis=1) for one in rows.features]
         good = np.logical_and.reduce(every)
         half = self.settings.precision in ("float16", "bfloat16")
-        reason = f"the network's features of it are not finite{_IN_HALF if half else ''}"
+        reason = f"its features are not finite{_IN_HALF if half else ''}"
         for i in rows.indices[~good].tolist():
             self.bad.append(BadItem(i, split.items.origin(int(split.rows[i])), reason))
         return FeatureRows(rows.indices[good], tuple(one[good] for one in rows.features))
@@ -301,7 +301,7 @@ def extract(
     extractor.tell(reporter)
     settle_bad_items(extractor.bad, on_bad, reporter)
     if not parts:
-        raise DataError("no item of the data can be read", hint="see the reasons above")
+        raise DataError("none of the items can be read", hint="see the reasons above")
     indices = np.concatenate([part.indices for part in parts])
     order = np.argsort(indices, kind="stable")
     blocks = zip(*(part.features for part in parts), strict=True)

@@ -173,7 +173,10 @@ class Trial:
 
         if not isinstance(self.cuts[0].module, Int8Network):
             raise ConfigError(
-                (f"precision 'int8' needs a calibrated network, and {self.cuts[0].name} is none",),
+                (
+                    f"precision 'int8' needs a calibrated network, and {self.cuts[0].name} is not"
+                    " calibrated",
+                ),
                 hint="fit calibrates one on its training items",
             )
         run, plan = self.as_written()
@@ -196,7 +199,7 @@ class Trial:
         reason = f"{self._rate(eager_item)}"
         for total, engine in self._candidates(known, eager_item):
             if total >= self.count * eager_item and not self._cheap(engine, known, eager_item):
-                reason += f"; '{engine.name}' does not pay for {self.count:,} {self._unit}"
+                reason += f"; '{engine.name}' does not pay off for {self.count:,} {self._unit}"
                 break
             remembered = engine.name in known
             begun = time.perf_counter()
@@ -352,7 +355,7 @@ class Trial:
 
 def unfit_note(name: str, unfit: EngineUnfitError) -> str:
     """Say that an engine gives way, and why."""
-    return f"the engine '{name}' does not run this network ({unfit}): it runs as it is written"
+    return f"the engine '{name}' cannot run this network ({unfit}): it runs as written"
 
 
 def check_engine(
@@ -378,8 +381,8 @@ def check_engine(
         # Written so that NaN fails, too.
         if not (change <= TOLERANCE[precision] and off <= ROW_TOLERANCE[precision]):
             raise BackboneError(
-                f"the engine '{name}' returns other features of {cut.name} than the network itself"
-                f" (they differ by {change:.2g} of the largest feature)",
+                f"the engine '{name}' and the network itself return different features of"
+                f" {cut.name} (they differ by {change:.2g} of the largest feature)",
                 hint="use engine='eager'",
             )
 

@@ -147,8 +147,8 @@ class Replica:
         where = "this machine's memory" if self.name == "cpu" else self.name
         unit = self.cuts[0].inputs.unit
         self._note(
-            f"{where} does not hold {size} {unit} at a time: from here on {self._most} run at a"
-            f" time; batch_size={self._most} says so from the beginning"
+            f"{where} cannot hold {size} {unit} at a time: continuing with {self._most} at a"
+            f" time; to start with that, set batch_size={self._most}"
         )
 
     @property
@@ -286,9 +286,9 @@ class Replica:
             off = float(row_errors(_on_cpu(rows)[good], others[good]).max())
             if not off <= ROW_TOLERANCE[precision]:  # written so that NaN fails, too
                 raise BackboneError(
-                    f"{self.name} gives other features than {leader.name} (they differ by"
+                    f"{self.name} gives different features from {leader.name} (they differ by"
                     f" {off:.2g} of their length)",
-                    hint=f"use device='{leader.device}' alone",
+                    hint=f"use only device='{leader.device}'",
                 )
         trial = self._trial = Trial(
             self.cuts,

@@ -156,9 +156,9 @@ def _check_company(
     change = float((rows.float() - others.float())[both].abs().max()) / scale if both.any() else 0.0
     if change > TOLERANCE[precision]:
         raise BackboneError(
-            f"{where} gives one of the {unit} other features in another batch "
-            f"(they change by {change:.2g} of the largest feature): it mixes the items of a "
-            "batch even in evaluation mode",
+            f"{where} gives one of the {unit} different features in another batch (they change"
+            f" by {change:.2g} of the largest feature): it mixes the items of a batch even in"
+            " evaluation mode",
             hint="look for norms with track_running_stats=False, and for attention or "
             "recurrent layers with another batch_first; such features are not cached",
         )
@@ -195,9 +195,9 @@ def _check_padding(
     change = float((padded[:1] - bare).float().abs().max()) / scale
     if not change <= TOLERANCE[precision]:
         raise BackboneError(
-            f"{where} gives one of the {unit} other features when it is padded to the length of"
-            f" its batch (they change by {change:.2g} of the largest feature): the network takes"
-            " padding for content",
+            f"{where} gives one of the {unit} different features when it is padded to the length"
+            f" of its batch (they change by {change:.2g} of the largest feature): the network"
+            " treats padding as content",
             hint="use a network that takes a mask, or another layer",
         )
 
@@ -213,8 +213,8 @@ def _check_varies(cut: Backbone, rows: Tensor, some: Arguments, where: str) -> N
         return
     if alike(cut.features(cut.probe(3))):
         raise BackboneError(
-            f"{where} gives the same features for every {cut.inputs.unit.removesuffix('s')}: what "
-            "lies before it is multiplied by zero, or does not depend on the item",
+            f"{where} gives the same features for every {cut.inputs.unit.removesuffix('s')}:"
+            " what comes before it is multiplied by zero, or does not depend on the item",
             hint="load pre-trained weights, or choose another layer",
         )
 

@@ -22,7 +22,7 @@ _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def _describe() -> str:
-    return f"auto: what is fastest for the job. {describe_engines()}"
+    return f"auto: the fastest for the job. {describe_engines()}"
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Extraction:
     batch_size: int = option(64, "Items per forward pass.", at_least=1, panel=_RUNNING)
     precision: Precision = option(
         "float32",
-        "Precision of the forward pass. auto: bfloat16 where it is faster and as good. int8:"
-        " calibrated on training items, by fit alone.",
+        "Precision of the forward pass. auto: bfloat16 if it is faster and as good. int8:"
+        " calibrated on training items, only by fit.",
         choices=(AUTO, *typing.get_args(Precision), *_SHORT),
         panel=_RUNNING,
     )
-    storage: Storage = option("float32", "How the cache keeps features.", panel=_RUNNING)
+    storage: Storage = option("float32", "How the cache stores features.", panel=_RUNNING)
     device: str = option(
         "auto",
         "auto, cpu, cuda, mps, cuda:1, several as cuda:0,cuda:1, or cuda:all.",
@@ -67,7 +67,7 @@ class Extraction:
     engine: str = option(AUTO, _describe, choices=lambda: (AUTO, *engine_names()), panel=_RUNNING)
     workers: int | None = option(
         None,
-        "Threads that decode items.",
+        "Number of threads that decode items.",
         shown="one per processor, at most 8",
         at_least=1,
         panel=_RUNNING,
@@ -81,7 +81,7 @@ class Extraction:
         if self.precision == INT8 and self.engine not in (AUTO, "openvino"):
             raise ConfigError(
                 (f"precision 'int8' runs in OpenVINO, and engine is {self.engine!r}",),
-                hint="leave the engine out",
+                hint="omit engine",
             )
 
     def check_precision(self, device: torch.device) -> None:
@@ -92,12 +92,12 @@ class Extraction:
         """
         if self.precision == AUTO:
             raise ConfigError(
-                ("precision='auto' is settled by what knows the job",),
+                ("precision='auto' has to be resolved before this call",),
                 hint="give a precision, or use FeatureCache.features or a command",
             )
         if self.precision == "tf32" and device.type != "cuda":
             raise ConfigError(
-                (f"precision 'tf32' is one of CUDA devices, and this is {device}",),
+                (f"precision 'tf32' needs a CUDA device, and this is {device}",),
                 hint="use precision='float32' or 'bfloat16'",
             )
 
@@ -142,7 +142,7 @@ def _usable(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(
-            (f"device '{name}' cannot be used: torch knows none of that name",),
+            (f"device '{name}' cannot be used: torch does not know it",),
             hint="expected auto, cpu, cuda, mps, cuda:1, several with commas between them, or"
             " cuda:all",
         ) from error

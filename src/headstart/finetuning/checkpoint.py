@@ -103,7 +103,7 @@ class Checkpoint:
                 raise ValueError(f"format {values['format']}")
             if values["identity"] != self.identity:
                 raise ConfigError(
-                    (f"'{self.folder}' holds the unfinished training of another plan or data",),
+                    (f"'{self.folder}' holds unfinished training with another plan or other data",),
                     hint="choose another folder with out=DIR, or remove that one to start over",
                 )
             saved = self._read(values)
@@ -175,7 +175,7 @@ class Checkpoint:
         for kind, entry in values["files"].items():
             name = str(entry["name"])
             if Path(name).name != name:
-                raise ValueError(f"{name!r} is no name of a file")
+                raise ValueError(f"{name!r} is not a file name")
             payload = own_file(self.folder, name).read_bytes()
             if sha256(payload) != entry["sha256"]:
                 raise ValueError(f"{name} is not the file that {_PROGRESS} names")

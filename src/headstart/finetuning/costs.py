@@ -118,7 +118,7 @@ class Chooser:
         if target.stage.frozen != "frozen":
             return NoCut(
                 "the frozen part normalises by the batch and has dropout on: its rows would"
-                " depend on their batch and on random numbers"
+                " depend on the batch and on random numbers"
             )
         if self.feeds.source.inputs.ragged:
             unit = self.feeds.source.inputs.unit

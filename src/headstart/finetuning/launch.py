@@ -97,7 +97,7 @@ def check_devices(count: int, device: torch.device) -> None:
         )
     if ":" in str(device):
         raise ConfigError(
-            (f"device='{device}' is one device, and devices={count}",),
+            (f"device='{device}' is one device, but devices={count}",),
             hint=f"use device='{device.type}'",
         )
     present = torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
@@ -143,8 +143,8 @@ def _failure(count: int, folder: Path, exited: ProcessException) -> Exception:
         return exited
     elif exited.exit_code == 1:
         said = (
-            "it ended before it began; a script has to make the call under"
-            " if __name__ == '__main__'"
+            "it exited before it started; a script has to make the call under if __name__ =="
+            " '__main__'"
         )
     else:
         said = f"exit status {exited.exit_code}"
@@ -162,7 +162,7 @@ def _join_torchrun(count: int, device: torch.device) -> Devices:
     if count not in (1, size):
         raise ConfigError(
             (f"devices={count}, but torchrun started {size} processes",),
-            hint=f"leave devices out, or use torchrun --nproc-per-node {count}",
+            hint=f"omit devices, or use torchrun --nproc-per-node {count}",
         )
     check_devices(size, torch.device(device.type))
     if size == 1:

@@ -294,7 +294,7 @@ class _Training:
         self.best_weights = {name: t.to(device) for name, t in saved.best_weights.items()}
         self.state.load_optimizer(saved.state, saved.ema_steps)
         stage = self.prepared.targets[saved.stage].stage
-        self._note(f"going on after epoch {saved.epoch} of stage '{stage.name}'")
+        self._note(f"continuing after epoch {saved.epoch} of stage '{stage.name}'")
         self._log()
 
     def _log(self) -> None:

@@ -59,7 +59,7 @@ class Classifier(nn.Module):
         shape = source.feature_shape()
         if len(shape) != 1:
             raise BackboneError(
-                f"a head needs one row an item, and {source.name} gives {shape} an item",
+                f"a head needs one row per item, and {source.name} gives {shape} per item",
                 hint=towards_rows(shape),
             )
         _refuse_padding(source)
@@ -167,9 +167,9 @@ def _refuse_padding(source: Backbone) -> None:
     """Refuse a pooling over padded positions: training has no mask to leave them out by."""
     if source.probe().mask is not None and source.layout.positions and source.pooling != "cls":
         raise BackboneError(
-            f"{source.name} pads its {source.inputs.unit}, and fine-tuning cannot leave padding out"
-            f" of pooling='{source.pooling}'",
-            hint="let the module pool by its own mask, and give no layer",
+            f"{source.name} pads its {source.inputs.unit}, and fine-tuning cannot exclude"
+            f" padding from pooling='{source.pooling}'",
+            hint="let the module pool with its own mask, and omit layer",
         )
 
 

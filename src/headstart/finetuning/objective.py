@@ -202,7 +202,7 @@ def _balanced(train: Split) -> Floats:
         found[train.labels] = each
         return found
     if train.task != MULTI_LABEL.name or train.targets is None:
-        raise HeadError("class_weight has no meaning for regression: no item is of one class")
+        raise HeadError("class_weight does not apply to regression, which has no classes")
     n, having = len(train), train.targets.sum(axis=0)
     return np.stack([n / (2 * np.maximum(part, 1.0)) for part in (n - having, having)])
 

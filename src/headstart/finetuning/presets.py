@@ -82,7 +82,7 @@ register_recipe(
         "linear-probe",
         (Stage("head", ("head",), epochs=30, patience=8, lr=1e-2, weight_decay=1e-4),),
     ),
-    "the head alone, by gradient descent on frozen features",
+    "only the head, by gradient descent on frozen features",
 )
 register_recipe(
     Recipe("lp-ft", (Stage("all", ("all",), epochs=10, lr=1e-4, warmup=0.5),), "probe"),
@@ -99,7 +99,7 @@ register_recipe(
         "probe",
         stop_without_gain=True,
     ),
-    "head first, then one block more a stage until a stage brings nothing",
+    "head first, then one more block per stage until a stage brings no gain",
 )
 register_recipe(
     Recipe("full", (Stage("all", ("all",), epochs=10, lr=1e-4, warmup=0.5),)),

@@ -28,7 +28,7 @@ def _name_wrong(name: str) -> str | None:
 def _rate_wrong(rate: float) -> str | None:
     if rate > 0:
         return None
-    return "must not be 0: nothing would move; freeze a part by leaving it out of train"
+    return "must not be 0: nothing would move; to freeze a part, leave it out of train"
 
 
 def _rates_wrong(rates: Any) -> str | None:
@@ -49,14 +49,14 @@ class Stage:
     globs of block groups or modules.
     """
 
-    name: str = option("stage", "What to call it in curves and messages.", check=_name_wrong)
+    name: str = option("stage", "Name used in curves and messages.", check=_name_wrong)
     train: tuple[str, ...] = option(
         ("head",), "What trains: head, all, last:N, norms, surgical, gradual, names, globs."
     )
     epochs: int = option(10, "Passes over the training items, at most.", at_least=1)
     patience: int | None = option(
         None,
-        "End the stage after so many epochs without a higher validation accuracy.",
+        "End the stage after this many epochs without a higher validation accuracy.",
         at_least=1,
         shown="never",
     )
@@ -71,7 +71,7 @@ class Stage:
         1.0, "Factor on the rate from one block group to the one before it.", above=0, at_most=1
     )
     rates: Mapping[str, float] = option(
-        {}, "Rates of single groups instead, by name or glob.", check=_rates_wrong
+        {}, "Rates of individual groups instead, by name or glob.", check=_rates_wrong
     )
     optimizer: str = option(
         "adamw",
@@ -81,7 +81,7 @@ class Stage:
     momentum: float = option(0.9, "Momentum of sgd.", at_least=0, below=1)
     weight_decay: float = option(
         0.01,
-        "Weight decay; norms, biases and what the model names itself have none.",
+        "Weight decay; norms, biases and parameters that the model itself exempts have none.",
         at_least=0,
         below=inf,
     )
@@ -90,11 +90,11 @@ class Stage:
         "How rates change: cosine falls to zero, step multiplies by gamma every step_size epochs.",
         choices=lambda: SCHEDULES,
     )
-    step_size: int = option(7, "Epochs between the steps of the schedule step.", at_least=1)
-    gamma: float = option(0.1, "Factor of the schedule step.", at_least=0, at_most=1)
+    step_size: int = option(7, "Epochs between steps of the schedule 'step'.", at_least=1)
+    gamma: float = option(0.1, "Factor of the schedule 'step'.", at_least=0, at_most=1)
     warmup: float = option(
         0.0,
-        "Epochs of linear warm-up from zero before the schedule; a fraction is fine.",
+        "Epochs of linear warm-up from zero before the schedule; fractions are allowed.",
         at_least=0,
         below=inf,
     )
@@ -137,11 +137,15 @@ class Stage:
         choices=("float32", "bfloat16", "float16"),
     )
     clip: float | None = option(
-        None, "Largest norm of all gradients together.", above=0, shown="no clipping"
+        None,
+        "Gradients are clipped to this norm, taken over all of them.",
+        above=0,
+        shown="no clipping",
     )
     ema: float | None = option(
         None,
-        "Decay of a moving average of the weights, which is then what is validated and kept.",
+        "Decay of a moving average of the weights, which is then validated and kept instead of"
+        " them.",
         above=0,
         below=1,
         shown="the weights themselves",
@@ -157,23 +161,23 @@ class Stage:
         """Yield what is wrong between options; those in ``wrong`` are not looked at."""
         sound = wrong.isdisjoint
         if sound(("train",)) and not self.train:
-            yield "train is empty, so the stage trains nothing; name 'head' at least"
+            yield "train is empty, so the stage trains nothing; name at least 'head'"
         if sound(("train",)) and "gradual" in self.train and len(self.train) > 1:
-            yield "'gradual' must be alone in train, since it becomes stages of its own"
+            yield "'gradual' must be the only entry in train, since it becomes several stages"
         if sound(("warmup", "epochs")) and self.warmup >= self.epochs:
             yield f"warmup is {self.warmup:g} epochs of {self.epochs}: nothing would be left"
         for group, rate in self.rates.items() if sound(("rates",)) else ():
             if rate == 0:
                 yield (
-                    f"the rate of group '{group}' is 0, so it would train without moving;"
-                    " freeze it by leaving it out of train"
+                    f"the rate of group '{group}' is 0, so it would train without moving; to"
+                    " freeze it, leave it out of train"
                 )
             elif not (isfinite(rate) and rate > 0):
                 yield f"the rate of group '{group}' is {rate}, expected above 0"
         if self.norm == "reestimated" and self.frozen == "requires-grad-only":
             yield "norm 'reestimated' and frozen 'requires-grad-only' contradict each other"
         if self.batch_statistics and self.batch_size == 1:
-            yield "batch_size is 1, and one item has no batch statistics: take 2 or more"
+            yield "batch_size is 1, and one item has no batch statistics: use 2 or more"
 
     @property
     def batch_statistics(self) -> bool:
@@ -197,7 +201,7 @@ class Stage:
             self.precision,
         ]
         parts += [f"warm-up over {self.warmup:g} epochs"] if self.warmup else []
-        parts += [f"{self.views} augmented views an item"] if self.views else ["no augmentation"]
+        parts += [f"{self.views} augmented views per item"] if self.views else ["no augmentation"]
         parts += [f"mixup {self.mixup:g} at the input of what trains"] if self.mixup else []
         parts += [f"noise {self.noise:g} there"] if self.noise else []
         parts += [f"gradients clipped at {self.clip:g}"] if self.clip is not None else []
@@ -217,7 +221,7 @@ class Recipe:
     2202.10054); with ``"fresh"`` from random weights, uniform in ±1/√d.
     """
 
-    name: str = option("recipe", "What to call it.")
+    name: str = option("recipe", "Name of the recipe.")
     stages: tuple[Stage, ...] = ()
     start: Literal["probe", "fresh"] = option("fresh", "What the head starts from.")
     head_dropout: float = option(
@@ -225,8 +229,8 @@ class Recipe:
     )
     validation: float = option(
         0.2,
-        "Share of the training split that is held out to choose the best epoch; a validation split"
-        " of the data's own is used instead where there is one.",
+        "Share of the training split that is held out to choose the best epoch; if the data has"
+        " a validation split, that is used instead.",
         above=0,
         below=1,
     )

@@ -146,7 +146,7 @@ class _Resolver:
             return None
         if not plan.trainable:
             faults.append(
-                f"train = {list(stage.train)} matches parts without any parameter to train"
+                f"train = {list(stage.train)} matches only parts without trainable parameters"
             )
             return None
         rates = self._rates(stage, set(plan.trainable), faults)
@@ -218,8 +218,8 @@ class _Resolver:
             chosen.modules += [n for n in live if not any(n.startswith(m + ".") for m in live)]
         elif inside:
             faults.append(
-                f"'{word}' in train names what lies behind the layer that features are taken"
-                f" from, and does not run; the classifier that trains is '{HEAD}'"
+                f"'{word}' in train names a part after the layer that features are taken from,"
+                f" which does not run; the classifier that trains is '{HEAD}'"
             )
         else:
             faults.append(self._unmatched(word))

@@ -116,7 +116,7 @@ def freeze_and_cache(
 
     Raises:
         FreezeError: no contract, or nothing of the model can be computed once (with the reason).
-        DataError: inputs that change from access to access, or are no tensors.
+        DataError: inputs that change from access to access, or are not tensors.
     """
     if batch_size < 1:
         raise ConfigError((f"batch_size must be at least 1, not {batch_size}",))
@@ -180,8 +180,8 @@ def _inputs(item: Any) -> Tensor:
     inputs = item[0] if isinstance(item, tuple | list) and item else item
     if not isinstance(inputs, Tensor):
         raise DataError(
-            f"an item of the data set has a {type(inputs).__name__} as its input, and a tensor is"
-            " needed",
+            f"an item of the data set has a {type(inputs).__name__} as its input, expected a"
+            " tensor",
             hint="let it return (tensor, label), with all transforms applied",
         )
     return inputs
@@ -199,8 +199,8 @@ def _check_repeatable(dataset: Any) -> None:
     for index in sorted({0, len(dataset) // 2, len(dataset) - 1})[:_CHECKED_ITEMS]:
         if digest(_inputs(dataset[index])) != digest(_inputs(dataset[index])):
             raise DataError(
-                f"item {index} of the data set is another tensor at every access",
-                hint="take random augmentation out, and use numbered views or noise behind the cut",
+                f"item {index} of the data set is a different tensor on every access",
+                hint="remove random augmentation, and use numbered views or noise after the cut",
             )
 
 

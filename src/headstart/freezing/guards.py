@@ -204,8 +204,8 @@ def parameter_cause(parameter: Tensor, optimizer: Optimizer | None, owner: nn.Mo
     group = next((g for g in groups if any(p is parameter for p in g["params"])), None)
     if optimizer is None or group is None:
         return (
-            f"direct assignment: the forward of {type(owner).__name__}, or something else than its"
-            " optimizer, wrote to it"
+            f"direct assignment: the forward of {type(owner).__name__}, or something other than"
+            " its optimizer, wrote to it"
         )
     reasons = []
     if parameter.requires_grad:

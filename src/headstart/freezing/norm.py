@@ -66,7 +66,7 @@ class Reestimation:
 
     def __str__(self) -> str:
         values = min((layer.count for layer in self.layers), default=0)
-        skipped = f"; {len(self.skipped)} left alone: {quoted(self.skipped, 4)}"
+        skipped = f"; {len(self.skipped)} left unchanged: {quoted(self.skipped, 4)}"
         return (
             f"{counted(len(self.layers), 'layer')} re-estimated ({self.method},"
             f" {counted(self.passes, 'pass', 'passes')}, at"

@@ -241,8 +241,8 @@ def _notes(plan: Governance) -> Iterator[str]:
     if loose:
         count = len(loose)
         yield (
-            f"no entry governs {quoted(loose, 3)}: {count} parameter{'s' * (count > 1)} stay as"
-            " they are"
+            f"no entry governs {quoted(loose, 3)}: {count} parameter{'s' * (count > 1)} are left"
+            " unchanged"
         )
     tied: dict[int, list[str]] = {}
     for tensor in tensors:

@@ -67,7 +67,7 @@ def _calibration(
     rule: Rule,
 ) -> tuple[Calibration | None, str]:
     if rule == "never":
-        return None, "abstain='never' kept nothing of the held-out items"
+        return None, "with abstain='never' no held-out scores were kept"
     p = trained.held_out_probabilities
     if p is not None and rows.task != REGRESSION.name:
         everything = np.arange(len(p))

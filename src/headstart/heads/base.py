@@ -242,7 +242,7 @@ class Head(ABC):
         kind = inner["kind"] if isinstance(inner, Mapping) else self.kind
         if kind not in MODULES:
             raise HeadError(
-                f"a head of kind '{kind}' has no module of PyTorch's",
+                f"a head of kind '{kind}' has no PyTorch module",
                 hint=f"give {type(self).__name__} a method as_module",
             )
         return head_module(arrays, document).eval()

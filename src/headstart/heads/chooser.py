@@ -308,7 +308,7 @@ def _why(
         alone = (
             "the only head to choose from" if reason is None else f"heads not compared: {reason}"
         )
-        return f"{start} ({items} a class; {alone})"
+        return f"{start} ({items} per class; {alone})"
     scores = ", ".join(
         f"{name} {format_percent(value)}"
         for name, value in sorted(found.items(), key=lambda pair: -pair[1])
@@ -319,7 +319,7 @@ def _why(
         why = f"probably better than {tried[0].kind.name}"
     return (
         f"{start}: {why} by log loss and accuracy on items held out of the training split in"
-        f" {divided.count} folds ({scores}; {items} a class); head='linear' or another name"
+        f" {divided.count} folds ({scores}; {items} per class); head='linear' or another name"
         " fixes it"
     )
 

@@ -91,7 +91,7 @@ def keep_together(
     copies, near, limit = len(unit) - len(first), 0, ""
     linked = unit
     if len(first) > _MOST_ITEMS:
-        limit = f"; near copies are not looked for among more than {_MOST_ITEMS:,} items"
+        limit = f"; near copies are not searched for among more than {_MOST_ITEMS:,} items"
     else:
         linked = _with_near_copies(unit, first, classes, views)
         if len(np.unique(linked)) < len(first) and not _divisible(classes, linked):

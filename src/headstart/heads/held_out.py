@@ -110,8 +110,8 @@ class Calibration:
             limits = np.full(k, thresholds([(own, self.units)], coverage, None)[0])
         if (limits >= full - 1e-12).all():
             raise HeadError(
-                f"at coverage={coverage:.12g} every class would be in every set: too many training"
-                " items are given no chance by a head that did not see them",
+                f"at coverage={coverage:.12g} every class would be in every set: a head that did"
+                " not see them gives too many training items no chance",
                 hint="lower the coverage, or look at the labels",
             )
         u = spread(keys, len(outputs))
@@ -148,7 +148,7 @@ class Calibration:
         if by_class:
             raise HeadError(
                 "by_class promises a coverage for the items of each class, and numbers have none",
-                hint="leave out by_class=True",
+                hint="omit by_class=True",
             )
         residual = self.scores["residual"]
         thresholds(
@@ -212,7 +212,7 @@ class Calibration:
             raise HeadError(f"its arrays are {sorted(arrays)}, and do not belong together")
         for name, score in scores.items():
             if score.dtype != np.float64 or len(score) != len(units) or np.isnan(score).any():
-                raise HeadError(f"the scores {name!r} are no numbers of {len(units)} rows")
+                raise HeadError(f"the scores {name!r} are not numbers of {len(units)} rows")
         heads = []
         for at, document in enumerate(values["heads"]):
             prefix = f"head{at}."

@@ -75,8 +75,8 @@ def choose_on_some_classes(
     c = float(trained.chosen["C"])
     note = (
         f"C = {c:g} was chosen on the {len(members):,} items of {len(some):,} classes drawn at"
-        f" random, since the choice among all {n_classes:,} would take hours; the head is trained"
-        " on all"
+        f" random, since choosing among all {n_classes:,} would take hours; the head is trained"
+        " on all of them"
     )
     name = f"{trained.curves[0].name}, {len(some):,} of {n_classes:,} classes"
     named = replace(trained, curves=(replace(trained.curves[0], name=name),))

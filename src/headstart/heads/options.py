@@ -29,7 +29,7 @@ class _Options:
 
 
 _STANDARDISE = "Scale each feature to unit deviation first."
-_CLASS_WEIGHT = "'balanced', or one weight for each class; of several labels, 'balanced' alone."
+_CLASS_WEIGHT = "'balanced', or one weight per class; with several labels, only 'balanced'."
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +45,8 @@ class LinearOptions(_Options):
     folds: int = option(5, "Folds of the cross-validation that chooses C.", at_least=2)
     rule: Literal["best", "one-standard-error", "prior"] = option(
         "best",
-        "Which of the values that cannot be told apart is taken; prior: for few labels, weighs what"
-        " is held out against what is known of C.",
+        "Which of several indistinguishable values to take; prior: for few labels, weighs"
+        " held-out scores against prior knowledge of C.",
     )
     standardise: bool = option(True, _STANDARDISE)
     class_weight: ClassWeight = option(None, _CLASS_WEIGHT)
@@ -55,7 +55,7 @@ class LinearOptions(_Options):
         "Largest gradient at the end; None: 1e-5 where C is chosen, 1e-6 where it is given.",
         above=0,
     )
-    device: str = option("cpu", "Where products are made: cpu, cuda or auto.")
+    device: str = option("cpu", "Device for matrix products: cpu, cuda or auto.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +81,13 @@ class AutoOptions(_Options):
     )
     few: int = option(
         20,
-        "Up to so many items a class, rows are scaled as few labels can bear.",
+        "Up to this many items per class, rows are scaled in a way suited to few labels.",
         at_least=0,
     )
     folds: int = option(5, "Folds in which the heads are compared.", at_least=2)
-    coarse: bool = option(
-        False, "Choose from fewer values: for comparisons, in which many heads are trained."
-    )
+    coarse: bool = option(False, "Choose from fewer values: for comparisons that train many heads.")
     class_weight: ClassWeight = option(None, _CLASS_WEIGHT)
-    device: str = option("cpu", "Where products are made: cpu, cuda or auto.")
+    device: str = option("cpu", "Device for matrix products: cpu, cuda or auto.")
 
 
 @dataclass(frozen=True)
@@ -129,15 +127,15 @@ class MLPOptions(_Options):
         at_least=0,
         below=1,
     )
-    epochs: int = option(100, "Most passes over the training rows.", at_least=1)
-    batch_size: int = option(256, "Rows in a step.", at_least=1)
+    epochs: int = option(100, "Maximum number of passes over the training rows.", at_least=1)
+    batch_size: int = option(256, "Rows per step.", at_least=1)
     lr: float = option(1e-3, "Initial learning rate.", above=0)
     weight_decay: float = option(1e-2, "Decoupled for adamw, L2 otherwise.", at_least=0)
     momentum: float = option(0.9, "Of sgd.", at_least=0, below=1)
     optimizer: Literal["adamw", "adam", "sgd"] = option("adamw", "Optimizer.")
     schedule: Literal["cosine", "step", "constant"] = option("cosine", "Learning-rate schedule.")
     patience: int | None = option(
-        10, "Stop after so many epochs without a lower validation loss; None: never.", at_least=1
+        10, "Stop after this many epochs without a lower validation loss; None: never.", at_least=1
     )
     validation: float = option(
         0.2, "Share of the rows held out to choose the epoch.", at_least=0, below=1
@@ -150,12 +148,13 @@ class TabICLOptions(_Options):
     """Options of ``tabicl``; see :func:`~headstart.heads.tabicl.fit_tabicl`."""
 
     checkpoint: str | None = option(
-        None, "File of TabICL's weights; None: those of the hub, downloaded once."
+        None, "File with TabICL's weights; None: download them once from the hub."
     )
     components: int | None = option(
         100,
-        "So many principal components of the features are seen; None: the features, at most 2,000.",
+        "Number of principal components of the features to use; None: the features themselves,"
+        " at most 2,000.",
         at_least=1,
     )
-    estimators: int = option(8, "Views of the table that are averaged.", at_least=1)
-    device: str = option("cpu", "Where it runs: cpu, cuda or auto.")
+    estimators: int = option(8, "Number of views of the table to average.", at_least=1)
+    device: str = option("cpu", "Device to run on: cpu, cuda or auto.")

@@ -175,7 +175,7 @@ def choose_linear(
             else:  # every class lies in one group, which is held out as a whole
                 temperature = 1.0
                 notes += (
-                    "no held-out item is of a class that was trained on beside it: the"
+                    "no held-out item has a class that its fold was trained on: the"
                     " probabilities are not calibrated",
                 )
             head = head.with_temperature(temperature)

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _STANDARD_ERRORS = 3.0
 _PATH_TOLERANCE, _CHOSEN_TOLERANCE, _GIVEN_TOLERANCE = 1e-4, 1e-5, 1e-6
 _ABSENT = -1e30
-NO_COPIES = "near copies among the rows are not looked for, as their parts are apart"
+NO_COPIES = (
+    "near copies among the rows are not searched for, because the rows are in separate parts"
+)
 
 
 def reduce_lda(rows: TrainingRows, options: LDAOptions, reduction: Reduction) -> Trained:

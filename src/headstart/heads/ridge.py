@@ -102,9 +102,9 @@ def fit_ridge(
     counts = as_weights(sample_weight, len(features))
     if class_weight is not None and task == "multi-label":
         raise HeadError(
-            "class_weight needs class indices, one an item: ridge weighs items, not labels of an"
-            " item",
-            hint="take head='linear' or head='mlp', or the thresholds of threshold='balanced'",
+            "class_weight needs class indices, one per item: ridge weights items, not labels of"
+            " an item",
+            hint="use head='linear' or head='mlp', or threshold='balanced'",
         )
     weight = class_weight_vector(class_weight, labels, n_classes, counts)
     weights = np.ones(len(features)) if weight is None else weight

@@ -73,7 +73,7 @@ def unpack_head(arrays: Arrays, document: Mapping[str, Any], where: str) -> Head
     if given is None:
         return head
     if not isinstance(given, list) or not all(isinstance(v, int | float) for v in given):
-        raise HeadError(f"the thresholds of the head in {where} are no numbers")
+        raise HeadError(f"the thresholds of the head in {where} are not numbers")
     return head.with_thresholds(np.array(given, dtype=np.float64))
 
 

@@ -85,7 +85,7 @@ def margins(head: Head, outputs: Any) -> Margins:
         return Margins(values[:, 0] - values[:, 1], best[:, 0], best[:, 1])
     if head.task != MULTI_LABEL.name:
         raise HeadError(
-            "a head of numbers has no margin: it says one value and not how sure it is",
+            "a regression head has no margin: it predicts one value without saying how sure it is",
             hint="use by='k-centre'",
         )
     p = np.clip(np.asarray(outputs, dtype=np.float64), _EDGE, 1 - _EDGE)

@@ -204,8 +204,8 @@ def sweep(
 
 def _left_out(kind: HeadKind, n_classes: int) -> str:
     return (
-        f"{kind.name} heads are left out: in every fold, with all {n_classes:,} classes, they would"
-        " take hours; fit trains one, and so does a sweep of this head alone"
+        f"{kind.name} heads are skipped: in every fold, with all {n_classes:,} classes, they"
+        " would take hours; fit trains one, and so does a sweep of only this head"
     )
 
 

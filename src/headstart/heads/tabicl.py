@@ -133,9 +133,9 @@ class TabICLHead(Head):
             HeadError: always.
         """
         raise HeadError(
-            "the head 'tabicl' is no module of PyTorch's: it scales its columns through"
+            "the head 'tabicl' is not a PyTorch module: it scales its columns through"
             " scikit-learn, and reads its training rows at every prediction",
-            hint="train another head, such as 'auto', for what is exported",
+            hint="to export, train another head, such as 'auto'",
         )
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
@@ -225,15 +225,15 @@ def fit_tabicl(rows: TrainingRows, options: TabICLOptions) -> Trained:
 def _check_size(n: int, d: int, components: int | None) -> None:
     if n > MOST_ROWS:
         raise HeadError(
-            f"expected at most {MOST_ROWS:,} training rows for the head 'tabicl', found {n:,}: it"
-            " reads all of them at every prediction, and was tried on no larger tables",
-            hint="take head='auto', or fewer items",
+            f"expected at most {MOST_ROWS:,} training rows for the head 'tabicl', found {n:,}:"
+            " it reads all of them at every prediction, and has not been tried on larger tables",
+            hint="use head='auto', or fewer items",
         )
     if d > MOST_COLUMNS and components is None:
         raise HeadError(
-            f"expected at most {MOST_COLUMNS:,} features for the head 'tabicl', found {d:,}: it was"
-            " tried on no wider tables",
-            hint="components=100 gives it so many principal components",
+            f"expected at most {MOST_COLUMNS:,} features for the head 'tabicl', found {d:,}: it"
+            " has not been tried on wider tables",
+            hint="components=100 gives it 100 principal components",
         )
 
 

@@ -45,7 +45,7 @@ def checkpoint_file(given: str | None, task: str) -> Path:
         path = Path(given).expanduser()
         if not path.is_file():
             raise HeadError(
-                f"checkpoint='{given}' is no file",
+                f"checkpoint='{given}' is not a file",
                 hint=f"give TabICL's own, such as {CHECKPOINTS[task]}; None takes it from the hub",
             )
         return path.resolve()

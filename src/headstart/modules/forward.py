@@ -172,12 +172,12 @@ def find_layer(module: nn.Module, layer: str) -> nn.Module:
         near = nearest(layer, names, 5) or names[:5]
         raise BackboneError(
             f"there is no layer '{layer}' in {type(module).__name__}",
-            hint="the nearest names are " + ", ".join(near) if near else "leave layer out",
+            hint="the nearest names are " + ", ".join(near) if near else "omit layer",
         )
     if isinstance(found, torch.jit.ScriptModule):
         raise BackboneError(
-            f"layer '{layer}' is TorchScript, of which no layer can be read",
-            hint="leave layer out, or load the network as Python code",
+            f"layer '{layer}' is TorchScript, whose layers cannot be read",
+            hint="omit layer, or load the network as Python code",
         )
     return found
 
@@ -239,7 +239,7 @@ def capture(
         inlined = isinstance(module, fx.GraphModule)
         raise BackboneError(
             f"layer {', '.join(silent)} did not run in the forward pass of {type(module).__name__}",
-            hint="an exported program has no layers to read: leave layer out"
+            hint="an exported program has no layers to read: omit layer"
             if inlined
             else "choose a layer that runs",
         )
@@ -297,7 +297,7 @@ def first_tensor(output: Any, who: str) -> Tensor:
         output = next(iter(output.values()))
     if not isinstance(output, Tensor | fx.Proxy):
         raise BackboneError(
-            f"{who} returns a {type(output).__name__}, and a tensor is needed",
+            f"{who} returns a {type(output).__name__}, expected a tensor",
             hint="choose a layer that returns a tensor",
         )
     if isinstance(output, Tensor) and output.is_complex():

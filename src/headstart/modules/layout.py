@@ -110,7 +110,7 @@ def find_layout(module: nn.Module, layer: str | None, example: Arguments) -> Lay
         found, count, base = _find_items(module, layer, example, seen.output)
         axes = tuple(axis for axis in range(base.ndim) if axis != found.batch)
         if not axes:
-            return dataclasses.replace(found, reason="it is one number an item")
+            return dataclasses.replace(found, reason="it is one number per item")
         if len(axes) == 1 and found.rows == 1:
             return dataclasses.replace(found, channels=axes[0])
         few = Experiment(module, layer, example[:count], base, found.batch, found.varies)
@@ -190,7 +190,7 @@ def _two_sizes(
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BackboneError(
             f"{who} runs on two items, and neither on one nor on three: {lines[0]}",
-            hint="a network is needed that takes any number of items",
+            hint="use a network that takes any number of items",
         ) from error
     if three.ndim != two.ndim:
         raise BackboneError(
@@ -218,7 +218,7 @@ def _rows_of_first(moved: set[int], axis: int, rows: int, who: str) -> Layout:
     """Find where the rows of the first of two items are, from those that changed with it."""
     if rows == 1:
         if moved == {1}:
-            raise BackboneError(f"{who} gives its rows in another order than the items")
+            raise BackboneError(f"{who} gives its rows in a different order from the items")
         # Where rows of others move, too, the pipeline says why (statistics of the batch, chance).
         return Layout(axis, varies=bool(moved))
     if moved and moved <= set(range(rows)):
@@ -227,7 +227,7 @@ def _rows_of_first(moved: set[int], axis: int, rows: int, who: str) -> Layout:
         return Layout(axis, rows=rows, strided=True)
     why = "one item changes the rows of others" if moved else "they are the same for every item"
     raise BackboneError(
-        f"{who} gives {rows} rows an item, and which of them belong together is not known: {why}",
+        f"{who} gives {rows} rows per item, and which of them belong together is not known: {why}",
         hint="choose another layer",
     )
 

@@ -196,7 +196,7 @@ def _class_token(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
 def _last_token(output: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
     if len(layout.positions) != 1 or layout.rows != 1:
         raise BackboneError(
-            "pooling 'last' expects tokens in an order, and this layer's output"
+            "pooling 'last' expects ordered tokens, and this layer's output"
             f" {tuple(output.shape)} has none",
             hint="use pooling='avg'",
         )

@@ -142,7 +142,7 @@ class Suffix(Part):
                 changed, whatever operates in place behind the cut.
         """
         faults = [
-            f"{spec.name} has shape {spec.shape} an item, found {tuple(row.shape[1:])}"
+            f"{spec.name} has shape {spec.shape} per item, found {tuple(row.shape[1:])}"
             for spec, row in zip(self._boundary, rows, strict=False)
             if tuple(row.shape[1:]) != spec.shape
         ]

@@ -220,9 +220,9 @@ def _what(content: CardContent) -> str:
     items = {"image": "an image", "text": "a text", "audio": "a sound"}.get(content.kind, "an item")
     how = {
         "classification": "Its probabilities of the classes add up to 1.",
-        "multi-label": "Every label has a probability and a threshold of its own.",
-    }.get(content.task, "The values are in the unit of the training data.")
-    trained = "whose layers were trained with it" if content.tuned else "which stayed as it was"
+        "multi-label": "Every label has its own probability and threshold.",
+    }.get(content.task, "Values are in the units of the training data.")
+    trained = "whose layers were trained with it" if content.tuned else "which was not changed"
     return (
         f"Predicts {count(len(content.classes), one, several)} of {items}: {shown}{more}. {how} A"
         f" head on features of {code(content.backbone)}, {trained}."
@@ -234,7 +234,8 @@ def _figures(content: CardContent) -> list[str]:
     if found is None:
         return ["Nothing was measured: the run has no test items."]
     lines = [
-        f"On {count(content.n_test, 'test item')} that nothing was chosen on, with 95 % intervals.",
+        f"On {count(content.n_test, 'test item')} that were not used to choose anything, with 95"
+        " % intervals.",
         table(
             ("figure", "value"),
             [(plain(f.name), plain(format_named(f, n=found.n))) for f in _named(found)],
@@ -288,9 +289,9 @@ def _data(content: CardContent) -> str:
 def _limits(content: CardContent) -> list[str]:
     kept = "a class" if content.task == "classification" else "an answer"
     lines = [
-        f"It gives {kept} for every item, also for items unlike anything that it was trained on.",
-        "The figures hold for items like the test items; whether other data are like them has to be"
-        " measured: `headstart evaluate` does that.",
+        f"It gives {kept} for every item, even for items unlike anything it was trained on.",
+        "The figures hold for items like the test items; measure how well they hold for other"
+        " data with `headstart evaluate`.",
     ]
     if isinstance(content.evaluation, Evaluation):
         few = [row for row in content.evaluation.per_class if row.support < 10]
@@ -298,12 +299,13 @@ def _limits(content: CardContent) -> list[str]:
             named = ", ".join(code(row.label) for row in few[:8])
             more = f" and {len(few) - 8:,} more" if len(few) > 8 else ""
             lines.append(
-                f"Fewer than ten items were tested of {named}{more}: their figures say little."
+                f"Fewer than ten test items are of {named}{more}: their figures say little."
             )
     trained = content.about.get("data")
     if trained:
         lines.append(
-            f"The network was pre-trained on {plain(trained)}, and may carry what is wrong there."
+            f"The network was pre-trained on {plain(trained)}, and may have inherited biases and"
+            " errors from it."
         )
     return [*lines, *content.limits]
 

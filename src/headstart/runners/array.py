@@ -28,7 +28,7 @@ def run(job: Job, crew: Crew, reporter: Reporter) -> Sequence[Ran]:
     """
     if crew.index is None or crew.of is None:
         raise ConfigError(
-            ("runner='array' shares out what headstart extract computes",),
+            ("runner='array' divides the work of headstart extract",),
             hint="let every member of the array run headstart extract first, with index=I and of=N;"
             " this command then finds the rows",
         )

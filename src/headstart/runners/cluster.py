@@ -294,7 +294,7 @@ class _Actors:
         if self._deaths > _DEATHS * len(self._actors):
             raise HeadstartError(
                 f"actors of Ray keep dying, and computed nothing in between: {reason}",
-                hint="what is committed stays; run it again when the cluster is well",
+                hint="what is committed stays; run it again when the cluster is healthy",
             )
         self._reporter.note(f"actor {index} died; its shards are given to another: {reason}")
         self._start(index)

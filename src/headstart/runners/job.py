@@ -67,8 +67,8 @@ class Job:
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ConfigError(
                 (f"the data or the backbone cannot be sent to other processes: {error}",),
-                hint="name them by path, or define classes and functions in a module; or leave"
-                " runner out",
+                hint="give them by path, or define classes and functions in a module; or omit"
+                " runner",
             ) from error
 
 

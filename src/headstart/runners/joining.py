@@ -72,7 +72,7 @@ def _no_cluster(address: str, error: Exception) -> ConfigError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ConfigError(
         (f"no Ray cluster at '{address}': {reason}",),
-        hint="give address=HOST:PORT of one that runs, or leave it out",
+        hint="give address=HOST:PORT of a running one, or omit it",
     )
 
 

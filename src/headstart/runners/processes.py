@@ -129,7 +129,7 @@ class _Crew:
         code = member.process.exitcode
         if code == 1 and not member.began:
             raise ConfigError(
-                ("a process ended before it began",),
+                ("a process exited before it started",),
                 hint="a script has to make the call under if __name__ == '__main__'",
             )
         self._deaths += 1
@@ -138,8 +138,8 @@ class _Crew:
             raise HeadstartError(
                 f"process {member.index} ended {how}, and so did {_DEATHS} before it, without"
                 " computing anything in between",
-                hint="what is committed stays; look for what ends them (memory, a limit of the"
-                " scheduler), or give fewer with runner_workers=N",
+                hint="what is committed stays; find out what ends them (memory, a scheduler"
+                " limit), or use fewer with runner_workers=N",
             )
         self._reporter.note(
             f"process {member.index} ended {how}; what it committed stays, and another one is"

@@ -49,8 +49,7 @@ def over_processes(workers: int | None = None) -> Iterator[Over]:
             except BrokenProcessPool as error:
                 raise HeadstartError(
                     "a process that added up rows was killed",
-                    hint="look for what ends it (memory, a limit of the scheduler), or give fewer"
-                    " workers",
+                    hint="find out what ends it (memory, a scheduler limit), or use fewer workers",
                 ) from error
 
         yield over

@@ -49,7 +49,7 @@ def items_of(X: Any, names: Sequence[str], asked: str | None) -> Any:
     left = [name for name in found if name not in names]
     if len(left) != 1:
         raise InputError(
-            f"beside the columns {quoted(names, 3)} of X there "
+            f"besides the columns {quoted(names, 3)} of X there "
             + (f"are {quoted(left, 5)}" if left else "is none of items"),
             hint="name the column of items with image_column or text_column",
         )

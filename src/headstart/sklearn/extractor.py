@@ -209,7 +209,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 rows = store.features(cut, split, settings=settings, reporter=reporter).rows
         if rows.ndim != 2:
             raise SettingsError(
-                (f"features of {cut.name} have {rows.ndim - 1} dimensions an image",),
+                (f"features of {cut.name} have {rows.ndim - 1} dimensions per image",),
                 hint='use pooling="avg"',
             )
         # A mapped file cannot be written; later steps of a pipeline may work in place.
@@ -315,11 +315,11 @@ def extractor_faults(given: Mapping[str, Any]) -> list[str]:
     named = [n for n in ("weights", "rename", "model_args") if n in (given["backbone_args"] or {})]
     if named and given["backbone"] == AUTO:
         faults.append(
-            f"backbone_args names {' and '.join(named)}, which belong to a backbone that is named,"
-            " and backbone='auto' names none"
+            f"backbone_args names {' and '.join(named)}, which need a named backbone, and"
+            " backbone='auto' names none"
         )
     if given["backbone_args"] and isinstance(given["backbone"], Backbone):
-        faults.append("backbone_args has no meaning for a Backbone, which is built already")
+        faults.append("backbone_args does not apply to a Backbone, which is already built")
     poolings = [kind.name for kind in pooling_kinds()]
     if given["pooling"] not in (None, *poolings):
         known = ", ".join(poolings)

@@ -55,7 +55,7 @@ class HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is unt
         if given.weights is not None and not kind.weighted:
             raise InputError(
                 f"the head '{kind.name}' takes no sample_weight",
-                hint="leave sample_weight out, or choose another head",
+                hint="omit sample_weight, or choose another head",
             )
         rows = TrainingRows(
             X,
@@ -332,10 +332,10 @@ def refuse_several_labels(y: Any, who: str) -> None:
         return
     several = who.replace("Classifier", "MultiLabelClassifier")
     raise InputError(
-        f"y should be a 1d array: {who} takes one class per item, found several labels or columns"
-        f" an item, an array of shape {shape}",
-        hint="for one class per item in one-hot columns give y.argmax(1); for several labels"
-        f" an item take {several}, or one head for each,"
+        f"y should be a 1d array: {who} takes one class per item, found several labels or"
+        f" columns per item, an array of shape {shape}",
+        hint="for one class per item in one-hot columns give y.argmax(1); for several labels per"
+        f" item use {several}, or one head for each,"
         f" sklearn.multioutput.MultiOutputClassifier({who}())",
     )
 

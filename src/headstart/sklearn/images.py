@@ -79,7 +79,7 @@ def named_column(x: Any, name: str, option: str = "image_column") -> Sequence[An
         raise InputError(
             f"expected a table with the column '{name}' ({option}), found "
             + (f"the columns {', '.join(map(repr, names))}" if names else type(x).__name__),
-            hint=f"leave {option} out for anything but a table",
+            hint=f"omit {option} for anything but a table",
         )
     return _to_list(_column(x, name))
 
@@ -131,7 +131,7 @@ def text_items(values: Sequence[Any]) -> Items:
         raise InputError(
             f"expected a text in every row, found {shown}"
             + (f" and {len(bad) - 5} more" if len(bad) > 5 else ""),
-            hint="leave these rows out, or fill them",
+            hint="remove these rows, or fill them",
         )
     return TextItems(values, "X row")
 
@@ -166,7 +166,7 @@ def array_items(
         raise InputError(
             f"expected images (n, h, w), (n, h, w, c), (n, c, h, w) or flat rows (n, d), found an"
             f" array of shape {array.shape}",
-            hint="Reshape your data: one row an image",
+            hint="Reshape your data: one row per image",
         )
     try:
         items, _ = image_items(array, "X")
@@ -255,7 +255,7 @@ def unflatten(rows: NDArray[Any], image_shape: str | tuple[int, ...] | None) -> 
     raise InputError(
         f"expected images, found flat rows of {width:,} values, which are not square grey images"
         f" of {SMALLEST_SIDE}×{SMALLEST_SIDE} or more",
-        hint="say how a row is laid out with image_shape=(h, w), (h, w, c) or (c, h, w), or take"
+        hint="give the layout of a row with image_shape=(h, w), (h, w, c) or (c, h, w), or take"
         ' any row as a square with image_shape="square"',
     )
 

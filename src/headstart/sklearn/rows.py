@@ -48,7 +48,7 @@ def given_rows(X: NDArray[Any], sample_weight: Any, groups: Any) -> Given:
         weights = _checked(sample_weight, n)
         every = np.flatnonzero(weights > 0)
         if not len(every):
-            raise InputError("every sample_weight is zero, so that nothing is left to fit")
+            raise InputError("every sample_weight is zero, so nothing is left to fit")
         weights = None if (weights[every] == 1).all() else weights[every]
     if groups is not None:
         values = groups.tolist() if hasattr(groups, "tolist") else list(groups)

@@ -62,9 +62,9 @@ def unreadable(what: str, error: OSError | MemoryError) -> UnreadableError:
 def newer(what: str, version: object) -> NewerFormatError:
     """Return the error for a file of a later version of the format."""
     return NewerFormatError(
-        f"{what} has format {str(version)[:20]}, and this edition of headstart reads format"
+        f"{what} has format {str(version)[:20]}, and this version of headstart reads format"
         f" {FORMAT}",
-        hint="use the edition that wrote it, or a newer one",
+        hint="use the version that wrote it, or a newer one",
     )
 
 

@@ -52,7 +52,7 @@ def export_space(space: Space, target: Path | str, *, reporter: Reporter | None 
     """
     target = Path(target)
     if target.exists():
-        raise StoreError(f"{target} exists already", hint="give another file name, or remove it")
+        raise StoreError(f"{target} exists already", hint="choose another file name, or remove it")
     views = dict(space.all_rows())
     if not views:
         raise StoreError(f"the space {space.folder} has no rows to export")

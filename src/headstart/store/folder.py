@@ -147,8 +147,8 @@ class SpaceFolder:
         lock = try_lock(layout.lock, exclusive=True)
         if lock is None:
             raise UnreadableError(
-                f"a process of another user reads the index {layout.index}, and its files there are"
-                " closed to this user",
+                f"a process of another user reads the index {layout.index}, and this user has no"
+                " access to its files there",
                 hint="wait for that process, or end it",
             )
         with contextlib.suppress(OSError):

@@ -81,7 +81,7 @@ class SearchIndex:
             return cls(_open(path), middle, found["recall"], found["asked"], False)
         if path.exists() and not _beside(path).is_file():
             raise StoreError(
-                f"'{path}' is a file that is no index of headstart", hint="name another file"
+                f"'{path}' is a file but not a headstart index", hint="choose another file"
             )
         return cls._build(path, rows, about, metric, middle, reporter or SilentReporter())
 

@@ -120,7 +120,7 @@ class Configuration:
             mistakes = base.mistakes()
             if self.inputs not in mistakes:
                 raise ConfigError(
-                    (f"{who}: inputs='{self.inputs}' means nothing for {base.unit}",),
+                    (f"{who}: inputs='{self.inputs}' does not apply to {base.unit}",),
                     hint=f"mistakes that can be made with them: {', '.join(mistakes) or 'none'}",
                 )
             wrong = mistakes[self.inputs]
@@ -183,8 +183,8 @@ class Configuration:
             return []
         return [
             f"the recipe '{self.recipe}' decides how the backbone is trained, so"
-            f" {', '.join(both)} cannot be set beside it; write norm, dropout and batch_size into"
-            " a recipe of your own (finetune:FILE.toml)"
+            f" {', '.join(both)} cannot be set as well; write norm, dropout and batch_size into a"
+            " recipe of your own (finetune:FILE.toml)"
         ]
 
 

@@ -52,15 +52,15 @@ def nothing_to_choose(e: Evidence) -> Iterator[Finding]:
     if e.facts.norms:
         return
     rest = (
-        "Only its sources of randomness distinguish training mode from evaluation mode."
+        "Only its random layers distinguish training mode from evaluation mode."
         if e.facts.random
         else "It has no dropout in effect either, so every mode computes the same rows."
     )
     yield Finding(
         "nothing to choose",
         "note",
-        f"There is nothing to choose about statistics: up to its cut, {e.backbone} has no layer"
-        f" that keeps running statistics. {rest}",
+        f"There is no choice of statistics: up to its cut, {e.backbone} has no layer that keeps"
+        f" running statistics. {rest}",
         evidence={"norms": 0, "random": e.facts.random},
     )
 
@@ -107,7 +107,7 @@ def class_order_matters(e: Evidence) -> Iterator[Finding]:
             f"Tested one class after the other ({outcome.name}), batch statistics give"
             f" {format_percent(outcome.accuracy.value)} instead of"
             f" {format_percent(twin.accuracy.value)} shuffled ({twin.name}): each batch is"
-            " normalised by the statistics of its own class, which removes what distinguishes it"
+            " normalised by the statistics of its own class, which removes what sets it apart"
             " from the others. "
             + (
                 f"Your test split is in class order {neighbours}, so a loader without shuffling"
@@ -188,8 +188,8 @@ def ways_are_equal(e: Evidence) -> Iterator[Finding]:
             text = f"{who} compute the same rows, bit for bit (run and compared on {on})."
         else:
             text = (
-                f"{who} differ by up to {proof.change:.1e} of the largest feature on {on}:"
-                " torch takes another kernel without gradients."
+                f"{who} differ by up to {proof.change:.1e} of the largest feature on {on}: torch"
+                " uses another kernel without gradients."
             )
         yield Finding("equal by construction", "note", text, evidence={"change": proof.change})
 

@@ -26,7 +26,7 @@ def inputs_look_wrong(e: Evidence) -> Iterator[Finding]:
     symptom = {
         "unscaled": "Inputs look unscaled",
         "channels": "Red and blue look swapped",
-        "normalisation": "Inputs look normalised by another mean and deviation",
+        "normalisation": "Inputs look normalised by the wrong mean and standard deviation",
         "overscaled": "Inputs look scaled down too far",
     }[kind]
     text = (
@@ -70,10 +70,11 @@ def _hidden_fault(e: Evidence) -> Iterator[Finding]:
         yield Finding(
             "hidden fault",
             "warning",
-            f"{outcome.name} is better than {e.reference} by {100 * outcome.difference.value:.1f}"
-            " points because its statistics come from your data and absorb the mistake in the"
-            " inputs. That hides the mistake and does not mend it.",
-            fix="mend the inputs first, then compare again",
+            f"{outcome.name} is better than {e.reference} by"
+            f" {100 * outcome.difference.value:.1f} points because its statistics come from your"
+            " data and absorb the mistake in the inputs. That hides the mistake but does not fix"
+            " it.",
+            fix="fix the inputs first, then compare again",
             evidence={outcome.name: outcome.difference.value},
         )
         return
@@ -88,11 +89,10 @@ def inputs_fit(e: Evidence) -> Iterator[Finding]:
     yield Finding(
         "inputs: fit",
         "note",
-        f"The preprocessing fits: {check.layers[0]} drifts by {number(check.given.first)} nats from"
-        f" its running statistics ({counted(len(check.layers), 'early layer')}:"
-        f" {number(check.given.early)}),"
-        f" and none of {len(check.trials)} other usual preprocessings is clearly nearer"
-        f" (best: {best.name}, {number(best.early)}).",
+        f"The preprocessing fits: {check.layers[0]} drifts by {number(check.given.first)} nats"
+        f" from its running statistics ({counted(len(check.layers), 'early layer')}:"
+        f" {number(check.given.early)}), and none of {len(check.trials)} other common"
+        f" preprocessings is clearly closer (best: {best.name}, {number(best.early)}).",
         evidence={"first": check.given.first, "early": check.given.early, "best": best.early},
     )
 
@@ -112,8 +112,8 @@ def inputs_unchecked(e: Evidence) -> Iterator[Finding]:
         yield Finding(
             "inputs: not checked",
             "note",
-            f"Mean and deviation of the inputs and the order of their channels could not be"
-            f" checked: {reason}. After preprocessing they have {figures}, as usual"
+            "The mean and standard deviation of the inputs and the order of their channels could"
+            f" not be checked: {reason}. After preprocessing they have {figures}, as common"
             " normalisations give.",
             evidence=evidence,
         )
@@ -124,7 +124,7 @@ def inputs_unchecked(e: Evidence) -> Iterator[Finding]:
         f"After preprocessing the inputs have {figures}; usual pre-training had a mean near 0 and a"
         f" deviation near 1, or values from 0 to 1. Whether yours was different cannot be seen:"
         f" {reason}.",
-        fix="look up what the weights were trained with, and set scale=…, mean=… and std=…",
+        fix="find out what the weights were trained with, and set scale=…, mean=… and std=…",
         evidence=evidence,
     )
 

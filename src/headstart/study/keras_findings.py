@@ -54,7 +54,7 @@ def _while_frozen(e: Evidence) -> str:
     if not facts.random:
         return (
             f"{text}; and nothing up to the cut draws random numbers. So base(x, training=False)"
-            " changes nothing while the base is frozen. That is why many leave it out."
+            " changes nothing while the base is frozen. That is why many people omit it."
         )
     where = listed((name for name, _ in facts.chance), 4)
     source = f" ({where})" if where else ""

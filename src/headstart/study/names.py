@@ -44,7 +44,10 @@ TERMS: dict[str, tuple[Fields, str]] = {
     "class-ordered": ({"order": "class"}, "tested one class after the other"),
     "dropout": ({"dropout": "on"}, "dropout left on"),
     "no-dropout": ({"dropout": "off"}, "dropout off"),
-    "recompute": ({"recompute": True}, "the backbone runs in every pass, train and eval in turn"),
+    "recompute": (
+        {"recompute": True},
+        "the backbone runs in every pass, alternating train and eval",
+    ),
     "unscaled": ({"inputs": "unscaled"}, "inputs 0..255"),
     "unnormalised": ({"inputs": "unnormalised"}, "inputs 0..1"),
     "misnormalised": ({"inputs": "misnormalised"}, "inputs with another mean and deviation"),
@@ -229,7 +232,7 @@ def _training_faults(name: str, fields: Fields) -> list[str]:
             " finetune:NAME with a recipe such as lp-ft"
         ]
     if fields.get("recipe") and "optimizer" in fields:
-        return [f"'{name}' names a recipe, which has an optimizer of its own"]
+        return [f"'{name}' names a recipe, which has its own optimizer"]
     return []
 
 

@@ -19,8 +19,8 @@ Key = tuple[Function, Cut, str]
 """What is run, and how it is trained; configurations with equal keys share their runs."""
 
 _KINDS: Mapping[Kind, str] = {
-    "rows": "rows once an item (cached)",
-    "batches": "loaders, anew for every repetition",
+    "rows": "rows once per item (cached)",
+    "batches": "loaders, again for every repetition",
     "recompute": "several passes in training mode",
 }
 """The kinds of passes in the order in which they run, and what a plan calls them."""

@@ -69,9 +69,9 @@ def _nothing_to_use(e: Evidence) -> Recommendation:
     return Recommendation(
         configuration=None,
         text=(
-            f"There is nothing to recommend: no configuration compared here{same} gives each item"
-            " a row of its own. Such rows can be neither cached nor served one at a time. Add"
-            f" {REFERENCE} to the comparison (configs='{names},{REFERENCE}'), or leave out"
+            f"There is nothing to recommend: no configuration compared here{same} gives each"
+            " item a row of its own, and other rows can be neither cached nor served one at a"
+            f" time. Add {REFERENCE} to the comparison (configs='{names},{REFERENCE}'), or omit"
             f" reference='{reference.name}'."
         ),
         evidence=(_figures(e, best), *_of_tuning(e)),
@@ -84,8 +84,8 @@ def _of_tuning(e: Evidence) -> tuple[str, ...]:
     if not e.tuned:
         return ()
     return (
-        "Fine-tuning is another question and no candidate here: every run of it gives another"
-        " network. The findings say what it gains, and what that costs.",
+        "Fine-tuning is a separate question and not a candidate here: every run of it gives"
+        " another network. The findings say what it gains and what it costs.",
     )
 
 
@@ -98,8 +98,8 @@ def _mend_inputs(e: Evidence) -> str:
         "normalisation": "are normalised by the wrong mean and deviation",
     }[kind_of_fault(e.inputs)]
     return (
-        f"Mend the inputs, which by all signs {fault}; then use evaluation mode with its"
-        " running statistics, and embed once."
+        f"Fix the inputs, which by all signs {fault}; then use evaluation mode with its running"
+        " statistics, and embed once."
     )
 
 
@@ -120,8 +120,8 @@ def _text(e: Evidence, chosen: FrozenOutcome) -> str:
     if chosen.held_out_sign > 0:
         return f"Use {name}, which is better on held-out training items by more than noise."
     return (
-        f"Use {name}: each of its rows is a function of its item alone, which cannot be said"
-        f" of {e.reference}."
+        f"Use {name}: each of its rows is a function of its item alone, which is not true of"
+        f" {e.reference}."
     )
 
 
@@ -138,7 +138,7 @@ def _figures(e: Evidence, chosen: Outcome) -> str:
 
 def _held_out(e: Evidence, chosen: Outcome) -> str:
     if chosen.held_out is None or chosen.held_out_difference is None:
-        return "There were no held-out training items to choose by."
+        return "There were no held-out training items to choose on."
     basis = "" if chosen.name == e.suggested else ", by which it was chosen"
     return (
         f"On held-out training items{basis}: {format_percent(chosen.held_out.value)};"
@@ -191,7 +191,7 @@ def suggestion(name: str, correction: Inputs, given: Inputs) -> Configuration:
     return Configuration(
         name,
         preprocessing=given.differences(correction),
-        about="the inputs mended, as suggested",
+        about="the inputs fixed, as suggested",
     )
 
 

@@ -189,7 +189,7 @@ def divide(
     """
     if dataset.train.targets is None and len(np.unique(dataset.train.labels)) < 2:
         raise DataError(
-            "the training split holds one class only",
+            "the training split holds only one class",
             hint="a comparison by accuracy needs items of two classes or more",
         )
     if not len(dataset.test):
@@ -201,8 +201,8 @@ def divide(
     if redrawn:
         if dataset.train.items is not dataset.test.items:
             raise ConfigError(
-                ("the test split is a source of its own, so repetitions cannot draw another one",),
-                hint="leave redraw out",
+                ("the test split is a separate source, so repetitions cannot draw another one",),
+                hint="omit redraw",
             )
         rows, labels = np.r_[train.rows, test.rows], np.r_[train.labels, test.labels]
         own = own[0], len(train) + own[1]
@@ -277,7 +277,7 @@ def drop_unreadable(dataset: Dataset, inputs: Inputs, on_bad: OnBad, reporter: R
         if bad:
             shown = ", ".join(f"{item.origin} ({item.reason})" for item in bad[:5])
             reporter.note(
-                f"{counted(len(bad), 'unreadable item')} of {name} {verb(len(bad))} left out:"
+                f"{counted(len(bad), 'unreadable item')} of {name} {verb(len(bad))} skipped:"
                 f" {shown}"
             )
         kept[name] = split.take(~np.isin(np.arange(len(split)), [item.index for item in bad]))

@@ -41,8 +41,8 @@ class CompareConfig:
     configs: str | Iterable[str | Configuration] | None = option(
         None,
         "Configurations: words joined by '+', such as eval+no_grad, reestimated, blend(0.5),"
-        " no_grad+unscaled, layer=stage2, finetune+adam, finetune:lp-ft. The word"
-        " list lists all words.",
+        " no_grad+unscaled, layer=stage2, finetune+adam, finetune:lp-ft. The word list shows all"
+        " of them.",
         metavar="NAME,NAME,…",
         shown="the usual eight, none of which fine-tunes",
         record=False,
@@ -52,7 +52,7 @@ class CompareConfig:
     head_options: Mapping[str, Any] = option({}, "Options of the head by name.")
     epochs: int | None = option(
         None,
-        "Epochs of a head that is trained in epochs, and of every stage of a fine-tuning.",
+        "Epochs of a head that is trained in epochs, and of every fine-tuning stage.",
         shown="those of the head and of the recipe",
         at_least=1,
     )
@@ -63,12 +63,14 @@ class CompareConfig:
     train_items: int | None = option(None, "Use at most this many training items.", at_least=2)
     test_items: int | None = option(None, "Use at most this many test items.", at_least=2)
     statistics_items: int | None = option(
-        None, "Training items that statistics are re-estimated on.", at_least=2, cli=False
+        None, "Training items on which statistics are re-estimated.", at_least=2, cli=False
     )
     redraw: bool | None = option(
         None, "Whether every repetition draws its own test split.", cli=False
     )
-    suggest: bool = option(True, "Whether to add mended inputs where they look wrong.", cli=False)
+    suggest: bool = option(
+        True, "Whether to add a configuration with corrected inputs if they look wrong.", cli=False
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -206,10 +206,12 @@ def _for_task(
     faults += [f"the head of '{name}' cannot be trained for {task}" for name in own]
     ordered = [c for c in chosen if c.order == "class"] if task != "classification" else []
     if ordered and config.configs is not None:
-        faults += [f"'{c.name}' has no meaning for {task}: items have no class" for c in ordered]
+        faults += [
+            f"'{c.name}' does not apply to {task}: items have no single class" for c in ordered
+        ]
     elif ordered:
         names = ", ".join(c.name for c in ordered)
-        log.note(f"{names} is left out: items of {task} have no class to be ordered by")
+        log.note(f"{names} is skipped: items of {task} have no class to be ordered by")
     if faults:
         raise ConfigError(tuple(faults))
     return [c for c in chosen if c not in ordered], config
@@ -221,8 +223,8 @@ def _check(extraction: Extraction, seed: int) -> None:
         faults.append("batch_size must be at least 2: a batch of one has no statistics")
     if extraction.engine not in (AUTO, EAGER):
         faults.append(
-            f"a comparison runs the network in ways that the engine '{extraction.engine}' cannot;"
-            " leave engine out"
+            f"a comparison runs the network in ways that the engine '{extraction.engine}'"
+            " cannot; omit engine"
         )
     if faults:
         raise ConfigError(tuple(faults))
@@ -281,8 +283,8 @@ def _look(
         shape = at.feature_shape()
         if len(shape) != 1:
             faults.append(
-                f"'{configuration.name}' gives features of {len(shape)} dimensions an item, and a"
-                " head needs one row"
+                f"'{configuration.name}' gives features of {len(shape)} dimensions per item, and"
+                " a head needs one row"
             )
             hint = hint or towards_rows(shape)
     if faults:

@@ -110,7 +110,7 @@ def tuned_cases(
     """
     if tunings and any(not len(repetition.held_out) for repetition in data.repetitions):
         raise DataError(
-            "no training item can be held out to choose the best epoch of a fine-tuning",
+            "no training item can be held out to choose the best epoch",
             hint="a class needs at least two different items",
         )
     return [

@@ -285,7 +285,7 @@ def test_names_that_lead_elsewhere_are_left_out(memory: Put, tmp_path: Path) -> 
 
     split = load_items(address, reporter=Said())  # type: ignore[arg-type]
     assert split.origins == ("a/b.png",)
-    assert any("whose names are no paths on a disk" in note for note in notes)
+    assert any("whose names are not valid file paths" in note for note in notes)
 
 
 def test_an_unknown_protocol_and_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_splits_groups_and_a_note(tmp_path: Path) -> None:
     data = load_data(write(tmp_path, packed(named, ".tar.gz")), group_column="site")
     assert (len(data.train), len(data.test)) == (12, 4)
     assert data.train.groups is not None
-    assert any("3 tars of " in note and "packed" in note for note in data.notes)
+    assert any("3 tars of " in note and "compressed" in note for note in data.notes)
 
 
 @pytest.mark.parametrize("ending", PACKERS)

@@ -156,7 +156,7 @@ def test_members_of_a_sample_need_not_follow_each_other(tmp_path: Path) -> None:
 
 def test_keys_are_no_labels(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(members(*((f"{i // 2}.png", picture(i)) for i in range(12))))
-    with pytest.raises(DataError, match="no column of labels"):
+    with pytest.raises(DataError, match="no label column"):
         load_data(tmp_path / "x.tar")
     samples = [(f"{i}.png", picture(i)) for i in range(12)]
     samples += [(f"{i}.cls", b"01"[i % 2 : i % 2 + 1]) for i in range(12)]
@@ -170,7 +170,7 @@ def test_keys_with_dots_are_refused_where_they_fall_into_one(tmp_path: Path) -> 
     (tmp_path / "x.tar").write_bytes(members(*named))
     with pytest.raises(DataError, match="1 sample of x with 6 kinds of images") as caught:
         load_items(tmp_path / "x.tar")
-    assert "a key ends at the first dot of a name" in str(caught.value)
+    assert "a key ends at the first dot of the name" in str(caught.value)
     assert len(load_items(tmp_path / "x.tar", image_column="b3.png")) == 1
 
 

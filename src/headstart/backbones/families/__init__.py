@@ -42,7 +42,7 @@ def family_of(source: str) -> tuple[Family, str]:
     """
     if source == "auto":
         raise BackboneError(
-            "'auto' chooses a backbone by the data, and there are none here",
+            "'auto' chooses a backbone from the data, and there are no data here",
             hint="name one, such as headstart/photos",
         )
     for family in families():
@@ -51,10 +51,11 @@ def family_of(source: str) -> tuple[Family, str]:
             return family, name
     if (Path(source).expanduser() / "config.json").is_file():
         raise BackboneError(
-            f"'{source}' names no backbone", hint=f"for a model of transformers, write hf/{source}"
+            f"'{source}' is not the name of a backbone",
+            hint=f"for a transformers model, write hf/{source}",
         )
     raise BackboneError(
-        f"'{source}' names no backbone",
+        f"'{source}' is not the name of a backbone",
         hint=f"write {any_of(family.form for family in families())}",
     )
 

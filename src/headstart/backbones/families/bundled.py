@@ -60,7 +60,7 @@ def _glyphs(request: Request) -> Built:
         GlyphNet(**request.model_args)  # what it does not take is said first
         raise BackboneError(
             "headstart/glyphs with other model arguments has no pre-trained weights",
-            hint="pass weights='FILE', or leave model_args out",
+            hint="pass weights='FILE', or omit model_args",
         )
     module = GlyphNet(**request.model_args) if own else load_glyphs()
     about = NOTHING_STATED if own else _GLYPHS

@@ -44,8 +44,8 @@ def load_for_channels(
     if stated != COLOURS:
         raise BackboneError(
             f"the weights of {who} are for {count(stated, 'channel')}, not {channels}, and only"
-            " filters of three colours can be made those of other channels",
-            hint=f"leave num_channels out, and choose bands={tuple(range(1, stated + 1))} or others"
+            " three-colour filters can be converted to other channel counts",
+            hint=f"omit num_channels, and choose bands={tuple(range(1, stated + 1))} or others"
             " of the images",
         )
     colours = load_model(transformers, folder, _with_channels(config, stated), who)
@@ -77,8 +77,8 @@ def _fill(made: Loaded, colours: Loaded, channels: int, who: str) -> None:
             if source.shape != tensor.shape:
                 if source.ndim != 4 or source.shape[1] != COLOURS:
                     raise BackboneError(
-                        f"'{name}' of {who} depends on the number of channels, and is no filter of"
-                        " three colours",
+                        f"'{name}' of {who} depends on the number of channels, and is not a"
+                        " three-colour filter",
                         hint=f"choose three bands of the images, such as bands={(1,) * COLOURS}",
                     )
                 source = adapted_filters(channels, source)

@@ -58,7 +58,7 @@ class Loaded:
             wrong = sorted(missing) or list(self.mismatched)
             raise BackboneError(
                 f"the weights of {who} lack {len(wrong)} tensors of the model, such as {wrong[0]}",
-                hint="check that the folder is whole, and model_args=…",
+                hint="check that the folder is complete, and check model_args=…",
             )
 
 
@@ -95,7 +95,7 @@ def find_folder(request: Request) -> Path:
         if not local.is_dir():
             what = "is not a folder" if local.exists() else "does not exist"
             raise BackboneError(
-                f"'{local}' {what}, and a model of transformers is a folder",
+                f"'{local}' {what}, expected the folder of a transformers model",
                 hint="give the folder that holds config.json",
             )
         return local
@@ -134,7 +134,7 @@ def read_config(transformers: Any, folder: Path, who: str, request: Request) -> 
     """Read the configuration, with the arguments of the user."""
     if not (folder / "config.json").is_file():
         raise BackboneError(
-            f"'{folder}' holds no config.json, expected a model of transformers",
+            f"'{folder}' holds no config.json, expected a transformers model",
             hint="give the folder that holds config.json, the tokenizer and model.safetensors",
         )
     try:
@@ -144,10 +144,10 @@ def read_config(transformers: Any, folder: Path, who: str, request: Request) -> 
     except Exception as error:
         code = "trust_remote_code" in str(error)
         raise BackboneError(
-            f"{who} brings code of its own, which is not run"
+            f"{who} comes with its own code, which is not run"
             if code
             else f"transformers cannot read config.json of {who}: {first_line(error)}",
-            hint="use a model that transformers itself knows",
+            hint="use a model that transformers itself supports",
         ) from error
     _refuse_kernels(config, who)
     images = getattr(config, "vision_config", config)  # of a model that has a tower for texts, too
@@ -167,7 +167,7 @@ def _refuse_kernels(config: Any, who: str) -> None:
     for name, value in vars(config).items():
         if "_implementation" in name and "/" in str(value):
             raise BackboneError(
-                f"config.json of {who} names code of others, '{value}', which is not run",
+                f"config.json of {who} refers to external code, '{value}', which is not run",
                 hint=f"take {name.strip('_').removesuffix('_internal')} out of config.json",
             )
 
@@ -183,7 +183,7 @@ def class_of(transformers: Any, config: Any, who: str) -> Any:
     except KeyError:
         raise BackboneError(
             f"transformers has no bare model for '{config.model_type}' ({who})",
-            hint="use a model that AutoModel knows",
+            hint="use a model that AutoModel supports",
         ) from None
     return found[0] if isinstance(found, tuple) else found
 
@@ -222,7 +222,7 @@ def load_model(transformers: Any, folder: Path, config: Any, who: str, **argumen
         except Exception as error:
             raise BackboneError(
                 f"transformers cannot load {who}: {first_line(error)}",
-                hint="check that the folder is whole",
+                hint="check that the folder is complete",
             ) from error
     for part in model.modules():  # where it lay is no part of what it computes
         if "name_or_path" in vars(part):

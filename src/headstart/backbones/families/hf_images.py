@@ -114,7 +114,7 @@ def _image_tower(loaded: Loaded, who: str) -> tuple[Way, list[str]]:
         if name.startswith("text"):
             delattr(loaded.model, name)
     loaded.refuse(who, frozenset(n for n in loaded.missing if not n.startswith(("text", "logit"))))
-    return "tower", [f"{who} has a tower for images and one for texts: images alone are embedded"]
+    return "tower", [f"{who} has an image tower and a text tower: only images are embedded"]
 
 
 def _way(loaded: Loaded, shape: tuple[int, int, int], who: str) -> tuple[Way, list[str]]:

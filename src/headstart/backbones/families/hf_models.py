@@ -63,12 +63,12 @@ def _kind_of(transformers: Any, config: Any, who: str) -> str:
         return "audio"
     if config.model_type == "timm_wrapper":
         raise BackboneError(
-            f"{who} is a model of timm", hint="name it as timm does: backbone='timm/NAME'"
+            f"{who} is a timm model", hint="use its timm name: backbone='timm/NAME'"
         )
     if hasattr(config, "vision_config") or hasattr(config, "audio_config"):
         raise BackboneError(
             f"{who} takes texts together with images or sounds",
-            hint="hf/ is for models that take one of them, or have a tower for each",
+            hint="hf/ is for models that take only one of them, or have a tower for each",
         )
     main = getattr(kind, "main_input_name", "input_ids")
     if main == "pixel_values_videos":
@@ -91,7 +91,7 @@ def _stamps(folder: Path) -> dict[str, Any]:
 HF = Family(
     "hf",
     "hf/NAME or hf/FOLDER",
-    "models of texts, images and sounds of transformers, with their tokenizer or processor",
+    "transformers models for texts, images and sounds, with their tokenizer or processor",
     build_hf,
     folder=local_folder,
     texts=vectors_of_texts,

@@ -72,10 +72,10 @@ def build_sounds(
     model, way, notes = _model(loaded, config, who)
     rate = int(extractor.sampling_rate)
     if window is None:
-        notes.append(f"{who} states no longest sound: {USUAL_SECONDS:g} s are read")
+        notes.append(f"{who} does not state a maximum length: {USUAL_SECONDS:g} s are read")
     fused = bool(getattr(getattr(config, "audio_config", config), "enable_fusion", False))
     if fused:
-        notes.append(f"{who} fuses parts of long sounds that it draws: one window is read instead")
+        notes.append(f"{who} fuses randomly drawn parts of long sounds: one window is read instead")
     known = {
         "extractor": text,
         "rate": rate,
@@ -103,7 +103,7 @@ def _extractor(transformers: Any, folder: Path, who: str) -> Any:
     if not any((folder / name).is_file() for name in _STATED_IN):
         raise BackboneError(
             f"{who} has no feature extractor in '{folder}': there is no {_STATED_IN[0]}",
-            hint="save it beside the model: feature_extractor.save_pretrained(FOLDER)",
+            hint="save it next to the model: feature_extractor.save_pretrained(FOLDER)",
         )
     try:
         with quiet(transformers):
@@ -113,12 +113,12 @@ def _extractor(transformers: Any, folder: Path, who: str) -> Any:
     except Exception as error:
         raise BackboneError(
             f"the feature extractor of {who} cannot be loaded: {first_line(error)[:160]}",
-            hint="save it beside the model: feature_extractor.save_pretrained(FOLDER)",
+            hint="save it next to the model: feature_extractor.save_pretrained(FOLDER)",
         ) from error
     name = type(found).__name__
     if name not in KNOWN:
         raise BackboneError(
-            f"{who} has the feature extractor {name}, and headstart knows what others do:"
+            f"{who} has the feature extractor {name}, expected one that headstart supports:"
             f" {', '.join(each.removesuffix('FeatureExtractor') for each in KNOWN)}",
             hint="use wav2vec2, HuBERT, WavLM, AST, CLAP, Whisper or another with one of these",
         )
@@ -143,17 +143,17 @@ def _model(loaded: Loaded, config: Any, who: str) -> tuple[nn.Module, Way, list[
             if name.startswith("text"):
                 delattr(model, name)
         loaded.refuse(who, frozenset(n for n in missing if not n.startswith(("text", "logit"))))
-        note = f"{who} has a tower for sounds and one for texts: sounds alone are embedded"
+        note = f"{who} has an audio tower and a text tower: only sounds are embedded"
         return model, "tower", [note]
     notes = []
     if getattr(config, "is_encoder_decoder", False):
         model = model.get_encoder()  # type: ignore[operator]
         missing = loaded.used_by(model)
-        notes.append(f"{who} is an encoder and a decoder: the encoder alone is used")
+        notes.append(f"{who} is an encoder-decoder: only the encoder is used")
     loaded.refuse(who, frozenset(n for n in missing if not n.endswith(_TRAINING_ONLY)))
     pools = config.model_type in ("audio-spectrogram-transformer", "clap_audio_model")
     if not pools:
-        notes.append(f"{who} does not say how it pools: the mean over time is taken")
+        notes.append(f"{who} does not state its pooling: the mean over time is used")
     return model, "pooler" if pools else "mean", notes
 
 

@@ -48,10 +48,10 @@ def build_texts(
     if says is None:
         says = SentenceFolder(folder, ("last",) if causal else ("mean",))
         way = "the last token, since it reads from left to right" if causal else "the mean"
-        notes.append(f"{who} does not say how it pools its tokens: {way} is taken")
+        notes.append(f"{who} does not state how it pools its tokens: {way} is used")
     stated = says.max_length or longest or _USUAL_LENGTH
     if says.max_length is None and longest is None:
-        notes.append(f"{who} states no longest text: {_USUAL_LENGTH} tokens are taken")
+        notes.append(f"{who} does not state a maximum length: {_USUAL_LENGTH} tokens are read")
     known = {
         "tokenizer": digest,
         "max_length": min(stated, longest or stated),
@@ -77,7 +77,7 @@ def _encoder(loaded: Loaded, config: Any, who: str) -> tuple[nn.Module, list[str
     if getattr(config, "is_encoder_decoder", False):
         model = model.get_encoder()  # type: ignore[operator]
         missing = loaded.used_by(model)
-        notes.append(f"{who} is an encoder and a decoder: the encoder alone is used")
+        notes.append(f"{who} is an encoder-decoder: only the encoder is used")
     unused = {name for name in missing if name.startswith("pooler.")}
     loaded.refuse(who, missing - unused)
     return model, notes
@@ -98,7 +98,7 @@ def _tokenizer(
     if not any(any(folder.glob(name)) for name in names):
         raise BackboneError(
             f"{who} has no tokenizer in '{folder}'",
-            hint="save it beside the model: tokenizer.save_pretrained(FOLDER)",
+            hint="save it next to the model: tokenizer.save_pretrained(FOLDER)",
         )
     try:
         with quiet(transformers):
@@ -108,21 +108,21 @@ def _tokenizer(
     except Exception as error:
         raise BackboneError(
             f"the tokenizer of {who} cannot be loaded: {first_line(error)}",
-            hint="save it beside the model: tokenizer.save_pretrained(FOLDER)",
+            hint="save it next to the model: tokenizer.save_pretrained(FOLDER)",
         ) from error
     written = getattr(tokenizer, "backend_tokenizer", None)
     if written is None or not hasattr(written, "to_str"):
         raise BackboneError(
-            f"the tokenizer of {who} ({type(tokenizer).__name__}) has no fast version, and"
-            " headstart reads no other",
+            f"the tokenizer of {who} ({type(tokenizer).__name__}) has no fast version, which"
+            " headstart needs",
             hint="use a model with a tokenizer.json",
         )
     if tokenizer.pad_token_id is None:
         raise BackboneError(
-            f"the tokenizer of {who} has no token that pads, and texts of one batch differ in"
-            " length",
-            hint="set it and save the tokenizer beside the model:"
-            " tokenizer.pad_token = tokenizer.eos_token",
+            f"the tokenizer of {who} has no padding token, which batches of texts of different"
+            " lengths need",
+            hint="set one and save the tokenizer next to the model: tokenizer.pad_token ="
+            " tokenizer.eos_token",
         )
     digest = keep_tokenizer(written.to_str())
     trial = tokenize("a short text", digest, _USUAL_LENGTH)

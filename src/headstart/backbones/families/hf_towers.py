@@ -60,7 +60,7 @@ def _tokens(
     except Exception as error:
         raise BackboneError(
             f"the tokenizer of {who} cannot be used: {first_line(error)}",
-            hint="save it beside the model: tokenizer.save_pretrained(FOLDER)",
+            hint="save it next to the model: tokenizer.save_pretrained(FOLDER)",
         ) from error
     taken = {key: found[key] for key in ("input_ids", "attention_mask") if key in found}
     return taken, tuple(t for t, n in zip(texts, lengths, strict=True) if n > longest)

@@ -86,17 +86,17 @@ def for_channels(make: Callable[..., Any], arguments: Mapping[str, Any], colours
         raise BackboneError(
             f"Keras cannot build {colours.name} for {count(channels, 'channel')}:"
             f" {first_line(error)}",
-            hint="where it normalises colours itself,"
-            " model_args={'include_preprocessing': False} leaves that out",
+            hint="if it normalises colours itself, model_args={'include_preprocessing': False}"
+            " switches that off",
         ) from error
     for theirs, own in zip(colours.weights, model.weights, strict=True):
         value = theirs.value.detach()
         if tuple(own.shape) != tuple(value.shape):
             if value.ndim != 4 or value.shape[2] != COLOURS:
                 raise BackboneError(
-                    f"'{theirs.path}' of {colours.name} is for three colours, and no filter that"
-                    f" can be made one of {count(channels, 'channel')}",
-                    hint="take a network that does not normalise colours itself, or choose three"
+                    f"'{theirs.path}' of {colours.name} is for three colours, and not a filter"
+                    f" that can be converted to {count(channels, 'channel')}",
+                    hint="use a network that does not normalise colours itself, or choose three"
                     f" bands of the images, such as bands={(1,) * COLOURS}",
                 )
             value = adapted_filters(channels, value.permute(3, 2, 0, 1)).permute(2, 3, 1, 0)

@@ -126,8 +126,8 @@ def built_from(
     blocks = tuple(_ending(names) for names in segments(tree))
     names = getattr(model, "output_names", None) or ()
     if len(names) > 1:
-        notes = (*notes, f"of the outputs {', '.join(names)} the feature is the first; pass layer=…"
-                 " for another")  # fmt: skip
+        notes = (*notes, f"the first of the outputs {', '.join(names)} is used as the feature;"
+                         " pass layer=… for another")  # fmt: skip
     if not colours:
         known = {**known, "in_channels": channels}
     kind = "image" if colours else "bands"
@@ -140,7 +140,7 @@ def _check_inputs(model: Any) -> None:
     if len(inputs) > 1:
         names = ", ".join(str(one.name) for one in inputs)
         raise BackboneError(
-            f"{model.name} takes {len(inputs)} inputs ({names}), and a backbone takes images alone",
+            f"{model.name} takes {len(inputs)} inputs ({names}), and a backbone takes only images",
             hint="pass a keras.Model of the part that takes the images",
         )
 
@@ -260,12 +260,12 @@ def _load_file(keras: Any, request: Request) -> Built:
     path = request.weights
     if path is None:
         raise BackboneError(
-            "keras/model is a model from a file", hint="pass weights='FILE.keras' too"
+            "keras/model loads a model from a file", hint="also pass weights='FILE.keras'"
         )
     if request.model_args:
         raise BackboneError(
             f"{path.name} holds a whole model, which takes no model_args",
-            hint="leave model_args out",
+            hint="omit model_args",
         )
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)

@@ -50,8 +50,8 @@ def build_open_clip(request: Request) -> Built:
     if folder is None and request.weights is None and not tag:
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise BackboneError(
-            f"{who} names an architecture, and no weights",
-            hint=f"name them, such as {who}.{tags[-1]}, or pass weights='FILE'"
+            f"{who} names an architecture without weights",
+            hint=f"name the weights, such as {who}.{tags[-1]}, or pass weights='FILE'"
             if tags
             else "pass weights='FILE'",
         )
@@ -66,7 +66,7 @@ def build_open_clip(request: Request) -> Built:
         known,
         blocks_of(tower),
         classifier=left,
-        notes=(f"{who} has a tower for images and one for texts: images alone are embedded",),
+        notes=(f"{who} has an image tower and a text tower: only images are embedded",),
         loaded=loaded,
         about=_about(open_clip, name, tag) if tag else NOTHING_STATED,
         unstated=unstated,
@@ -173,12 +173,14 @@ def _preprocessing(model: Any, *, stated: bool) -> tuple[dict[str, Any], str]:
     if known["interpolation"] == "random":
         known["interpolation"] = "bicubic"  # as open_clip evaluates such models
     if known["resize"] == "longest":
-        return {"size": known["size"]}, "open_clip pads its images to a square, which is not done"
+        return {"size": known["size"]}, (
+            "open_clip pads its images to a square, which headstart does not do"
+        )
     if stated:
         return {**known, "mean": tuple(said["mean"]), "std": tuple(said["std"])}, ""
     return known, (
-        "a file does not say them, and open_clip's own are those of CLIP,"
-        " mean=(0.4815, 0.4578, 0.4082) and std=(0.2686, 0.2613, 0.2758), or of SigLIP, 0.5 and 0.5"
+        "the file does not state them, and open_clip's own are those of CLIP, mean=(0.4815,"
+        " 0.4578, 0.4082) and std=(0.2686, 0.2613, 0.2758), or of SigLIP, 0.5 and 0.5"
     )
 
 
@@ -233,8 +235,8 @@ def _load_texts(model: Any, file: Path, who: str) -> None:
     lacking = sorted(before & set(getattr(found, "missing_keys", ())))
     if lacking:
         raise BackboneError(
-            f"{file.name} lacks {len(lacking)} tensors of the tower of texts, such as {lacking[0]}",
-            hint="take a file of the whole model, or leave out start='text'",
+            f"{file.name} lacks {len(lacking)} tensors of the text tower, such as {lacking[0]}",
+            hint="use a file of the whole model, or omit start='text'",
         )
 
 
@@ -250,7 +252,7 @@ def _tokens(
     except Exception as error:
         raise BackboneError(
             f"the tokenizer of {who} cannot be loaded: {first_line(error)}",
-            hint="take a model with CLIP's own tokenizer, or put this one's files into the folder",
+            hint="use a model with CLIP's own tokenizer, or put this one's files into the folder",
         ) from error
     cut = tuple(t for t, ids in zip(texts, long, strict=True) if bool((ids[longest:] != 0).any()))
     return tokens, cut
@@ -275,7 +277,7 @@ def _silence() -> Iterator[None]:
 OPEN_CLIP = Family(
     "open_clip",
     "open_clip/NAME[.TAG] or open_clip/FOLDER",
-    "towers of images of open_clip, with their preprocessing and towers of texts",
+    "image towers of open_clip, with their preprocessing and text towers",
     build_open_clip,
     names=names,
     folder=local_folder,

@@ -36,14 +36,14 @@ def build_static(request: Request) -> Built:
     """Build static embeddings by name or folder."""
     who = f"static/{request.name}"
     if request.model_args:
-        raise BackboneError(f"{who} has no arguments", hint="leave model_args out")
+        raise BackboneError(f"{who} has no arguments", hint="omit model_args")
     if request.name == _WORDLLAMA:
         return _wordllama()
     folder = Path(request.name).expanduser()
     if not folder.is_dir():
         raise BackboneError(
             f"there is no folder '{folder}'",
-            hint=f"write static/{_WORDLLAMA}, or static/FOLDER for a folder of model2vec",
+            hint=f"write static/{_WORDLLAMA}, or static/FOLDER for a model2vec folder",
         )
     return static_of(folder, who)
 
@@ -94,7 +94,7 @@ def _wordllama() -> Built:
     package, who = Path(spec.origin).parent, f"static/{_WORDLLAMA}"
     found = sorted((package / "weights").glob("l2_supercat_*.safetensors"))
     if not found:
-        raise BackboneError(f"the package {_WORDLLAMA} brings no weights along", hint="install it")
+        raise BackboneError(f"the package {_WORDLLAMA} contains no weights", hint="install it")
     tensors = _tensors(found[0], who)
     written = _written(package / "tokenizers" / "l2_supercat_tokenizer_config.json", who)
     return _built(tensors["embedding.weight"], written, _UNLIMITED, {}, about=_ABOUT)
@@ -154,7 +154,7 @@ def _tensors(file: Path, who: str) -> dict[str, Any]:
     except Exception as error:
         raise BackboneError(
             f"the weights of {who} cannot be read ('{file}'): {first_line(error)}",
-            hint="check that the folder is whole",
+            hint="check that the folder is complete",
         ) from error
 
 
@@ -195,7 +195,7 @@ def _folder(name: str) -> Path | None:
 STATIC = Family(
     "static",
     f"static/{_WORDLLAMA} or static/FOLDER",
-    "static embeddings of texts: wordllama's, or a folder of model2vec",
+    "static text embeddings: wordllama's, or a model2vec folder",
     build_static,
     names=lambda: (_WORDLLAMA,),
     folder=_folder,

@@ -50,8 +50,8 @@ def build_timm(request: Request) -> Built:
         # is the architecture's, the user has to state the colours.
         known = {key: known[key] for key in ("size", "crop_fraction", "interpolation", "resize")}
         note = (
-            f"size, crop and interpolation, where not given, are those of timm's {architecture}, "
-            "since a local file does not say them"
+            f"size, crop and interpolation are taken from timm's {architecture} where not given,"
+            " since a local file does not state them"
         )
     if type(module).__name__ == "NaFlexVit":
         return _of_sequences(request, module, known, note)
@@ -81,7 +81,7 @@ def _of_sequences(
     model = cast("Any", module)
     if int(request.model_args.get("in_chans", 3)) != 3:
         raise BackboneError(
-            f"timm/{request.name} takes patches of colour images", hint="leave out in_chans"
+            f"timm/{request.name} takes patches of colour images", hint="omit in_chans"
         )
     patch = tuple(int(side) for side in model.embeds.patch_size)
     height, width = known["size"]

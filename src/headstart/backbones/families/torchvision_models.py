@@ -53,8 +53,8 @@ def build_torchvision(request: Request) -> Built:
     else:
         known = {key: known[key] for key in ("size", "crop_fraction", "interpolation")}
         note = (
-            "size, crop and interpolation, where not given, are those of torchvision's "
-            f"{architecture}, since a local file does not say them"
+            f"size, crop and interpolation are taken from torchvision's {architecture} where not"
+            " given, since a local file does not state them"
         )
     removed = (classifier, *(() if request.weights is None else remove_auxiliary(module)))
     about = NOTHING_STATED if request.weights is not None else about_of(weights)

@@ -26,7 +26,7 @@ def build_file(request: Request) -> Built:
     code = stamp(path, content)
     if request.code_sha256 not in (None, code["sha256"]):
         raise BackboneError(
-            f"'{path}' is not the file that is to be run: its SHA-256 is {code['sha256'][:12]}…,"
+            f"'{path}' is not the expected code file: its SHA-256 is {code['sha256'][:12]}…,"
             f" expected {str(request.code_sha256)[:12]}…"
         )
     factory = getattr(_import(path, content), function_name, None)
@@ -42,7 +42,7 @@ def build_file(request: Request) -> Built:
     module, own = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, nn.Module):
         raise BackboneError(
-            f"{request.name} returned a {type(made).__name__}, and a torch.nn.Module is needed",
+            f"{request.name} returned a {type(made).__name__}, expected a torch.nn.Module",
             hint="return the module, or (module, Preprocessing(...))",
         )
     blocks = tuple(name for name, _ in module.named_children())

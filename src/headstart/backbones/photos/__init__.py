@@ -232,7 +232,7 @@ def renamed(
         raise BackboneError(
             f"the weights of headstart/{published.name} do not fit the network that was built"
             f" ({shorten(detail, 120)})",
-            hint="leave out model_args that change its layers",
+            hint="omit model_args that change its layers",
         )
     return {ours: tensor for (_, tensor), (ours, _) in pairs}
 

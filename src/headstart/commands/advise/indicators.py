@@ -86,7 +86,7 @@ def trial_indicator(difference: Score, epochs: int, figure: str = "accuracy") ->
     interval = difference.interval
     if interval is None:
         return Indicator(
-            "trial of the last block", "one group alone", "no other to tell the two by", "either"
+            "trial of the last block", "only one group", "no second group to compare on", "either"
         )
     items = counted(interval.items or interval.n, "held-out item")
     if interval.method == "groups":
@@ -130,7 +130,7 @@ def curve_indicator(curve: LabelBudget | ItemBudget) -> Indicator:
         )
     else:
         value = (
-            f"{100 * last.value:.1f} % with {curve.shots[-1]} labels a class;"
+            f"{100 * last.value:.1f} % with {curve.shots[-1]} labels per class;"
             f" {100 * gain.value:+.1f} points expected of twice as many"
         )
     if gain.value > _SMALL_GAIN:
@@ -141,11 +141,11 @@ def curve_indicator(curve: LabelBudget | ItemBudget) -> Indicator:
             "either",
         )
     if last.value > 0.97:
-        return Indicator(name, value, "flat and high: little is left to gain", "stay frozen")
+        return Indicator(name, value, "flat and high: there is little left to gain", "stay frozen")
     return Indicator(
         name,
         value,
-        "flat and not high: the features, and not the labels, are the limit",
+        "flat and not high: the features are the limit, not the labels",
         "unfreeze",
     )
 
@@ -166,8 +166,8 @@ def drift_indicator(shifts: tuple[LayerDrift, ...]) -> Indicator:
         return Indicator(
             name,
             value,
-            "the data are unlike those of the pre-training: check the preprocessing first; what may"
-            " be enough to thaw is scales and shifts of the norms (recipe bn-affine)",
+            "the data are unlike those of the pre-training: check the preprocessing first;"
+            " thawing only the scales and shifts of the norms may be enough (recipe bn-affine)",
             "unfreeze",
             "bn-affine",
         )
@@ -190,8 +190,8 @@ def gradient_indicator(found: tuple[RelativeGradient, ...]) -> Indicator:
         return Indicator(
             name,
             value,
-            f"'{ordered[0].name}' stands out ({times:.1f} times the median), {where}; if one is"
-            " thawed, then this one (recipe surgical)",
+            f"'{ordered[0].name}' stands out ({times:.1f} times the median), {where}; if you"
+            " thaw one block, thaw this one (recipe surgical)",
             "unfreeze",
             "surgical",
         )

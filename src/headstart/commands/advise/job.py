@@ -179,7 +179,7 @@ class _Measurements:
         if not len(choose) or not len(measured) or one:
             raise DataError(
                 f"{count(len(whole), 'training item')} {verb(len(whole))} too few to hold some"
-                f" out for the advice",
+                " out for advice",
                 hint="at least a dozen items of every class are needed"
                 if self.plain
                 else "at least two dozen are needed",

@@ -30,13 +30,13 @@ ADVISE = Signature(
     "advise",
     AdviseConfig(),
     without={
-        "out": "nothing is written",
-        "write": "nothing is written",
-        "columns": "the trial trains the network, which knows items alone",
+        "out": "it writes nothing",
+        "write": "it writes nothing",
+        "columns": "the trial trains the network, which takes only items",
         "precision": "it measures in float32",
         "storage": "it measures in float32",
         "engine": "the network is also trained",
-        "on_bad": "an item that cannot be read ends it",
+        "on_bad": "it stops on an item that cannot be read",
     },
     weighs=False,
 )

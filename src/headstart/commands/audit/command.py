@@ -32,15 +32,13 @@ def audit(
         Path | None,
         typer.Argument(
             metavar="SCRIPT",
-            help="A Python file, or a module as python -m takes it.",
+            help="A Python file, or a module name as for python -m.",
             show_default=False,
         ),
     ] = None,
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="-- ARGS", help="What the script is called with.", show_default=False
-        ),
+        typer.Argument(metavar="-- ARGS", help="Arguments for the script.", show_default=False),
     ] = None,
     data: Annotated[
         str | None,

@@ -67,9 +67,9 @@ def audit_data(
         if measured is not None and measured.unusual:
             findings.append(
                 InputMismatch().finding(
-                    f"The network is given numbers from {measured.low:.3g} to {measured.high:.3g}"
-                    f" with a standard deviation of {measured.deviation:.3g}, which no usual"
-                    " normalisation gives.",
+                    f"The network is given numbers from {measured.low:.3g} to"
+                    f" {measured.high:.3g} with a standard deviation of {measured.deviation:.3g},"
+                    " which no common normalisation produces.",
                     confidence=0.8,
                     evidence=to_plain(measured),
                     fix="headstart fit … --mean 0.5 --std 0.5  # as in pre-training",
@@ -134,8 +134,8 @@ def _copies(dataset: Dataset) -> list[Finding]:
         return []
     return [
         TrainTestCopies().finding(
-            f"{count(len(same), 'test item')} of {len(dataset.test):,} stand in the training split"
-            " too, byte for byte.",
+            f"{count(len(same), 'test item')} of {len(dataset.test):,} are also in the training"
+            " split, byte for byte.",
             confidence=0.99,
             evidence={"copies": len(same), "items": len(dataset.test)},
             fix="headstart examine …  # lists near copies as well",

@@ -24,21 +24,21 @@ class AuditConfig:
     """
 
     steps: int | None = option(
-        None, "Stop the script after this many optimizer steps. Default: at its end.", at_least=1
+        None, "Stop the script after this many optimizer steps. Default: let it finish.", at_least=1
     )
     stop_after: float | None = option(
-        None, "Stop the script after so many seconds. Default: at its end.", above=0
+        None, "Stop the script after this many seconds. Default: let it finish.", above=0
     )
     json: bool = option(
         False,
         "Print one JSON object on standard output; what the script prints goes to standard error.",
     )
     sarif: Path | None = option(
-        None, "Write the findings to a file, in SARIF 2.1.0.", metavar="FILE"
+        None, "Write the findings to this file, as SARIF 2.1.0.", metavar="FILE"
     )
     fail_on: str | None = option(
         None,
-        "Exit with status 1 on a finding of this severity or a worse one. Default: never.",
+        "Exit with status 1 on a finding of this severity or worse. Default: never.",
         choices=("info", "warning", "error"),
         metavar="SEVERITY",
     )
@@ -50,7 +50,7 @@ class AuditConfig:
 AUDIT = Signature(
     "audit",
     AuditConfig(),
-    without={"columns": "it checks the network and its items, to which columns add nothing"},
+    without={"columns": "it checks the network and its items, which columns do not affect"},
 )
 
 

@@ -38,7 +38,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Key = Annotated[str, typer.Argument(help="A key, or enough of its beginning.", show_default=False)]
+Key = Annotated[
+    str, typer.Argument(help="A key, or an unambiguous prefix of one.", show_default=False)
+]
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def explain(one: Key, other: Key, place: Listed) -> None:
 class VerifyConfig:
     """What is done about damage."""
 
-    repair: bool = option(False, "Mend what can be mended; drop rows that are damaged.")
+    repair: bool = option(False, "Repair what can be repaired; drop damaged rows.")
 
 
 @app.command()
@@ -179,22 +181,22 @@ def verify(config: VerifyConfig, place: Place, printing: Printing) -> None:
             )
         elif report.damaged:
             words = ["headstart", "cache", "verify", *command_line(place), "--repair"]
-            print_lines(console, (f"mend it with: {shell(words)}",))
+            print_lines(console, (f"repair it with: {shell(words)}",))
     if not report.ok:
         raise typer.Exit(1)
 
 
 def _state(fault: Fault) -> str:
     if fault.repaired:
-        return "mended"
+        return "repaired"
     untouched = {"foreign": "ignored", "unreadable": "left alone", "newer": "left alone"}
-    return untouched.get(fault.kind, "not mended")
+    return untouched.get(fault.kind, "not repaired")
 
 
 def _verdict(report: VerifyReport) -> str:
     if report.ok:
         return "sound"
-    return "damaged" if report.damaged else "not all could be read, and what could is sound"
+    return "damaged" if report.damaged else "some could not be read; the rest is intact"
 
 
 _UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
@@ -225,15 +227,15 @@ class GcConfig:
 
     max_size: Any = option(
         None,
-        "Keep at most this much, the last used first: 20GB, 500MB.",
+        "Keep at most this much, dropping the least recently used first: 20GB, 500MB.",
         kind=Kind("SIZE", "a size such as 20GB", parse_size),
     )
     older_than: Any = option(
         None,
-        "Remove what was not used for this long: 30d, 12h.",
+        "Remove what has not been used for this long: 30d, 12h.",
         kind=Kind("AGE", "an age such as 30d or 12h", parse_age),
     )
-    dry_run: bool = option(False, "Only say what would be removed.")
+    dry_run: bool = option(False, "Only print what would be removed.")
 
 
 @app.command()
@@ -271,14 +273,14 @@ def gc(config: GcConfig, place: Listed) -> None:
 class RmConfig:
     """Whether to ask first."""
 
-    yes: bool = option(False, "Remove without asking.", flags=("-y",))
+    yes: bool = option(False, "Remove without asking for confirmation.", flags=("-y",))
 
 
 @app.command("rm")
 @generated("cache rm")
 def remove(
     keys: Annotated[
-        list[str], typer.Argument(help="Keys, or enough of their beginning.", metavar="KEY...")
+        list[str], typer.Argument(help="Keys, or unambiguous prefixes.", metavar="KEY...")
     ],
     config: RmConfig,
     place: Place,
@@ -294,7 +296,9 @@ def remove(
     ]
     if not config.yes:
         if not sys.stdin.isatty():
-            raise ConfigError(("rm asks first, and nobody can answer here; use yes=True",))
+            raise ConfigError(
+                ("rm asks for confirmation, which is not possible here; use yes=True",)
+            )
         for line in lines:
             console.print(line)
         typer.confirm(f"remove {count(len(infos), 'feature space')}?", abort=True)

@@ -40,7 +40,7 @@ def card(
         **overrides: single fields of these, such as ``licence="mit"``.
 
     Raises:
-        DataError: it is no run folder, or it is damaged.
+        DataError: it is not a run folder, or it is damaged.
         ConfigError: the file cannot be written.
     """
     config, *_ = CARD.settle(overrides, config, None, None)
@@ -163,11 +163,12 @@ def _limits(head: Any, said: Mapping[str, Any]) -> tuple[str, ...]:
     inner = getattr(head, "inner", head)
     if inner.kind == "neighbours":
         lines.append(
-            "The head holds the features of its training items, of which some can be read."
+            "The head stores features of its training items, from which something about those"
+            " items can be recovered."
         )
     if said.get("columns"):
         names = ", ".join(code(each.get("name", "")) for each in said["columns"])
-        lines.append(f"Beside the item it needs columns of a table: {names}.")
+        lines.append(f"Besides the item, it needs these columns of a table: {names}.")
     return tuple(lines)
 
 
@@ -181,9 +182,9 @@ def parity_sentence(parity: Parity) -> str:
     else:
         half = ""
     return (
-        f"Measured on {parity.items} items of {code(parity.data)} from the file on, in a process"
-        f" without headstart: outputs differ from those of the run by up to {parity.largest:.1e}"
-        f" (allowed: {parity.tolerance:g}){same}.{half}"
+        f"Measured on {parity.items} items of {code(parity.data)}, starting from their files, in"
+        " a process without headstart: outputs differ from the run's by up to"
+        f" {parity.largest:.1e} (allowed: {parity.tolerance:g}){same}.{half}"
     )
 
 

@@ -29,7 +29,7 @@ class CardConfig:
         "",
         "Licence of the model, such as mit.",
         flags=("--licence", "--license"),
-        shown="that of the weights",
+        shown="the weights' own",
         metavar="NAME",
         panel=PANEL,
     )

@@ -97,9 +97,9 @@ def compare(
 ) -> ComparisonRun:
     """Compare ways of running a frozen backbone on a data set, and say which to use, and why.
 
-    Configurations such as ``finetune+adam`` train a copy of it in every repetition; that is what
-    freezing is to be measured against. The cache also holds the state of an unfinished comparison,
-    which continues where it was interrupted when it is started again.
+    Configurations such as ``finetune+adam`` train a copy of it in every repetition, as the
+    alternative that freezing is measured against. The cache also holds the state of an unfinished
+    comparison, which continues where it was interrupted when it is started again.
 
     Args:
         data, backbone, reading, **overrides: as for :func:`headstart.fit`.

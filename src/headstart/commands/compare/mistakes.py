@@ -73,13 +73,13 @@ def _task_mistakes(comparison: Comparison, inputs: Inputs | None, name: str) -> 
         excerpt = None if inputs is None else inputs.excerpt(split.content(position))
         examples.append(Example(split.origins[position], facts, excerpt))
     text = (
-        f"What {name} predicted worst. The files predictions.csv and predictions.parquet beside"
-        " this page hold the prediction of every configuration for every test item in every"
-        " repetition."
+        f"The worst predictions of {name}. The files predictions.csv and predictions.parquet"
+        " next to this page hold the prediction of every configuration for every test item in"
+        " every repetition."
     )
     if not examples:
         return (text,)
-    return text, Gallery(tuple(examples), "The worst first. Some may be wrong: look at them.")
+    return text, Gallery(tuple(examples), "Worst first. Some targets may be wrong: check them.")
 
 
 def _shown(value: object) -> str:
@@ -103,7 +103,7 @@ def find_mistakes(comparison: Comparison, inputs: Inputs | None) -> tuple[Block,
     text = (
         f"{name} is wrong in {total:,} of {count(tries, 'prediction')}"
         f" ({count(len(wrong), 'different item')}). The files predictions.csv and"
-        " predictions.parquet beside this page hold the prediction of every configuration for"
+        " predictions.parquet next to this page hold the prediction of every configuration for"
         " every test item in every repetition."
     )
     most = sorted(wrong.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:MISTAKES]
@@ -121,7 +121,7 @@ def find_mistakes(comparison: Comparison, inputs: Inputs | None) -> tuple[Block,
         examples.append(Example(split.origins[position], facts, excerpt))
     if not examples:
         return (text,)
-    caption = "Wrong most often. Some may be wrong labels: look at them."
+    caption = "Wrong most often. Some labels may be wrong: check them."
     return text, Gallery(tuple(examples), caption)
 
 

@@ -27,10 +27,10 @@ COMPARE = Signature(
     # 32 images per batch, as in most tutorials: what depends on the batch depends on its size.
     run=RunOptions(batch_size=32, precision="float32"),
     without={
-        "columns": "they would be the same beside every way of running the network; fit and sweep"
-        " join them",
-        "engine": "the network is run in ways that an engine cannot",
-        "storage": "rows are compared as they leave the network",
+        "columns": "they are the same for every way of running the network; fit and sweep join"
+        " them",
+        "engine": "the network is run in ways that engines do not support",
+        "storage": "rows are compared as the network returns them",
     },
     weighs=False,
 )

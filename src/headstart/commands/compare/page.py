@@ -74,7 +74,9 @@ def comparison_page(
         Section("Cost", tuple(_cost(comparison))),
         Section("Mistakes", tuple(mistakes)),
         Section("Every run", (_runs(comparison),)),
-        Section("To repeat this", tuple(_settings(comparison, environment, notes, commands))),
+        Section(
+            "How to reproduce this", tuple(_settings(comparison, environment, notes, commands))
+        ),
     )
     return Page(
         title=title,
@@ -91,7 +93,7 @@ def _headlines(comparison: Comparison) -> tuple[Headline, ...]:
     shown = e.reference_outcome if name is None else e.outcome(name)
     share = plan.saved / plan.alone if plan.alone else 0.0
     return (
-        Headline("Recommended", "none of these", "what is missing is said below")
+        Headline("Recommended", "none of these", "what is missing is listed below")
         if name is None
         else Headline("Recommended", shorten(name), "chosen on held-out training items"),
         Headline(
@@ -119,7 +121,7 @@ def _advice(comparison: Comparison, commands: Sequence[str]) -> list[Block]:
     ]
     warnings = sum(finding.level == "warning" for finding in comparison.findings)
     if warnings:
-        stand = f"{count(warnings, 'warning')} {verb(warnings, 'stands', 'stand')} under Causes."
+        stand = f"{count(warnings, 'warning')} {verb(warnings)} listed under Causes."
         blocks.append(Callout(stand, "warning"))
     if advice.code:
         blocks.append(Code(advice.code, "In a loop of your own"))
@@ -143,7 +145,7 @@ def _accuracy(comparison: Comparison) -> list[Block]:
         "Every repetition draws its own test split; the intervals allow for the items that"
         " repetitions share (Nadeau and Bengio 2003)."
         if e.redrawn
-        else "The intervals count both the repetitions and the choice of the test items."
+        else "The intervals cover both the repetitions and the choice of the test items."
     )
     _, rows = tables.comparison_rows(comparison)
     width = len(tables.ACCURACY)
@@ -164,14 +166,17 @@ def _accuracy(comparison: Comparison) -> list[Block]:
             "All configurations",
             "lrrrr",
         ),
-        "Differences are paired, from the reference; p-values are corrected after Holm for all"
+        "Differences are paired, from the reference; p-values are Holm-corrected over all"
         " distinct comparisons.",
         Table(
-            ("configuration", *tables.BEHAVIOUR), behaviour, "How rows change, and cost", "lrrrr"
+            ("configuration", *tables.BEHAVIOUR),
+            behaviour,
+            "How rows change, and what they cost",
+            "lrrrr",
         ),
         f"“Other batch” is the largest change of a feature when the same {e.unit} are in another"
         " batch, “2nd pass” that between two passes over one batch, both relative to the largest"
-        " feature. Time and memory (of tensors, without weights) are those of one batch of"
+        " feature. Time and memory (of tensors, without weights) are for one batch of"
         f" {e.reference_outcome.behaviour.batch}, without decoding; the time is the median of"
         f" {REPEATS} passes, and the range from the fastest to the slowest covers the true median"
         " in 97 of 100 cases."
@@ -201,7 +206,9 @@ def _training(comparison: Comparison) -> list[Block]:
         if comparison.evidence.task == "classification":
             text = f"{outcome.name}: loss and accuracy by epoch."
         if len(outcome.runs) > 1:
-            text += " Lines are means over the repetitions, bands range from lowest to highest."
+            text += (
+                " Lines are means over the repetitions; bands range from the lowest to the highest."
+            )
         ends = "; ".join(f"{curve.name} ends at {curve.y[-1]:.3g}" for curve in curves)
         blocks.append(Picture(curves_figure(curves), f"{outcome.name}: {ends}", text))
     return blocks
@@ -229,7 +236,7 @@ def _causes(comparison: Comparison) -> list[Block]:
             Table(
                 ("inputs", f"drift of {check.layers[0]}", "early layers", "preprocessing"),
                 tuple((t.name, t.first, t.early, str(t.inputs)) for t in trials),
-                f"Inputs that were tried on {check.items} training {e.unit}, without labels",
+                f"Inputs tried on {check.items} training {e.unit}, without labels",
                 "lrrl",
                 folded=True,
             )
@@ -254,7 +261,7 @@ def _cost(comparison: Comparison) -> list[Block]:
     return [
         Picture(
             time_figure(comparison),
-            "; ".join(f"{name}: {format_seconds(value)} an item" for name, value in rates),
+            "; ".join(f"{name}: {format_seconds(value)} per item" for name, value in rates),
             f"Time of the forward pass alone, the median of {REPEATS} passes, with lines from the"
             " fastest to the slowest; memory is in the table above.",
             "cost.png",

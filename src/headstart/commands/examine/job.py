@@ -63,7 +63,7 @@ def examine(
     reading: ReadOptions | None = None,
     **overrides: Any,
 ) -> Examination:
-    """Look for leaks and doubtful labels, and measure what more labels would bring.
+    """Look for leaks and doubtful labels, and measure what more labels would gain.
 
     Only the leak check looks at the items of the test split; of its labels, only classes that no
     training item has are named. With a run folder (``runs/TIME-NAME-examine`` by default) it leaves

@@ -79,7 +79,7 @@ def examine_page(
                 "Do the splits leak?", tuple(_leaks(found, copies, configuration["threshold"]))
             ),
             Section(f"Which {found.doubted}s look wrong?", tuple(_doubts(found, doubts))),
-            Section("To repeat this", repeat),
+            Section("How to reproduce this", repeat),
         ),
     )
 
@@ -124,7 +124,7 @@ def _item_budget(budget: ItemBudget) -> list[Block]:
     repetitions = counted(budget.values.shape[1], "repetition")
     caption = f"{budget.figure} on held-out training items, {repetitions}."
     if budget.values.min() < _FLOOR:
-        caption += f" What lies below {100 * _FLOOR:.0f} % is drawn there."
+        caption += f" Values below {100 * _FLOOR:.0f} % are drawn at {100 * _FLOOR:.0f} %."
     line = gain_line(budget)
     return [
         Picture(figure, alt, caption),
@@ -186,7 +186,7 @@ def _leaks(found: Examination, excerpts: Sequence[Excerpt], threshold: float) ->
             f" too high. Look at them, and move or drop the copies.",
             "warning",
         ),
-        Gallery(examples, f"Left the test item, right the training item.{shown}"),
+        Gallery(examples, f"Left: the test item. Right: the training item.{shown}"),
     ]
 
 
@@ -201,13 +201,13 @@ def _doubted(found: Examination) -> str:
     if found.task == "regression":
         return (
             f"{counted(count, 'value')} of {of} {verb(count, 'lies', 'lie')} {FAR:g} robust"
-            " deviations or more from what a head that did not see the item says of it."
+            " deviations or more from the prediction of a head that did not see the item."
         )
     if found.task == "multi-label":
         return (
-            f"{counted(count, 'label')} of {of} {verb(count)} confidently predicted to be there, or"
-            " not to be there, against what is given, by a head that did not see the item"
-            " (confident learning, Northcutt et al. 2021, label by label)."
+            f"{counted(count, 'label')} of {of} {verb(count)} contradicted with confidence by a"
+            " head that did not see the item (confident learning, Northcutt et al. 2021, label by"
+            " label)."
         )
     return (
         f"{count:,} of {of} {verb(count)} confidently predicted as another class by a head that"
@@ -236,10 +236,10 @@ def _doubts(found: Examination, excerpts: Sequence[Excerpt]) -> list[Block]:
     )
     shown = "" if len(examples) == count else f" The {len(examples):,} most doubtful are shown."
     return [
-        f"{_doubted(found)} Some are hard items with the right {found.doubted}: look before you"
+        f"{_doubted(found)} Some are hard items with the right {found.doubted}: check before you"
         " change one.",
         Gallery(examples, f"Doubtful {found.doubted}s.{shown}"),
-        "The files predictions.csv and predictions.parquet beside this page hold the held-out"
+        "The files predictions.csv and predictions.parquet next to this page hold the held-out"
         " prediction for every training item.",
     ]
 

@@ -39,7 +39,7 @@ def export(
     sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size in made.files.items())
     lines = (
         f"{clean(made.folder)}: {sizes}",
-        f"measured on {count(parity.items, 'item')} in a process without headstart: differs by up"
+        f"checked on {count(parity.items, 'item')} in a process without headstart: differs by up"
         f" to {parity.largest:.1e} (allowed {parity.tolerance:g}){same}",
         f"\nto use it: pip install {' '.join(made.script_needs)}",
         f"           python {shlex.quote(clean(made.folder / 'predict.py'))} ITEM ...",

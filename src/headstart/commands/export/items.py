@@ -80,7 +80,7 @@ def items_to_measure(
     if config.data is None and tested is not None:
         split = tested
     if not len(split):
-        raise DataError("there is no item to measure the artefact on", hint="name data=DATA")
+        raise DataError("there is no item to check the artefact on", hint="name data=DATA")
     named = isinstance(data, str | Path)
     name = Path(data).name if named else "items in memory"
     return Measured(spread_over(split, config.items), name, tested, truth)
@@ -157,8 +157,8 @@ def _data_in(command: str) -> str | None:
 
 def _ask(why: str) -> ConfigError:
     return ConfigError(
-        (f"{why}, and an artefact is measured on real items",),
-        hint="name some with data=DATA: a folder of images, a table, or one image",
+        (f"{why}, and an artefact is checked on real items",),
+        hint="pass some with data=DATA: a folder of images, a table, or one image",
     )
 
 

@@ -55,11 +55,11 @@ def export(
     reading: ReadOptions | None = None,
     **overrides: Any,
 ) -> Exported:
-    """Write a run as an artefact that needs no headstart.
+    """Write a run as an artefact that does not need headstart.
 
     The folder holds the network from pixels or tokens to probabilities, ``model.json``, a script
-    ``predict.py``, and a model card. It appears once its script, in a process without headstart,
-    has predicted real items as the run does.
+    ``predict.py``, and a model card. It is created only after its script, in a process without
+    headstart, has predicted real items as the run does.
 
     Args:
         trained: a run, or its folder.
@@ -104,7 +104,7 @@ def _card(trained: Any, model: RunPredictor, config: ExportConfig, parity: Parit
     """Return the model card of an artefact."""
     item = '"A text"' if model.backbone.inputs.kind == "text" else "'image.jpg'"
     use = (
-        "`predict.py` runs the model from the file on and needs no headstart:",
+        "`predict.py` runs the model on files and does not need headstart:",
         f"```bash\npip install -r requirements.txt\npython predict.py {item}\n```",
         f"```python\nimport predict\n\npredict.model.classes\npredict.model.outputs([{item}])\n```",
     )
@@ -155,15 +155,15 @@ def _folder(trained: Any, config: ExportConfig) -> Path:
         return folder
     if folder.exists() or folder.is_symlink():
         raise ConfigError(
-            (f"'{folder}' is there already, and nothing is overwritten",),
-            hint="remove it, or name another folder with output=DIR",
+            (f"'{folder}' already exists, and nothing is overwritten",),
+            hint="remove it, or choose another folder with output=DIR",
         )
     above = next(each for each in folder.absolute().parents if each.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         why = "cannot be written to" if above.is_dir() else "is a file"
         raise ConfigError(
-            (f"'{folder}' cannot be made: '{above}' {why}",),
-            hint="name another folder with output=DIR",
+            (f"'{folder}' cannot be created: '{above}' {why}",),
+            hint="choose another folder with output=DIR",
         )
     return folder
 

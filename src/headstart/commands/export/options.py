@@ -45,33 +45,35 @@ class ExportConfig(CardConfig, OpenConfig):
     )
     data: str | None = option(
         None,
-        "Items that the artefact is measured on, as predict takes them.",
-        shown="those that the run was made with",
+        "Items to check the artefact on, in any form that predict takes.",
+        shown="the run's own",
         metavar="DATA",
         record=False,
     )
     tolerance: float = option(
-        TOLERANCE, "Largest difference of a probability that is allowed.", above=0
+        TOLERANCE,
+        "Largest allowed difference between probabilities of the run and the artefact.",
+        above=0,
     )
-    items: int = option(32, "Items that are measured.", at_least=1)
+    items: int = option(32, "Number of items to check.", at_least=1)
 
 
 EXPORT = Signature(
     "export",
     ExportConfig(),
     without={
-        "precision": "it is that of the run",
-        "storage": "it is that of the run",
-        "seed": "nothing is drawn",
-        "out": "there is no run folder; the artefact's is output",
-        "write": "there is no run folder",
+        "precision": "the run determines it",
+        "storage": "the run determines it",
+        "seed": "it makes no random choices",
+        "out": "it writes no run folder; output names the artefact's folder",
+        "write": "it writes no run folder",
         "train": "nothing is trained",
-        "test_fraction": "nothing is set aside",
+        "test_fraction": "no test split is set aside",
         "label_column": "labels are not read",
-        "columns": "they are those of the run",
-        "task": "it is that of the run",
-        "group_column": "nothing is divided",
-        "group_pattern": "nothing is divided",
+        "columns": "the run determines them",
+        "task": "the run determines it",
+        "group_column": "the data are not split",
+        "group_pattern": "the data are not split",
     },
     builds=False,
 )

@@ -56,11 +56,11 @@ class Extracted:
         if self.use.misses and self.seconds:
             rate = f", {self.use.misses / self.seconds:,.1f} a second"
         shape = " × ".join(f"{size:,}" for size in self.shape)
-        bad = f", {count(self.bad, 'item')} left out" if self.bad else ""
+        bad = f", {count(self.bad, 'item')} skipped" if self.bad else ""
         return (
             f"{count(self.items, 'item')}: {count(self.use.hits, 'row')} found, {self.use.misses:,}"
             f" computed in {format_seconds(self.seconds)}{rate}{bad}",
-            f"features: {shape} an item, in {clean(self.place)}, space {self.space[:12]}",
+            f"features: {shape} per item, in {clean(self.place)}, space {self.space[:12]}",
         )
 
 
@@ -143,10 +143,10 @@ class _Total:
         """Refuse items that cannot be read, where that was not allowed, or where all are."""
         if self.unreadable:
             raise BadFilesError(
-                tuple(dict(self.unreadable).items()), hint="leave them out with on_bad='skip'"
+                tuple(dict(self.unreadable).items()), hint="skip them with on_bad='skip'"
             )
         if self.items and self.left_out == self.items:
-            raise DataError("no item of the data can be read", hint="see the reasons above")
+            raise DataError("none of the items can be read", hint="see the reasons above")
 
 
 def _extract(session: Session, extractor: Extractor, splits: Iterable[Split]) -> _Total:
@@ -204,7 +204,7 @@ def _crew(config: ExtractConfig, run: RunOptions) -> Crew | None:
     if run.runner != "array":
         if given:
             raise ConfigError(
-                (f"{given[0]} is of a job array: give runner='array', too",),
+                (f"{given[0]} is for a job array: also give runner='array'",),
             )
         return None
     from headstart.runners.array import member

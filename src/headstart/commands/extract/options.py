@@ -23,7 +23,7 @@ class ExtractConfig:
 
     index: str | None = option(
         None,
-        "Which member of the array this process is, from 0; or slurm, kubernetes, torchrun: from"
+        "Index of this process in the array, from 0; or slurm, kubernetes, torchrun: read from"
         " their variables.",
         metavar="I",
         panel=RUNNING,
@@ -31,7 +31,7 @@ class ExtractConfig:
     )
     of: int | None = option(
         None,
-        "How many members the array has.",
+        "Number of members in the array.",
         metavar="N",
         at_least=1,
         panel=RUNNING,
@@ -39,8 +39,8 @@ class ExtractConfig:
     )
     patience: float | None = option(
         None,
-        "Seconds without a commit of another member after which its part is computed here.",
-        shown="three times what a shard takes, at least 60",
+        "Seconds without a commit from another member after which this one computes its part.",
+        shown="three times the time of a shard, at least 60",
         metavar="SECONDS",
         at_least=0,
         panel=RUNNING,
@@ -52,18 +52,18 @@ class ExtractConfig:
 
 
 _NOTHING = {
-    "seed": "nothing is drawn",
-    "out": "there is no run folder",
-    "write": "there is no run folder",
+    "seed": "it makes no random choices",
+    "out": "it writes no run folder",
+    "write": "it writes no run folder",
     "label_column": "labels are not read",
     "task": "labels are not read",
-    "columns": "rows of the network alone are stored",
-    "group_column": "nothing is divided",
-    "group_pattern": "nothing is divided",
-    "train": "the items of all splits are extracted",
-    "test": "the items of all splits are extracted",
-    "splits": "the items of all splits are extracted",
-    "test_fraction": "nothing is set aside",
+    "columns": "only the network's features are stored",
+    "group_column": "the data are not split",
+    "group_pattern": "the data are not split",
+    "train": "items of all splits are extracted",
+    "test": "items of all splits are extracted",
+    "splits": "items of all splits are extracted",
+    "test_fraction": "no test split is set aside",
 }
 EXTRACT = Signature("extract", ExtractConfig(), without=_NOTHING)
 

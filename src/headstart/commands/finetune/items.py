@@ -207,8 +207,8 @@ def _divide(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split,
         return (
             whole,
             validation,
-            f"the data's own {count(len(validation), 'item')}"
-            f" {verb(len(validation), 'chooses', 'choose')} the best epoch",
+            "the best epoch is chosen on the data's own validation split"
+            f" ({count(len(validation), 'item')})",
         )
     first, second = _held_out(whole, fraction, seed, whole.ids)
     return whole.take(first), whole.take(second), _held_out_note(len(second), len(whole))
@@ -252,8 +252,8 @@ def _held_out(
 
 def _held_out_note(held: int, n: int) -> str:
     return (
-        f"{held:,} of {count(n, 'training item')} {verb(held, 'chooses', 'choose')} the best epoch"
-        f" and {verb(held, 'trains', 'train')} nothing; the test split chooses nothing"
+        f"{held:,} of {count(n, 'training item')} {verb(held)} held out to choose the best"
+        " epoch; the test split chooses nothing"
     )
 
 

@@ -103,7 +103,7 @@ def plan_finetune(
     folder = None if call.run.out is None else job.session.folder("plan")
     if folder is not None and (folder / RUN).exists():
         raise ConfigError(
-            (f"'{folder}' holds a finished run, and this plan would not be its own",),
+            (f"'{folder}' holds a finished run of another plan",),
             hint="choose another folder with out=DIR",
         )
     job.prepare(folder)

@@ -75,29 +75,31 @@ class FinetuneConfig:
         record=False,
     )
     epochs: int | None = option(
-        None, "Epochs of every stage instead of the recipe's.", panel=_RECIPE, record=False
+        None, "Epochs of every stage, overriding the recipe.", panel=_RECIPE, record=False
     )
     lr: float | None = option(
-        None, "Learning rate of every stage instead of the recipe's.", panel=_RECIPE, record=False
+        None, "Learning rate of every stage, overriding the recipe.", panel=_RECIPE, record=False
     )
     train_batch: int | None = option(
-        None, "Images per training step instead of the recipe's.", panel=_RECIPE, record=False
+        None, "Images per training step, overriding the recipe.", panel=_RECIPE, record=False
     )
     views: int | None = option(
         None,
-        "Numbered augmentations per image instead of the recipe's; 0: none.",
+        "Numbered augmentations per image, overriding the recipe; 0: none.",
         panel=_RECIPE,
         record=False,
     )
     probe: str | None = option(
         None,
-        lambda: "Head that a recipe with a probe starts from. " + describe_heads(linear=True),
+        lambda: (
+            "Head used as the probe by recipes that start from one. " + describe_heads(linear=True)
+        ),
         shown="linear; ridge for numbers",
         check=_probe_wrong,
         panel=_RECIPE,
     )
     folds: int = option(
-        5, "Folds of the cross-validation that chooses a probe.", at_least=2, panel=_RECIPE
+        5, "Folds of the cross-validation that chooses the probe.", at_least=2, panel=_RECIPE
     )
     stored: Literal["auto", "on", "off"] = option(
         "auto",
@@ -106,21 +108,25 @@ class FinetuneConfig:
         panel=RUNNING,
     )
     stored_dtype: Literal["float32", "float16", "bfloat16"] = option(
-        "float32", "Type of stored rows.", panel=RUNNING
+        "float32", "Data type of stored rows.", panel=RUNNING
     )
     devices: int = option(
-        1, "GPUs that share every batch, or processes on the CPU.", at_least=1, panel=RUNNING
+        1,
+        "Number of GPUs that share each batch, or of processes on the CPU.",
+        at_least=1,
+        panel=RUNNING,
     )
     loggers: tuple[str, ...] = like(LogOptions, "loggers")
     class_weight: Literal["balanced"] | None = option(
-        None, "balanced: every class weighs alike in the loss, however many items it has."
+        None, "balanced: every class has the same weight in the loss, however many items it has."
     )
     threshold: Literal["auto", "half", "balanced", "f1"] = option(
         "auto",
-        "Where a label is predicted. auto: highest F1 on validation items (several labels);"
-        " balanced: rare classes and labels count as much as frequent ones; half: 0.5.",
+        "Threshold above which a label is predicted. auto: highest F1 on validation items"
+        " (several labels); balanced: rare classes and labels count as much as frequent ones;"
+        " half: 0.5.",
     )
-    baselines: bool = option(True, "The figures to beat, on the same test items.")
+    baselines: bool = option(True, "Baselines to compare with, on the same test items.")
 
     def __post_init__(self) -> None:
         check(self)
@@ -145,7 +151,7 @@ class FinetuneConfig:
         if fault is not None:
             found.append(f"probe: {fault}")
         if task == "regression" and any(s.label_smoothing for s in self.load_recipe().stages):
-            found.append("label_smoothing of the recipe has no meaning for regression")
+            found.append("the recipe's label_smoothing does not apply to regression")
         return found
 
     def probe_for(self, task: str) -> str:
@@ -163,8 +169,8 @@ FINETUNE = Signature(
     "finetune",
     FinetuneConfig(),
     without={
-        "precision": "a recipe has a precision in each of its stages",
-        "columns": "the network is trained through, and knows items alone; fit and sweep join"
+        "precision": "the recipe sets the precision of each stage",
+        "columns": "the network itself is trained, and it takes only items; fit and sweep join"
         " columns to the features of a frozen backbone",
     },
     hidden=("storage", "engine"),

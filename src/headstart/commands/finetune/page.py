@@ -100,8 +100,8 @@ def _plan_blocks(plan: Plan) -> tuple[Table | Text | Code, ...]:
         blocks.append(Text(f"Stage '{stage.name}': {describe_cut(stage)}."))
         if stage.cut is not None:
             caption = (
-                f"Stage '{stage.name}': what every possible cut would cost; storing once, reading"
-                " or recomputing in every epoch"
+                f"Stage '{stage.name}': the cost of every possible cut: storing rows once, and"
+                " reading or recomputing them in every epoch"
             )
             blocks.append(Table(PLACES, place_rows(stage, plan.unit), caption, "llrrrrrr"))
         blocks.append(Code(stage.policy, caption=f"what stage '{stage.name}' freezes"))

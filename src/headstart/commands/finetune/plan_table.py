@@ -17,7 +17,6 @@ from headstart.core.wording import (
     format_percent,
     format_seconds,
     format_shape,
-    verb,
 )
 from headstart.finetuning.plan import Plan, PlannedPlace, PlannedStage
 
@@ -129,10 +128,8 @@ def plan_table(plan: Plan) -> Group:
     """Return the plan for a rich console; names of parts are never read as markup."""
     start = "a probe" if plan.start == "probe" else "a random head"
     title = (
-        f"plan: {plan.recipe} from {start}, {count(plan.n_train, 'item')}"
-        f" {verb(plan.n_train, 'trains', 'train')},"
-        f" {plan.n_validation:,} {verb(plan.n_validation, 'chooses', 'choose')} the best epoch;"
-        f" about {format_seconds(plan.seconds)}"
+        f"plan: {plan.recipe} from {start}, {count(plan.n_train, 'training item')},"
+        f" {plan.n_validation:,} to choose the best epoch; about {format_seconds(plan.seconds)}"
     )
     shown = _one_by_one if len(plan.stages) <= _FEW else _side_by_side
     return Group(

@@ -114,9 +114,8 @@ class Job:
         self.session.say(*plan.notes)
         if self.devices.size > 1:
             self.session.say(
-                f"{counted(self.devices.size, 'device')} share every batch; the times of the plan"
-                f" are those"
-                " of one"
+                f"{counted(self.devices.size, 'device')} share every batch; the plan's times are"
+                " for one"
             )
 
     def _build_network(self) -> None:
@@ -304,7 +303,7 @@ class Job:
         if len(train) > _COMPARED:
             train = train.take(np.linspace(0, len(train) - 1, _COMPARED).astype(np.int64))
             self.session.say(
-                f"map and mistakes of the report look at {_COMPARED:,} of"
+                f"the report's map and mistakes are based on {_COMPARED:,} of"
                 f" {len(self.items.train):,} training items"
             )
         rows = self.items.features(train)

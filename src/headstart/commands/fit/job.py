@@ -56,8 +56,8 @@ from headstart.heads.registry import Trained, head_fault, head_for
 from headstart.heads.started import StartedHead, fit_started
 from headstart.heads.thresholds import with_thresholds
 
-_NO_LAYERS = "must be empty: a network in int8 gives the features at its end alone"
-_NO_COLUMNS = "takes no columns: the classifier knows features alone"
+_NO_LAYERS = "must be empty: a network in int8 gives only its final features"
+_NO_COLUMNS = "takes no columns: the classifier takes only features"
 
 
 @holds_folder
@@ -72,8 +72,8 @@ def fit(
 ) -> Run:
     """Train a head on frozen features and evaluate it once on the test split.
 
-    The backbone runs once per item, in evaluation mode; its features are kept in the cache, so
-    that another head, another split or added images cost only what is new.
+    The backbone runs once per item, in evaluation mode. Its features are cached, so another head,
+    another split or added images cost only what is new.
 
     Args:
         data: a :class:`~headstart.data.Dataset`, or anything :func:`headstart.load_data` takes.
@@ -90,8 +90,8 @@ def fit(
         The run: head, scores with 95 % intervals, baselines, and where it was written.
 
     Raises:
-        DataError: the data cannot be read or has one class only.
-        BadFilesError: items cannot be read; everything readable has been embedded and kept.
+        DataError: the data cannot be read or has only one class.
+        BadFilesError: items cannot be read; everything readable has been embedded and cached.
         BackboneError, StoreError, HeadError, ConfigError: see the rooms they come from.
     """
     call = Call(FIT, data, *FIT.settle(overrides, config, run, reading, backbone))
@@ -127,7 +127,7 @@ def fit(
         trained, found = _trained(fingerprints, embedded, start, network, config, session)
     session.say(*trained.notes)
     if found:
-        session.say("this head was trained before on the same rows: taken unchanged")
+        session.say("this head was trained before on the same rows: reused unchanged")
     with session.clock("evaluate"):
         outputs = outputs_of(trained.head, embedded.test_rows())
         evaluation = evaluated(trained.head, embedded.test, outputs)
@@ -192,7 +192,7 @@ def _trained(
     present = np.unique(embedded.train.labels)
     if embedded.train.targets is None and len(present) < 2:
         raise DataError(
-            f"the training split holds one class only ('{embedded.train.classes[present[0]]}')",
+            f"the training split holds only one class ('{embedded.train.classes[present[0]]}')",
             hint="a classifier needs items of two classes or more",
         )
     reduced = is_reduced(head_for(config.head, config.head_options), config, embedded, session)
@@ -329,7 +329,7 @@ def _require_head(config: FitConfig, task: str) -> None:
     if task != CLASSIFICATION.name:
         named = {"start": config.start, "labels_per_class": config.labels_per_class}
         faults += [
-            f"{name} has no meaning for {task}: no item is of one class"
+            f"{name} does not apply to {task}: items do not have exactly one class"
             for name, value in named.items()
             if value is not None
         ]

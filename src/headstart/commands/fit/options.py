@@ -86,32 +86,35 @@ class FitConfig:
     )
     folds: int = option(5, "Folds of the cross-validation inside the training split.", at_least=2)
     class_weight: Literal["balanced"] | None = option(
-        None, "balanced: every class weighs alike, however many items it has."
+        None, "balanced: every class has the same weight, however many items it has."
     )
     threshold: Literal["auto", "half", "balanced", "f1"] = option(
         "auto",
-        "Where a label is predicted. auto: highest F1 on held-out items (several labels); balanced:"
-        " rare classes and labels count as much as frequent ones; half: 0.5.",
+        "Threshold above which a label is predicted. auto: highest F1 on held-out items (several"
+        " labels); balanced: rare classes and labels count as much as frequent ones; half: 0.5.",
     )
-    baselines: bool = option(True, "The figures to beat, on the same test items.")
+    baselines: bool = option(True, "Baselines to compare with, on the same test items.")
     start: Literal["classifier", "text"] | None = option(
         None,
-        "classifier: begin as the ImageNet classifier of the backbone, with classes found by name;"
-        " text: as texts about the classes, with a backbone such as CLIP or SigLIP.",
+        "classifier: start from the backbone's own ImageNet classifier, with classes matched by"
+        " name; text: start from embedded texts about the classes, with a backbone such as CLIP"
+        " or SigLIP.",
         shown="from scratch",
     )
     class_names: Mapping[str, Any] = option(
         {},
-        "Which of ImageNet's classes a class is, where its name does not say so: a TOML file with"
-        " lines such as cat = ['tabby', 'Persian cat'], or JSON.",
+        "Which ImageNet classes a class stands for, if its name does not say so: a TOML file"
+        " with lines such as cat = ['tabby', 'Persian cat'], or JSON.",
         kind=CLASS_NAMES,
         check=_wrong_names,
     )
     prompt: str | None = option(
         None,
-        "With --start text: the text about a class, {} being its name.",
+        "With --start text: the text for a class, where {} is its name.",
         shown="a photo of a {}",
-        check=lambda text: None if "{}" in text else "must hold {} in the place of a class's name",
+        check=lambda text: (
+            None if "{}" in text else "must contain {} where the name of a class goes"
+        ),
     )
     labels_per_class: int | None = option(
         None,
@@ -122,14 +125,14 @@ class FitConfig:
 
     reduce: Literal["auto", "always", "never"] = option(
         "auto",
-        "Fit linear, ridge and lda by sums over parts of the rows, in the processes of --runner."
-        " auto: with a runner, where features take more than 0.4 of the free memory.",
+        "Fit linear, ridge and lda from sums over parts of the rows, in the processes of"
+        " --runner. auto: with a runner, if the features take more than 0.4 of the free memory.",
     )
     loggers: tuple[str, ...] = like(LogOptions, "loggers")
     abstain: Literal["auto", "always", "never"] = option(
         "auto",
-        "Keep what predict --coverage needs: scores of items held out of training. auto: where that"
-        " takes no long training; always: train the folds of any head; never.",
+        "Keep what predict --coverage needs: scores of held-out training items. auto: unless"
+        " that takes long training; always: train the folds of any head; never.",
     )
     ood: Literal["knn", "mahalanobis"] | None = option(
         None,
@@ -139,9 +142,9 @@ class FitConfig:
     )
     ood_layers: tuple[str, ...] = option(
         (),
-        "With --ood: the layers whose features judge, such as stage2,stage4.",
+        "With --ood: layers whose features are compared, such as stage2,stage4.",
         metavar="LAYER,LAYER",
-        shown="that of the head",
+        shown="the head's own",
     )
     false_alarms: float = option(
         0.05, "With --ood: the share of ordinary items that may be flagged.", above=0, below=1
@@ -158,9 +161,9 @@ class FitConfig:
     def faults(self) -> list[str]:
         """Look at the options of the head, and at what belongs together."""
         if self.ood is None and self.ood_layers:
-            return [Fault("ood_layers", "has no meaning without ood")]
+            return [Fault("ood_layers", "requires ood")]
         if self.ood is None and self.false_alarms != type(self).false_alarms:
-            return [Fault("false_alarms", "has no meaning without ood")]
+            return [Fault("false_alarms", "requires ood")]
         if len(set(self.ood_layers)) < len(self.ood_layers):
             return [Fault("ood_layers", "names a layer twice")]
         if self.start is not None and (self.head != "auto" or self.head_options):
@@ -173,7 +176,7 @@ class FitConfig:
         if self.start is not None and (self.class_weight or self.threshold != "auto"):
             return [Fault("start", "takes neither class_weight nor threshold")]
         if self.prompt is not None and self.start != "text":
-            return [Fault("prompt", "has no meaning without start='text'")]
+            return [Fault("prompt", "requires start='text'")]
         if self.labels_per_class == 0 and self.start is None:
             return [Fault("labels_per_class", "must be at least 1 unless start is given")]
         try:
@@ -188,7 +191,7 @@ class FitConfig:
         if self.class_weight is not None and "class_weight" in self.head_options:
             return [Fault("class_weight", "is given twice, as a setting and in head_options")]
         if self.class_weight is not None and "class_weight" not in kind.option_names:
-            what = f"has no meaning for the head '{kind.name}'; threshold='balanced' works with any"
+            what = f"does not apply to the head '{kind.name}'; threshold='balanced' works with any"
             return [Fault("class_weight", what)]
         try:
             kind.settings(self.options(), folds=self.folds)

@@ -44,14 +44,16 @@ def is_reduced(kind: HeadKind, config: FitConfig, embedded: Embedded, session: S
     against = _against(kind, config, embedded)
     if against and config.reduce == "always":
         raise ConfigError(
-            (f"reduce='always' cannot be: {against}",),
-            hint="leave it out: features that exceed the memory are read from disk in turn",
+            (f"reduce='always' is not possible: {against}",),
+            hint="omit it: features larger than memory are read from disk in blocks",
         )
     if against:
-        session.say(f"the head is fitted in this process, its features read in turn: {against}")
+        session.say(
+            f"the head is fitted in this process, reading its features in blocks: {against}"
+        )
         return ""
     if config.reduce == "always":
-        return "as asked for"
+        return "as requested"
     return f"the features take {format_bytes(size)}, more than 0.4 of the free memory"
 
 
@@ -60,14 +62,17 @@ def _against(kind: HeadKind, config: FitConfig, embedded: Embedded) -> str:
     if kind.reduce is None:
         return f"the head '{kind.name}' needs all rows in one place; linear, ridge and lda do not"
     if embedded.train.task != CLASSIFICATION.name:
-        return "only classifications are fitted so"
+        return "only classification can be fitted this way"
     if config.options().get("class_weight") is not None:
-        return "rows would have weights (class_weight)"
+        return "rows have weights (class_weight)"
     if not isinstance(embedded.train_rows(), FeatureSet):
         return "columns of the table are joined to the features"
     chosen = config.head_options.get("alpha", "auto")
     if kind.name == "ridge" and embedded.train.groups is not None and chosen == "auto":
-        return "ridge would leave out single rows and not groups to choose its penalty; give alpha"
+        return (
+            "ridge would choose its penalty by leaving out single rows, not whole groups;"
+            " give alpha"
+        )
     return ""
 
 

@@ -84,7 +84,7 @@ class Predictions(Shown):
         """Return what there is to see: the first rows of the table."""
         facts: list[tuple[str, str | int]] = [("task", self.task)]
         if self.bad:
-            facts.append(("left out", f"{count(len(self.bad), 'item')} that cannot be read"))
+            facts.append(("skipped", f"{count(len(self.bad), 'item')} that cannot be read"))
         grids: tuple[Grid, ...] = ()
         if isinstance(self.probabilities, np.ndarray) and len(self):
             few = dataclasses.replace(
@@ -104,7 +104,9 @@ class Predictions(Shown):
     def values(self) -> np.ndarray:
         """What is predicted as numbers ``(n, k)``: 0 and 1 of each label, or the targets."""
         if self.task == "classification":
-            raise DataError("a classifier predicts no values", hint="use labels or probabilities")
+            raise DataError(
+                "a classifier does not predict values", hint="use labels or probabilities"
+            )
         return said_of(self.head, np.asarray(self.probabilities))
 
     @property
@@ -115,7 +117,7 @@ class Predictions(Shown):
             DataError: numbers are predicted.
         """
         if self.task == "regression":
-            raise DataError("a regression predicts no labels", hint="use values")
+            raise DataError("a regression does not predict labels", hint="use values")
         if self.task != "classification":
             return tuple(joined(self.classes, self.values))
         return tuple(self.classes[i] for i in most_likely(self.probabilities)[0][:, 0])
@@ -168,7 +170,7 @@ def check_table_path(path: Path | str) -> Path:
     """
     target = Path(path).expanduser()
     if target.suffix.lower() not in {".csv", ".parquet"}:
-        raise ConfigError((f"'{target}' ends neither in .csv nor in .parquet",))
+        raise ConfigError((f"'{target}' must end in .csv or .parquet",))
     if not target.parent.is_dir():
         raise ConfigError((f"there is no folder '{target.parent}' to write '{target.name}' to",))
     return target
@@ -192,7 +194,7 @@ def predict(
             :func:`headstart.load_data` takes.
         trained: a run, or its folder.
         config: the settings of ``predict``.
-        run: batch size, device, cache; precision and storage are those of the run.
+        run: batch size, device, cache; precision and storage come from the run.
         reading: columns of a table, where they are not obvious.
         **overrides: single fields of these, such as ``batch_size=16``, or ``backbone=…`` for a
             run that was made with a module of your own.
@@ -230,8 +232,8 @@ def evaluate(
 ) -> AnyEvaluation:
     """Score a run's head on labelled data: its test split where it has one, else all of it.
 
-    Items that trained the run, known by their content, are left out, and a note says how many;
-    another says how many of the scored ones nearly equal an item that trained it.
+    Items that the run was trained on, recognised by content, are skipped, and a note says how
+    many; another says how many of the scored items are near copies of training items.
 
     Args:
         data: labelled data, as :func:`headstart.load_data` takes it, or a labelled split.

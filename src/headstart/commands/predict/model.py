@@ -181,16 +181,16 @@ class Model:
         if kept is None:
             written = not isinstance(self.source, Run) or self.source.folder is not None
             why = (
-                "an older version, or another command than fit, wrote it"
+                "it was written by an older version, or by a command other than fit"
                 if written
                 else "it was not written to a folder"
             )
-            raise DataError(f"the run keeps no rows of its training items: {why}", hint=hint)
+            raise DataError(f"the run has no stored rows of its training items: {why}", hint=hint)
         train = kept.train
         if grouped and train.groups is None:
             raise DataError(
-                f"the run was made with {grouped}, and its kept rows do not say what they belong"
-                " to: items of one group would judge each other",
+                f"the run was made with {grouped}, and its stored rows do not record their"
+                " groups: items of one group would judge each other",
                 hint=hint,
             )
         rows = self.features_of(train, session)
@@ -261,7 +261,7 @@ class Model:
         except DataError:  # other columns, or a folder
             return session.open_test_data(data, plain, kind=kind)
         told = " and ".join(f"{name}='{value}'" for name, value in known.items())
-        session.say(f"labels and groups are read as the run's were: {told}")
+        session.say(f"labels and groups are read as in the run: {told}")
         return found
 
 

@@ -32,17 +32,17 @@ class AnswerConfig(OpenConfig):
 
     coverage: float | None = option(
         None,
-        "Say all that is plausible, so that the truth is among it for this share of items (0.95),"
-        " and abstain where that is not one answer.",
+        "Predict sets that contain the truth for this share of items (0.95), and abstain where a"
+        " set is not a single answer.",
         above=0,
         below=1,
-        shown="one answer for every item",
+        shown="a single answer per item",
     )
-    by_class: bool = option(False, "That share of every class alike.")
+    by_class: bool = option(False, "Promise that share for every class separately.")
     set_score: Literal["lac", "aps", "raps"] = option(
         "lac",
-        "lac: the smallest sets. aps: sets that grow where an item is hard. raps: aps, with a"
-        " penalty on classes far down the list.",
+        "lac: the smallest sets. aps: sets that grow for hard items. raps: aps, with a penalty"
+        " on classes far down the list.",
     )
     ood: Literal["knn", "mahalanobis"] | None = option(
         None,
@@ -57,10 +57,10 @@ class AnswerConfig(OpenConfig):
     def faults(self) -> list[str]:
         """Refuse what belongs to a coverage, or to flagging, where that is not asked for."""
         given = {"by_class": self.by_class, "set_score": self.set_score != "lac"}
-        faults = [Fault(n, "has no meaning without coverage") for n, on in given.items() if on]
+        faults = [Fault(n, "requires coverage") for n, on in given.items() if on]
         faults = faults if self.coverage is None else []
         if self.ood is None and self.false_alarms != type(self).false_alarms:
-            faults.append(Fault("false_alarms", "has no meaning without ood"))
+            faults.append(Fault("false_alarms", "requires ood"))
         return [*faults]
 
     @property
@@ -90,7 +90,7 @@ class EvaluateConfig(AnswerConfig):
 
     include_training: bool = option(
         False,
-        "Score items that trained the run, too, which are left out otherwise.",
+        "Also score items that the run was trained on, which are skipped otherwise.",
     )
 
 
@@ -114,14 +114,14 @@ class PredictConfig(AnswerConfig):
 
 
 _OF_THE_RUN = {
-    "precision": "it is that of the run",
-    "storage": "it is that of the run",
-    "seed": "nothing is drawn",
-    "out": "there is no run folder",
-    "write": "there is no run folder",
+    "precision": "the run determines it",
+    "storage": "the run determines it",
+    "seed": "it makes no random choices",
+    "out": "it writes no run folder",
+    "write": "it writes no run folder",
     "train": "nothing is trained",
-    "columns": "they are those of the run",
-    "test_fraction": "nothing is set aside",
+    "columns": "the run determines them",
+    "test_fraction": "no test split is set aside",
 }
 PREDICT = Signature(
     "predict",
@@ -129,9 +129,9 @@ PREDICT = Signature(
     without={
         **_OF_THE_RUN,
         "label_column": "labels are not read",
-        "task": "it is that of the run",
-        "group_column": "nothing is divided",
-        "group_pattern": "nothing is divided",
+        "task": "the run determines it",
+        "group_column": "the data are not split",
+        "group_pattern": "the data are not split",
         "test": "all items are used",
     },
     builds=False,

@@ -48,7 +48,7 @@ def push(
     config, run, reading, _ = PUSH.settle(overrides, config, run, reading)
     if config.output is not None:
         raise ConfigError(
-            ("push does not take output: the artefact goes to the target",), hint="leave it out"
+            ("push does not take output: the artefact goes to the target",), hint="omit it"
         )
     hub = {"private": not config.public, "message": config.message}
     target = str(target)

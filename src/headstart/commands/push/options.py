@@ -18,10 +18,8 @@ class PushConfig(ExportConfig):
         message: of the commit.
     """
 
-    public: bool = option(False, "Create the repository of the hub as a public one.", panel="Hub")
-    message: str = option(
-        "", "Message of the commit.", shown="Upload NAME", metavar="TEXT", panel="Hub"
-    )
+    public: bool = option(False, "Create the hub repository as public.", panel="Hub")
+    message: str = option("", "Commit message.", shown="Upload NAME", metavar="TEXT", panel="Hub")
 
 
 PUSH = Signature("push", PushConfig(), without=EXPORT.without, hidden=("output",), builds=False)

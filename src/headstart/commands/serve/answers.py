@@ -65,8 +65,8 @@ class Answers:
         if self.model.columns:
             named = ", ".join(f"'{each.name}'" for each in self.model.columns)
             raise ConfigError(
-                (f"the run joins columns of a table ({named}), which requests do not bring",),
-                hint="predict takes tables; or fit without columns",
+                (f"the run joins columns of a table ({named}), which requests do not carry",),
+                hint="use predict with a table, or fit without columns",
             )
         self.judge, self.top = judge, top
         self.columns: dict[str, Any] = {}
@@ -111,7 +111,7 @@ class Answers:
         except UndecodableError as error:
             return Fault(expected, str(error), "repair the item, or leave it out")
         except MemoryError:
-            return Fault(expected, "it needs more memory than there is", "send a smaller one")
+            return Fault(expected, "it needs more memory than is available", "send a smaller one")
         except Exception as error:  # of a decoder: one bad item
             kind = type(error).__name__
             return Fault(expected, f"it cannot be decoded ({kind})", "repair it, or leave it out")

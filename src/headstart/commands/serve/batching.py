@@ -191,7 +191,7 @@ def _settle(jobs: Sequence[_Job], found: Sequence[Row | Fault]) -> None:
 def _failed(error: BaseException) -> Fault:
     """Say that the service failed; what is no message of ours may name what is private."""
     told = str(error) if isinstance(error, HeadstartError) else type(error).__name__
-    return Fault("a prediction", f"the service failed ({told})", "tell who runs it", 500)
+    return Fault("a prediction", f"the service failed ({told})", "tell the operator", 500)
 
 
 __all__ = ["Batcher", "Given", "Predicts", "Row"]

@@ -19,15 +19,15 @@ class Counters:
         self._registry = CollectorRegistry()
         inside: Any = {"namespace": "headstart", "registry": self._registry}
         self.requests = Counter("requests", "Requests by status.", ["status"], **inside)
-        self.items = Counter("items", "Items that came, by what became of them.", ["is"], **inside)
+        self.items = Counter("items", "Items received, by outcome.", ["is"], **inside)
         self.seconds = Histogram(
             "request_seconds", "From the first byte to the answer.", buckets=_SECONDS, **inside
         )
-        self.batches = Histogram("batch_items", "Items of a batch.", buckets=_SIZES, **inside)
+        self.batches = Histogram("batch_items", "Items per batch.", buckets=_SIZES, **inside)
         self.network = Histogram(
-            "batch_seconds", "Seconds of a batch in the network.", buckets=_SECONDS, **inside
+            "batch_seconds", "Seconds per batch in the network.", buckets=_SECONDS, **inside
         )
-        self.pending = Gauge("pending_items", "Items that wait or are computed.", **inside)
+        self.pending = Gauge("pending_items", "Items waiting or being computed.", **inside)
 
     def batch(self, size: int, seconds: float) -> None:
         """Count one batch."""

@@ -41,7 +41,7 @@ def serve(
 ) -> None:
     """Answer requests over HTTP until the process is told to stop.
 
-    SIGTERM, SIGINT and SIGHUP let what is in flight be answered first.
+    On SIGTERM, SIGINT or SIGHUP, requests in flight are answered first.
 
     Args:
         trained: a run, or its folder.
@@ -87,7 +87,7 @@ def serving(
         try:
             while not answering.wait(0.1):
                 if not thread.is_alive():
-                    raise RuntimeError("the service has ended before it answered")
+                    raise RuntimeError("the service stopped before it answered")
             yield url
         finally:
             server.should_exit = True
@@ -135,8 +135,8 @@ def _listening(
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             if not local:
                 session.say(
-                    f"listening on {host}: every machine that reaches this one can send requests;"
-                    " there is no authentication"
+                    f"listening on {host}: any machine that can reach this one can send"
+                    " requests, without authentication"
                 )
             yield _server(service, config), listener, url
         finally:
@@ -217,7 +217,7 @@ def _bound(config: ServeConfig) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
-            (f"host='{clean(config.host)}' is no address of this machine: {reason}",)
+            (f"host='{clean(config.host)}' is not an address of this machine: {reason}",)
         ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -30,18 +30,18 @@ class ServeConfig(AnswerConfig):
         grace: seconds that requests in flight have when the service is told to stop.
     """
 
-    host: str = option(LOOPBACK, "Address to listen on. Other machines are let in by 0.0.0.0.")
+    host: str = option(LOOPBACK, "Address to listen on; 0.0.0.0 also accepts other machines.")
     port: int = option(8000, "Port; 0 takes a free one.", at_least=0, at_most=65535)
     top: int = option(3, "Classes per item.", at_least=1)
-    max_items: int = option(64, "Images or texts of one request.", at_least=1)
-    max_body: float = option(32.0, "Megabytes of one request.", above=0)
-    max_pixels: float = option(50.0, "Millions of pixels of one image.", above=0)
-    queue: int = option(256, "Items that may wait; beyond, requests are answered 503.", at_least=1)
-    wait: float = option(
-        5.0, "Milliseconds that a batch waits for items that are on their way.", at_least=0
+    max_items: int = option(64, "Most images or texts per request.", at_least=1)
+    max_body: float = option(32.0, "Most megabytes per request.", above=0)
+    max_pixels: float = option(50.0, "Most megapixels per image.", above=0)
+    queue: int = option(
+        256, "Most items waiting; beyond that, requests are answered with 503.", at_least=1
     )
+    wait: float = option(5.0, "Milliseconds that a batch waits for further items.", at_least=0)
     grace: float = option(
-        30.0, "Seconds for requests in flight when the service is told to stop.", at_least=0
+        30.0, "Seconds to finish requests in flight when the service is stopped.", at_least=0
     )
 
     def faults(self) -> list[str]:
@@ -55,7 +55,7 @@ class ServeConfig(AnswerConfig):
         return found
 
 
-_OF_THE_RUN = "it is that of the run"
+_OF_THE_RUN = "the run determines it"
 _NOT_READ = {each.name: "items come with requests" for each in fields(ReadOptions)}
 SERVE = Signature(
     "serve",
@@ -66,15 +66,15 @@ SERVE = Signature(
         "value_range": _OF_THE_RUN,
         "precision": _OF_THE_RUN,
         "storage": _OF_THE_RUN,
-        "seed": "nothing is drawn",
-        "on_bad": "every item is answered for itself",
+        "seed": "it makes no random choices",
+        "on_bad": "every item is answered on its own",
         "runner": "requests are computed in this process",
         "runner_workers": "requests are computed in this process",
         "address": "requests are computed in this process",
         "actor_cpus": "requests are computed in this process",
         "actor_gpus": "requests are computed in this process",
-        "out": "there is no run folder",
-        "write": "there is no run folder",
+        "out": "it writes no run folder",
+        "write": "it writes no run folder",
     },
     builds=False,
 )

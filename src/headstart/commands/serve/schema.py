@@ -11,19 +11,19 @@ from typing import Any
 from headstart.commands.serve.bodies import Limits
 
 _ABOUT = {
-    "item": "What the request calls the item, or its place in the request.",
+    "item": "Name of the item in the request, or its position there.",
     "class": "The most probable class.",
-    "probability": "Of that class, calibrated on training items.",
-    "prediction": "What is predicted; several labels have | between them.",
-    "set": "Classes that are plausible at the coverage, with | between them.",
-    "sure": "Labels that are there at the coverage, with | between them.",
-    "undecided": "Labels that may be there or not, with | between them.",
+    "probability": "Probability of that class, calibrated on training items.",
+    "prediction": "The prediction; several labels are separated by |.",
+    "set": "Classes that are plausible at the coverage, separated by |.",
+    "sure": "Labels that are present at the coverage, separated by |.",
+    "undecided": "Labels that may or may not be present, separated by |.",
     "abstain": "Whether there is no single answer at the coverage.",
-    "low": "The lower end of the interval of the coverage.",
-    "high": "The upper end of the interval of the coverage.",
-    "ood": "Whether the item is unlike anything that trained the run.",
+    "low": "Lower end of the interval at the coverage.",
+    "high": "Upper end of the interval at the coverage.",
+    "ood": "Whether the item is unlike anything the run was trained on.",
     "ood_p": "Share of training items that are at least as far out.",
-    "ood_score": "How far out the item is; more is farther.",
+    "ood_score": "How far out the item is; larger is farther.",
 }
 _TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _TEXT = {"type": "string"}
@@ -34,12 +34,12 @@ _FAULT = {
 }
 _REFUSED = {"type": "object", "properties": {"error": _FAULT}, "required": ["error"]}
 _STATUSES = {
-    400: "No JSON, no form, or other names.",
+    400: "Neither JSON nor a form, or wrong field names.",
     408: "The body did not arrive in time.",
     413: "More items, bytes or pixels than allowed.",
-    415: "Another Content-Type, or a compressed body.",
-    421: "A request to another name than this machine's.",
-    503: "The queue is full: Retry-After says when to come again.",
+    415: "Unsupported Content-Type, or a compressed body.",
+    421: "A request to a host name that is not this machine's.",
+    503: "The queue is full: Retry-After says when to try again.",
 }
 
 
@@ -61,8 +61,8 @@ def predict_operation(limits: Limits, columns: Mapping[str, Any]) -> dict[str, A
         "required": ["predictions"],
     }
     answers = {
-        "200": _json("One row an item, in the order of the request.", predictions),
-        "422": _json("No item could be predicted, or there is none.", {"oneOf": [
+        "200": _json("One row per item, in the order of the request.", predictions),
+        "422": _json("No item could be predicted, or there were none.", {"oneOf": [
             predictions, _REFUSED
         ]}),
         **{str(status): _json(text, _REFUSED) for status, text in _STATUSES.items()},

@@ -35,9 +35,9 @@ def similar(
 ) -> Similar:
     """Find the items that are most like others, by their features.
 
-    Every row is compared, in blocks, so that memory is a block's; with ``index`` candidates are
-    proposed by an index, whose recall is said. An item of the data is not found for itself, nor are
-    its copies; what was left out is said.
+    Every row is compared, block by block, so memory stays that of one block; with ``index``,
+    candidates come from an index, whose recall is reported. An item of the data and its copies are
+    not among its own results; a note says which were removed.
 
     Args:
         items: a run or its folder, or data as :func:`headstart.load_items` takes them, divided
@@ -195,10 +195,14 @@ def _left_out(answers: Sequence[Answer]) -> list[str]:
         more = (
             f", with {count(copies, 'copy', 'copies')} such as {first.itself[1]}" if copies else ""
         )
-        return [f"{first.query.name} is in the data itself ({first.itself[0]}{more}): left out"]
+        return [
+            f"{first.query.name} is in the data itself ({first.itself[0]}{more}): not shown"
+            " as a result"
+        ]
     return [
-        f"{len(inside):,} of {count(len(answers), 'query', 'queries')} are in the data themselves"
-        f" (such as {first.itself[0]}): an item is not found for itself, nor are its copies"
+        f"{len(inside):,} of {count(len(answers), 'query', 'queries')} are in the data"
+        f" themselves (such as {first.itself[0]}): an item and its copies are not among its own"
+        " results"
     ]
 
 

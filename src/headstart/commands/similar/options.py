@@ -24,9 +24,9 @@ class LookConfig:
 
     data: str | None = option(
         None,
-        "Where the data of the run lie, where they have moved.",
+        "Where the run's data are, if they have moved.",
         metavar="DATA",
-        shown="where they lay",
+        shown="where they were",
         record=False,
     )
     trust_code: bool = like(OpenConfig, "trust_code")
@@ -51,23 +51,22 @@ class SimilarConfig(LookConfig):
         page: write a page with thumbnails or excerpts to this HTML file.
     """
 
-    k: int = option(10, "Items per query.", flags=("-k",), at_least=1)
+    k: int = option(10, "Results per query.", flags=("-k",), at_least=1)
     compare: Compared = option(
         "centred",
-        "centred: the cosine once the mean of all features is taken out. cosine: as they are."
-        " euclidean: the distance.",
+        "centred: the cosine after subtracting the mean of all features. cosine: without"
+        " subtracting it. euclidean: the distance.",
     )
     text: str | None = option(
         None,
-        "A query that is a text, whatever files there are. Of pictures it finds those that it"
-        " describes, where the backbone has a tower of texts.",
+        "Take the query as text, whatever files exist. Text finds the images it describes, if"
+        " the backbone has a text tower.",
         metavar="TEXT",
         record=False,
     )
     index: Path | None = option(
         None,
-        "File of an index for millions of items, built at its first use. Without it every row is"
-        " compared.",
+        "Index file for millions of items, built on first use. Without it every row is compared.",
         metavar="FILE",
         record=False,
     )
@@ -87,16 +86,16 @@ class SimilarConfig(LookConfig):
 
 
 LOOKED = {
-    "seed": "nothing is drawn",
-    "out": "there is no run folder",
-    "write": "there is no run folder",
-    "columns": "items are alike by their features",
-    "group_column": "nothing is divided",
-    "group_pattern": "nothing is divided",
-    "train": "the items of all splits are taken",
-    "test": "the items of all splits are taken",
-    "splits": "the items of all splits are taken",
-    "test_fraction": "nothing is set aside",
+    "seed": "it makes no random choices",
+    "out": "it writes no run folder",
+    "write": "it writes no run folder",
+    "columns": "items are compared by their features only",
+    "group_column": "the data are not split",
+    "group_pattern": "the data are not split",
+    "train": "items of all splits are used",
+    "test": "items of all splits are used",
+    "splits": "items of all splits are used",
+    "test_fraction": "no test split is set aside",
 }
 SIMILAR = Signature("similar", SimilarConfig(), without=LOOKED)
 

@@ -25,9 +25,11 @@ def similar_page(found: Similar) -> Page:
     more = len(found.answers) - _SHOWN_QUERIES
     notes = list(found.notes)
     if more > 0:
-        notes.append(f"{count(more, 'more query', 'more queries')} are in the table alone")
+        notes.append(f"{count(more, 'more query', 'more queries')} are only in the table")
     if found.recall is not None:
-        notes.append(f"an index was asked that finds {format_percent(found.recall)} of the nearest")
+        notes.append(
+            f"searched with an index that finds {format_percent(found.recall)} of the nearest"
+        )
     return Page(
         title=f"Similar items in {among.name}",
         subtitle=f"{count(len(found.answers), 'query', 'queries')} among"

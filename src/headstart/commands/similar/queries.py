@@ -90,8 +90,9 @@ def resolve(
     if unknown:
         raise DataError(
             f"{quoted(unknown, 3)} {'is' if len(unknown) == 1 else 'are'} neither a file nor an"
-            f" item of {among.name}, and {among.backbone.name} has no tower of texts",
-            hint=did_you_mean(unknown[0], places) or "name a file, or an item as tables name it",
+            f" item of {among.name}, and {among.backbone.name} has no text tower",
+            hint=did_you_mean(unknown[0], places)
+            or "give a file, or the name of an item as in tables",
         )
     if text is not None:
         words[len(found)] = text
@@ -100,7 +101,9 @@ def resolve(
     for at, query in zip(words, made, strict=True):
         found[at] = [query]
     if not any(found):
-        raise ConfigError(("there is nothing to search for",), hint="name an item, a file, a text")
+        raise ConfigError(
+            ("there is nothing to search for",), hint="give an item, a file or a text"
+        )
     return tuple(query for part in found for query in part)
 
 
@@ -174,13 +177,13 @@ def _texts(
         ]
     if not has_text_tower(among.backbone):
         raise ConfigError(
-            (f"{among.backbone.name} has no tower of texts beside its features",),
-            hint="texts find pictures where the backbone is a model of two towers, such as"
+            (f"{among.backbone.name} has no text tower",),
+            hint="text finds images if the backbone is a two-tower model, such as"
             " backbone='hf/openai/clip-vit-base-patch32'",
         )
     made = text_weights(among.backbone, words)
     if made.cut:
-        session.say(f"longer than the tower of texts reads, and cut: {quoted(made.cut, 3)}")
+        session.say(f"longer than the text tower reads, so truncated: {quoted(made.cut, 3)}")
     return [
         Query(word, made.weight[:, at], None, Excerpt(text=word), towers=True)
         for at, word in enumerate(words)

@@ -88,7 +88,7 @@ def suggest(
 ) -> Suggestions:
     """Say which of some unlabelled items to label next, and why.
 
-    Items that trained or tested the run, known by their content, are left out; copies of one
+    Items in the run's training or test split, recognised by content, are skipped; copies of one
     another count once.
 
     Args:
@@ -152,9 +152,13 @@ def _new(split: Split, model: Model, kept: KeptRows | None, session: Session) ->
             first.setdefault(key, i)
     again = sum(key in known or key in tested for key in split.ids)
     if again:
-        session.say(f"{count(again, 'item')} trained or tested the run, and {verb(again)} left out")
+        session.say(
+            f"{count(again, 'item')} {verb(again)} in the run's training or test split: skipped"
+        )
     if len(first) + again < len(split):
-        session.say(f"{len(split) - again - len(first):,} of the items repeat another: left out")
+        session.say(
+            f"{len(split) - again - len(first):,} of the items are copies of another: skipped"
+        )
     if not first:
         raise DataError(
             f"none of {count(len(split), 'item')} is new to the run", hint="give other items"
@@ -177,14 +181,16 @@ def _labelled(model: Model, kept: KeptRows | None, session: Session) -> _Labelle
         ids = tuple(sorted(set().union(*model.predictor.trained_on.values())))
         train = KeptSplit(ids, np.zeros(len(ids), np.int64), ("a training item",) * len(ids), None)
     if train is None or not len(train.ids):
-        session.say("the run does not say what trained it: items near those may be suggested")
+        session.say(
+            "the run does not record its training items: items close to them may be suggested"
+        )
         return None
     try:
         return _Labelled(model.features_of(train, session), train.origins)
     except DataError:
         session.say(
             "the features of the training items are neither in the run nor in this cache: items"
-            " near them may be suggested"
+            " close to them may be suggested"
         )
         return None
 
@@ -236,8 +242,8 @@ def _reasons(
 
 def _typicality(size: int) -> str:
     if size == 1:
-        return "like no other item, and none like it has a label"
-    return f"typical of about {count(size, 'item')} that are alike"
+        return "unlike any other item, and nothing like it is labelled"
+    return f"typical of about {size:,} similar {'item' if size == 1 else 'items'}"
 
 
 def _hesitation(unsure: Margins, row: int, p: FloatArray, model: Model) -> str:

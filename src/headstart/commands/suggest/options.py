@@ -25,9 +25,9 @@ class SuggestConfig(OpenConfig):
     count: int = option(20, "How many items to suggest.", at_least=1)
     by: Literal["typical", "mix", "margin", "k-centre"] = option(
         "typical",
-        "typical: the most typical items of groups of like items without a label. margin: items"
-        " that the head is unsure of. k-centre: items far from all labelled ones. mix: items far"
-        " from one another among those it is unsure of.",
+        "typical: the most typical items of groups of similar, unlabelled items. margin: items"
+        " that the head is unsure of. k-centre: items far from all labelled ones. mix: items it"
+        " is unsure of that are far from one another.",
     )
     table: Path | None = option(
         None,

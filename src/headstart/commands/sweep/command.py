@@ -112,7 +112,7 @@ def _rank(
     front = [row.name for row in made.ranking.rows if row.on_front]
     said = [f"\nrecommended: {made.ranking.reason}", *([line] if line else []), *failed]
     if front:
-        said.append(f"no other is both cheaper and more accurate: {', '.join(front)}")
+        said.append(f"for these, no other is both cheaper and more accurate: {', '.join(front)}")
     print_lines(console, said)
     if made.folder is not None:
         print_lines(console, (f"report: {made.folder}/report.html",))

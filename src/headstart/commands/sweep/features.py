@@ -43,7 +43,7 @@ def read_features(source: Any) -> Mapping[str, NDArray[Any]] | None:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"the features in '{path}' cannot be read: {error}",
-            hint="save them anew with numpy.savez or numpy.save",
+            hint="save them again with numpy.savez or numpy.save",
         ) from error
     if "x_train" not in found or found["x_train"].ndim != 2:
         return None  # pictures in an .npz
@@ -75,7 +75,7 @@ def check_features(arrays: Mapping[str, NDArray[Any]], tested: bool) -> None:
                 f" ({counted(count, 'row')} of {len(unseen):,} such classes)"
             )
     if faults:
-        raise DataError("; ".join(faults), hint="mend or leave out those rows")
+        raise DataError("; ".join(faults), hint="fix or remove those rows")
 
 
 __all__ = ["check_features", "read_features"]

@@ -108,20 +108,20 @@ def sweep(
     """Try every head on every cut; choose by cross-validation inside the training split.
 
     The backbone runs once per item for all layers together. The test split is used once, for the
-    winner. Heads are solved on the device of the run, too, where it is the processor or CUDA
-    (``auto``: where the features are large enough to pay).
+    winner. Heads are also solved on the run's device, if that is the CPU or CUDA (``auto``: if
+    the features are large enough for it to pay off).
 
     Args:
         data: as for :func:`headstart.fit`; or bare features: an ``.npz`` or a folder of ``.npy``
             with ``x_train (n, d)``, ``y_train (n,)`` and, if there is one, ``x_test``, ``y_test``.
-        backbone, run, reading, **overrides: as for :func:`headstart.fit`; what concerns the
-            backbone has no effect on bare features.
+        backbone, run, reading, **overrides: as for :func:`headstart.fit`; settings of the
+            backbone have no effect on bare features.
         config: what to try.
 
     Raises:
-        ConfigError: nothing to try, features that are no rows, or poolings without a layer.
+        ConfigError: nothing to try, features that are not rows, or poolings without a layer.
         BackboneError: weights are missing before the deepest of the layers.
-        DataError: the data cannot be read, or a class occurs in the test split only.
+        DataError: the data cannot be read, or a class occurs only in the test split.
         HeadError: nothing can be held out, or features are not finite.
     """
     call = Call(SWEEP, data, *SWEEP.settle(overrides, config, run, reading, backbone))
@@ -129,10 +129,10 @@ def sweep(
     if config.backbones:
         raise ConfigError(("sweep tries heads on one backbone",), hint="call headstart.rank")
     if config.backbone_options is not None:
-        raise ConfigError((Fault("backbone_options", "has no meaning without backbones"),))
+        raise ConfigError((Fault("backbone_options", "requires backbones"),))
     bare = read_features(data)
     if bare is not None and config.labels_per_class is not None:
-        said = "is for data of items: of bare features, give fewer rows"
+        said = "is for data with items: for bare features, give fewer rows"
         raise ConfigError((Fault("labels_per_class", said),))
     require_loggers(config.loggers, run.write and (bare is None or run.out is not None))
     if bare is not None and call.reading.columns is not None:
@@ -299,8 +299,8 @@ def _cuts(network: Backbone, config: SweepConfig) -> dict[str, Backbone]:
             named = ", ".join(config.poolings)
             raise ConfigError(
                 (
-                    f"poolings ({named}) belong to layers, and none is named: the network's own"
-                    " output is pooled already",
+                    f"poolings ({named}) apply to layers, and none is named: the network's own"
+                    " output is already pooled",
                 ),
                 hint="name layers, such as layers=('layer3', 'layer4')",
             )

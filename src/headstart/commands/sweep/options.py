@@ -78,7 +78,7 @@ class SweepConfig:
     poolings: tuple[str, ...] = option((), "Poolings, at each of the layers.", kind=_NAMES)
     heads: tuple[str, ...] | None = option(
         None,
-        lambda: f"Kinds of head. {describe_heads()}",
+        lambda: f"Kinds of head to try. {describe_heads()}",
         shown="all but the slow ones",
         check=head_wrong,
     )
@@ -86,13 +86,15 @@ class SweepConfig:
         None, "Values of C.", shown="45 from 1e-6 to 1e5", above=0
     )
     standardise: tuple[bool, ...] = option(
-        (True,), "Whether features are scaled to unit deviation.", kind=_STANDARDISE
+        (True,), "Whether to scale features to unit standard deviation.", kind=_STANDARDISE
     )
     folds: int = option(5, "Folds of the cross-validation.", at_least=2)
-    seeds: tuple[int, ...] = option((0,), "Seeds, one division each, none twice.", at_least=0)
+    seeds: tuple[int, ...] = option(
+        (0,), "Seeds, one split into folds each, no duplicates.", at_least=0
+    )
     backbones: tuple[str, ...] = option(
         (),
-        "Compare backbones instead of heads: names, also with * as in timm/resnet*.",
+        "Compare backbones instead of heads: names, or patterns such as timm/resnet*.",
         kind=_NAMES,
     )
     backbone_options: str | None = option(
@@ -101,21 +103,22 @@ class SweepConfig:
         ' ["timm/mobilenetv1_100"] with weights, size, mean, std, layer.',
         metavar="FILE",
     )
-    most: int = option(12, "Backbones that a name with * may stand for.", at_least=1)
+    most: int = option(12, "Most backbones to try for a name with *.", at_least=1)
     labels_per_class: int | None = option(
         None,
-        "Choose by only this many training items of each class, where all would take too long.",
+        "Choose by only this many training items per class, if using all would take too long.",
         shown="all",
         at_least=2,
     )
     loggers: tuple[str, ...] = like(LogOptions, "loggers")
     class_weight: Literal["balanced"] | None = option(
-        None, "balanced: every class or label weighs alike in the heads that can."
+        None, "balanced: every class or label has the same weight, in heads that support it."
     )
     threshold: Literal["auto", "half", "balanced", "f1"] = option(
         "auto",
-        "Where the winner predicts a label. auto: highest F1 on held-out items (several labels);"
-        " balanced: rare classes and labels count as much as frequent ones; half: 0.5.",
+        "Threshold above which the winner predicts a label. auto: highest F1 on held-out items"
+        " (several labels); balanced: rare classes and labels count as much as frequent ones;"
+        " half: 0.5.",
     )
 
     def __post_init__(self) -> None:
@@ -156,10 +159,14 @@ def _beyond_classes(config: SweepConfig, task: str) -> list[str]:
     """Return what has no meaning for several labels an item, or for numbers."""
     faults = [fault for name in config.heads or () if (fault := head_fault(name, task)) is not None]
     if config.labels_per_class is not None:
-        faults.append(f"labels_per_class has no meaning for {task}: no item is of one class")
+        faults.append(
+            f"labels_per_class does not apply to {task}: items do not have exactly one class"
+        )
     faults += class_weight_faults(config.class_weight, task)
     if config.grid is not None:
-        faults.append(f"grid is of C of a classification; for {task} heads choose their own")
+        faults.append(
+            f"grid lists values of C for classification; for {task}, heads choose their own penalty"
+        )
     return faults
 
 

@@ -93,7 +93,8 @@ def write_features_sweep(
         rows = tuple(flatten(configuration))
         settings = Table(("setting", "value"), rows, "Configuration", "ll", folded=True)
         page = Page(title, "", (), (
-            _section(found), Section("To repeat this", (settings, *command_blocks(commands))),
+            _section(found),
+            Section("How to reproduce this", (settings, *command_blocks(commands))),
         ))  # fmt: skip
     else:
         evaluation, truth, probabilities = tested

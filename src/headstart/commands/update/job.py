@@ -46,12 +46,12 @@ def update(
     reading: ReadOptions | None = None,
     **overrides: Any,
 ) -> Run:
-    """Let new items, and new classes, join a run of ``fit``.
+    """Add new items, and new classes, to a run of ``fit``.
 
-    The head is fitted to the features of the old items, which the run folder keeps, and of the
+    The head is fitted to the features of the old items, which the run folder stores, and of the
     new ones, with the options of the run: it is the head that ``fit`` would train on all of them.
-    No old image is read. All new items train, and the test split stays that of the run. Items that
-    are in it, or in the training items already, are left out, and a note says how many.
+    No old image is read. All new items are used for training, and the run keeps its test split.
+    Items that are already in the training or test split are skipped, and a note says how many.
 
     Args:
         data: labelled items, as :func:`headstart.load_data` takes them; of divided data the
@@ -68,7 +68,7 @@ def update(
 
     Raises:
         DataError: nothing new, labels that contradict one another or the run, a class that differs
-            from one of the run in spelling alone; or a run that cannot be updated.
+            from one of the run only in spelling; or a run that cannot be updated.
     """
     call = Call(UPDATE, data, *UPDATE.settle(overrides, config, run, reading))
     folder = trained.folder if isinstance(trained, Run | SavedRun) else Path(trained).expanduser()
@@ -188,7 +188,7 @@ def _fit(old: OldRun, items: Joined, session: Session) -> Trained:
                 begun, old.backbone, classes, made["class_names"], made.get("prompt")
             )
         except ConfigError as error:  # a new class that the classifier does not know by this name
-            hint = "fit once more on all items, with class_names for the new classes"
+            hint = "fit again on all items, with class_names for the new classes"
             raise ConfigError(error.faults, hint=hint) from error
         begun_as = fit_started(rows, start, folds=made["folds"], called=STARTS[begun])
         return calibrated(begun_as, rows, None, rule=rule)

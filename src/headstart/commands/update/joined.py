@@ -122,14 +122,14 @@ def _say_what_joins(
             f"no test item is of {quoted(new, 5)}: the figures say nothing about"
             f" {'that class' if len(new) == 1 else 'those classes'}"
             if fresh.targets is None
-            else f"{quoted(new, 5)} {verb(len(new))} new labels, and every old item counts as one"
-            " without them"
+            else f"{quoted(new, 5)} {verb(len(new))} new labels, and every old item counts as"
+            " not having them"
         )
     leaks = find_leaks(rows, test_rows) if min(len(fresh), len(test_rows)) else ()
     if leaks:
         session.say(
-            f"{count(len(leaks), 'test item')} nearly {verb(len(leaks), 'equals', 'equal')} a new"
-            f" item (such as {fresh.origins[leaks[0].train]}): the score may flatter"
+            f"{count(len(leaks), 'test item')} nearly {verb(len(leaks), 'equals', 'equal')} a"
+            f" new item (such as {fresh.origins[leaks[0].train]}): the score may be too optimistic"
         )
 
 

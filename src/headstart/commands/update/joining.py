@@ -50,26 +50,26 @@ def joining(old: OldRun, data: Any, reading: ReadOptions, session: Session) -> S
         was = trained[split.ids[other[0]]]
         there = f", there '{classes[was]}'" if isinstance(was, int) else ""
         raise DataError(
-            f"{count(len(other), 'item')} trained this run under another label (such as"
+            f"{count(len(other), 'item')} trained this run with a different label (such as"
             f" {split.origins[other[0]]}{there})",
             hint="leave them out, or correct the labels and fit again",
         )
     if again:
         session.say(
-            f"{count(again, 'item')} {verb(again)} in the training items already, or given twice:"
-            " left out"
+            f"{count(again, 'item')} {verb(again)} among the training items already, or given"
+            " twice: skipped"
         )
     if leaking:
         session.say(
-            f"{count(len(leaking), 'item')} {verb(len(leaking))} in the test split of the run (such"
-            f" as {split.origins[leaking[0]]}): left out, so that the figures stay honest"
+            f"{count(len(leaking), 'item')} {verb(len(leaking))} in the test split of the run"
+            f" (such as {split.origins[leaking[0]]}): skipped, so that the scores stay honest"
         )
     if torn:
         assert split.groups is not None
         named = quoted(sorted({str(split.groups[i]) for i in torn}), 3)
         session.say(
-            f"{count(len(torn), 'item')} {verb(len(torn))} of groups that the test split of the run"
-            f" has ({named}): left out, so that no group is torn apart"
+            f"{count(len(torn), 'item')} {verb(len(torn), 'belongs', 'belong')} to groups in the"
+            f" test split of the run ({named}): skipped, so that no group is split"
         )
     if not keep:
         raise DataError(

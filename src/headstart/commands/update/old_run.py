@@ -59,31 +59,31 @@ class OldRun:
             )
         if saved.tuned is not None:
             raise DataError(
-                f"'{folder}' was fine-tuned, and its backbone has seen the old items alone",
+                f"'{folder}' was fine-tuned, and its backbone was trained only on the old items",
                 hint="fine-tune again on all items; update is for runs of fit",
             )
         place = whole_run(folder)
         configuration = read_description(place, folder).values["configuration"]
         if configuration.get("ood_layers"):
             raise DataError(
-                f"'{folder}' tells strange items by the layers"
+                f"'{folder}' flags unusual items by the layers"
                 f" {', '.join(configuration['ood_layers'])}, and the features of old items there"
                 " are not kept",
-                hint="fit once more on the old items and the new ones",
+                hint="fit again on the old and new items",
             )
         kept = saved.kept_rows()
         if kept is None:
             raise DataError(
-                f"'{folder}' has no {ROWS_FILE}, so that nothing can join it: an older version"
-                " wrote it, or another command than fit",
-                hint="fit once more on the old items",
+                f"'{folder}' has no {ROWS_FILE}, so nothing can be added to it: it was written"
+                " by an older version, or by a command other than fit",
+                hint="fit again on the old items",
             )
         grouped = [n for n in ("group_column", "group_pattern") if configuration.get(n)]
         if grouped and kept.train.groups is None:
             raise DataError(
-                f"'{folder}' was made with {grouped[0]}='{configuration[grouped[0]]}', and its kept"
-                " rows do not say what they belong to: groups would be torn apart",
-                hint="fit once more on the old items and the new ones",
+                f"'{folder}' was made with {grouped[0]}='{configuration[grouped[0]]}', and its"
+                " stored rows do not record their groups: groups would be split",
+                hint="fit again on the old and new items",
             )
         network = saved.load_backbone(
             config.backbone,
@@ -102,14 +102,17 @@ class OldRun:
         saved, made = self.saved, self.configuration
         if given.task not in ("auto", saved.head.task):
             raise ConfigError(
-                (f"task='{given.task}' is not that of the run, which is {saved.head.task}",),
+                (f"task='{given.task}' does not match the run, whose task is {saved.head.task}",),
                 hint="leave it out",
             )
         asked = given.group_column or given.group_pattern
         if asked and self.kept.train.groups is None:
             raise ConfigError(
-                ("the run knows no groups of its items, so that new ones cannot join them",),
-                hint="fit once more on the old items and the new ones",
+                (
+                    "the run does not record groups of its items, so new items cannot be assigned"
+                    " to them",
+                ),
+                hint="fit again on the old and new items",
             )
         changed: dict[str, Any] = {"task": saved.head.task}
         if saved.value_range is not None and given.value_range is None:

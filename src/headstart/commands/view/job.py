@@ -25,10 +25,10 @@ def view(
 ) -> Viewer:
     """Serve a page on this machine with a map of items, their predictions and their neighbours.
 
-    The page is reached from this machine alone, by an address with a secret in it. It is served in
-    a thread until :meth:`Viewer.close`, or until its ``with`` block ends. What it showed the last
-    time is kept in the cache, and is there at once; the items are opened behind it, and where they
-    are others the page loads anew.
+    The page can be reached only from this machine, at an address with a secret in it. It is
+    served in a thread until :meth:`Viewer.close`, or until its ``with`` block ends. What it showed
+    last time is cached and appears at once; the items are opened in the background, and if they
+    have changed the page reloads.
 
     Args:
         items: a run or its folder, or data as :func:`headstart.load_items` takes them, divided

@@ -53,11 +53,11 @@ def pca_map(among: Collection, session: Session) -> Map:
     looked = f", found from {count:,} of them" if count < len(among) else ""
     about = (
         f"The plane in which the features differ most{looked}: its axes hold {shares} of their"
-        " variance, so that items far apart are different and items close together need not be"
-        " alike."
+        " variance, so items far apart are different, but items close together need not be"
+        " similar."
     )
     if not any(found):
-        about = "The features of all items are the same, so that they lie on one point."
+        about = "All items have the same features, so they lie on one point."
     return Map(_boxed(np.asarray(places, dtype=np.float32)), about)
 
 
@@ -87,7 +87,7 @@ def umap_map(among: Collection, session: Session, seed: int) -> Map:
     assert found is not None
     about = (
         f"UMAP (McInnes et al. 2018) on the graph of the {NEIGHBOURS} nearest neighbours in"
-        f" {_COMPONENTS} principal components: neighbours stay neighbours, and distances between"
+        f" {_COMPONENTS} principal components: neighbours stay neighbours, but distances between"
         " groups mean little."
     )
     return Map(_boxed(np.asarray(found.arrays["places"], dtype=np.float32)), about)

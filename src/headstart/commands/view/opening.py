@@ -60,7 +60,8 @@ def _said(among: Collection, session: Session) -> Mapping[str, Judged]:
     trained = len(among.splits.get("train", ()))
     if trained:
         session.say(
-            f"what is said of {count(trained, 'training item')} flatters: the head has seen them"
+            f"predictions for {count(trained, 'training item')} are too optimistic: the head was"
+            " trained on them"
         )
     return found
 

@@ -54,7 +54,7 @@ class Viewer:
         except OSError as error:
             raise ConfigError(
                 (f"port {port} of this machine cannot be used: {error.strerror or error}",),
-                hint="leave port out, and a free one is taken",
+                hint="omit port to use any free one",
             ) from error
         self.port = int(self._server.server_address[1])
         self.url = f"http://{HOST}:{self.port}/{self._token}/"
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a request."""
         if not self._from_here():
-            self._refuse(403, "this page is for this machine alone")
+            self._refuse(403, "this page is only for this machine")
             return
         parts = urlsplit(self.path)
         _, _, rest = parts.path.partition("/")

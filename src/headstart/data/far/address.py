@@ -238,8 +238,8 @@ class _Skeleton:
         if self._odd:
             verb = "is" if len(self._odd) == 1 else "are"
             notes += (
-                f"{count(len(self._odd), 'file')} whose names are no paths on a disk {verb} left"
-                f" out: {quoted(self._odd, 3)}.",
+                f"{count(len(self._odd), 'file')} whose names are not valid file paths {verb}"
+                f" skipped: {quoted(self._odd, 3)}.",
             )
         return dataclasses.replace(source, parts=parts, notes=notes)
 

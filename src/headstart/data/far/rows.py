@@ -88,7 +88,7 @@ def _require_memory(address: str, needed: int) -> None:
         raise DataError(
             f"a part of '{address}' needs {format_bytes(needed)} of memory, and only"
             f" {format_bytes(free)} are free",
-            hint="write the table with smaller row groups, or divide it into several",
+            hint="write the table with smaller row groups, or split it into several",
         )
 
 

@@ -87,8 +87,9 @@ def read_tars(files: Sequence[FarFile], reader: Reader, request: Request, name: 
     if packed := sum(is_packed(file.path) for file in files):
         reader = UnpackingReader(reader)
         notes.append(
-            f"{count(packed, 'tar')} of {name} {verb(packed)} packed: an image is read with all"
-            " that lies before it. Plain .tar files are read faster; images are compressed already."
+            f"{count(packed, 'tar')} of {name} {verb(packed)} compressed: to read an image,"
+            " everything before it is read too. Plain .tar files are faster, and images are"
+            " compressed already."
         )
     for role, numbers in divided.items():
         rows = Samples()
@@ -119,9 +120,9 @@ def _divided(files: Sequence[FarFile], request: Request) -> dict[str, list[int]]
             left.append(number)
     if left and len(found) != 0 and len(left) < len(files):
         raise DataError(
-            f"the names of {count(len(left), 'tar file')} say no split, those of the others do:"
-            f" {quoted([names[i].name for i in left], 3)}",
-            hint="leave them out, or read all as one with splits='none'",
+            f"the names of {count(len(left), 'tar file')} do not name a split, while the others"
+            f" do: {quoted([names[i].name for i in left], 3)}",
+            hint="remove them, or read all of them together with splits='none'",
         )
     if left or "train" not in found:
         return {WHOLE: list(range(len(files)))} if len(found) < 2 else found
@@ -143,7 +144,7 @@ def _part(
         if len(kept) < len(rows.values):
             left = [row["__key__"] for row in rows.values if row.get(image) is None]
             notes.append(
-                f"{count(len(left), 'sample')} of {where} without a member '{image}' left out:"
+                f"{count(len(left), 'sample')} of {where} without a member '{image}' skipped:"
                 f" {quoted(left, 3)}."
             )
     if not kept:
@@ -178,7 +179,7 @@ def _require_keys(rows: Samples, where: str, request: Request) -> None:
         first = sorted(rows.images)[:3]
         raise DataError(
             f"{count(len(rows.values), 'sample')} of {where} with {len(rows.images):,} kinds of"
-            f" images ({quoted(first, 3)}): a key ends at the first dot of a name",
+            f" images ({quoted(first, 3)}): a key ends at the first dot of the name",
             hint="write names with one dot, KEY.jpg and KEY.cls; or choose a kind with"
             " image_column='...'",
         )

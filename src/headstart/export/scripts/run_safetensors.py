@@ -83,7 +83,7 @@ def call_of(name: str) -> Any:
     packet, _, overload = rest.partition(".")
     found = getattr(getattr(torch.ops.aten, packet, None), overload, None) if overload else None
     if library != "aten" or packet in REFUSED or not isinstance(found, torch._ops.OpOverload):
-        raise ValueError(f"program.json calls {name!r}, which is no operator of ATen")
+        raise ValueError(f"program.json calls {name!r}, which is not an ATen operator")
     return found
 
 

@@ -64,12 +64,12 @@ def _needs(engine: str, *packages: str) -> Any:
 
 # Prospects on CPUs are low values of what six networks took and gained (``benchmarks/extract.py``).
 EAGER = register_engine(
-    Engine("eager", "as it is written, batch norm folded into convolutions", _in_module("eager"))
+    Engine("eager", "as written, with batch norm folded into convolutions", _in_module("eager"))
 ).name
 register_engine(
     Engine(
         "aot",
-        "what torch.compile makes, kept for later runs",
+        "torch.compile ahead of time (AOTInductor), kept for later runs",
         _in_module("ahead"),
         prospect={"cpu": Prospect(15.0, {"float32": 1.15, "bfloat16": 1.2})},
         kept=_kept_in_module("ahead"),
@@ -78,7 +78,7 @@ register_engine(
 register_engine(
     Engine(
         "compile",
-        "torch.compile, which pays for tens of thousands of items",
+        "torch.compile, which pays off for tens of thousands of items",
         _in_module("compiled"),
         prospect={
             "cpu": Prospect(12.0, {"float32": 1.1, "bfloat16": 1.2}),

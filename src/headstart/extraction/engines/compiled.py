@@ -53,9 +53,9 @@ def open_with_graphs(
         EngineUnfitError: the device is none of CUDA's.
     """
     if device.type != "cuda":
-        raise EngineUnfitError(f"CUDA graphs are of CUDA devices, and this is {device}")
+        raise EngineUnfitError(f"CUDA graphs need a CUDA device, and this is {device}")
     if cuts[0].inputs.ragged:
-        raise EngineUnfitError("items have many lengths, and each would need a graph")
+        raise EngineUnfitError("items have many lengths, and each would need its own graph")
     with _compiled(cuts, device, {"triton.cudagraphs": True}) as run:
         begin: Any = torch.compiler.cudagraph_mark_step_begin  # torch leaves it without types
 

@@ -173,7 +173,9 @@ def by_shape(build: Callable[[Arguments], Run]) -> Run:
         key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in inputs.tensors())
         if key not in known:
             if len(known) >= _SHAPES:
-                raise EngineUnfitError("items have many lengths, and each would need a program")
+                raise EngineUnfitError(
+                    "items have many lengths, and each would need its own program"
+                )
             known[key] = build(inputs)
         return known[key](inputs)
 

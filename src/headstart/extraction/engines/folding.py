@@ -86,12 +86,12 @@ def folded(
     _refuse(module)
     own = for_inference(module)  # of a Keras network; its convolutions and norms are not the user's
     if own is module and any(isinstance(part, KerasPart) for part in module.modules()):
-        raise EngineUnfitError("a Keras model with a call of its own runs as it is written")
+        raise EngineUnfitError("a Keras model with its own call runs as written")
     if own is not module:
         cuts = tuple(_around(cut, own) for cut in cuts)
     uses, pairs = _pairs(cuts, inputs[:_PROBE])
     if uses.decides:
-        raise EngineUnfitError("the values of the items decide which of its layers run")
+        raise EngineUnfitError("which of its layers run depends on the values of the items")
     twin = _copied(module) if own is module else own
     for convolution, norm in pairs:
         _fold(twin.get_submodule(convolution), twin.get_submodule(norm))
@@ -112,13 +112,11 @@ def _copied(module: nn.Module) -> nn.Module:
 def _refuse(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, torch.jit.ScriptModule):
-            raise EngineUnfitError("TorchScript runs as it is written")
+            raise EngineUnfitError("TorchScript runs as written")
         if library_of(type(part)) == "keras":
-            raise EngineUnfitError("a Keras model runs as it is written")
+            raise EngineUnfitError("a Keras model runs as written")
         if part._forward_hooks or part._forward_pre_hooks or "_orig_mod" in part._modules:
-            raise EngineUnfitError(
-                "hooks on its layers, or compiled parts, run as they are written"
-            )
+            raise EngineUnfitError("hooks on its layers, or compiled parts, run as written")
 
 
 def _pairs(cuts: Sequence[Backbone], some: Arguments) -> tuple[_Uses, list[tuple[str, str]]]:

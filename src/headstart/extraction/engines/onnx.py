@@ -36,7 +36,7 @@ def open_engine(
     if precision != "float32":
         raise EngineUnfitError(f"ONNX Runtime runs in float32 on the CPU, not in {precision}")
     if sum(tensor.nbytes for tensor in cuts[0].module.state_dict().values()) > _MOST_BYTES:
-        raise EngineUnfitError("its weights are larger than a model of ONNX in memory can be")
+        raise EngineUnfitError("its weights are larger than an ONNX model in memory may be")
     yield by_shape(lambda inputs: _built(cuts, inputs))
 
 

@@ -36,7 +36,7 @@ def choose_device(device: str | torch.device, shape: tuple[int, int]) -> torch.d
     if found.type == "cuda" and not (found.index or 0) < torch.cuda.device_count():
         there = torch.cuda.device_count()
         raise HeadError(
-            f"device '{device}' is not there: torch finds {there} CUDA devices",
+            f"device '{device}' does not exist: torch finds {there} CUDA devices",
             hint="use the device 'cpu', or 'auto'",
         )
     return found

@@ -204,8 +204,8 @@ def _refuse_one_class(labels: np.ndarray, folds: np.ndarray) -> None:
             present = np.unique(labels[division != fold])
             if len(present) < 2:
                 raise HeadError(
-                    f"expected two classes or more to train on beside every fold, found only class"
-                    f" {present[0]} where fold {fold} is held out",
+                    "expected two classes or more to train on outside every fold, found only"
+                    f" class {present[0]} when fold {fold} is held out",
                     hint="if groups are held out together, every class needs two groups or more",
                 )
 

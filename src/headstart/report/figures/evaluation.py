@@ -173,7 +173,7 @@ def per_class_figure(evaluation: Evaluation, *, limit: int = 30) -> Figure:
         "per cent"
         + (
             f"; {count(left_out, 'class', 'classes')} with a higher F1 or no items"
-            f" {verb(left_out)} left out"
+            f" {verb(left_out)} not shown"
             if left_out
             else ""
         ),

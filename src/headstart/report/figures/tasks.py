@@ -74,7 +74,7 @@ def labels_figure(evaluation: MultiLabelEvaluation, *, limit: int = 30) -> Figur
         label(axes, 1, position, supports[position], dx=12, at=axes.get_yaxis_transform(),
               size=SMALL, color=MUTED)  # fmt: skip
     key(axes, ["average precision", "share of the items"], y=18, width=400, paired=True)
-    rest = f"; {count(left_out, 'label')} with a higher one {verb(left_out)} left out"
+    rest = f"; {count(left_out, 'label')} with a higher one {verb(left_out)} not shown"
     foot(axes, "per cent" + (rest if left_out else ""))
     return figure
 
@@ -192,7 +192,7 @@ def parts_figure(
         marks(axes, [value], [at], BLUE)
         label(axes, 1, at, supports[at], dx=12, at=axes.get_yaxis_transform(), size=SMALL,
               color=MUTED)  # fmt: skip
-    rest = f"; {count(left_out, 'better one')} {verb(left_out)} left out" if left_out else ""
+    rest = f"; {count(left_out, 'better one')} {verb(left_out)} not shown" if left_out else ""
     foot(axes, about + rest)
     return figure
 

@@ -62,9 +62,9 @@ def rank(
     """Probe backbones on the training split, and recommend the cheapest of the best.
 
     Each embeds the training items that are not in the cache, and is scored by nested
-    cross-validation with the head ``auto``. What was found out of a backbone is kept: an
-    interrupted call goes on after the last one, and a repeated call computes nothing. A backbone
-    that cannot be built or run is a row that says why. The test split is not touched.
+    cross-validation with the head ``auto``. The result of each backbone is cached: an
+    interrupted call continues after the last one, and a repeated call computes nothing. A backbone
+    that cannot be built or run becomes a row that says why. The test split is not touched.
 
     Args:
         data: as for :func:`headstart.fit`.
@@ -80,7 +80,7 @@ def rank(
     Raises:
         ConfigError: settings that cannot be, options for a backbone that is not named.
         DataError: the data cannot be read.
-        BadFilesError: items cannot be read; pass ``on_bad="skip"`` to leave them out.
+        BadFilesError: items cannot be read; pass ``on_bad="skip"`` to skip them.
     """
     given = {**overrides, "backbones": tuple(backbones)}
     call = Call(SWEEP, data, *SWEEP.settle(given, config, run, reading, backbone))
@@ -115,19 +115,23 @@ def rank(
 def _refuse(config: SweepConfig, base: BackboneSpec) -> None:
     faults = []
     if config.layers or config.poolings:
-        faults.append("layers and poolings belong to one network, and several are compared")
+        faults.append("layers and poolings apply to one network, and several are compared")
     if config.loggers:
-        faults.append("loggers take what a sweep of heads finds, and backbones are compared")
+        faults.append("loggers record a sweep over heads, and backbones are compared")
     if config.threshold != "auto":
-        faults.append("threshold belongs to one head, and several backbones are compared")
+        faults.append("threshold applies to one head, and several backbones are compared")
     if config.grid is not None or config.standardise != (True,):
-        faults.append("grid and standardise belong to a sweep of heads, and backbones are compared")
+        faults.append(
+            "grid and standardise apply to a sweep over heads, and backbones are compared"
+        )
     if len(config.seeds) > 1:
-        faults.append("seeds must be one: backbones are compared on one division into folds")
+        faults.append("seeds must be a single seed: backbones are compared on one split into folds")
     if base.source != AUTO:
-        faults.append(f"backbone='{base.source}' is given beside backbones: name it among them")
+        faults.append(
+            f"backbone='{base.source}' is given as well as backbones: include it in backbones"
+        )
     if not config.backbones:
-        faults.append("backbones must name at least one")
+        faults.append("backbones must name at least one backbone")
     if faults:
         cut = config.layers or config.poolings
         where = "give the layer of a backbone in the file of backbone_options"
@@ -155,7 +159,7 @@ def _tried(
             raise  # of the data: it would be the same for all
         except Exception as error:  # of a network's own code, say: it does not end the others
             why = _first_line(error)
-            session.reporter.note(f"{one.name} is left out: {why}")
+            session.reporter.note(f"{one.name} is skipped: {why}")
             tried.append((one.name, why))
     return tried
 
@@ -172,7 +176,10 @@ def _work(tried: Sequence[tuple[str, Probe | str]]) -> str:
     probes = [one for _, one in tried if not isinstance(one, str)]
     rows, fitted = sum(one.computed for one in probes), sum(not one.found for one in probes)
     if not fitted:
-        return f"all {count(len(probes), 'probe')} were known: no forward pass, no head was trained"
+        return (
+            f"all {count(len(probes), 'probe')} were in the cache: no forward pass was"
+            " needed, no head was trained"
+        )
     return f"{count(fitted, 'backbone')} probed, {count(rows, 'row')} embedded"
 
 

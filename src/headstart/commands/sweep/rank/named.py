@@ -102,7 +102,7 @@ def _matching(pattern: str, most: int) -> tuple[list[str], list[str]]:
     one_each = list(first.values())
     kept = (one_each + [name for name in found if name not in set(one_each)])[:most]
     return kept, [
-        f"'{pattern}' stands for {count(len(found), 'backbone')}; {count(most, 'one', 'ones')} are"
+        f"'{pattern}' matches {count(len(found), 'backbone')}; {count(most, 'one', 'ones')} are"
         f" tried, {kept[0]} to {kept[-1]}: narrow the pattern, or raise most={most}"
     ]
 

@@ -30,10 +30,10 @@ from headstart.report.page import Block
 from headstart.report.text import flatten
 
 _HEADER = (
-    "backbone", "held-out", "behind the best", "features", "ms an item", "MB", "licence",
+    "backbone", "held-out", "behind the best", "features", "ms per item", "MB", "licence",
     "LogME", "H-score", "",
 )  # fmt: skip
-RIGHT = ("behind the best", "features", "ms an item", "MB", "LogME", "H-score")
+RIGHT = ("behind the best", "features", "ms per item", "MB", "LogME", "H-score")
 
 
 def header(found: Ranking) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ def write_ranking(
             Picture(
                 figure,
                 f"{found.figure} of each backbone against the time of its network",
-                "Up and left is better. The line joins the backbones that no other beats in both.",
+                "Up and left is better. The line joins the backbones that no other beats on both.",
                 "cost.png",
             )
         )
@@ -147,7 +147,7 @@ def write_ranking(
         (),
         (
             Section("Backbones", tuple(blocks)),
-            Section("To repeat this", (settings, *command_blocks(commands))),
+            Section("How to reproduce this", (settings, *command_blocks(commands))),
         ),
     )
     save_pictures(page, folder)
@@ -174,9 +174,10 @@ def _tables(found: Ranking) -> list[Block]:
 
 
 _HOW = (
-    "Each backbone embedded the training items once. A head was trained beside every fold, with all"
-    " that it chooses chosen inside, and asked for the items held out. The test items were"
-    " neither embedded nor read. Differences are paired: both backbones judged the same items."
+    "Each backbone embedded the training items once. For every fold, a head was trained on the"
+    " other folds, making all its choices inside them, and scored on the held-out items. The test"
+    " items were neither embedded nor read. Differences are paired: both backbones predicted the"
+    " same items."
 )
 
 

@@ -139,7 +139,9 @@ def probe_backbone(
     network = recalled_backbone(spec, session.cache.store)
     shape = network.feature_shape()
     if len(shape) != 1:
-        raise ConfigError((f"its features have the shape {shape} an item, and a head needs rows",))
+        raise ConfigError(
+            (f"its features have the shape {shape} per item, and a head needs one row",)
+        )
     run = session.run
     # Each backbone has a precision of its own, where that is to be found out.
     extraction = session.cache.settled(run.extraction(), (network,), (train,), session.reporter)

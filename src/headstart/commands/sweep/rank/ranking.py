@@ -73,7 +73,7 @@ def rank_probes(tried: Sequence[tuple[str, Probe | str]], notes: Sequence[str] =
         nothing = "none of the backbones could be tried"
         return Ranking(tuple(failed), None, nothing, {}, tuple(notes))
     items = found[0][1].labels
-    other = "could read other items than the first of the backbones"
+    other = "could read different items from the first backbone"
     failed += [Ranked(n, None, other) for n, one in found if not np.array_equal(one.labels, items)]
     found = [pair for pair in found if np.array_equal(pair[1].labels, items)]
     # Of equal accuracies the cheaper comes first, and of equal costs the one named first.
@@ -131,11 +131,11 @@ def _reason(chosen: Ranked, rows: Sequence[Ranked], level: int) -> str:
     assert chosen.probe is not None
     assert chosen.accuracy is not None
     first = rows[0]
-    cost = f"{chosen.probe.milliseconds:.3g} ms an item"
+    cost = f"{chosen.probe.milliseconds:.3g} ms per item"
     if len(rows) == 1:
         return f"{chosen.name} is the only backbone that was tried ({cost})"
     if chosen is first:
-        others = f"; {count(level - 1, 'other')} cannot be told from it and cost more"
+        others = f"; {count(level - 1, 'other')} cannot be distinguished from it and cost more"
         return f"{chosen.name} {_best_of(chosen.probe)} ({cost}){others if level > 1 else ''}"
     assert chosen.behind is not None
     assert chosen.behind.interval is not None
@@ -143,9 +143,9 @@ def _reason(chosen: Ranked, rows: Sequence[Ranked], level: int) -> str:
     gap, interval = 100 * chosen.behind.value, chosen.behind.interval
     best = format_percent(first.accuracy.value if first.accuracy else 0.0)
     return (
-        f"{chosen.name} is the cheapest ({cost}) of the {level} that cannot be told from the"
-        f" {'most accurate' if plain else 'best'}, {first.name} ({best}):"
-        f" behind it by {gap:.1f} points [{100 * interval.low:.1f}, {100 * interval.high:.1f}] on"
+        f"{chosen.name} is the cheapest ({cost}) of the {level} that cannot be distinguished"
+        f" from the {'most accurate' if plain else 'best'}, {first.name} ({best}): {gap:.1f}"
+        f" points behind it [{100 * interval.low:.1f}, {100 * interval.high:.1f}] on"
         f" {count(len(chosen.probe.labels), 'item')}"
     )
 
