@@ -338,7 +338,7 @@ def test_a_comma_between_names_that_are_also_classes_is_told(folder: Path) -> No
     names = ["red,blue", "blue,green", "red", "blue"]
     data = load_data(table(folder, "commas.csv", label=[names[i % 4] for i in range(N)]),
                      task="auto")  # fmt: skip
-    told = any("task='multi-label' divides them" in note for note in data.notes)
+    told = any("task='multi-label' splits them" in note for note in data.notes)
     assert told or data.task == "multi-label"
     towns = ["Paris, France", "Lyon, France", "Rome"]
     data = load_data(table(folder, "towns.csv", label=[towns[i % 3] for i in range(N)]))
