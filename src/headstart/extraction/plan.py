@@ -26,6 +26,7 @@ from headstart.core.cards import Card, Shown
 from headstart.core.devices import synchronize
 from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.records import Precision
+from headstart.core.threads import one_is_faster
 from headstart.core.wording import format_seconds
 from headstart.extraction.engines import EAGER, EngineUnfitError, find_engine
 from headstart.extraction.engines.eager import arranged
@@ -47,7 +48,7 @@ _TRIAL_SHARE = 0.15
 _SAMPLE_SECONDS, _SAMPLE_SHARE, _SAMPLE, _ROUNDS = 0.3, 0.01, 8, 2
 """Timing takes a few passes over at most this many items, fewer where the network is slow: a pass
 takes no more than these seconds, and no more than this share of the job."""
-_THREADS_SECONDS, _THREADS_GAIN = 5.0, 1.1
+_THREADS_SECONDS = 5.0
 """From this length on a job finds out whether one thread is faster; a busy machine may be."""
 
 
@@ -269,11 +270,9 @@ class Trial:
         several = torch.get_num_threads()
         if self.device.type != "cpu" or several == 1 or self.count * seconds < _THREADS_SECONDS:
             return
-        torch.set_num_threads(1)  # the pipeline restores it behind every batch
-        alone = self._timed(run, self._sample())
-        torch.set_num_threads(several)
-        if alone * _THREADS_GAIN < min(seconds, self._timed(run, self._sample())):
-            torch.set_num_threads(1)
+        sample = self._sample()
+        if one_is_faster(lambda: run(sample), several, blocks=_ROUNDS, seconds=0.0):
+            torch.set_num_threads(1)  # the pipeline restores it behind every batch
 
     def _sample(self) -> Arguments:
         seconds = min(_SAMPLE_SECONDS, _SAMPLE_SHARE * self.count * self.item_seconds)
