@@ -96,7 +96,7 @@ class TestEveryFamily:
 
 def test_local_weights_ask_for_their_colours(checkpoints):
     with pytest.raises(
-        BackboneError, match=r"do not say their mean, std.*give mean=VALUE, std=VALUE"
+        BackboneError, match=r"do not state their mean, std.*give mean=VALUE, std=VALUE"
     ):
         load_backbone("timm/resnet10t", weights=checkpoints["timm/resnet10t"])
 
@@ -133,7 +133,7 @@ def test_weights_may_be_missing_behind_the_cut_only(checkpoints, tmp_path):
     path = tmp_path / "part.safetensors"
     save_file(part, path)
     cut = load_backbone("timm/resnet10t", weights=path, layer="layer3", size=64, **COLOURS)
-    assert any("behind layer3" in note for note in cut.notes)
+    assert any("after layer3" in note for note in cut.notes)
     with pytest.raises(BackboneError, match=r"layer4.*choose a layer before what is missing"):
         load_backbone("timm/resnet10t", weights=path, size=64, **COLOURS)
     with pytest.raises(BackboneError, match=r"layer4"):

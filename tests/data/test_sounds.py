@@ -275,7 +275,7 @@ def test_two_columns_of_sounds_are_asked_for(tmp_path: Path) -> None:
 
 def test_a_table_without_sounds(tmp_path: Path) -> None:
     path = write_csv(tmp_path, [("1", "x"), ("2", "y")], ("age", "label"))
-    with pytest.raises(DataError, match=r"no column of sounds: .* end in \.wav, \.flac"):
+    with pytest.raises(DataError, match=r"no sound column: .* end in \.wav, \.flac"):
         load_data(path, kind="audio", reporter=QUIET)
 
 

@@ -12,7 +12,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.core.errors import BackboneError, HeadstartError
 from headstart.core.wording import first_line, listed
 from headstart.modules.forward import find_layer, hooked, named_tensors_of
-from headstart.modules.keras import is_keras
+from headstart.modules.keras import KerasPart
 from headstart.modules.modes import evaluation_mode
 
 
@@ -50,7 +50,7 @@ def check_runs(backbone: Backbone) -> tuple[str, ...]:
                 f"{backbone.name} runs on two items but not on five: {first_line(error)}",
                 hint=_DYNAMIC,
             ) from error
-    if not name and is_keras(backbone.module):
+    if not name and isinstance(backbone.module, KerasPart):
         return ()  # its family names the outputs as the model does
     return _which_of(backbone, seen.get(name, ()))
 
