@@ -82,7 +82,7 @@ class Bands(Inputs):
         crop_fraction, resize, interpolation, crop_offset: as in
             :class:`~headstart.data.preprocessing.Preprocessing`.
         of_bands: how many bands the training images have, so that others are refused; None: not
-            known, or not all the same. No part of keys.
+            known, or not all the same. Part of keys where ``bands`` chooses some of them.
 
     Raises:
         ConfigError: naming every value that cannot be.
@@ -221,7 +221,9 @@ class Bands(Inputs):
                 hint="give numbers, such as those that a run has measured",
             )  # fmt: skip
         values = {n: list(v) if isinstance(v, tuple) else v for n, v in self.values().items()}
-        del values["of_bands"]
+        if not self.bands or self.of_bands is None:
+            # Else it is part: rows of images with other bands must not be found in the cache.
+            del values["of_bands"]
         return {
             "kind": self.kind, **values, "decoder": describe_decoder(), "samples": samples.RULES,
         }  # fmt: skip
