@@ -261,7 +261,7 @@ def test_poolings_without_a_layer_are_refused(dataset, tmp_path):
         config = SweepConfig(layers=layers, poolings=("avg", "gem"))
         with pytest.raises(
             ConfigError,
-            match=r"poolings \(avg, gem\) belong to layers.*layers=\('layer3', 'layer4'\)",
+            match=r"poolings \(avg, gem\) apply to layers.*layers=\('layer3', 'layer4'\)",
         ):
             sweep(dataset, config=config, write=False, cache=tmp_path, reporter=QUIET)
     config = SweepConfig(poolings=("avg", "gem"), heads=("prototype",))
@@ -298,7 +298,7 @@ def test_weights_have_to_reach_the_deepest_layer(dataset, half_a_network, tmp_pa
     config = SweepConfig(layers=("stage2.0", "stage1.0"), **heads)
     result = sweep(dataset, shallow, config=config, **options)
     assert {c.view for c in result.sweep.candidates} == {"stage1.0 avg", "stage2.0 avg"}
-    assert any("behind stage2.0" in note for note in result.run.notes)
+    assert any("after stage2.0" in note for note in result.run.notes)
 
 
 def test_examine_finds_what_was_planted(some_digits, tmp_path):

@@ -241,7 +241,7 @@ def test_a_device_without_room_halves_its_own_batches() -> None:
     expected = extract(backbone_of(Net()), split, settings=settings("cpu")).features[0]
     np.testing.assert_allclose(rows, expected, atol=1e-6)
     (note,) = [note for note in extractor.notes if "at a time" in note]
-    assert note.startswith("cpu (2) does not hold 16 images at a time")
+    assert note.startswith("cpu (2) cannot hold 16 images at a time")
     assert max(sizes[True]) == 16
     assert max(sizes[False]) == 8
 
@@ -252,7 +252,7 @@ def test_a_device_that_computes_other_features_is_refused() -> None:
             with torch.no_grad():
                 net.layers[0].weight.mul_(1.5)  # type: ignore[operator]
 
-    with pytest.raises(BackboneError, match=r"cpu \(2\) gives other features than cpu \(1\)"):
+    with pytest.raises(BackboneError, match=r"cpu \(2\) gives different features from cpu \(1\)"):
         extract(
             backbone_of(Net(wrong)), split_of(100), settings=settings("cpu,cpu", engine="plain")
         )
