@@ -162,8 +162,8 @@ def test_an_interruption_keeps_what_was_computed(cache, folder):
 
     def stop(*_: object) -> None:
         calls.append(1)
-        # One call asks for the shape, three are the purity check, the fifth is the first batch.
-        if len(calls) == 7:
+        # One call asks for the shape, four are the purity check, the sixth is the first batch.
+        if len(calls) == 8:
             raise Interrupted
 
     handle = backbone.module.stem.register_forward_hook(stop)

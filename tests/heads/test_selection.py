@@ -262,7 +262,7 @@ def test_sweep_tries_the_perceptron_when_asked(digits: tuple[np.ndarray, np.ndar
 
 def test_what_nothing_can_be_learnt_from_is_said(digits: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = digits[0][:40], digits[1][:40] % 2
-    with pytest.raises(HeadError, match=r"only class \d where fold \d is held out.*two groups"):
+    with pytest.raises(HeadError, match=r"only class \d when fold \d is held out.*two groups"):
         choose_linear(x, y, 2, groups=y)  # each group is a class: beside it there is but one
     alone = choose_linear(x[:6], np.array([0, 0, 0, 0, 0, 1]), 2)
     assert alone.details["folds"] == 0

@@ -52,4 +52,4 @@ def test_many_parts_are_cut_and_counted() -> None:
     scores = [Score(float(i), None) for i in range(45)]
     figure = figures.parts_figure(names, scores, [3] * 45, "mean absolute error")
     texts_inside(figure)
-    assert "15 better ones are left out" in " ".join(texts(figure))
+    assert "15 better ones are not shown" in " ".join(texts(figure))

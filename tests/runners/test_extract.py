@@ -56,8 +56,8 @@ def test_what_cannot_be_read_is_listed_by_every_runner(embed: Embed, tmp_path: P
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"index": "0", "of": 2}, "index is of a job array"),
-        ({"patience": 3.0}, "patience is of a job array"),
+        ({"index": "0", "of": 2}, "index is for a job array"),
+        ({"patience": 3.0}, "patience is for a job array"),
         ({"runner": "array"}, "which member of how many"),
         ({"runner": "array", "index": "2", "of": 2}, "from 0 to 1"),
         ({"runner": "procesess"}, "did you mean 'processes'"),
