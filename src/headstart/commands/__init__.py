@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from headstart.commands.finetune.job import plan_finetune as plan_finetune
     from headstart.commands.finetune.options import FinetuneConfig as FinetuneConfig
     from headstart.commands.fit.options import FitConfig as FitConfig
-    from headstart.commands.predict.job import Predictions as Predictions
     from headstart.commands.predict.options import EvaluateConfig as EvaluateConfig
     from headstart.commands.predict.options import PredictConfig as PredictConfig
+    from headstart.commands.predict.predictions import Predictions as Predictions
     from headstart.commands.push.options import PushConfig as PushConfig
     from headstart.commands.run import Run as Run
     from headstart.commands.saved_run import SavedRun as SavedRun
@@ -61,7 +61,7 @@ __getattr__, __dir__, __all__ = contents(
             "EvaluateConfig",
             "PredictConfig",
         ),
-        "predict.job": ("Predictions",),
+        "predict.predictions": ("Predictions",),
         "sweep.options": ("SweepConfig",),
         "sweep.job": ("SweepResult",),
         "examine.options": ("ExamineConfig",),

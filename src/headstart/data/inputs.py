@@ -17,9 +17,9 @@ import dataclasses
 import json
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,21 +30,11 @@ from headstart.core.progress import Reporter
 from headstart.core.records import Excerpt
 from headstart.core.wording import did_you_mean
 from headstart.data.content import Content
+from headstart.data.input_records import NumberedView, PlainRows
 from headstart.data.items import Items
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Split
-
-
-class NumberedView(Protocol):
-    """One numbered augmentation of every item: a pure function of seed, number and item id."""
-
-    @property
-    def number(self) -> int:
-        """0 is the item without augmentation; 1, 2, ... are augmented."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return what decides the view, as plain JSON values, with ``number`` among them."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +70,6 @@ class Enlargement:
     def factor(self) -> float:
         """How many times the items are enlarged."""
         return self.resized / self.side
-
-
-@dataclass(frozen=True)
-class PlainRows:
-    """Rows made without any network: what a transferred backbone has to beat.
-
-    Attributes:
-        name: of the baseline ("raw pixels").
-        about: what the rows are ("8×8 pixels").
-        of: returns the rows of a split, ``(n, d) float32``, and shows progress; SciPy's sparse
-            rows where most values are zero.
-        most: training items that are enough; the baseline is there for orientation.
-    """
-
-    name: str
-    about: str
-    of: Callable[[Split, Reporter], Any]
-    most: int = 5_000
 
 
 class Inputs(ABC):

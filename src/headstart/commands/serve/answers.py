@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headstart.commands.predict.job import Predictions, predictions_of
+from headstart.commands.predict.job import predictions_of
 from headstart.commands.predict.model import Judge
+from headstart.commands.predict.predictions import Predictions
 from headstart.commands.serve.fault import Fault
 from headstart.commands.session import Session
 from headstart.core.errors import ConfigError

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.commands.kept_rows import KeptRows, KeptSplit
-from headstart.commands.predict.job import check_table_path
 from headstart.commands.predict.model import Model
+from headstart.commands.predict.predictions import check_table_path
 from headstart.commands.prediction_table import Probabilities, write_table
 from headstart.commands.run import Run
 from headstart.commands.saved_run import SavedRun
