@@ -206,7 +206,9 @@ def _as_written(name: str, built: Built) -> tuple[str, Built]:
         "torch._dynamo"
     ):
         return name, built
-    note = "the compiled module runs as it is written; engine='compile' compiles the extraction"
+    note = (
+        "the compiled module runs as written, uncompiled; engine='compile' compiles the extraction"
+    )
     blocks = tuple(name for name, _ in inner.named_children())
     name = type(inner).__name__ if name == type(built.module).__name__ else name
     return name, dataclasses.replace(built, module=inner, blocks=blocks, notes=(*built.notes, note))

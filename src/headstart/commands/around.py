@@ -197,7 +197,7 @@ def map_section(around: Around) -> Section | None:
     ).strip()
     wrong = int((np.nan_to_num(said.wrong[shown]) > 0).sum())
     alt = f"Map of {count(len(shown), 'test item')}"
-    alt += "" if around.head.task == "regression" else f", {wrong:,} of them predicted wrong"
+    alt += "" if around.head.task == "regression" else f", {wrong:,} of them misclassified"
     return Section("Map", (Picture(figure, alt, caption),))
 
 

@@ -212,7 +212,8 @@ def verdict(evaluation: Evaluation, baselines: Sequence[Baseline] = ()) -> str:
     accuracy, n = evaluation.accuracy, evaluation.n
     if not n or not math.isfinite(accuracy.value):
         return "There are no items to score."
-    text = f"{format_percent(accuracy.value)} of {count(n, 'test item')} {verb(n)} predicted right"
+    right = format_percent(accuracy.value)
+    text = f"{right} of {count(n, 'test item')} {verb(n)} classified correctly"
     interval = accuracy.interval
     if interval is not None:
         low, high = 100 * interval.low, 100 * interval.high
@@ -294,7 +295,7 @@ def _mistakes(
     evaluation: Evaluation, mistakes: Sequence[Mistake | Case], listed: bool
 ) -> list[Block]:
     wrong, n = wrong_items(evaluation), evaluation.n
-    text = f"{wrong:,} of {count(n, 'test item')} {'is' if wrong == 1 else 'are'} predicted wrong"
+    text = f"{wrong:,} of {count(n, 'test item')} {'is' if wrong == 1 else 'are'} misclassified"
     text += f" ({format_percent(wrong / n)})." if n else "."
     if listed:
         text += (
