@@ -201,6 +201,7 @@ def rounds(given: argparse.Namespace, place: Path) -> tuple[list[Flight], int]:
         address = cluster.address
     driver, starts, seen = start(given, place, address), 1, 0
     flights: list[Flight] = []
+    early: dict[int, Flight] = {}
     here = psutil.Process()
     try:
         while driver.poll() is None:
@@ -214,6 +215,8 @@ def rounds(given: argparse.Namespace, place: Path) -> tuple[list[Flight], int]:
             elif cluster is not None:
                 victim = nodes.pop(0)
                 before = children(here, "ray::_Worker")
+                # Others take over the shards while the actors of a dead node are still ending.
+                early = {one.pid: in_flight(given, place, {one.pid}) for one in before}
                 cluster.remove_node(victim, allow_graceful=False)
                 dying = psutil.wait_procs(before, timeout=2)[0]
             else:
@@ -221,7 +224,9 @@ def rounds(given: argparse.Namespace, place: Path) -> tuple[list[Flight], int]:
             if not dying and given.kind in NAMES | {"worker": ""}:
                 continue
             psutil.wait_procs(dying, timeout=20)
-            flights.append(in_flight(given, place, {one.pid for one in dying}))
+            found = in_flight(given, place, {one.pid for one in dying})
+            known = [early[one.pid] for one in dying if one.pid in early]
+            flights.append(max([found, *known], key=lambda one: one.items))
             if given.kind == "driver":
                 driver, starts = start(given, place, address), starts + 1
             elif cluster is not None:
