@@ -54,6 +54,8 @@ def backbone_of(model: str, size: int, decoder: Any = "pillow") -> Backbone:
     return load_backbone(timm.create_model(model, num_classes=0), inputs=inputs)
 
 
+DECODED = 8
+"""Batches that may be decoded, and no row of them computed, when the first rows are there."""
 LONG = 60_000
 """Items of the job that engines are weighed for."""
 
@@ -187,15 +189,15 @@ def child(args: argparse.Namespace) -> None:
     backbone, split = backbone_of(args.model, args.size), items_of(args.data, args.child)
     settings = Extraction(batch_size=args.batch_size, engine=args.engine)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = first = time.perf_counter()
-    worked, known, spent = 0.0, 0, {}
+    begun = time.perf_counter()
+    marks: list[tuple[float, float, int, dict[str, float]]] = []
     with Extractor([backbone], settings) as extractor:
         for _ in extractor.rows(split):
-            if not worked:
-                first, worked = time.perf_counter(), time.process_time()
-                known, spent = extractor.done + settings.batch_size, extractor.stages.seconds()
-    seconds, busy = time.perf_counter() - first, time.process_time() - worked
-    rest, stages = len(split) - known, extractor.stages.seconds()
+            done, stages = extractor.done, dict(extractor.stages.seconds())
+            marks.append((time.perf_counter(), time.process_time(), done, stages))
+    # While the engine opens, images are decoded ahead; as many are left out at the end.
+    (first, worked, known, spent), (last, at_last, done, stages) = marks[0], marks[-1 - DECODED]
+    seconds, busy, rest = last - first, at_last - worked, done - known
     each = {name: 1000 * (stages[name] - spent.get(name, 0.0)) / rest for name in stages}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
