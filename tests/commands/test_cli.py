@@ -241,7 +241,8 @@ def test_a_full_disk_is_one_line(command, folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr("pyarrow.csv.write_csv", full)
     line = one_error_line(command("predict", run, folder, "--out", tmp_path / "p.csv"))
-    assert "cannot be written" in line
+    assert "cannot write" in line
+    assert "p.csv" in line
     assert not list(tmp_path.glob("*p.csv*"))
 
 

@@ -165,7 +165,7 @@ def test_what_cannot_be_found_out_is_said(place: Path, tmp_path: Path) -> None:
         find(place, [])
     with pytest.raises(ConfigError, match="no text tower"):
         find(place, None, text="a red car")
-    with pytest.raises(ConfigError, match="does not end in"):
+    with pytest.raises(ConfigError, match="must end in"):
         find(place, "a/010.png", table=tmp_path / "x.txt")
     with pytest.raises(ConfigError, match="there is no folder"):
         find(place, "a/010.png", page=tmp_path / "no" / "x.html")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_info
 
 from headstart.core import threads
 from headstart.core.threads import fair_threads, one_is_faster
-from headstart.heads import fit_logistic
 
 
 @pytest.fixture(autouse=True)
@@ -90,16 +88,3 @@ def test_one_thread_is_not_compared_with_itself(monkeypatch) -> None:
     with fair_threads():
         assert torch.get_num_threads() == 1
     assert not asked
-
-
-@pytest.mark.parametrize("one", [True, False])
-def test_heads_are_those_of_several_threads_but_for_rounding(monkeypatch, one) -> None:
-    random = np.random.default_rng(0)
-    y = random.integers(0, 3, 200)
-    x = random.normal(size=(200, 64)) + np.eye(3, 64)[y]
-    expected, _ = fit_logistic(x, y, 3)
-    threads._known.clear()
-    verdicts(monkeypatch, one)
-    found, _ = fit_logistic(x, y, 3)
-    np.testing.assert_allclose(found.weight, expected.weight, atol=1e-5)
-    assert torch.get_num_threads() == 2

@@ -15,6 +15,8 @@ from PIL import Image
 from headstart.core.errors import HeadstartError
 from headstart.data import Split, load_data, load_test_data
 from headstart.data.group_hints import group_hints
+from headstart.data.labels import cell_text
+from headstart.data.table_columns import encoded_values, fitted_values
 
 PATIENTS, SLICES = 40, 5
 
@@ -183,3 +185,22 @@ def test_usual_names_hint_at_nothing(tmp_path: Path, name: str) -> None:
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(kind / called)
     data = load_data(tmp_path)
     assert group_hints(data.train, data.test) == ()
+
+
+@pytest.mark.parametrize(
+    ("cells", "name"),
+    [
+        ([3, 3.0, "3", " 3 "], "3"),
+        (["caf\u00e9", "cafe\u0301"], "caf\u00e9"),
+        ([None, "", " ", "NaN", "n/a"], None),
+        ([True, "True"], "True"),
+        ([0.5, "0.5"], "0.5"),
+    ],
+)
+def test_a_cell_is_one_name_however_it_is_written(cells: list[Any], name: str | None) -> None:
+    assert {cell_text(cell) for cell in cells} == {name}
+    if name is not None:  # as a category, beside another
+        values = {"site": [*cells, "other"]}
+        encodings = fitted_values(values)
+        assert encodings[0].categories == tuple(sorted([name, "other"]))
+        np.testing.assert_array_equal(encoded_values(values, encodings).sum(axis=1), 1)

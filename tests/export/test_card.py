@@ -114,7 +114,7 @@ def test_licences_that_the_hub_does_not_know(place: Path) -> None:
 def test_a_run_in_memory_damaged_files_and_places(place: Path, tmp_path: Path) -> None:
     text = card(place / "run", output=tmp_path / "README.md")
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match=r"cannot write .*README\.md"):
         card(place / "run", output=tmp_path / "no" / "README.md")
     with pytest.raises(DataError, match="is not a run folder"):
         card(tmp_path)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.files import replacing
+from headstart.core.errors import ConfigError
+from headstart.core.files import clear_errors, replacing
 from headstart.core.wording import storable
 from headstart.evaluation import ProbabilityBlocks, most_likely
 
@@ -111,6 +112,35 @@ def _spread(classes: Sequence[str], probabilities: Probabilities) -> dict[str, S
         found[f"prediction_{place + 1}"] = [classes[i] for i in order[:, place]]
         found[f"probability_{place + 1}"] = values[:, place].tolist()
     return found
+
+
+TABLES = (".csv", ".parquet")
+
+
+def checked_file(path: Path | str, suffixes: Sequence[str] = TABLES) -> Path:
+    """Return the path of a file if it has one of some suffixes and its folder exists.
+
+    Raises:
+        ConfigError: it does not; found out before any work is done.
+    """
+    target = Path(path).expanduser()
+    if target.suffix.lower() not in suffixes:
+        raise ConfigError((f"'{target}' must end in {' or '.join(suffixes)}",))
+    if not target.parent.is_dir():
+        raise ConfigError((f"there is no folder '{target.parent}' to write '{target.name}' to",))
+    return target
+
+
+def save_table(columns: Mapping[str, Sequence[Any]], path: Path | str) -> Path:
+    """Write columns where a user asked for them, as CSV or Parquet, and return the path.
+
+    Raises:
+        ConfigError: another suffix, or the file cannot be written.
+    """
+    target = checked_file(path)
+    with clear_errors(f"write '{target}'", ConfigError):
+        write_table(columns, target)
+    return target
 
 
 def write_table(table: pa.Table | Mapping[str, Sequence[Any]], path: Path) -> None:

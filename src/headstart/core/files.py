@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from headstart.core.errors import DataError, HeadstartError
+from headstart.core.errors import ConfigError, DataError, HeadstartError
 
 NO_LOCKS = (
     "this file system does not support file locks",
@@ -63,7 +63,10 @@ def clear_errors(doing: str, kind: type[HeadstartError] = HeadstartError) -> Ite
         yield
     except OSError as error:
         reason, hint = reason_of(error)
-        raise kind(f"cannot {doing}: {reason}", hint=hint) from error
+        text = f"cannot {doing}: {reason}"
+        if issubclass(kind, ConfigError):
+            raise kind((text,), hint=hint) from error
+        raise kind(text, hint=hint) from error
 
 
 def reason_of(error: OSError) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.wording import count, quoted
 from headstart.data.items import Items
-from headstart.data.labels import MISSING_TEXT, plain_values
+from headstart.data.labels import cell_text, plain_values
 from headstart.data.names import composed
 
 
@@ -25,7 +25,7 @@ def groups_of_values(values: Sequence[Any], where: str) -> tuple[str, ...]:
     Raises:
         DataError: some are missing, so that nothing says what those items belong to.
     """
-    found = [_text(value) for value in plain_values(values)]
+    found = [cell_text(value) for value in plain_values(values)]
     missing = [row for row, value in enumerate(found) if value is None]
     if missing:
         rows = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
@@ -35,15 +35,6 @@ def groups_of_values(values: Sequence[Any], where: str) -> tuple[str, ...]:
             " group of its own",
         )
     return tuple(value for value in found if value is not None)
-
-
-def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = composed(str(value).strip())
-    return None if text.casefold() in MISSING_TEXT else text
 
 
 def groups_of_names(items: Items, pattern: str) -> tuple[str, ...]:

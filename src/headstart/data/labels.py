@@ -29,6 +29,19 @@ def plain_values(values: Sequence[Any] | NDArray[Any]) -> list[Any]:
     return [None if _is_missing(value) else _python(value) for value in plain]
 
 
+def cell_text(value: Any) -> str | None:
+    """Return a cell as the name of a group or of a category; None where it is missing.
+
+    Whole numbers are one name whether they came as 3 or 3.0, and so are both Unicode forms of a
+    letter; white space around a text is none of it.
+    """
+    if value is None:
+        return None
+    whole = isinstance(value, float) and value.is_integer()
+    text = composed(str(int(value) if whole else value).strip())
+    return None if text.casefold() in MISSING_TEXT else text
+
+
 def _is_missing(value: Any) -> bool:
     if value is None:
         return True

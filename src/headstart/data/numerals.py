@@ -56,7 +56,7 @@ def read_numerals(values: Sequence[Any], where: str) -> Numerals:
     """
     texts = [_text(value) for value in values]
     present = [text for text in texts if text is not None]
-    plain = _plain(values)
+    plain = _numbers(values)
     if None not in plain:
         return Numerals(plain, decimal="." if any("." in text for text in present) else "")
     percent = all(_PERCENT.search(text) for text in present)
@@ -67,7 +67,7 @@ def read_numerals(values: Sequence[Any], where: str) -> Numerals:
     if form is None and not percent:
         return Numerals(plain)
     form = form or _Form("", "", ".")
-    made = _plain([None if text is None else form.plain(text) for text in texts])
+    made = _numbers([None if text is None else form.plain(text) for text in texts])
     if None in made:
         return Numerals(made)
     ways = " and ".join(way for way in (form.how, "in per cent" if percent else "") if way)
@@ -139,7 +139,7 @@ def _form(texts: Sequence[str], where: str) -> _Form | None:
     return _DECIMAL
 
 
-def _plain(values: Sequence[Any]) -> tuple[float | None, ...]:
+def _numbers(values: Sequence[Any]) -> tuple[float | None, ...]:
     return tuple(math.nan if value is None else number_of(value) for value in values)
 
 

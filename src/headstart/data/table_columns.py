@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from headstart.core.errors import DataError
 from headstart.core.wording import count, did_you_mean, quoted
 from headstart.data.dataset import Split
-from headstart.data.labels import MISSING_TEXT, number_of, plain_values
+from headstart.data.labels import MISSING_TEXT, cell_text, number_of, plain_values
 from headstart.data.numerals import read_numerals
 
 MOST_CATEGORIES = 100
@@ -69,7 +69,7 @@ class ColumnEncoding:
         encoder = OneHotEncoder(
             categories=[list(self.categories)], handle_unknown="ignore", sparse_output=False
         )
-        texts = np.array([[_text(value)] for value in values], dtype=object)
+        texts = np.array([[cell_text(value) or ""] for value in values], dtype=object)
         encoder.fit(np.array([[name] for name in self.categories], dtype=object))
         return np.asarray(encoder.transform(texts), dtype=np.float64)
 
@@ -160,7 +160,7 @@ def columns_of(split: Split) -> dict[str, list[float | str | None]]:
         own = [values[row] for row in split.rows.tolist()]
         numbers = [None if isinstance(value, bool) else _number(value) for value in own]
         if None in numbers:
-            found[name] = [_text(value) or None for value in own]
+            found[name] = [cell_text(value) for value in own]
         else:
             found[name] = [None if math.isnan(value) else value for value in numbers]  # type: ignore[arg-type]
     return found
@@ -196,7 +196,7 @@ def _fitted(name: str, values: Sequence[Any]) -> ColumnEncoding:
         scaler = StandardScaler().fit(known[:, None])
         return ColumnEncoding(name, float(scaler.mean_[0]), float(scaler.scale_[0]))
     _refuse_numerals(name, values)
-    texts = sorted({text for value in values if (text := _text(value))})
+    texts = sorted({text for value in values if (text := cell_text(value))})
     if not texts:
         raise DataError(
             f"the column '{name}' is empty in the training split",
@@ -217,7 +217,7 @@ def _refuse_numerals(name: str, values: Sequence[Any]) -> None:
     Raises:
         DataError: all values are such numbers.
     """
-    known = [text for value in values if (text := _text(value))]
+    known = [text for value in values if (text := cell_text(value))]
     if not known or None in read_numerals(known, f"the column '{name}'").values:
         return
     odd = next((text for text in known if number_of(text) is None), None)
@@ -235,14 +235,6 @@ def _number(value: Any) -> float | None:
         return math.nan
     found = number_of(value)
     return math.nan if found is not None and not math.isfinite(found) else found
-
-
-def _text(value: Any) -> str:
-    """Return a value as the name of a category; empty where it is missing."""
-    if value is None:
-        return ""
-    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
-    return "" if text.casefold() in MISSING_TEXT else text
 
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from headstart.core.errors import ConfigError, HeadstartError, MissingExtraError
-from headstart.core.files import replacing
+from headstart.core.files import clear_errors, replacing
 from headstart.core.wording import shorten
 from headstart.export.artefact import DESCRIPTION, read_artefact
 
@@ -74,15 +74,13 @@ def _copied(artefact: Path, folder: Path, names: tuple[str, ...]) -> Path:
     """Copy files one by one, each as a whole; what a version-control system keeps stays."""
     ours = {DESCRIPTION, *names}
     old = _old_files(folder, ours)
-    try:
+    with clear_errors(f"write '{folder}'", ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             with replacing(folder / name) as file, (artefact / name).open("rb") as source:
                 shutil.copyfileobj(source, file)
         for name in old - ours:
             (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError((f"'{folder}' cannot be written: {error.strerror or error}",)) from error
     return folder
 
 

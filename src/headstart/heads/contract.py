@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.core.errors import ConfigError
 from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve, Score
+from headstart.core.threads import fair_threads
 from headstart.core.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -229,6 +230,12 @@ class HeadKind:
     choosing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     coarse: Mapping[str, Any] = field(default_factory=dict)
     reduce: Callable[[TrainingRows, Any, Reduction], Trained] | None = None
+
+    def __post_init__(self) -> None:
+        # Here, so that heads of other packages are trained so, too.
+        for name in ("fit", "solve", "reduce"):
+            if (train := getattr(self, name)) is not None:
+                object.__setattr__(self, name, fair_threads()(train))
 
     @property
     def option_names(self) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.core.errors import HeadError
-from headstart.core.threads import fair_threads
 from headstart.evaluation.targets import FloatArray, as_labels, as_weights, require_two_classes
 from headstart.heads.features import Features, as_rows, blocks, moments, standardised
 from headstart.heads.linear import LinearHead
@@ -19,7 +18,6 @@ _FEW, _SAFE = 0.5, 1e-3
 variance, where Woodbury's identity loses three digits at most."""
 
 
-@fair_threads()
 def fit_lda(
     x: object,
     y: object,

@@ -24,7 +24,6 @@ from headstart.core.progress import Reporter, SilentReporter
 from headstart.core.records import Curve
 from headstart.core.row_keys import Keys, content_order
 from headstart.core.seeds import require_seeds
-from headstart.core.threads import fair_threads
 from headstart.core.wording import count, verb
 from headstart.evaluation.targets import (
     FloatArray,
@@ -45,7 +44,6 @@ from headstart.heads.tensors import Perceptron
 _BLOCK_ROWS = 8192
 
 
-@fair_threads()
 def fit_mlp(
     x: object,
     y: object,

@@ -13,7 +13,6 @@ import numpy as np
 from headstart.core.errors import HeadError
 from headstart.core.records import Curve
 from headstart.core.row_keys import Index, Keys
-from headstart.core.threads import fair_threads
 from headstart.evaluation.targets import FloatArray, as_weights, class_weight_vector
 from headstart.evaluation.tasks import Task, task_named
 from headstart.heads.calibration import fit_temperature
@@ -56,7 +55,6 @@ class RidgePath:
     notes: tuple[str, ...] = ()
 
 
-@fair_threads()
 def fit_ridge(
     x: object,
     y: object,

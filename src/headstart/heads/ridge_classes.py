@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.core.threads import fair_threads
 from headstart.evaluation.targets import FloatArray, IntArray
 from headstart.heads.calibration import calibration_rows, fit_temperature
 from headstart.heads.features import Features, blocks, standardised
@@ -36,7 +35,6 @@ class ManyClasses:
     head: LinearHead
 
 
-@fair_threads()
 def fit_many_classes(
     x: Features,
     labels: IntArray,

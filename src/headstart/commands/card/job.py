@@ -14,7 +14,7 @@ from headstart.commands.run_description import guarded, read_description
 from headstart.commands.run_place import RUN, whole_run
 from headstart.commands.saved_run import SavedRun, open_run
 from headstart.core.errors import ConfigError
-from headstart.core.files import write_text
+from headstart.core.files import clear_errors, write_text
 from headstart.core.records import INT8, Baseline, Reference, from_plain
 from headstart.evaluation.tasks import task_named
 from headstart.export.parity import Parity
@@ -52,12 +52,8 @@ def card(
     text = model_card(card_content(trained, config, use=use))
     if config.output is not None:
         target = Path(config.output).expanduser()
-        try:
+        with clear_errors(f"write '{target}'", ConfigError):
             write_text(target, text)
-        except OSError as error:
-            raise ConfigError(
-                (f"'{target}' cannot be written: {error.strerror or error}",)
-            ) from error
     return text
 
 

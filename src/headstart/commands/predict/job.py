@@ -22,8 +22,8 @@ from headstart.commands.predict.options import (
     EvaluateConfig,
     PredictConfig,
 )
-from headstart.commands.predict.predictions import Predictions, check_table_path
-from headstart.commands.prediction_table import Probabilities
+from headstart.commands.predict.predictions import Predictions
+from headstart.commands.prediction_table import Probabilities, checked_file
 from headstart.commands.predictor import RunPredictor
 from headstart.commands.run import Run
 from headstart.commands.run_place import holds_folder, publishing_run
@@ -71,7 +71,7 @@ def predict(
     """
     config, run, reading, _ = PREDICT.settle(overrides, config, run, reading)
     if config.table is not None:
-        check_table_path(config.table)
+        checked_file(config.table)
     session = Session(run)
     with session.clock("load"):
         model = Model.of(trained, config, session)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from headstart.commands.abstaining import set_columns
-from headstart.commands.prediction_table import Probabilities, write_table
+from headstart.commands.prediction_table import Probabilities, save_table
 from headstart.commands.task_report import joined, said_of, task_columns
 from headstart.commands.unlike import Strangeness
 from headstart.core.cards import Card, Grid, Shown
-from headstart.core.errors import ConfigError, DataError
+from headstart.core.errors import DataError
 from headstart.core.records import CacheUse
 from headstart.core.wording import count
 from headstart.data import BadItem
@@ -130,28 +130,7 @@ class Predictions(Shown):
         Raises:
             ConfigError: another suffix, or the file cannot be written.
         """
-        target = check_table_path(path)
-        try:
-            write_table(self.columns(top), target)
-        except OSError as error:
-            raise ConfigError(
-                (f"'{target}' cannot be written: {error.strerror or error}",)
-            ) from error
-        return target
+        return save_table(self.columns(top), path)
 
 
-def check_table_path(path: Path | str) -> Path:
-    """Return the path if it names a CSV or Parquet file in an existing folder.
-
-    Raises:
-        ConfigError: it does not; found out before any work is done.
-    """
-    target = Path(path).expanduser()
-    if target.suffix.lower() not in {".csv", ".parquet"}:
-        raise ConfigError((f"'{target}' must end in .csv or .parquet",))
-    if not target.parent.is_dir():
-        raise ConfigError((f"there is no folder '{target.parent}' to write '{target.name}' to",))
-    return target
-
-
-__all__ = ["Predictions", "check_table_path"]
+__all__ = ["Predictions"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headstart.commands.collection import Collection
-from headstart.commands.prediction_table import write_table
+from headstart.commands.prediction_table import save_table
 from headstart.commands.similar.queries import Query
-from headstart.core.errors import ConfigError
 from headstart.heads.contract import NEAR
 
 
@@ -88,27 +86,7 @@ class Similar:
         Raises:
             ConfigError: another suffix, or the file cannot be written.
         """
-        target = checked_file(path, (".csv", ".parquet"))
-        try:
-            write_table(self.columns(), target)
-        except OSError as error:
-            fault = f"'{target}' cannot be written: {error.strerror or error}"
-            raise ConfigError((fault,)) from error
-        return target
-
-
-def checked_file(path: Path | str, suffixes: Sequence[str]) -> Path:
-    """Return the path of a file if it has one of some suffixes and its folder exists.
-
-    Raises:
-        ConfigError: it does not; found out before any work is done.
-    """
-    target = Path(path).expanduser()
-    if target.suffix.lower() not in suffixes:
-        raise ConfigError((f"'{target}' does not end in {' or '.join(suffixes)}",))
-    if not target.parent.is_dir():
-        raise ConfigError((f"there is no folder '{target.parent}' to write '{target.name}' to",))
-    return target
+        return save_table(self.columns(), path)
 
 
 def near_copy(compare: str, similarity: float) -> bool:
@@ -116,4 +94,4 @@ def near_copy(compare: str, similarity: float) -> bool:
     return compare == "centred" and similarity >= NEAR
 
 
-__all__ = ["Answer", "Match", "Similar", "checked_file", "near_copy"]
+__all__ = ["Answer", "Match", "Similar", "near_copy"]

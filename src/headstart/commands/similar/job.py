@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from headstart.commands.collection import Collection
 from headstart.commands.open_collection import open_collection
+from headstart.commands.prediction_table import checked_file
 from headstart.commands.session import Session
 from headstart.commands.settings import BackboneLike, ReadOptions, RunOptions
-from headstart.commands.similar.found import Answer, Match, Similar, checked_file
+from headstart.commands.similar.found import Answer, Match, Similar
 from headstart.commands.similar.options import SIMILAR, SimilarConfig
 from headstart.commands.similar.queries import Query, resolve
 from headstart.core.nearest import Metric
@@ -55,7 +56,7 @@ def similar(
     """
     config, run, reading, spec = SIMILAR.settle(overrides, config, run, reading, backbone)
     if config.table is not None:
-        checked_file(config.table, (".csv", ".parquet"))
+        checked_file(config.table)
     if config.page is not None:
         checked_file(config.page, (".html", ".htm"))
     session = Session(run)

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from headstart.commands.kept_rows import KeptRows, KeptSplit
 from headstart.commands.predict.model import Model
-from headstart.commands.predict.predictions import check_table_path
-from headstart.commands.prediction_table import Probabilities, write_table
+from headstart.commands.prediction_table import Probabilities, checked_file, save_table
 from headstart.commands.run import Run
 from headstart.commands.saved_run import SavedRun
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.suggest.options import SUGGEST, SuggestConfig
-from headstart.core.errors import ConfigError, DataError
+from headstart.core.errors import DataError
 from headstart.core.wording import count, format_number, format_percent, verb
 from headstart.data import Split
 from headstart.evaluation import probability_blocks
@@ -68,13 +67,7 @@ class Suggestions:
         Raises:
             ConfigError: another suffix, or the file cannot be written.
         """
-        target = check_table_path(path)
-        try:
-            write_table(self.columns(), target)
-        except OSError as error:
-            fault = f"'{target}' cannot be written: {error.strerror or error}"
-            raise ConfigError((fault,)) from error
-        return target
+        return save_table(self.columns(), path)
 
 
 def suggest(
@@ -104,7 +97,7 @@ def suggest(
     """
     config, run, reading, _ = SUGGEST.settle(overrides, config, run, reading)
     if config.table is not None:
-        check_table_path(config.table)
+        checked_file(config.table)
     session = Session(run)
     model = Model.of(trained, config, session)
     if config.by in ("margin", "mix"):

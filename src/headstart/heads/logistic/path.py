@@ -12,7 +12,6 @@ import numpy as np
 
 from headstart.core.errors import HeadError
 from headstart.core.progress import Reporter, SilentReporter
-from headstart.core.threads import fair_threads
 from headstart.heads.logistic.device import choose_device, memory_limit
 from headstart.heads.logistic.engine import Engine, gram_bases
 from headstart.heads.logistic.objective import block_rows
@@ -92,7 +91,6 @@ def fit_logistic_path(
     )[0]
 
 
-@fair_threads()
 def fit_logistic_paths(
     x: object,
     y: object,

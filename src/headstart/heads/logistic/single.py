@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from headstart.core.errors import HeadError
-from headstart.core.threads import fair_threads
 from headstart.heads.linear import LinearHead
 from headstart.heads.logistic.curvature import gram_basis
 from headstart.heads.logistic.device import choose_device
@@ -43,7 +42,6 @@ class Convergence:
         return self.gradient <= self.tolerance
 
 
-@fair_threads()
 def fit_logistic(
     x: object,
     y: object,
