@@ -47,6 +47,22 @@ def test_the_names_are_few_and_all_of_them_load() -> None:
         assert getattr(headstart, name).__name__ == f"headstart.{name}"
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "from headstart.export.predictor import Predictor",
+        "import headstart.export",
+        "headstart.card",
+        "headstart.export; import headstart.export.parity",
+    ],
+)
+def test_a_room_never_takes_the_place_of_a_function(before: str) -> None:
+    """Whatever imports the room ``headstart.export``, as ``card`` and ``to_torch`` do."""
+    script = f"import headstart; {before}; print(headstart.export.__module__)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "headstart.commands.export.job\n", done.stderr
+
+
 def test_the_first_use_draws_no_random_number() -> None:
     """rich draws from the global generator when it is imported."""
     code = (

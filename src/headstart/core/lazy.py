@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 
@@ -16,7 +17,9 @@ def contents(
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package (PEP 562).
 
     Light modules of the package, such as its settings, can then be imported without its heavy
-    ones. For type checkers the package also imports the names under ``TYPE_CHECKING``.
+    ones. For type checkers the package also imports the names under ``TYPE_CHECKING``. A package
+    inside this one that is called as a name of the table, such as ``headstart.export``, never takes
+    its place, whoever imports it and when.
 
     Args:
         package: ``__name__`` of the package.
@@ -29,6 +32,8 @@ def contents(
         for module, names in modules.items()
         for name in names
     }
+
+    _keep(sys.modules[package], frozenset(homes))
 
     def load(name: str) -> Any:
         if name in packages:
@@ -45,6 +50,19 @@ def contents(
         return sorted({*vars(sys.modules[package]), *homes, *packages})
 
     return load, names, list(homes)
+
+
+def _keep(package: ModuleType, names: frozenset[str]) -> None:
+    """Have a package keep its names; importing a package inside it sets an attribute."""
+
+    class Contents(ModuleType):
+        """A package that is a table of contents."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name not in names or not isinstance(value, ModuleType):
+                super().__setattr__(name, value)
+
+    package.__class__ = Contents
 
 
 @contextmanager
