@@ -19,6 +19,8 @@ from headstart.core.progress import SilentReporter
 from headstart.data import numbered_views
 
 lightning = pytest.importorskip("lightning.pytorch")
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper  # noqa: E402
+
 from headstart.lightning import CachedFeatures, Freeze  # noqa: E402
 
 QUIET = SilentReporter()
@@ -248,6 +250,32 @@ def test_a_resumed_run_sees_the_batches_that_it_would_have_seen(data: Any, tmp_p
     assert all(
         torch.equal(a, b) for a, b in zip(whole.parameters(), rest.parameters(), strict=True)
     )
+
+
+def test_views_follow_the_epoch_also_where_other_processes_read(data: Any, tmp_path: Path) -> None:
+    """Processes that read outlive an epoch: what the main process sets later, they never see."""
+    seen = []
+    for workers in (0, 1):
+        head = Head(128)
+        rows = module(data, tmp_path, views=numbered_views(2, seed=3), workers=workers)
+        trainer(3, nothing()).fit(head, rows)
+        seen.append(torch.cat(head.seen))
+    assert torch.equal(*seen)
+
+
+def test_devices_share_an_epoch_and_its_view(data: Any, tmp_path: Path) -> None:
+    rows = module(data, tmp_path, views=numbered_views(2, seed=3), validation=0)
+    loader = rows.train_dataloader()
+    for epoch in (0, 1):
+        parts = [DistributedSamplerWrapper(loader.sampler, 2, rank) for rank in range(2)]
+        for part in parts:
+            part.set_epoch(epoch)
+        indices = [index for part in parts for index in part]
+        assert sorted(indices) == list(range(90 * epoch, 90 * (epoch + 1)))
+        x, y = loader.dataset.__getitems__(indices)
+        expected = rows._rows["train"].rows[epoch]
+        assert np.array_equal(x.numpy(), expected[np.asarray(indices) - 90 * epoch])
+        assert torch.equal(y, rows._rows["train"].y[torch.tensor(indices) - 90 * epoch])
 
 
 def test_importing_headstart_imports_no_lightning() -> None:

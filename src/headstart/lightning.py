@@ -166,7 +166,7 @@ class CachedFeatures(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the training items, in an order of each epoch."""
         rows = self._split("train")
-        return self._loader(rows, _Order(len(rows), self.seed, rows))
+        return self._loader(rows, _Order(len(rows), len(rows.rows), self.seed))
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Batches of the items that validate; none where none are held out."""
@@ -239,18 +239,25 @@ class CachedFeatures(LightningDataModule):
 
 
 class _Rows(Dataset[tuple[Tensor, Tensor]]):
-    """Rows of one split with what is learnt; several views of each where training has them."""
+    """Rows of one split with what is learnt; several views of each where training has them.
+
+    Index ``view * n + i`` is item i in that view: processes that read, which outlive an epoch, and
+    samplers that share it out among devices know nothing else of the epoch.
+    """
 
     def __init__(self, rows: Sequence[FeatureSet | NDArray[Any]], y: Tensor) -> None:
-        self.rows, self.y, self.view = tuple(rows), y, 0
+        self.rows, self.y = tuple(rows), y
 
     def __len__(self) -> int:
         return len(self.y)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return a whole batch: rows ``(b, d) float32``, and classes, memberships or values."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        x = np.array(self.rows[self.view][chosen], dtype=np.float32)
+        views, chosen = np.divmod(np.asarray(indices, dtype=np.int64), len(self))
+        x = np.empty((len(chosen), self.rows[0].shape[1]), dtype=np.float32)
+        for view in np.unique(views):
+            of_it = views == view
+            x[of_it] = self.rows[view][chosen[of_it]]
         y = self.y[torch.from_numpy(chosen)]
         return torch.from_numpy(x), y.float() if y.is_floating_point() else y
 
@@ -260,21 +267,21 @@ class _Rows(Dataset[tuple[Tensor, Tensor]]):
 
 
 class _Order(Sampler[int]):
-    """The order of an epoch, a function of seed and epoch; Lightning says which epoch it is."""
+    """The order of an epoch and its view, by its number, which Lightning says, and the seed."""
 
-    def __init__(self, n: int, seed: int, rows: _Rows) -> None:
-        self.n, self.seed, self.epoch, self._rows = n, seed, 0, rows
+    def __init__(self, n: int, views: int, seed: int) -> None:
+        self.n, self.views, self.seed, self.epoch = n, views, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch: its order, and the view that it trains on."""
+        """Begin an epoch."""
         self.epoch = epoch
-        self._rows.view = epoch % len(self._rows.rows)
 
     def __len__(self) -> int:
         return self.n
 
     def __iter__(self) -> Any:
-        return iter(item_order(self.n, self.seed, 0, self.epoch).tolist())
+        order = item_order(self.n, self.seed, 0, self.epoch)
+        return iter((order + self.epoch % self.views * self.n).tolist())
 
 
 def _as_it_is(batch: Any) -> Any:
