@@ -62,7 +62,7 @@ class Client:
         answer = self._connection.getresponse()
         data = answer.read()
         found = {name.lower(): value for name, value in answer.getheaders()}
-        plain = json.loads(data) if "json" in found.get("content-type", "") else data
+        plain = json.loads(data) if data and "json" in found.get("content-type", "") else data
         return answer.status, found, plain
 
     def predict(self, body: bytes, kind: str = "application/json") -> tuple[int, Any]:

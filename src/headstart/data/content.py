@@ -22,6 +22,10 @@ class UndecodableError(ValueError):
     """One item cannot be decoded; ``str(error)`` is the reason, without the item's name."""
 
 
+class TooLargeError(UndecodableError):
+    """One item is larger than what is decoded, sound or not."""
+
+
 def text_of(content: Content) -> str:
     """Return the text of a content: itself, or the bytes of a text file in UTF-8.
 

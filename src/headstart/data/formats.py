@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from headstart.data.content import UndecodableError, stand_in
+from headstart.data.content import TooLargeError, UndecodableError, stand_in
 from headstart.data.levels import BANDS_HINT
 
 MAX_PIXELS = 178_956_970
@@ -72,23 +72,26 @@ def suffix_hint(names: Iterable[str]) -> str:
     return f" ({'; '.join(hints)})" if hints else ""
 
 
-def open_header(data: bytes) -> Image.Image:
+def open_header(data: bytes, most: float = MAX_PIXELS) -> Image.Image:
     """Recognise the format and read the header; the pixels stay unread.
 
     This is the core of ``Image.open`` without its size check, which warns through Python's
     process-wide warning filters; ours (:data:`MAX_PIXELS`) speaks once, in the list of bad items.
 
+    Args:
+        data: the bytes of a file.
+        most: pixels that it may have.
+
     Raises:
+        TooLargeError: it has more.
         UndecodableError: with the reason in plain words.
     """
     if not data:
         raise UndecodableError("the file is empty")
     image = _recognised(data)
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UndecodableError(
-            f"{width:,} × {height:,} pixels are more than the limit of {MAX_PIXELS:,}"
-        )
+    if width * height > most:
+        raise TooLargeError(f"{width:,} × {height:,} pixels are more than the limit of {most:,}")
     return image
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import DataError
 from headstart.core.wording import count
-from headstart.data.content import UndecodableError
+from headstart.data.content import TooLargeError, UndecodableError
 from headstart.data.levels import ValueRange, is_unit, layout_of, likely_white
 from headstart.data.remarks import FRAMES, remark
 
@@ -196,7 +196,7 @@ def _check_size(data: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         size = sum(member.file_size for member in archive.infolist())
     if size > MOST_BYTES:
-        raise UndecodableError(f"{size:,} bytes when unpacked, more than the limit")
+        raise TooLargeError(f"{size:,} bytes when unpacked, more than the limit")
 
 
 # -- DICOM ---------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from PIL import Image
 
 from headstart.core.errors import DataError
 from headstart.data import decoding, depths
-from headstart.data.content import Content, UndecodableError
+from headstart.data.content import Content, TooLargeError, UndecodableError
 from headstart.data.formats import open_header
 from headstart.data.levels import Converter, ValueRange, levels_of
 from headstart.data.orientation import upright_of
@@ -192,7 +192,7 @@ def _of_tiff(data: bytes) -> Samples:
 def _of_series(file: Any) -> Samples:
     series, page = file.series[0], file.pages[0]
     if int(np.prod(series.shape)) * series.dtype.itemsize > MOST_BYTES:
-        raise UndecodableError(f"a TIFF of shape {series.shape}, more than the limit of memory")
+        raise TooLargeError(f"a TIFF of shape {series.shape}, more than the limit of memory")
     values, axes = series.asarray(), str(series.axes)
     keep = [i for i, size in enumerate(values.shape) if size > 1 or axes[i] in "YX"]
     values = values.reshape([values.shape[i] for i in keep])

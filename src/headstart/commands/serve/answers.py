@@ -16,7 +16,7 @@ from headstart.commands.session import Session
 from headstart.core.errors import ConfigError
 from headstart.core.wording import singular
 from headstart.data.arrays import image_content
-from headstart.data.content import Content, UndecodableError, digest
+from headstart.data.content import Content, TooLargeError, UndecodableError, digest
 from headstart.data.sides import sides_told
 from headstart.data.source import NATIVE
 from headstart.extraction import Extractor
@@ -109,10 +109,13 @@ class Answers:
                     return too_large
                 content = image_content(content, self.model.value_range, native=native)
             return Decoded(self.model.backbone.inputs.sample(content), key)
+        except TooLargeError as error:
+            return Fault(expected, str(error), "send a smaller one", 413)
         except UndecodableError as error:
             return Fault(expected, str(error), "repair the item, or leave it out")
         except MemoryError:
-            return Fault(expected, "it needs more memory than is available", "send a smaller one")
+            found = "it needs more memory than is available"
+            return Fault(expected, found, "send a smaller one", 413)
         except Exception as error:  # of a decoder: one bad item
             kind = type(error).__name__
             return Fault(expected, f"it cannot be decoded ({kind})", "repair it, or leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import json
@@ -40,7 +41,7 @@ class Service:
             another name than that of this machine are refused.
         stopping: whether it has been told to stop.
         counters: what ``/metrics`` says.
-        held: bytes of bodies that are in memory, and how many may be.
+        held: bytes of bodies that are in memory.
     """
 
     batcher: Batcher
@@ -52,23 +53,32 @@ class Service:
     counters: Counters = field(default_factory=Counters)
     held: int = 0
 
-    @property
-    def most_held(self) -> int:
-        """Bytes of bodies that may be in memory: of eight requests of the largest kind."""
-        return 8 * self.limits.body
+    def hold(self, size: int) -> None:
+        """Count bytes of a body that have arrived: what is only announced takes no memory.
+
+        Raises:
+            RefusedError: there is no room for them beside those of eight of the largest requests.
+        """
+        if self.held + size > 8 * self.limits.body:
+            expected, found = "room for the body", "too many large requests at once"
+            raise RefusedError(Fault(expected, found, "send it again", 503, 1))
+        self.held += size
 
 
 def make_app(service: Service) -> FastAPI:
     """Return the application; it runs on any ASGI server, in one process."""
     app = FastAPI(title="headstart serve", version=__version__, docs_url=None, redoc_url=None)
+    app.router.redirect_slashes = False  # a redirect has no words, and costs the body twice
     app.add_middleware(_Local, local=service.local)
     app.add_exception_handler(HTTPException, _no_route)
 
+    @app.head("/", include_in_schema=False)
     @app.get("/")
     async def about() -> Response:
         """What is served, what it takes, and its limits."""
         return _json(service.about)
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Response:
         """200 while requests are answered, 503 once the service has been told to stop."""
@@ -76,6 +86,7 @@ def make_app(service: Service) -> FastAPI:
         said = {"status": state, "pending": service.batcher.pending}
         return _json(said, 503 if service.stopping else 200)
 
+    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics")
     async def metrics() -> Response:
         """Counters in Prometheus' format."""
@@ -95,32 +106,23 @@ def make_app(service: Service) -> FastAPI:
 
 
 async def _predict(request: Request, service: Service) -> Response:
-    reserved, body = 0, Body(request)
+    body = Body(request, service.hold)
     try:
-        reserved = _reserve(request, service)
         items = await read_items(request, body, service.limits)
         rows = await service.batcher.answer(items)
     except RefusedError as refused:
-        with contextlib.suppress(ClientDisconnect):
-            await body.drop(4 * service.limits.body)
+        if not body.awaits_word:
+            with contextlib.suppress(ClientDisconnect):
+                await body.drop(4 * service.limits.body)
         return _refusal(refused.fault, close=not body.complete)
     except ClientDisconnect:
         return Response(status_code=_GONE)
+    except asyncio.CancelledError:  # time is up, and the answer to this is the last thing done
+        fault = Fault("time for an answer", "the service is stopping", "send it again", 503, 1)
+        return _refusal(fault, close=True)
     finally:
-        service.held -= reserved
+        service.held -= body.held
     return _answer([item.name for item in items], rows, service)
-
-
-def _reserve(request: Request, service: Service) -> int:
-    """Count the bytes of a body before it is read; those of one that does not say are the most."""
-    told = request.headers.get("content-length", "")
-    size = min(int(told), service.limits.body) if told.isdecimal() else service.limits.body
-    if service.held + size > service.most_held:
-        raise RefusedError(
-            Fault("room for the body", "too many large requests at once", "send it again", 503, 1)
-        )
-    service.held += size
-    return size
 
 
 def _answer(names: Sequence[str], rows: Sequence[Row | Fault], service: Service) -> Response:
@@ -149,9 +151,8 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 async def _no_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     found = f"{request.method} {shorten(request.url.path, 80)}"
-    return _json(
-        {"error": Fault(f"one of {', '.join(ROUTES)}", found, "see GET /").plain()}, status
-    )
+    fault = Fault(f"one of {', '.join(ROUTES)}", found, "see GET /")
+    return _json({"error": fault.plain()}, status, getattr(error, "headers", None))
 
 
 class _Local:
@@ -162,7 +163,8 @@ class _Local:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._local and scope["type"] == "http":
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            named = [value for name, value in scope["headers"] if name == b"host"]
+            host = b", ".join(named).decode("latin-1")  # several are no name of this machine
             if not is_local(_without_port(host)):
                 fault = Fault(
                     "a request to localhost",

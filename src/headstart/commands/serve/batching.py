@@ -95,10 +95,13 @@ class Batcher:
             raise RefusedError(self._full(count))
         self.pending += count
         loop = asyncio.get_running_loop()
+        waiting: list[asyncio.Future[Row | Fault]] = []
         try:
-            waiting = [self._begin(item, loop) for item in items]
+            waiting += [self._begin(item, loop) for item in items]
             return [await each for each in waiting]
         finally:
+            for each in waiting:  # what nobody waits for any more is not computed
+                each.cancel()
             self.pending -= count
 
     def close(self) -> None:
@@ -132,12 +135,12 @@ class Batcher:
 
     def _decode(self, content: Content, job: _Job) -> None:
         try:
-            sample = self._model.sample(content)
+            sample = None if job.answered.done() else self._model.sample(content)
         except BaseException as error:
             sample = _failed(error)
         with self._changed:
             self._decoding -= 1
-            if not isinstance(sample, Fault):
+            if not isinstance(sample, Fault) and not job.answered.done():
                 job.sample = sample
                 self._ready.append(job)
             self._changed.notify_all()
@@ -164,14 +167,26 @@ class Batcher:
         """Return the next batch; empty once there is nothing left and the queue is closed."""
         size = self._model.size
         with self._changed:
-            while not self._ready and not self._closed:
-                self._changed.wait()
-            end = time.monotonic() + self._wait
-            while len(self._ready) < size and self._decoding:
-                left = end - time.monotonic()
-                if left <= 0 or not self._changed.wait(left):
-                    break
-            return [self._ready.popleft() for _ in range(min(size, len(self._ready)))]
+            while True:
+                while not self._ready and not self._closed:
+                    self._changed.wait()
+                end = time.monotonic() + self._wait
+                while len(self._ready) < size and self._decoding:
+                    left = end - time.monotonic()
+                    if left <= 0 or not self._changed.wait(left):
+                        break
+                taken = self._taken(size)
+                if taken or self._closed:
+                    return taken
+
+    def _taken(self, size: int) -> list[_Job]:
+        """Take up to so many jobs out of the queue that somebody waits for."""
+        taken: list[_Job] = []
+        while self._ready and len(taken) < size:
+            job = self._ready.popleft()
+            if not job.answered.done():
+                taken.append(job)
+        return taken
 
 
 def _settle(jobs: Sequence[_Job], found: Sequence[Row | Fault]) -> None:

@@ -11,7 +11,7 @@ import base64
 import binascii
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,15 +82,27 @@ class Limits:
 class Body:
     """The body of one request, chunk by chunk.
 
+    Args:
+        request: whose body it is.
+        hold: told the bytes of every chunk that is kept; it may refuse them.
+
     Attributes:
         complete: whether nothing of it is left to arrive.
+        held: bytes that were kept.
     """
 
-    def __init__(self, request: Request) -> None:
-        self._receive, self.complete = request.receive, False
+    def __init__(self, request: Request, hold: Callable[[int], None]) -> None:
+        self._receive, self._hold, self.complete, self.held = request.receive, hold, False, 0
+        self._begun, self._headers = False, request.headers
+
+    @property
+    def awaits_word(self) -> bool:
+        """Whether its sender sends it only once it is told to; asking for it tells it."""
+        return not self._begun and self._headers.get("expect", "").lower() == "100-continue"
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         while not self.complete:
+            self._begun = True
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
@@ -101,22 +113,26 @@ class Body:
         """Return it.
 
         Raises:
-            RefusedError: it has more than ``limit`` bytes, or takes too long to arrive.
+            RefusedError: it has more than ``limit`` bytes, or says so, takes too long to arrive,
+                or finds no room.
         """
+        told = self._headers.get("content-length", "")
+        announced = int(told) if told.isdecimal() else 0
+        if announced > limit:
+            raise RefusedError(_too_long(limit, f"{announced:,}"))
         parts, size = [], 0
         try:
             async with asyncio.timeout(_SECONDS):
                 async for chunk in self._chunks():
                     size += len(chunk)
                     if size > limit:
-                        break
+                        raise RefusedError(_too_long(limit, "more"))
+                    self._hold(len(chunk))
+                    self.held += len(chunk)
                     parts.append(chunk)
         except TimeoutError:
             expected, found = f"a body within {_SECONDS:g} s", f"{size:,} bytes of it"
             raise RefusedError(Fault(expected, found, "send it again", 408)) from None
-        if size > limit:
-            expected = f"a body of at most {limit:,} bytes"
-            raise RefusedError(Fault(expected, "more", "send fewer or smaller items", 413))
         return b"".join(parts)
 
     async def drop(self, most: int) -> None:
@@ -128,6 +144,10 @@ class Body:
                     size += len(chunk)
                     if size > most:
                         return
+
+
+def _too_long(limit: int, found: str) -> Fault:
+    return Fault(f"a body of at most {limit:,} bytes", found, "send fewer or smaller items", 413)
 
 
 async def read_items(request: Request, body: Body, limits: Limits) -> list[Given]:
@@ -167,7 +187,7 @@ def from_json(body: bytes, limits: Limits) -> list[Given]:
         RefusedError: it is no such object, or has too many items.
     """
     try:
-        said = json.loads(body)
+        said = json.loads(body, object_pairs_hook=_each_name_once)
     except (ValueError, RecursionError) as error:
         text = shorten(str(error), 120)
         raise RefusedError(
@@ -183,6 +203,16 @@ def from_json(body: bytes, limits: Limits) -> list[Given]:
     return [_from_value(f"{name}[{i}]", value, limits) for i, value in enumerate(values)]
 
 
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; of two values of one name the first would be lost without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {quoted([twice], 1)} stands there twice")
+    return found
+
+
 def check_count(number: int, limits: Limits) -> None:
     """Refuse more items than a request may have."""
     if number > limits.items:
@@ -195,9 +225,15 @@ def check_count(number: int, limits: Limits) -> None:
 def _from_value(name: str, value: Any, limits: Limits) -> Given:
     if isinstance(value, dict) and set(value) <= {"name", "data"} and "data" in value:
         given = value.get("name")
-        name, value = (given if isinstance(given, str) and given else name), value["data"]
+        if given is not None and not isinstance(given, str):
+            found = _kind_of(given)
+            return Given(name, Fault("a name that is a string", found, "put it in quotes"))
+        name, value = given or name, value["data"]
     if not isinstance(value, str):
         kind = "a text" if limits.kind == "text" else f"one of the {limits.unit} in base64"
+        if isinstance(value, dict):
+            found = f"an object with {quoted(value, 4)}" if value else "an empty object"
+            return Given(name, Fault(kind, found, "send a string, or its 'name' and its 'data'"))
         return Given(name, Fault(kind, _kind_of(value), "send a string"))
     if limits.kind == "text":
         return _named(name, value, limits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import math
 import signal
 import socket
 import threading
@@ -266,7 +267,7 @@ def _server(service: Service, config: ServeConfig) -> Any:
         access_log=False,
         server_header=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(config.grace),
+        timeout_graceful_shutdown=math.ceil(config.grace),
         log_level="error",
     )
     return Server(settings)
