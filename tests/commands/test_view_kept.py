@@ -106,6 +106,31 @@ def test_items_that_have_changed_since_are_shown_as_they_are(
         one.write_bytes(old)
 
 
+def test_items_that_were_renamed_since_have_their_new_names(
+    run: headstart.Run, place: Path, gate: threading.Event
+) -> None:  # fmt: skip
+    gate.set()
+    seen_once(place)
+    with shown(place) as made:
+        first = made.scene.first(1)[0]
+        name = answer(made, f"items?i={first}")[0]["item"]
+    old = place / "data" / name
+    new = old.with_name("renamed.png")
+    before = state_of(place / "data")
+    gate.clear()
+    old.rename(new)
+    try:
+        assert state_of(place / "data") == before
+        with shown(place) as made:
+            assert answer(made, f"items?i={first}")[0]["item"] == name
+            gate.set()
+            assert answer(made, "checked")["same"] is False
+            assert answer(made, f"items?i={first}")[0]["item"].endswith("/renamed.png")
+            assert answer(made, f"item/{first}")["item"].endswith("/renamed.png")
+    finally:
+        new.rename(old)
+
+
 def test_what_cannot_be_opened_any_more_is_said(
     run: headstart.Run, place: Path, gate: threading.Event
 ) -> None:  # fmt: skip

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 _VERSION = 1
 _MOST = 1_000_000
 """Items up to which a page is kept, 20 MB."""
-_LISTED = 48
-"""Items that a page lists first."""
 _LOOKED = 1000
 """Folders inside a folder of data whose times are looked at."""
 
@@ -56,7 +54,7 @@ class KeptScene:
     @classmethod
     def of(cls, scene: Scene) -> KeptScene:
         """Return what is kept of a scene."""
-        first = scene.first(_LISTED)
+        first = scene.first()
         known = scene.named(first)
         pictures = {}
         for i in first if scene.pictures else ():

@@ -27,6 +27,8 @@ _KEPT, _KEPT_BYTES = 2000, 32 * 2**20
 _AT_ONCE = 4
 """Excerpts that are made at the same time."""
 _NEAR = 6
+LISTED = 48
+"""Items that a page lists first."""
 _LOOKED = 8
 """Items of which one shows whether there are pictures."""
 
@@ -73,12 +75,14 @@ class Scene:
 
     @cached_property
     def identity(self) -> str:
-        """What the page depends on: items and their columns, features, map, head."""
+        """What the page depends on: items, their names and columns, features, map, head."""
         said = {name: value for name, value in self.describe().items() if name != "notes"}
         body = sha256(self.points())
-        return sha256(canonical_json([said, self.among.space, self.among.ids_digest, body]))
+        listed = self.named(self.first())  # files that were renamed have the same content ids
+        about = [said, self.among.space, self.among.ids_digest, body, listed]
+        return sha256(canonical_json(about))
 
-    def first(self, most: int) -> list[int]:
+    def first(self, most: int = LISTED) -> list[int]:
         """Return the items that the page lists first, in its order: the worst mistakes, or all."""
         flawed = self.among.task == "regression" or any(f.result for f in self.fields)
         wrong = np.nan_to_num(self.wrong)
@@ -242,4 +246,4 @@ class _First:
         return self._rows[start:stop]
 
 
-__all__ = ["Scene"]
+__all__ = ["LISTED", "Scene"]
