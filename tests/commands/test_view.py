@@ -244,6 +244,40 @@ def tab(viewer: Viewer, place: Path) -> Iterator[Tab]:
         yield tab
 
 
+def test_a_legend_of_many_long_names_says_what_it_leaves_out(place: Path, tmp_path: Path) -> None:
+    if browser() is None:
+        pytest.skip("needs Chromium, which is not installed here")
+    for i in range(70):
+        folder = tmp_path / "many" / f"a class with a long name {i:02d}"
+        folder.mkdir(parents=True)
+        pixels = np.random.default_rng(i).integers(0, 255, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "0.png")
+    with (
+        headstart.view(
+            tmp_path / "many", "headstart/glyphs", cache=place / "cache", reporter=QUIET
+        ) as page,
+        chromium(tmp_path) as started,
+    ):
+        tab = started.tab()
+        for width in (1280, 390):
+            tab.size(width, 844, touch=width < 500)
+            tab.go("about:blank")
+            tab.go(page.url)
+            tab.until("document.documentElement?.dataset.ready === 'yes'")
+            assert tab.run("document.querySelectorAll('.value').length") == 60
+            left = "document.getElementById('values-left').textContent"
+            assert tab.run(left) == "and 10 more: find them by name"
+            names = "[...document.querySelectorAll('.value bdi')]"
+            assert not tab.run(f"{names}.some((name) => name.scrollWidth > name.clientWidth)")
+            tab.run(
+                "(() => { const f = document.getElementById('find');"
+                " f.value = 'NAME 69'; f.oninput(); })()"
+            )
+            assert tab.run("document.querySelectorAll('.value').length") == 1
+            assert tab.run(left) == ""
+            assert tab.run("document.documentElement.scrollWidth") == width
+
+
 def test_it_zooms_with_the_wheel_with_keys_and_back(tab: Tab) -> None:
     before = tab.run("headstart.view.scale")
     tab.mouse("mouseWheel", 400, 400, deltaX=0, deltaY=-240)

@@ -3,7 +3,8 @@
 import { draw } from "./map.js";
 import { $, NONE, RAMP, colourOf, get, items, make, number, percent, result, state } from "./shared.js";
 
-const PAGE = 48;
+// Items that are listed at a time, values of the legend, and letters of one that fit half a line.
+const PAGE = 48, LISTED = 60, SHORT = 14;
 
 // -- which items are shown
 const shownBut = (left = -1, visible = new Uint8Array(state.n)) => {
@@ -66,6 +67,7 @@ const legend = () => {
   const numbers = field.kind === "number", filter = state.filters.get(state.colour);
   $("range").hidden = !numbers;
   $("values").hidden = numbers;
+  $("values-left").textContent = "";
   $("find").hidden = numbers || field.values.length <= 12;
   if (numbers) {
     const span = field.high - field.low || 1, low = filter?.low ?? field.low, high = filter?.high ?? field.high;
@@ -79,9 +81,12 @@ const legend = () => {
   const counts = new Uint32Array(field.values.length), others = shownBut(state.colour);
   for (let i = 0; i < state.n; i++) if (others[i] && field.data[i] !== NONE) counts[field.data[i]]++;
   const sought = $("find").hidden ? "" : $("find").value.toLowerCase();
-  const codes = field.values.map((_, code) => code)
+  const found = field.values.map((_, code) => code)
     .filter((code) => field.values[code].toLowerCase().includes(sought) || filter?.codes.has(code))
-    .sort((a, b) => (field.values.length > 30 ? counts[b] - counts[a] : a - b)).slice(0, 60);
+    .sort((a, b) => (field.values.length > 30 ? counts[b] - counts[a] : a - b));
+  const codes = found.slice(0, LISTED), left = found.length - codes.length;
+  $("values-left").textContent = left ? `and ${left.toLocaleString("en")} more: find them by name` : found.length ? "" : "No value has this in its name.";
+  $("values").classList.toggle("long", codes.some((code) => field.values[code].length > SHORT));
   const focused = document.activeElement?.dataset?.code;
   $("values").replaceChildren(...codes.map((code) => {
     const swatch = make("span", { className: "swatch" });

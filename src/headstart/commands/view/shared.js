@@ -22,7 +22,7 @@ const get = async (path) => {
   return answer;
 };
 const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
+const percent = (value) => `${(100 * value).toFixed(1)}\u00a0%`;
 // Where the field is that says whether a prediction is right.
 const result = () => state.fields.findIndex((field) => field.result);
 const items = (n) => `${n.toLocaleString("en")} ${n === 1 ? "item" : "items"}`;
