@@ -250,6 +250,29 @@ def test_learning_curve_marks_what_was_not_measured() -> None:
     texts_inside(figure)
 
 
+@pytest.mark.parametrize("end", [0.1, 0.5, 0.6, 0.65, 0.99])
+def test_what_is_expected_is_written_where_nothing_is_drawn(end: float) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = figures.learning_curve_figure(
+        [5, 10, 21, 42],
+        [[0.5], [0.55], [0.58], [0.6]],
+        [Interval(0.4, 0.7, 0.95, "t", 2)] * 4,
+        extrapolated=(84, end),
+        extrapolated_interval=Interval(max(0, end - 0.2), min(1, end + 0.2), 0.95, "t", 2),
+    )
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    found = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+    (expected,) = (text for text in found if text.get_text().startswith("expected at 84"))
+    box = expected.get_window_extent(canvas.get_renderer())
+    for drawn in figure.axes[0].lines:
+        path = drawn.get_path().transformed(drawn.get_transform())
+        assert not path.intersects_bbox(box, filled=False)
+    others = [t.get_window_extent(canvas.get_renderer()) for t in found if t is not expected]
+    assert not any(box.overlaps(other) for other in others)
+
+
 def test_the_users_style_changes_nothing_and_is_not_changed(
     make_evaluation: MakeEvaluation, curves: tuple[Curve, ...]
 ) -> None:

@@ -318,4 +318,6 @@ def _extrapolation(
         line(axes, [x, x], [100 * band.low, 100 * band.high], VERMILION, alpha=0.6)
     marks(axes, [x], [y], VERMILION, hollow=True)
     text = f"expected at {tick_label(x)}: {format_percent(beyond[1])}"
-    label(axes, x, y, text, dx=8, dy=-22, ha="right", size=SMALL, color=MUTED)
+    # Above the panel, where no curve and no interval can run through it.
+    label(axes, 1, 1, text, at=axes.transAxes, dy=4, ha="right", va="baseline", size=SMALL,
+          color=MUTED)  # fmt: skip
