@@ -9,12 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 import headstart
 from headstart.core.errors import ConfigError, DataError, HeadError
 
 from .test_abstaining import GLYPHS, NAMES, QUIET, place, run, save  # noqa: F401  fixtures
 from .test_cli import Command, command  # noqa: F401  fixtures
+
+
+def test_suggestions_show_themselves(run: Any, place: Path) -> None:  # noqa: F811
+    asked: dict[str, Any] = {"cache": place / "cache", "reporter": QUIET}
+    found = headstart.suggest(place / "strange", run, count=14, **asked)
+    shown, printed = found._repr_html_(), repr(found)
+    assert f"{len(found)} items to label next" in shown
+    assert printed.startswith(f"Suggestions: {len(found)} items to label next")
+    for name, why in zip(found.origins[:12], found.reasons[:12], strict=True):
+        assert str(escape(name)) in shown
+        assert str(escape(why)) in shown
+    assert f"and {len(found) - 12} more" in shown
 
 
 @pytest.mark.parametrize("by", ["typical", "mix", "margin", "k-centre"])

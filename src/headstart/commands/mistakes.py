@@ -74,7 +74,7 @@ class Mistakes:
         """Return the page in a frame of its own, so that its style stays inside."""
         from markupsafe import escape
 
-        height = min(900, 220 + 190 * len(self.cases))
+        height = min(900, 300 + 280 * len(self.cases))  # of a title, of a case in a wide cell
         text = escape(render_page(self.page()))
         return (
             f'<iframe sandbox="" srcdoc="{text}" width="100%" height="{height}"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from headstart.commands.saved_run import SavedRun
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.suggest.options import SUGGEST, SuggestConfig
+from headstart.core.cards import Card, Grid, Shown
 from headstart.core.errors import DataError
 from headstart.core.wording import count, format_number, format_percent, verb
 from headstart.data import Split
@@ -24,9 +26,12 @@ from headstart.evaluation import probability_blocks
 from headstart.evaluation.targets import FloatArray
 from headstart.heads.suggesting import By, Margins, Taken, margins, take_next
 
+_SHOWN = 12
+"""Suggestions that a notebook shows."""
 
-@dataclass(frozen=True, eq=False)
-class Suggestions:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Suggestions(Shown):
     """Items to label next, the first one first.
 
     Attributes:
@@ -49,6 +54,17 @@ class Suggestions:
 
     def __len__(self) -> int:
         return len(self.origins)
+
+    def card(self) -> Card:
+        """Return what there is to see: the first items, why, and what is predicted of them."""
+        rows = zip(self.origins, self.reasons, self.predictions, strict=True)
+        shown = tuple(
+            (rank, *row) for rank, row in enumerate(itertools.islice(rows, _SHOWN), start=1)
+        )
+        grid = Grid(("rank", "item", "why", "prediction"), shown, "", len(self))
+        facts = (("chosen by", self.by),)
+        title = f"{count(len(self), 'item')} to label next"
+        return Card("Suggestions", title, facts, (grid,) if shown else ())
 
     def columns(self) -> dict[str, list[Any]]:
         """Return a table: rank, item, why, what is predicted so far, margin, distance."""
