@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headstart.core.errors import HeadError
 from headstart.evaluation.conformal import (
     cross_interval,
     highest_coverage,
     misfit_scores,
     threshold,
+    thresholds,
     unit_weights,
     units_needed,
 )
@@ -123,6 +125,24 @@ def test_cv_plus_intervals_are_those_of_mapie() -> None:
     for at, coverage in enumerate((0.8, 0.95)):
         low, high = cross_interval(np.stack(said, axis=1), residual, of, np.arange(157), coverage)
         np.testing.assert_allclose(np.stack([low, high], 1), bounds[:, :, at], atol=1e-9)
+
+
+@pytest.mark.parametrize("coverage", [1e-9, 0.05, 0.3, 0.5, 0.9])
+def test_intervals_of_a_low_coverage_are_not_turned_round(coverage: float) -> None:
+    rng = np.random.default_rng(0)
+    values, residuals = rng.normal(size=(40, 5)), np.abs(rng.normal(size=100)) / 10
+    low, high = cross_interval(values, residuals, np.arange(100) % 5, np.arange(100), coverage)
+    assert (low <= high).all()
+
+
+@given(st.integers(1, 5000))
+def test_the_coverage_that_a_message_promises_can_be_had(n: int) -> None:
+    found = [(np.linspace(0, 1, n), np.arange(n))]
+    with pytest.raises(HeadError, match=r"promise ([0-9.]+)% at most") as error:
+        thresholds(found, 0.99999, None)
+    promised = float(str(error.value).split("promise ")[1].split("%")[0]) / 100
+    assert math.isfinite(thresholds(found, promised, None)[0])
+    assert promised > highest_coverage(n) - 0.001
 
 
 def test_what_sets_did_is_counted() -> None:

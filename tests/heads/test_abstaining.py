@@ -95,6 +95,17 @@ def test_too_few_items_are_said_and_no_set_of_everything_is_returned() -> None:
         said(made, test, coverage=0.95, by_class=True)
 
 
+@pytest.mark.parametrize(("by_class", "told"), [(True, "for items with 'a'"), (False, "")])
+def test_too_few_items_of_labels_are_said_of_what_was_asked(by_class: bool, told: str) -> None:
+    truth = (np.arange(60)[:, None] % 3 == np.arange(3)).astype(np.int64)
+    kept = Calibration("multi-label", np.arange(60), truth, {"probability": truth * 0.5 + 0.2})
+    with pytest.raises(HeadError) as error:
+        kept.sets(np.full((2, 3), 0.5), coverage=0.99, by_class=by_class, names=["a", "b", "c"])
+    assert told in str(error.value)
+    for of_class in ("omit by_class=True", "in all ("):
+        assert (of_class in str(error.value)) is by_class
+
+
 def test_a_head_that_gives_held_out_items_no_chance_is_refused() -> None:
     train, _ = drawn(0, 60)
     units, truth = np.arange(60), Y[train]

@@ -113,7 +113,7 @@ def thresholds(
         where = "" if names is None else f" for {names[short[least]]}"
         several = "" if len(short) == 1 else f" ({listed([names[i] for i in short[:5]])})"  # type: ignore[index]
         most = highest_coverage(have[least])
-        promise = f", which promise {most:.1%} at most" if have[least] else ""
+        promise = f", which promise {_rounded_down(most)} at most" if have[least] else ""
         raise HeadError(
             f"coverage={coverage:.12g} needs"
             f" {count(units_needed(coverage), 'held-out training item')} that are independent"
@@ -127,6 +127,13 @@ def thresholds(
     return np.array(limits)
 
 
+def _rounded_down(share: float) -> str:
+    """Return a share in percent that is no larger: what is promised must not be refused."""
+    digits = 1 if share < 0.999 else 3
+    scale = 10.0 ** (digits + 2)
+    return f"{math.floor(share * scale + _ROUNDING * scale) / scale:.{digits}%}"
+
+
 def cross_interval(
     values: FloatArray, residuals: FloatArray, folds: Index, units: Index, coverage: float
 ) -> tuple[FloatArray, FloatArray]:
@@ -134,7 +141,8 @@ def cross_interval(
 
     An interval reaches from where the held-out truths would lie, were the item predicted by the
     head that held them out. In theory it covers at least ``2 coverage - 1`` of new items, and in
-    practice about ``coverage``.
+    practice about ``coverage``. At low coverages its ends may have passed each other; it then
+    reaches from one to the other, and covers more.
 
     Args:
         values: ``(m, f)``, what the head beside each fold says of the items.
@@ -144,7 +152,8 @@ def cross_interval(
         coverage: in (0, 1).
     """
     high = _cross_bound(values, residuals, folds, units, coverage)
-    return -_cross_bound(-values, residuals, folds, units, coverage), high
+    low = -_cross_bound(-values, residuals, folds, units, coverage)
+    return np.minimum(low, high), np.maximum(low, high)
 
 
 def _cross_bound(

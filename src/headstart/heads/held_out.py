@@ -126,18 +126,17 @@ class Calibration:
         self, p: FloatArray, coverage: float, by_class: bool, names: Sequence[str]
     ) -> LabelSets:
         held, has = self.scores["probability"], self.truth > 0
-        found, called = [], []
-        for at in range(p.shape[1]):
-            own = np.where(has[:, at], 1 - held[:, at], held[:, at])
-            name = _name(names, at)
-            for rows, what in (
-                ((has[:, at], f"items with {name}"), (~has[:, at], f"items without {name}"))
-                if by_class
-                else ((np.ones(len(own), bool), name),) * 2
-            ):
-                found.append((own[rows], self.units[rows]))
-                called.append(what)
-        limits = thresholds(found, coverage, called).reshape(-1, 2)
+        own = np.where(has, 1 - held, held)
+        if by_class:
+            found, called = [], []
+            for at in range(p.shape[1]):
+                for rows, what in ((has[:, at], "with"), (~has[:, at], "without")):
+                    found.append((own[rows, at], self.units[rows]))
+                    called.append(f"items {what} {_name(names, at)}")
+            limits = thresholds(found, coverage, called).reshape(-1, 2)
+        else:  # every label has all items
+            each = [thresholds([(column, self.units)], coverage, None)[0] for column in own.T]
+            limits = np.repeat(each, 2).reshape(-1, 2)
         yes, no = 1 - p <= limits[:, 0], p <= limits[:, 1]
         states = np.where(yes & no, UNDECIDED, np.where(yes, YES, np.where(no, NO, NEITHER)))
         return LabelSets(coverage, states.astype(np.int8), by_class)
