@@ -51,6 +51,18 @@ def test_suggestions_name_reasons(run: Any, place: Path, by: str) -> None:  # no
         assert sum("noise" in name for name in found.origins) > 4
 
 
+def test_an_item_like_its_labelled_ones_is_not_called_unlike_them(
+    run: Any,  # noqa: F811
+    place: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    save(tmp_path, np.flatnonzero(np.arange(1797) == 1500), None)
+    found = headstart.suggest(tmp_path, run, cache=place / "cache", reporter=QUIET)
+    assert found.reasons in (
+        ("the only item of its group",), ("the only item of its group without a label",),
+    )  # fmt: skip
+
+
 def test_what_the_run_knows_is_not_suggested(run: Any, place: Path, tmp_path: Path) -> None:  # noqa: F811
     asked: dict[str, Any] = {"cache": place / "cache", "reporter": QUIET}
     with pytest.raises(DataError, match="none of 260 items is new to the run"):

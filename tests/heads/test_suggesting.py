@@ -103,6 +103,15 @@ def test_typical_items_are_of_every_group_without_a_label_and_none_is_strange() 
     assert np.linalg.norm(pool[found.rows[0]] - inside.mean(axis=0)) < np.median(middle)
 
 
+def test_an_item_alone_in_its_group_is_told_from_one_among_labelled_ones() -> None:
+    labelled, pool = np.repeat(np.eye(3, 40)[:2], 6, axis=0), np.eye(3, 40)[[0, 2]]
+    found = take_next(pool, 2, by="typical", labelled=labelled)
+    assert found.stands_for is not None
+    assert found.labelled is not None
+    assert found.stands_for.tolist() == [1, 1]
+    assert dict(zip(found.rows.tolist(), found.labelled > 0, strict=True)) == {0: True, 1: False}
+
+
 @pytest.mark.parametrize(("n", "count"), [(1, 1), (5, 5), (40, 39), (3, 2)])
 def test_typical_items_are_found_among_few_and_among_copies(n: int, count: int) -> None:
     for pool in (X[:n], np.repeat(X[:1], n, axis=0)):

@@ -59,12 +59,14 @@ class Taken:
             of unit length; NaN where that was not asked for, or there was none.
         near: ``(c,)``, which that is: a labelled row, or less than 0: the ``-1 - i``-th taken one.
         stands_for: ``(c,)``, to how many items it is typical, about; None where that was not asked.
+        labelled: ``(c,)``, how many labelled items are of its group; None likewise.
     """
 
     rows: Index
     distance: FloatArray
     near: Index
     stands_for: Index | None = None
+    labelled: Index | None = None
 
 
 def margins(head: Head, outputs: Any) -> Margins:
@@ -123,7 +125,7 @@ def take_next(
         typical = typical_rows(rows, count, known)
         distance, near = _to_labelled(subset(rows, typical.rows), known)
         distance = np.where(np.isfinite(distance), distance, np.nan)
-        return Taken(typical.rows, distance, near, typical.stands_for)
+        return Taken(typical.rows, distance, near, typical.stands_for, typical.labelled)
     among = np.arange(len(rows))
     if by == "mix":
         assert unsure is not None

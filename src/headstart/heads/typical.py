@@ -36,11 +36,13 @@ class Typical:
 
     Attributes:
         rows: ``(c,)``, which.
-        stands_for: ``(c,)``, how many items its group has, about.
+        stands_for: ``(c,)``, how many items without a label its group has, about.
+        labelled: ``(c,)``, how many labelled ones, of those that were looked at.
     """
 
     rows: Index
     stands_for: Index
+    labelled: Index
 
 
 def typical_rows(x: Features, count: int, labelled: Features | None = None) -> Typical:
@@ -61,9 +63,11 @@ def typical_rows(x: Features, count: int, labelled: Features | None = None) -> T
         rows = unit_rows(principal_plane(rows, _COMPONENTS).project(rows))
     of = _groups(rows, max(count, min(len(known) + count, _GROUPS)))
     m = len(known)
-    taken, sizes = _cover(rows[m:], of[m:], np.bincount(of[:m], minlength=of.max() + 1), count)
-    scale = len(x) / max(1, len(among))
-    return Typical(among[taken], np.maximum(1, np.rint(sizes * scale)).astype(np.int64))
+    labels = np.bincount(of[:m], minlength=of.max() + 1)
+    taken, groups = _cover(rows[m:], of[m:], labels, count)
+    sizes = np.bincount(of[m:])[groups] * (len(x) / max(1, len(among)))
+    stands_for = np.maximum(1, np.rint(sizes)).astype(np.int64)
+    return Typical(among[taken], stands_for, labels[groups])
 
 
 def _some(n: int, most: int) -> Index:
@@ -93,7 +97,7 @@ def _cover(rows: FloatArray, of: Index, labels: Index, count: int) -> tuple[Inde
         count: how many to take.
 
     Returns:
-        The rows, and the sizes of their groups, ``(count,)`` each.
+        The rows, and their groups, ``(count,)`` each.
     """
     sizes = np.bincount(of, minlength=len(labels))
     least = min(float(_SMALL), (len(of) + labels.sum()) / len(labels) / 2)
@@ -109,7 +113,7 @@ def _cover(rows: FloatArray, of: Index, labels: Index, count: int) -> tuple[Inde
         groups.append(group)
         begun[group] += 1
         covered[group] += 1
-    return np.array(taken, np.int64), sizes[np.array(groups, np.int64)]
+    return np.array(taken, np.int64), np.array(groups, np.int64)
 
 
 def _most_typical_first(rows: FloatArray, members: Index) -> Index:

@@ -239,8 +239,8 @@ def _reasons(
     made, found = np.asarray(outputs, dtype=np.float64), []
     for at, row in enumerate(taken.rows.tolist()):
         why = []
-        if taken.stands_for is not None:
-            why.append(_typicality(int(taken.stands_for[at])))
+        if taken.stands_for is not None and taken.labelled is not None:
+            why.append(_typicality(int(taken.stands_for[at]), int(taken.labelled[at])))
         if by in ("margin", "mix") and unsure is not None:
             why.append(_hesitation(unsure, row, made[at], model))
         if by in ("k-centre", "mix"):
@@ -249,10 +249,10 @@ def _reasons(
     return found
 
 
-def _typicality(size: int) -> str:
-    if size == 1:
-        return "unlike any other item, and nothing like it is labelled"
-    return f"typical of about {size:,} similar {'item' if size == 1 else 'items'}"
+def _typicality(size: int, labelled: int) -> str:
+    if size == 1:  # among few items a group may hold no second one, however alike they are
+        return f"the only item of its group{' without a label' if labelled else ''}"
+    return f"typical of about {size:,} similar items"
 
 
 def _hesitation(unsure: Margins, row: int, p: FloatArray, model: Model) -> str:
