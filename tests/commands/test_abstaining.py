@@ -131,6 +131,18 @@ def _parts(text: str) -> list[str]:
     return text.replace("\\|", "\0").replace("|", "\n").replace("\0", "\\|").split("\n")
 
 
+@pytest.mark.parametrize("ood", ["knn", "mahalanobis"])
+def test_no_items_have_the_same_columns(run: Any, place: Path, ood: str) -> None:
+    asked: dict[str, Any] = {"coverage": 0.9, "ood": ood, "cache": place / "cache"}
+    some = headstart.predict(place / "new", run, reporter=QUIET, **asked)
+    none = headstart.predict([], run, reporter=QUIET, **asked)
+    assert list(none.columns()) == list(some.columns())
+    assert none.strange is not None
+    assert none.strange.record.n == len(none) == 0
+    with pytest.raises(HeadError, match="needs 99,999 training items"):
+        headstart.predict([], run, reporter=QUIET, false_alarms=1e-5, **asked)
+
+
 @pytest.mark.parametrize("method", ["knn", "mahalanobis"])
 def test_strange_items_are_told(run: Any, place: Path, method: str) -> None:
     """The run kept ``knn``; the other follows from its rows, whether in memory or on disk."""

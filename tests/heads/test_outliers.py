@@ -106,6 +106,25 @@ def test_items_of_a_new_group_are_no_alarm(method: str) -> None:
         assert mixed.flagged(mixed.scores([new]), 0.1).mean() > alarms + 0.1
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["far from zero", "classes far apart"])
+def test_small_differences_between_large_features_are_not_lost(method: str, kind: str) -> None:
+    """Rows that all point one way, and classes that are narrow for their distance."""
+    rng = np.random.default_rng(0)
+    middles = rng.normal(size=(1 if kind == "far from zero" else 5, 32))
+
+    def drawn_around(n: int, width: float) -> tuple[np.ndarray, np.ndarray]:
+        y = rng.integers(0, len(middles), n)
+        return (middles[y] + width * rng.normal(size=(n, 32))).astype(np.float32), y
+
+    x, y = drawn_around(1000, 1e-4)
+    made = fit_outliers({"f": x}, y, method=method)  # type: ignore[arg-type]
+    usual, strange = (made.scores([drawn_around(500, w)[0]]) for w in (1e-4, 4e-4))
+    assert 0.02 < made.flagged(usual, 0.05).mean() < 0.09
+    assert made.flagged(strange, 0.05).all()
+    assert (made.p_values(made.scores([x])) > 0.001).all()
+
+
 def test_several_layers_judge_together() -> None:
     train, test = drawn(0)
     noise = np.random.default_rng(0).normal(size=X.shape).astype(np.float32) * 30

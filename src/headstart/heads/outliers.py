@@ -52,11 +52,16 @@ class _Neighbours:
     k: int
 
     def score(self, x: Features) -> FloatArray:
-        """Return the distance to the k-th nearest row, ``(n,)``."""
+        """Return the distance to the k-th nearest row, ``(n,)``.
+
+        It is taken of the rows themselves: of cosines near 1, single precision would leave nothing.
+        """
         found = np.empty(len(x))
         for part in blocks(len(x), 1024):
-            similarity, _ = nearest(x[part], self.rows, self.k, "cosine")
-            found[part] = np.sqrt(np.maximum(2.0 - 2.0 * similarity[:, -1], 0.0))
+            own = unit_rows(x[part])
+            _, index = nearest(own, self.rows, self.k, "euclidean")
+            gap = own.astype(np.float64) - self.rows[index[:, -1]]
+            found[part] = np.sqrt(np.einsum("nd,nd->n", gap, gap))
         return found
 
     def pack(self) -> Arrays:
@@ -79,13 +84,17 @@ class _Gaussian:
     centres: np.ndarray
 
     def score(self, x: Features) -> FloatArray:
-        """Return the distance to the nearest class mean, ``(n,)``."""
+        """Return the distance to the nearest class mean, ``(n,)``.
+
+        In double precision: of classes far apart for their width little is left of the difference.
+        """
         found = np.empty(len(x))
-        square = np.einsum("cd,cd->c", self.centres, self.centres, dtype=np.float64)
+        whiten, centres = self.whiten.astype(np.float64), self.centres.astype(np.float64)
+        square = np.einsum("cd,cd->c", centres, centres)
         for part in blocks(len(x), 1024):
-            z = ((x[part] - self.mean) / self.scale).astype(np.float32) @ self.whiten
-            own = np.einsum("nd,nd->n", z, z, dtype=np.float64)
-            gap = own[:, None] + square - 2.0 * (z @ self.centres.T).astype(np.float64)
+            z = ((x[part] - self.mean) / self.scale) @ whiten
+            own = np.einsum("nd,nd->n", z, z)
+            gap = own[:, None] + square - 2.0 * (z @ centres.T)
             found[part] = np.sqrt(np.maximum(gap.min(axis=1), 0.0))
         return found
 
@@ -127,6 +136,11 @@ class Outliers:
         """The number of training items that the threshold rests on, copies and groups once."""
         return len(np.unique(self.units))
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many features each layer has."""
+        return tuple(_width(judge) for judge in self.judges)
+
     def scores(self, views: Sequence[object]) -> FloatArray:
         """Return how far out items are, ``(n,)``; more is farther.
 
@@ -136,8 +150,8 @@ class Outliers:
         if len(views) != len(self.judges):
             raise HeadError(f"expected features of {len(self.judges)} layers, found {len(views)}")
         raw = [
-            judge.score(rows_to_predict(x, _width(judge)))
-            for judge, x in zip(self.judges, views, strict=True)
+            judge.score(rows_to_predict(x, width))
+            for judge, x, width in zip(self.judges, views, self.widths, strict=True)
         ]
         return _combined(np.stack(raw, axis=1), self.location, self.scale)
 
@@ -342,7 +356,7 @@ def _judge(
     covariance, used = shrunk_covariance(gauss.scatter, float(len(x)))
     lower = cholesky(covariance, lower=True)
     whiten = solve_triangular(lower, np.eye(len(lower)), lower=True).T.astype(np.float32)
-    centres = gauss.centres.astype(np.float32) @ whiten
+    centres = (gauss.centres @ whiten.astype(np.float64)).astype(np.float32)
     return _Gaussian(gauss.mean, gauss.scale, whiten, centres), used
 
 

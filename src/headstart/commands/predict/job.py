@@ -227,11 +227,11 @@ def predictions_of(
 
 def _predictions(model: Model, split: Split, session: Session, config: AnswerConfig) -> Predictions:
     if not len(split):
-        model.require(config.asked)
-        nothing = np.empty((0, len(model.classes)))
-        ids: tuple[str, ...] = ()
-        sets = model.answers(config.asked, nothing, np.empty((0, model.head.n_features)), ids)
-        return Predictions(ids, model.classes, nothing, (), CacheUse(0, 0), model.head, sets=sets)
+        nothing, rows = np.empty((0, len(model.classes))), np.empty((0, model.head.n_features))
+        sets, strange = model.judge(session, config.asked, config.wanted).of_nothing(rows, nothing)
+        return Predictions(
+            (), model.classes, nothing, (), CacheUse(0, 0), model.head, sets=sets, strange=strange
+        )
     said = model.say(split, session, config.asked, config.wanted)
     if said.strange is not None:
         session.say(unlike_line(said.strange.record))

@@ -305,6 +305,18 @@ class Judge:
             strange = Strangeness.of(self.outliers, named, self.wanted.false_alarms)
         return sets, strange
 
+    def of_nothing(
+        self, rows: Any, outputs: Probabilities
+    ) -> tuple[AnySets | None, Strangeness | None]:
+        """Return what :meth:`judged` says of no item at all: the same columns, and no rows.
+
+        Args:
+            rows, outputs: ``(0, d)`` and ``(0, k)``.
+        """
+        widths = () if self.outliers is None else self.outliers.widths
+        views = [np.empty((0, width)) for width in widths]
+        return self.judged([rows, *views] if self.layers else views or [rows], rows, outputs, ())
+
 
 def outputs_for(
     model: RunPredictor, split: Split, session: Session, layers: Sequence[str] = ()
