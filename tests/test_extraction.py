@@ -183,9 +183,68 @@ class Doubling(Rows):
         return super().forward(x.mul_(2))
 
 
+class CountingPasses(Rows):
+    """Keeps a plain number that moves its rows, by less than rounding in one pass."""
+
+    calls = 0
+
+    def change(self, rows):
+        self.calls += 1
+        return rows * (1 + 1e-5 * self.calls)
+
+
+class InAList(Rows):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen_rows = [torch.zeros(6)]
+
+    def change(self, rows):
+        self.seen_rows[0] = 0.9 * self.seen_rows[0] + 1e-5 * rows.mean(0)
+        return rows - self.seen_rows[0]
+
+
+class InPart(Rows):
+    """The state is a part's, not the network's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = CountingPasses()
+
+    def change(self, rows):
+        return self.part.change(rows)
+
+
+class Elsewhere(Rows):
+    """Draws from a generator that is not torch's."""
+
+    def change(self, rows):
+        return rows + float(DRAWS.random())
+
+
+DRAWS = np.random.default_rng(0)
+
+
+class Remembering(Rows):
+    """Keeps what it saw last, and how often it ran; its rows do not depend on either."""
+
+    calls = 0
+
+    def change(self, rows):
+        self.last, self.calls = rows, self.calls + 1
+        return rows
+
+
+def test_what_a_network_notes_down_does_no_harm():
+    assert len(extract(load_backbone(Remembering(), inputs=PLAN), split_of(8)).indices) == 8
+
+
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
+        (CountingPasses, r"second pass.*changes its attribute 'calls' even in evaluation mode"),
+        (InAList, r"second pass.*changes its attribute 'seen_rows'"),
+        (InPart, r"second pass.*changes its attribute 'part\.calls'"),
+        (Elsewhere, r"second pass.*draws random numbers, or keeps a state"),
         (Drifting, r"second pass.*changes its buffer 'centre' even in evaluation mode"),
         (Faint, r"second pass.*draws random numbers"),
         (Doubling, r"second pass.*writes to its own input"),

@@ -369,6 +369,57 @@ def test_runtimes_end_at_a_layer(engine: str, layer: str, pooling: str) -> None:
     assert_close(run_on(engine, [cut], inputs), expected_of([cut], inputs), 1e-4)
 
 
+class Repeated(nn.Module):
+    """Several of its layers put out one and the same tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.start, self.conv = nn.Identity(), nn.Conv2d(3, 6, 3)
+        self.rows, self.drop, self.end = nn.Linear(6, 4), nn.Dropout(0.5), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(self.start(x)).mean((2, 3))
+        return self.end(self.drop(self.rows(x)))
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        [("rows", "avg"), ("rows", "gem"), ("rows", "none")],
+        [("drop", "none"), ("rows", "none"), ("conv", "avg")],
+        [("end", "none"), (None, "none")],
+        [("start", "none"), ("start", "avg"), (None, "none")],
+        [("start", "none")],
+    ],
+)
+def test_runtimes_read_one_tensor_several_times(engine: str, read: list[tuple[Any, str]]) -> None:
+    whole = backbone_of(Repeated())
+    cuts, inputs = [whole.at(layer, pooling) for layer, pooling in read], Arguments((items(2),))
+    assert_close(run_on(engine, cuts, inputs), expected_of(cuts, inputs), 1e-4)
+
+
+class WideAttention(nn.Module):
+    """Attends with five axes, which the exporter to ONNX does not know."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unflatten(2, (4, 16))
+        return F.scaled_dot_product_attention(x, x, x).mean((2, 3, 4))
+
+
+def test_why_onnx_cannot_express_a_network_is_said() -> None:
+    backbone = backbone_of(WideAttention())
+    with Extractor((backbone,), Extraction(engine="onnx")) as extractor:
+        assert len(list(extractor.rows(split_of(9)))) == 1
+        notes = Notes()
+        extractor.tell(notes)
+    (said,) = notes.said
+    assert "ONNX cannot express it: AssertionError: only 4D" in said
+    assert "\x1b" not in said
+    assert "Next steps" not in said
+
+
 @pytest.mark.slow
 def test_a_second_size_is_compiled_as_a_program_of_its_own() -> None:
     """The compiler would make one for all sizes, which takes minutes for some networks."""

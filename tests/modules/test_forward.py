@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from torch import nn
 
 import headstart
 from headstart.core.errors import BackboneError
-from headstart.modules.forward import StopForward, aside, capture, compilable, hooked, run_up_to
+from headstart.modules.forward import (
+    StopForward,
+    aside,
+    capture,
+    compilable,
+    first_tensor,
+    hooked,
+    run_up_to,
+)
 from headstart.modules.layers import call_order, live_parts
 
 
@@ -189,3 +198,24 @@ def test_hooks_are_registered_in_one_place():
         if "register_forward" in path.read_text(encoding="utf-8")
     ]
     assert found == ["modules/forward.py"]
+
+
+@dataclasses.dataclass
+class Seen:
+    features: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (((torch.ones(2), torch.ones(2)), 1), "the layer returns a tuple whose first value is a"),
+        ([None, torch.ones(2)], "a list whose first value is a NoneType, expected a tensor"),
+        ({"loss": None}, "a dict whose first value, 'loss', is a NoneType, expected a tensor"),
+        (Seen(torch.ones(2)), "the layer returns a Seen, expected a tensor"),
+        ((), "the layer returns a tuple, expected a tensor"),
+    ],
+)
+def test_an_output_that_is_no_tensor_is_said_as_it_is(output, said):
+    with pytest.raises(BackboneError, match="put the network into a module") as caught:
+        first_tensor(output, "the layer")
+    assert said in str(caught.value)

@@ -19,6 +19,7 @@ from headstart.core.records import Precision
 from headstart.core.wording import first_line
 from headstart.extraction.precision import TOLERANCE
 from headstart.modules.digests import digest
+from headstart.modules.identity import describe_attributes
 
 
 def _in_company(some: Arguments) -> Arguments:
@@ -29,7 +30,7 @@ def _in_company(some: Arguments) -> Arguments:
 
 
 class _Traces:
-    """What passes of a network leave behind: in its buffers, in the generators, in its input.
+    """What passes of a network leave behind: in its state, in the generators, in its input.
 
     Args:
         network: whose passes they are.
@@ -37,10 +38,20 @@ class _Traces:
     """
 
     def __init__(self, network: Backbone, given: Arguments) -> None:
+        self._module = network.module
+        self._attributes: dict[str, str] = {}
         self._buffers = {n: (b, digest(b)) for n, b in network.module.named_buffers()}
         drawn_from = generators((network.device,))
         self._generators = [(each, each.get_state()) for each in drawn_from]
         self._given = [(tensor, tensor.clone()) for tensor in given.tensors()]
+
+    def first_pass_done(self) -> None:
+        """Note the attributes.
+
+        What one pass fills, and the next over the same items fills alike, is a cache or a record of
+        activations, and no cause of other rows.
+        """
+        self._attributes = describe_attributes(self._module)
 
     def cause(self) -> tuple[str, str] | None:
         """Return what was left behind and may make a second pass another one, and what to do."""
@@ -55,7 +66,16 @@ class _Traces:
                 )
         if any(not torch.equal(each.get_state(), before) for each, before in self._generators):
             return _RANDOM
-        return None
+        now = describe_attributes(self._module)
+        names = [name for name in now if now[name] != self._attributes.get(name, now[name])]
+        return _kept_in(names[0]) if names else None
+
+
+def _kept_in(attribute: str) -> tuple[str, str]:
+    return (
+        f"it changes its attribute '{attribute}' even in evaluation mode",
+        "change it only if self.training; features that depend on what ran before are not cached",
+    )
 
 
 _RANDOM = (
@@ -63,6 +83,11 @@ _RANDOM = (
     "features that depend on randomness are not cached; remove it",
 )
 
+
+_UNSEEN = (
+    "it draws random numbers, or keeps a state, even in evaluation mode",
+    "features that depend on randomness or on what ran before are not cached; remove it",
+)
 
 _MORE_PASSES = 8
 """Of a network that draws random numbers in evaluation mode, though a second pass was the same."""
@@ -78,6 +103,7 @@ def check_rows(cuts: Sequence[Backbone], some: Arguments, precision: Precision) 
     alone, turned = company[:1].map(torch.clone), company[_ends(company)]
     traces = _Traces(cuts[0], company)
     together = features_of(cuts, company)
+    traces.first_pass_done()
     again = features_of(cuts, company)
     cause = traces.cause()
     if cause is _RANDOM:  # which may show in few passes only
@@ -142,7 +168,7 @@ def _check_repeats(
     change = float((rows.float() - repeated.float()).abs().max()) / scale
     if not change or (cause is None and not change > TOLERANCE[precision]):
         return
-    why, hint = cause or _RANDOM
+    why, hint = cause or _UNSEEN
     raise BackboneError(
         f"{who_gives} other features on a second pass over the same {unit}: {why}", hint=hint
     )

@@ -291,14 +291,18 @@ def first_tensor(output: Any, who: str) -> Tensor:
     Raises:
         BackboneError: there is none, or its numbers are complex or sparse.
     """
+    returned = f"a {type(output).__name__}"
     if isinstance(output, tuple | list) and output:
         output = output[0]
+        returned += f" whose first value is a {type(output).__name__}"
     elif isinstance(output, Mapping) and output:  # as transformers' models return it
-        output = next(iter(output.values()))
+        key, output = next(iter(output.items()))
+        returned += f" whose first value, {key!r}, is a {type(output).__name__}"
     if not isinstance(output, Tensor | fx.Proxy):
         raise BackboneError(
-            f"{who} returns a {type(output).__name__}, expected a tensor",
-            hint="choose a layer that returns a tensor",
+            f"{who} returns {returned}, expected a tensor",
+            hint="choose a layer that returns a tensor, or put the network into a module whose"
+            " forward returns the one that is the feature",
         )
     if isinstance(output, Tensor) and output.is_complex():
         raise BackboneError(

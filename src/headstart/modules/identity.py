@@ -76,6 +76,30 @@ def describe_structure(
     }
 
 
+def describe_attributes(module: nn.Module) -> dict[str, str]:
+    """Describe the attributes of a network and its parts that are no parameters, buffers or hooks.
+
+    Two descriptions of a network tell which attributes a pass in between has changed.
+
+    Returns:
+        By the name of the attribute in the network ("blocks.0.count"). Objects are described by
+        their ``repr``; where that does not show their state, a change of it goes unseen.
+    """
+    describer = Describer(module)
+    found = {}
+    for name, part in module.named_modules():
+        held = {} if isinstance(part, torch.jit.ScriptModule) else vars(part)
+        for key, value in held.items():
+            if key in _MACHINERY or isinstance(value, nn.Module):
+                continue
+            where = f"{name}.{key}" if name else key
+            try:
+                found[where] = repr(describer.plain(value, where=where, strict=False))
+            except Exception:  # noqa: S112 a repr of the user's own may fail
+                continue
+    return found
+
+
 def describe_operations(module: nn.Module, graph: fx.Graph) -> dict[str, Any]:
     """Describe the operations of a graph, and the modules that it calls.
 
@@ -239,4 +263,4 @@ def _is_compiler(module: nn.Module) -> bool:
     return around and isinstance(getattr(module, "_orig_mod", None), nn.Module)
 
 
-__all__ = ["describe_graph", "describe_operations", "describe_structure"]
+__all__ = ["describe_attributes", "describe_graph", "describe_operations", "describe_structure"]

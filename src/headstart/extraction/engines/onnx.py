@@ -83,7 +83,16 @@ def as_onnx(program: ExportedProgram, **names: Any) -> Any:
             assert made is not None
             return made.model_proto
         except Exception as error:  # of many types
-            raise EngineUnfitError(f"ONNX cannot express it: {first_line(error)}") from error
+            raise EngineUnfitError(
+                f"ONNX cannot express it: {first_line(_origin(error))}"
+            ) from error
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Return the error that others were raised from: theirs say how far the exporter came."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @contextlib.contextmanager

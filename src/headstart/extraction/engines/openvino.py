@@ -126,12 +126,38 @@ def _unreported() -> Iterator[None]:
 def as_openvino(program: ExportedProgram) -> Any:
     """Return a program as an ``openvino.Model``.
 
+    Args:
+        program: of :mod:`headstart.extraction.engines.exporting`; where it has several outputs,
+            they are made distinct.
+
     Raises:
         EngineUnfitError: it holds operations that OpenVINO lacks.
     """
     openvino = load_openvino()
+    if len(program.graph_signature.output_specs) > 1:
+        _make_distinct(program)
     with recording(torch.device("cpu")), _unreported():
         try:
             return openvino.convert_model(program)
         except Exception as error:  # operations that OpenVINO lacks, of many types
             raise EngineUnfitError(f"OpenVINO cannot take it: {first_line(error)}") from error
+
+
+def _make_distinct(program: ExportedProgram) -> None:
+    """Give every output of a program, as it returns, an operation of its own.
+
+    To OpenVINO a copy is the tensor that was copied, and one tensor cannot be two outputs: that of
+    a layer that is read with two poolings which leave rows alone, or before and after dropout. It
+    drops the multiplication again when it compiles (OpenVINO 2026.4).
+    """
+    graph, signature = program.graph, program.graph_signature
+    output = graph.output_node()
+    returned = list(output.args[0])
+    with graph.inserting_before(output):
+        for at, (node, spec) in enumerate(zip(returned, signature.output_specs, strict=True)):
+            if node.meta["val"].dtype != torch.bool:  # a product of which is a number
+                product = graph.call_function(torch.ops.aten.mul.Tensor, (node, 1))
+                product.meta = dict(node.meta)
+                spec.arg.name, returned[at] = product.name, product
+    output.args = (tuple(returned),)
+    program.graph_module.recompile()
