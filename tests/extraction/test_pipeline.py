@@ -26,6 +26,7 @@ from headstart.extraction import Extraction, Extractor, extract
 from headstart.store import Space
 
 FILLING = sys.modules["headstart.cache.fill"]
+REPLICA = sys.modules["headstart.extraction.replica"]
 SIZE = 16
 INPUTS = Preprocessing(size=(SIZE, SIZE), mean=(0.5,) * 3, std=(0.25,) * 3)
 
@@ -90,6 +91,30 @@ def test_rows_are_equal_to_rounding_whatever_the_batch_size() -> None:
     for size in (2, 7, 64, 500):
         rows = extract(backbone, split, settings=Extraction(batch_size=size)).features[0]
         np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["eager", "openvino"])
+@pytest.mark.parametrize(("fitting", "most"), [(10**9, 24), (8, 8), (7, 6), (5, 5), (0, 1)])
+def test_a_pass_has_as_many_images_as_a_cpu_caches(
+    monkeypatch: pytest.MonkeyPatch, engine: str, fitting: int, most: int
+) -> None:
+    """Passes are of one size, so that no engine needs a second program; rows are the same."""
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    sizes: list[int] = []
+    backbone = backbone_of(Net(lambda x: sizes.append(len(x))))
+    split = split_of(70)
+    whole = extract(backbone, split, settings=Extraction(batch_size=24)).features[0]
+    values = fitting * 3 * SIZE * SIZE // torch.get_num_threads()
+    monkeypatch.setattr(REPLICA, "_FITTING", values + 1)
+    sizes.clear()
+    with Extractor([backbone], Extraction(batch_size=24, engine=engine)) as extractor:  # type: ignore[arg-type]
+        rows = np.concatenate([part.features[0] for part in extractor.rows(split)])
+        assert extractor.plan is not None
+        assert extractor.plan.batch_size == most
+    np.testing.assert_allclose(rows, whole, atol=1e-5)
+    if engine == "eager":
+        assert set(sizes[-3:]) == {most}  # the last is filled up
 
 
 def test_normalising_leaves_the_processors_to_decoders_and_engines(

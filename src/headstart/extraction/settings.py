@@ -31,7 +31,7 @@ class Extraction:
 
     Attributes:
         batch_size: items per forward pass; 64 keeps the activations of a ResNet-50 at 224 px under
-            2 GB.
+            2 GB. On a CPU a pass takes fewer images where the processor caches no more.
         precision: of the forward pass. ``float32`` (the default) is reproducible to rounding on
             every machine; ``bfloat16`` (``bf16``) and ``float16`` (``fp16``) run under autocast,
             ``tf32`` with these products on CUDA. It is part of the cache key. ``auto`` takes
@@ -50,7 +50,12 @@ class Extraction:
         workers: threads that decode; None: the processors of this process, at most 8.
     """
 
-    batch_size: int = option(64, "Items per forward pass.", at_least=1, panel=_RUNNING)
+    batch_size: int = option(
+        64,
+        "Items per forward pass. On a CPU, large images go through in smaller passes.",
+        at_least=1,
+        panel=_RUNNING,
+    )
     precision: Precision = option(
         "float32",
         "Precision of the forward pass. auto: bfloat16 if it is faster and as good. int8:"
