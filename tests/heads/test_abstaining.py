@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import betabinom, binom
@@ -10,9 +12,11 @@ from sklearn.datasets import load_digits
 from headstart.core.errors import HeadError
 from headstart.evaluation.sets import ClassSets, LabelSets, ValueSets
 from headstart.heads.abstaining import calibrated
+from headstart.heads.base import Head
 from headstart.heads.contract import Trained, TrainingRows
 from headstart.heads.held_out import Calibration
 from headstart.heads.registry import head_kind
+from headstart.heads.table import automatic_heads
 
 DIGITS = load_digits()
 X = DIGITS.data.astype(np.float32)
@@ -66,6 +70,35 @@ def test_coverage_over_a_hundred_draws(name: str, score: str) -> None:
         inside += low <= hit <= high
     assert abs(np.mean(hits) - coverage) < 0.01
     assert inside >= binom.ppf(0.001, 100, 0.95)
+
+
+@pytest.mark.parametrize("name", ["auto", *automatic_heads("classification")])
+def test_few_rows_are_judged_beside_a_twentieth_of_them_without_a_new_choice(name: str) -> None:
+    train, test = drawn(3, 200)
+    rows, kind = rows_of(train), head_kind(name)
+    settings = kind.settings({})
+    made = kind.fit(rows, settings)
+    again = made.again or (lambda some: kind.fit(some, fixed).head)
+    fixed = kind.with_chosen(settings, made.chosen)
+    heads: list[tuple[TrainingRows, Head]] = []
+
+    def spy(some: TrainingRows) -> Head:
+        heads.append((some, again(some)))
+        return heads[-1][1]
+
+    fine = calibrated(replace(made, again=spy), rows, kind, settings).calibration
+    assert fine is not None
+    assert len(heads) == 20
+    assert min(len(some.y) for some, _ in heads) >= 0.94 * len(train)  # type: ignore[arg-type]
+    held = {  # what each head says of the rows that it did not see, at the temperature of the head
+        int(i): head.with_temperature(made.head.temperature).predict_proba(X[[i]])[0, Y[i]]
+        for some, head in heads
+        for i in set(train) - {int(key.split()[1]) for key in some.keys}  # type: ignore[union-attr]
+    }
+    np.testing.assert_allclose(fine.scores["lac"], [1 - held[int(i)] for i in train], atol=1e-6)
+    many = rows_of(np.concatenate([train, test])[:1001])
+    made = kind.fit(many, settings)
+    calibrated(replace(made, again=lambda _: pytest.fail("of many rows")), many, kind, settings)
 
 
 def test_a_coverage_of_every_class() -> None:

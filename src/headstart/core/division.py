@@ -129,6 +129,7 @@ def make_folds(
     keys: Keys | None = None,
     groups: Keys | None = None,
     names: Sequence[str] | None = None,
+    every_class: bool = True,
 ) -> Folds | None:
     """Divide rows into folds with nearly equal shares of every class.
 
@@ -141,6 +142,8 @@ def make_folds(
         seed: of the shuffle.
         keys, groups: n each; see the module.
         names: class names, for the notes.
+        every_class: whether every fold has to hold items of every class; without groups, a rare
+            class makes no fewer folds otherwise.
 
     Returns:
         The folds; None when nothing can be held out: no class has two items, or so few have that
@@ -164,7 +167,10 @@ def make_folds(
     else:
         if max(counts.values()) < 2:
             return None
-        count, notes = folds_of_items(counts, folds, names)
+        if every_class:
+            count, notes = folds_of_items(counts, folds, names)
+        else:
+            count, notes = min(folds, len(labels) if units is None else len(units.keys)), ()
     of = _dealt(labels, units, count, seed)
     if groups is None and leaves_one_class(labels, of, count):
         return None

@@ -1,14 +1,16 @@
 """Knowing when not to answer: what a head keeps of held-out training rows, to make sets of it.
 
-Conformal sets need scores of items that the head was not trained on. Choosing a penalty, or a head,
-leaves such scores behind; of other heads they are made in the same folds. The head that answers is
-the one trained on all rows, which knows a little more than those that were judged, so that sets
-are a little too large rather than too small. Intervals of numbers are CV+ (Barber et al. 2021), for
-which the heads of the folds are kept.
+Conformal sets need scores of items that the head was not trained on. The head that answers is the
+one trained on all rows, which knows a little more than those that were judged, so that sets are a
+little too large rather than too small. With few rows every row still helps, so what was chosen is
+trained again beside each twentieth of them. With more, choosing a penalty, or a head, leaves scores
+behind that serve; of other heads they are made in the same folds. Intervals of numbers are CV+
+(Barber et al. 2021), for which the heads of the folds are kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -29,10 +31,13 @@ from headstart.heads.many_classes import search_takes_too_long
 from headstart.heads.source import StreamedFeatures
 
 Rule = Literal["auto", "always", "never"]
-CALIBRATED = 1
+CALIBRATED = 2
 """The version of what is kept; results of another one are computed again."""
 _MOST_JUDGED = 5_000
 """Where folds are trained only for this, so many rows judge: half a point of coverage."""
+
+_FEW, _FINE = 1_000, 20
+"""Up to so many rows, a head that is trained fast is judged in so many folds or more."""
 
 
 def calibrated(
@@ -50,7 +55,8 @@ def calibrated(
         trained: the head, with what its choice has held out, if it chose.
         rows: its training rows; nothing else is looked at.
         kind, settings: how it was trained; None: it can be trained in no folds.
-        folds: in which rows are held out where the choice has left nothing.
+        folds: in which rows are held out where the choice has left nothing; 20 or more where rows
+            are few.
         rule: ``auto`` trains no folds where that takes long (a perceptron, thousands of classes,
             features that are read from disk); ``always`` does; ``never`` keeps nothing.
     """
@@ -69,7 +75,8 @@ def _calibration(
     if rule == "never":
         return None, "with abstain='never' no held-out scores were kept"
     p = trained.held_out_probabilities
-    if p is not None and rows.task != REGRESSION.name:
+    fine = kind is not None and _is_fast(rows, kind)
+    if p is not None and rows.task != REGRESSION.name and not fine:
         everything = np.arange(len(p))
         return _of_probabilities(p, everything, rows, trained.head), ""
     if kind is None:
@@ -77,8 +84,9 @@ def _calibration(
     long = _takes_long(rows, kind)
     if long and rule == "auto":
         return None, f"{long}, and its folds were not trained: abstain='always' trains them"
+    again = _chosen(trained, kind, settings) if fine else lambda some: kind.fit(some, settings).head
     try:
-        return _from_folds(trained, rows, kind, settings, folds)
+        return _from_folds(trained, rows, again, folds, fine)
     except HeadError as error:
         return None, str(error)
 
@@ -95,8 +103,29 @@ def _takes_long(rows: TrainingRows, kind: HeadKind) -> str:
     return ""
 
 
+def _is_fast(rows: TrainingRows, kind: HeadKind) -> bool:
+    """Return whether what was chosen is trained in many folds within moments."""
+    few = len(np.asarray(rows.y)) <= _FEW and not _takes_long(rows, kind)
+    return few and rows.task != REGRESSION.name and (kind.automatic or kind.name == "auto")
+
+
+def _chosen(trained: Trained, kind: HeadKind, settings: Any) -> Callable[[TrainingRows], Head]:
+    """Return what trains the same head on other rows: without choosing, at its temperature."""
+    fixed = kind.with_chosen(settings, trained.chosen)
+
+    def again(rows: TrainingRows) -> Head:
+        found = kind.fit(rows, fixed).head if trained.again is None else trained.again(rows)
+        return found.with_temperature(trained.head.temperature)
+
+    return again
+
+
 def _from_folds(
-    trained: Trained, rows: TrainingRows, kind: HeadKind, settings: Any, folds: int
+    trained: Trained,
+    rows: TrainingRows,
+    train_on: Callable[[TrainingRows], Head],
+    folds: int,
+    fine: bool,
 ) -> tuple[Calibration | None, str]:
     """Train a head beside every fold, and keep what it says of the fold."""
     features = as_rows(rows.x)
@@ -104,7 +133,14 @@ def _from_folds(
     labels = np.asarray(rows.y, dtype=np.int64) if classes else np.zeros(len(features), np.int64)
     together = keep_together(labels if classes else None, features, keys=rows.keys)
     rows = replace(rows, x=features, keys=together.keys)
-    divided = make_folds(labels, folds, seed=rows.seed, keys=rows.keys, groups=rows.groups)
+    divided = make_folds(
+        labels,
+        max(folds, _FINE) if fine else folds,
+        seed=rows.seed,
+        keys=rows.keys,
+        groups=rows.groups,
+        every_class=not fine,
+    )
     if divided is None:
         return None, "no training item can be held out"
     judged = _judges(together.keys, divided)
@@ -112,7 +148,7 @@ def _from_folds(
     heads = []
     for fold, (train, _) in enumerate(divided.splits()):
         held = judged[divided.of[judged] == fold]
-        head = kind.fit(rows.take(train), settings).head
+        head = train_on(rows.take(train))
         some = subset(features, held)
         said = head.predict(some) if rows.task == REGRESSION.name else head.predict_proba(some)
         outputs[held] = np.reshape(said, (len(held), -1))

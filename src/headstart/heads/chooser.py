@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ def choose_head(rows: TrainingRows, options: AutoOptions) -> Trained:
     """
     kinds = _kinds(options, rows.task)
     if rows.task != "classification":
-        return _named(kinds[0].fit(rows, _settings(kinds[0], options, few=False)), kinds[0], ())
+        alone = _settings(kinds[0], options, few=False)
+        return _named(kinds[0].fit(rows, alone), kinds[0], alone, ())
     features = as_rows(rows.x)
     labels = as_labels(rows.y, len(features), rows.n_classes)
     present = require_two_classes(labels)
@@ -250,9 +252,21 @@ def _right(one: _Tried, labels: np.ndarray) -> np.ndarray | None:
     return np.asarray(one.probabilities.argmax(axis=1) == labels, dtype=np.float64)
 
 
-def _named(trained: Trained, kind: HeadKind, notes: Sequence[str]) -> Trained:
+def _named(
+    trained: Trained, kind: HeadKind, settings: Any, notes: Sequence[str], few: bool = False
+) -> Trained:
     chosen = {"head": kind.name, **trained.chosen}
-    return replace(trained, chosen=chosen, notes=(*notes, *trained.notes))
+    again = partial(_again, kind, kind.with_chosen(settings, trained.chosen), few)
+    return replace(trained, chosen=chosen, notes=(*notes, *trained.notes), again=again)
+
+
+def _again(kind: HeadKind, settings: Any, few: bool, rows: TrainingRows) -> Head:
+    """Train the head that was chosen on other rows."""
+    if not few:
+        return kind.fit(rows, settings).head
+    array = np.asarray(as_rows(rows.x))
+    preparation = shrunk_preparation(array, as_weights(rows.weights, len(array)))
+    return behind(preparation, kind.fit(replace(rows, x=preparation(array)), settings).head)
 
 
 def _described(
@@ -285,7 +299,7 @@ def _described(
         "folds": 0 if divided is None else divided.count,
     }
     said = _why(taken, tried, found, each, few, divided, reason)
-    named = _named(final, taken.kind, (*notes, said))
+    named = _named(final, taken.kind, taken.settings, (*notes, said), few)
     return replace(
         named, held_out=held_out, held_out_probabilities=taken.probabilities, details=details
     )

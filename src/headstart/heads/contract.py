@@ -110,6 +110,8 @@ class Trained:
         details: anything else that the solver reports, as plain values.
         calibration: what sets of a chosen coverage are made of; None: nothing was kept.
         uncalibrated: why nothing was kept.
+        again: trains what was chosen on other rows, without choosing; None: its kind does so,
+            :meth:`HeadKind.with_chosen`. Its probabilities may be uncalibrated.
     """
 
     head: Head
@@ -122,6 +124,7 @@ class Trained:
     details: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     uncalibrated: str = ""
+    again: Callable[[TrainingRows], Head] | None = None
 
 
 @dataclass(frozen=True, eq=False)
