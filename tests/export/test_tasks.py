@@ -20,7 +20,7 @@ from headstart.core.errors import BackboneError, HeadError
 from headstart.core.fingerprints import sha256_of_file
 from headstart.export.artefact import read_artefact
 from headstart.export.formats import FORMATS
-from headstart.export.parity import outputs_alone
+from headstart.export.parity import difference, outputs_alone
 from tests.kinds_of_runs import QUIET, TASKS, Runs
 
 TORCH_FORMATS = [name for name in FORMATS if name != "keras"]
@@ -88,6 +88,17 @@ def test_every_task_in_every_format(
         np.testing.assert_allclose(values, said.values, rtol=1e-4, atol=1e-4)
     else:
         assert [row["class"] for row in found] == list(said.labels)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+def test_a_target_of_large_values_hides_no_error_of_another(wrong: int) -> None:
+    expected = np.linspace(-1, 1, 8)[:, None] * np.array([1e6, 1.0, 1e-6])
+    found = expected.copy()
+    found[3, wrong] *= 1.5
+    gap = difference(found, expected, "regression")
+    assert gap.argmax() == 3
+    assert gap[3] == pytest.approx(0.5 * abs(expected[3, 1]))
+    assert not gap[np.arange(8) != 3].any()
 
 
 def test_thresholds_and_temperature_come_along(runs: Runs, tmp_path: Path) -> None:

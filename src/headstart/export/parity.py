@@ -88,7 +88,7 @@ class Parity:
         items: real items that both have predicted.
         data: where they are from.
         largest: the largest difference of a probability; of a regression, in parts of the largest
-            value.
+            value of the same target.
         tolerance: the largest that was allowed.
         same: items for which both predict the same class, or the same labels; None: values.
         stored: the largest difference from the run's own predictions, where these are made of
@@ -144,10 +144,16 @@ def outputs_alone(folder: Path, contents: Sequence[Content]) -> np.ndarray:
 
 
 def difference(found: np.ndarray, expected: np.ndarray, task: str) -> np.ndarray:
-    """Return by how much each item's outputs differ, ``(n,)``."""
+    """Return by how much each item's outputs differ, ``(n,)``, of the output that differs most.
+
+    Args:
+        found, expected: ``(n, k)``, probabilities or the values of a regression.
+        task: values are compared in parts of the largest one of their own target: of metres and
+            micrometres in one run, the metres would else hide any error of the others.
+    """
     gap = np.abs(found.astype(np.float64) - expected)
     if task == "regression":
-        gap = gap / max(float(np.abs(expected).max(initial=0.0)), 1e-12)
+        gap = gap / np.maximum(np.abs(expected).max(axis=0, initial=0.0), 1e-12)
     return np.asarray(gap.max(axis=1, initial=0.0))
 
 
