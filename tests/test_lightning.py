@@ -118,6 +118,24 @@ def test_lightnings_own_finetuning_does_not_undo_it() -> None:
     assert equal(before, state(net.backbone))
 
 
+class _PutsWeightsIn(lightning.Callback):  # type: ignore[misc,name-defined]
+    """What averaging callbacks do: at the very end the model gets other weights."""
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        with torch.no_grad():
+            for parameter in pl_module.parameters():
+                parameter.mul_(1 + 1e-6)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_weights_put_in_at_the_end_are_found_whatever_the_order_of_callbacks(first: bool) -> None:
+    freezing, putting = Freeze({"backbone": "frozen"}), _PutsWeightsIn()
+    made = trainer(1, freezing)
+    made.callbacks.insert(len(made.callbacks) if first else 0, putting)
+    with pytest.raises(FreezeError, match=r"backbone\.0\.weight"):
+        made.fit(Net(), batches())
+
+
 def test_a_leak_ends_the_training_with_its_name() -> None:
     with pytest.raises(FreezeError, match=r"1 of 9 frozen tensors moved: .*running_mean"):
         trainer(1, Freeze({"backbone": "frozen"})).fit(Net(leak=True), batches())
