@@ -145,6 +145,21 @@ def test_the_coverage_that_a_message_promises_can_be_had(n: int) -> None:
     assert promised > highest_coverage(n) - 0.001
 
 
+def test_intervals_of_each_class_count_groups_too() -> None:
+    """Ten items of one group are no surer a figure than one of each of its groups."""
+    truth, members = np.repeat([0, 1], 60), tuple(np.array([i % 20 < 10]) * 1 for i in range(120))
+    groups = [f"patient {i // 10}" for i in range(120)]
+    sets = ClassSets(0.9, members, 2)
+    alone, grouped = (sets.measured(truth, ["a", "b"], each) for each in (None, groups))
+    for few, all_ in zip(grouped.rows, alone.rows, strict=True):
+        assert few.covered.value == all_.covered.value == 0.5
+        assert few.covered.interval is not None
+        assert all_.covered.interval is not None
+        assert few.covered.interval.high - few.covered.interval.low > (
+            1.5 * (all_.covered.interval.high - all_.covered.interval.low)
+        )
+
+
 def test_what_sets_did_is_counted() -> None:
     members = tuple(np.array(m, np.int64) for m in ([0], [0, 1], [], [2]))
     found = ClassSets(0.9, members, 3).measured(np.array([0, 1, 1, 0]), ["a", "b", "c"])

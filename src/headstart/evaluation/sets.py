@@ -59,7 +59,8 @@ class ClassSets:
         rows = []
         for label in np.unique(labels)[:_MOST_ROWS]:
             own = labels == label
-            rows.append(_row(names[label], hit[own], size[own], None))
+            alike = None if groups is None else np.asarray(groups)[own]
+            rows.append(_row(names[label], hit[own], size[own], alike))
         return SetScores(
             self.coverage,
             len(labels),
