@@ -91,6 +91,14 @@ class Freeze(Callback):
         """
         self._verify()
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Verify once more: callbacks behind this one put averaged weights in at the end.
+
+        Raises:
+            FreezeError: the average of what is frozen is not what it was; such an average rounds.
+        """
+        self._verify()
+
     def _verify(self) -> None:
         if self.handle is None:
             raise FreezeError(
