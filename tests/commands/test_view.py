@@ -252,10 +252,9 @@ def test_a_legend_of_many_long_names_says_what_it_leaves_out(place: Path, tmp_pa
         folder.mkdir(parents=True)
         pixels = np.random.default_rng(i).integers(0, 255, (8, 8), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "0.png")
+    how = {"cache": place / "cache", "reporter": QUIET}
     with (
-        headstart.view(
-            tmp_path / "many", "headstart/glyphs", cache=place / "cache", reporter=QUIET
-        ) as page,
+        headstart.view(tmp_path / "many", "headstart/glyphs", **how) as page,
         chromium(tmp_path) as started,
     ):
         tab = started.tab()
@@ -274,7 +273,6 @@ def test_a_legend_of_many_long_names_says_what_it_leaves_out(place: Path, tmp_pa
                 " f.value = 'NAME 69'; f.oninput(); })()"
             )
             assert tab.run("document.querySelectorAll('.value').length") == 1
-            assert tab.run(left) == ""
             assert tab.run("document.documentElement.scrollWidth") == width
 
 
