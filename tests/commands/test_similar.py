@@ -122,6 +122,8 @@ def test_an_index_is_built_and_found_again(place: Path, tmp_path: Path) -> None:
     assert any("built the index" in note for note in first.notes)
     assert any("found the index" in note for note in again.notes)
     exact = find(place, "a/010.png", k=5)
+    every = find(place, "a/010.png", k=5000, index=index)
+    assert any("5,000 items were asked for, and the index found" in note for note in every.notes)
     assert [m.item for m in again.answers[0].matches] == [m.item for m in exact.answers[0].matches]
 
 

@@ -13,13 +13,13 @@ from headstart.commands.scoring import AnyEvaluation
 from headstart.core.errors import DataError, HeadError
 from headstart.core.row_keys import Keys
 from headstart.data import Split
+from headstart.data.label_texts import one_text
 from headstart.evaluation.conformal import ScoreName
 from headstart.evaluation.sets import NEITHER, UNDECIDED, YES, AnySets, ClassSets, ValueSets
 from headstart.heads.held_out import Calibration
 
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
 """Those that a report measures where none was chosen."""
-SEPARATOR = "|"
 _MOST_CELLS = 20_000_000
 """Of items and classes; more would take a minute."""
 
@@ -129,21 +129,20 @@ def set_columns(sets: AnySets, names: Sequence[str]) -> dict[str, list[Any]]:
             table[f"low{suffix}"] = sets.low[:, at].tolist()
             table[f"high{suffix}"] = sets.high[:, at].tolist()
         return table
-    written = [name.replace("\\", "\\\\").replace(SEPARATOR, f"\\{SEPARATOR}") for name in names]
     abstain = [bool(each) for each in sets.abstain]
     if isinstance(sets, ClassSets):
-        joined = [SEPARATOR.join(written[i] for i in each) for each in sets.members]
+        joined = [one_text(names[i] for i in each) for each in sets.members]
         return {"set": joined, "abstain": abstain}
     open_ = (sets.states == UNDECIDED) | (sets.states == NEITHER)
     return {
-        "sure": _named(sets.states == YES, written),
-        "undecided": _named(open_, written),
+        "sure": _named(sets.states == YES, names),
+        "undecided": _named(open_, names),
         "abstain": abstain,
     }
 
 
 def _named(mask: np.ndarray, names: Sequence[str]) -> list[str]:
-    return [SEPARATOR.join(names[int(i)] for i in np.flatnonzero(row)) for row in mask]
+    return [one_text(names[int(i)] for i in np.flatnonzero(row)) for row in mask]
 
 
 __all__ = ["COVERAGES", "Asked", "answers", "set_columns", "with_sets"]

@@ -19,6 +19,7 @@ from headstart.core.fingerprints import sha256
 from headstart.core.records import Excerpt
 from headstart.core.wording import format_number
 from headstart.data import Split, UndecodableError
+from headstart.data.label_texts import one_text
 from headstart.data.table_columns import Encodings, encoded_columns
 from headstart.extraction import Extraction
 from headstart.heads import Head
@@ -192,7 +193,7 @@ def label_text(split: Split, at: int) -> str:
     values = split.targets[at]
     if split.task == "regression":
         return ", ".join(format_number(float(value)) for value in values)
-    return "|".join(n for n, has in zip(split.classes, values, strict=True) if has > 0.5)
+    return one_text(n for n, has in zip(split.classes, values, strict=True) if has > 0.5)
 
 
 __all__ = ["Collection", "JoinedRows", "label_text"]

@@ -15,12 +15,11 @@ from headstart.core.errors import BadFilesError
 from headstart.core.records import Excerpt
 from headstart.core.wording import format_number
 from headstart.data import Inputs, Split
+from headstart.data.label_texts import one_text
 from headstart.heads import Head
 from headstart.report.page import Example
 from headstart.report.task_text import TaskEvaluation
 
-SEPARATOR = "|"
-"""Between the labels of an item in tables."""
 _WORST, _EXAMPLES = 24, 12
 
 
@@ -40,8 +39,7 @@ def said_of(head: Head, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
 def joined(names: Sequence[str], members: NDArray[np.float64]) -> list[str]:
     """Return the labels of every item in one text."""
     return [
-        SEPARATOR.join(name for name, has in zip(names, row, strict=True) if has > 0.5)
-        for row in members
+        one_text(name for name, has in zip(names, row, strict=True) if has > 0.5) for row in members
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,15 @@ def _written(text: str, where: str) -> list[Any]:
     return [part for part in inner if part]
 
 
+def one_text(names: Iterable[str]) -> str:
+    r"""Return the labels of an item in one text, ``|`` between them.
+
+    One in a name is written ``\|``, and a backslash twice: two lists of labels are never one text.
+    """
+    bar = SEPARATORS[0]
+    return bar.join(name.replace("\\", "\\\\").replace(bar, f"\\{bar}") for name in names)
+
+
 def joined_names(values: Sequence[Any]) -> str:
     """Return a text with a comma of which a part is a whole text elsewhere; empty without one."""
     texts = dict.fromkeys(value.strip() for value in values if isinstance(value, str))
@@ -149,5 +158,5 @@ def divides_at_spaces(values: Sequence[Any]) -> bool:
 
 __all__ = [
     "SEPARATORS", "divides_at_spaces", "holds", "is_list", "joined_names", "members", "multi_hot",
-    "separator_of", "written_lists", "zeros_and_ones",
+    "one_text", "separator_of", "written_lists", "zeros_and_ones",
 ]  # fmt: skip

@@ -208,12 +208,15 @@ def _left_out(answers: Sequence[Answer]) -> list[str]:
 
 
 def _fewer(answers: Sequence[Answer], config: SimilarConfig) -> list[str]:
-    """Say that there are fewer items than were asked for, where every row was compared."""
+    """Say that fewer items were found than asked: there are no more, or the index misses some."""
     least = min((len(answer.matches) for answer in answers), default=config.k)
-    if least >= config.k or config.index is not None:
+    if least >= config.k:
         return []
     there = f"{count(least, 'other item')} of different content" if least else "no other item"
-    return [f"{count(config.k, 'item')} were asked for, and the data hold {there}"]
+    asked = f"{count(config.k, 'item')} were asked for, and"
+    if config.index is None:
+        return [f"{asked} the data hold {there}"]
+    return [f"{asked} the index found {there}; without an index every item is compared"]
 
 
 __all__ = ["Similar", "SimilarConfig", "similar"]

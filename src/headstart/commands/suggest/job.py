@@ -18,6 +18,7 @@ from headstart.commands.saved_run import SavedRun
 from headstart.commands.session import Session
 from headstart.commands.settings import ReadOptions, RunOptions
 from headstart.commands.suggest.options import SUGGEST, SuggestConfig
+from headstart.commands.task_report import joined
 from headstart.core.cards import Card, Grid, Shown
 from headstart.core.errors import DataError
 from headstart.core.wording import count, format_number, format_percent, verb
@@ -220,10 +221,7 @@ def _predictions(model: Model, outputs: Any) -> list[Any]:
     if model.head.task == "regression":
         return [", ".join(format_number(v) for v in row) for row in made]
     limits = 0.5 if model.head.thresholds is None else model.head.thresholds
-    return [
-        "|".join(name for name, has in zip(model.classes, row, strict=True) if has)
-        for row in made > limits
-    ]
+    return joined(model.classes, np.asarray(made > limits, dtype=np.float64))
 
 
 def _reasons(
