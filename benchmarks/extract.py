@@ -39,6 +39,7 @@ from headstart.extraction.engines import find_engine
 from headstart.extraction.engines.exporting import first_line
 from headstart.extraction.machine import _processor
 from headstart.extraction.precision import autocast
+from headstart.extraction.replica import items_a_pass
 from headstart.modules.modes import evaluation_mode
 
 warnings.filterwarnings("ignore")
@@ -197,9 +198,10 @@ class Others:
 
 
 def ours(engine: str, precision: Any, cut: Backbone, pixels: Tensor) -> Pass:
-    """An engine of headstart, called as the pipeline calls it."""
+    """An engine of headstart, called as the pipeline calls it: a few images a pass on a CPU."""
     opened, device = contextlib.ExitStack(), pixels.device
     inputs = Arguments((pixels,))
+    passes = inputs.split(items_a_pass(inputs, len(pixels), torch.get_num_threads()))
 
     @contextlib.contextmanager
     def computing() -> Iterator[None]:
@@ -211,7 +213,7 @@ def ours(engine: str, precision: Any, cut: Backbone, pixels: Tensor) -> Pass:
 
     def run() -> Any:
         with computing():
-            return [rows.float().cpu().numpy() for rows in forward(inputs)]
+            return [[rows.float().cpu().numpy() for rows in forward(some)] for some in passes]
 
     return run
 

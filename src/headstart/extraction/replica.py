@@ -51,6 +51,21 @@ committed between them, and a kill loses no more than a few seconds of work. Row
 rounding alone, as they do between batch sizes."""
 
 
+def items_a_pass(arguments: Arguments, most: int, threads: int) -> int:
+    """Return how many items go through a network at a time: images on a CPU as its caches hold.
+
+    Args:
+        arguments: what the network is called with; images have four dimensions.
+        most: items, which are divided into passes of one size.
+        threads: that run a pass.
+    """
+    images = next(arguments.tensors())
+    if images.device.type != "cpu" or images.ndim != 4:
+        return most
+    fitting = max(1, _FITTING * threads // max(1, images[0].numel()))
+    return -(-most // -(-most // fitting))
+
+
 class Replica:
     """A network on a device.
 
@@ -129,10 +144,8 @@ class Replica:
         """
         start = 0
         while start < len(arguments):
-            size, rest = (
-                self._fitting(arguments, min(shape, self._most or shape)),
-                arguments[start:],
-            )
+            size = items_a_pass(arguments, min(shape, self._most or shape), self._threads)
+            rest = arguments[start:]
             try:
                 step = min(size, self._prepare(rest[:size], size, count))
                 part = next(self._parts(rest, step))
@@ -146,14 +159,6 @@ class Replica:
                 continue
             yield slice(start, start + part.stop), rows
             start += part.stop
-
-    def _fitting(self, arguments: Arguments, shape: int) -> int:
-        """Return how many items of ``shape`` a pass has: on a CPU, as many images as it caches."""
-        images = next(arguments.tensors())
-        if self.device.type != "cpu" or images.ndim != 4:
-            return shape
-        most = max(1, _FITTING * self._threads // max(1, images[0].numel()))
-        return -(-shape // -(-shape // most))  # passes of one size
 
     def _halve(self, size: int) -> None:
         """Run fewer items at a time from now on."""
@@ -335,4 +340,4 @@ def _set_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-__all__ = ["Replica", "Rows"]
+__all__ = ["Replica", "Rows", "items_a_pass"]
