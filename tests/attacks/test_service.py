@@ -51,9 +51,9 @@ def test_a_decompression_bomb_is_refused_by_its_header(url):
     status, answer = Client(url).images(*bombs, picture(1))
     assert status == 200
     *refused, good = answer["predictions"]
-    for row in refused[:2]:
+    for row in refused:
         assert row["error"]["expected"] == "at most 1 million pixels"
-    assert "50,000 × 50,000 pixels are more than the limit" in refused[2]["error"]["found"]
+    assert refused[2]["error"]["found"].startswith("50,000 × 50,000 pixels")
     assert "class" in good
     status, answer = Client(url).predict(bombs[0], "image/png")
     assert status == 413

@@ -62,7 +62,9 @@ def test_features_are_those_of_timm_with_the_same_weights(channels: int, tmp_pat
         "timm/vit_tiny_patch16_224", weights=file, model_args={**sizes, "in_chans": channels},
         **options,
     )  # fmt: skip
-    x = torch.randn(3, channels, 32, 32)
+    ours.module.double()
+    own.module.double()
+    x = torch.randn(3, channels, 32, 32, dtype=torch.float64)
     state = ours.module.model(pixel_values=x).last_hidden_state[:, 0].detach().numpy()
     np.testing.assert_allclose(state, rows(own, x), atol=2e-5)
 

@@ -317,7 +317,7 @@ def test_which_of_several_tensors_is_the_feature_is_said(give, said, layer):
         (lambda x: torch.fft.fft(x), "returns complex numbers"),
         (lambda x: (torch.fft.rfft(x), x), "returns complex numbers"),
         (lambda x: x.relu().to_sparse(), "returns a sparse tensor"),
-        (lambda x: (None, x), "returns a NoneType"),
+        (lambda x: (None, x), "returns a tuple whose first value is a NoneType"),
         (lambda x: {"rows": {"inner": x}}, "returns a dict"),
         (lambda x: x.sum(), r"gives \(\) for 2 items"),
     ],

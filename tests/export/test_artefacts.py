@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import json
 import subprocess
 import sys
@@ -184,7 +185,8 @@ def test_values_of_black_and_white_are_not_guessed(place: Path, tmp_path: Path) 
 def test_a_network_that_is_no_keras_model(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("headstart.export.keras_model.load_keras")  # whatever Keras is set to
+    keras_model = importlib.import_module("headstart.export.keras_model")
+    monkeypatch.delattr(keras_model, "load_keras")  # whatever Keras is set to
     with pytest.raises(BackboneError, match="is not a Keras model"):
         export(place / "run", "keras", output=tmp_path / "x", cache=place / "cache", reporter=QUIET)
 
