@@ -93,6 +93,23 @@ def test_what_is_frozen_does_not_move(compiled: bool) -> None:
     assert freeze.verification.checked == 9
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("bf16-true", torch.bfloat16), ("64-true", torch.float64), ("bf16-mixed", torch.float32)],
+)
+def test_a_model_that_lightning_converts_has_not_moved(precision: str, dtype: torch.dtype) -> None:
+    net = Net()
+    converted = state(copy.deepcopy(net.backbone).to(dtype))
+    callback = Freeze({"backbone": "frozen"})
+    trainer(2, callback, precision=precision).fit(net, batches())
+    assert callback.verification is not None
+    assert equal(state(net.backbone), converted)
+    with pytest.raises(FreezeError, match=r"backbone\.1\.running_mean"):
+        trainer(1, Freeze({"backbone": "frozen"}), precision=precision).fit(
+            Net(leak=True), batches()
+        )
+
+
 def test_without_it_the_statistics_drift() -> None:
     """The control: the same training with parameters frozen alone moves running statistics."""
     net = Net()

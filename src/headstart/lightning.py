@@ -33,6 +33,7 @@ from headstart.store import FeatureSet
 
 try:
     from lightning.pytorch import Callback, LightningDataModule
+    from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 except ImportError:
     raise MissingExtraError("lightning", "lightning", "headstart.lightning") from None
 
@@ -67,13 +68,20 @@ class Freeze(Callback):
         self.handle: FreezeHandle | None = None
         self.verification: Verification | None = None
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Freeze, before optimizers and wrappers are made.
+
+        With precision ``bf16-true``, ``16-true`` or ``64-true`` Lightning converts the model only
+        later, which would look like weights that moved: it is converted here already.
 
         Raises:
             FreezeError: as for :func:`headstart.freeze`.
         """
         if stage == "fit":
+            if self.spec is not None and isinstance(
+                trainer.precision_plugin, (DoublePrecision, HalfPrecision)
+            ):
+                trainer.precision_plugin.convert_module(pl_module)
             self.handle = (
                 FreezeHandle.of(pl_module) if self.spec is None else freeze(pl_module, self.spec)
             )
