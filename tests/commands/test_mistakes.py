@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import headstart
+from headstart.commands.collection import glimpse
 from headstart.core.errors import DataError
 from headstart.core.progress import SilentReporter
 
@@ -189,3 +190,17 @@ def test_other_tasks(place: Path, tmp_path: Path, task: str) -> None:
     ) as viewer:
         names = [field.name for field in viewer.scene.fields]
         assert ("true label" in names) if task == "regression" else ("late" in names)
+
+
+def test_an_item_that_is_gone_or_damaged_has_no_picture(tmp_path: Path) -> None:
+    """A report is written all the same; what was computed is not lost by a picture."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "gone.png").write_bytes(b"nor this")
+    split = headstart.load_items(tmp_path)
+    (tmp_path / "gone.png").unlink()
+    inputs = headstart.Preprocessing(size=8, mean=0.5, std=0.5)
+    shown = {Path(o).name: glimpse(inputs, split, at) for at, o in enumerate(split.origins)}
+    assert shown["good.png"] is not None
+    assert shown["bad.png"] is None
+    assert shown["gone.png"] is None

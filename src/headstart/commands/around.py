@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.commands.collection import label_text
+from headstart.commands.collection import glimpse, label_text
 from headstart.commands.examined import Examined
 from headstart.commands.judged import Judged, judged, worst_first
 from headstart.commands.prediction_table import Probabilities
 from headstart.commands.reasons import Near, reasons
 from headstart.commands.task_report import in_words, said_of, wrong_labels
-from headstart.core.errors import BadFilesError
 from headstart.core.nearest import mean_row
 from headstart.core.projection import principal_plane
-from headstart.core.records import Excerpt
 from headstart.core.wording import count, format_number, format_percent, verb
 from headstart.data import Inputs, Split
 from headstart.data.table_columns import columns_of
@@ -78,13 +76,6 @@ class Around:
         """Return what the head says of the items."""
         return judged(self.head, self.test, self.outputs)
 
-    def glimpse(self, split: Split, at: int) -> Excerpt | None:
-        """Return an excerpt of an item; None where its content is gone."""
-        try:
-            return self.inputs.excerpt(split.content(at))
-        except BadFilesError:
-            return None
-
 
 # -- mistakes ------------------------------------------------------------------------------------
 
@@ -112,13 +103,13 @@ def _example(around: Around, said: Judged, i: int) -> Example:
         truth, names, chosen = test.targets[i], test.classes, said_of(around.head, made)[0]
         words = [("true", in_words(names, truth)), ("predicted", in_words(names, chosen))]
         words += wrong_labels(names, truth, chosen, made[0])
-        return Example(test.origins[i], tuple(words), around.glimpse(test, i))
+        return Example(test.origins[i], tuple(words), glimpse(around.inputs, test, i))
     facts = [("true", label_text(test, i)), ("predicted", said.said(i, test.classes))]
     if around.head.task == "classification":
         facts.append(("probability", format_percent(float(said.confidence[i]))))
     elif around.head.task == "regression":
         facts.append(("error", f"{format_number(float(said.wrong[i]))} deviations"))
-    return Example(test.origins[i], tuple(facts), around.glimpse(test, i))
+    return Example(test.origins[i], tuple(facts), glimpse(around.inputs, test, i))
 
 
 def _groups(
@@ -154,7 +145,7 @@ def _groups(
                 (("cosine", f"{each.similarity:.3f}"),)
                 if single
                 else (("true", told(each.at)), ("cosine", f"{each.similarity:.3f}")),
-                around.glimpse(train, each.at),
+                glimpse(around.inputs, train, each.at),
             )
             for each in near
         )
@@ -262,7 +253,11 @@ def examined_section(around: Around) -> Section | None:
         blocks.append(Callout(f"{text} that the test score may be too high.", "warning"))
         shown = [
             Case(
-                Example(test.origins[i], (("true", label_text(test, i)),), around.glimpse(test, i)),
+                Example(
+                    test.origins[i],
+                    (("true", label_text(test, i)),),
+                    glimpse(around.inputs, test, i),
+                ),
                 ((f"training item, cosine {c:.3f}", (_plain(around, train, j),)),),
             )
             for i, j, c in pairs[:_EXAMINED]
@@ -277,7 +272,7 @@ def examined_section(around: Around) -> Section | None:
                     ("looks like", b),
                     ("probability", format_percent(c)),
                 ),
-                around.glimpse(train, i),
+                glimpse(around.inputs, train, i),
             )
             for i, b, c in doubts[:_EXAMINED]
         )
@@ -288,7 +283,7 @@ def examined_section(around: Around) -> Section | None:
 
 def _plain(around: Around, split: Split, at: int) -> Example:
     facts = (("label", label_text(split, at)),)
-    return Example(split.origins[at], facts, around.glimpse(split, at))
+    return Example(split.origins[at], facts, glimpse(around.inputs, split, at))
 
 
 def _first(n: int, what: str) -> str:

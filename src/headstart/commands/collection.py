@@ -18,7 +18,7 @@ from headstart.core.errors import BadFilesError
 from headstart.core.fingerprints import sha256
 from headstart.core.records import Excerpt
 from headstart.core.wording import format_number
-from headstart.data import Split, UndecodableError
+from headstart.data import Inputs, Split, UndecodableError
 from headstart.data.label_texts import one_text
 from headstart.data.table_columns import Encodings, encoded_columns
 from headstart.extraction import Extraction
@@ -166,10 +166,7 @@ class Collection:
     def excerpt(self, i: int) -> Excerpt | None:
         """Return a glimpse of item ``i``; None where its content is not there (any more)."""
         _, split, at = self.place(i)
-        try:
-            return self.backbone.inputs.excerpt(split.content(at))
-        except (BadFilesError, UndecodableError):
-            return None
+        return glimpse(self.backbone.inputs, split, at)
 
     def said(self, i: int) -> str:
         """Return the label or the targets of item ``i`` in words; empty without."""
@@ -185,6 +182,14 @@ class Collection:
         return dict(row[0]) if row else {}
 
 
+def glimpse(inputs: Inputs, split: Split, at: int) -> Excerpt | None:
+    """Return an excerpt of an item of a split; None where its content is gone, or is damaged."""
+    try:
+        return inputs.excerpt(split.content(at))
+    except (BadFilesError, UndecodableError):
+        return None
+
+
 def label_text(split: Split, at: int) -> str:
     """Return the label or the targets of an item of a split in words; empty without."""
     if split.targets is None:
@@ -196,4 +201,4 @@ def label_text(split: Split, at: int) -> str:
     return one_text(n for n, has in zip(split.classes, values, strict=True) if has > 0.5)
 
 
-__all__ = ["Collection", "JoinedRows", "label_text"]
+__all__ = ["Collection", "JoinedRows", "glimpse", "label_text"]
