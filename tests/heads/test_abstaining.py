@@ -101,6 +101,23 @@ def test_few_rows_are_judged_beside_a_twentieth_of_them_without_a_new_choice(nam
     calibrated(replace(made, again=lambda _: pytest.fail("of many rows")), many, kind, settings)
 
 
+def test_where_a_twentieth_cannot_be_held_out_what_the_choice_has_left_serves() -> None:
+    rows, kind = rows_of(drawn(3, 100)[0]), head_kind("linear")
+    settings = kind.settings({})
+    made = kind.fit(rows, settings)
+
+    def refuse(_: TrainingRows) -> Head:
+        raise HeadError("one class is left")
+
+    found = calibrated(replace(made, again=refuse), rows, kind, settings)
+    p = made.held_out_probabilities
+    assert p is not None
+    assert found.calibration is not None
+    np.testing.assert_allclose(
+        found.calibration.scores["lac"], 1 - p[np.arange(len(p)), np.asarray(rows.y)]
+    )
+
+
 def test_a_coverage_of_every_class() -> None:
     share = []
     for seed in range(20):

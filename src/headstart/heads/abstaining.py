@@ -86,9 +86,12 @@ def _calibration(
         return None, f"{long}, and its folds were not trained: abstain='always' trains them"
     again = _chosen(trained, kind, settings) if fine else lambda some: kind.fit(some, settings).head
     try:
-        return _from_folds(trained, rows, again, folds, fine)
+        found, reason = _from_folds(trained, rows, again, folds, fine)
     except HeadError as error:
-        return None, str(error)
+        found, reason = None, str(error)
+    if found is None and p is not None and rows.task != REGRESSION.name:
+        return _of_probabilities(p, np.arange(len(p)), rows, trained.head), ""
+    return found, reason
 
 
 def _takes_long(rows: TrainingRows, kind: HeadKind) -> str:
